@@ -1,0 +1,1 @@
+"""Datasets: tables of cases, readers, importers, splits, cache and batches."""

@@ -1,0 +1,1 @@
+"""Importers: public and private layouts into a dataset folder."""

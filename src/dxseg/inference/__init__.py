@@ -1,0 +1,1 @@
+"""Inference: bundles, the predictor and its writers."""

@@ -1,0 +1,1 @@
+"""Networks: encoders, decoders, skip connections and segmenters."""

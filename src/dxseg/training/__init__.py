@@ -1,0 +1,1 @@
+"""Training: losses, the two stages and the run that ties them."""
