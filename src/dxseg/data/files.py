@@ -1,0 +1,122 @@
+"""Atomic writing and content digests: a killed process leaves the old file or the new one, never half of one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+_BLOCK = 1 << 20
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` that replaces it when the block ends without an error.
+
+    The temporary name keeps the suffix of `path`, because image and table writers choose the format from it. Missing
+    parent folders are created.
+
+    Args:
+        path: The file to write. A folder in its place is an error of the operating system.
+
+    Yields:
+        A path in the same folder that does not exist yet; the block must create a file there.
+
+    Raises:
+        FileNotFoundError: The block ended without having written the file.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # The leading dot hides leftovers of a killed process from globs, and the random part keeps two writers apart.
+    temporary = target.parent / f".{target.stem[:64]}.{secrets.token_hex(6)}{target.suffix}"
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, target)
+        _flush_folder(target.parent)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def write_bytes_atomic(path: str | Path, data: bytes) -> None:
+    """Write bytes so that readers see the old content or all of the new one.
+
+    Args:
+        path: The file to write; missing parent folders are created.
+        data: Its whole content.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text_atomic(path: str | Path, text: str) -> None:
+    """Write text as UTF-8 with the line ends it has, so that readers see the old content or all of the new one.
+
+    Args:
+        path: The file to write; missing parent folders are created.
+        text: Its whole content.
+    """
+    write_bytes_atomic(path, text.encode("utf-8"))
+
+
+def write_json_atomic(path: str | Path, obj: Any) -> None:
+    """Write an object as indented JSON with a final line end.
+
+    Args:
+        path: The file to write; missing parent folders are created.
+        obj: Anything that `json` can write.
+
+    Raises:
+        ValueError: A number is NaN or infinite, which JSON does not have.
+        TypeError: A value has no JSON form.
+    """
+    write_text_atomic(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def sha256_file(path: str | Path) -> str:
+    """Digest a file's content in constant memory.
+
+    Args:
+        path: The file to read.
+
+    Returns:
+        64 lower-case hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_json(obj: Any) -> str:
+    """Digest an object through its canonical JSON (sorted keys, no blanks), so equal objects have equal digests.
+
+    Args:
+        obj: Anything that `json` can write, without NaN or infinities.
+
+    Returns:
+        64 lower-case hexadecimal digits.
+    """
+    text = json.dumps(obj, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _flush_folder(path: Path) -> None:
+    # Without this the rename itself may be lost in a power cut. Some network file systems refuse it; the file is safe.
+    with suppress(OSError):
+        _flush(path)
