@@ -1,4 +1,7 @@
-"""Atomic writing and content digests: a killed process leaves the old file or the new one, never half of one."""
+"""Atomic writing and content digests.
+
+A killed process leaves the old file or the new one, never half of one.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ _BLOCK = 1 << 20
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path` that replaces it when the block ends without an error.
 
-    The temporary name keeps the suffix of `path`, because image and table writers choose the format from it. Missing
-    parent folders are created.
+    The temporary name keeps the suffix of `path`, because image and table writers choose the
+    format from it. Missing parent folders are created.
 
     Args:
         path: The file to write. A folder in its place is an error of the operating system.
@@ -32,12 +35,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The leading dot hides leftovers of a killed process from globs, and the random part keeps two writers apart.
-    temporary = target.parent / f".{target.stem[:64]}.{secrets.token_hex(6)}{target.suffix}"
+    # The leading dot hides leftovers of a killed process from globs; the random part keeps two
+    # writers apart; the cut keeps names of four-byte characters below the usual 255 bytes.
+    temporary = target.parent / f".{target.stem[:32]}.{secrets.token_hex(6)}{target.suffix}"
     try:
         yield temporary
         _flush(temporary)
-        os.replace(temporary, target)
+        temporary.replace(target)
         _flush_folder(target.parent)
     finally:
         with suppress(FileNotFoundError):
@@ -45,7 +49,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def write_bytes_atomic(path: str | Path, data: bytes) -> None:
-    """Write bytes so that readers see the old content or all of the new one.
+    """Write bytes so that readers see the old content or all of the new.
 
     Args:
         path: The file to write; missing parent folders are created.
@@ -56,7 +60,7 @@ def write_bytes_atomic(path: str | Path, data: bytes) -> None:
 
 
 def write_text_atomic(path: str | Path, text: str) -> None:
-    """Write text as UTF-8 with the line ends it has, so that readers see the old content or all of the new one.
+    """Write text as UTF-8, line ends as they are; readers see the old content or all of the new.
 
     Args:
         path: The file to write; missing parent folders are created.
@@ -96,7 +100,7 @@ def sha256_file(path: str | Path) -> str:
 
 
 def sha256_json(obj: Any) -> str:
-    """Digest an object through its canonical JSON (sorted keys, no blanks), so equal objects have equal digests.
+    """Digest an object through its canonical JSON (sorted keys, no blanks).
 
     Args:
         obj: Anything that `json` can write, without NaN or infinities.
@@ -104,7 +108,7 @@ def sha256_json(obj: Any) -> str:
     Returns:
         64 lower-case hexadecimal digits.
     """
-    text = json.dumps(obj, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    text = json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
@@ -117,6 +121,7 @@ def _flush(path: Path) -> None:
 
 
 def _flush_folder(path: Path) -> None:
-    # Without this the rename itself may be lost in a power cut. Some network file systems refuse it; the file is safe.
+    # Without this the rename itself may be lost in a power cut. Some network file systems refuse
+    # it; the file's content is safe all the same.
     with suppress(OSError):
         _flush(path)
