@@ -1,0 +1,151 @@
+"""The report's plots, as PNG; drawn with matplotlib's object interface, no display needed."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+# Okabe & Ito, "Color Universal Design", 2008; readable on white, which is the plots' own ground.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+
+
+def read_metrics(path: str | Path) -> pd.DataFrame:
+    """Read a `metrics.csv` of Lightning's CSVLogger, one row an epoch.
+
+    The logger writes training and validation values of one epoch in rows of their own, blank
+    elsewhere; here they are averaged over the epoch's rows. Rows that a killed process left torn
+    are skipped.
+
+    Args:
+        path: The CSV file; its columns hold `epoch`, `step` and any metrics.
+
+    Returns:
+        Indexed by epoch in rising order, without `step` and without columns that hold nothing.
+        Empty where the file is absent or holds no epoch.
+    """
+    try:
+        # As text without quotes: one torn value must not spoil its column, or the rows after it.
+        table = pd.read_csv(
+            path, dtype=str, quoting=csv.QUOTE_NONE, on_bad_lines="skip", encoding_errors="replace"
+        )
+    except (FileNotFoundError, pd.errors.EmptyDataError):
+        return pd.DataFrame()
+    if "epoch" not in table:
+        return pd.DataFrame()
+    columns = {name: pd.to_numeric(table[name], errors="coerce") for name in table}
+    numbers = pd.DataFrame(columns, dtype=float).dropna(subset="epoch").astype({"epoch": int})
+    epochs = numbers.groupby("epoch").mean().drop(columns="step", errors="ignore")
+    return epochs.dropna(axis="columns", how="all")
+
+
+def training_curves(stages: Mapping[str, pd.DataFrame]) -> bytes:
+    """Plot losses at the left and scores at the right, one row a stage.
+
+    A column is a loss if its name says so, and a learning rate if it starts with `lr`, which is
+    left out.
+
+    Args:
+        stages: Title to table of `read_metrics`; empty tables are left out.
+
+    Returns:
+        PNG bytes, or none if there is nothing to plot.
+    """
+    shown = {title: table for title, table in stages.items() if not table.empty}
+    if not shown:
+        return b""
+    figure = _figure(9.0, 2.9 * len(shown))
+    axes = figure.subplots(len(shown), 2, squeeze=False)
+    for (title, table), (left, right) in zip(shown.items(), axes, strict=True):
+        names = [str(name) for name in table.columns if not str(name).startswith("lr")]
+        losses = [name for name in names if "loss" in name]
+        _lines(left, table, losses, f"{title}: loss")
+        _lines(right, table, [name for name in names if name not in losses], f"{title}: scores")
+        if any(name not in losses for name in names):
+            right.set_ylim(min(0.0, right.get_ylim()[0]), max(1.0, right.get_ylim()[1]))
+    return _png(figure)
+
+
+def score_distribution(scores: Mapping[str, NDArray[np.float64]], name: str) -> bytes:
+    """Plot one score of every image, one row a run, with the median as a bar.
+
+    Args:
+        scores: Run to scores in 0..1; NaN is left out.
+        name: What the score is called on the axis.
+
+    Returns:
+        PNG bytes, or none if there is no score.
+    """
+    finite = {run: values[np.isfinite(values)] for run, values in scores.items()}
+    finite = {run: values for run, values in finite.items() if values.size}
+    if not finite:
+        return b""
+    figure = _figure(9.0, 0.9 + 0.55 * len(finite))
+    axes = figure.subplots()
+    # Spread within a row is there to tell dots apart; a fixed seed keeps reports reproducible.
+    generator = np.random.default_rng(0)
+    for row, (values, colour) in enumerate(zip(finite.values(), _cycle(len(finite)), strict=True)):
+        heights = row + generator.uniform(-0.25, 0.25, values.size)
+        axes.plot(values, heights, "o", markersize=3, alpha=0.45, color=colour)
+        axes.plot([np.median(values)] * 2, [row - 0.36, row + 0.36], color="black", linewidth=2)
+    axes.set_yticks(range(len(finite)), [_plain(run, 40) for run in finite])
+    axes.set_ylim(len(finite) - 0.5, -0.5)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_xlabel(_plain(f"{name} (one dot an image, bar: median)"))
+    return _png(figure)
+
+
+def _lines(axes: Any, table: pd.DataFrame, names: list[str], title: str) -> None:
+    for name, colour in zip(names, _cycle(len(names)), strict=True):
+        values = table[name].dropna()
+        style = "-" if name.startswith("val") else "--"
+        marker = "o" if len(values) < 25 else ""
+        axes.plot(
+            values.index,
+            values.to_numpy(),
+            style,
+            marker=marker,
+            markersize=3,
+            color=colour,
+            label=_plain(name.replace("_", " ")),
+        )
+    axes.set_title(_plain(title), fontsize=10)
+    axes.set_xlabel("epoch")
+    if names:
+        axes.legend(fontsize=8)
+    else:
+        axes.text(0.5, 0.5, "nothing logged", ha="center", va="center", transform=axes.transAxes)
+
+
+def _cycle(count: int) -> list[str]:
+    return [COLOURS[index % len(COLOURS)] for index in range(count)]
+
+
+def _plain(text: str, limit: int = 120) -> str:
+    # A dollar sign would start matplotlib's formula mode, and a lone one fail there.
+    return text[:limit].replace("$", r"\$")
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _png(figure: Any) -> bytes:
+    for axes in figure.axes:
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    buffer = io.BytesIO()
+    # No software version or date in the file: the same numbers give the same bytes.
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
