@@ -1,0 +1,106 @@
+"""Metrics of whole images: is there a lesion, and what is drawn where there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True)
+class DetectionRates:
+    """How often "any predicted pixel" agrees with "there is a lesion".
+
+    Attributes:
+        sensitivity: Share of lesion images with a finding, 0 to 1; NaN without lesion images.
+        specificity: Share of lesion-free images without one, 0 to 1; NaN without such images.
+        lesion_images: Number of images with a lesion.
+        lesion_free_images: Number of images without one.
+    """
+
+    sensitivity: float
+    specificity: float
+    lesion_images: int
+    lesion_free_images: int
+
+    @property
+    def false_positive_rate(self) -> float:
+        """1 - specificity."""
+        return 1.0 - self.specificity
+
+
+def auroc(lesion: ArrayLike, score: ArrayLike) -> float:
+    """Area under the receiver operating characteristic, ties counted half.
+
+    Args:
+        lesion: (N,) true where the image has a lesion.
+        score: (N,) probability of a lesion, 0 to 1.
+
+    Returns:
+        Area, 0 to 1, 0.5 for chance. NaN where only one class is present: the area does not
+        exist there, and torchmetrics' 0 would read as a verdict.
+
+    Raises:
+        ValueError: The lengths differ, or a score is no probability.
+    """
+    target = np.asarray(lesion, dtype=bool)
+    values = np.asarray(score, dtype=np.float64)
+    if target.shape != values.shape or target.ndim != 1:
+        raise ValueError(
+            f"lesion and score must be of one length, got {target.shape}, {values.shape}"
+        )
+    # Outside this range torchmetrics takes scores for logits and squashes them without a word.
+    if not np.all((values >= 0) & (values <= 1)):
+        raise ValueError("score must hold probabilities between 0 and 1, without NaN")
+    if target.all() or not target.any():
+        return float("nan")
+
+    import torch
+    from torchmetrics.functional.classification import binary_auroc
+
+    return float(binary_auroc(torch.from_numpy(values), torch.from_numpy(target.astype(np.int64))))
+
+
+def detection_rates(lesion: ArrayLike, predicted: ArrayLike) -> DetectionRates:
+    """Image-level sensitivity and specificity by "any predicted pixel".
+
+    Args:
+        lesion: (N,) true where the image has a lesion.
+        predicted: (N,) true where the predicted mask has a pixel.
+
+    Returns:
+        Both rates and how many images each rests on.
+
+    Raises:
+        ValueError: The lengths differ.
+    """
+    target, found = np.asarray(lesion, dtype=bool), np.asarray(predicted, dtype=bool)
+    if target.shape != found.shape or target.ndim != 1:
+        raise ValueError(
+            f"lesion and predicted must be of one length, got {target.shape}, {found.shape}"
+        )
+    return DetectionRates(
+        sensitivity=float(found[target].mean()) if target.any() else float("nan"),
+        specificity=float((~found[~target]).mean()) if not target.all() else float("nan"),
+        lesion_images=int(target.sum()),
+        lesion_free_images=int((~target).sum()),
+    )
+
+
+def area_fraction(mask: ArrayLike) -> float:
+    """Share of an image that a mask covers; of a lesion-free image, its false-positive area.
+
+    Args:
+        mask: (H, W), zero is background.
+
+    Returns:
+        Share, 0 to 1.
+
+    Raises:
+        ValueError: The mask holds no pixel.
+    """
+    values = np.asarray(mask)
+    if values.size == 0:
+        raise ValueError("mask holds no pixel")
+    return int(np.count_nonzero(values)) / values.size

@@ -1,0 +1,98 @@
+"""Lesion-wise detection: which of an image's lesions were found, which findings were none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import ndimage, sparse
+from scipy.sparse.csgraph import maximum_bipartite_matching
+
+from dxseg.metrics.overlap import as_mask_pair
+
+MATCH_IOU = 0.1
+_EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
+
+
+@dataclass(frozen=True)
+class LesionCounts:
+    """Lesions of one image, or the sum over several (`a + b`).
+
+    Attributes:
+        true: Connected components of the truth.
+        predicted: Connected components of the prediction.
+        matched: Pairs of the two, each component in at most one pair.
+    """
+
+    true: int
+    predicted: int
+    matched: int
+
+    def __add__(self, other: LesionCounts) -> LesionCounts:
+        return LesionCounts(
+            self.true + other.true, self.predicted + other.predicted, self.matched + other.matched
+        )
+
+    @property
+    def sensitivity(self) -> float:
+        """Share of true lesions found, 0 to 1; NaN where there is none to find."""
+        return self.matched / self.true if self.true else float("nan")
+
+    @property
+    def precision(self) -> float:
+        """Share of findings that are lesions, 0 to 1; NaN where nothing was predicted."""
+        return self.matched / self.predicted if self.predicted else float("nan")
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of both, 0 to 1: 0 where one side is empty, NaN where both are."""
+        total = self.true + self.predicted
+        return 2 * self.matched / total if total else float("nan")
+
+
+def match_lesions(
+    truth: ArrayLike, prediction: ArrayLike, *, minimum_iou: float = MATCH_IOU
+) -> LesionCounts:
+    """Match the lesions of two masks one to one.
+
+    A lesion is a connected component (8-neighbourhood). A pair may match when its intersection
+    over union exceeds `minimum_iou`; among those pairs the largest one-to-one matching counts,
+    so that a prediction that covers two lesions finds one of them, and a lesion found in two
+    pieces leaves one false finding.
+
+    Args:
+        truth: (H, W) binary mask.
+        prediction: (H, W) binary mask.
+        minimum_iou: 0 to 1; pairs at or below it do not match.
+
+    Returns:
+        The three counts.
+
+    Raises:
+        ValueError: The shapes differ, or the bound lies outside 0 to 1.
+    """
+    first, second = as_mask_pair(truth, prediction)
+    if not 0 <= minimum_iou < 1:
+        raise ValueError(f"minimum_iou must be at least 0 and below 1, got {minimum_iou}")
+    true_map, true = ndimage.label(first, _EIGHT_NEIGHBOURS)
+    found_map, found = ndimage.label(second, _EIGHT_NEIGHBOURS)
+    if not true or not found:
+        return LesionCounts(int(true), int(found), 0)
+
+    both = first & second
+    # Sparse on purpose: a speckled prediction may hold ten thousand components.
+    overlap = sparse.coo_matrix(
+        (np.ones(int(both.sum())), (true_map[both] - 1, found_map[both] - 1)), shape=(true, found)
+    )
+    overlap.sum_duplicates()
+    true_area = np.bincount(true_map.ravel(), minlength=true + 1)[1:]
+    found_area = np.bincount(found_map.ravel(), minlength=found + 1)[1:]
+    union = true_area[overlap.row] + found_area[overlap.col] - overlap.data
+    allowed = overlap.data / union > minimum_iou
+    pairs = sparse.csr_matrix(
+        (np.ones(int(allowed.sum())), (overlap.row[allowed], overlap.col[allowed])),
+        shape=(true, found),
+    )
+    matched = int((maximum_bipartite_matching(pairs, perm_type="column") >= 0).sum())
+    return LesionCounts(int(true), int(found), matched)

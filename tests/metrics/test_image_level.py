@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import mannwhitneyu
+from sklearn.metrics import roc_auc_score
+
+from dxseg.metrics.image_level import area_fraction, auroc, detection_rates
+
+SCORED = st.lists(
+    st.tuples(st.booleans(), st.sampled_from([0.0, 0.25, 0.3, 0.5, 0.9, 1.0])), min_size=2
+)
+
+
+@pytest.mark.parametrize(
+    ("scores", "area"),
+    [([0.1, 0.2, 0.8, 0.9], 1.0), ([0.9, 0.8, 0.2, 0.1], 0.0), ([0.5] * 4, 0.5)],
+)
+def test_area_of_perfect_reversed_and_tied_scores(scores, area):
+    assert auroc([False, False, True, True], scores) == pytest.approx(area)
+
+
+@settings(deadline=None)
+@given(SCORED)
+def test_area_agrees_with_scikit_learn_and_with_rank_sums(scored):
+    lesion, score = np.array([s[0] for s in scored]), np.array([s[1] for s in scored])
+    if lesion.all() or not lesion.any():
+        assert np.isnan(auroc(lesion, score))
+        return
+    assert auroc(lesion, score) == pytest.approx(roc_auc_score(lesion, score))
+    u = mannwhitneyu(score[lesion], score[~lesion]).statistic
+    assert auroc(lesion, score) == pytest.approx(u / (lesion.sum() * (~lesion).sum()))
+
+
+def test_scores_that_differ_beyond_single_precision_are_told_apart():
+    assert auroc([False, True], [0.5, 0.5 + 1e-12]) == 1
+
+
+@pytest.mark.parametrize("score", [[0.5, 1.5], [0.5, -0.1], [0.5, float("nan")]])
+def test_area_refuses_scores_that_are_no_probabilities(score):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        auroc([False, True], score)
+
+
+def test_area_refuses_lengths_that_differ():
+    with pytest.raises(ValueError, match="one length"):
+        auroc([False, True], [0.5])
+
+
+def test_detection_rates_by_hand():
+    rates = detection_rates([1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 1, 0])
+    assert (rates.sensitivity, rates.specificity, rates.false_positive_rate) == (0.75, 0.5, 0.5)
+    assert (rates.lesion_images, rates.lesion_free_images) == (4, 2)
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_detection_rates_with_one_class_only(present):
+    rates = detection_rates([present] * 3, [True] * 3)
+    missing = rates.specificity if present else rates.sensitivity
+    known = rates.sensitivity if present else rates.specificity
+    assert np.isnan(missing)
+    assert known == (1.0 if present else 0.0)
+
+
+def test_area_fraction():
+    mask = np.zeros((10, 20), dtype=np.uint8)
+    mask[:5] = 2
+    assert area_fraction(mask) == 0.5
+    with pytest.raises(ValueError, match="no pixel"):
+        area_fraction(np.zeros((0, 3)))
