@@ -1,0 +1,289 @@
+"""Splits that keep a patient on one side, and the choice of the few masks that may be used.
+
+Images that belong together (one patient, one volume, near-duplicates) form a *group*; a group is
+never divided. Splitting is stratified by label and by whether there is a lesion mask, because a
+dataset with many labels and few masks needs some of those few in validation and test.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dxseg.data.apportion import apportion, nested_order
+from dxseg.data.cases import split_labels
+from dxseg.data.dataset import Dataset
+from dxseg.data.duplicates import join, near_duplicate_groups, number_by_appearance
+from dxseg.data.split_table import check_groups, read_splits, write_splits
+from dxseg.errors import DxsegError, UsageError
+
+__all__ = ["choose_masks", "make_splits", "read_splits", "select_fold", "write_splits"]
+
+TRAIN, VALIDATION, TEST, DROPPED = "train", "validation", "test", "dropped"
+# A combination of labels with fewer groups than this is stratified by one of its labels: strata
+# of a handful of groups cannot follow the fractions.
+COMBINATION_GROUPS = 10
+
+
+def make_splits(
+    dataset: Dataset,
+    *,
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    folds: int = 5,
+    seed: int = 0,
+    groups: pd.Series[int] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Divide the cases into training, validation and test, and the first two into folds.
+
+    A group is everything linked by patient, volume, image file or near-duplication. Near-duplicates
+    are looked for only where some case has neither patient nor volume and ``groups`` is not given.
+    Near-duplicates with contradicting labels are dropped whole: which label is wrong is unknown.
+    Different labels of one patient are no contradiction; such a patient is stratified by its
+    combination of labels, or, if fewer than ten groups share it, by its rarest label, lesions
+    before lesion-free. Multi-label cases are treated alike. Every stratum of at least three groups
+    reaches all three splits; a smaller one goes to training first.
+
+    If every row of cases.csv names a split, that split is kept (so are the folds, if every
+    training and validation row names one), no image is compared and nothing more is dropped.
+
+    Args:
+        dataset: The table of cases.
+        fractions: Shares of the cases for training, validation, test; they sum to 1.
+        folds: Number of folds; where there are fewer groups, the last folds stay empty.
+        seed: Same seed, same table: same splits.
+        groups: Near-duplicate group of each case, indexed by case_id, if known already.
+        progress: Called as ``progress(done, total)`` while images are read for near-duplicates.
+
+    Returns:
+        One row a case, in the order of the table: case_id, group (0, 1, ...), split (train,
+        validation, test, dropped), fold (0..folds-1; <NA> for test and dropped).
+
+    Raises:
+        UsageError: If fractions, folds or groups are unusable.
+        DxsegError: If the given split divides a group, is incomplete, or an image is unreadable.
+    """
+    _check_request(fractions, folds)
+    cases = dataset.cases
+    given = _given_split(dataset)
+    alike = None if groups is None else _aligned(groups, cases["case_id"])
+    if alike is None and not given and not _identified(cases).all():
+        files = [dataset.image_path(row) for row in cases.itertuples()]
+        alike = near_duplicate_groups(files, progress=progress)
+
+    labels = [frozenset(split_labels(text, dataset.spec)) for text in cases["label"]]
+    result = pd.DataFrame({"case_id": cases["case_id"].to_numpy()})
+    result["group"] = _link(cases, alike)
+    strata = _Strata(dataset, labels)
+    if given:
+        result["split"] = cases["split"].to_numpy()
+    else:
+        dropped = np.zeros(len(cases), np.bool_) if alike is None else _contradict(alike, labels)
+        part = strata.divide(result["group"].to_numpy(), ~dropped, fractions, [seed, 0])
+        result["split"] = np.array([TRAIN, VALIDATION, TEST, DROPPED], object)[part]
+    used = result["split"].isin([TRAIN, VALIDATION]).to_numpy()
+    if given and cases["fold"][used].notna().all():
+        fold = cases["fold"]
+    else:
+        part = strata.divide(result["group"].to_numpy(), used, [1 / folds] * folds, [seed, 1])
+        fold = pd.Series(part).astype("Int64")
+    result["fold"] = fold.where(used, pd.NA)
+    check_groups(result, str(dataset.root / "cases.csv"))
+    return result
+
+
+def select_fold(splits: pd.DataFrame, fold: int) -> pd.DataFrame:
+    """Turn a table of splits into that of one fold: the fold is validation, the others training.
+
+    Args:
+        splits: What `make_splits` returned.
+        fold: Which fold validates.
+
+    Returns:
+        A copy without use_mask, because the choice of masks belongs to one division.
+
+    Raises:
+        UsageError: If no case is in that fold.
+    """
+    chosen = splits["fold"].eq(fold).fillna(False).to_numpy(dtype=np.bool_)
+    if not chosen.any():
+        present = sorted({int(value) for value in splits["fold"].dropna()})
+        raise UsageError(f"fold {fold}: no case is in it; the table has the folds {present}")
+    result = splits.drop(columns="use_mask", errors="ignore").copy()
+    result.loc[result["split"].isin([TRAIN, VALIDATION]), "split"] = TRAIN
+    result.loc[chosen, "split"] = VALIDATION
+    return result
+
+
+def choose_masks(
+    dataset: Dataset,
+    splits: pd.DataFrame,
+    *,
+    train_masks: int | float | None,
+    validation_masks: int | None,
+    seed: int,
+) -> pd.DataFrame:
+    """Choose the cases whose mask may be used; the budget counts lesions only.
+
+    Lesion-free cases cost nothing: their mask is known to be empty. For one seed a larger budget
+    contains every smaller one, each stratified by label in proportion and spread over groups.
+
+    Args:
+        dataset: The table of cases.
+        splits: One row a case in the same order, as `make_splits` returns.
+        train_masks: Number of training masks, or a share of those there are (a float in 0..1), or
+            None for all.
+        validation_masks: Number of validation masks, or None for all.
+        seed: Decides which masks.
+
+    Returns:
+        A copy of ``splits`` with the bool column use_mask. In test it is True wherever there is a
+        mask: for evaluation only.
+
+    Raises:
+        UsageError: If a budget is out of range or exceeds the masks there are.
+    """
+    if list(splits["case_id"]) != list(dataset.cases["case_id"]):
+        raise UsageError("splits: other cases, or another order, than the dataset; split it again")
+    known = dataset.has_mask.to_numpy()
+    free = dataset.lesion_free.to_numpy()
+    split = splits["split"].to_numpy()
+    use = known & (free | (split == TEST)) & (split != DROPPED)
+    for number, (name, budget) in enumerate(((TRAIN, train_masks), (VALIDATION, validation_masks))):
+        lesions = np.flatnonzero(known & ~free & (split == name))
+        order = nested_order(
+            dataset.cases["label"].iloc[lesions].tolist(),
+            splits["group"].to_numpy()[lesions],
+            np.random.default_rng([seed, 2, number]),
+        )
+        use[lesions[order[: _budget(budget, len(lesions), name)]]] = True
+    result = splits.copy()
+    result["use_mask"] = use
+    return result
+
+
+class _Strata:
+    """Divides the groups of a dataset, stratified by label and presence of a lesion mask."""
+
+    def __init__(self, dataset: Dataset, labels: list[frozenset[str]]) -> None:
+        self.labels = labels
+        self.lesion_mask = (dataset.has_mask & ~dataset.lesion_free).to_numpy()
+        self.lesion_free = set(dataset.spec.lesion_free)
+
+    def divide(
+        self, group: NDArray[np.int64], used: NDArray[np.bool_], fractions: Any, seed: list[int]
+    ) -> NDArray[np.int64]:
+        """Give the part of each case; cases that are not used get -1."""
+        part = np.full(len(group), -1, np.int64)
+        if not used.any():
+            return part
+        rows = np.flatnonzero(used)
+        member = number_by_appearance(group[rows])
+        combined: list[set[str]] = [set() for _ in range(int(member.max()) + 1)]
+        masked = np.zeros(len(combined), np.bool_)
+        for row, position in zip(rows.tolist(), member.tolist(), strict=True):
+            combined[position] |= self.labels[row]
+            masked[position] |= self.lesion_mask[row]
+        strata = [
+            f"{name}|{'mask' if has else ''}"
+            for name, has in zip(self._names(combined), masked, strict=True)
+        ]
+        rng = np.random.default_rng(seed)
+        part[rows] = apportion(np.bincount(member), strata, fractions, rng)[member]
+        return part
+
+    def _names(self, combined: list[set[str]]) -> list[str]:
+        """Name the stratum of each group: its combination of labels, or its rarest label."""
+        names = [";".join(sorted(labels)) for labels in combined]
+        frequent = Counter(names)
+        single = Counter(label for labels in combined for label in labels)
+        return [
+            name
+            if len(labels) < 2 or frequent[name] >= COMBINATION_GROUPS
+            else min(labels, key=lambda label: (label in self.lesion_free, single[label], label))
+            for name, labels in zip(names, combined, strict=True)
+        ]
+
+
+def _check_request(fractions: tuple[float, float, float], folds: int) -> None:
+    usable = len(fractions) == 3 and all(math.isfinite(f) and f >= 0 for f in fractions)
+    if not usable or abs(sum(fractions) - 1) > 1e-6 or fractions[0] == 0:
+        raise UsageError(
+            f"fractions {tuple(fractions)}: expected three numbers from 0 that sum to 1 (training, "
+            "validation, test), training above 0, such as 0.7 0.1 0.2"
+        )
+    if folds < 2:
+        raise UsageError(f"folds {folds}: expected at least 2")
+
+
+def _given_split(dataset: Dataset) -> bool:
+    """Say whether cases.csv decides the split, refusing a column that is filled in part."""
+    empty = dataset.cases["split"].eq("")
+    if empty.any() and not empty.all():
+        named = ", ".join(dataset.cases["case_id"][empty].head(5))
+        raise DxsegError(
+            f"{dataset.root / 'cases.csv'}: column split is empty in {int(empty.sum())} of "
+            f"{len(empty)} rows (cases {named}, ...); fill it in every row, or empty it in every "
+            "row to have the split made"
+        )
+    return not empty.any()
+
+
+def _identified(cases: pd.DataFrame) -> pd.Series[bool]:
+    return cases["patient_id"].ne("") | cases["volume_id"].ne("")
+
+
+def _aligned(groups: pd.Series[int], case_ids: pd.Series[str]) -> NDArray[np.int64]:
+    """Order given groups as the table and number them."""
+    missing = case_ids[~case_ids.isin(groups.index)]
+    if not groups.index.is_unique or len(missing) or groups.isna().any():
+        raise UsageError(
+            "groups: expected one value for each case_id in the index; missing "
+            f"{missing.head(5).tolist()} ({len(missing)} in all)"
+        )
+    return number_by_appearance(groups.loc[case_ids].to_numpy())
+
+
+def _link(cases: pd.DataFrame, alike: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Number the groups of cases that share a patient, a volume, a file or near-duplicates."""
+    rows = np.arange(len(cases))
+    edges = [(rows, rows)]
+    keys = [cases[name].to_numpy() for name in ("patient_id", "volume_id", "image")]
+    for key in keys if alike is None else [*keys, alike]:
+        filled = rows[key != ""] if key.dtype == object else rows
+        codes, _ = pd.factorize(key[filled])
+        _, first = np.unique(codes, return_index=True)
+        edges.append((filled, filled[first[codes]]))
+    return number_by_appearance(join(len(cases), edges))
+
+
+def _contradict(alike: NDArray[np.int64], labels: list[frozenset[str]]) -> NDArray[np.bool_]:
+    """Mark the near-duplicates of which two carry different labels; no label contradicts none."""
+    seen: dict[int, set[frozenset[str]]] = {}
+    for group, names in zip(alike.tolist(), labels, strict=True):
+        if names:
+            seen.setdefault(group, set()).add(names)
+    return np.array([len(seen.get(group, ())) > 1 for group in alike.tolist()], np.bool_)
+
+
+def _budget(budget: int | float | None, available: int, split: str) -> int:
+    """Turn a budget of masks into a number, refusing one that cannot be met."""
+    if budget is None:
+        return available
+    if isinstance(budget, float):
+        if not 0 <= budget <= 1:
+            raise UsageError(f"share of {split} masks {budget}: expected 0 to 1, or a whole number")
+        # A share above 0 gives at least one mask.
+        return min(available, max(math.ceil(budget), round(budget * available)))
+    if not 0 <= budget <= available:
+        raise UsageError(
+            f"{budget} masks for {split}: expected 0 to {available}, the lesion masks that the "
+            f"{split} cases have; ask for fewer, or leave the number out for all"
+        )
+    return budget
