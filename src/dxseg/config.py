@@ -1,0 +1,238 @@
+"""Every knob of a run, typed and validated; the recipes in ``recipes/*.yaml`` are values of it."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from dxseg.errors import DxsegError, UsageError
+
+Preset = Literal["cpu", "paper"]
+PRESETS: tuple[Preset, ...] = ("cpu", "paper")
+
+
+class _Strict(BaseModel):
+    """Unknown keys are errors: a misspelt knob must not be ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SkipsConfig(_Strict):
+    """Which skip connections of the dual U-shape are built (DESIGN: every piece can be left out)."""
+
+    feature_share: bool = True
+    resolution_compensation: bool = True
+    long: bool = True
+    evidence: bool = True
+
+    @model_validator(mode="after")
+    def _compensation_needs_fusion(self) -> SkipsConfig:
+        if self.resolution_compensation and not self.feature_share:
+            raise ValueError(
+                "resolution_compensation carries the fused features of feature_share: "
+                "switch feature_share on, or resolution_compensation off"
+            )
+        return self
+
+
+class ModelConfig(_Strict):
+    """The network of an arm.
+
+    ``decoder_channels`` are the widths of the decoder blocks at strides 16, 8, 4, 2 and 1, the
+    order of segmentation-models-pytorch. ``coarse_init`` says where the weights of the coarse
+    branch come from: ``stage1`` is the method, ``pretrained`` the capacity control that never saw
+    an image-level label. ``coarse_learning_rate_scale`` 0 freezes the coarse branch.
+    """
+
+    architecture: Literal["sks", "unet", "unetplusplus"] = "sks"
+    backbone: str = "tf_efficientnet_lite0"
+    decoder_channels: tuple[PositiveInt, ...] = Field((128, 64, 32, 16, 8), min_length=5, max_length=5)
+    skips: SkipsConfig = SkipsConfig()
+    encoder_init: Literal["random", "pretrained", "stage1"] = "stage1"
+    coarse_init: Literal["pretrained", "stage1"] = "stage1"
+    coarse_learning_rate_scale: float = Field(0.0, ge=0.0, le=1.0)
+
+    @property
+    def needs_stage1(self) -> bool:
+        """Whether stage 2 of this arm starts from a stage-1 classifier."""
+        dual = self.architecture == "sks"
+        return self.encoder_init == "stage1" or (dual and self.coarse_init == "stage1")
+
+
+class DataConfig(_Strict):
+    """Pixels and batches. ``lesion_free_share`` is the part of a stage-2 batch that is lesion-free."""
+
+    image_size: int = Field(128, ge=32, le=4096)
+    batch_size: PositiveInt = 16
+    lesion_free_share: float = Field(0.25, ge=0.0, lt=1.0)
+    workers: int = Field(0, ge=0, le=64)
+    cache_dir: str | None = None
+
+
+class SplitConfig(_Strict):
+    """Who is in which split, and which masks may be used.
+
+    ``masks``: training masks, a count, a fraction in (0, 1), or nothing for all of them.
+    ``validation_masks``: the stated budget of masks that validation may look at.
+    ``split_seed`` draws the split; the run's ``seed`` draws the masks inside it.
+    """
+
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    split_seed: int = 0
+    masks: int | float | None = Field(None, gt=0)
+    validation_masks: int | None = Field(10, ge=0)
+
+
+class AugmentConfig(_Strict):
+    """Random changes of a training image; geometry moves image and mask together."""
+
+    degrees: float = Field(15.0, ge=0, le=180)
+    translate: float = Field(0.1, ge=0, le=0.5)
+    scale: tuple[float, float] = (0.8, 1.25)
+    shear: float = Field(5.0, ge=0, le=45)
+    horizontal_flip: float = Field(0.5, ge=0, le=1)
+    vertical_flip: float = Field(0.0, ge=0, le=1)
+    brightness: float = Field(0.2, ge=0, le=1)
+    contrast: float = Field(0.25, ge=0, lt=1)
+    gamma: float = Field(0.25, ge=0, lt=1)
+    noise: float = Field(0.03, ge=0, le=1)
+
+
+class StageConfig(_Strict):
+    """Optimisation of one stage: AdamW, linear warm-up, then cosine to zero.
+
+    ``ema_decay`` 0 keeps the raw weights; ``early_stopping_patience`` counts validations without
+    an improvement, nothing switches it off; ``select`` says which weights the stage ends with.
+    """
+
+    steps: PositiveInt = 300
+    steps_per_epoch: PositiveInt = 50
+    learning_rate: float = Field(1e-3, gt=0)
+    encoder_learning_rate_scale: float = Field(1.0, gt=0, le=1)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_steps: int = Field(30, ge=0)
+    gradient_clip: float = Field(1.0, gt=0)
+    accumulate: PositiveInt = 1
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    ema_decay: float = Field(0.0, ge=0, lt=1)
+    early_stopping_patience: PositiveInt | None = None
+    select: Literal["last", "best"] = "last"
+
+
+class DeviceConfig(_Strict):
+    """Where and how to compute, handed to Lightning's Trainer."""
+
+    accelerator: str = "auto"
+    devices: int | Literal["auto"] = "auto"
+    nodes: PositiveInt = 1
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+
+
+class RunConfig(_Strict):
+    """A whole run, as written to ``config.yaml``."""
+
+    arm: str = "sks-evidence"
+    seed: int = Field(0, ge=0, lt=2**31)
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    split: SplitConfig = SplitConfig()
+    augment: AugmentConfig = AugmentConfig()
+    stage1: StageConfig = StageConfig()
+    stage2: StageConfig = StageConfig()
+    device: DeviceConfig = DeviceConfig()
+
+    def to_yaml(self) -> str:
+        """The configuration as YAML, every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def _recipe(name: str) -> dict[str, Any]:
+    text = (resources.files("dxseg") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = yaml.safe_load(text)
+    return loaded
+
+
+def arm_names() -> list[str]:
+    """The named arms: the method, its published form and the controls it is measured against."""
+    return list(_recipe("arms"))
+
+
+def merge(base: dict[str, Any], *changes: dict[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries merged from left to right; the right one wins."""
+    merged = dict(base)
+    for change in changes:
+        for key, value in change.items():
+            old = merged.get(key)
+            both = isinstance(old, dict) and isinstance(value, dict)
+            merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, Any]:
+    """``["stage2.steps=50"]`` as a nested dictionary; values are YAML.
+
+    Raises:
+        UsageError: a pair has no ``=`` or its value is not YAML.
+    """
+    overrides: dict[str, Any] = {}
+    for pair in pairs:
+        path, equals, text = pair.partition("=")
+        if not equals or not path:
+            raise UsageError(f"--set {pair!r}: expected SECTION.KEY=VALUE, e.g. stage2.steps=50")
+        try:
+            value: Any = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {pair!r}: the value is not valid YAML: {error}") from error
+        for key in reversed(path.split(".")):
+            value = {key: value}
+        overrides = merge(overrides, value)
+    return overrides
+
+
+def load_config(
+    preset: str = "cpu", arm: str = "sks-evidence", overrides: dict[str, Any] | None = None
+) -> RunConfig:
+    """The configuration of a preset and an arm, with single values overridden.
+
+    Raises:
+        UsageError: an unknown preset, arm or key, or a value out of its range.
+    """
+    if preset not in PRESETS:
+        raise UsageError(f"preset {preset!r} is unknown; choose one of {', '.join(PRESETS)}")
+    arms = _recipe("arms")
+    if arm not in arms:
+        raise UsageError(f"arm {arm!r} is unknown; choose one of {', '.join(arms)}")
+    values = merge(_recipe(preset), arms[arm], {"arm": arm}, overrides or {})
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"configuration: {_first_problems(error)}") from error
+
+
+def read_config(path: Path) -> RunConfig:
+    """The configuration a run folder recorded.
+
+    Raises:
+        DxsegError: the file is missing, not YAML, or not a configuration.
+    """
+    try:
+        return RunConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise DxsegError(f"{path}: not found; expected the config.yaml of a run") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DxsegError(f"{path}: not valid YAML: {error}") from error
+    except ValidationError as error:
+        raise DxsegError(f"{path}: {_first_problems(error)}") from error
+
+
+def _first_problems(error: ValidationError, limit: int = 5) -> str:
+    problems = [
+        f"{'.'.join(str(part) for part in item['loc'])} = {item['input']!r}: {item['msg']}"
+        for item in error.errors()
+    ]
+    more = f"; and {len(problems) - limit} more" if len(problems) > limit else ""
+    return "; ".join(problems[:limit]) + more

@@ -1,0 +1,119 @@
+"""From a configuration to a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from dxseg.config import ModelConfig
+from dxseg.models.coarse import CoarseBranch
+from dxseg.models.pyramid import PyramidEncoder
+from dxseg.models.segmenter import Segmenter
+from dxseg.models.skips import (
+    EvidencePrompt,
+    FeatureShareSkip,
+    LongSkip,
+    NoFeatureShare,
+    NoResolutionCompensation,
+    ResolutionCompensationSkip,
+)
+from dxseg.models.weights import load_pretrained
+
+
+@dataclass(frozen=True)
+class Task:
+    """What goes in and what comes out.
+
+    Attributes:
+        channels: image channels.
+        mask_classes: classes of the mask, background not counted.
+        labels: image-level labels.
+        multi_label: whether an image can have several labels at once.
+    """
+
+    channels: int
+    mask_classes: int
+    labels: int
+    multi_label: bool = False
+
+
+def build_coarse_branch(config: ModelConfig, task: Task, *, pretrained: bool) -> CoarseBranch:
+    """The network of stage 1."""
+    encoder = _encoder(config, task, pretrained)
+    return CoarseBranch(encoder, config.decoder_channels, task.labels, task.multi_label)
+
+
+def build_segmenter(
+    config: ModelConfig,
+    task: Task,
+    *,
+    stage1: CoarseBranch | None = None,
+    pretrained: bool = True,
+) -> Segmenter:
+    """The network of stage 2.
+
+    Args:
+        config: which architecture and skips, and where weights start from.
+        task: channels, classes and labels.
+        stage1: the trained classifier; what the configuration takes from it is copied.
+        pretrained: fetch ImageNet weights where the configuration asks for them. Off when weights
+            are about to be loaded anyway.
+    """
+    encoder = _encoder(config, task, pretrained and config.encoder_init == "pretrained")
+    if stage1 is not None and config.encoder_init == "stage1":
+        encoder.load_state_dict(stage1.encoder.state_dict())
+    if config.architecture == "sks":
+        return _build_sks(config, task, encoder, stage1, pretrained)
+    from dxseg.models.baselines import BaselineSegmenter  # smp is slow to import
+
+    return BaselineSegmenter(
+        config.architecture, encoder, task.channels, config.decoder_channels, task.mask_classes
+    )
+
+
+def _encoder(config: ModelConfig, task: Task, pretrained: bool) -> PyramidEncoder:
+    encoder = PyramidEncoder(config.backbone, task.channels)
+    if pretrained:
+        load_pretrained(encoder)
+    return encoder
+
+
+def _build_sks(
+    config: ModelConfig,
+    task: Task,
+    encoder: PyramidEncoder,
+    stage1: CoarseBranch | None,
+    pretrained: bool,
+) -> Segmenter:
+    from dxseg.models.sks import SKS
+
+    coarse = build_coarse_branch(
+        config, task, pretrained=pretrained and config.coarse_init == "pretrained"
+    )
+    if stage1 is not None and config.coarse_init == "stage1":
+        coarse.load_state_dict(stage1.state_dict())
+    skips, strides = config.skips, encoder.strides
+    share: nn.Module = (
+        FeatureShareSkip(encoder.channels) if skips.feature_share else NoFeatureShare()
+    )
+    compensation: nn.Module = (
+        ResolutionCompensationSkip()
+        if skips.resolution_compensation
+        else NoResolutionCompensation()
+    )
+    prompts: list[LongSkip | EvidencePrompt] = []
+    if skips.long:
+        prompts.append(LongSkip(strides, coarse.decoder.channels))
+    if skips.evidence:
+        prompts.append(EvidencePrompt(strides, task.labels))
+    return SKS(
+        coarse,
+        encoder,
+        share,
+        compensation,
+        prompts,
+        config.decoder_channels,
+        task.mask_classes,
+        coarse_frozen=config.coarse_learning_rate_scale == 0.0,
+    )

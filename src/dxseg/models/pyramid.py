@@ -1,0 +1,82 @@
+"""Pyramid encoders: any timm backbone, with one layout, one order and named strides."""
+
+from __future__ import annotations
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from dxseg.errors import UsageError
+
+
+class PyramidEncoder(nn.Module):
+    """Hierarchical features of a timm ``features_only`` backbone.
+
+    The paper (Chen et al., arXiv 2406.14958) uses a Swin-T v2 pyramid of four levels; every timm
+    backbone that offers ``features_only`` works. timm's Swin family answers channels last; here
+    every level is (B, C, H, W).
+
+    Attributes:
+        channels: channels of each level, finest first.
+        strides: input pixels per feature pixel of each level, finest first.
+        mean: per-channel mean of the pretraining, of inputs scaled to [0, 1].
+        std: per-channel standard deviation of the same.
+    """
+
+    def __init__(self, backbone: str, in_channels: int) -> None:
+        """Build the encoder with random weights (see :mod:`dxseg.models.weights` for pretrained).
+
+        Raises:
+            UsageError: timm knows no such backbone, or it gives no features.
+        """
+        super().__init__()
+        self.backbone_name = backbone
+        self.body = _create_body(backbone, in_channels)
+        info = self.body.feature_info
+        keep = [i for i, stride in enumerate(info.reduction()) if stride >= 2]
+        self._keep = keep
+        self.channels: tuple[int, ...] = tuple(info.channels()[i] for i in keep)
+        self.strides: tuple[int, ...] = tuple(info.reduction()[i] for i in keep)
+        self._channels_last_output = str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC")
+        cfg = timm.get_pretrained_cfg(backbone)
+        self.mean = _match_channels(cfg.mean if cfg else (0.5,) * 3, in_channels)
+        self.std = _match_channels(cfg.std if cfg else (0.5,) * 3, in_channels)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Features (B, C_l, H / stride_l, W / stride_l), finest first; H, W multiples of 32."""
+        levels = self.body(x)
+        features = [levels[i] for i in self._keep]
+        if self._channels_last_output:
+            features = [feature.permute(0, 3, 1, 2).contiguous() for feature in features]
+        return features
+
+
+def _create_body(backbone: str, in_channels: int) -> nn.Module:
+    arguments = {"pretrained": False, "features_only": True, "in_chans": in_channels}
+    try:
+        try:
+            body = timm.create_model(backbone, strict_img_size=False, **arguments)
+        except TypeError:  # only the windowed transformers know strict_img_size
+            body = timm.create_model(backbone, **arguments)
+    except RuntimeError as error:
+        raise UsageError(
+            f"model.backbone = {backbone!r}: timm cannot build it with features_only ({error}); "
+            "choose one of timm.list_models() that supports features_only"
+        ) from error
+    return body
+
+
+def _match_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """Statistics for RGB pretraining, averaged where the images are not RGB."""
+    if len(values) == channels:
+        return tuple(values)
+    return (sum(values) / len(values),) * channels
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Zero-pad (B, C, H, W) at the bottom and the right up to a multiple of ``multiple``."""
+    height, width = x.shape[-2:]
+    bottom, right = -height % multiple, -width % multiple
+    if not (bottom or right):
+        return x
+    return torch.nn.functional.pad(x, (0, right, 0, bottom))

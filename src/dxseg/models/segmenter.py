@@ -1,0 +1,61 @@
+"""The contract of every segmenter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from dxseg.models.pyramid import pad_to_multiple
+
+STRIDE = 32
+"""Deepest stride of the encoders in use: inputs are padded to a multiple of it."""
+
+
+@dataclass(frozen=True)
+class SegmenterOutput:
+    """What a segmenter says of a batch.
+
+    Attributes:
+        mask_logits: (B, K, H, W) at input size, one sigmoid a mask class.
+        label_logits: (B, L) image-level logits, or None for a network without a label head.
+        evidence: (B, L, h, w) evidence probabilities, or None.
+    """
+
+    mask_logits: Tensor
+    label_logits: Tensor | None = None
+    evidence: Tensor | None = None
+
+
+class Segmenter(nn.Module):
+    """Base of all segmenters: any input size in, logits of that size out."""
+
+    def outputs(self, x: Tensor) -> SegmenterOutput:
+        """Segment normalised images (B, C, H, W).
+
+        Sizes that are no multiple of 32 are zero-padded at the bottom and right, and cropped back.
+        """
+        height, width = x.shape[-2:]
+        padded = pad_to_multiple(x, STRIDE)
+        out = self._padded_outputs(padded)
+        if padded is x:
+            return out
+        return SegmenterOutput(
+            out.mask_logits[..., :height, :width], out.label_logits, _crop(out.evidence, x, padded)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mask logits (B, K, H, W) of normalised images (B, C, H, W)."""
+        return self.outputs(x).mask_logits
+
+    def _padded_outputs(self, x: Tensor) -> SegmenterOutput:
+        raise NotImplementedError
+
+
+def _crop(evidence: Tensor | None, x: Tensor, padded: Tensor) -> Tensor | None:
+    """The part of low-resolution maps that covers the un-padded input."""
+    if evidence is None:
+        return None
+    height = -(-x.shape[-2] * evidence.shape[-2] // padded.shape[-2])
+    width = -(-x.shape[-1] * evidence.shape[-1] // padded.shape[-1])
+    return evidence[..., :height, :width]

@@ -1,0 +1,96 @@
+"""Skip connections between the coarse and the fine branch, each a module that is built or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dxseg.models.coarse import CoarseOutput
+
+
+class FeatureShareSkip(nn.Module):
+    """Short skip: f_fuse = W (f_i + f_k concatenated) + b, W of size C x 2C (paper's equation).
+
+    One 1x1 convolution a level, initialised to the mean of its two inputs, so that training
+    starts from a sensible fusion.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.fusions = nn.ModuleList(nn.Conv2d(2 * c, c, 1) for c in channels)
+        for fusion, width in zip(self.fusions, channels, strict=True):
+            half = torch.eye(width) / 2
+            with torch.no_grad():
+                fusion.weight.copy_(torch.cat([half, half], dim=1)[:, :, None, None])
+                fusion.bias.zero_()
+
+    def forward(self, fine: Sequence[Tensor], coarse: Sequence[Tensor]) -> list[Tensor]:
+        """Levels s_l and c_l, each (B, C_l, h, w), to the fused g_l of the same size."""
+        return [
+            fusion(torch.cat([s, c], dim=1))
+            for fusion, s, c in zip(self.fusions, fine, coarse, strict=True)
+        ]
+
+
+class NoFeatureShare(nn.Module):
+    """Ablation: the fine branch keeps its own features."""
+
+    def forward(self, fine: Sequence[Tensor], coarse: Sequence[Tensor]) -> list[Tensor]:  # noqa: ARG002
+        """The fine levels, unchanged."""
+        return list(fine)
+
+
+class ResolutionCompensationSkip(nn.Module):
+    """The fused features enter the decoder at every resolution (paper's name, our reading)."""
+
+    def forward(self, fine: Sequence[Tensor], fused: Sequence[Tensor]) -> list[Tensor]:  # noqa: ARG002
+        """What the decoder receives: g_l at every level."""
+        return list(fused)
+
+
+class NoResolutionCompensation(nn.Module):
+    """Ablation: fusion reaches the decoder through the deepest level only."""
+
+    def forward(self, fine: Sequence[Tensor], fused: Sequence[Tensor]) -> list[Tensor]:
+        """What the decoder receives: s_l, and g_l at the deepest level."""
+        return [*fine[:-1], fused[-1]]
+
+
+class LongSkip(nn.Module):
+    """Coarse decoder features u_l enter the fine decoder at each level (paper's name, our reading).
+
+    Attributes:
+        channels: channels added at each encoder level, finest first; the deepest level, where the
+            coarse decoder has no output of its own, gets none.
+    """
+
+    def __init__(self, strides: Sequence[int], coarse_channels: dict[int, int]) -> None:
+        super().__init__()
+        self.strides = tuple(strides)
+        self.channels = [coarse_channels.get(stride, 0) for stride in strides]
+
+    def forward(self, coarse: CoarseOutput, evidence: Tensor) -> list[list[Tensor]]:  # noqa: ARG002
+        """The tensors to concatenate at each level, finest first."""
+        decoded = coarse.decoder_features
+        return [[decoded[stride]] if stride in decoded else [] for stride in self.strides]
+
+
+class EvidencePrompt(nn.Module):
+    """The diagnosis made spatial: evidence maps enter every level (ours).
+
+    Attributes:
+        channels: one channel a label at each encoder level.
+    """
+
+    def __init__(self, strides: Sequence[int], labels: int) -> None:
+        super().__init__()
+        self.strides = tuple(strides)
+        self.channels = [labels] * len(strides)
+
+    def forward(self, coarse: CoarseOutput, evidence: Tensor) -> list[list[Tensor]]:
+        """Evidence (B, L, h, w), averaged down to the size of each level, finest first."""
+        sizes = [feature.shape[-2:] for feature in coarse.encoder_features]
+        return [[F.adaptive_avg_pool2d(evidence, size)] for size in sizes]

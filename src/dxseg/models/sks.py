@@ -1,0 +1,74 @@
+"""Stage 2: the dual U-shaped segmenter, prompted by a coarse branch through skips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dxseg.models.coarse import CoarseBranch, CoarseOutput
+from dxseg.models.decoder import UDecoder
+from dxseg.models.pyramid import PyramidEncoder
+from dxseg.models.segmenter import Segmenter, SegmenterOutput
+from dxseg.models.skips import EvidencePrompt, LongSkip
+
+
+class SKS(Segmenter):
+    """Skip-and-skip segmenter (Chen et al., arXiv 2406.14958; our reading of its abstract).
+
+    The fine branch looks at the image itself; the coarse branch enters by short skips (fusion of
+    the two pyramids) and by prompts that the decoder concatenates (long skip, evidence).
+    """
+
+    def __init__(
+        self,
+        coarse: CoarseBranch,
+        encoder: PyramidEncoder,
+        share: nn.Module,
+        compensation: nn.Module,
+        prompts: Sequence[LongSkip | EvidencePrompt],
+        decoder_channels: Sequence[int],
+        mask_classes: int,
+        coarse_frozen: bool,
+    ) -> None:
+        """Wire branches and skips; what is left out is simply not among the modules."""
+        super().__init__()
+        self.coarse = coarse
+        self.encoder = encoder
+        self.share = share
+        self.compensation = compensation
+        self.prompts = nn.ModuleList(prompts)
+        prompt_channels = [
+            sum(prompt.channels[level] for prompt in prompts)
+            for level in range(len(encoder.channels))
+        ]
+        self.decoder = UDecoder(
+            encoder.channels, encoder.strides, decoder_channels, prompt_channels
+        )
+        self.head = nn.Conv2d(decoder_channels[-1], mask_classes, 3, padding=1)
+        self.coarse_frozen = coarse_frozen
+        self.coarse.requires_grad_(not coarse_frozen)
+
+    def train(self, mode: bool = True) -> SKS:
+        """Training mode for the fine branch; a frozen coarse branch keeps its statistics."""
+        super().train(mode)
+        if self.coarse_frozen:
+            self.coarse.eval()
+        return self
+
+    def _look_coarsely(self, x: Tensor) -> CoarseOutput:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.coarse_frozen):
+            output: CoarseOutput = self.coarse(x)
+        return output
+
+    def _padded_outputs(self, x: Tensor) -> SegmenterOutput:
+        coarse = self._look_coarsely(x)
+        evidence = self.coarse.evidence(coarse)
+        fine = self.encoder(x)
+        fused = self.share(fine, coarse.encoder_features)
+        entering = self.compensation(fine, fused)
+        prompts = [prompt(coarse, evidence) for prompt in self.prompts]
+        by_level = [[t for p in prompts for t in p[level]] for level in range(len(entering))]
+        decoded = self.decoder(entering, by_level)
+        return SegmenterOutput(self.head(decoded[1]), coarse.label_logits, evidence)
