@@ -40,7 +40,6 @@ _LISTED = 10
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 # Case ids become names of files, so they must be one plain path component.
 _CASE_ID = re.compile(r"[^\s./\\][^/\\]{0,199}")
-_DRIVE = re.compile(r"[A-Za-z]:")
 
 _Flags = npt.NDArray[np.bool_]
 
@@ -138,8 +137,8 @@ def _check_columns(table: pd.DataFrame, source: Path) -> None:
 
 def _flag(values: pd.Series[Any], wrong: Callable[[str], bool]) -> _Flags:
     """Judge each distinct value once; columns of labels or splits have only a few."""
-    codes, distinct = pd.factorize(values)
-    verdicts = np.fromiter((wrong(str(value)) for value in distinct), np.bool_, len(distinct))
+    codes, distinct = pd.factorize(values.to_numpy(dtype=object))
+    verdicts = np.fromiter((wrong(value) for value in distinct), np.bool_, len(distinct))
     return verdicts[codes]
 
 
@@ -200,7 +199,7 @@ def _check_paths(cases: pd.DataFrame, problems: _Problems) -> None:
 
 
 def _leaves_root(path: str) -> bool:
-    if path.startswith("/") or "\\" in path or _DRIVE.match(path):
+    if path.startswith("/") or "\\" in path or path[1:2] == ":":
         return True
     return ".." in path and ".." in path.split("/")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -93,10 +93,23 @@ def read_spec(path: Path) -> DatasetSpec:
         raise DxsegError(f"{path}: not valid YAML; mend the place named here: {error}") from error
     if not isinstance(content, dict):
         raise DxsegError(f"{path}: expected fields such as `name: ...` and `labels: [...]`")
+    return make_spec(content, str(path))
+
+
+def make_spec(fields: dict[str, Any], source: str) -> DatasetSpec:
+    """Validate the fields of a specification.
+
+    Args:
+        fields: As in `DatasetSpec`.
+        source: What the fields came from, named in errors.
+
+    Raises:
+        DxsegError: A field is missing, unknown or wrong.
+    """
     try:
-        return DatasetSpec.model_validate(content)
+        return DatasetSpec.model_validate(fields)
     except ValidationError as error:
-        raise DxsegError(f"{path}: {_explain(error)}") from error
+        raise DxsegError(f"{source}: {_explain(error)}") from error
 
 
 def write_spec(path: Path, spec: DatasetSpec) -> None:

@@ -1,0 +1,252 @@
+"""Decoding PNG, JPEG, BMP and TIFF by what the file holds, whatever its name says."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dxseg.errors import DxsegError
+
+PIXEL_LIMIT = 2**28
+"""Larger images are refused before they are decoded: a small file may claim any size."""
+
+_BYTE_LIMIT = 2**31
+
+Pixels = npt.NDArray[Any]
+"""(H, W, C), uint8 or uint16."""
+
+
+@dataclass(frozen=True)
+class Raster:
+    """A decoded file, with what only masks need.
+
+    Attributes:
+        pixels: (H, W, C), uint8 or uint16, without the alpha channel; 1-bit images hold 0 and 255.
+        alpha: (H, W) transparency where the file has one that is not a palette's.
+        indices: (H, W) palette positions where the file has a palette.
+        palette: (256, 3) colours of those positions.
+        step: By how much neighbouring grey levels of a 1, 2 or 4 bit image differ in `pixels`.
+    """
+
+    pixels: Pixels
+    alpha: Pixels | None = None
+    indices: npt.NDArray[np.uint8] | None = None
+    palette: npt.NDArray[np.uint8] | None = None
+    step: int = 1
+
+
+def decode_raster(path: Path) -> Raster:
+    """Decode a PNG, JPEG, BMP or TIFF file.
+
+    JPEG's EXIF orientation is not applied: masks belong to the pixels as they are stored.
+
+    Args:
+        path: The file; its content, not its suffix, says what it is.
+
+    Raises:
+        DxsegError: The file is empty, cut short, of another kind, too large, or has pixels that
+            are not whole numbers of 0 to 65535.
+    """
+    with _open(path) as stream:
+        kind = _kind(stream, path)
+        try:
+            raster = _decode_tiff(stream, path) if kind == "tiff" else _decode(stream, path, kind)
+        except DxsegError:
+            raise
+        except Exception as error:
+            # Decoders raise nearly every type there is on hostile files.
+            raise DxsegError(
+                f"{path}: damaged or cut short ({type(error).__name__}: {error}); expected a "
+                f"complete {kind.upper()} file; copy or export it again"
+            ) from error
+    return raster
+
+
+def raster_size(path: Path) -> tuple[int, int]:
+    """Read (height, width) from the header of a PNG, JPEG, BMP or TIFF file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DxsegError: As `decode_raster`, as far as the header shows it.
+    """
+    with _open(path) as stream:
+        kind = _kind(stream, path)
+        try:
+            if kind == "tiff":
+                return _tiff_layout(stream, path)[1:3]
+            width, height = _pillow(stream, path, kind).size
+        except DxsegError:
+            raise
+        except Exception as error:
+            raise DxsegError(
+                f"{path}: damaged header ({type(error).__name__}: {error}); expected a complete "
+                f"{kind.upper()} file; copy or export it again"
+            ) from error
+    return height, width
+
+
+def _open(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DxsegError(f"{path}: cannot be read ({error.strerror}); expected an image") from error
+
+
+def _kind(stream: IO[bytes], path: Path) -> str:
+    start = stream.read(8)
+    stream.seek(0)
+    if not start:
+        raise DxsegError(f"{path}: is empty (0 bytes); expected an image; copy it again")
+    if start.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if start.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if start.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return "tiff"
+    if start.startswith(b"BM"):
+        return "bmp"
+    raise DxsegError(
+        f"{path}: not an image that can be read (starts with {start!r}); expected PNG, JPEG, TIFF "
+        "or BMP; convert it"
+    )
+
+
+def _check_size(path: Path, height: int, width: int, row_bytes: int = 1) -> None:
+    if height * width > PIXEL_LIMIT or height * width * row_bytes > _BYTE_LIMIT:
+        raise DxsegError(
+            f"{path}: claims {height} x {width} pixels of {row_bytes} bytes; expected at most "
+            f"{PIXEL_LIMIT} pixels and {_BYTE_LIMIT} bytes; cut it into tiles"
+        )
+
+
+def _pillow(stream: IO[bytes], path: Path, kind: str) -> Any:
+    # The plugins themselves, not Image.open: its own limit depends on a global of the process.
+    from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+
+    plugins: dict[str, Any] = {
+        "png": PngImagePlugin.PngImageFile,
+        "jpeg": JpegImagePlugin.JpegImageFile,
+        "bmp": BmpImagePlugin.BmpImageFile,
+        "tiff": TiffImagePlugin.TiffImageFile,
+    }
+    image = plugins[kind](stream)
+    _check_size(path, image.height, image.width)
+    return image
+
+
+def _decode(stream: IO[bytes], path: Path, kind: str) -> Raster:
+    step = 1
+    if kind == "png":
+        depth, colour = struct.unpack(">16x8xBB", stream.read(26))
+        stream.seek(0)
+        if depth == 16 and colour != 0:
+            return _decode_deep_png(stream, path)
+        if depth < 8 and colour == 0:
+            step = 255 // (2**depth - 1)
+    image = _pillow(stream, path, kind)
+    image.load()
+    return _from_pillow(image, path, step)
+
+
+def _from_pillow(image: Any, path: Path, step: int = 1) -> Raster:
+    mode = image.mode
+    if mode == "1":
+        return Raster(np.asarray(image).astype(np.uint8)[:, :, None] * np.uint8(255), step=255)
+    if mode == "P":
+        palette = np.zeros((256, 3), dtype=np.uint8)
+        colours = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+        palette[: len(colours)] = colours
+        indices = np.asarray(image)
+        grey = (palette == palette[:, :1]).all()
+        pixels = palette[indices][:, :, : 1 if grey else 3]
+        return Raster(pixels, indices=indices, palette=palette)
+    if mode in ("PA", "La", "RGBa"):
+        image = image.convert("LA" if mode == "La" else "RGBA")
+    elif mode in ("CMYK", "YCbCr", "RGBX", "LAB", "HSV"):
+        image = image.convert("RGB")
+    array = np.asarray(image)
+    if image.mode in ("LA", "RGBA"):
+        return Raster(array[:, :, :-1], alpha=array[:, :, -1])
+    return Raster(_whole(array if array.ndim == 3 else array[:, :, None], path), step=step)
+
+
+def _decode_deep_png(stream: IO[bytes], path: Path) -> Raster:
+    # Pillow reads 16-bit colour PNG as 8-bit and drops the rest without a word.
+    width, height = _pillow(stream, path, "png").size
+    _check_size(path, height, width, 8)
+    import torch
+    from torchvision.io import ImageReadMode, decode_png
+
+    stream.seek(0)
+    data = torch.frombuffer(bytearray(stream.read()), dtype=torch.uint8)
+    array = decode_png(data, mode=ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
+    if array.shape[2] in (2, 4):
+        return Raster(array[:, :, :-1], alpha=array[:, :, -1])
+    return Raster(array)
+
+
+def _decode_tiff(stream: IO[bytes], path: Path) -> Raster:
+    axes, height, width, page = _tiff_layout(stream, path)
+    stream.seek(0)
+    plain = page.photometric.name in ("RGB", "MINISBLACK", "MINISWHITE")
+    if (len(axes) == 2 and page.bitspersample < 8) or not plain:
+        # Palettes, 1-bit and CMYK are what Pillow knows and tifffile leaves raw.
+        return _from_pillow(_pillow(stream, path, "tiff"), path)
+    import tifffile
+
+    with tifffile.TiffFile(stream) as tiff:
+        array = tiff.series[0].asarray()
+        array = array[:, :, None] if array.ndim == 2 else array
+        if axes[0] != "Y":
+            array = np.moveaxis(array, 0, -1)
+        if array.shape[:2] != (height, width):
+            raise DxsegError(f"{path}: its pages disagree in size; export it again")
+    array = _whole(array, path)
+    if page.photometric.name == "MINISWHITE":
+        array = (np.iinfo(array.dtype).max - array).astype(array.dtype)
+    transparent = any(int(sample) in (1, 2) for sample in page.extrasamples or ())
+    if transparent and array.shape[2] in (2, 4):
+        return Raster(array[:, :, :-1], alpha=array[:, :, -1])
+    return Raster(array)
+
+
+def _tiff_layout(stream: IO[bytes], path: Path) -> tuple[str, int, int, Any]:
+    """Give the axes of the only series ("YX" and at most one more), its size, its first page."""
+    import tifffile
+
+    with tifffile.TiffFile(stream) as tiff:
+        series = list(tiff.series)
+        shape, axes, page = series[0].shape, series[0].axes, series[0].keyframe
+        # Only channels are understood: samples (S), channels (C), unnamed pages (I, Q).
+        known = len(series) == 1 and axes.strip("SCIQ") == "YX" and len(axes) in (2, 3)
+        if not known:
+            raise DxsegError(
+                f"{path}: holds {len(series)} image(s), the first of axes {axes} and shape "
+                f"{shape}; expected one image with channels; save a volume as one file a slice"
+            )
+        height, width = shape[axes.index("Y")], shape[axes.index("X")]
+        channels = int(np.prod(shape)) // max(height * width, 1)
+        _check_size(path, height, width, channels * max(series[0].dtype.itemsize, 1))
+    stream.seek(0)
+    return axes, int(height), int(width), page
+
+
+def _whole(array: npt.NDArray[Any], path: Path) -> Pixels:
+    if array.dtype in (np.uint8, np.uint16):
+        # Also turns the other byte order into this machine's.
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * np.uint8(255)
+    if array.dtype.kind in "iu" and array.size and array.min() >= 0 and array.max() < 2**16:
+        return array.astype(np.uint16)
+    raise DxsegError(
+        f"{path}: pixels of type {array.dtype} beyond 0 to 65535; expected 8 or 16 bit whole "
+        "numbers; rescale it to 16 bit"
+    )
