@@ -1,0 +1,242 @@
+"""The model bundle: `model.safetensors` and `model.json`, all that inference needs.
+
+Neither file can hold code, so a bundle from a stranger is data to check, never a program to run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from safetensors import SafetensorError
+
+from dxseg.config import ModelConfig
+from dxseg.data.files import write_bytes_atomic, write_text_atomic
+from dxseg.data.preprocess import Preprocessing
+from dxseg.errors import DxsegError
+from dxseg.models.build import Task, build_segmenter
+from dxseg.models.segmenter import Segmenter
+
+FORMAT_VERSION = 1
+DXSEG_VERSION = version("dxseg")
+WEIGHTS_FILE = "model.safetensors"
+INFO_FILE = "model.json"
+INFO_LIMIT = 1 << 20
+"""Bytes that `model.json` may have."""
+
+_HEADER_ALLOWANCE = 4 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class BundleInfo(BaseModel):
+    """What `model.json` says of the weights beside it.
+
+    Attributes:
+        format_version: Of the bundle; another than `FORMAT_VERSION` is refused.
+        dxseg_version: The version that wrote it.
+        model: The network.
+        preprocessing: From decoded pixels to the network's input, and back.
+        labels: Names of the image-level labels, in the order of the network's outputs; none for a
+            network without a classifier's training.
+        lesion_free: Those of them that mean an empty mask.
+        multi_label: Whether an image may have several labels.
+        mask_classes: Names of mask values 1, 2, ...
+        threshold: Probability from which a pixel is lesion, in (0, 1).
+        training: Whatever the training wants remembered; inference does not read it.
+        weights_sha256: Of `model.safetensors`; filled in by `save_bundle`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: int = FORMAT_VERSION
+    dxseg_version: str = DXSEG_VERSION
+    model: ModelConfig
+    preprocessing: Preprocessing
+    labels: list[_Name] = Field(max_length=10_000)
+    lesion_free: list[_Name] = []
+    multi_label: bool = False
+    mask_classes: list[_Name] = Field(default=["lesion"], min_length=1, max_length=255)
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    training: dict[str, Any] = {}
+    weights_sha256: str = ""
+
+    @field_validator("labels", "mask_classes")
+    @classmethod
+    def _distinct(cls, names: list[str]) -> list[str]:
+        if len(set(names)) != len(names):
+            raise ValueError("a name occurs twice; expected distinct names")
+        return names
+
+    @model_validator(mode="after")
+    def _known_labels(self) -> BundleInfo:
+        strangers = sorted(set(self.lesion_free) - set(self.labels))
+        if strangers:
+            raise ValueError(f"lesion_free names {strangers}, which labels does not list")
+        return self
+
+
+def save_bundle(folder: str | Path, segmenter: Segmenter, info: BundleInfo) -> BundleInfo:
+    """Write a bundle.
+
+    The weights go first: a process killed in between leaves weights that the old `model.json` does
+    not vouch for, which `load_bundle` refuses.
+
+    Args:
+        folder: Made if absent; a bundle in it is replaced.
+        segmenter: Matches `info.model`.
+        info: Its version and digest fields are filled in.
+
+    Returns:
+        What was written to `model.json`.
+
+    Raises:
+        DxsegError: A weight is not finite (a training that diverged), or `training` is too large.
+    """
+    folder = Path(folder)
+    tensors = {}
+    for name, tensor in segmenter.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise DxsegError(f"{folder}: weight {name} is not finite; lower the learning rate")
+        # A copy in plain layout: safetensors refuses channels_last and shared storage.
+        tensors[name] = tensor.detach().to("cpu", copy=True).contiguous()
+    weights = safetensors.torch.save(tensors)
+    update = {
+        "format_version": FORMAT_VERSION,
+        "dxseg_version": DXSEG_VERSION,
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    written = info.model_copy(update=update)
+    text = written.model_dump_json(indent=2) + "\n"
+    if len(text.encode()) > INFO_LIMIT:
+        raise DxsegError(f"{folder}: model.json would exceed {INFO_LIMIT} bytes; shorten training")
+    write_bytes_atomic(folder / WEIGHTS_FILE, weights)
+    write_text_atomic(folder / INFO_FILE, text)
+    return written
+
+
+def read_info(folder: str | Path) -> BundleInfo:
+    """Read and validate `model.json` alone.
+
+    Args:
+        folder: The bundle.
+
+    Raises:
+        DxsegError: It is absent, too large, no JSON, of another version, or a field is wrong.
+    """
+    path = Path(folder) / INFO_FILE
+    text = _read(path, INFO_LIMIT)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DxsegError(f"{path}: not valid JSON ({error}); copy the model again") from error
+    found = content.get("format_version") if isinstance(content, dict) else None
+    if found != FORMAT_VERSION:
+        raise DxsegError(
+            f"{path}: format_version is {found!r}, this dxseg ({DXSEG_VERSION}) reads "
+            f"{FORMAT_VERSION}; use the dxseg that wrote the model, or train again"
+        )
+    try:
+        # In JSON mode, so that lists become tuples where the model wants them.
+        info = BundleInfo.model_validate_json(text)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)[:5]
+        )
+        raise DxsegError(f"{path}: {problems}; copy the model again") from error
+    if not _SHA256.fullmatch(info.weights_sha256):
+        raise DxsegError(f"{path}: weights_sha256 is no SHA-256; copy the model again")
+    return info
+
+
+def load_bundle(folder: str | Path) -> tuple[Segmenter, BundleInfo]:
+    """Read a bundle, checking every byte of the weights against the digest in `model.json`.
+
+    The network is built from `model.json` without looking for pretrained weights, so nothing is
+    fetched.
+
+    Args:
+        folder: The bundle.
+
+    Returns:
+        The network in evaluation mode on the CPU, and what is known of it.
+
+    Raises:
+        DxsegError: A file is absent, cut, changed, too large, or fits another network.
+    """
+    info = read_info(folder)
+    path = Path(folder) / WEIGHTS_FILE
+    segmenter = _build(info, Path(folder) / INFO_FILE)
+    expected = segmenter.state_dict()
+    size = sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
+    data = _read(path, size + _HEADER_ALLOWANCE)
+    if hashlib.sha256(data).hexdigest() != info.weights_sha256:
+        raise DxsegError(
+            f"{path}: its SHA-256 differs from the one in {INFO_FILE}: the file is damaged, cut or "
+            "belongs to another model; copy the whole model folder again"
+        )
+    try:
+        tensors = safetensors.torch.load(data)
+    except SafetensorError as error:
+        raise DxsegError(f"{path}: not a safetensors file ({error})") from error
+    _check_fit(path, tensors, expected)
+    segmenter.load_state_dict(tensors, strict=True)
+    return segmenter.eval(), info
+
+
+def _build(info: BundleInfo, path: Path) -> Segmenter:
+    import timm
+
+    backbone = info.model.backbone
+    # timm would fetch "hf-hub:..." and read "local-dir:...", with or without pretrained weights.
+    if ":" in backbone or not timm.is_model(backbone):
+        raise DxsegError(f"{path}: model.backbone {backbone[:80]!r} is no model of timm; refused")
+    task = Task(
+        info.preprocessing.channels, len(info.mask_classes), len(info.labels), info.multi_label
+    )
+    try:
+        return build_segmenter(info.model, task, pretrained=False)
+    except (ValueError, RuntimeError, TypeError, KeyError, AssertionError) as error:
+        raise DxsegError(f"{path}: the network cannot be built ({error})") from error
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(limit + 1)
+    except OSError as error:
+        raise DxsegError(
+            f"{path}: cannot be read ({error.strerror}); expected a model folder with {INFO_FILE} "
+            f"and {WEIGHTS_FILE}, such as a run's model/"
+        ) from error
+    if len(data) > limit:
+        raise DxsegError(f"{path}: larger than the {limit} bytes it can need; refused")
+    return data
+
+
+def _check_fit(
+    path: Path, tensors: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
+) -> None:
+    problems = [f"{name} is missing" for name in sorted(expected.keys() - tensors.keys())]
+    problems += [f"{name} is unknown" for name in sorted(tensors.keys() - expected.keys())]
+    for name in sorted(expected.keys() & tensors.keys()):
+        found, wanted = tensors[name], expected[name]
+        if found.shape != wanted.shape or found.dtype != wanted.dtype:
+            problems.append(
+                f"{name} is {found.dtype} {tuple(found.shape)}, "
+                f"expected {wanted.dtype} {tuple(wanted.shape)}"
+            )
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise DxsegError(
+            f"{path}: the weights do not fit the network in {INFO_FILE}: "
+            f"{'; '.join(problems[:5])}{more}"
+        )
