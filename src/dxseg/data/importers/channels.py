@@ -1,0 +1,61 @@
+"""How many channels the images of a dataset have, seen on a sample."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dxseg.data.readers import read_image
+from dxseg.errors import DxsegError
+
+_SAMPLE = 200
+_COLOUR_DIFFERENCE = 8
+_COLOUR_SHARE = 0.1
+
+
+def infer_channels(images: Sequence[Path]) -> tuple[int, str]:
+    """Find the number of image channels from up to 200 images, spread evenly.
+
+    An image of three channels counts as grey where they differ by more than 8 of 255 in at most a
+    tenth of its pixels: calipers and labels are often drawn in colour on ultrasound.
+
+    Args:
+        images: Files; those that cannot be decoded are passed over.
+
+    Returns:
+        The number, and a line of text that tells how it was found.
+
+    Raises:
+        DxsegError: The images disagree in a way that grey and RGB do not explain.
+    """
+    step = max(1, -(-len(images) // _SAMPLE))
+    found: Counter[int] = Counter()
+    marked = 0
+    for path in images[::step]:
+        try:
+            pixels = read_image(path)
+        except DxsegError:
+            continue
+        share = _colour_share(pixels)
+        found[1 if pixels.shape[2] == 3 and share <= _COLOUR_SHARE else pixels.shape[2]] += 1
+        marked += 0 < share <= _COLOUR_SHARE
+    if set(found) - {1, 3} and len(found) > 1:
+        counts = ", ".join(f"{number} in {count}" for number, count in sorted(found.items()))
+        raise DxsegError(f"the images differ in channels ({counts} images); import them apart")
+    channels = max(found, default=1)
+    looked = f"of {sum(found.values())} images looked at"
+    text = f"channels: {channels} ({found[1]} {looked} are grey"
+    return channels, text + (f", {marked} of them with coloured marks)" if marked else ")")
+
+
+def _colour_share(pixels: npt.NDArray[Any]) -> float:
+    if pixels.shape[2] != 3:
+        return 0.0
+    scale = 1 if pixels.dtype == np.uint8 else 257
+    spread = pixels.max(axis=2).astype(np.int64) - pixels.min(axis=2)
+    return float((spread > _COLOUR_DIFFERENCE * scale).mean())

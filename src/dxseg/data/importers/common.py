@@ -1,0 +1,280 @@
+"""What all importers share: from a list of found images to a written dataset and a report."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel
+
+from dxseg.data.dataset import Dataset
+from dxseg.data.cases import split_labels
+from dxseg.data.files import atomic_path, write_text_atomic
+from dxseg.data.importers.channels import infer_channels
+from dxseg.data.readers import image_size, inspect_mask, read_masks_merged
+from dxseg.data.spec import SPEC_FILE, DatasetSpec, make_spec, read_spec
+from dxseg.errors import DxsegError
+
+Progress = Callable[[int, int], None]
+
+_UNFINISHED = ".import-unfinished"
+
+
+class ImportReport(BaseModel):
+    """What an import did; the command line prints `notes`.
+
+    Attributes:
+        destination: The dataset's folder.
+        images: Rows of the table.
+        masks: Rows that name a mask file.
+        labels: How many rows have each label, by the text in the table; "" is unlabelled.
+        channels: The number of image channels that was found.
+        merged: Case ids whose several masks were united into one.
+        repaired: Masks that were not plain numbers, and how they are understood.
+        skipped: Files left out, and why.
+        notes: All of it in lines of text.
+    """
+
+    destination: Path
+    images: int
+    masks: int
+    labels: dict[str, int]
+    channels: int
+    merged: list[str] = []
+    repaired: list[tuple[str, str]] = []
+    skipped: list[tuple[str, str]] = []
+    notes: list[str] = []
+
+
+@dataclass
+class FoundCase:
+    """An image that was found, before it is looked at.
+
+    Attributes:
+        image: The file.
+        label: The value of the label column.
+        masks: Its mask files; several are united.
+        values: Other columns of the table.
+    """
+
+    image: Path
+    label: str = ""
+    masks: list[Path] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def write_dataset(
+    found: Sequence[FoundCase],
+    root: Path,
+    destination: Path,
+    fields: dict[str, Any],
+    *,
+    skipped: list[tuple[str, str]],
+    overwrite: bool,
+    progress: Progress | None,
+) -> ImportReport:
+    """Look at every image's header and every mask, then write the dataset.
+
+    Images stay where they are; `dataset.yaml` lists `root`. Several masks of an image are united
+    and written to the folder masks. `dataset.yaml` comes last: an import that is interrupted leaves
+    no dataset and may be started again.
+
+    Args:
+        found: The images.
+        root: The folder that holds all images and masks.
+        destination: The dataset's folder.
+        fields: Of `DatasetSpec`, without channels and roots, which are found here.
+        skipped: Files left out so far; the report goes on from it.
+        overwrite: Whether a dataset of the same name may be replaced.
+        progress: Called with (done, total) after each image.
+
+    Raises:
+        DxsegError: The destination holds something else, or no image is left.
+    """
+    root, destination = root.resolve(), destination.resolve()
+    spec = make_spec({**fields, "roots": [str(root)]}, str(root))
+    _open_destination(destination, spec.name, overwrite)
+    work = _Import(root, destination, spec, skipped)
+    for done, (case, case_id) in enumerate(zip(found, _case_ids(found, root), strict=True), 1):
+        work.add(case, case_id)
+        if progress is not None:
+            progress(done, len(found))
+    if not work.rows:
+        raise DxsegError(f"{root}: no image was found that can be read{_first(skipped)}")
+    channels, colour_note = infer_channels(work.images)
+    spec = make_spec({**spec.model_dump(), "channels": channels}, str(root))
+    dataset = Dataset(destination, spec, pd.DataFrame(work.rows))
+    dataset.save()
+    (destination / _UNFINISHED).unlink(missing_ok=True)
+    report = ImportReport(
+        destination=destination,
+        images=len(dataset),
+        masks=int(dataset.cases["mask"].ne("").sum()),
+        labels=dict(sorted(Counter(dataset.cases["label"].tolist()).items())),
+        channels=channels,
+        merged=work.merged,
+        repaired=work.repaired,
+        skipped=skipped,
+    )
+    report.notes.extend(_notes(report, colour_note, work.empty))
+    return report
+
+
+class _Import:
+    """The rows gathered so far and what was noticed on the way."""
+
+    def __init__(
+        self, root: Path, destination: Path, spec: DatasetSpec, skipped: list[tuple[str, str]]
+    ) -> None:
+        self.root, self.destination, self.spec, self.skipped = root, destination, spec, skipped
+        self.rows: list[dict[str, Any]] = []
+        self.images: list[Path] = []
+        self.merged: list[str] = []
+        self.repaired: list[tuple[str, str]] = []
+        self.empty: list[str] = []
+
+    def add(self, case: FoundCase, case_id: str) -> None:
+        try:
+            name = name_in_root(case.image, self.root)
+            size = image_size(case.image)
+        except DxsegError as error:
+            self.skipped.append((str(case.image), str(error)))
+            return
+        masks = [mask for mask in case.masks if self._fits(mask, size, case)]
+        stored = ""
+        if len(masks) == 1:
+            stored = name_in_root(masks[0], self.root)
+        elif masks:
+            stored = self._merge(masks, case_id)
+        self.rows.append(
+            {
+                **case.values,
+                "case_id": case_id,
+                "image": name,
+                "mask": stored,
+                "label": case.label,
+            }
+        )
+        self.images.append(case.image)
+
+    def _fits(self, path: Path, size: tuple[int, int], case: FoundCase) -> bool:
+        try:
+            name_in_root(path, self.root)
+            reading = inspect_mask(path, len(self.spec.mask_classes))
+        except DxsegError as error:
+            self.skipped.append((str(path), str(error)))
+            return False
+        filled = bool(reading.mask.any())
+        labels = split_labels(case.label, self.spec)
+        lesion_free = bool(labels) and set(labels) <= set(self.spec.lesion_free)
+        reason = ""
+        if reading.mask.shape != size:
+            reason = f"{reading.mask.shape} pixels (height, width), but its image has {size}"
+        elif filled and lesion_free:
+            reason = f"not empty, but the label {case.label!r} means lesion-free"
+        if reason:
+            self.skipped.append((str(path), f"mask is {reason}; the image is kept without it"))
+            return False
+        if reading.repair:
+            self.repaired.append((str(path), reading.repair))
+        if not filled and not lesion_free:
+            self.empty.append(str(path))
+        return True
+
+    def _merge(self, masks: list[Path], case_id: str) -> str:
+        from PIL import Image
+
+        classes = len(self.spec.mask_classes)
+        mask = read_masks_merged(masks, classes)
+        name = f"masks/{case_id}_merged.png"
+        while (self.root / name).exists() and self.root != self.destination:
+            # The dataset's folder is searched first: the name must not hide a file of the root.
+            name = f"{name.removesuffix('.png')}_.png"
+        with atomic_path(self.destination / name) as temporary:
+            Image.fromarray(mask * np.uint8(255) if classes == 1 else mask).save(temporary)
+        self.merged.append(case_id)
+        return name
+
+
+def name_in_root(path: Path, root: Path) -> str:
+    """Give a file's path relative to a root, with "/".
+
+    Args:
+        path: The file.
+        root: A resolved folder.
+
+    Raises:
+        DxsegError: The file lies outside, by its name or through a symbolic link.
+    """
+    if not path.resolve().is_relative_to(root) or not path.is_relative_to(root):
+        raise DxsegError(f"{path}: lies outside {root} (or a link leads outside); copy it there")
+    name = path.relative_to(root).as_posix()
+    if "\\" in name or any(ord(character) < 32 for character in name):
+        raise DxsegError(f"{name!r}: holds a backslash or control character; rename it")
+    return name
+
+
+def _open_destination(destination: Path, name: str, overwrite: bool) -> None:
+    if destination.exists() and not destination.is_dir():
+        raise DxsegError(f"{destination}: is a file; expected a folder to write the dataset to")
+    if destination.is_dir() and any(destination.iterdir()):
+        spec_file = destination / SPEC_FILE
+        if spec_file.exists():
+            other = read_spec(spec_file).name
+            if not overwrite or other != name:
+                raise DxsegError(
+                    f"{destination}: holds the dataset {other!r}; choose another destination"
+                    + (", or overwrite it" if other == name else "")
+                )
+        elif not (destination / _UNFINISHED).exists():
+            raise DxsegError(f"{destination}: is not empty; choose a new or empty folder")
+    # In this order, a kill at any point leaves the old dataset or a marked, unfinished import.
+    write_text_atomic(destination / _UNFINISHED, f"{name}\n")
+    (destination / SPEC_FILE).unlink(missing_ok=True)
+
+
+def _case_ids(found: Sequence[FoundCase], root: Path) -> list[str]:
+    """Take given ids, else file names, with their folders where names occur twice."""
+    stems = Counter(case.image.stem for case in found)
+    ids: list[str] = []
+    taken: set[str] = set()
+    for case in found:
+        given = str(case.values.get("case_id", ""))
+        name = case.image.stem
+        if stems[name] > 1 and case.image.is_relative_to(root):
+            name = "_".join(case.image.relative_to(root).with_suffix("").parts)
+        # Given ids are judged by the dataset's validation; made ones must pass it.
+        base = given or re.sub(r"^[\s.]|[/\\\x00-\x1f]", "_", name)[-190:]
+        unique, number = base, 2
+        while not given and unique in taken:
+            unique, number = f"{base}_{number}", number + 1
+        taken.add(unique)
+        ids.append(unique)
+    return ids
+
+
+def _first(skipped: Iterable[tuple[str, str]]) -> str:
+    return "".join(f"; first reason: {reason}" for _, reason in list(skipped)[:1])
+
+
+def _notes(report: ImportReport, colour_note: str, empty: list[str]) -> list[str]:
+    counts = ", ".join(f"{count} {label or 'unlabelled'}" for label, count in report.labels.items())
+    notes = [f"{report.images} images ({counts}), {report.masks} with a mask file", colour_note]
+    if report.merged:
+        notes.append(f"several masks united for {len(report.merged)}: {', '.join(report.merged)}")
+    if report.repaired:
+        notes.append(f"{len(report.repaired)} masks repaired:")
+        notes.extend(f"  {file}: {how}" for file, how in report.repaired)
+    if empty:
+        notes.append(f"{len(empty)} masks are empty although no label says lesion-free:")
+        notes.extend(f"  {file}" for file in empty)
+    if report.skipped:
+        notes.append(f"{len(report.skipped)} files skipped:")
+        notes.extend(f"  {file}: {reason}" for file, reason in report.skipped)
+    return notes
