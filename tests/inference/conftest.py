@@ -61,6 +61,7 @@ class Maker:
             preprocessing=Preprocessing(
                 image_size=size,
                 channels=channels,
+                dtype="uint8" if high == 255 else "uint16",
                 high=high,
                 mean=(0.5,) * channels,
                 std=(1.0,) * channels,
