@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel
 
-from dxseg.data.dataset import Dataset
 from dxseg.data.cases import split_labels
+from dxseg.data.dataset import Dataset
 from dxseg.data.files import atomic_path, write_text_atomic
 from dxseg.data.importers.channels import infer_channels
 from dxseg.data.readers import image_size, inspect_mask, read_masks_merged

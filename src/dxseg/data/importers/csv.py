@@ -1,0 +1,201 @@
+"""Importing any CSV of images by telling which of its columns is what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dxseg.data.cases import COLUMNS, validate_cases
+from dxseg.data.importers.common import FoundCase, ImportReport, Progress, write_dataset
+from dxseg.data.readers import READERS
+from dxseg.data.spec import make_spec
+from dxseg.data.tables import read_table
+from dxseg.errors import DxsegError
+
+_SEPARATORS = (",", ";", "\t")
+_LISTED = 10
+
+
+def import_csv(
+    csv: str | Path,
+    destination: str | Path,
+    *,
+    columns: Mapping[str, str],
+    images_root: str | Path | None = None,
+    name: str | None = None,
+    labels: Sequence[str] | None = None,
+    lesion_free: Sequence[str] = (),
+    multi_label: bool = False,
+    mask_classes: Sequence[str] = ("lesion",),
+    modality: str = "unknown",
+    spacing_unit: str | None = None,
+    provenance: str = "",
+    licence: str = "",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> ImportReport:
+    """Import a table of images.
+
+    The separator (comma, semicolon or tab) is seen in the header. Several rows of one image, one
+    for each mask, become one case with the masks united; they must agree in everything else.
+    Images are not copied. Paths without a suffix get that of the file that exists.
+
+    Args:
+        csv: The table, UTF-8 with a header.
+        destination: The dataset's folder, new or empty.
+        columns: For each column of `cases.csv` that the table has (image is required), its name in
+            the table, as in ``{"image": "file", "label": "diagnosis"}``. Others are left out.
+        images_root: The folder that paths are relative to; by default the table's.
+        name: The dataset's name; by default that of the table's folder.
+        labels: The labels in the order wanted; by default those that occur, sorted.
+        lesion_free: Labels that mean that an image holds no lesion.
+        multi_label: Whether an image may have several labels, written "a;b".
+        mask_classes: The names of mask values 1, 2, ...
+        modality: Free text, such as "CT".
+        spacing_unit: "mm" or "pixel"; by default mm where spacing columns are mapped.
+        provenance: Where the images come from.
+        licence: Under which terms.
+        overwrite: Whether a dataset of the same name may be replaced.
+        progress: Called with (done, total) after each image.
+
+    Raises:
+        DxsegError: A column is not in the table, values are wrong (named by line), rows of one
+            image contradict each other, or the destination holds something else.
+    """
+    csv = Path(csv).resolve()
+    root = csv.parent if images_root is None else Path(images_root).resolve()
+    if not root.is_dir():
+        raise DxsegError(f"{root}: no such folder; expected the folder that paths are relative to")
+    table = _read(csv, columns)
+    spaced = "spacing_y" in table or "spacing_x" in table
+    fields: dict[str, Any] = {
+        "name": name or csv.parent.name,
+        "modality": modality,
+        "labels": list(labels) if labels is not None else _labels(table, multi_label),
+        "lesion_free": list(lesion_free),
+        "multi_label": multi_label,
+        "mask_classes": list(mask_classes),
+        "spacing_unit": spacing_unit or ("mm" if spaced else "pixel"),
+        "provenance": provenance,
+        "licence": licence,
+    }
+    _relative(table, root)
+    _refuse_contradictions(table, csv)
+    _validate(table, fields, csv)
+    skipped: list[tuple[str, str]] = []
+    found = _gather(table, root, skipped)
+    return write_dataset(
+        found,
+        root,
+        Path(destination),
+        fields,
+        skipped=skipped,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def _read(csv: Path, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Give the mapped columns under their names in `cases.csv`."""
+    unknown = [column for column in columns if column not in COLUMNS]
+    if unknown or "image" not in columns:
+        raise DxsegError(
+            f"column mapping {dict(columns)}: expected image and any of {', '.join(COLUMNS)}"
+            + (f"; unknown: {', '.join(unknown)}" if unknown else "")
+        )
+    table = read_table(csv, separator=_separator(csv))
+    absent = sorted(set(columns.values()) - set(table.columns))
+    if absent:
+        raise DxsegError(
+            f"{csv}: no column {', '.join(map(repr, absent))}; it has "
+            f"{', '.join(str(column) for column in table.columns[:30])}; correct the mapping"
+        )
+    if table.empty:
+        raise DxsegError(f"{csv}: no rows; expected one row an image")
+    chosen = {column: table[given].str.strip() for column, given in columns.items()}
+    return pd.DataFrame(chosen, index=table.index)
+
+
+def _separator(csv: Path) -> str:
+    try:
+        with csv.open(encoding="utf-8-sig") as stream:
+            header = stream.readline()
+    except (OSError, UnicodeDecodeError):
+        # Reading the whole table tells what is wrong with it.
+        return ","
+    return max(_SEPARATORS, key=header.count)
+
+
+def _labels(table: pd.DataFrame, multi_label: bool) -> list[str]:
+    if "label" not in table:
+        return []
+    texts = [str(text) for text in table["label"].unique()]
+    parts = [
+        part.strip() for text in texts for part in (text.split(";") if multi_label else [text])
+    ]
+    return sorted({part for part in parts if part})
+
+
+def _relative(table: pd.DataFrame, root: Path) -> None:
+    """Turn absolute paths below the root into relative ones; others stay and are refused."""
+    for column in ("image", "mask"):
+        if column in table:
+            prefix = f"{root.as_posix()}/"
+            table[column] = table[column].str.removeprefix(prefix).str.removeprefix("./")
+
+
+def _validate(table: pd.DataFrame, fields: dict[str, Any], csv: Path) -> None:
+    """Judge the values while lines still are those of the user's file."""
+    judged = table.drop_duplicates("image")
+    if "case_id" not in judged:
+        judged = judged.assign(case_id=[f"row {line}" for line in judged.index])
+    validate_cases(judged, make_spec(fields, str(csv)), csv)
+
+
+def _gather(table: pd.DataFrame, root: Path, skipped: list[tuple[str, str]]) -> list[FoundCase]:
+    own = [column for column in table.columns if column not in ("image", "mask", "label")]
+    cases: dict[str, FoundCase] = {}
+    for row in table.to_dict("records"):
+        key = str(row["image"])
+        if key not in cases:
+            values = {column: row[column] for column in own}
+            label = str(row.get("label", ""))
+            cases[key] = FoundCase(image=_existing(root / key), label=label, values=values)
+        mask = _existing(root / str(row["mask"])) if row.get("mask") else None
+        if mask is None or mask in cases[key].masks:
+            continue
+        if mask.is_file():
+            cases[key].masks.append(mask)
+        else:
+            skipped.append((str(mask), "no such mask; its image is kept without it"))
+    return list(cases.values())
+
+
+def _refuse_contradictions(table: pd.DataFrame, csv: Path) -> None:
+    rest = [column for column in table.columns if column not in ("image", "mask", "case_id")]
+    several = table[table.duplicated("image", keep=False)]
+    problems = []
+    for image, rows in several.groupby("image", sort=False):
+        for column in rest:
+            if rows[column].nunique() > 1:
+                lines = ", ".join(str(line) for line in rows.index[:5])
+                values = " and ".join(repr(value) for value in rows[column].unique()[:5])
+                problems.append(f"rows {lines}: image {image!r} has {column} {values}")
+    if problems:
+        shown = [*problems[:_LISTED]]
+        if len(problems) > _LISTED:
+            shown.append(f"... and {len(problems) - _LISTED} more")
+        raise DxsegError(
+            "\n  ".join([f"{csv}: rows of one image contradict each other; correct them", *shown])
+        )
+
+
+def _existing(path: Path) -> Path:
+    """Complete a path without a known suffix, as lists of identifiers have them."""
+    if path.suffix.lower() in READERS or path.is_file():
+        return path
+    completed = (path.with_name(path.name + suffix) for suffix in READERS)
+    return next((candidate for candidate in completed if candidate.is_file()), path)
