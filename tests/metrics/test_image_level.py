@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -42,6 +44,14 @@ def test_scores_that_differ_beyond_single_precision_are_told_apart():
 def test_area_refuses_scores_that_are_no_probabilities(score):
     with pytest.raises(ValueError, match="between 0 and 1"):
         auroc([False, True], score)
+
+
+def test_takes_read_only_columns_without_a_warning():
+    score = np.array([0.2, 0.7])
+    score.flags.writeable = False  # as pandas hands out its columns
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert auroc([False, True], score) == 1
 
 
 def test_area_refuses_lengths_that_differ():

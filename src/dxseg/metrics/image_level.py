@@ -59,7 +59,7 @@ def auroc(lesion: ArrayLike, score: ArrayLike) -> float:
     import torch
     from torchmetrics.functional.classification import binary_auroc
 
-    return float(binary_auroc(torch.from_numpy(values), torch.from_numpy(target.astype(np.int64))))
+    return float(binary_auroc(torch.tensor(values), torch.tensor(target, dtype=torch.int64)))
 
 
 def detection_rates(lesion: ArrayLike, predicted: ArrayLike) -> DetectionRates:

@@ -1,0 +1,248 @@
+"""One image's prediction against its truth: a row of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dxseg.errors import DxsegError
+from dxseg.metrics.image_level import area_fraction
+from dxseg.metrics.lesions import LesionCounts, match_lesions
+from dxseg.metrics.overlap import dice, iou
+from dxseg.metrics.surface import DEFAULT_TOLERANCE, Spacing, hd95, nsd
+
+MASK_METRICS = ("dice", "iou", "hd95", "nsd")
+COLUMNS = (
+    "case_id",
+    "group",
+    "label",
+    "lesion_free",
+    *MASK_METRICS,
+    "lesion_sensitivity",
+    "lesion_precision",
+    "lesion_f1",
+    "lesions_true",
+    "lesions_predicted",
+    "lesions_matched",
+    "predicted_area",
+    "true_area",
+    "false_positive",
+    "false_positive_area_fraction",
+    "mask_peak_probability",
+    "lesion_probability",
+)
+ROUNDING = 1e-4
+Row = dict[str, Any]
+
+
+class PredictionLike(Protocol):
+    """What evaluation needs of a prediction, at the image's native resolution."""
+
+    @property
+    def mask(self) -> NDArray[np.uint8]:
+        """(H, W) label map, 0 is background, k the k-th mask class."""
+
+    @property
+    def probabilities(self) -> NDArray[np.float32]:
+        """(K, H, W), 0 to 1, one map a mask class."""
+
+    @property
+    def label_probabilities(self) -> Mapping[str, float] | None:
+        """Probability of each image-level label, or None without a label head."""
+
+
+@dataclass(frozen=True)
+class EvaluatedCase:
+    """One image with its truth and its prediction.
+
+    Attributes:
+        case_id: Its name, unique within an evaluation.
+        group: Its patient, or its near-duplicate group: what a bootstrap resamples.
+        lesion_free: Whether its label says that there is no lesion; None where nothing is known.
+        label: Its label, for the table only; may be empty.
+        truth: (H, W) label map of 0..K. None where no mask is known: such an image counts for
+            image-level metrics only, unless it is lesion-free, which means an empty mask.
+        prediction: What the model says.
+        spacing: Millimetres per pixel along y and x; None where unknown.
+    """
+
+    case_id: str
+    group: str
+    lesion_free: bool | None
+    label: str
+    truth: NDArray[np.uint8] | None
+    prediction: PredictionLike
+    spacing: Spacing | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationProtocol:
+    """How images are measured, the same for all of one evaluation.
+
+    Attributes:
+        mask_classes: Names of the mask values 1, 2, ...
+        lesion_free_labels: The labels that mean "no lesion".
+        multi_label: Whether labels are independent instead of exclusive.
+        tolerance: Of the normalised surface Dice, in the unit of the spacing.
+    """
+
+    mask_classes: Sequence[str] = ("lesion",)
+    lesion_free_labels: Sequence[str] = ()
+    multi_label: bool = False
+    tolerance: float = DEFAULT_TOLERANCE
+
+
+def known_truth(case: EvaluatedCase) -> NDArray[np.uint8] | None:
+    """The truth of a case, empty where its label says lesion-free, None where unknown."""
+    if case.truth is None and case.lesion_free:
+        return np.zeros(case.prediction.mask.shape, dtype=np.uint8)
+    return case.truth
+
+
+def measure(case: EvaluatedCase, protocol: EvaluationProtocol) -> Row:
+    """Measure one image.
+
+    With several mask classes dice, iou, hd95 and nsd are means over the classes that truth or
+    prediction holds (none held: the both-empty cell), so that absent classes do not flatter; the
+    columns `dice_<class>` and so on are NaN where neither holds the class. `lesion_free` in the
+    row follows the mask where there is one. Areas are in square millimetres where spacing is
+    given, else in pixels.
+
+    Args:
+        case: The image.
+        protocol: How to measure.
+
+    Returns:
+        `COLUMNS`, and with several mask classes `<metric>_<class>` for `MASK_METRICS`.
+
+    Raises:
+        DxsegError: Truth, prediction and label contradict each other, or a value is impossible.
+    """
+    _check(case, protocol)
+    truth, found = known_truth(case), case.prediction.mask
+    pixel = case.spacing[0] * case.spacing[1] if case.spacing else 1.0
+    lesion_free = bool(case.lesion_free) if truth is None else not truth.any()
+    row: Row = dict.fromkeys(COLUMNS, float("nan"))
+    row |= {
+        "case_id": case.case_id,
+        "group": case.group,
+        "label": case.label,
+        "lesion_free": lesion_free,
+        "predicted_area": np.count_nonzero(found) * pixel,
+        "false_positive": lesion_free and bool(found.any()),
+        "mask_peak_probability": min(float(case.prediction.probabilities.max()), 1.0),
+        "lesion_probability": lesion_probability(case.prediction.label_probabilities, protocol),
+    }
+    if lesion_free:
+        row["false_positive_area_fraction"] = area_fraction(found)
+    if truth is None:
+        return row
+    row["true_area"] = np.count_nonzero(truth) * pixel
+    return row | _overlaps(case, truth, protocol) | _lesions(truth, found, protocol)
+
+
+def lesion_probability(
+    label_probabilities: Mapping[str, float] | None, protocol: EvaluationProtocol
+) -> float:
+    """Probability that an image has a lesion, from the label head.
+
+    One minus the probability of the lesion-free labels: of their sum where labels exclude each
+    other, of the largest where they do not.
+
+    Args:
+        label_probabilities: Probability of each label, or None without a label head.
+        protocol: Says which labels mean lesion-free.
+
+    Returns:
+        Probability, 0 to 1; NaN without a label head or without lesion-free labels.
+    """
+    if label_probabilities is None or not protocol.lesion_free_labels:
+        return float("nan")
+    free = [float(label_probabilities[name]) for name in protocol.lesion_free_labels]
+    return float(np.clip(1.0 - (max(free) if protocol.multi_label else sum(free)), 0.0, 1.0))
+
+
+def _overlaps(case: EvaluatedCase, truth: NDArray[np.uint8], protocol: EvaluationProtocol) -> Row:
+    """The mask metrics, per class and their mean."""
+    scores: dict[str, list[float]] = {metric: [] for metric in MASK_METRICS}
+    per_class: Row = {}
+    for value, name in enumerate(protocol.mask_classes, start=1):
+        pair = truth == value, case.prediction.mask == value
+        if not (pair[0].any() or pair[1].any()):
+            per_class |= {f"{metric}_{name}": float("nan") for metric in MASK_METRICS}
+            continue
+        numbers = (
+            dice(*pair),
+            iou(*pair),
+            hd95(*pair, case.spacing),
+            nsd(*pair, case.spacing, tolerance=protocol.tolerance),
+        )
+        for metric, number in zip(MASK_METRICS, numbers, strict=True):
+            scores[metric].append(number)
+            per_class[f"{metric}_{name}"] = number
+    both_empty = dict(zip(MASK_METRICS, (1.0, 1.0, 0.0, 1.0), strict=True))
+    means: Row = {
+        metric: float(np.mean(values)) if values else both_empty[metric]
+        for metric, values in scores.items()
+    }
+    return means | per_class if len(protocol.mask_classes) > 1 else means
+
+
+def _lesions(
+    truth: NDArray[np.uint8], found: NDArray[np.uint8], protocol: EvaluationProtocol
+) -> Row:
+    """Lesions of all classes, matched within their class."""
+    counts = LesionCounts(0, 0, 0)
+    for value in range(1, len(protocol.mask_classes) + 1):
+        counts += match_lesions(truth == value, found == value)
+    return {
+        "lesions_true": counts.true,
+        "lesions_predicted": counts.predicted,
+        "lesions_matched": counts.matched,
+        "lesion_sensitivity": counts.sensitivity,
+        "lesion_precision": counts.precision,
+        "lesion_f1": counts.f1,
+    }
+
+
+def _check(case: EvaluatedCase, protocol: EvaluationProtocol) -> None:
+    """Refuse what would turn into a plausible but wrong number."""
+    prediction, classes = case.prediction, len(protocol.mask_classes)
+    where = f"case {case.case_id!r}"
+    if prediction is None:
+        raise DxsegError(f"{where} has no prediction; every case of an evaluation needs one")
+    shape = prediction.mask.shape
+    if case.truth is None and case.lesion_free is None:
+        raise DxsegError(f"{where} has neither a mask nor a label; leave it out of the evaluation")
+    if case.truth is not None and case.truth.shape != shape:
+        raise DxsegError(
+            f"{where}: its mask is {case.truth.shape} (height, width) but its prediction {shape}; "
+            "both must have the image's size: check that the mask belongs to the image"
+        )
+    if prediction.probabilities.shape != (classes, *shape):
+        raise DxsegError(
+            f"{where}: probabilities are {prediction.probabilities.shape}, expected "
+            f"{(classes, *shape)} (mask classes, height, width)"
+        )
+    low, high = float(prediction.probabilities.min()), float(prediction.probabilities.max())
+    # Written so that NaN is caught too. Interpolation may overshoot by a rounding error.
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+        raise DxsegError(
+            f"{where}: probabilities run from {low} to {high}, expected 0 to 1; the model's "
+            "weights or the image hold values that are not finite"
+        )
+    for name, values in (("mask", case.truth), ("prediction", prediction.mask)):
+        if values is not None and int(values.max()) > classes:
+            raise DxsegError(
+                f"{where}: its {name} holds the value {int(values.max())}, but there are "
+                f"{classes} mask classes ({', '.join(protocol.mask_classes)})"
+            )
+    if case.lesion_free and case.truth is not None and case.truth.any():
+        raise DxsegError(
+            f"{where}: its label {case.label!r} means lesion-free but its mask holds "
+            f"{np.count_nonzero(case.truth)} lesion pixels; correct the label or the mask"
+        )

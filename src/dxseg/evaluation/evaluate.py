@@ -1,0 +1,251 @@
+"""A model on a split: rows per image, rows per patient, one summary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dxseg.data.dataset import Dataset
+from dxseg.data.files import sha256_file, write_json_atomic, write_text_atomic
+from dxseg.errors import DxsegError
+from dxseg.evaluation.cases import (
+    EvaluatedCase,
+    EvaluationProtocol,
+    PredictionLike,
+    Row,
+    known_truth,
+    measure,
+)
+from dxseg.evaluation.stream import Progress, images, predicted_cases, split_rows
+from dxseg.evaluation.summary import (
+    AverageBy,
+    per_class,
+    per_patient,
+    summarise,
+    without_nan,
+)
+from dxseg.metrics.calibration import CalibrationHistogram
+from dxseg.metrics.statistics import RESAMPLES
+from dxseg.metrics.surface import DEFAULT_TOLERANCE
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        per_image: One row an image, see `dxseg.evaluation.cases.measure`.
+        per_patient: One row a patient or group, see `dxseg.evaluation.summary.per_patient`.
+        summary: Ready for JSON, see `evaluate_cases`.
+    """
+
+    per_image: pd.DataFrame
+    per_patient: pd.DataFrame
+    summary: dict[str, Any]
+
+    def write(self, folder: Path, suffix: str = "") -> None:
+        """Write evaluation.json, per_image.csv and per_patient.csv, each atomically.
+
+        Args:
+            folder: Where to.
+            suffix: Added to each file's stem.
+        """
+        for name, table in (("per_image", self.per_image), ("per_patient", self.per_patient)):
+            write_text_atomic(folder / f"{name}{suffix}.csv", table.to_csv(index=False))
+        # Last, so that a summary never stands beside the tables of another evaluation.
+        write_json_atomic(folder / f"evaluation{suffix}.json", self.summary)
+
+
+def evaluate_cases(
+    cases: Iterable[EvaluatedCase],
+    *,
+    protocol: EvaluationProtocol | None = None,
+    average_by: AverageBy = "image",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Evaluation:
+    """Measure images one at a time; nothing but a row of numbers stays of each.
+
+    The summary holds, flat: `dice_lesion`, `iou_lesion`, `hd95_lesion`, `nsd_lesion`,
+    `lesion_sensitivity`, `lesion_precision`, `lesion_f1` (means over images whose mask holds a
+    lesion), `dice_all`, `sensitivity`, `specificity`, `false_positive_rate` (by "any predicted
+    pixel"), `false_positive_area` and `false_positive_area_fraction` (means over lesion-free
+    images), `auroc_mask`, `auroc_label`, `ece_pixel` (all pixels and classes pooled), `ece_label`,
+    `dice_lesion_ci` and `dice_all_ci` ([low, high]); and `averaged_by`, `interval`, `units`,
+    `counts`, with several mask classes `per_class`. Undefined figures are None.
+
+    Args:
+        cases: The images; consumed once.
+        protocol: How to measure; one class named "lesion" by default.
+        average_by: `patient` makes means of patient means (`EvaluatedCase.group`); AUROC and
+            calibration pool images either way. Intervals always resample groups.
+        resamples: Of the bootstrap.
+        seed: Of the bootstrap.
+
+    Returns:
+        The evaluation.
+
+    Raises:
+        DxsegError: There is no case, a case comes twice, some but not all have spacing, or a
+            case contradicts itself (see `measure`).
+    """
+    protocol = protocol or EvaluationProtocol()
+    rows: list[Row] = []
+    seen: set[str] = set()
+    histogram = CalibrationHistogram()
+    physical: bool | None = None
+    mislabelled = 0
+    for case in cases:
+        if case.case_id in seen:
+            raise DxsegError(f"case {case.case_id!r} comes twice; each is evaluated once")
+        seen.add(case.case_id)
+        if physical is not None and physical != (case.spacing is not None):
+            raise DxsegError(
+                f"case {case.case_id!r}: some cases have a spacing and some have none, so that "
+                "distances cannot be averaged; give every case its spacing, or none"
+            )
+        physical = case.spacing is not None
+        rows.append(measure(case, protocol))
+        truth = known_truth(case)
+        if truth is not None:
+            _calibrate(histogram, truth, case.prediction)
+            mislabelled += case.lesion_free is False and not truth.any()
+    if not rows:
+        raise DxsegError("there is no case to evaluate; check the split")
+
+    per_image = _table(rows)
+    summary = summarise(per_image, average_by, resamples=resamples, seed=seed)
+    summary["ece_pixel"] = without_nan(histogram.error())
+    summary["units"] = {
+        "distance": "mm" if physical else "px",
+        "area": "mm2" if physical else "px",
+        "nsd_tolerance": protocol.tolerance,
+    }
+    summary["counts"]["lesion_labels_with_empty_mask"] = mislabelled
+    if len(protocol.mask_classes) > 1:
+        summary["per_class"] = per_class(per_image, list(protocol.mask_classes), average_by)
+    return Evaluation(per_image, per_patient(per_image), summary)
+
+
+def evaluate_run(
+    run: str | Path,
+    *,
+    split: str = "test",
+    dataset: str | Path | None = None,
+    output: str | Path | None = None,
+    tolerance: float = DEFAULT_TOLERANCE,
+    resamples: int = RESAMPLES,
+    device: str = "cpu",
+    batch_size: int = 8,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Evaluate a trained run on a split and write what was found.
+
+    Masks that `splits.csv` hides (`use_mask` False) stay hidden: such images count for
+    image-level metrics only, and images with neither a known mask nor a label are left out and
+    counted. Means are over patients where every evaluated case names one.
+    Distances are in millimetres where the dataset's unit is mm and every evaluated case has a
+    spacing, else in pixels.
+
+    Args:
+        run: A run folder with `model/`, `splits.csv` and `run.json`.
+        split: `test`, `validation` or `train`.
+        dataset: The dataset's folder if it is no longer where `run.json` says.
+        output: Folder for evaluation.json, per_image.csv, per_patient.csv; the run by default.
+            For another split than test the names end in `_<split>`.
+        tolerance: Of the normalised surface Dice, in millimetres or pixels.
+        resamples: Of the bootstrap.
+        device: As torch names it.
+        batch_size: Images through the network at once.
+        progress: Called with the number of images done and of all.
+
+    Returns:
+        The evaluation; its summary also names split, dataset and the digests of what it used.
+
+    Raises:
+        DxsegError: The run is incomplete, the model does not fit the dataset, or an image, a
+            mask or a prediction is missing or unreadable.
+    """
+    from dxseg.inference.predictor import Predictor
+
+    run = Path(run)
+    record = read_record(run)
+    data = Dataset.load(dataset or record["dataset"])
+    rows, left_out = split_rows(data, run / "splits.csv", split)
+    predictor = Predictor.from_bundle(run / "model", device, batch_size)
+    info = predictor.info
+    if info.mask_classes != data.spec.mask_classes:
+        raise DxsegError(
+            f"{run / 'model'}: the model's mask classes are {info.mask_classes}, those of "
+            f"{data.root} are {data.spec.mask_classes}; evaluate on the dataset it was trained on"
+        )
+    by_patient = bool(rows["patient_id"].ne("").all())
+    evaluation = evaluate_cases(
+        predicted_cases(data, rows, predictor.stream(images(data, rows)), progress),
+        protocol=EvaluationProtocol(
+            info.mask_classes, info.lesion_free, info.multi_label, tolerance
+        ),
+        average_by="patient" if by_patient else "image",
+        resamples=resamples,
+    )
+    evaluation.summary["counts"]["images_left_out"] = left_out
+    evaluation.summary.update(
+        {
+            "split": split,
+            "dataset": data.spec.name,
+            "dataset_digest": data.digest(),
+            "splits_sha256": sha256_file(run / "splits.csv"),
+            "weights_sha256": info.weights_sha256,
+            "threshold": info.threshold,
+        }
+    )
+    suffix = "" if split == "test" else f"_{split}"
+    evaluation.write(Path(output) if output is not None else run, suffix)
+    return evaluation
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """Read a run's `run.json`.
+
+    Args:
+        run: The run folder.
+
+    Returns:
+        Its content, with at least the key `dataset`.
+
+    Raises:
+        DxsegError: It is absent, no JSON, or names no dataset.
+    """
+    path = run / "run.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DxsegError(
+            f"{path}: no such file; expected a run folder that `dxseg train` has finished"
+        ) from error
+    except ValueError as error:
+        raise DxsegError(f"{path}: not valid JSON ({error}); train the run again") from error
+    if not isinstance(record, dict) or not isinstance(record.get("dataset"), str):
+        raise DxsegError(f"{path}: the key dataset is missing; expected the dataset's folder")
+    return record
+
+
+def _calibrate(
+    histogram: CalibrationHistogram,
+    truth: np.ndarray[Any, np.dtype[np.uint8]],
+    prediction: PredictionLike,
+) -> None:
+    for value, probability in enumerate(prediction.probabilities, start=1):
+        histogram.update(np.clip(probability, 0, 1), truth == value)
+
+
+def _table(rows: list[Row]) -> pd.DataFrame:
+    table = pd.DataFrame(rows)
+    counts = ["lesions_true", "lesions_predicted", "lesions_matched"]
+    return table.astype(dict.fromkeys(counts, "Int64"))

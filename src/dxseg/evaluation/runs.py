@@ -1,0 +1,134 @@
+"""Evaluated runs: reading them, and whether they can be compared."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dxseg.errors import DxsegError, UsageError
+from dxseg.evaluation.evaluate import read_record
+from dxseg.evaluation.summary import AverageBy, read_per_image
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """A run folder as far as a comparison needs it.
+
+    Attributes:
+        path: The folder.
+        arm: Which method was trained.
+        seed: Which masks were given, and the initialisation.
+        averaged_by: What means weigh alike.
+        units: Of distances and areas.
+        table: per_image.csv in the order of case_id.
+    """
+
+    path: Path
+    arm: str
+    seed: int
+    averaged_by: AverageBy
+    units: dict[str, Any]
+    table: pd.DataFrame
+
+
+def load_run(path: Path) -> EvaluatedRun:
+    """Read what `dxseg train` and `dxseg evaluate` left in a run folder.
+
+    Args:
+        path: The run folder.
+
+    Raises:
+        DxsegError: A file is absent or wrong, such as of a run that is not evaluated.
+    """
+    record = read_record(path)
+    arm, seed = record.get("arm"), record.get("seed")
+    if not isinstance(arm, str) or not arm or not isinstance(seed, int):
+        raise DxsegError(
+            f"{path / 'run.json'}: arm is {arm!r} and seed {seed!r}; expected a name and a whole "
+            "number"
+        )
+    table = read_per_image(path / "per_image.csv")
+    source = path / "evaluation.json"
+    try:
+        evaluation = json.loads(source.read_text(encoding="utf-8"))
+        averaged_by, units = evaluation["averaged_by"], evaluation["units"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DxsegError(
+            f"{source}: not an evaluation ({error!r}); run `dxseg evaluate`"
+        ) from error
+    return EvaluatedRun(path, arm, seed, averaged_by, units, table.sort_values("case_id"))
+
+
+def check_seeds(runs: list[EvaluatedRun]) -> list[int]:
+    """Check that every arm has every seed, once.
+
+    Args:
+        runs: At least one.
+
+    Returns:
+        The seeds, sorted.
+
+    Raises:
+        UsageError: An arm has a seed twice, or lacks one.
+    """
+    by_arm: dict[str, list[int]] = {run.arm: [] for run in runs}
+    for run in runs:
+        if run.seed in by_arm[run.arm]:
+            raise UsageError(f"{run.path}: arm {run.arm!r} has seed {run.seed} twice; name one")
+        by_arm[run.arm].append(run.seed)
+    every = sorted({run.seed for run in runs})
+    for name, seeds in by_arm.items():
+        missing = sorted(set(every) - set(seeds))
+        if missing:
+            raise UsageError(
+                f"arm {name!r} lacks the seeds {missing} that other arms have; train and evaluate "
+                "them, or leave those seeds out of every arm"
+            )
+    return every
+
+
+def check_comparable(runs: list[EvaluatedRun]) -> None:
+    """Check that the arms of each seed met the same cases with the same truth.
+
+    Args:
+        runs: At least one.
+
+    Raises:
+        DxsegError: Cases, truth, groups, averaging or units differ.
+    """
+    first_of_seed: dict[int, EvaluatedRun] = {}
+    group_of: dict[str, str] = {}
+    for run in runs:
+        first = first_of_seed.setdefault(run.seed, run)
+        if (run.averaged_by, run.units) != (runs[0].averaged_by, runs[0].units):
+            raise DxsegError(
+                f"{run.path} averages by {run.averaged_by} in {run.units}, {runs[0].path} by "
+                f"{runs[0].averaged_by} in {runs[0].units}; evaluate them alike"
+            )
+        strangers = set(run.table["case_id"]) ^ set(first.table["case_id"])
+        if strangers:
+            raise DxsegError(
+                f"{run.path} and {first.path} have seed {run.seed} but {len(strangers)} test "
+                f"cases in one only ({', '.join(sorted(strangers)[:5])}); train both on one split"
+            )
+        for column in ("true_area", "lesion_free"):
+            one = run.table[column].to_numpy(dtype=float)
+            other = first.table[column].to_numpy(dtype=float)
+            different = ~np.isclose(one, other, equal_nan=True)
+            if different.any():
+                cases = ", ".join(run.table["case_id"][different].head(5))
+                raise DxsegError(
+                    f"{run.path} and {first.path} differ in {column} of {int(different.sum())} "
+                    f"cases ({cases}): the masks have changed between; evaluate both again"
+                )
+        for case, group in zip(run.table["case_id"], run.table["group"], strict=True):
+            if group_of.setdefault(case, group) != group:
+                raise DxsegError(
+                    f"{run.path}: case {case!r} belongs to group {group!r}, in another run to "
+                    f"{group_of[case]!r}; train all runs on splits of one dataset"
+                )

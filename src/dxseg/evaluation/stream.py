@@ -1,0 +1,129 @@
+"""The cases of a split, each joined to its prediction, one in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dxseg.data.dataset import Dataset
+from dxseg.data.readers import read_mask
+from dxseg.data.splits import read_splits
+from dxseg.errors import DxsegError, UsageError
+from dxseg.evaluation.cases import EvaluatedCase, PredictionLike
+from dxseg.metrics.surface import Spacing
+
+Progress = Callable[[int, int], None]
+
+
+def split_rows(data: Dataset, splits_file: Path, split: str) -> tuple[pd.DataFrame, int]:
+    """Choose the cases of a split and gather what evaluation needs to know of each.
+
+    Args:
+        data: The dataset.
+        splits_file: Its splits.csv; masks that it hides (`use_mask` False) stay hidden.
+        split: The name of the split.
+
+    Returns:
+        The dataset's columns and group_name, says_lesion_free, use_truth, physical (whether
+        distances are in millimetres, the same for all rows); and how many cases are left out
+        because neither their mask nor their label is known.
+
+    Raises:
+        UsageError: The split is empty.
+        DxsegError: The file does not fit the dataset, or nothing is known of any case.
+    """
+    splits = read_splits(splits_file, data)  # in the order of the dataset
+    hidden = ~splits["use_mask"].to_numpy() if "use_mask" in splits else False
+    rows = data.cases.assign(
+        group=splits["group"].to_numpy(),
+        says_lesion_free=data.lesion_free.to_numpy(),
+        use_truth=data.cases["mask"].ne("").to_numpy() & ~np.asarray(hidden),
+    )
+    # Named over the whole dataset, so that runs on other splits of it use the same names.
+    rows["group_name"] = _group_names(rows)
+    rows = rows[splits["split"].eq(split).to_numpy()]
+    if rows.empty:
+        present = ", ".join(sorted(splits["split"].unique()))
+        raise UsageError(f"{splits_file}: no case in split {split!r}; there are {present}")
+    known = rows["use_truth"] | rows["label"].ne("")
+    if not known.any():
+        raise DxsegError(
+            f"{splits_file}: no case of split {split!r} has a mask that may be used or a label; "
+            "nothing can be measured"
+        )
+    left_out = int((~known).sum())
+    rows = rows[known].reset_index(drop=True)
+    spaced = rows[["spacing_y", "spacing_x"]].notna().to_numpy().all()
+    rows["physical"] = data.spec.spacing_unit == "mm" and bool(spaced)
+    return rows, left_out
+
+
+def images(data: Dataset, rows: pd.DataFrame) -> Iterator[tuple[str, Path]]:
+    """Name and file of each row's image, as `Predictor.stream` takes them."""
+    for row in rows.itertuples():
+        yield str(row.case_id), data.image_path(row)
+
+
+def predicted_cases(
+    data: Dataset,
+    rows: pd.DataFrame,
+    predictions: Iterable[tuple[str, PredictionLike | DxsegError]],
+    progress: Progress | None = None,
+) -> Iterator[EvaluatedCase]:
+    """Join each row to its prediction.
+
+    Args:
+        data: The dataset.
+        rows: As `split_rows` gives them.
+        predictions: One a row, in the same order.
+        progress: Called with the number of images done and of all.
+
+    Yields:
+        The case, its truth read from the mask file.
+
+    Raises:
+        DxsegError: A prediction is missing or failed, or a mask cannot be read.
+    """
+    source = iter(predictions)
+    for done, row in enumerate(rows.itertuples(), start=1):
+        name, prediction = next(source, (None, None))
+        if prediction is None or name != row.case_id:
+            raise DxsegError(
+                f"case {row.case_id!r} has no prediction; every case of a split is evaluated, so "
+                "nothing was written"
+            )
+        if isinstance(prediction, DxsegError):
+            raise DxsegError(f"case {row.case_id!r}: {prediction}") from prediction
+        yield EvaluatedCase(
+            case_id=str(row.case_id),
+            group=str(row.group_name),
+            lesion_free=bool(row.says_lesion_free) if row.label else None,
+            label=str(row.label),
+            truth=_truth(data, row),
+            prediction=prediction,
+            spacing=_spacing(row),
+        )
+        if progress is not None:
+            progress(done, len(rows))
+
+
+def _group_names(rows: pd.DataFrame) -> pd.Series[str]:
+    """Patients' names where groups are patients, else the groups' numbers."""
+    pairs = rows[["group", "patient_id"]].drop_duplicates()
+    named = bool(pairs["patient_id"].ne("").all())
+    same = named and pairs["group"].is_unique and pairs["patient_id"].is_unique
+    return rows["patient_id"] if same else rows["group"].astype(str)
+
+
+def _truth(data: Dataset, row: Any) -> NDArray[np.uint8] | None:
+    path = data.mask_path(row) if row.use_truth else None
+    return read_mask(path, len(data.spec.mask_classes)) if path is not None else None
+
+
+def _spacing(row: Any) -> Spacing | None:
+    return (float(row.spacing_y), float(row.spacing_x)) if row.physical else None
