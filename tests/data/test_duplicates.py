@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dxseg.data.duplicates import join, near_duplicate_groups, number_by_appearance
+from dxseg.data.readers import read_image
 from dxseg.errors import DxsegError
 
 
@@ -121,8 +122,9 @@ def test_busi_groups_agree_with_the_published_count(busi_root: Path) -> None:
     images of it, and the hash in front of it loses none.
     """
     files = sorted(p for p in busi_root.glob("*/*.png") if "_mask" not in p.name)
-    groups = near_duplicate_groups(files)
-    everything = near_duplicate_groups(files, radius=64)
+    images = [read_image(file) for file in files]
+    groups = near_duplicate_groups(images)
+    everything = near_duplicate_groups(images, radius=64)
     assert groups.tolist() == everything.tolist()
     sizes = np.bincount(groups)
     assert (int((sizes > 1).sum()), int(sizes[sizes > 1].sum())) == (125, 282)
