@@ -250,8 +250,7 @@ def to_mask(probabilities: NDArray[np.float32], threshold: float) -> NDArray[np.
     Returns:
         (H, W) label map of 0..K; of equal classes the first wins.
     """
-    if len(probabilities) == 1:
-        return (probabilities[0] >= threshold).astype(np.uint8)
-    winners = probabilities.argmax(axis=0) + 1
-    winners[probabilities.max(axis=0) < threshold] = 0
-    return winners.astype(np.uint8)
+    mask = np.zeros(probabilities.shape[1:], np.uint8)
+    found = probabilities.max(axis=0) >= threshold
+    mask[found] = probabilities.argmax(axis=0)[found] + 1
+    return mask
