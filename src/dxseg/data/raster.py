@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +18,7 @@ PIXEL_LIMIT = 2**28
 """Larger images are refused before they are decoded: a small file may claim any size."""
 
 _BYTE_LIMIT = 2**31
+_PNG_GREY_ALPHA, _PNG_RGBA = 4, 6
 
 Pixels = npt.NDArray[Any]
 """(H, W, C), uint8 or uint16."""
@@ -146,8 +149,8 @@ def _decode(stream: IO[bytes], path: Path, kind: str) -> Raster:
     if kind == "png":
         depth, colour = struct.unpack(">16x8xBB", stream.read(26))
         stream.seek(0)
-        if depth == 16 and colour != 0:
-            return _decode_deep_png(stream, path)
+        if depth == 16 and colour in (2, _PNG_GREY_ALPHA, _PNG_RGBA):
+            return _decode_deep_png(stream, path, colour)
         if depth < 8 and colour == 0:
             step = 255 // (2**depth - 1)
     image = _pillow(stream, path, kind)
@@ -177,18 +180,25 @@ def _from_pillow(image: Any, path: Path, step: int = 1) -> Raster:
     return Raster(_whole(array if array.ndim == 3 else array[:, :, None], path), step=step)
 
 
-def _decode_deep_png(stream: IO[bytes], path: Path) -> Raster:
-    # Pillow reads 16-bit colour PNG as 8-bit and drops the rest without a word.
-    width, height = _pillow(stream, path, "png").size
-    _check_size(path, height, width, 8)
-    import torch
-    from torchvision.io import ImageReadMode, decode_png
-
-    stream.seek(0)
-    data = torch.frombuffer(bytearray(stream.read()), dtype=torch.uint8)
-    array = decode_png(data, mode=ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
-    if array.shape[2] in (2, 4):
-        return Raster(array[:, :, :-1], alpha=array[:, :, -1])
+def _decode_deep_png(stream: IO[bytes], path: Path, colour: int) -> Raster:
+    # Pillow reads 16-bit colour PNG as its high bytes and drops the low ones without a word.
+    # Asked for the other byte order, it gives the low bytes.
+    content = stream.read()
+    if colour == _PNG_GREY_ALPHA:
+        # It has no such order for grey with alpha, whose rows are those of 8-bit RGBA.
+        header = content[12:24] + bytes([8, _PNG_RGBA]) + content[26:29]
+        content = content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
+        array = np.asarray(_pillow(io.BytesIO(content), path, "png")).astype(np.uint16)
+        return Raster(array[:, :, :1] << 8 | array[:, :, 1:2], alpha=array[:, :, 2])
+    halves = []
+    for order in ("B", "L"):
+        image = _pillow(io.BytesIO(content), path, "png")
+        _check_size(path, image.height, image.width, 8)
+        image.tile = [(*image.tile[0][:3], f"{image.mode};16{order}")]
+        halves.append(np.asarray(image).astype(np.uint16))
+    array = halves[0] << 8 | halves[1]
+    if colour == _PNG_RGBA:
+        return Raster(array[:, :, :3], alpha=array[:, :, 3])
     return Raster(array)
 
 

@@ -21,8 +21,6 @@ _LUMINANCE = np.array([0.299, 0.587, 0.114])
 _CHANNEL_TOLERANCE = 8
 _MIXED_SHARE = 0.05
 _MIXED_BLOCK = 5
-# JPEG's ringing stays within its blocks of 8; a wider region of faint values is a label.
-_FAINT_BLOCK = 17
 
 
 @dataclass(frozen=True)
@@ -149,7 +147,7 @@ def inspect_mask(path: str | Path, classes: int) -> MaskReading:
     at least half the range (128 of 255): then values of at least half the maximum are lesion. What
     lies between 10% and 90% of the maximum must look like anti-aliased or compressed edges: at most
     5% of the pixels and nowhere a block of 5 x 5; values below 10%, as JPEG leaves them around
-    edges, nowhere a block of 17 x 17. Soft maps and grey-coded regions are refused.
+    edges, nowhere such a block of one value. Soft maps and grey-coded regions are refused.
     A palette whose used colours are grey is read by colour, any other by position (0 is black).
 
     Args:
@@ -258,14 +256,16 @@ def _one_class(values: npt.NDArray[Any], path: Path) -> MaskReading:
 
 
 def _check_edges(values: npt.NDArray[Any], highest: int, path: Path) -> None:
-    from scipy.ndimage import minimum_filter
+    from scipy.ndimage import maximum_filter, minimum_filter
 
     mixed = (values > 0.1 * highest) & (values < 0.9 * highest)
-    faint = (values > 0) & (values <= 0.1 * highest)
+    lowest = minimum_filter(values, _MIXED_BLOCK)
+    # JPEG's ringing varies from pixel to pixel; a flat region of faint values is a label.
+    flat = (lowest > 0) & (lowest <= 0.1 * highest)
+    flat &= lowest == maximum_filter(values, _MIXED_BLOCK)
     share = float(mixed.mean())
     wide = minimum_filter(mixed, _MIXED_BLOCK, mode="constant").any()
-    region = minimum_filter(faint, _FAINT_BLOCK, mode="constant").any()
-    if share > _MIXED_SHARE or wide or region:
+    if share > _MIXED_SHARE or wide or flat.any():
         raise DxsegError(
             f"{path}: {share:.1%} of the mask's pixels lie between background and lesion, values "
             f"{_listed(values)}; expected two values, in-between ones only along edges; threshold "
