@@ -117,6 +117,7 @@ def _lines(axes: Any, table: pd.DataFrame, names: list[str], title: str) -> None
         )
     axes.set_title(_plain(title), fontsize=10)
     axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     if names:
         axes.legend(fontsize=8)
     else:

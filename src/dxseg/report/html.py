@@ -1,0 +1,284 @@
+"""`report.html`: one self-contained page about a run, without scripts and without identifiers."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dxseg.config import RunConfig, read_config
+from dxseg.data.dataset import Dataset
+from dxseg.data.files import write_text_atomic
+from dxseg.errors import DxsegError
+from dxseg.evaluation.compare import compare_runs
+from dxseg.evaluation.evaluate import read_record
+from dxseg.evaluation.runs import load_run
+from dxseg.report.gallery import RULE, choose_cases, draw_gallery
+from dxseg.report.plots import read_metrics, score_distribution, training_curves
+
+REPORT_FILE = "report.html"
+_GALLERY_COUNT = 3
+_MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A column of the results.
+
+    Attributes:
+        key: In `evaluation.json`.
+        title: Of the column; `{distance}` and `{area}` stand for the units.
+        meaning: One sentence.
+        better: Which way is better.
+        decimals: Shown.
+    """
+
+    key: str
+    title: str
+    meaning: str
+    better: str = "higher"
+    decimals: int = 3
+
+
+MASK_FIGURES = (
+    Figure("dice_lesion", "Dice, lesion images", "Overlap on images that have a lesion."),
+    Figure("dice_all", "Dice, all images", "The same with lesion-free images: 1 if left empty."),
+    Figure("iou_lesion", "IoU, lesion images", "Intersection over union."),
+    Figure(
+        "hd95_lesion",
+        "HD95 ({distance})",
+        "95th percentile of the distance between outlines; a missed lesion counts the diagonal.",
+        "lower",
+        1,
+    ),
+    Figure("nsd_lesion", "NSD", "Share of the outlines that lie within the tolerance."),
+    Figure("lesion_sensitivity", "Lesions found", "Share of the lesions that were found."),
+    Figure("lesion_f1", "Lesion F1", "Lesions found against lesions invented."),
+)
+IMAGE_FIGURES = (
+    Figure("auroc_label", "AUROC, classifier", "Lesion or not, ranked by the image-level head."),
+    Figure("auroc_mask", "AUROC, mask", "Lesion or not, ranked by the mask's highest probability."),
+    Figure("sensitivity", "Sensitivity", "Lesion images in which something was found."),
+    Figure("specificity", "Specificity", "Lesion-free images whose mask stayed empty."),
+    Figure(
+        "false_positive_area",
+        "False-positive area ({area})",
+        "Mean area found on lesion-free images.",
+        "lower",
+        1,
+    ),
+    Figure("ece_pixel", "ECE, pixels", "Calibration error of pixel probabilities.", "lower"),
+    Figure("ece_label", "ECE, classifier", "Calibration error of the image-level head.", "lower"),
+)
+_COMPARED = {"dice_lesion": "Dice, lesion images", "dice_all": "Dice, all images"} | {
+    "false_positive_rate": "False-positive rate"
+}
+
+
+@dataclass(frozen=True)
+class _Run:
+    path: Path
+    name: str
+    record: dict[str, Any]
+    evaluation: dict[str, Any]
+    table: pd.DataFrame
+
+
+def build_report(run: Path, *, compared: Sequence[Path] = (), dataset: Path | None = None) -> Path:
+    """Write `report.html` into a run folder.
+
+    Names and paths of cases and files are left out: they can identify patients.
+
+    Args:
+        run: A run that has been trained and evaluated on its test split.
+        compared: Other such runs of the same test cases (controls, other seeds), for the tables.
+        dataset: The dataset's folder if it is no longer where `run.json` says.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        DxsegError: A run is not evaluated, is not comparable, or the dataset or the model cannot
+            be read.
+    """
+    run = Path(run)
+    runs = [_load(Path(path)) for path in (run, *compared)]
+    main = runs[0]
+    data = Dataset.load(dataset or main.record["dataset"])
+    units = main.evaluation["units"]
+    context = {
+        "title": f"dxseg report: {main.name}",
+        "dataset": data.spec.name,
+        "phantom": "phantom" in data.spec.provenance.casefold(),
+        "finished": str(main.record.get("finished", ""))[:10],
+        "summary": _summary(main.evaluation),
+        "tables": [
+            _results("Masks", MASK_FIGURES, runs, units),
+            _results("Images and calibration", IMAGE_FIGURES, runs, units),
+        ],
+        "differences": _differences(runs),
+        "reference": str(main.record["arm"]),
+        "distribution": _uri(score_distribution(_dice_of(runs), "Dice on lesion images")),
+        "curves": _uri(_curves(run)),
+        "gallery": _gallery(main, data, units.get("area", "px")),
+        "gallery_rule": RULE.format(count=_GALLERY_COUNT),
+        "protocol": _protocol(main, data, read_config(run / "config.yaml")),
+        "seeds": len({item.record["seed"] for item in runs}),
+    }
+    write_text_atomic(run / REPORT_FILE, _render(context))
+    return run / REPORT_FILE
+
+
+def _load(path: Path) -> _Run:
+    loaded = load_run(path)
+    evaluation = json.loads((path / "evaluation.json").read_text(encoding="utf-8"))
+    if not isinstance(evaluation.get("counts"), dict):
+        raise DxsegError(f"{path / 'evaluation.json'}: has no counts; run `dxseg evaluate` again")
+    name = f"{loaded.arm}, seed {loaded.seed}"
+    return _Run(path, name, read_record(path), evaluation, loaded.table)
+
+
+def _render(context: dict[str, Any]) -> str:
+    import jinja2
+
+    source = (resources.files("dxseg.report") / "report.html.jinja").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(source).render(context)
+
+
+def _summary(evaluation: dict[str, Any]) -> str:
+    counts = evaluation["counts"]
+    text = (
+        f"{counts['images']} test images, {counts['lesion_images']} with a lesion and "
+        f"{counts['lesion_free_images']} without, in {counts['groups']} groups. "
+    )
+    score = _number(evaluation.get("dice_lesion"), 3)
+    interval = _interval(evaluation.get("dice_lesion_ci"), 3)
+    text += f"Mean Dice on lesion images: {score}{f' (95% {interval})' if interval else ''}. "
+    missed = counts.get("missed_lesion_images", 0)
+    text += f"{missed} lesion image{'' if missed == 1 else 's'} without any prediction."
+    return text
+
+
+def _results(
+    title: str, figures: Sequence[Figure], runs: Sequence[_Run], units: dict[str, Any]
+) -> dict[str, Any]:
+    shown = [f for f in figures if any(run.evaluation.get(f.key) is not None for run in runs)]
+    columns = [
+        {"title": f.title.format_map(units), "meaning": f.meaning, "better": f.better}
+        for f in shown
+    ]
+    rows = []
+    for run in runs:
+        cells = [
+            (
+                _number(run.evaluation.get(f.key), f.decimals),
+                _interval(run.evaluation.get(f"{f.key}_ci"), f.decimals),
+            )
+            for f in shown
+        ]
+        rows.append({"name": run.name, "cells": cells})
+    return {"title": title, "columns": columns, "rows": rows}
+
+
+def _differences(runs: Sequence[_Run]) -> list[dict[str, str]]:
+    """This run's arm minus each other arm, paired by case."""
+    if len({run.record["arm"] for run in runs}) < 2:
+        return []
+    reference = str(runs[0].record["arm"])
+    table = compare_runs([run.path for run in runs], reference=reference).differences
+    return [
+        {
+            "arm": str(row["arm"]),
+            "metric": _COMPARED[row["metric"]],
+            # The comparison says "other minus reference"; here the reference is the subject.
+            "difference": f"{-row['difference']:+.3f}",
+            "interval": f"{-row['high']:+.3f} to {-row['low']:+.3f}",
+            "p": f"{row['p_holm']:.4f}",
+        }
+        for row in table.to_dict("records")
+        if row["metric"] in _COMPARED and np.isfinite(row["difference"])
+    ]
+
+
+def _dice_of(runs: Sequence[_Run]) -> dict[str, Any]:
+    return {run.name: run.table.loc[run.table["true_area"] > 0, "dice"].to_numpy() for run in runs}
+
+
+def _curves(run: Path) -> bytes:
+    stages = {"Stage 1, image-level labels": "stage1", "Stage 2, masks": "stage2"}
+    return training_curves(
+        {title: read_metrics(run / folder / "metrics.csv") for title, folder in stages.items()}
+    )
+
+
+def _gallery(run: _Run, data: Dataset, area_unit: str) -> list[dict[str, Any]]:
+    choices = choose_cases(run.table, _GALLERY_COUNT)
+    drawn = draw_gallery(choices, data, run.path / "model", area_unit)
+    return [
+        {
+            "title": title,
+            "pictures": [(_uri(p.png), p.caption, p.alt) for p in pictures],
+        }
+        for title, pictures in drawn.items()
+    ]
+
+
+def _protocol(run: _Run, data: Dataset, config: RunConfig) -> list[tuple[str, str]]:
+    record, evaluation, model = run.record, run.evaluation, config.model
+    cases, seconds = record.get("cases", {}), record.get("seconds", {})
+    splits = [f"{cases[name]} {name}" for name in ("train", "validation", "test") if name in cases]
+    if cases.get("dropped"):
+        splits.append(f"{cases['dropped']} dropped (near-duplicates with contradicting labels)")
+    skips = [name for name, built in model.skips.model_dump().items() if built]
+    rows = [
+        (
+            "Dataset",
+            f"{data.spec.name}; {data.spec.modality}; labels {', '.join(data.spec.labels)}",
+        ),
+        ("Provenance", data.spec.provenance),
+        ("Images", ", ".join(splits)),
+        ("Masks used in training", str(cases.get("train_masks", _MISSING))),
+        ("Masks seen by validation", str(cases.get("validation_masks", _MISSING))),
+        ("Means over", f"{evaluation['averaged_by']}s; intervals resample patients or groups"),
+        ("Network", f"{model.architecture} on {model.backbone}, {config.data.image_size} px"),
+        ("Skips", ", ".join(skips).replace("_", " ") if model.architecture == "sks" else ""),
+        ("Parameters", f"{record['parameters']:,}" if "parameters" in record else ""),
+        ("Steps", _steps(config)),
+        ("Training time", ", ".join(f"{key}: {value:.0f} s" for key, value in seconds.items())),
+        ("Seed", f"{config.seed}; the split was drawn with {config.split.split_seed}"),
+        ("Threshold", str(evaluation.get("threshold", ""))),
+        ("Weights (SHA-256)", str(evaluation.get("weights_sha256", ""))[:16]),
+        ("Dataset (SHA-256)", str(record.get("dataset_digest", ""))[:16]),
+        ("Versions", ", ".join(f"{k} {v}" for k, v in record.get("versions", {}).items())),
+    ]
+    return [(key, value) for key, value in rows if value]
+
+
+def _steps(config: RunConfig) -> str:
+    first = f"{config.stage1.steps} in stage 1, " if config.model.needs_stage1 else "no stage 1, "
+    return f"{first}{config.stage2.steps} in stage 2, batches of {config.data.batch_size}"
+
+
+def _number(value: Any, decimals: int) -> str:
+    known = isinstance(value, (int, float)) and np.isfinite(value)
+    return f"{value:.{decimals}f}" if known else _MISSING
+
+
+def _interval(value: Any, decimals: int) -> str:
+    if not isinstance(value, list) or len(value) != 2 or None in value:
+        return ""
+    return f"{value[0]:.{decimals}f} to {value[1]:.{decimals}f}"
+
+
+def _uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}" if png else ""
