@@ -144,7 +144,7 @@ class _Import:
             name = name_in_root(case.image, self.root)
             size = image_size(case.image)
         except DxsegError as error:
-            self.skipped.append((str(case.image), str(error)))
+            self.skipped.append((str(case.image), _reason(error, case.image)))
             return
         masks = [mask for mask in case.masks if self._fits(mask, size, case)]
         stored = ""
@@ -168,7 +168,7 @@ class _Import:
             name_in_root(path, self.root)
             reading = inspect_mask(path, len(self.spec.mask_classes))
         except DxsegError as error:
-            self.skipped.append((str(path), str(error)))
+            self.skipped.append((str(path), _reason(error, path)))
             return False
         filled = bool(reading.mask.any())
         labels = split_labels(case.label, self.spec)
@@ -259,6 +259,11 @@ def _case_ids(found: Sequence[FoundCase], root: Path) -> list[str]:
     return ids
 
 
+def _reason(error: DxsegError, path: Path) -> str:
+    # Reports name the file themselves.
+    return str(error).removeprefix(f"{path}: ")
+
+
 def _first(skipped: Iterable[tuple[str, str]]) -> str:
     return "".join(f"; first reason: {reason}" for _, reason in list(skipped)[:1])
 
@@ -269,12 +274,12 @@ def _notes(report: ImportReport, colour_note: str, empty: list[str]) -> list[str
     if report.merged:
         notes.append(f"several masks united for {len(report.merged)}: {', '.join(report.merged)}")
     if report.repaired:
-        notes.append(f"{len(report.repaired)} masks repaired:")
+        notes.append(f"masks repaired: {len(report.repaired)}")
         notes.extend(f"  {file}: {how}" for file, how in report.repaired)
     if empty:
-        notes.append(f"{len(empty)} masks are empty although no label says lesion-free:")
+        notes.append(f"masks that are empty although no label says lesion-free: {len(empty)}")
         notes.extend(f"  {file}" for file in empty)
     if report.skipped:
-        notes.append(f"{len(report.skipped)} files skipped:")
+        notes.append(f"files skipped: {len(report.skipped)}")
         notes.extend(f"  {file}: {reason}" for file, reason in report.skipped)
     return notes

@@ -58,7 +58,7 @@ def import_folder(
     source = _folder(source)
     tree = None if masks_root is None else _folder(masks_root)
     skipped: Skipped = []
-    labels = _label_folders(source, tree, skipped)
+    labels = _label_folders(source, [tree, Path(destination).resolve()], skipped)
     if tree is None:
         root = source
         found = find_beside(source, labels, mask_suffix, skipped)
@@ -165,13 +165,13 @@ def _mask_pattern(mask_suffix: str) -> re.Pattern[str]:
     return re.compile(rf"(.+){re.escape(mask_suffix)}(?:_\d+)?", re.DOTALL)
 
 
-def _label_folders(source: Path, tree: Path | None, skipped: Skipped) -> list[str]:
+def _label_folders(source: Path, others: list[Path | None], skipped: Skipped) -> list[str]:
     labels = []
     for path in sorted(source.iterdir()):
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            if path != tree:
+            if path not in others:
                 labels.append(path.name)
         elif is_supported(path):
             skipped.append((str(path), "lies outside the label folders"))
