@@ -143,12 +143,12 @@ class _Tissue:
         """Put fat lobules with bright septa into the gland: dark, rounded, and no lesions."""
         rng = self.rng
         edge, inside = self.texture(0.25, 0.8, 1.5), self.texture(1.5, 0.6, 1.5)
-        for _ in range(rng.integers(2, 7)):
+        for _ in range(rng.integers(1, 6)):
             x, y = rng.uniform(0, DEPTH_MM), rng.uniform(8, 28)
-            width = rng.uniform(2.0, 6.5)
+            width = rng.uniform(1.8, 5.5)
             distance = self.ellipse(y, x, width * rng.uniform(0.3, 0.6), width, rng.normal(0, 0.25))
             distance += edge
-            self.blend(self.soft(distance, 0.25), rng.uniform(-13, -5) + inside, 0.7)
+            self.blend(self.soft(distance, 0.25), rng.uniform(-11, -4) + inside, 0.7)
             self.echogenicity += rng.uniform(1, 4) * np.exp(-0.5 * (distance / 0.25) ** 2)
 
     def add_ligaments(self) -> None:
@@ -169,20 +169,20 @@ class _Tissue:
     def add_benign(self) -> None:
         """Put in a smooth ellipse, wider than tall, of low attenuation, with a thin capsule."""
         rng = self.rng
-        width = rng.uniform(2.6, 8.0)
+        width = rng.uniform(3.4, 8.0)
         height = width * rng.uniform(0.5, 0.8)
         y, x = self.place(height, width)
         distance = self.ellipse(y, x, height, width, rng.normal(0, 0.2), wobble=0.05)
         self.lesion = distance < 0
-        level = self.surroundings() + rng.uniform(-13, -7)
-        loss = rng.uniform(0.0, 0.4)
+        level = self.surroundings() + rng.uniform(-14, -8)
+        loss = rng.uniform(0.0, 0.3)
         self.blend(self.soft(distance, 0.15), level + self.texture(1.2, 1, 1), loss)
         self.echogenicity += rng.uniform(0, 4) * np.exp(-0.5 * ((distance - 0.2) / 0.2) ** 2)
 
     def add_malignant(self) -> None:
         """Put in an irregular, spiculated mass of high attenuation with an echogenic halo."""
         rng = self.rng
-        width = rng.uniform(2.2, 7.0)
+        width = rng.uniform(2.6, 7.0)
         height = width * rng.uniform(0.75, 1.3)
         y, x = self.place(height, width)
         distance = self.ellipse(
