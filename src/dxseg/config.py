@@ -122,6 +122,21 @@ class StageConfig(_Strict):
     early_stopping_patience: PositiveInt | None = None
     select: Literal["last", "best"] = "last"
 
+    @property
+    def epochs(self) -> int:
+        """Whole epochs; a validation and a checkpoint end each."""
+        return -(-self.steps // self.steps_per_epoch)
+
+    @property
+    def epoch_steps(self) -> int:
+        """Optimiser steps an epoch."""
+        return min(self.steps, self.steps_per_epoch)
+
+    @property
+    def total_steps(self) -> int:
+        """``steps`` rounded up to whole epochs."""
+        return self.epochs * self.epoch_steps
+
 
 class DeviceConfig(_Strict):
     """Where and how to compute, handed to Lightning's Trainer."""

@@ -35,5 +35,11 @@ class BaselineSegmenter(Segmenter):
         )
         self.network.encoder.model = encoder.body
 
+    @property
+    def fine_encoder(self) -> nn.Module:
+        """The only encoder."""
+        encoder: nn.Module = self.network.encoder
+        return encoder
+
     def _padded_outputs(self, x: Tensor) -> SegmenterOutput:
         return SegmenterOutput(self.network(x))

@@ -30,6 +30,11 @@ class SegmenterOutput:
 class Segmenter(nn.Module):
     """Base of all segmenters: any input size in, logits of that size out."""
 
+    @property
+    def fine_encoder(self) -> nn.Module:
+        """The encoder that stage 2 trains."""
+        raise NotImplementedError
+
     def outputs(self, x: Tensor) -> SegmenterOutput:
         """Segment normalised images (B, C, H, W).
 

@@ -50,6 +50,11 @@ class SKS(Segmenter):
         self.coarse_frozen = coarse_frozen
         self.coarse.requires_grad_(not coarse_frozen)
 
+    @property
+    def fine_encoder(self) -> PyramidEncoder:
+        """The encoder of the fine branch."""
+        return self.encoder
+
     def train(self, mode: bool = True) -> SKS:
         """Training mode for the fine branch; a frozen coarse branch keeps its statistics."""
         super().train(mode)

@@ -1,0 +1,183 @@
+"""Batches for training and validation, the same for the same seed whatever happens in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms import v2
+
+from dxseg.data.augment import augment_pair
+from dxseg.data.preprocess import Preprocessing
+
+
+Draw = tuple[int, int]
+"""A row and the seed of its augmentation."""
+
+
+class Batch(TypedDict):
+    """What a training step sees.
+
+    ``image`` (B, C, S, S) standardised; ``mask`` (B, K, S, S) of 0 and 1; ``label`` (B,) class
+    indices, -1 where unknown, or (B, L) of 0, 1 and NaN.
+    """
+
+    image: Tensor
+    mask: Tensor
+    label: Tensor
+
+
+@dataclass(frozen=True)
+class CaseArrays:
+    """N cases of one stage, as rows of arrays that other stages share.
+
+    Attributes:
+        images: memory map (M, S, S, C), uint8 or uint16.
+        image_rows: (N,) the row of each case in ``images``.
+        masks: memory map (P, S, S) of label maps, or None where only labels are looked at.
+        mask_rows: (N,) the row of each case in ``masks``.
+        labels: (N,) or (N, L), see :class:`Batch`.
+        mask_classes: K.
+    """
+
+    images: NDArray[Any]
+    image_rows: NDArray[np.int64]
+    masks: NDArray[np.uint8] | None
+    mask_rows: NDArray[np.int64]
+    labels: NDArray[Any]
+    mask_classes: int
+
+    def __len__(self) -> int:
+        return len(self.image_rows)
+
+    def image(self, case: int) -> NDArray[Any]:
+        """The stored image (S, S, C) of a case, a copy."""
+        return np.array(self.images[self.image_rows[case]])
+
+    def mask(self, case: int) -> NDArray[np.uint8]:
+        """The label map (S, S) of a case, a copy; empty where only labels are looked at."""
+        if self.masks is None:
+            return np.zeros(self.images.shape[1:3], dtype=np.uint8)
+        return np.array(self.masks[self.mask_rows[case]])
+
+
+class CaseBatches(Dataset[Batch]):
+    """Map-style dataset whose index is a whole batch of draws.
+
+    Augmentation is seeded per draw, so a batch does not depend on which process makes it.
+    """
+
+    def __init__(
+        self, arrays: CaseArrays, preprocessing: Preprocessing, augmentation: v2.Compose | None
+    ) -> None:
+        """Hold the arrays; ``augmentation`` None is for validation."""
+        self.arrays = arrays
+        self.preprocessing = preprocessing
+        self.augmentation = augmentation
+
+    def __getitem__(self, draws: Sequence[Draw]) -> Batch:
+        """The batch of the given (row, augmentation seed) draws."""
+        pairs = [self._pair(row, seed) for row, seed in draws]
+        classes = torch.arange(1, self.arrays.mask_classes + 1)[:, None, None]
+        return {
+            "image": self.preprocessing.standardise(torch.stack([image for image, _ in pairs])),
+            "mask": torch.stack([(mask == classes).float() for _, mask in pairs]),
+            "label": torch.from_numpy(self.arrays.labels[[row for row, _ in draws]]),
+        }
+
+    def _pair(self, case: int, seed: int) -> tuple[Tensor, Tensor]:
+        stored = torch.from_numpy(self.arrays.image(case)).permute(2, 0, 1)
+        image = self.preprocessing.scale(stored)
+        mask = torch.from_numpy(self.arrays.mask(case))
+        if self.augmentation is None:
+            return image, mask
+        return augment_pair(self.augmentation, image, mask, seed)
+
+
+class PoolSampler(Sampler[list[Draw]]):
+    """Batches drawn from pools of rows, so many from each; a function of (seed, epoch, rank).
+
+    Each pool is gone through in random order, again and again, so within an epoch no row comes
+    up more than once more often than another. Lightning calls :meth:`set_epoch`.
+    """
+
+    def __init__(
+        self,
+        pools: Sequence[tuple[NDArray[np.int64], int]],
+        batches: int,
+        seed: int,
+        rank: int = 0,
+    ) -> None:
+        """Hold the pools.
+
+        Args:
+            pools: (rows, how many of them in each batch); pools without rows are left out.
+            batches: batches an epoch.
+            seed: of the run.
+            rank: of the process; every process draws a stream of its own.
+        """
+        self.pools = [(rows, count) for rows, count in pools if len(rows) and count]
+        self.batches = batches
+        self.seed = seed
+        self.rank = rank
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose which epoch the next iteration draws."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        generator = np.random.default_rng([self.seed, self.epoch, self.rank])
+        streams = [_stream(rows, count * self.batches, generator) for rows, count in self.pools]
+        seeds = generator.integers(2**62, size=(self.batches, sum(c for _, c in self.pools)))
+        for batch in range(self.batches):
+            rows = [
+                int(row)
+                for stream, (_, count) in zip(streams, self.pools, strict=True)
+                for row in stream[batch * count : (batch + 1) * count]
+            ]
+            yield list(zip(rows, seeds[batch].tolist(), strict=True))
+
+
+def _stream(
+    rows: NDArray[np.int64], length: int, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    rounds = -(-length // len(rows))
+    return np.concatenate([generator.permutation(rows) for _ in range(rounds)])[:length]
+
+
+class InOrder(Sampler[list[Draw]]):
+    """Every row once, in order, for validation."""
+
+    def __init__(self, rows: int, batch_size: int) -> None:
+        self.rows = rows
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-self.rows // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        for start in range(0, self.rows, self.batch_size):
+            yield [(row, 0) for row in range(start, min(start + self.batch_size, self.rows))]
+
+
+def batch_loader(
+    batches: CaseBatches, sampler: Sampler[list[Draw]], workers: int
+) -> DataLoader[Batch]:
+    """A DataLoader whose sampler yields whole batches."""
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=sampler,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )

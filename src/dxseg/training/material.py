@@ -1,0 +1,141 @@
+"""What both stages train on: splits, cached pixels and preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dxseg.config import RunConfig
+from dxseg.data.cache import cached_images, cached_masks
+from dxseg.data.dataset import Dataset
+from dxseg.data.loader import CaseArrays
+from dxseg.data.preprocess import Preprocessing, intensity_range
+from dxseg.data.splits import choose_masks, make_splits, read_splits
+from dxseg.errors import DxsegError
+from dxseg.models.build import Task
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Material:
+    """Pixels of the training and validation cases; the test cases are never among them.
+
+    Attributes:
+        task: channels, classes, labels.
+        preprocessing: image geometry and intensity, as the bundle will store it.
+        label_train: all training images with their labels (stage 1).
+        label_validation: all validation images with their labels.
+        mask_train: training images whose mask may be used (stage 2).
+        mask_validation: validation images whose mask may be used, or None.
+        lesion_free_train: whether each of ``mask_train`` is lesion-free, bool (N,).
+    """
+
+    task: Task
+    preprocessing: Preprocessing
+    label_train: CaseArrays
+    label_validation: CaseArrays | None
+    mask_train: CaseArrays
+    mask_validation: CaseArrays | None
+    lesion_free_train: NDArray[np.bool_]
+
+
+def resolve_splits(
+    dataset: Dataset, config: RunConfig, given: Path | None, progress: Progress | None = None
+) -> pd.DataFrame:
+    """The run's splits with its mask budget: from a file, or drawn.
+
+    A file that already says which masks may be used is taken as it is.
+    """
+    split = config.split
+    if given is not None:
+        splits = read_splits(given, dataset)
+        if "use_mask" in splits and split.masks is None:
+            return splits
+        splits = splits.drop(columns="use_mask", errors="ignore")
+    else:
+        splits = make_splits(
+            dataset, fractions=split.fractions, seed=split.split_seed, progress=progress
+        )
+    budget = split.validation_masks
+    if budget is not None:
+        in_validation = splits["split"].eq("validation").to_numpy()
+        maskable = in_validation & (dataset.has_mask & ~dataset.lesion_free).to_numpy()
+        budget = min(budget, int(maskable.sum()))
+    return choose_masks(
+        dataset, splits, train_masks=split.masks, validation_masks=budget, seed=config.seed
+    )
+
+
+def gather(
+    dataset: Dataset,
+    splits: pd.DataFrame,
+    config: RunConfig,
+    statistics: tuple[tuple[float, ...], tuple[float, ...]],
+    progress: Progress | None = None,
+) -> Material:
+    """Decode, resize and cache what training needs.
+
+    Args:
+        dataset: the cases.
+        splits: with ``use_mask``, in the order of the cases.
+        config: image size and cache folder.
+        statistics: per-channel mean and standard deviation of the backbone's pretraining.
+        progress: called with (done, total) while images are cached.
+    """
+    folder = Path(config.data.cache_dir) if config.data.cache_dir else dataset.root / ".cache"
+    size = config.data.image_size
+    split, use_mask = splits["split"].to_numpy(), splits["use_mask"].to_numpy(dtype=bool)
+    seen = np.flatnonzero(np.isin(split, ["train", "validation"]))
+    images = cached_images(dataset, dataset.cases.iloc[seen], size, folder, progress)
+    masked = seen[use_mask[seen]]
+    if not (split[masked] == "train").any():
+        raise DxsegError(
+            f"{dataset.root / 'cases.csv'}: no training case has a mask that may be used; add "
+            "masks, or raise --masks"
+        )
+    masks = cached_masks(dataset, dataset.cases.iloc[masked], size, folder)
+    labels = dataset.label_targets()
+    mask_row = np.full(len(split), -1)
+    mask_row[masked] = np.arange(len(masked))
+    image_row = np.full(len(split), -1)
+    image_row[seen] = np.arange(len(seen))
+    classes = len(dataset.spec.mask_classes)
+
+    def arrays(cases: NDArray[np.int64], with_masks: bool) -> CaseArrays:
+        return CaseArrays(
+            images,
+            image_row[cases],
+            masks if with_masks else None,
+            mask_row[cases],
+            labels[cases],
+            classes,
+        )
+
+    train, validation = seen[split[seen] == "train"], seen[split[seen] == "validation"]
+    mask_train, mask_validation = train[use_mask[train]], validation[use_mask[validation]]
+    low, high = intensity_range(images[: len(seen)][split[seen] == "train"])
+    preprocessing = Preprocessing(
+        image_size=size,
+        channels=dataset.spec.channels,
+        dtype=str(images.dtype),
+        low=low,
+        high=high,
+        mean=statistics[0],
+        std=statistics[1],
+    )
+    task = Task(dataset.spec.channels, classes, len(dataset.spec.labels), dataset.spec.multi_label)
+    return Material(
+        task,
+        preprocessing,
+        arrays(train, with_masks=False),
+        arrays(validation, with_masks=False) if len(validation) else None,
+        arrays(mask_train, with_masks=True),
+        arrays(mask_validation, with_masks=True) if len(mask_validation) else None,
+        dataset.lesion_free.to_numpy(dtype=bool)[mask_train],
+    )

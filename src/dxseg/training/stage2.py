@@ -1,0 +1,66 @@
+"""Stage 2: a segmenter learns from the few masks."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from dxseg.config import ModelConfig, StageConfig
+from dxseg.data.loader import Batch
+from dxseg.models.segmenter import Segmenter
+from dxseg.training.losses import MaskLoss
+from dxseg.training.optimiser import build_optimiser
+
+
+class Stage2Module(pl.LightningModule):
+    """Lightning wrapper of every segmenter, prompted or not."""
+
+    def __init__(
+        self, segmenter: Segmenter, model: ModelConfig, config: StageConfig, seed: int
+    ) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+        self.model_config = model
+        self.config = config
+        self.seed = seed
+        self.loss = MaskLoss()
+        self.val_dice = MeanMetric()
+        self.val_false_positives = MeanMetric()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        """Seed by step, so that a resumed stage draws the same dropout as an uninterrupted one."""
+        torch.manual_seed(self.seed * 1_000_003 + self.trainer.fit_loop.total_batch_idx)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+        """Dice plus binary cross-entropy."""
+        loss: Tensor = self.loss(self.segmenter(batch["image"]), batch["mask"])
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["image"]))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        """Loss; Dice where there is a lesion; the share of lesion-free images that get a mask."""
+        logits, target = self.segmenter(batch["image"]), batch["mask"]
+        self.log("val_loss", self.loss(logits, target), batch_size=len(logits))
+        predicted = (logits > 0).float()
+        has_lesion = target.flatten(1).any(dim=1)
+        overlap = (predicted * target).flatten(1).sum(dim=1)
+        areas = (predicted + target).flatten(1).sum(dim=1)
+        if has_lesion.any():
+            self.val_dice.update((2 * overlap / areas.clamp(min=1))[has_lesion])
+            self.log("val_dice", self.val_dice)
+        if not has_lesion.all():
+            self.val_false_positives.update(predicted.flatten(1).any(dim=1)[~has_lesion].float())
+            self.log("val_false_positive_rate", self.val_false_positives)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW, warm-up, cosine; the encoder and the coarse branch at their own rates."""
+        parts: list[tuple[nn.Module, float]] = []
+        coarse = getattr(self.segmenter, "coarse", None)
+        if coarse is not None:
+            parts.append((coarse, self.model_config.coarse_learning_rate_scale))
+        parts.append((self.segmenter.fine_encoder, self.config.encoder_learning_rate_scale))
+        parts.append((self.segmenter, 1.0))
+        return build_optimiser(parts, self.config)

@@ -1,0 +1,197 @@
+"""The two stages of a run, from cached pixels to trained weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from rich.console import Console
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch.utils.data import DataLoader
+
+from dxseg.config import DataConfig, ModelConfig, RunConfig
+from dxseg.data.augment import build_augmentation
+from dxseg.data.files import sha256_file, write_bytes_atomic, write_text_atomic
+from dxseg.data.loader import Batch, CaseArrays, CaseBatches, InOrder, PoolSampler, batch_loader
+from dxseg.errors import DxsegError
+from dxseg.models.build import Task, build_coarse_branch, build_segmenter
+from dxseg.models.coarse import CoarseBranch
+from dxseg.models.segmenter import Segmenter
+from dxseg.training.fit import LAST, fit_stage
+from dxseg.training.losses import label_balance
+from dxseg.training.material import Material
+from dxseg.training.stage1 import Stage1Module
+from dxseg.training.stage2 import Stage2Module
+
+WEIGHTS = "coarse.safetensors"
+RECORD = "stage1.json"
+
+
+class Stage1Record(BaseModel):
+    """``stage1.json``: what a stage-1 classifier is and whom it has seen.
+
+    Attributes:
+        model: its network.
+        task: channels, classes, labels.
+        image_size: side of its input, pixels.
+        case_ids: every training case, so that stage 2 can refuse a classifier that has seen its
+            validation or test cases.
+        metrics: the last validation metrics.
+        weights_sha256: of the weights beside the record.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: ModelConfig
+    task: Task
+    image_size: int
+    case_ids: list[str]
+    metrics: dict[str, float]
+    weights_sha256: str
+
+
+def train_stage1(
+    material: Material, config: RunConfig, folder: Path, case_ids: list[str], console: Console
+) -> CoarseBranch:
+    """Train the coarse branch on the labels of all training images, or load it if that is done.
+
+    Args:
+        material: pixels and labels.
+        config: of the run.
+        folder: of the stage.
+        case_ids: the training cases, for the record.
+        console: where progress is drawn.
+    """
+    if (folder / RECORD).is_file():
+        return load_stage1(folder)[0]
+    torch.manual_seed(config.seed)
+    task = material.task
+    coarse = build_coarse_branch(config.model, task, pretrained=True)
+    labels = material.label_train.labels
+    if not np.isfinite(labels).all(axis=tuple(range(1, labels.ndim))).any() or (labels < 0).all():
+        raise DxsegError(
+            "stage 1 needs image-level labels, and no training case has one; add labels to "
+            "cases.csv, or train an arm without stage 1 (--arm unet)"
+        )
+    balance = label_balance(labels, task.labels, task.multi_label)
+    module = Stage1Module(coarse, balance, task.labels, config.stage1, config.seed)
+    every = np.arange(len(material.label_train))
+    pools = [(every, config.data.batch_size)]
+    epoch = config.stage1.epoch_steps * config.stage1.accumulate
+    metrics = fit_stage(
+        _placed(module),
+        _train_loader(material.label_train, material, config, PoolSampler(pools, epoch, config.seed)),
+        _validation_loader(material.label_validation, material, config.data),
+        folder,
+        title="Stage 1, image-level labels",
+        monitor=("val_auroc", "max"),
+        config=config.stage1,
+        device=config.device,
+        console=console,
+    )
+    write_bytes_atomic(folder / WEIGHTS, save(_plain(coarse)))
+    record = Stage1Record(
+        model=config.model,
+        task=task,
+        image_size=config.data.image_size,
+        case_ids=case_ids,
+        metrics=metrics,
+        weights_sha256=sha256_file(folder / WEIGHTS),
+    )
+    write_text_atomic(folder / RECORD, record.model_dump_json(indent=2) + "\n")
+    (folder / LAST).unlink(missing_ok=True)
+    return coarse
+
+
+def load_stage1(folder: Path) -> tuple[CoarseBranch, Stage1Record]:
+    """A finished stage 1.
+
+    Raises:
+        DxsegError: there is none in the folder, or its weights are not those of its record.
+    """
+    path = folder / RECORD
+    try:
+        record = Stage1Record.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DxsegError(f"{path}: not found; expected the stage1 folder of a run") from error
+    except ValidationError as error:
+        raise DxsegError(f"{path}: not a stage-1 record: {error.errors()[0]['msg']}") from error
+    weights = folder / WEIGHTS
+    if not weights.is_file() or sha256_file(weights) != record.weights_sha256:
+        raise DxsegError(
+            f"{weights}: not the weights that {RECORD} describes; remove the folder {folder} to "
+            "train stage 1 again"
+        )
+    coarse = build_coarse_branch(record.model, record.task, pretrained=False)
+    try:
+        coarse.load_state_dict(load_file(weights))
+    except (RuntimeError, SafetensorError) as error:
+        raise DxsegError(f"{weights}: does not fit the network of {RECORD}: {error}") from error
+    return coarse, record
+
+
+def train_stage2(
+    material: Material,
+    config: RunConfig,
+    folder: Path,
+    stage1: CoarseBranch | None,
+    console: Console,
+) -> tuple[Segmenter, dict[str, float]]:
+    """Train the segmenter on the masks that may be used; gives it and its last metrics."""
+    torch.manual_seed(config.seed)
+    segmenter = build_segmenter(config.model, material.task, stage1=stage1)
+    module = Stage2Module(segmenter, config.model, config.stage2, config.seed)
+    pools = _mask_pools(material.lesion_free_train, config.data)
+    epoch = config.stage2.epoch_steps * config.stage2.accumulate
+    metrics = fit_stage(
+        _placed(module),
+        _train_loader(material.mask_train, material, config, PoolSampler(pools, epoch, config.seed)),
+        _validation_loader(material.mask_validation, material, config.data),
+        folder,
+        title=f"Stage 2, masks ({config.arm})",
+        monitor=("val_dice", "max"),
+        config=config.stage2,
+        device=config.device,
+        console=console,
+    )
+    return segmenter, metrics
+
+
+def _mask_pools(
+    lesion_free: NDArray[np.bool_], data: DataConfig
+) -> list[tuple[NDArray[np.int64], int]]:
+    """Rows with a lesion and rows without, each with its part of a batch."""
+    free = np.flatnonzero(lesion_free)
+    free_count = round(data.batch_size * data.lesion_free_share) if len(free) else 0
+    return [(np.flatnonzero(~lesion_free), data.batch_size - free_count), (free, free_count)]
+
+
+def _train_loader(
+    arrays: CaseArrays, material: Material, config: RunConfig, sampler: PoolSampler
+) -> DataLoader[Batch]:
+    batches = CaseBatches(arrays, material.preprocessing, build_augmentation(config.augment))
+    return batch_loader(batches, sampler, config.data.workers)
+
+
+def _validation_loader(
+    arrays: CaseArrays | None, material: Material, data: DataConfig
+) -> DataLoader[Batch] | None:
+    if arrays is None:
+        return None
+    batches = CaseBatches(arrays, material.preprocessing, None)
+    return batch_loader(batches, InOrder(len(arrays), 2 * data.batch_size), 0)
+
+
+def _placed(module: Any) -> Any:
+    """Channels last: 1.3 to 1.5 times faster convolutions on CPU, and no slower on a GPU."""
+    return module.to(memory_format=torch.channels_last)
+
+
+def _plain(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Weights in the layout that safetensors stores."""
+    return {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
