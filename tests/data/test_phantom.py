@@ -14,7 +14,7 @@ from scipy.ndimage import zoom
 from dxseg.data.dataset import Dataset
 from dxseg.data.phantom import _blur_across, _speckle, label_of, make_phantom, make_phantoms
 from dxseg.data.phantom_anatomy import DEPTH_MM, Scene, draw_scene
-from dxseg.errors import UsageError
+from dxseg.errors import DxsegError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +79,19 @@ def test_same_seed_same_pixels_and_larger_sets_begin_alike(
         path = f"images/{name}.png"
         assert (again.root / path).read_bytes() == (dataset.root / path).read_bytes()
         assert (other.root / path).read_bytes() != (dataset.root / path).read_bytes()
+
+
+def test_an_interrupted_set_is_no_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_phantoms(tmp_path, images=2)
+
+    def stop(number: int) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dxseg.data.phantom.label_of", stop)
+    with pytest.raises(KeyboardInterrupt):
+        make_phantoms(tmp_path, images=2)
+    with pytest.raises(DxsegError, match="no such file"):
+        Dataset.load(tmp_path)
 
 
 def test_images_use_the_grey_scale(dataset: Dataset) -> None:

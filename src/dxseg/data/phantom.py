@@ -35,8 +35,8 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.ndimage import label as connected_pieces
 
 from dxseg.data.dataset import Dataset, DatasetSpec
-from dxseg.data.files import atomic_path
 from dxseg.data.phantom_anatomy import DEPTH_MM, Map, Scene, draw_scene
+from dxseg.data.spec import SPEC_FILE
 from dxseg.errors import UsageError
 
 PROVENANCE = "synthetic phantom"
@@ -77,15 +77,18 @@ def make_phantoms(
     root = Path(destination)
     for folder in ("images", "masks"):
         (root / folder).mkdir(parents=True, exist_ok=True)
+    # Until the new set is complete the folder is no dataset, whatever it held before.
+    (root / SPEC_FILE).unlink(missing_ok=True)
     rows = []
     for number in range(1, images + 1):
         case_id, label = f"phantom_{number:04d}", label_of(number)
         image, mask = make_phantom(label, size=size, seed=(seed, number))
         row = {"case_id": case_id, "image": f"images/{case_id}.png", "mask": "", "label": label}
-        _write_png(root / row["image"], image)
+        # Plain writes: flushing a file to disk can cost more than forming it.
+        Image.fromarray(image).save(root / row["image"])
         if label != LABELS[0]:
             row["mask"] = f"masks/{case_id}.png"
-            _write_png(root / row["mask"], mask * np.uint8(255))
+            Image.fromarray(mask * np.uint8(255)).save(root / row["mask"])
         rows.append(row)
     table = pd.DataFrame(rows)
     table["patient_id"] = table["case_id"]
@@ -199,8 +202,3 @@ def _largest(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     if count < 2:
         return mask.astype(np.uint8)
     return np.asarray(pieces == np.bincount(pieces.ravel())[1:].argmax() + 1, np.uint8)
-
-
-def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary)
