@@ -112,7 +112,7 @@ def build_report(run: Path, *, compared: Sequence[Path] = (), dataset: Path | No
     runs = [_load(Path(path)) for path in (run, *compared)]
     main = runs[0]
     data = Dataset.load(dataset or main.record["dataset"])
-    units = main.evaluation["units"]
+    units = {k: str(v).replace("mm2", "mm²") for k, v in main.evaluation["units"].items()}
     context = {
         "title": f"dxseg report: {main.name}",
         "dataset": data.spec.name,
@@ -163,7 +163,9 @@ def _summary(evaluation: dict[str, Any]) -> str:
     )
     score = _number(evaluation.get("dice_lesion"), 3)
     interval = _interval(evaluation.get("dice_lesion_ci"), 3)
-    text += f"Mean Dice on lesion images: {score}{f' (95% {interval})' if interval else ''}. "
+    text += (
+        f"Mean Dice on lesion images: {score}{f' (95% interval {interval})' if interval else ''}. "
+    )
     missed = counts.get("missed_lesion_images", 0)
     text += f"{missed} lesion image{'' if missed == 1 else 's'} without any prediction."
     return text
@@ -201,8 +203,8 @@ def _differences(runs: Sequence[_Run]) -> list[dict[str, str]]:
             "arm": str(row["arm"]),
             "metric": _COMPARED[row["metric"]],
             # The comparison says "other minus reference"; here the reference is the subject.
-            "difference": f"{-row['difference']:+.3f}",
-            "interval": f"{-row['high']:+.3f} to {-row['low']:+.3f}",
+            "difference": _signed(-row["difference"]),
+            "interval": f"{_signed(-row['high'])} to {_signed(-row['low'])}",
             "p": f"{row['p_holm']:.4f}",
         }
         for row in table.to_dict("records")
@@ -272,6 +274,11 @@ def _steps(config: RunConfig) -> str:
 def _number(value: Any, decimals: int) -> str:
     known = isinstance(value, (int, float)) and np.isfinite(value)
     return f"{value:.{decimals}f}" if known else _MISSING
+
+
+def _signed(value: float) -> str:
+    # Adding zero turns a rounded -0.0 into 0.0.
+    return f"{round(value, 3) + 0.0:+.3f}"
 
 
 def _interval(value: Any, decimals: int) -> str:
