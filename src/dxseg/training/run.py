@@ -20,9 +20,9 @@ from dxseg.errors import DxsegError
 from dxseg.inference.bundle import BundleInfo, save_bundle
 from dxseg.models.coarse import CoarseBranch
 from dxseg.models.pyramid import PyramidEncoder
+from dxseg.progress import reporting
 from dxseg.training.fit import LAST
 from dxseg.training.material import Material, gather, resolve_splits
-from dxseg.training.progress import progress_bar
 from dxseg.training.stages import load_stage1, train_stage1, train_stage2
 
 RUN_FILE = "run.json"
@@ -62,16 +62,8 @@ def train_run(
         return read_run(output)
     splits = _splits(dataset, output, config, splits_path, console)
     encoder = PyramidEncoder(config.model.backbone, dataset.spec.channels)
-    with progress_bar(console) as bar:
-        task = bar.add_task("Reading images", total=None, note="")
-        material = gather(
-            dataset,
-            splits,
-            config,
-            (encoder.mean, encoder.std),
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )
-        bar.update(task, total=1, completed=1, visible=False)
+    with reporting(console, "Reading images") as report:
+        material = gather(dataset, splits, config, (encoder.mean, encoder.std), report)
     started = monotonic()
     stage1 = None
     if config.model.needs_stage1:
@@ -164,14 +156,8 @@ def _splits(
 ) -> pd.DataFrame:
     path = output / "splits.csv"
     if not path.is_file():
-        with progress_bar(console) as bar:
-            task = bar.add_task("Looking for near-duplicates", total=None, note="", visible=False)
-            splits = resolve_splits(
-                dataset,
-                config,
-                given,
-                lambda done, total: bar.update(task, completed=done, total=total, visible=True),
-            )
+        with reporting(console, "Looking for near-duplicates") as report:
+            splits = resolve_splits(dataset, config, given, report)
         write_splits(path, splits)
     return read_splits(path, dataset)
 

@@ -1,0 +1,50 @@
+"""dxseg: lesion segmentation for people who have many diagnoses and few masks.
+
+The verbs of the command line, in Python: ``dxseg.train(...)`` returns what ``dxseg train`` prints.
+They are loaded when first used, so that importing dxseg costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dxseg.api import (
+        compare,
+        demo,
+        evaluate,
+        import_busi,
+        import_csv,
+        import_folder,
+        info,
+        predict,
+        report,
+        split,
+        train,
+    )
+
+__all__ = [
+    "compare",
+    "demo",
+    "evaluate",
+    "import_busi",
+    "import_csv",
+    "import_folder",
+    "info",
+    "predict",
+    "report",
+    "split",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'dxseg' has no attribute {name!r}")
+    from dxseg import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,227 @@
+"""The verbs: what the command line does, as functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from dxseg.config import load_config, merge
+from dxseg.data.dataset import Dataset
+from dxseg.data.importers.busi import import_busi
+from dxseg.data.importers.csv import import_csv
+from dxseg.data.importers.folder import import_folder
+from dxseg.data.splits import choose_masks, make_splits, write_splits
+from dxseg.demo import demo
+from dxseg.errors import DxsegError
+from dxseg.evaluation.compare import Comparison, compare_runs
+from dxseg.evaluation.evaluate import evaluate_run
+from dxseg.inference.predict import PredictSummary, predict_files
+from dxseg.progress import reporting
+from dxseg.report.html import build_report
+from dxseg.training.run import read_run, train_run
+
+PathLike = str | Path
+
+__all__ = [
+    "compare",
+    "demo",
+    "evaluate",
+    "import_busi",
+    "import_csv",
+    "import_folder",
+    "info",
+    "predict",
+    "report",
+    "split",
+    "train",
+]
+
+
+def split(
+    dataset: PathLike,
+    output: PathLike,
+    *,
+    masks: int | float | None = None,
+    validation_masks: int | None = None,
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    folds: int = 5,
+    split_seed: int = 0,
+    seed: int = 0,
+    console: Console | None = None,
+) -> pd.DataFrame:
+    """Write a splits.csv: who is trained on, validated on, tested on; whose mask may be used.
+
+    Args:
+        dataset: folder of the dataset.
+        output: the file to write.
+        masks: training masks that may be used, a count or a share; all if absent.
+        validation_masks: validation masks that may be used; all if absent.
+        fractions: of training, validation and test.
+        folds: for cross-validation over what is not test.
+        split_seed: draws the split.
+        seed: draws the masks.
+        console: where progress is drawn.
+
+    Returns:
+        The table: case_id, group, split, fold and, where a budget was given, use_mask.
+
+    Raises:
+        DxsegError: the dataset is wrong, or a budget exceeds the masks there are.
+    """
+    loaded = Dataset.load(dataset)
+    with reporting(console or Console(stderr=True), "Looking for near-duplicates") as progress:
+        table = make_splits(
+            loaded, fractions=fractions, folds=folds, seed=split_seed, progress=progress
+        )
+    if masks is not None or validation_masks is not None:
+        table = choose_masks(
+            loaded, table, train_masks=masks, validation_masks=validation_masks, seed=seed
+        )
+    write_splits(output, table)
+    return table
+
+
+def train(
+    dataset: PathLike,
+    output: PathLike,
+    *,
+    preset: str = "cpu",
+    arm: str = "sks-evidence",
+    masks: int | float | None = None,
+    seed: int = 0,
+    overrides: dict[str, Any] | None = None,
+    splits: PathLike | None = None,
+    stage1: PathLike | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Train an arm on a dataset; the same call continues an interrupted run.
+
+    Args:
+        dataset: folder of the dataset.
+        output: folder of the run.
+        preset: ``cpu`` or ``paper``.
+        arm: one of :func:`dxseg.config.arm_names`.
+        masks: training masks that may be used, a count or a share; all if absent.
+        seed: draws the masks, the initialisation and the batches.
+        overrides: nested values of :class:`dxseg.config.RunConfig`.
+        splits: a splits.csv to use instead of drawing one.
+        stage1: another run whose stage 1 is used.
+        console: where progress is drawn.
+
+    Returns:
+        The content of the run's ``run.json``.
+
+    Raises:
+        DxsegError: see :func:`dxseg.training.run.train_run`.
+    """
+    chosen: dict[str, Any] = {"seed": seed}
+    if masks is not None:
+        chosen["split"] = {"masks": masks}
+    config = load_config(preset, arm, merge(overrides or {}, chosen))
+    return train_run(
+        Path(dataset),
+        Path(output),
+        config,
+        splits_path=None if splits is None else Path(splits),
+        stage1_run=None if stage1 is None else Path(stage1),
+        console=console,
+    )
+
+
+def evaluate(
+    run: PathLike,
+    *,
+    split: str = "test",
+    dataset: PathLike | None = None,
+    device: str = "cpu",
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Evaluate a run and write evaluation.json and the tables beside it; gives the summary."""
+    with reporting(console or Console(stderr=True), f"Evaluating on {split}") as progress:
+        evaluation = evaluate_run(
+            run, split=split, dataset=dataset, device=device, progress=progress
+        )
+    return evaluation.summary
+
+
+def predict(
+    inputs: PathLike | Sequence[PathLike],
+    model: PathLike,
+    output: PathLike,
+    *,
+    overwrite: bool = False,
+    device: str = "cpu",
+    batch_size: int = 8,
+    console: Console | None = None,
+) -> PredictSummary:
+    """Segment files, folders or patterns with a run or its model; what is done is skipped."""
+    folder = Path(model)
+    bundle = folder / "model" if (folder / "model").is_dir() else folder
+    with reporting(console or Console(stderr=True), "Predicting") as progress:
+        return predict_files(
+            inputs,
+            bundle,
+            output,
+            overwrite=overwrite,
+            device=device,
+            batch_size=batch_size,
+            progress=progress,
+        )
+
+
+def compare(
+    runs: Sequence[PathLike], *, reference: str | None = None, output: PathLike | None = None
+) -> Comparison:
+    """Compare evaluated runs on the same test cases; written to ``output`` if that is given."""
+    comparison = compare_runs(runs, reference=reference)
+    if output is not None:
+        comparison.write(Path(output))
+    return comparison
+
+
+def report(run: PathLike, *, compared: Sequence[PathLike] = ()) -> Path:
+    """Write a run's report.html, beside other runs if any are given; gives its path."""
+    return build_report(Path(run), compared=[Path(other) for other in compared])
+
+
+def info(path: PathLike) -> dict[str, Any]:
+    """What a dataset, a run or a model folder holds.
+
+    Raises:
+        DxsegError: the folder is none of them.
+    """
+    folder = Path(path)
+    if (folder / "dataset.yaml").is_file():
+        return _describe(Dataset.load(folder))
+    if (folder / "config.yaml").is_file():
+        return read_run(folder)
+    if (folder / "model.json").is_file():
+        from dxseg.inference.bundle import load_bundle
+
+        return load_bundle(folder)[1].model_dump(mode="json")
+    raise DxsegError(
+        f"{folder}: neither a dataset (dataset.yaml), nor a run (config.yaml), nor a model "
+        "(model.json); give the folder that holds one of these files"
+    )
+
+
+def _describe(dataset: Dataset) -> dict[str, Any]:
+    cases = dataset.cases
+    labels = cases["label"].where(cases["label"].ne(""), "(none)").value_counts()
+    return {
+        "name": dataset.spec.name,
+        "modality": dataset.spec.modality,
+        "cases": len(dataset),
+        "labels": {str(label): int(count) for label, count in labels.items()},
+        "lesion_free": dataset.spec.lesion_free,
+        "mask_classes": dataset.spec.mask_classes,
+        "masks": int(cases["mask"].ne("").sum()),
+        "patients": int(cases["patient_id"].replace("", pd.NA).nunique()),
+        "channels": dataset.spec.channels,
+        "provenance": dataset.spec.provenance,
+        "digest": dataset.digest(),
+    }

@@ -1,0 +1,385 @@
+"""The command line: parse, call one verb, print."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dxseg.errors import DxsegError, UsageError
+
+# Heavy libraries are imported by the verbs, so that --help answers at once.
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Lesion segmentation for people who have many diagnoses and few masks. "
+    "Research software, not a medical device.",
+)
+importer = typer.Typer(no_args_is_help=True, help="Make a dataset of images in another layout.")
+app.add_typer(importer, name="import")
+
+out = Console()
+err = Console(stderr=True)
+
+INTERRUPTED = 130
+
+DatasetArgument = Annotated[Path, typer.Argument(help="Folder with dataset.yaml and cases.csv.")]
+RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.")]
+Overwrite = Annotated[bool, typer.Option(help="Replace the dataset that DESTINATION holds.")]
+LesionFree = Annotated[
+    list[str] | None,
+    typer.Option(help="A label that means: no lesion, the mask is empty. May be repeated."),
+]
+
+
+def main() -> None:
+    """Run the command line; exit code 0 ok, 1 failed, 2 wrong usage, 130 interrupted."""
+    try:
+        app()
+    except UsageError as error:
+        _complain(error)
+        sys.exit(error.exit_code)
+    except DxsegError as error:
+        _complain(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        err.print("Interrupted. The same command continues where this one stopped.")
+        sys.exit(INTERRUPTED)
+
+
+def _complain(error: DxsegError) -> None:
+    err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--out", help="Folder for phantoms and runs.")] = Path(
+        "dxseg-demo"
+    ),
+    seed: Annotated[int, typer.Option(help="Of phantoms, masks and networks.")] = 0,
+) -> None:
+    """Train the method and its control on ultrasound phantoms, and write a report."""
+    from dxseg.demo import MASKS
+    from dxseg.demo import demo as run_demo
+
+    err.print(
+        f"Phantoms: simulated ultrasound, no patients. Two arms learn from {MASKS} masks; the "
+        "method also from the labels of all training images.",
+        highlight=False,
+    )
+    result = run_demo(output, seed=seed, console=err)
+    out.print(_frame_table(result.comparison.arms, "Test phantoms"))
+    out.print(f"Report: {result.report}", highlight=False, soft_wrap=True)
+
+
+@importer.command("busi")
+def import_busi_command(
+    source: Annotated[Path, typer.Argument(help="Folder with benign/, malignant/, normal/.")],
+    destination: Annotated[Path, typer.Argument(help="Folder of the new dataset.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """BUSI breast ultrasound, as published; several masks of an image are united."""
+    from dxseg.data.importers.busi import import_busi
+    from dxseg.progress import reporting
+
+    with reporting(err, "Importing") as progress:
+        done = import_busi(source, destination, overwrite=overwrite, progress=progress)
+    _print_import(done)
+
+
+@importer.command("folder")
+def import_folder_command(
+    source: Annotated[Path, typer.Argument(help="Folder with one sub-folder a label.")],
+    destination: Annotated[Path, typer.Argument(help="Folder of the new dataset.")],
+    lesion_free: LesionFree = None,
+    masks_root: Annotated[
+        Path | None, typer.Option(help="Masks in a parallel tree; beside the images if absent.")
+    ] = None,
+    mask_suffix: Annotated[str, typer.Option(help="NAME_mask.png belongs to NAME.png.")] = "_mask",
+    name: Annotated[str | None, typer.Option(help="Of the dataset.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """One folder a label, masks beside the images or in a parallel tree."""
+    from dxseg.data.importers.folder import import_folder
+    from dxseg.progress import reporting
+
+    with reporting(err, "Importing") as progress:
+        done = import_folder(
+            source,
+            destination,
+            name=name,
+            lesion_free=lesion_free or (),
+            masks_root=masks_root,
+            mask_suffix=mask_suffix,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    _print_import(done)
+
+
+@importer.command("csv")
+def import_csv_command(
+    table: Annotated[Path, typer.Argument(help="The CSV file.")],
+    destination: Annotated[Path, typer.Argument(help="Folder of the new dataset.")],
+    column: Annotated[
+        list[str],
+        typer.Option(help="FIELD=COLUMN, e.g. label=diagnosis; image=... is needed. Repeat it."),
+    ],
+    lesion_free: LesionFree = None,
+    images_root: Annotated[
+        Path | None, typer.Option(help="Folder the paths are relative to; the CSV's if absent.")
+    ] = None,
+    multi_label: Annotated[bool, typer.Option(help="Labels are written 'a;b'.")] = False,
+    name: Annotated[str | None, typer.Option(help="Of the dataset.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Any CSV that names images, with its columns mapped to dxseg's."""
+    from dxseg.data.importers.csv import import_csv
+    from dxseg.progress import reporting
+
+    with reporting(err, "Importing") as progress:
+        done = import_csv(
+            table,
+            destination,
+            columns=_pairs(column),
+            images_root=images_root,
+            name=name,
+            lesion_free=lesion_free or (),
+            multi_label=multi_label,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    _print_import(done)
+
+
+@app.command()
+def split(
+    dataset: DatasetArgument,
+    output: Annotated[Path, typer.Option("--out", help="The splits.csv to write.")],
+    masks: Annotated[
+        str | None, typer.Option(help="Training masks that may be used: 35, or 0.1; all if absent.")
+    ] = None,
+    validation_masks: Annotated[
+        int | None, typer.Option(help="Validation masks that may be used; all if absent.")
+    ] = None,
+    split_seed: Annotated[int, typer.Option(help="Draws the split.")] = 0,
+    seed: Annotated[int, typer.Option(help="Draws the masks.")] = 0,
+    folds: Annotated[int, typer.Option(help="Folds over what is not test.")] = 5,
+) -> None:
+    """Divide a dataset by patient, or by group of near-duplicate images."""
+    from dxseg import api
+
+    table = api.split(
+        dataset,
+        output,
+        masks=_mask_budget(masks),
+        validation_masks=validation_masks,
+        folds=folds,
+        split_seed=split_seed,
+        seed=seed,
+        console=err,
+    )
+    counts = table["split"].value_counts()
+    out.print(", ".join(f"{name} {count}" for name, count in counts.items()), highlight=False)
+    out.print(f"Written: {output}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def train(
+    dataset: DatasetArgument,
+    output: Annotated[Path, typer.Option("--out", help="Folder of the run.")],
+    masks: Annotated[
+        str | None, typer.Option(help="Training masks that may be used: 35, or 0.1; all if absent.")
+    ] = None,
+    arm: Annotated[str, typer.Option(help="See `dxseg arms`.")] = "sks-evidence",
+    preset: Annotated[str, typer.Option(help="cpu or paper.")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Draws masks, initialisation and batches.")] = 0,
+    splits: Annotated[
+        Path | None, typer.Option(help="A splits.csv to use; drawn if absent.")
+    ] = None,
+    stage1: Annotated[
+        Path | None, typer.Option(help="Another run whose stage 1 is used.")
+    ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="SECTION.KEY=VALUE of the configuration. May be repeated."),
+    ] = None,
+) -> None:
+    """Train an arm; the same command continues an interrupted run."""
+    from dxseg import api
+    from dxseg.config import parse_overrides
+
+    run = api.train(
+        dataset,
+        output,
+        preset=preset,
+        arm=arm,
+        masks=_mask_budget(masks),
+        seed=seed,
+        overrides=parse_overrides(change or []),
+        splits=splits,
+        stage1=stage1,
+        console=err,
+    )
+    cases = run["cases"]
+    out.print(
+        f"Trained {run['arm']}, seed {run['seed']}: {cases['train_masks']} training masks, "
+        f"{cases['validation_masks']} validation masks.\nModel: {output / 'model'}\n"
+        f"Next: dxseg evaluate {output}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def arms() -> None:
+    """List the named arms: the method and the controls it is measured against."""
+    from dxseg.config import arm_names, load_config
+
+    table = Table("arm", "architecture", "encoder from", "skips")
+    for name in arm_names():
+        model = load_config("cpu", name).model
+        skips = [key for key, on in model.skips.model_dump().items() if on]
+        dual = model.architecture == "sks"
+        table.add_row(name, model.architecture, model.encoder_init, ", ".join(skips) if dual else "")
+    out.print(table)
+
+
+@app.command()
+def evaluate(
+    run: RunArgument,
+    split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
+    dataset: Annotated[
+        Path | None, typer.Option(help="The dataset, if it has moved since.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+) -> None:
+    """Measure a run at native resolution; writes evaluation.json and per_image.csv."""
+    from dxseg import api
+
+    summary = api.evaluate(run, split=split, dataset=dataset, device=device, console=err)
+    out.print(_value_table(summary, f"{split}: {run}"))
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="Folder of a run, or of a model.")],
+    inputs: Annotated[list[str], typer.Argument(help="Images, folders, or quoted patterns.")],
+    output: Annotated[Path, typer.Option("--out", help="Folder for masks and predictions.csv.")],
+    overwrite: Annotated[bool, typer.Option(help="Predict again what is done.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    batch_size: Annotated[int, typer.Option(help="Images through the network at once.")] = 8,
+) -> None:
+    """Segment images: a mask, an overlay and a row of predictions.csv for each."""
+    from dxseg import api
+
+    summary = api.predict(
+        inputs,
+        model,
+        output,
+        overwrite=overwrite,
+        device=device,
+        batch_size=batch_size,
+        console=err,
+    )
+    out.print(
+        f"{summary.done} predicted, {summary.skipped} already done, {len(summary.failed)} failed. "
+        f"Table: {output / 'predictions.csv'}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if summary.failed:
+        for name, reason in summary.failed[:10]:
+            _complain(DxsegError(f"{name}: {reason}"))
+        raise typer.Exit(DxsegError.exit_code)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of evaluated runs.")],
+    reference: Annotated[
+        str | None, typer.Option(help="The arm others are compared with; the first if absent.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--out", help="Folder for the tables.")] = None,
+) -> None:
+    """Compare arms on the same test cases, with intervals and adjusted p-values."""
+    from dxseg import api
+
+    comparison = api.compare(runs, reference=reference, output=output)
+    out.print(comparison.markdown, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def report(
+    run: RunArgument,
+    compared: Annotated[
+        list[Path] | None, typer.Option("--with", help="Another evaluated run. May be repeated.")
+    ] = None,
+) -> None:
+    """Write report.html: curves, results, overlays."""
+    from dxseg import api
+
+    out.print(f"Report: {api.report(run, compared=compared or [])}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def info(
+    path: Annotated[Path | None, typer.Argument(help="A dataset, a run or a model.")] = None,
+) -> None:
+    """Say what a folder holds; without one, the versions in use."""
+    if path is None:
+        from importlib.metadata import version
+
+        names = ("dxseg", "torch", "lightning", "timm", "monai", "segmentation-models-pytorch")
+        out.print(_value_table({name: version(name) for name in names}, "versions"))
+        return
+    from dxseg import api
+
+    out.print(_value_table(api.info(path), str(path)))
+
+
+def _print_import(done: Any) -> None:
+    for note in done.notes:
+        out.print(f"- {note}", markup=False, highlight=False, soft_wrap=True)
+    out.print(f"Dataset: {done.destination}", highlight=False, soft_wrap=True)
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts]
+    for text, (field, equals, column) in zip(texts, pairs, strict=True):
+        if not (field and equals and column):
+            raise UsageError(f"--column {text!r}: expected FIELD=COLUMN, e.g. label=diagnosis")
+    return {field: column for field, _, column in pairs}
+
+
+def _mask_budget(text: str | None) -> int | float | None:
+    """``35`` is a count, ``0.1`` a share."""
+    if text is None:
+        return None
+    try:
+        return int(text) if text.lstrip("+-").isdigit() else float(text)
+    except ValueError as error:
+        raise UsageError(
+            f"--masks {text!r}: expected a count such as 35, or a share such as 0.1"
+        ) from error
+
+
+def _value_table(values: Mapping[str, Any], title: str) -> Table:
+    table = Table("", "", title=title, show_header=False)
+    for key, value in values.items():
+        table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
+    return table
+
+
+def _frame_table(frame: Any, title: str) -> Table:
+    table = Table(*[str(column) for column in frame.columns], title=title)
+    for row in frame.itertuples(index=False):
+        table.add_row(*[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row])
+    return table
