@@ -1,0 +1,55 @@
+# The two commands of the README are `make demo` and `make test`; everything lives in $(VENV).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test slow lint check clean
+
+help:
+	@echo "make demo   install, then train and report on phantoms (dxseg-demo/report is printed)"
+	@echo "make test   install with the test tools, then run the tests"
+	@echo "make slow   the tests that take minutes"
+	@echo "make lint   ruff and mypy"
+	@echo "make check  lint, then test"
+	@echo "make clean  remove $(VENV) and caches; runs and datasets stay"
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/dxseg demo
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint
+	$(MAKE) test
+
+# Debian and Ubuntu keep `ensurepip` in a package of its own; where it is absent, the system's pip
+# puts pip into the environment.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "dxseg needs Python 3.11 or later, but $(PYTHON) is not; try: make PYTHON=python3.11 ..."; \
+	  exit 1; }
+	$(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --without-pip $(VENV) \
+	  && $(PYTHON) -m pip --python $(BIN)/python install pip; } || { \
+	  rm -rf $(VENV); echo "no virtual environment; try: apt install python3-venv"; exit 1; }
+
+$(VENV)/.installed-demo: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -e .
+	touch $@
+
+# The same environment with more in it, so it serves the demo too.
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -e '.[dev]'
+	touch $(VENV)/.installed-demo $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
