@@ -94,9 +94,9 @@ def _build_sks(
     if stage1 is not None and config.coarse_init == "stage1":
         coarse.load_state_dict(stage1.state_dict())
     skips, strides = config.skips, encoder.strides
-    share: nn.Module = (
-        FeatureShareSkip(encoder.channels) if skips.feature_share else NoFeatureShare()
-    )
+    # Without compensation only the deepest level is read: fusions elsewhere would never learn.
+    fused = encoder.channels if skips.resolution_compensation else encoder.channels[-1:]
+    share: nn.Module = FeatureShareSkip(fused) if skips.feature_share else NoFeatureShare()
     compensation: nn.Module = (
         ResolutionCompensationSkip()
         if skips.resolution_compensation

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import timm
 import torch
 from torch import Tensor, nn
@@ -27,16 +29,21 @@ class PyramidEncoder(nn.Module):
         """Build the encoder with random weights (see :mod:`dxseg.models.weights` for pretrained).
 
         Raises:
-            UsageError: timm knows no such backbone, or it gives no features.
+            UsageError: timm knows no such backbone, or it gives no pyramid down to stride 32.
         """
         super().__init__()
         self.backbone_name = backbone
         self.body = _create_body(backbone, in_channels)
-        info = self.body.feature_info
+        info: Any = self.body.feature_info
         keep = [i for i, stride in enumerate(info.reduction()) if stride >= 2]
         self._keep = keep
         self.channels: tuple[int, ...] = tuple(info.channels()[i] for i in keep)
         self.strides: tuple[int, ...] = tuple(info.reduction()[i] for i in keep)
+        if not keep or self.strides != tuple(32 >> i for i in reversed(range(len(keep)))):
+            raise UsageError(
+                f"model.backbone = {backbone!r}: its features have strides {info.reduction()}; "
+                "choose a backbone whose strides double up to 32, e.g. resnet18"
+            )
         self._channels_last_output = str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC")
         cfg = timm.get_pretrained_cfg(backbone)
         self.mean = _match_channels(cfg.mean if cfg else (0.5,) * 3, in_channels)
@@ -52,13 +59,22 @@ class PyramidEncoder(nn.Module):
 
 
 def _create_body(backbone: str, in_channels: int) -> nn.Module:
-    arguments = {"pretrained": False, "features_only": True, "in_chans": in_channels}
+    if ":" in backbone or not timm.is_model(backbone):  # "hf-hub:..." would be fetched
+        raise UsageError(
+            f"model.backbone = {backbone!r}: unknown to timm {timm.__version__}; choose one of "
+            "timm.list_models() that supports features_only"
+        )
+    arguments: dict[str, Any] = {
+        "pretrained": False,
+        "features_only": True,
+        "in_chans": in_channels,
+    }
     try:
         try:
             body = timm.create_model(backbone, strict_img_size=False, **arguments)
         except TypeError:  # only the windowed transformers know strict_img_size
             body = timm.create_model(backbone, **arguments)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise UsageError(
             f"model.backbone = {backbone!r}: timm cannot build it with features_only ({error}); "
             "choose one of timm.list_models() that supports features_only"

@@ -19,20 +19,26 @@ class FeatureShareSkip(nn.Module):
     """
 
     def __init__(self, channels: Sequence[int]) -> None:
+        """Build a fusion for each of ``channels``, the widths of the deepest levels."""
         super().__init__()
-        self.fusions = nn.ModuleList(nn.Conv2d(2 * c, c, 1) for c in channels)
-        for fusion, width in zip(self.fusions, channels, strict=True):
+        fusions = [nn.Conv2d(2 * c, c, 1, bias=True) for c in channels]
+        for fusion, width in zip(fusions, channels, strict=True):
             half = torch.eye(width) / 2
-            with torch.no_grad():
-                fusion.weight.copy_(torch.cat([half, half], dim=1)[:, :, None, None])
-                fusion.bias.zero_()
+            mean = torch.cat([half, half], dim=1)[:, :, None, None]
+            fusion.load_state_dict({"weight": mean, "bias": torch.zeros(width)})
+        self.fusions = nn.ModuleList(fusions)
 
     def forward(self, fine: Sequence[Tensor], coarse: Sequence[Tensor]) -> list[Tensor]:
-        """Levels s_l and c_l, each (B, C_l, h, w), to the fused g_l of the same size."""
-        return [
+        """Levels s_l and c_l, each (B, C_l, h, w), to g_l of the same size.
+
+        Finer levels without a fusion stay as the fine branch has them.
+        """
+        own = len(fine) - len(self.fusions)
+        fused = [
             fusion(torch.cat([s, c], dim=1))
-            for fusion, s, c in zip(self.fusions, fine, coarse, strict=True)
+            for fusion, s, c in zip(self.fusions, fine[own:], coarse[own:], strict=True)
         ]
+        return [*fine[:own], *fused]
 
 
 class NoFeatureShare(nn.Module):
@@ -92,5 +98,5 @@ class EvidencePrompt(nn.Module):
 
     def forward(self, coarse: CoarseOutput, evidence: Tensor) -> list[list[Tensor]]:
         """Evidence (B, L, h, w), averaged down to the size of each level, finest first."""
-        sizes = [feature.shape[-2:] for feature in coarse.encoder_features]
-        return [[F.adaptive_avg_pool2d(evidence, size)] for size in sizes]
+        features = coarse.encoder_features
+        return [[F.adaptive_avg_pool2d(evidence, (f.shape[-2], f.shape[-1]))] for f in features]

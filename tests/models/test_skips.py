@@ -1,0 +1,271 @@
+"""Each skip is what its formula says, is built or absent, and reaches the output when built."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from dxseg.config import load_config
+from dxseg.errors import UsageError
+from dxseg.models.build import Task, build_segmenter
+from dxseg.models.coarse import CoarseOutput, log_mean_exp
+from dxseg.models.skips import (
+    EvidencePrompt,
+    FeatureShareSkip,
+    LongSkip,
+    NoFeatureShare,
+    NoResolutionCompensation,
+    ResolutionCompensationSkip,
+)
+from dxseg.models.sks import SKS
+
+CHANNELS, STRIDES = (4, 6, 8), (8, 16, 32)
+
+
+def pyramid(seed: int, side: int = 64) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        torch.randn(2, channels, side // stride, side // stride, generator=generator)
+        for channels, stride in zip(CHANNELS, STRIDES, strict=True)
+    ]
+
+
+def coarse_output(labels: int = 3) -> CoarseOutput:
+    features = pyramid(1)
+    return CoarseOutput(
+        encoder_features=features,
+        decoder_features={16: torch.randn(2, 5, 4, 4), 8: torch.randn(2, 3, 8, 8)},
+        evidence_logits=torch.randn(2, labels, 8, 8),
+        global_logits=torch.zeros(2, labels),
+        pooled_logits=torch.zeros(2, labels),
+    )
+
+
+class TestFeatureShare:
+    def test_starts_as_exactly_the_mean(self) -> None:
+        fine, coarse = pyramid(0), pyramid(1)
+        fused = FeatureShareSkip(CHANNELS)(fine, coarse)
+        for g, s, c in zip(fused, fine, coarse, strict=True):
+            assert torch.allclose(g, (s + c) / 2, atol=1e-6)
+
+    def test_is_the_papers_formula(self) -> None:
+        """At every pixel f_fuse = W (f_i, f_k) + b with W of size C x 2C."""
+        skip = FeatureShareSkip(CHANNELS)
+        generator = torch.Generator().manual_seed(3)
+        fine, coarse = pyramid(0), pyramid(1)
+        for fusion in skip.fusions:
+            fusion.weight.data.normal_(generator=generator)
+            fusion.bias.data.normal_(generator=generator)
+        fused = skip(fine, coarse)
+        for level, channels in enumerate(CHANNELS):
+            weight = skip.fusions[level].weight[:, :, 0, 0]
+            assert weight.shape == (channels, 2 * channels)
+            for row, column in [(0, 0), (1, 1)]:
+                stacked = torch.cat(
+                    [fine[level][0, :, row, column], coarse[level][0, :, row, column]]
+                )
+                wanted = weight @ stacked + skip.fusions[level].bias
+                assert torch.allclose(fused[level][0, :, row, column], wanted, atol=1e-4)
+
+    def test_both_branches_get_gradients(self) -> None:
+        fine = [level.requires_grad_() for level in pyramid(0)]
+        coarse = [level.requires_grad_() for level in pyramid(1)]
+        sum(level.sum() for level in FeatureShareSkip(CHANNELS)(fine, coarse)).backward()
+        assert all(torch.allclose(t.grad, torch.full_like(t, 0.5)) for t in [*fine, *coarse])
+
+    def test_left_out_it_changes_nothing(self) -> None:
+        fine, coarse = pyramid(0), pyramid(1)
+        out = NoFeatureShare()(fine, coarse)
+        assert all(a is b for a, b in zip(out, fine, strict=True))
+        assert list(NoFeatureShare().parameters()) == []
+
+
+class TestResolutionCompensation:
+    def test_the_decoder_gets_the_fused_features_everywhere(self) -> None:
+        fine, fused = pyramid(0), pyramid(1)
+        entering = ResolutionCompensationSkip()(fine, fused)
+        assert all(a is b for a, b in zip(entering, fused, strict=True))
+
+    def test_left_out_only_the_deepest_level_is_fused(self) -> None:
+        fine, fused = pyramid(0), pyramid(1)
+        entering = NoResolutionCompensation()(fine, fused)
+        assert [a is b for a, b in zip(entering, fine, strict=True)] == [True, True, False]
+        assert entering[-1] is fused[-1]
+
+    def test_needs_the_feature_share(self) -> None:
+        with pytest.raises(UsageError, match="feature_share"):
+            load_config("cpu", "sks", {"model": {"skips": {"feature_share": False}}})
+
+
+class TestPrompts:
+    def test_long_skip_brings_the_coarse_decoder_at_its_strides(self) -> None:
+        coarse = coarse_output()
+        skip = LongSkip(STRIDES, {16: 5, 8: 3})
+        assert skip.channels == [3, 5, 0]
+        entering = skip(coarse, torch.zeros(0))
+        assert [[t.shape[1] for t in level] for level in entering] == [[3], [5], []]
+        assert entering[0][0] is coarse.decoder_features[8]
+        assert entering[1][0] is coarse.decoder_features[16]
+
+    def test_evidence_is_averaged_down_to_each_level(self) -> None:
+        evidence = torch.rand(2, 3, 8, 8)
+        prompt = EvidencePrompt(STRIDES, 3)
+        assert prompt.channels == [3, 3, 3]
+        entering = [level[0] for level in prompt(coarse_output(), evidence)]
+        assert [tuple(t.shape) for t in entering] == [(2, 3, 8, 8), (2, 3, 4, 4), (2, 3, 2, 2)]
+        assert torch.equal(entering[0], evidence)
+        wanted = evidence.reshape(2, 3, 4, 2, 4, 2).mean(dim=(3, 5))
+        assert torch.allclose(entering[1], wanted, atol=1e-6)
+        # A distribution over labels stays one.
+        halves = evidence.softmax(dim=1)
+        averaged = prompt(coarse_output(), halves)[-1][0]
+        assert torch.allclose(averaged.sum(dim=1), torch.ones(2, 2, 2), atol=1e-5)
+
+
+SWITCHES = [
+    switches
+    for switches in itertools.product([True, False], repeat=4)
+    if switches[0] or not switches[1]
+]
+"""(feature_share, resolution_compensation, long, evidence) that may be combined."""
+
+
+def build(feature_share: bool, compensation: bool, long: bool, evidence: bool) -> SKS:
+    skips = {
+        "feature_share": feature_share,
+        "resolution_compensation": compensation,
+        "long": long,
+        "evidence": evidence,
+    }
+    model = {
+        "backbone": "mobilenetv3_small_050",
+        "decoder_channels": [16, 16, 8, 8, 8],
+        "skips": skips,
+    }
+    torch.manual_seed(0)
+    config = load_config("cpu", "sks-evidence", {"model": model}).model
+    segmenter = build_segmenter(config, Task(1, 1, 3), pretrained=False).eval()
+    assert isinstance(segmenter, SKS)
+    return segmenter
+
+
+class Perturbed:
+    """Runs a segmenter while one thing that the coarse branch gives is replaced by noise."""
+
+    def __init__(self, segmenter: SKS, what: str) -> None:
+        self.segmenter, self.what = segmenter, what
+
+    def _change(self, output: CoarseOutput) -> CoarseOutput:
+        def noise(x: Tensor) -> Tensor:
+            return x + torch.randn(x.shape, generator=torch.Generator().manual_seed(9))
+
+        if self.what == "deepest":
+            features = output.encoder_features
+            return replace(output, encoder_features=[*features[:-1], noise(features[-1])])
+        if self.what == "finer":
+            features = output.encoder_features
+            finer = [noise(f) for f in features[:-1]]
+            return replace(output, encoder_features=[*finer, features[-1]])
+        if self.what == "decoder":
+            decoded = {stride: noise(u) for stride, u in output.decoder_features.items()}
+            return replace(output, decoder_features=decoded)
+        return replace(output, evidence_logits=noise(output.evidence_logits))
+
+    def changes_the_mask(self) -> bool:
+        x = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(2))
+        look = self.segmenter._look_coarsely
+        with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+            before = self.segmenter(x)
+            patch.setattr(self.segmenter, "_look_coarsely", lambda x: self._change(look(x)))
+            return not torch.allclose(before, self.segmenter(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+def test_what_is_built_reaches_the_mask_and_nothing_else_does(
+    switches: tuple[bool, bool, bool, bool],
+) -> None:
+    segmenter = build(*switches)
+    share, compensation, long, evidence = switches
+    assert Perturbed(segmenter, "deepest").changes_the_mask() is share
+    assert Perturbed(segmenter, "finer").changes_the_mask() is (share and compensation)
+    assert Perturbed(segmenter, "decoder").changes_the_mask() is long
+    assert Perturbed(segmenter, "evidence").changes_the_mask() is evidence
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+def test_nothing_is_built_that_is_not_used(switches: tuple[bool, bool, bool, bool]) -> None:
+    segmenter = build(*switches).train()
+    segmenter(torch.randn(4, 1, 64, 64)).square().mean().backward()
+    idle = [n for n, p in segmenter.named_parameters() if p.requires_grad and p.grad is None]
+    assert idle == []
+
+
+def test_every_skip_left_out_makes_the_network_smaller() -> None:
+    def size(*switches: bool) -> int:
+        return sum(p.numel() for p in build(*switches).parameters())
+
+    full = size(True, True, True, True)
+    channels = build(True, True, True, True).encoder.channels
+    without_fusion = size(False, False, True, True)
+    assert full - without_fusion == sum(2 * c * c + c for c in channels)
+    fusion_at_the_bottom = size(True, False, True, True)
+    assert fusion_at_the_bottom - without_fusion == 2 * channels[-1] ** 2 + channels[-1]
+    assert size(True, True, False, True) < full
+    assert size(True, True, True, False) < full
+
+
+def modules(segmenter: SKS) -> set[str]:
+    return {type(module).__name__ for module in segmenter.modules()}
+
+
+def test_modules_are_built_or_not() -> None:
+    everything = {"FeatureShareSkip", "ResolutionCompensationSkip", "LongSkip", "EvidencePrompt"}
+    assert everything <= modules(build(True, True, True, True))
+    assert not everything & modules(build(False, False, False, False))
+
+
+class TestLogMeanExp:
+    def test_a_constant_map_pools_to_its_value(self) -> None:
+        value = torch.tensor([-3.0, 0.0, 50.0])
+        maps = value[None, :, None, None].expand(2, 3, 5, 7)
+        assert torch.allclose(log_mean_exp(maps), value.expand(2, 3), atol=1e-4)
+
+    def test_one_hot_pixel(self) -> None:
+        maps = torch.zeros(1, 1, 4, 4)
+        maps[..., 2, 1] = 10.0
+        wanted = math.log((15 + math.exp(10)) / 16)
+        assert float(log_mean_exp(maps)) == pytest.approx(wanted, rel=1e-6)
+
+    def test_large_values_do_not_overflow(self) -> None:
+        assert log_mean_exp(torch.full((1, 1, 3, 3), 1e4)).isfinite().all()
+
+    @given(
+        st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=36),
+        st.floats(-5, 5, width=32),
+    )
+    @settings(max_examples=50, deadline=None)
+    def test_lies_between_mean_and_maximum_and_follows_a_shift(
+        self, values: list[float], shift: float
+    ) -> None:
+        maps = torch.tensor(values)[None, None, None]
+        pooled = float(log_mean_exp(maps))
+        assert float(maps.mean()) - 1e-4 <= pooled <= float(maps.max()) + 1e-4
+        assert float(log_mean_exp(maps + shift)) == pytest.approx(pooled + shift, abs=1e-3)
+
+
+def test_multi_label_heads_have_one_output_a_label() -> None:
+    config: Any = load_config("cpu", "sks-evidence", {"model": {"backbone": "resnet10t"}}).model
+    segmenter = build_segmenter(config, Task(2, 2, 4, multi_label=True), pretrained=False).eval()
+    with torch.no_grad():
+        out = segmenter.outputs(torch.randn(1, 2, 32, 32))
+    assert out.label_logits is not None
+    assert out.label_logits.shape == (1, 4)
+    assert out.mask_logits.shape == (1, 2, 32, 32)
