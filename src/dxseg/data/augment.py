@@ -38,12 +38,13 @@ class RandomIntensity(v2.Transform):
         """Change images, leave masks alone."""
         if not isinstance(inpt, tv_tensors.Image):
             return inpt
-        x = inpt.as_subclass(Tensor)
-        x = (x - 0.5) * params["contrast"] + 0.5 + params["brightness"]
-        x = x.clamp(0, 1) ** params["gamma"]
+        # One copy, then in place: a fresh buffer an operation costs more than the arithmetic.
+        x = inpt.as_subclass(Tensor) - 0.5
+        x.mul_(params["contrast"]).add_(0.5).add_(params["brightness"])
+        x.clamp_(0, 1).pow_(params["gamma"])
         if params["noise"] > 0:
-            x = x + params["noise"] * torch.randn_like(x)
-        return tv_tensors.Image(x.clamp(0, 1))
+            x.add_(torch.randn_like(x).mul_(params["noise"])).clamp_(0, 1)
+        return tv_tensors.Image(x)
 
 
 def build_augmentation(config: AugmentConfig) -> v2.Compose:
@@ -58,6 +59,8 @@ def build_augmentation(config: AugmentConfig) -> v2.Compose:
                 scale=config.scale,
                 shear=config.shear,
                 interpolation=v2.InterpolationMode.BILINEAR,
+                # Outside is 0 in both; sampling nearest neighbours gives that for nothing.
+                fill={tv_tensors.Image: 0, tv_tensors.Mask: None},
             ),
             RandomIntensity(config),
         ]
@@ -72,7 +75,12 @@ def augment_pair(
     The global generator is restored afterwards, so the result is the same in the main process, in
     a worker, and after a resume.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    # The CPU generator alone: torch.manual_seed would visit every kind of device.
+    generator = torch.default_generator
+    state = generator.get_state()
+    try:
+        generator.manual_seed(seed)
         out_image, out_mask = transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
+    finally:
+        generator.set_state(state)
     return out_image.as_subclass(Tensor), out_mask.as_subclass(Tensor)
