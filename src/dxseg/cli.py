@@ -204,9 +204,7 @@ def train(
     splits: Annotated[
         Path | None, typer.Option(help="A splits.csv to use; drawn if absent.")
     ] = None,
-    stage1: Annotated[
-        Path | None, typer.Option(help="Another run whose stage 1 is used.")
-    ] = None,
+    stage1: Annotated[Path | None, typer.Option(help="Another run whose stage 1 is used.")] = None,
     change: Annotated[
         list[str] | None,
         typer.Option("--set", help="SECTION.KEY=VALUE of the configuration. May be repeated."),
@@ -248,7 +246,9 @@ def arms() -> None:
         model = load_config("cpu", name).model
         skips = [key for key, on in model.skips.model_dump().items() if on]
         dual = model.architecture == "sks"
-        table.add_row(name, model.architecture, model.encoder_init, ", ".join(skips) if dual else "")
+        table.add_row(
+            name, model.architecture, model.encoder_init, ", ".join(skips) if dual else ""
+        )
     out.print(table)
 
 
@@ -326,7 +326,9 @@ def report(
     """Write report.html: curves, results, overlays."""
     from dxseg import api
 
-    out.print(f"Report: {api.report(run, compared=compared or [])}", highlight=False, soft_wrap=True)
+    out.print(
+        f"Report: {api.report(run, compared=compared or [])}", highlight=False, soft_wrap=True
+    )
 
 
 @app.command()

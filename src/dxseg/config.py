@@ -22,7 +22,7 @@ class _Strict(BaseModel):
 
 
 class SkipsConfig(_Strict):
-    """Which skip connections of the dual U-shape are built (DESIGN: every piece can be left out)."""
+    """Which skip connections of the dual U-shape are built; every piece can be left out."""
 
     feature_share: bool = True
     resolution_compensation: bool = True
@@ -50,11 +50,13 @@ class ModelConfig(_Strict):
 
     architecture: Literal["sks", "unet", "unetplusplus"] = "sks"
     backbone: str = "tf_efficientnet_lite0"
-    decoder_channels: tuple[PositiveInt, ...] = Field((128, 64, 32, 16, 8), min_length=5, max_length=5)
+    decoder_channels: tuple[PositiveInt, ...] = Field(
+        default=(128, 64, 32, 16, 8), min_length=5, max_length=5
+    )
     skips: SkipsConfig = SkipsConfig()
     encoder_init: Literal["random", "pretrained", "stage1"] = "stage1"
     coarse_init: Literal["pretrained", "stage1"] = "stage1"
-    coarse_learning_rate_scale: float = Field(0.0, ge=0.0, le=1.0)
+    coarse_learning_rate_scale: float = Field(default=0.0, ge=0.0, le=1.0)
 
     @property
     def needs_stage1(self) -> bool:
@@ -64,12 +66,12 @@ class ModelConfig(_Strict):
 
 
 class DataConfig(_Strict):
-    """Pixels and batches. ``lesion_free_share`` is the part of a stage-2 batch that is lesion-free."""
+    """Pixels and batches; ``lesion_free_share`` is the lesion-free part of a stage-2 batch."""
 
-    image_size: int = Field(128, ge=32, le=4096)
+    image_size: int = Field(default=128, ge=32, le=4096)
     batch_size: PositiveInt = 16
-    lesion_free_share: float = Field(0.25, ge=0.0, lt=1.0)
-    workers: int = Field(0, ge=0, le=64)
+    lesion_free_share: float = Field(default=0.25, ge=0.0, lt=1.0)
+    workers: int = Field(default=0, ge=0, le=64)
     cache_dir: str | None = None
 
 
@@ -83,23 +85,23 @@ class SplitConfig(_Strict):
 
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     split_seed: int = 0
-    masks: int | float | None = Field(None, gt=0)
-    validation_masks: int | None = Field(10, ge=0)
+    masks: int | float | None = Field(default=None, gt=0)
+    validation_masks: int | None = Field(default=10, ge=0)
 
 
 class AugmentConfig(_Strict):
     """Random changes of a training image; geometry moves image and mask together."""
 
-    degrees: float = Field(15.0, ge=0, le=180)
-    translate: float = Field(0.1, ge=0, le=0.5)
+    degrees: float = Field(default=15.0, ge=0, le=180)
+    translate: float = Field(default=0.1, ge=0, le=0.5)
     scale: tuple[float, float] = (0.8, 1.25)
-    shear: float = Field(5.0, ge=0, le=45)
-    horizontal_flip: float = Field(0.5, ge=0, le=1)
-    vertical_flip: float = Field(0.0, ge=0, le=1)
-    brightness: float = Field(0.2, ge=0, le=1)
-    contrast: float = Field(0.25, ge=0, lt=1)
-    gamma: float = Field(0.25, ge=0, lt=1)
-    noise: float = Field(0.03, ge=0, le=1)
+    shear: float = Field(default=5.0, ge=0, le=45)
+    horizontal_flip: float = Field(default=0.5, ge=0, le=1)
+    vertical_flip: float = Field(default=0.0, ge=0, le=1)
+    brightness: float = Field(default=0.2, ge=0, le=1)
+    contrast: float = Field(default=0.25, ge=0, lt=1)
+    gamma: float = Field(default=0.25, ge=0, lt=1)
+    noise: float = Field(default=0.03, ge=0, le=1)
 
 
 class StageConfig(_Strict):
@@ -111,14 +113,14 @@ class StageConfig(_Strict):
 
     steps: PositiveInt = 300
     steps_per_epoch: PositiveInt = 50
-    learning_rate: float = Field(1e-3, gt=0)
-    encoder_learning_rate_scale: float = Field(1.0, gt=0, le=1)
-    weight_decay: float = Field(0.01, ge=0)
-    warmup_steps: int = Field(30, ge=0)
-    gradient_clip: float = Field(1.0, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    encoder_learning_rate_scale: float = Field(default=1.0, gt=0, le=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup_steps: int = Field(default=30, ge=0)
+    gradient_clip: float = Field(default=1.0, gt=0)
     accumulate: PositiveInt = 1
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    ema_decay: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
     early_stopping_patience: PositiveInt | None = None
     select: Literal["last", "best"] = "last"
 
@@ -151,7 +153,7 @@ class RunConfig(_Strict):
     """A whole run, as written to ``config.yaml``."""
 
     arm: str = "sks-evidence"
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(default=0, ge=0, lt=2**31)
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()

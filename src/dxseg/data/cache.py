@@ -23,7 +23,11 @@ _FORMAT = 1
 
 
 def cached_images(
-    dataset: Dataset, rows: pd.DataFrame, image_size: int, folder: Path, progress: Progress | None = None
+    dataset: Dataset,
+    rows: pd.DataFrame,
+    image_size: int,
+    folder: Path,
+    progress: Progress | None = None,
 ) -> NDArray[Any]:
     """The images of some cases as a read-only memory map (N, image_size, image_size, C).
 
@@ -66,9 +70,7 @@ def cached_masks(
     classes = len(dataset.spec.mask_classes)
     paths = [dataset.mask_path(row) for row in rows.itertuples()]
     digests = ["" if path is None else sha256_file(path) for path in paths]
-    key = sha256_json(
-        {"format": _FORMAT, "masks": digests, "size": image_size, "classes": classes}
-    )
+    key = sha256_json({"format": _FORMAT, "masks": digests, "size": image_size, "classes": classes})
 
     def read(index: int) -> NDArray[np.uint8]:
         path = paths[index]

@@ -19,11 +19,12 @@ from typing import Any
 
 import imagehash
 import numpy as np
-from dxseg.data.readers import read_image
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+
+from dxseg.data.readers import read_image
 
 SIDE = 48
 BLOCK = 256

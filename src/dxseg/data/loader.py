@@ -16,7 +16,6 @@ from torchvision.transforms import v2
 from dxseg.data.augment import augment_pair
 from dxseg.data.preprocess import Preprocessing
 
-
 Draw = tuple[int, int]
 """A row and the seed of its augmentation."""
 

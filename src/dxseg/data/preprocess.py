@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -106,9 +106,7 @@ class Preprocessing(BaseModel):
 def fit_geometry(height: int, width: int, image_size: int) -> Geometry:
     """The geometry that fits (height, width) into a square of ``image_size``."""
     scale = image_size / max(height, width)
-    return Geometry(
-        height, width, max(1, round(height * scale)), max(1, round(width * scale))
-    )
+    return Geometry(height, width, max(1, round(height * scale)), max(1, round(width * scale)))
 
 
 def fit_image(image: Image, image_size: int) -> tuple[Image, Geometry]:
@@ -128,7 +126,7 @@ def fit_mask(mask: NDArray[np.uint8], image_size: int, classes: int) -> NDArray[
     Each class is resized as a soft mask and a pixel takes the class that covers most of it, if
     that is at least half.
     """
-    geometry = fit_geometry(*mask.shape, image_size)
+    geometry = fit_geometry(mask.shape[0], mask.shape[1], image_size)
     size = [geometry.fitted_height, geometry.fitted_width]
     onehot = np.stack([mask == value for value in range(1, classes + 1)], axis=-1)
     soft = _resize(onehot.astype(np.float32), size)
@@ -138,19 +136,20 @@ def fit_mask(mask: NDArray[np.uint8], image_size: int, classes: int) -> NDArray[
     return square
 
 
-def _resize(array: NDArray[np.generic], size: list[int]) -> NDArray[np.generic]:
+def _resize(array: NDArray[Any], size: list[int]) -> NDArray[Any]:
     """Bilinear resizing of (H, W, C) with anti-aliasing; integers are rounded, never wrapped."""
     if list(array.shape[:2]) == size:
         return array
     tensor = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)).astype(np.float32))
     resized = TF.resize(tensor, size, antialias=True).numpy().transpose(1, 2, 0)
     if np.issubdtype(array.dtype, np.integer):
-        limits = np.iinfo(array.dtype)  # type: ignore[type-var]
+        limits = np.iinfo(array.dtype)
         resized = np.clip(np.rint(resized), limits.min, limits.max)
-    return resized.astype(array.dtype)  # type: ignore[no-any-return]
+    result: NDArray[Any] = resized.astype(array.dtype)
+    return result
 
 
-def intensity_range(images: NDArray[np.generic]) -> tuple[float, float]:
+def intensity_range(images: NDArray[Any]) -> tuple[float, float]:
     """The range that maps to [0, 1]: all of it for 8 bit, robust percentiles for 16 bit.
 
     Scanners store 10 or 12 bits in 16: the 0.1 and 99.9 percentiles of training pixels stand in

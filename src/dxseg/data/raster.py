@@ -196,7 +196,7 @@ def _decode_deep_png(stream: IO[bytes], path: Path, colour: int) -> Raster:
         _check_size(path, image.height, image.width, 8)
         image.tile = [(*image.tile[0][:3], f"{image.mode};16{order}")]
         halves.append(np.asarray(image).astype(np.uint16))
-    array = halves[0] << 8 | halves[1]
+    array = (halves[0] << 8 | halves[1]).astype(np.uint16)
     if colour == _PNG_RGBA:
         return Raster(array[:, :, :3], alpha=array[:, :, 3])
     return Raster(array)

@@ -38,8 +38,7 @@ class BaselineSegmenter(Segmenter):
     @property
     def fine_encoder(self) -> nn.Module:
         """The only encoder."""
-        encoder: nn.Module = self.network.encoder
-        return encoder
+        return self.network.get_submodule("encoder")
 
     def _padded_outputs(self, x: Tensor) -> SegmenterOutput:
         return SegmenterOutput(self.network(x))

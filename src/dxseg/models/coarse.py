@@ -45,9 +45,13 @@ class CoarseBranch(nn.Module):
     """
 
     def __init__(
-        self, encoder: PyramidEncoder, decoder_channels: tuple[int, ...], labels: int, multi_label: bool
+        self,
+        encoder: PyramidEncoder,
+        decoder_channels: tuple[int, ...],
+        labels: int,
+        multi_label: bool,
     ) -> None:
-        """Wire the branch; ``decoder_channels`` beyond the encoder's finest stride are not used."""
+        """Wire the branch; ``decoder_channels`` finer than the encoder are not used."""
         super().__init__()
         self.encoder = encoder
         self.multi_label = multi_label

@@ -36,7 +36,8 @@ def lite0_package_weights(reference: nn.Module) -> dict[str, Tensor]:
     paired = dict(zip(wanted, packaged.values(), strict=True))
     for name, tensor in paired.items():
         if tensor.shape != wanted[name].shape:
-            raise ValueError(f"{name}: shape {tuple(tensor.shape)}, {tuple(wanted[name].shape)} wanted")
+            expected = tuple(wanted[name].shape)
+            raise ValueError(f"{name}: shape {tuple(tensor.shape)}, {expected} wanted")
     return paired
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -52,7 +54,7 @@ class LabelLoss(nn.Module):
         )
 
 
-def label_balance(labels: NDArray[np.generic], count: int, multi_label: bool) -> Tensor:
+def label_balance(labels: NDArray[Any], count: int, multi_label: bool) -> Tensor:
     """Weights that give every label the same say.
 
     Args:
@@ -84,7 +86,7 @@ class MaskLoss(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        from monai.losses import DiceLoss
+        from monai.losses.dice import DiceLoss
 
         self.dice = DiceLoss(sigmoid=True, batch=True)
 

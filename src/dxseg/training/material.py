@@ -123,7 +123,7 @@ def gather(
     preprocessing = Preprocessing(
         image_size=size,
         channels=dataset.spec.channels,
-        dtype=str(images.dtype),
+        dtype="uint8" if images.dtype == np.uint8 else "uint16",
         low=low,
         high=high,
         mean=statistics[0],

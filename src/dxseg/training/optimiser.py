@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
@@ -35,8 +35,11 @@ def build_optimiser(
         groups.append({"params": decayed, "lr": rate, "weight_decay": config.weight_decay})
         groups.append({"params": plain, "lr": rate, "weight_decay": 0.0})
     optimiser = torch.optim.AdamW([group for group in groups if group["params"]])
-    schedule = {"scheduler": _schedule(optimiser, config), "interval": "step"}
-    return {"optimizer": optimiser, "lr_scheduler": schedule}  # type: ignore[typeddict-item]
+    schedule: LRSchedulerConfigType = {
+        "scheduler": _schedule(optimiser, config),
+        "interval": "step",
+    }
+    return {"optimizer": optimiser, "lr_scheduler": schedule}
 
 
 def _schedule(optimiser: torch.optim.Optimizer, config: StageConfig) -> LRScheduler:

@@ -6,6 +6,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MultilabelAUROC
 
 from dxseg.config import StageConfig
@@ -26,12 +27,12 @@ class Stage1Module(pl.LightningModule):
         self.config = config
         self.seed = seed
         self.loss = LabelLoss(balance, coarse.multi_label, config.label_smoothing)
-        if coarse.multi_label:
-            self.metrics = torch.nn.ModuleDict({"auroc": MultilabelAUROC(labels)})
-        else:
-            self.metrics = torch.nn.ModuleDict(
-                {"auroc": MulticlassAUROC(labels), "accuracy": MulticlassAccuracy(labels)}
-            )
+        metrics: dict[str, Metric | MetricCollection] = (
+            {"auroc": MultilabelAUROC(labels)}
+            if coarse.multi_label
+            else {"auroc": MulticlassAUROC(labels), "accuracy": MulticlassAccuracy(labels)}
+        )
+        self.metrics = MetricCollection(metrics, prefix="val_", compute_groups=False)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Seed by step, so that a resumed stage draws the same dropout as an uninterrupted one."""
@@ -40,8 +41,9 @@ class Stage1Module(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """Loss of both heads."""
         output = self.coarse(batch["image"])
-        loss = self.loss(output.global_logits, batch["label"]) + self.loss(
-            output.pooled_logits, batch["label"]
+        label = batch["label"]
+        loss: Tensor = self.loss(output.global_logits, label) + self.loss(
+            output.pooled_logits, label
         )
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["image"]))
         return loss
@@ -55,9 +57,8 @@ class Stage1Module(pl.LightningModule):
         logits = self.coarse(batch["image"]).label_logits[known]
         size = len(logits)
         self.log("val_loss", self.loss(logits, label[known]), batch_size=size)
-        for name, metric in self.metrics.items():
-            metric.update(logits, label[known].long())
-            self.log(f"val_{name}", metric, batch_size=size)
+        self.metrics.update(logits, label[known].long())
+        self.log_dict(self.metrics, batch_size=size)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW, warm-up, cosine."""

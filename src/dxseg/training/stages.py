@@ -85,7 +85,9 @@ def train_stage1(
     epoch = config.stage1.epoch_steps * config.stage1.accumulate
     metrics = fit_stage(
         _placed(module),
-        _train_loader(material.label_train, material, config, PoolSampler(pools, epoch, config.seed)),
+        _train_loader(
+            material.label_train, material, config, PoolSampler(pools, epoch, config.seed)
+        ),
         _validation_loader(material.label_validation, material, config.data),
         folder,
         title="Stage 1, image-level labels",
@@ -150,7 +152,9 @@ def train_stage2(
     epoch = config.stage2.epoch_steps * config.stage2.accumulate
     metrics = fit_stage(
         _placed(module),
-        _train_loader(material.mask_train, material, config, PoolSampler(pools, epoch, config.seed)),
+        _train_loader(
+            material.mask_train, material, config, PoolSampler(pools, epoch, config.seed)
+        ),
         _validation_loader(material.mask_validation, material, config.data),
         folder,
         title=f"Stage 2, masks ({config.arm})",
