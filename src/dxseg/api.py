@@ -107,7 +107,8 @@ def train(
         arm: one of :func:`dxseg.config.arm_names`.
         masks: training masks that may be used, a count or a share; all if absent.
         seed: draws the masks, the initialisation and the batches.
-        overrides: nested values of :class:`dxseg.config.RunConfig`.
+        overrides: nested values of :class:`dxseg.config.RunConfig`; they win over ``masks`` and
+            ``seed``.
         splits: a splits.csv to use instead of drawing one.
         stage1: another run whose stage 1 is used.
         console: where progress is drawn.
@@ -121,7 +122,7 @@ def train(
     chosen: dict[str, Any] = {"seed": seed}
     if masks is not None:
         chosen["split"] = {"masks": masks}
-    config = load_config(preset, arm, merge(overrides or {}, chosen))
+    config = load_config(preset, arm, merge(chosen, overrides or {}))
     return train_run(
         Path(dataset),
         Path(output),

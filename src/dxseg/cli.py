@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,12 +10,41 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from dxseg.errors import DxsegError, UsageError
 
 # Heavy libraries are imported by the verbs, so that --help answers at once.
 
+INTERRUPTED = 130
+
+# Paths and labels may hold square brackets, so nothing printed is markup.
+out = Console(markup=False, highlight=False)
+err = Console(markup=False, highlight=False, stderr=True)
+
+
+class _Verbs(TyperGroup):
+    """Ends every verb alike: one line for what a user can mend, and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb; exit code 0 ok, 1 failed, 2 wrong usage, 130 interrupted."""
+        try:
+            return super().invoke(ctx)
+        except DxsegError as error:
+            _complain(str(error))
+            raise typer.Exit(error.exit_code) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            _complain(f"{error.filename or 'the system'}: {error.strerror or error}")
+            raise typer.Exit(DxsegError.exit_code) from error
+        except KeyboardInterrupt as error:
+            err.print("Interrupted. The same command continues where this one stopped.")
+            raise typer.Exit(INTERRUPTED) from error
+
+
 app = typer.Typer(
+    cls=_Verbs,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -24,11 +53,6 @@ app = typer.Typer(
 )
 importer = typer.Typer(no_args_is_help=True, help="Make a dataset of images in another layout.")
 app.add_typer(importer, name="import")
-
-out = Console()
-err = Console(stderr=True)
-
-INTERRUPTED = 130
 
 DatasetArgument = Annotated[Path, typer.Argument(help="Folder with dataset.yaml and cases.csv.")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.")]
@@ -40,22 +64,14 @@ LesionFree = Annotated[
 
 
 def main() -> None:
-    """Run the command line; exit code 0 ok, 1 failed, 2 wrong usage, 130 interrupted."""
-    try:
-        app()
-    except UsageError as error:
-        _complain(error)
-        sys.exit(error.exit_code)
-    except DxsegError as error:
-        _complain(error)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        err.print("Interrupted. The same command continues where this one stopped.")
-        sys.exit(INTERRUPTED)
+    """Run the command line."""
+    app()
 
 
-def _complain(error: DxsegError) -> None:
-    err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+def _complain(problem: str) -> None:
+    # A file name may hold bytes that are no text.
+    shown = problem.encode("utf-8", "backslashreplace").decode("utf-8")
+    err.print(f"error: {shown}", style="red", soft_wrap=True)
 
 
 @app.command()
@@ -72,11 +88,10 @@ def demo(
     err.print(
         f"Phantoms: simulated ultrasound, no patients. Two arms learn from {MASKS} masks; the "
         "method also from the labels of all training images.",
-        highlight=False,
     )
     result = run_demo(output, seed=seed, console=err)
-    out.print(_frame_table(result.comparison.arms, "Test phantoms"))
-    out.print(f"Report: {result.report}", highlight=False, soft_wrap=True)
+    out.print(_arms_table(result.comparison.arms, "Test phantoms"))
+    out.print(f"Report: {result.report}", soft_wrap=True)
 
 
 @importer.command("busi")
@@ -187,8 +202,8 @@ def split(
         console=err,
     )
     counts = table["split"].value_counts()
-    out.print(", ".join(f"{name} {count}" for name, count in counts.items()), highlight=False)
-    out.print(f"Written: {output}", highlight=False, soft_wrap=True)
+    out.print(", ".join(f"{name} {count}" for name, count in counts.items()))
+    out.print(f"Written: {output}", soft_wrap=True)
 
 
 @app.command()
@@ -231,7 +246,6 @@ def train(
         f"Trained {run['arm']}, seed {run['seed']}: {cases['train_masks']} training masks, "
         f"{cases['validation_masks']} validation masks.\nModel: {output / 'model'}\n"
         f"Next: dxseg evaluate {output}",
-        highlight=False,
         soft_wrap=True,
     )
 
@@ -292,12 +306,11 @@ def predict(
     out.print(
         f"{summary.done} predicted, {summary.skipped} already done, {len(summary.failed)} failed. "
         f"Table: {output / 'predictions.csv'}",
-        highlight=False,
         soft_wrap=True,
     )
     if summary.failed:
         for name, reason in summary.failed[:10]:
-            _complain(DxsegError(f"{name}: {reason}"))
+            _complain(f"{name}: {reason}")
         raise typer.Exit(DxsegError.exit_code)
 
 
@@ -313,7 +326,7 @@ def compare(
     from dxseg import api
 
     comparison = api.compare(runs, reference=reference, output=output)
-    out.print(comparison.markdown, markup=False, highlight=False, soft_wrap=True)
+    out.print(comparison.markdown, soft_wrap=True)
 
 
 @app.command()
@@ -326,9 +339,7 @@ def report(
     """Write report.html: curves, results, overlays."""
     from dxseg import api
 
-    out.print(
-        f"Report: {api.report(run, compared=compared or [])}", highlight=False, soft_wrap=True
-    )
+    out.print(f"Report: {api.report(run, compared=compared or [])}", soft_wrap=True)
 
 
 @app.command()
@@ -349,8 +360,8 @@ def info(
 
 def _print_import(done: Any) -> None:
     for note in done.notes:
-        out.print(f"- {note}", markup=False, highlight=False, soft_wrap=True)
-    out.print(f"Dataset: {done.destination}", highlight=False, soft_wrap=True)
+        out.print(f"- {note}", soft_wrap=True)
+    out.print(f"Dataset: {done.destination}", soft_wrap=True)
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:
@@ -380,8 +391,10 @@ def _value_table(values: Mapping[str, Any], title: str) -> Table:
     return table
 
 
-def _frame_table(frame: Any, title: str) -> Table:
-    table = Table(*[str(column) for column in frame.columns], title=title)
-    for row in frame.itertuples(index=False):
-        table.add_row(*[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row])
+def _arms_table(arms: Any, title: str) -> Table:
+    """One column an arm: a terminal is too narrow for one column a figure."""
+    table = Table("", *arms["arm"], title=title)
+    for figure in arms.columns.drop(["arm", "seeds"]):
+        if not figure.endswith("_sd") and arms[figure].notna().any():
+            table.add_row(figure, *[f"{value:.3f}" for value in arms[figure]])
     return table

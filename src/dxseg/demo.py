@@ -9,7 +9,9 @@ from typing import Any
 from rich.console import Console
 
 from dxseg.config import load_config
+from dxseg.data.dataset import Dataset
 from dxseg.data.phantom import make_phantoms
+from dxseg.errors import DxsegError
 from dxseg.evaluation.compare import Comparison, compare_runs
 from dxseg.evaluation.evaluate import evaluate_run
 from dxseg.progress import reporting
@@ -72,6 +74,11 @@ def demo(
     dataset = folder / "phantoms"
     if not (dataset / "dataset.yaml").is_file():
         make_phantoms(dataset, images=images, size=128, seed=seed)
+    elif len(Dataset.load(dataset)) != images:
+        raise DxsegError(
+            f"{dataset}: holds {len(Dataset.load(dataset))} phantoms, {images} are wanted; choose "
+            "another folder, or remove this one"
+        )
     runs = {arm: folder / arm for arm in ARMS}
     for arm, run in runs.items():
         config = load_config("cpu", arm, (overrides or OVERRIDES) | {"seed": seed})

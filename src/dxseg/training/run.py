@@ -57,11 +57,11 @@ def train_run(
     """
     console = console or Console(stderr=True)
     dataset = Dataset.load(dataset_path)
-    _claim_folder(output, config, dataset)
+    _check_folder(output, config, dataset)
     if (output / RUN_FILE).is_file():
         return read_run(output)
-    splits = _splits(dataset, output, config, splits_path, console)
     encoder = PyramidEncoder(config.model.backbone, dataset.spec.channels)
+    splits = _splits(dataset, output, config, splits_path, console)
     with reporting(console, "Reading images") as report:
         material = gather(dataset, splits, config, (encoder.mean, encoder.std), report)
     started = monotonic()
@@ -126,8 +126,8 @@ def read_run(output: Path) -> dict[str, Any]:
     return loaded
 
 
-def _claim_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
-    """Write the configuration, or check that the folder's run is the one asked for."""
+def _check_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
+    """Check that the folder is free, or that its run is the one asked for."""
     path = output / "config.yaml"
     if path.is_file():
         recorded = read_config(path)
@@ -141,25 +141,35 @@ def _claim_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
             )
     elif output.is_dir() and any(output.iterdir()):
         raise DxsegError(f"{output}: not empty and not a run; choose another folder with --out")
-    write_text_atomic(path, config.to_yaml())
     digest = output / "dataset.sha256"
     if digest.is_file() and digest.read_text(encoding="utf-8").strip() != dataset.digest():
         raise DxsegError(
             f"{output}: was started on another dataset, or {dataset.root} has changed since; "
             "choose another folder with --out"
         )
-    write_text_atomic(digest, dataset.digest() + "\n")
 
 
 def _splits(
     dataset: Dataset, output: Path, config: RunConfig, given: Path | None, console: Console
 ) -> pd.DataFrame:
+    """The run's splits; the folder is claimed once they are known to be possible.
+
+    A budget of masks that cannot be met would otherwise leave a folder behind that refuses the
+    corrected command.
+    """
     path = output / "splits.csv"
     if not path.is_file():
         with reporting(console, "Looking for near-duplicates") as report:
             splits = resolve_splits(dataset, config, given, report)
+        write_text_atomic(output / "config.yaml", config.to_yaml())
+        write_text_atomic(output / "dataset.sha256", dataset.digest() + "\n")
         write_splits(path, splits)
-    return read_splits(path, dataset)
+    recorded = read_splits(path, dataset)
+    if given is not None and not resolve_splits(dataset, config, given).equals(recorded):
+        raise DxsegError(
+            f"{output}: was started on other splits than {given}; choose another folder with --out"
+        )
+    return recorded
 
 
 def _stage1(
