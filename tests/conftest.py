@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -26,3 +29,67 @@ def busi_root() -> Path:
 def lidc_root() -> Path:
     """The LIDC windows with their cases.csv, read-only."""
     return _real_data("lidc")
+
+
+TINY = [
+    "data.image_size=64",
+    "data.batch_size=4",
+    "model.decoder_channels=[8, 8, 8, 8, 8]",
+    *(
+        f"{stage}.{knob}"
+        for stage in ("stage1", "stage2")
+        for knob in ("steps=4", "warmup_steps=1")
+    ),
+    "stage1.steps_per_epoch=2",
+    "stage2.steps_per_epoch=2",
+]
+"""Changes that make a whole run a matter of seconds."""
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., list[str]]:
+    """The options of such a run, with more changes if wanted."""
+    return lambda *more: [word for change in (*TINY, *more) for word in ("--set", change)]
+
+
+@pytest.fixture(scope="session")
+def tiny_overrides() -> dict[str, Any]:
+    """The same for Python."""
+    from dxseg.config import parse_overrides
+
+    return parse_overrides(TINY)
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of 24 phantoms of 64 px; not to be written to."""
+    from dxseg.data.phantom import make_phantoms
+
+    return make_phantoms(tmp_path_factory.mktemp("phantoms"), images=24, size=64).root
+
+
+@pytest.fixture(scope="session")
+def cli() -> Callable[..., Any]:
+    """Call the command line in this process, as a terminal of 200 columns."""
+    from dxseg.cli import app
+
+    def call(*arguments: object) -> Any:
+        words = [str(argument) for argument in arguments]
+        return CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def trained(
+    cli: Callable[..., Any],
+    phantoms: Path,
+    tiny: Callable[..., list[str]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A tiny run of the method on the phantoms, trained and evaluated; not to be written to."""
+    run = tmp_path_factory.mktemp("runs") / "method"
+    for words in (["train", phantoms, "--out", run, "--masks", 6, *tiny()], ["evaluate", run]):
+        result = cli(*words)
+        assert result.exit_code == 0, result.output
+    return run
