@@ -103,6 +103,12 @@ class AugmentConfig(_Strict):
     gamma: float = Field(default=0.25, ge=0, lt=1)
     noise: float = Field(default=0.03, ge=0, le=1)
 
+    @model_validator(mode="after")
+    def _scale_is_a_range(self) -> AugmentConfig:
+        if not 0 < self.scale[0] <= self.scale[1] <= 10:
+            raise ValueError("scale needs 0 < smallest <= largest <= 10")
+        return self
+
 
 class StageConfig(_Strict):
     """Optimisation of one stage: AdamW, linear warm-up, then cosine to zero.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -38,6 +39,12 @@ def lively(network: nn.Module) -> nn.Module:
     return network
 
 
+@lru_cache(maxsize=1)
+def evaluated(config: ModelConfig, task: Task) -> Segmenter:
+    """A segmenter that several tests look at and none changes."""
+    return lively(build(config, task)).eval()  # type: ignore[return-value]
+
+
 def images(count: int, channels: int, height: int = 64, width: int = 64, seed: int = 0) -> Tensor:
     return torch.randn(
         count, channels, height, width, generator=torch.Generator().manual_seed(seed)
@@ -49,13 +56,13 @@ class SegmenterContract:
 
     task = Task(channels=1, mask_classes=1, labels=3)
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def config(self) -> ModelConfig:
         raise NotImplementedError
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def segmenter(self, config: ModelConfig) -> Segmenter:
-        return lively(build(config, self.task)).eval()  # type: ignore[return-value]
+        return evaluated(config, self.task)
 
     @pytest.mark.parametrize("size", [(64, 64), (33, 70), (32, 95), (5, 7)])
     def test_logits_have_the_size_of_the_input(
@@ -125,11 +132,11 @@ class SegmenterContract:
         assert logits.shape == (1, mask_classes, 32, 32)
 
 
-@pytest.mark.parametrize("arm", arm_names(), scope="class")
+@pytest.mark.parametrize("arm", arm_names())
 class TestArms(SegmenterContract):
     """Every named arm, on a small backbone with five levels."""
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def config(self, arm: str) -> ModelConfig:  # type: ignore[override]
         return model_config(arm)
 

@@ -87,26 +87,42 @@ def _memory_map(
     sources: list[Path] | list[Path | None],
     progress: Progress | None,
 ) -> NDArray[Any]:
-    """Open the array at ``path``, or write it first, one item at a time, and only then name it."""
+    """Open the array at ``path``, writing it first where it is absent or damaged."""
     if not sources:
         raise DxsegError(f"{path.parent}: no cases to cache; the split leaves none for training")
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        first = read(0)
-        with atomic_path(path) as temporary:
-            array = np.lib.format.open_memmap(
-                temporary, mode="w+", dtype=first.dtype, shape=(len(sources), *first.shape)
-            )
-            for index, source in enumerate(sources):
-                item = first if index == 0 else read(index)
-                if item.dtype != array.dtype:
-                    raise DxsegError(
-                        f"{source}: {item.dtype} where the cases before are {array.dtype}; a "
-                        "dataset holds 8-bit or 16-bit images, not both: convert one kind"
-                    )
-                array[index] = item
-                if progress is not None:
-                    progress(index + 1, len(sources))
-            array.flush()
-            del array
-    return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+    try:
+        return _open(path)
+    except (FileNotFoundError, EOFError, ValueError):
+        _write(path, read, sources, progress)
+    return _open(path)
+
+
+def _open(path: Path) -> NDArray[Any]:
+    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
+
+
+def _write(
+    path: Path,
+    read: Callable[[int], NDArray[Any]],
+    sources: list[Path] | list[Path | None],
+    progress: Progress | None,
+) -> None:
+    """Write one item at a time; the file gets its name when all are there."""
+    first = read(0)
+    with atomic_path(path) as temporary:
+        array = np.lib.format.open_memmap(
+            temporary, mode="w+", dtype=first.dtype, shape=(len(sources), *first.shape)
+        )
+        for index, source in enumerate(sources):
+            item = first if index == 0 else read(index)
+            if item.dtype != array.dtype:
+                raise DxsegError(
+                    f"{source}: {item.dtype} where the cases before are {array.dtype}; a "
+                    "dataset holds 8-bit or 16-bit images, not both: convert one kind"
+                )
+            array[index] = item
+            if progress is not None:
+                progress(index + 1, len(sources))
+        array.flush()
+        del array

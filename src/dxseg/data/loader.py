@@ -111,7 +111,7 @@ class PoolSampler(Sampler[list[Draw]]):
         pools: Sequence[tuple[NDArray[np.int64], int]],
         batches: int,
         seed: int,
-        rank: int = 0,
+        rank: int | None = None,
     ) -> None:
         """Hold the pools.
 
@@ -119,7 +119,8 @@ class PoolSampler(Sampler[list[Draw]]):
             pools: (rows, how many of them in each batch); pools without rows are left out.
             batches: batches an epoch.
             seed: of the run.
-            rank: of the process; every process draws a stream of its own.
+            rank: of the process; every process draws a stream of its own. Where absent, the
+                process group is asked at every epoch: it starts after the sampler is made.
         """
         self.pools = [(rows, count) for rows, count in pools if len(rows) and count]
         self.batches = batches
@@ -135,7 +136,8 @@ class PoolSampler(Sampler[list[Draw]]):
         return self.batches
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        generator = np.random.default_rng([self.seed, self.epoch, self.rank])
+        rank = _process_rank() if self.rank is None else self.rank
+        generator = np.random.default_rng([self.seed, self.epoch, rank])
         streams = [_stream(rows, count * self.batches, generator) for rows, count in self.pools]
         seeds = generator.integers(2**62, size=(self.batches, sum(c for _, c in self.pools)))
         for batch in range(self.batches):
@@ -145,6 +147,11 @@ class PoolSampler(Sampler[list[Draw]]):
                 for row in stream[batch * count : (batch + 1) * count]
             ]
             yield list(zip(rows, seeds[batch].tolist(), strict=True))
+
+
+def _process_rank() -> int:
+    group = torch.distributed
+    return group.get_rank() if group.is_available() and group.is_initialized() else 0
 
 
 def _stream(

@@ -94,10 +94,11 @@ def gather(
     seen = np.flatnonzero(np.isin(split, ["train", "validation"]))
     images = cached_images(dataset, dataset.cases.iloc[seen], size, folder, progress)
     masked = seen[use_mask[seen]]
-    if not (split[masked] == "train").any():
+    lesion_free = dataset.lesion_free.to_numpy(dtype=bool)
+    if not ((split[masked] == "train") & ~lesion_free[masked]).any():
         raise DxsegError(
-            f"{dataset.root / 'cases.csv'}: no training case has a mask that may be used; add "
-            "masks, or raise --masks"
+            f"{dataset.root / 'cases.csv'}: no training case with a lesion has a mask that may be "
+            "used; add masks, or raise --masks"
         )
     masks = cached_masks(dataset, dataset.cases.iloc[masked], size, folder)
     labels = dataset.label_targets()
@@ -119,7 +120,7 @@ def gather(
 
     train, validation = seen[split[seen] == "train"], seen[split[seen] == "validation"]
     mask_train, mask_validation = train[use_mask[train]], validation[use_mask[validation]]
-    low, high = intensity_range(images[: len(seen)][split[seen] == "train"])
+    low, high = intensity_range(images, image_row[train])
     preprocessing = Preprocessing(
         image_size=size,
         channels=dataset.spec.channels,
@@ -137,5 +138,5 @@ def gather(
         arrays(validation, with_masks=False) if len(validation) else None,
         arrays(mask_train, with_masks=True),
         arrays(mask_validation, with_masks=True) if len(mask_validation) else None,
-        dataset.lesion_free.to_numpy(dtype=bool)[mask_train],
+        lesion_free[mask_train],
     )
