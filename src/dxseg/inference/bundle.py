@@ -200,7 +200,11 @@ def _build(info: BundleInfo, path: Path) -> Segmenter:
     if ":" in backbone or not timm.is_model(backbone):
         raise DxsegError(f"{path}: model.backbone {backbone[:80]!r} is no model of timm; refused")
     task = Task(
-        info.preprocessing.channels, len(info.mask_classes), len(info.labels), info.multi_label
+        info.preprocessing.channels,
+        len(info.mask_classes),
+        len(info.labels),
+        info.multi_label,
+        tuple(info.labels.index(label) for label in info.lesion_free),
     )
     try:
         return build_segmenter(info.model, task, pretrained=False)

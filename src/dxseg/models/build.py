@@ -30,18 +30,26 @@ class Task:
         mask_classes: classes of the mask, background not counted.
         labels: image-level labels.
         multi_label: whether an image can have several labels at once.
+        lesion_free: positions of the labels that mean: no lesion.
     """
 
     channels: int
     mask_classes: int
     labels: int
     multi_label: bool = False
+    lesion_free: tuple[int, ...] = ()
 
 
 def build_coarse_branch(config: ModelConfig, task: Task, *, pretrained: bool) -> CoarseBranch:
     """The network of stage 1."""
     encoder = _encoder(config, task, pretrained)
-    return CoarseBranch(encoder, config.decoder_channels, task.labels, task.multi_label)
+    return CoarseBranch(
+        encoder,
+        config.decoder_channels,
+        task.labels,
+        multi_label=task.multi_label,
+        lesion_free=task.lesion_free,
+    )
 
 
 def build_segmenter(

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dxseg.models.decoder import UDecoder, no_prompts
 from dxseg.models.pyramid import PyramidEncoder
+
+EVIDENCE_STRIDE = 4
+"""Stride of the evidence maps. Maps at stride 2 followed texture rather than lesions: on BUSI's
+validation images, pixel AUROC against the masks was 0.78 there and about 0.9 at strides 4 to 16."""
 
 
 @dataclass(frozen=True)
@@ -18,10 +24,10 @@ class CoarseOutput:
 
     Attributes:
         encoder_features: c_l, (B, C_l, H/s_l, W/s_l), finest first.
-        decoder_features: u_l by stride, from the finest encoder stride to 16.
-        evidence_logits: A, (B, L, h, w) at the finest encoder stride, one map a label.
+        decoder_features: u_l by stride, from `EVIDENCE_STRIDE` to 16.
+        evidence_logits: A, (B, L, h, w) at `EVIDENCE_STRIDE`, one map a label.
         global_logits: (B, L), from global average pooling of the deepest feature.
-        pooled_logits: (B, L), the evidence maps pooled by log-mean-exp.
+        pooled_logits: (B, L), the evidence maps pooled over space.
     """
 
     encoder_features: list[Tensor]
@@ -39,48 +45,79 @@ class CoarseOutput:
 class CoarseBranch(nn.Module):
     """U-shaped classification network of stage 1 (paper: abstract; the heads are ours).
 
-    An encoder, a top-down decoder and two image-level heads. The evidence head is a 1x1
-    convolution on the finest decoder feature; pooling its maps by log-sum-exp (Pinheiro and
-    Collobert 2015) lets a small lesion decide the label of an image.
+    An encoder, a top-down decoder and two image-level heads: one on the globally averaged deepest
+    feature, one on evidence maps, which 1x1 convolutions on the decoder's levels add up.
     """
 
     def __init__(
         self,
         encoder: PyramidEncoder,
-        decoder_channels: tuple[int, ...],
+        decoder_channels: Sequence[int],
         labels: int,
-        multi_label: bool,
+        *,
+        multi_label: bool = False,
+        lesion_free: Sequence[int] = (),
     ) -> None:
-        """Wire the branch; ``decoder_channels`` finer than the encoder are not used."""
+        """Wire the branch.
+
+        Args:
+            encoder: its levels reach stride 4 or finer, and 32.
+            decoder_channels: widths from stride 16 on; those beyond stride 4 are not used.
+            labels: L.
+            multi_label: whether an image can have several labels.
+            lesion_free: positions of the labels that mean: no lesion.
+        """
         super().__init__()
         self.encoder = encoder
         self.multi_label = multi_label
-        depth = int(math.log2(encoder.strides[-1] // encoder.strides[0]))
-        levels = len(encoder.channels)
+        self.lesion_free = tuple(lesion_free)
+        depth = int(math.log2(encoder.strides[-1] // EVIDENCE_STRIDE))
         self.decoder = UDecoder(
-            encoder.channels, encoder.strides, decoder_channels[:depth], [0] * levels
+            encoder.channels, encoder.strides, decoder_channels[:depth], [0] * len(encoder.channels)
         )
-        self.finest = encoder.strides[0]
         self.global_head = nn.Linear(encoder.channels[-1], labels)
-        self.evidence_head = nn.Conv2d(self.decoder.channels[self.finest], labels, 1)
+        self.evidence_heads = nn.ModuleDict(
+            {str(s): nn.Conv2d(width, labels, 1) for s, width in self.decoder.channels.items()}
+        )
 
     def forward(self, x: Tensor) -> CoarseOutput:
         """Look at normalised images (B, C, H, W), H and W multiples of 32."""
         features = self.encoder(x)
         decoded = self.decoder(features, no_prompts(len(features)))
-        evidence = self.evidence_head(decoded[self.finest])
+        evidence = self._evidence_logits(decoded)
         return CoarseOutput(
             encoder_features=features,
             decoder_features=decoded,
             evidence_logits=evidence,
             global_logits=self.global_head(features[-1].mean(dim=(2, 3))),
-            pooled_logits=log_mean_exp(evidence),
+            pooled_logits=self._pool(evidence),
         )
 
     def evidence(self, output: CoarseOutput) -> Tensor:
         """Evidence maps as probabilities (B, L, h, w): softmax over labels, or one sigmoid each."""
         logits = output.evidence_logits
         return logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
+
+    def _evidence_logits(self, decoded: dict[int, Tensor]) -> Tensor:
+        finest = decoded[EVIDENCE_STRIDE]
+        size = (finest.shape[-2], finest.shape[-1])
+        maps = [
+            F.interpolate(head(decoded[int(stride)]), size, mode="bilinear", align_corners=False)
+            for stride, head in self.evidence_heads.items()
+        ]
+        return torch.stack(maps).sum(dim=0)
+
+    def _pool(self, evidence: Tensor) -> Tensor:
+        """Image-level logits of evidence maps, as in multiple-instance learning.
+
+        A label holds if some place shows it: a smooth maximum over space (log-sum-exp, Pinheiro
+        and Collobert 2015). Lesion-free is what is left when no place shows more than it: its own
+        map is the zero that the others are measured from, pixel by pixel, before pooling.
+        """
+        if self.lesion_free and not self.multi_label:
+            free = evidence[:, list(self.lesion_free)].logsumexp(dim=1, keepdim=True)
+            evidence = evidence - free
+        return log_mean_exp(evidence)
 
 
 def log_mean_exp(maps: Tensor) -> Tensor:

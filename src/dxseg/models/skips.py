@@ -70,7 +70,7 @@ class LongSkip(nn.Module):
 
     Attributes:
         channels: channels added at each encoder level, finest first; the deepest level, where the
-            coarse decoder has no output of its own, gets none.
+            coarse decoder has no output of its own, and levels finer than it goes get none.
     """
 
     def __init__(self, strides: Sequence[int], coarse_channels: dict[int, int]) -> None:
@@ -97,6 +97,13 @@ class EvidencePrompt(nn.Module):
         self.channels = [labels] * len(strides)
 
     def forward(self, coarse: CoarseOutput, evidence: Tensor) -> list[list[Tensor]]:
-        """Evidence (B, L, h, w), averaged down to the size of each level, finest first."""
-        features = coarse.encoder_features
-        return [[F.adaptive_avg_pool2d(evidence, (f.shape[-2], f.shape[-1]))] for f in features]
+        """Evidence (B, L, h, w) at the size of each level, finest first."""
+        return [[_resize(evidence, feature)] for feature in coarse.encoder_features]
+
+
+def _resize(evidence: Tensor, like: Tensor) -> Tensor:
+    """Average down to a coarser level, interpolate up to a finer one."""
+    size = (like.shape[-2], like.shape[-1])
+    if size[0] <= evidence.shape[-2]:
+        return F.adaptive_avg_pool2d(evidence, size)
+    return F.interpolate(evidence, size, mode="bilinear", align_corners=False)

@@ -130,7 +130,14 @@ def gather(
         mean=statistics[0],
         std=statistics[1],
     )
-    task = Task(dataset.spec.channels, classes, len(dataset.spec.labels), dataset.spec.multi_label)
+    spec = dataset.spec
+    task = Task(
+        spec.channels,
+        classes,
+        len(spec.labels),
+        spec.multi_label,
+        tuple(spec.labels.index(label) for label in spec.lesion_free),
+    )
     return Material(
         task,
         preprocessing,
