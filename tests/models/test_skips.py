@@ -129,6 +129,14 @@ class TestPrompts:
         averaged = prompt(coarse_output(), halves)[-1][0]
         assert torch.allclose(averaged.sum(dim=1), torch.ones(2, 2, 2), atol=1e-5)
 
+    def test_evidence_is_interpolated_up_to_a_finer_level(self) -> None:
+        ramp = torch.linspace(0, 1, 4)[None, None, None].expand(2, 3, 4, 4)
+        finest = EvidencePrompt(STRIDES, 3)(coarse_output(), ramp)[0][0]
+        assert tuple(finest.shape) == (2, 3, 8, 8)
+        across = finest[0, 0, 0]
+        assert (across.diff() >= 0).all()
+        assert len(across.unique()) > 4
+
 
 SWITCHES = [
     switches
