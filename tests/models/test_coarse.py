@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
-from dxseg.models.coarse import EVIDENCE_STRIDE, CoarseBranch
+from dxseg.models.coarse import EVIDENCE_STRIDE, CoarseBranch, CoarseOutput, log_mean_exp
 from dxseg.models.pyramid import PyramidEncoder
 
 
@@ -13,33 +14,70 @@ def branch(**changes: object) -> CoarseBranch:
     return CoarseBranch(encoder, (16, 16, 8, 8, 8), 3, **changes).eval()  # type: ignore[arg-type]
 
 
-def shown(coarse: CoarseBranch, maps: torch.Tensor) -> torch.Tensor:
-    """The image-level logits that the evidence head gives for maps of its own."""
-    return coarse._pool(maps)
+def answered(coarse: CoarseBranch, maps: torch.Tensor) -> CoarseOutput:
+    """What the branch makes of evidence maps (B, 3, h, w) that its heads would have given."""
+    finest = torch.zeros(len(maps), 8, *maps.shape[-2:])
+    decoded = {16: finest, 8: finest, EVIDENCE_STRIDE: finest}
+    coarse.evidence_heads = nn.ModuleDict({str(EVIDENCE_STRIDE): Given(maps)})
+    evidence = coarse._evidence_logits(decoded)
+    pooled = log_mean_exp(evidence)
+    return CoarseOutput([], decoded, evidence, pooled, pooled)
+
+
+class Given(nn.Module):
+    def __init__(self, maps: torch.Tensor) -> None:
+        super().__init__()
+        self.maps = maps
+
+    def forward(self, _: torch.Tensor) -> torch.Tensor:
+        return self.maps
+
+
+def lesion_at(rows: slice, columns: slice) -> torch.Tensor:
+    """Maps of labels (one lesion, another, lesion-free) where the second shows in one place."""
+    maps = torch.full((1, 3, 16, 16), -10.0)
+    maps[:, 2] = 0
+    maps[0, 1, rows, columns] = 12
+    return maps
 
 
 def test_one_place_that_shows_a_lesion_decides_the_image() -> None:
     coarse = branch(lesion_free=(2,))
-    maps = torch.full((2, 3, 16, 16), -10.0)
-    maps[:, 2] = 0
-    maps[1, 1, 5:8, 5:8] = 12
-    assert shown(coarse, maps).argmax(dim=1).tolist() == [2, 1]
+    nothing, something = lesion_at(slice(0), slice(0)), lesion_at(slice(5, 8), slice(5, 8))
+    labels = answered(coarse, torch.cat([nothing, something])).label_logits.argmax(dim=1)
+    assert labels.tolist() == [2, 1]
 
 
 def test_lesion_free_is_the_zero_that_lesions_are_measured_from() -> None:
     coarse = branch(lesion_free=(2,))
     maps = torch.randn(2, 3, 16, 16)
-    pooled = shown(coarse, maps)
+    pooled = answered(coarse, maps).pooled_logits
     assert torch.allclose(pooled[:, 2], torch.zeros(2), atol=1e-5)
     shifted = maps + torch.randn(2, 1, 16, 16)
-    assert torch.allclose(shown(coarse, shifted), pooled, atol=1e-4)
+    assert torch.allclose(answered(coarse, shifted).pooled_logits, pooled, atol=1e-4)
 
 
 def test_without_a_lesion_free_label_every_label_is_its_own_maximum() -> None:
     maps = torch.randn(1, 3, 16, 16)
     raised = maps + torch.tensor([0.0, 3.0, 0.0])[None, :, None, None]
-    difference = shown(branch(), raised) - shown(branch(), maps)
-    assert torch.allclose(difference, torch.tensor([[0.0, 3.0, 0.0]]), atol=1e-4)
+    before, after = (answered(branch(), m).pooled_logits for m in (maps, raised))
+    assert torch.allclose(after - before, torch.tensor([[0.0, 3.0, 0.0]]), atol=1e-4)
+
+
+def test_evidence_points_at_the_lesion_and_names_it() -> None:
+    coarse = branch(lesion_free=(2,))
+    evidence = coarse.evidence(answered(coarse, lesion_at(slice(5, 8), slice(5, 8))))[0]
+    assert (evidence[1, 5:8, 5:8] > 0.9).all()
+    evidence[1, 5:8, 5:8] = 0
+    assert (evidence[1] < 0.1).all()
+    assert (evidence[0] < 0.1).all()
+
+
+def test_evidence_of_a_lesion_free_image_is_low_everywhere() -> None:
+    coarse = branch(lesion_free=(2,))
+    evidence = coarse.evidence(answered(coarse, lesion_at(slice(0), slice(0))))[0]
+    assert (evidence[:2] < 0.01).all()
+    assert (evidence[2] > 0.4).all()
 
 
 @pytest.mark.parametrize("multi_label", [False, True])

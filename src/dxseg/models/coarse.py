@@ -25,7 +25,8 @@ class CoarseOutput:
     Attributes:
         encoder_features: c_l, (B, C_l, H/s_l, W/s_l), finest first.
         decoder_features: u_l by stride, from `EVIDENCE_STRIDE` to 16.
-        evidence_logits: A, (B, L, h, w) at `EVIDENCE_STRIDE`, one map a label.
+        evidence_logits: A, (B, L, h, w) at `EVIDENCE_STRIDE`, one map a label, measured from the
+            lesion-free label where there is one.
         global_logits: (B, L), from global average pooling of the deepest feature.
         pooled_logits: (B, L), the evidence maps pooled over space.
     """
@@ -90,34 +91,40 @@ class CoarseBranch(nn.Module):
             decoder_features=decoded,
             evidence_logits=evidence,
             global_logits=self.global_head(features[-1].mean(dim=(2, 3))),
-            pooled_logits=self._pool(evidence),
+            pooled_logits=log_mean_exp(evidence),
         )
 
     def evidence(self, output: CoarseOutput) -> Tensor:
-        """Evidence maps as probabilities (B, L, h, w): softmax over labels, or one sigmoid each."""
-        logits = output.evidence_logits
-        return logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
+        """What the image is thought to have, and where: (B, L, h, w) in 0..1.
+
+        The probability of each label for the image, times the sigmoid of how far a place exceeds
+        the pooled evidence of its image. A softmax at each place would be close to 1 over most of
+        an image that has a lesion; relative to its image, evidence alone outlines many lesions.
+        """
+        logits = output.label_logits
+        present = logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
+        excess = output.evidence_logits - output.pooled_logits[:, :, None, None]
+        return present[:, :, None, None] * excess.sigmoid()
 
     def _evidence_logits(self, decoded: dict[int, Tensor]) -> Tensor:
+        """Maps added up over decoder levels, and measured from the lesion-free label.
+
+        Lesion-free is what is left when no place shows a lesion: its own map is the zero of the
+        others, pixel by pixel. Pooled by a smooth maximum over space (log-sum-exp, Pinheiro and
+        Collobert 2015), one place can then decide that an image has a lesion, as in
+        multiple-instance learning.
+        """
         finest = decoded[EVIDENCE_STRIDE]
         size = (finest.shape[-2], finest.shape[-1])
         maps = [
             F.interpolate(head(decoded[int(stride)]), size, mode="bilinear", align_corners=False)
             for stride, head in self.evidence_heads.items()
         ]
-        return torch.stack(maps).sum(dim=0)
-
-    def _pool(self, evidence: Tensor) -> Tensor:
-        """Image-level logits of evidence maps, as in multiple-instance learning.
-
-        A label holds if some place shows it: a smooth maximum over space (log-sum-exp, Pinheiro
-        and Collobert 2015). Lesion-free is what is left when no place shows more than it: its own
-        map is the zero that the others are measured from, pixel by pixel, before pooling.
-        """
+        evidence = torch.stack(maps).sum(dim=0)
         if self.lesion_free and not self.multi_label:
             free = evidence[:, list(self.lesion_free)].logsumexp(dim=1, keepdim=True)
             evidence = evidence - free
-        return log_mean_exp(evidence)
+        return evidence
 
 
 def log_mean_exp(maps: Tensor) -> Tensor:
