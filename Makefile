@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .PHONY: help demo test slow lint check clean
 
 help:
-	@echo "make demo   install, then train and report on phantoms (dxseg-demo/report is printed)"
+	@echo "make demo   install, then train and report on phantoms, in dxseg-demo/"
 	@echo "make test   install with the test tools, then run the tests"
 	@echo "make slow   the tests that take minutes"
 	@echo "make lint   ruff and mypy"

@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from typer.testing import CliRunner
+
+# A busy machine is no failure; pytest-timeout stops what hangs.
+settings.register_profile("dxseg", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("dxseg")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

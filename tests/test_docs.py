@@ -1,0 +1,183 @@
+"""The documentation against the code: commands, options, keys and defaults that it names exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+import dxseg
+from dxseg.cli import app
+from dxseg.config import RunConfig, arm_names, load_config, parse_overrides
+from dxseg.data.cases import COLUMNS
+from dxseg.data.spec import DatasetSpec
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def read(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def verbs(command: Any = None, name: str = "") -> Iterator[tuple[str, Any]]:
+    command = typer.main.get_command(app) if command is None else command
+    if not hasattr(command, "commands"):
+        yield name, command
+        return
+    for part, inner in command.commands.items():
+        yield from verbs(inner, f"{name} {part}".strip())
+
+
+VERBS = dict(verbs())
+
+
+def options(command: Any) -> dict[str, Any]:
+    return {
+        name: parameter.default
+        for parameter in command.params
+        for name in (*parameter.opts, *parameter.secondary_opts)
+        if name.startswith("--")
+    }
+
+
+def command_lines(text: str) -> Iterator[str]:
+    """Every `dxseg ...` in a shell block or a code span."""
+    for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.strip().startswith("dxseg "):
+                yield line.strip().split(" #")[0]
+    yield from re.findall(r"`(dxseg [^`]+)`", text)
+
+
+def leaves(tree: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*path, key))
+        else:
+            yield ".".join((*path, key)), value
+
+
+KNOBS = dict(leaves(RunConfig().model_dump(mode="json")))
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of all table rows."""
+    found = re.findall(r"^\|(.+)\|$", text, re.MULTILINE)
+    return [[cell.strip() for cell in row.split("|")] for row in found]
+
+
+@each_page
+def test_commands_and_options_exist(page: Path) -> None:
+    for line in command_lines(read(page)):
+        words = line.split()[1:]
+        if words[0].startswith("-") or words[0] in ("VERB", "..."):
+            continue
+        name = next((" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in VERBS), None)
+        if name is None:
+            assert words == ["import"], f"{page.name}: {line}"
+            continue
+        known = options(VERBS[name])
+        for option in re.findall(r"(?<=\s)--[a-z0-9-]+", line):
+            assert option in (*known, "--help"), f"{page.name}: {line}: {option}"
+        if "--set" in words:
+            changes = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+            load_config("cpu", overrides=parse_overrides([c for c in changes if "KEY" not in c]))
+
+
+@each_page
+def test_options_in_running_text_exist(page: Path) -> None:
+    every = {option for command in VERBS.values() for option in options(command)} | {"--help"}
+    ours = re.sub(r"```.*?```", "", read(page), flags=re.DOTALL)
+    for span in re.findall(r"`(--[a-z0-9-]+)", ours):
+        assert span in every, f"{page.name}: {span}"
+
+
+@each_page
+def test_knobs_that_are_named_exist(page: Path) -> None:
+    sections = "|".join(key for key in RunConfig().model_dump() if key not in ("arm", "seed"))
+    for key in re.findall(rf"`((?:{sections})\.[a-z_0-9.]+)[`=]", read(page)):
+        if key.endswith((".json", ".safetensors", ".csv")):
+            continue
+        assert key in KNOBS, f"{page.name}: {key}"
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", read(page)):
+        if not target.startswith(("http://", "https://")) and not target.endswith(".png"):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@each_page
+def test_python_and_data_snippets_parse(page: Path) -> None:
+    text = read(page)
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "dxseg":
+                assert node.attr in dxseg.__all__, node.attr
+    for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
+        DatasetSpec.model_validate(yaml.safe_load(block))
+    for block in re.findall(r"```csv\n(.*?)```", text, re.DOTALL):
+        header, *lines = block.strip().splitlines()
+        assert set(header.split(",")) <= set(COLUMNS)
+        assert {line.count(",") for line in lines} == {header.count(",")}
+
+
+def test_every_command_and_option_is_documented_with_its_default() -> None:
+    sections = re.split(r"^## ", read(ROOT / "docs" / "cli.md"), flags=re.MULTILINE)[1:]
+    titled = {section.split("\n", 1)[0].removeprefix("dxseg "): section for section in sections}
+    assert set(titled) == set(VERBS)
+    for name, command in VERBS.items():
+        documented = {row[0].strip("`"): row[1] for row in rows(titled[name]) if "`--" in row[0]}
+        expected = {key: value for key, value in options(command).items() if "--no-" not in key}
+        expected.pop("--help", None)
+        assert set(documented) == set(expected), name
+        for option, told in documented.items():
+            if told.startswith("`"):
+                assert told == f"`{expected[option]}`", f"{name} {option}"
+
+
+def test_every_knob_is_documented_with_its_default() -> None:
+    table = rows(read(ROOT / "docs" / "training.md").split("## Every knob")[1])
+    documented = {row[0].strip("`"): row[1].strip("`") for row in table if row[0].startswith("`")}
+    told = {key: yaml.safe_load(value) for key, value in documented.items()}
+    assert told == KNOBS
+
+
+def test_every_arm_is_documented() -> None:
+    documented = [row[0].strip("`") for row in rows(read(ROOT / "docs" / "method.md"))]
+    assert set(arm_names()) <= set(documented)
+
+
+def test_every_field_and_column_of_a_dataset_is_documented() -> None:
+    documented = {name for row in rows(read(ROOT / "docs" / "data.md")) for name in spans(row[0])}
+    assert set(DatasetSpec.model_fields) | set(COLUMNS) <= documented
+
+
+def test_every_key_of_the_json_files_is_documented(trained: Path) -> None:
+    import json
+
+    import pandas as pd
+
+    text = read(ROOT / "docs" / "evaluation.md")
+    documented = {name for row in rows(text) for cell in row for name in spans(cell)}
+    evaluation = json.loads((trained / "evaluation.json").read_text())
+    written = set(evaluation) | set(evaluation["counts"]) | set(evaluation["units"])
+    written |= set(json.loads((trained / "run.json").read_text()))
+    model = json.loads((trained / "model" / "model.json").read_text())
+    written |= set(model) | set(model["preprocessing"])
+    written |= set(pd.read_csv(trained / "per_image.csv").columns)
+    assert written - documented == set()
+
+
+def spans(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)

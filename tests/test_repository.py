@@ -1,0 +1,118 @@
+"""Rules that the repository keeps: sizes, packaging, and nothing of one machine in it."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import tomllib
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LINES = 400
+
+
+def tracked() -> list[Path]:
+    """Files that git knows; where there is no git, the folders that are ours."""
+    try:
+        listed = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+        paths = [ROOT / name for name in listed.split("\0") if name]
+    except (OSError, subprocess.CalledProcessError):
+        folders = ("src", "tests", "docs", "benchmarks")
+        paths = [path for folder in folders for path in (ROOT / folder).rglob("*.*")]
+    return [path for path in paths if path.is_file() and "__pycache__" not in path.parts]
+
+
+def makefile_targets() -> set[str]:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    return set(re.findall(r"^([a-z]+):", text, re.MULTILINE))
+
+
+def test_no_file_holds_the_path_of_this_checkout() -> None:
+    if len(ROOT.parts) < 3:
+        pytest.skip("the checkout's path is too short to be telling")
+    own = str(ROOT).encode()
+    assert [str(path) for path in tracked() if own in path.read_bytes()] == []
+
+
+def test_no_file_holds_a_home_folder() -> None:
+    home = re.compile(rb"/(?:home|Users)/[a-z]|/root/|[A-Z]:\\Users")
+    checked = [path for path in tracked() if path != Path(__file__).resolve()]
+    assert [str(path) for path in checked if home.search(path.read_bytes())] == []
+
+
+def test_source_files_stay_readable_in_one_sitting() -> None:
+    sizes = {
+        path: len(path.read_text(encoding="utf-8").splitlines())
+        for path in (ROOT / "src").rglob("*.py")
+    }
+    assert {str(path): lines for path, lines in sizes.items() if lines > LINES} == {}
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names)), "pytest imports test files by name"
+
+
+def test_the_readme_uses_commands_that_exist() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    used = set(re.findall(r"\bmake ([a-z]+)\b(?=[`\s])", text)) - {"sure"}
+    assert {"demo", "test"} <= used <= makefile_targets()
+
+
+def test_ci_runs_the_command_of_the_readme() -> None:
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o111, "must be executable"
+    assert re.search(r"^make test\b", script.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_what_the_package_reads_is_packaged() -> None:
+    package = resources.files("dxseg")
+    for name in ("recipes/arms.yaml", "recipes/cpu.yaml", "recipes/paper.yaml", "py.typed"):
+        assert (package / name).is_file(), name
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = settings["tool"]["setuptools"]["package-data"]["dxseg"]
+    source = ROOT / "src" / "dxseg"
+    packaged = {path for pattern in patterns for path in source.glob(pattern)}
+    data = {
+        path
+        for path in source.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc") and not path.name.startswith(".")
+    }
+    assert data <= packaged, "a file would be missing from the wheel"
+
+
+def test_the_licence_is_the_one_declared() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert settings["project"]["license"] == "Apache-2.0"
+    assert "Apache License\n                           Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_the_citation_names_version_and_paper() -> None:
+    import yaml
+
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert citation["version"] == settings["project"]["version"]
+    assert citation["license"] == settings["project"]["license"]
+    assert any("2406.14958" in str(reference) for reference in citation["references"])
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"[{citation['version']}]" in changes or "[Unreleased]" in changes
+
+
+def test_no_code_can_unpickle() -> None:
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                assert "pickle" not in ast.unparse(node), path
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+                assert "weights_only=True" in ast.unparse(node), path
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "np.load":
+                assert "allow_pickle=True" not in ast.unparse(node), path
