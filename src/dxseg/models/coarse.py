@@ -120,7 +120,8 @@ class CoarseBranch(nn.Module):
             F.interpolate(head(decoded[int(stride)]), size, mode="bilinear", align_corners=False)
             for stride, head in self.evidence_heads.items()
         ]
-        evidence = torch.stack(maps).sum(dim=0)
+        # Not stacked: that would leave the channels-last layout, and every concatenation copy.
+        evidence = sum(maps[1:], start=maps[0])
         if self.lesion_free and not self.multi_label:
             free = evidence[:, list(self.lesion_free)].logsumexp(dim=1, keepdim=True)
             evidence = evidence - free
