@@ -144,6 +144,21 @@ def test_again_only_what_is_missing_is_predicted(tmp_path, use, write_image):
     assert len(table(tmp_path / "out")) == 6
 
 
+@pytest.mark.parametrize("kind", ["masks", "overlays"])
+def test_a_result_that_a_power_cut_emptied_is_predicted_again(tmp_path, use, write_image, kind):
+    read = use()
+    write_image(tmp_path / "in/a.png")
+    write_image(tmp_path / "in/b.png")
+    predict_files(tmp_path / "in", "bundle", tmp_path / "out")
+    path = tmp_path / "out" / kind / "a.png"
+    whole = path.read_bytes()
+    path.write_bytes(b"")
+    read.clear()
+    predict_files(tmp_path / "in", "bundle", tmp_path / "out")
+    assert read == ["a.png"]
+    assert path.read_bytes() == whole
+
+
 def test_a_torn_last_row_is_predicted_again(tmp_path, use, write_image):
     read = use()
     for index in range(3):

@@ -18,7 +18,7 @@ _BLOCK = 1 << 20
 
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, *, flush: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `path` that replaces it when the block ends without an error.
 
     The temporary name keeps the suffix of `path`, because image and table writers choose the
@@ -26,6 +26,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     Args:
         path: The file to write. A folder in its place is an error of the operating system.
+        flush: Wait until the file is on the disk. Without it a killed process still leaves no half
+            file, but a power cut may leave an empty one; for files that are made in thousands and
+            can be made again.
 
     Yields:
         A path in the same folder that does not exist yet; the block must create a file there.
@@ -40,9 +43,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = target.parent / f".{target.stem[:32]}.{secrets.token_hex(6)}{target.suffix}"
     try:
         yield temporary
-        _flush(temporary)
+        if flush:
+            _flush(temporary)
         temporary.replace(target)
-        _flush_folder(target.parent)
+        if flush:
+            _flush_folder(target.parent)
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()

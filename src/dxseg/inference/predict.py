@@ -49,7 +49,7 @@ def predict_files(
     p_LABEL for each label (0..1), lesion_area_px (pixels; and one column a class where there are
     several), confidence (0..1, see `Prediction.confidence`), error, source (the file) and model
     (the first digits of the weights' SHA-256). Called again, images whose row is ok, of the same
-    file and model, and whose mask exists are skipped; failed ones are tried again.
+    file and model, and whose mask and overlay exist are skipped; failed ones are tried again.
 
     Args:
         inputs: Files, folders (searched through all levels) or patterns; names in the output are
@@ -192,6 +192,11 @@ def _claim(root: Path, overwrite: bool) -> None:
         )
 
 
+def _written(path: Path) -> bool:
+    """Whether a file is there; a power cut may have left an empty one."""
+    return path.is_file() and path.stat().st_size > 0
+
+
 class _Finished:
     """Decides which rows of an earlier call still hold."""
 
@@ -212,7 +217,9 @@ class _Finished:
                 f"{self._root}: holds results of {row['source']} under the name {item.name}, "
                 f"which is now {item.source}; choose another output folder, or overwrite"
             )
-        if row["model"] != self._model or not _target(self._root, MASKS, item).is_file():
+        if row["model"] != self._model or not all(
+            _written(_target(self._root, kind, item)) for kind in (MASKS, OVERLAYS)
+        ):
             return False
         self.names.add(item.name)
         return True

@@ -149,7 +149,9 @@ def _with_caption(canvas: NDArray[np.uint8], caption: str) -> NDArray[np.uint8]:
 
 
 def _write_png(path: str | Path, pixels: NDArray[np.uint8]) -> None:
-    with atomic_path(path) as temporary:
+    # Flushing two files an image to disk can cost as much as the network; `predict_files` makes a
+    # result that a power cut emptied again.
+    with atomic_path(path, flush=False) as temporary:
         # Level 1 is several times faster than the default and masks stay tiny either way.
         Image.fromarray(pixels).save(temporary, format="PNG", compress_level=1)
 
