@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from dxseg import api
-from dxseg import cli as command_line
+from dxseg.terminal import INTERRUPTED
 
 Cli = Callable[..., Any]
 Tiny = Callable[..., list[str]]
@@ -88,7 +88,7 @@ def test_ctrl_c_says_how_to_go_on(
 
     monkeypatch.setattr(api, "evaluate", interrupted)
     result = cli("evaluate", tmp_path)
-    assert result.exit_code == command_line.INTERRUPTED == 130
+    assert result.exit_code == INTERRUPTED == 130
     assert "The same command continues" in result.stderr
 
 
@@ -331,6 +331,17 @@ def test_split_writes_the_table_it_counts(cli: Cli, phantoms: Path, tmp_path: Pa
     assert (train & used).sum() == round(train.sum() / 2)
     assert (table["split"].eq("validation") & lesions & used).sum() == 1
     assert set(table["fold"].dropna()) == {0, 1, 2}
+
+
+def test_split_can_let_a_fold_validate(cli: Cli, phantoms: Path, tmp_path: Path) -> None:
+    whole, chosen = tmp_path / "splits.csv", tmp_path / "fold.csv"
+    assert cli("split", phantoms, "--out", whole, "--folds", 3).exit_code == 0
+    result = cli("split", phantoms, "--out", chosen, "--folds", 3, "--fold", 1, "--masks", 2)
+    assert result.exit_code == 0, result.stderr
+    before, after = pd.read_csv(whole), pd.read_csv(chosen)
+    assert before["split"].eq("test").equals(after["split"].eq("test"))
+    assert after["split"].eq("validation").equals(before["fold"].eq(1))
+    assert_fails(cli("split", phantoms, "--out", chosen, "--folds", 3, "--fold", 7), 2, "fold 7")
 
 
 def test_train_and_evaluate_leave_the_files_of_a_run(trained: Path) -> None:

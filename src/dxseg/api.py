@@ -14,7 +14,7 @@ from dxseg.data.dataset import Dataset
 from dxseg.data.importers.busi import import_busi
 from dxseg.data.importers.csv import import_csv
 from dxseg.data.importers.folder import import_folder
-from dxseg.data.splits import choose_masks, make_splits, write_splits
+from dxseg.data.splits import choose_masks, make_splits, select_fold, write_splits
 from dxseg.demo import demo
 from dxseg.errors import DxsegError
 from dxseg.evaluation.compare import Comparison, compare_runs
@@ -49,6 +49,7 @@ def split(
     validation_masks: int | None = None,
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
     folds: int = 5,
+    fold: int | None = None,
     split_seed: int = 0,
     seed: int = 0,
     console: Console | None = None,
@@ -62,6 +63,7 @@ def split(
         validation_masks: validation masks that may be used; all if absent.
         fractions: of training, validation and test.
         folds: for cross-validation over what is not test.
+        fold: the fold that validates while the others train; the drawn validation if absent.
         split_seed: draws the split.
         seed: draws the masks.
         console: where progress is drawn.
@@ -77,6 +79,8 @@ def split(
         table = make_splits(
             loaded, fractions=fractions, folds=folds, seed=split_seed, progress=progress
         )
+    if fold is not None:
+        table = select_fold(table, fold)
     if masks is not None or validation_masks is not None:
         table = choose_masks(
             loaded, table, train_masks=masks, validation_masks=validation_masks, seed=seed

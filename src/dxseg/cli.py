@@ -2,76 +2,35 @@
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from typer.core import TyperGroup
 
+from dxseg.cli_import import importer
 from dxseg.errors import DxsegError, UsageError
+from dxseg.terminal import Verbs, arms_table, complain, err, out, value_table
 
 # Heavy libraries are imported by the verbs, so that --help answers at once.
 
-INTERRUPTED = 130
-
-# Paths and labels may hold square brackets, so nothing printed is markup.
-out = Console(markup=False, highlight=False)
-err = Console(markup=False, highlight=False, stderr=True)
-
-
-class _Verbs(TyperGroup):
-    """Ends every verb alike: one line for what a user can mend, and an exit code."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the verb; exit code 0 ok, 1 failed, 2 wrong usage, 130 interrupted."""
-        try:
-            return super().invoke(ctx)
-        except DxsegError as error:
-            _complain(str(error))
-            raise typer.Exit(error.exit_code) from error
-        except OSError as error:
-            if error.errno == errno.EPIPE:
-                raise
-            _complain(f"{error.filename or 'the system'}: {error.strerror or error}")
-            raise typer.Exit(DxsegError.exit_code) from error
-        except KeyboardInterrupt as error:
-            err.print("Interrupted. The same command continues where this one stopped.")
-            raise typer.Exit(INTERRUPTED) from error
-
-
 app = typer.Typer(
-    cls=_Verbs,
+    cls=Verbs,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Lesion segmentation for people who have many diagnoses and few masks. "
     "Research software, not a medical device.",
 )
-importer = typer.Typer(no_args_is_help=True, help="Make a dataset of images in another layout.")
 app.add_typer(importer, name="import")
 
 DatasetArgument = Annotated[Path, typer.Argument(help="Folder with dataset.yaml and cases.csv.")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.")]
-Overwrite = Annotated[bool, typer.Option(help="Replace the dataset that DESTINATION holds.")]
-LesionFree = Annotated[
-    list[str] | None,
-    typer.Option(help="A label that means: no lesion, the mask is empty. May be repeated."),
-]
 
 
 def main() -> None:
     """Run the command line."""
     app()
-
-
-def _complain(problem: str) -> None:
-    # A file name may hold bytes that are no text.
-    shown = problem.encode("utf-8", "backslashreplace").decode("utf-8")
-    err.print(f"error: {shown}", style="red", soft_wrap=True)
 
 
 @app.command()
@@ -90,88 +49,8 @@ def demo(
         "method also from the labels of all training images.",
     )
     result = run_demo(output, seed=seed, console=err)
-    out.print(_arms_table(result.comparison.arms, "Test phantoms"))
+    out.print(arms_table(result.comparison.arms, "Test phantoms"))
     out.print(f"Report: {result.report}", soft_wrap=True)
-
-
-@importer.command("busi")
-def import_busi_command(
-    source: Annotated[Path, typer.Argument(help="Folder with benign/, malignant/, normal/.")],
-    destination: Annotated[Path, typer.Argument(help="Folder of the new dataset.")],
-    overwrite: Overwrite = False,
-) -> None:
-    """BUSI breast ultrasound, as published; several masks of an image are united."""
-    from dxseg.data.importers.busi import import_busi
-    from dxseg.progress import reporting
-
-    with reporting(err, "Importing") as progress:
-        done = import_busi(source, destination, overwrite=overwrite, progress=progress)
-    _print_import(done)
-
-
-@importer.command("folder")
-def import_folder_command(
-    source: Annotated[Path, typer.Argument(help="Folder with one sub-folder a label.")],
-    destination: Annotated[Path, typer.Argument(help="Folder of the new dataset.")],
-    lesion_free: LesionFree = None,
-    masks_root: Annotated[
-        Path | None, typer.Option(help="Masks in a parallel tree; beside the images if absent.")
-    ] = None,
-    mask_suffix: Annotated[str, typer.Option(help="NAME_mask.png belongs to NAME.png.")] = "_mask",
-    name: Annotated[str | None, typer.Option(help="Of the dataset.")] = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """One folder a label, masks beside the images or in a parallel tree."""
-    from dxseg.data.importers.folder import import_folder
-    from dxseg.progress import reporting
-
-    with reporting(err, "Importing") as progress:
-        done = import_folder(
-            source,
-            destination,
-            name=name,
-            lesion_free=lesion_free or (),
-            masks_root=masks_root,
-            mask_suffix=mask_suffix,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    _print_import(done)
-
-
-@importer.command("csv")
-def import_csv_command(
-    table: Annotated[Path, typer.Argument(help="The CSV file.")],
-    destination: Annotated[Path, typer.Argument(help="Folder of the new dataset.")],
-    column: Annotated[
-        list[str],
-        typer.Option(help="FIELD=COLUMN, e.g. label=diagnosis; image=... is needed. Repeat it."),
-    ],
-    lesion_free: LesionFree = None,
-    images_root: Annotated[
-        Path | None, typer.Option(help="Folder the paths are relative to; the CSV's if absent.")
-    ] = None,
-    multi_label: Annotated[bool, typer.Option(help="Labels are written 'a;b'.")] = False,
-    name: Annotated[str | None, typer.Option(help="Of the dataset.")] = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Any CSV that names images, with its columns mapped to dxseg's."""
-    from dxseg.data.importers.csv import import_csv
-    from dxseg.progress import reporting
-
-    with reporting(err, "Importing") as progress:
-        done = import_csv(
-            table,
-            destination,
-            columns=_pairs(column),
-            images_root=images_root,
-            name=name,
-            lesion_free=lesion_free or (),
-            multi_label=multi_label,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    _print_import(done)
 
 
 @app.command()
@@ -187,6 +66,9 @@ def split(
     split_seed: Annotated[int, typer.Option(help="Draws the split.")] = 0,
     seed: Annotated[int, typer.Option(help="Draws the masks.")] = 0,
     folds: Annotated[int, typer.Option(help="Folds over what is not test.")] = 5,
+    fold: Annotated[
+        int | None, typer.Option(help="The fold that validates, the others train.")
+    ] = None,
 ) -> None:
     """Divide a dataset by patient, or by group of near-duplicate images."""
     from dxseg import api
@@ -197,6 +79,7 @@ def split(
         masks=_mask_budget(masks),
         validation_masks=validation_masks,
         folds=folds,
+        fold=fold,
         split_seed=split_seed,
         seed=seed,
         console=err,
@@ -279,7 +162,7 @@ def evaluate(
     from dxseg import api
 
     summary = api.evaluate(run, split=split, dataset=dataset, device=device, console=err)
-    out.print(_value_table(summary, f"{split}: {run}"))
+    out.print(value_table(summary, f"{split}: {run}"))
 
 
 @app.command()
@@ -310,7 +193,7 @@ def predict(
     )
     if summary.failed:
         for name, reason in summary.failed[:10]:
-            _complain(f"{name}: {reason}")
+            complain(f"{name}: {reason}")
         raise typer.Exit(DxsegError.exit_code)
 
 
@@ -351,25 +234,11 @@ def info(
         from importlib.metadata import version
 
         names = ("dxseg", "torch", "lightning", "timm", "monai", "segmentation-models-pytorch")
-        out.print(_value_table({name: version(name) for name in names}, "versions"))
+        out.print(value_table({name: version(name) for name in names}, "versions"))
         return
     from dxseg import api
 
-    out.print(_value_table(api.info(path), str(path)))
-
-
-def _print_import(done: Any) -> None:
-    for note in done.notes:
-        out.print(f"- {note}", soft_wrap=True)
-    out.print(f"Dataset: {done.destination}", soft_wrap=True)
-
-
-def _pairs(texts: list[str]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in texts]
-    for text, (field, equals, column) in zip(texts, pairs, strict=True):
-        if not (field and equals and column):
-            raise UsageError(f"--column {text!r}: expected FIELD=COLUMN, e.g. label=diagnosis")
-    return {field: column for field, _, column in pairs}
+    out.print(value_table(api.info(path), str(path)))
 
 
 def _mask_budget(text: str | None) -> int | float | None:
@@ -382,19 +251,3 @@ def _mask_budget(text: str | None) -> int | float | None:
         raise UsageError(
             f"--masks {text!r}: expected a count such as 35, or a share such as 0.1"
         ) from error
-
-
-def _value_table(values: Mapping[str, Any], title: str) -> Table:
-    table = Table("", "", title=title, show_header=False)
-    for key, value in values.items():
-        table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
-    return table
-
-
-def _arms_table(arms: Any, title: str) -> Table:
-    """One column an arm: a terminal is too narrow for one column a figure."""
-    table = Table("", *arms["arm"], title=title)
-    for figure in arms.columns.drop(["arm", "seeds"]):
-        if not figure.endswith("_sd") and arms[figure].notna().any():
-            table.add_row(figure, *[f"{value:.3f}" for value in arms[figure]])
-    return table

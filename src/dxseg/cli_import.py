@@ -1,0 +1,113 @@
+"""The verbs below `dxseg import`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dxseg.errors import UsageError
+from dxseg.terminal import err, out
+
+importer = typer.Typer(no_args_is_help=True, help="Make a dataset of images in another layout.")
+
+Overwrite = Annotated[bool, typer.Option(help="Replace the dataset that DESTINATION holds.")]
+LesionFree = Annotated[
+    list[str] | None,
+    typer.Option(help="A label that means: no lesion, the mask is empty. May be repeated."),
+]
+
+
+@importer.command("busi")
+def import_busi_command(
+    source: Annotated[Path, typer.Argument(help="Folder with benign/, malignant/, normal/.")],
+    destination: Annotated[Path, typer.Argument(help="Folder of the new dataset.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """BUSI breast ultrasound, as published; several masks of an image are united."""
+    from dxseg.data.importers.busi import import_busi
+    from dxseg.progress import reporting
+
+    with reporting(err, "Importing") as progress:
+        done = import_busi(source, destination, overwrite=overwrite, progress=progress)
+    _print_import(done)
+
+
+@importer.command("folder")
+def import_folder_command(
+    source: Annotated[Path, typer.Argument(help="Folder with one sub-folder a label.")],
+    destination: Annotated[Path, typer.Argument(help="Folder of the new dataset.")],
+    lesion_free: LesionFree = None,
+    masks_root: Annotated[
+        Path | None, typer.Option(help="Masks in a parallel tree; beside the images if absent.")
+    ] = None,
+    mask_suffix: Annotated[str, typer.Option(help="NAME_mask.png belongs to NAME.png.")] = "_mask",
+    name: Annotated[str | None, typer.Option(help="Of the dataset.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """One folder a label, masks beside the images or in a parallel tree."""
+    from dxseg.data.importers.folder import import_folder
+    from dxseg.progress import reporting
+
+    with reporting(err, "Importing") as progress:
+        done = import_folder(
+            source,
+            destination,
+            name=name,
+            lesion_free=lesion_free or (),
+            masks_root=masks_root,
+            mask_suffix=mask_suffix,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    _print_import(done)
+
+
+@importer.command("csv")
+def import_csv_command(
+    table: Annotated[Path, typer.Argument(help="The CSV file.")],
+    destination: Annotated[Path, typer.Argument(help="Folder of the new dataset.")],
+    column: Annotated[
+        list[str],
+        typer.Option(help="FIELD=COLUMN, e.g. label=diagnosis; image=... is needed. Repeat it."),
+    ],
+    lesion_free: LesionFree = None,
+    images_root: Annotated[
+        Path | None, typer.Option(help="Folder the paths are relative to; the CSV's if absent.")
+    ] = None,
+    multi_label: Annotated[bool, typer.Option(help="Labels are written 'a;b'.")] = False,
+    name: Annotated[str | None, typer.Option(help="Of the dataset.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Any CSV that names images, with its columns mapped to dxseg's."""
+    from dxseg.data.importers.csv import import_csv
+    from dxseg.progress import reporting
+
+    with reporting(err, "Importing") as progress:
+        done = import_csv(
+            table,
+            destination,
+            columns=_pairs(column),
+            images_root=images_root,
+            name=name,
+            lesion_free=lesion_free or (),
+            multi_label=multi_label,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    _print_import(done)
+
+
+def _print_import(done: Any) -> None:
+    for note in done.notes:
+        out.print(f"- {note}", soft_wrap=True)
+    out.print(f"Dataset: {done.destination}", soft_wrap=True)
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts]
+    for text, (field, equals, column) in zip(texts, pairs, strict=True):
+        if not (field and equals and column):
+            raise UsageError(f"--column {text!r}: expected FIELD=COLUMN, e.g. label=diagnosis")
+    return {field: column for field, _, column in pairs}

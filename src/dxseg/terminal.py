@@ -1,0 +1,64 @@
+"""What the command line prints with, and how its verbs end."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+from dxseg.errors import DxsegError
+
+INTERRUPTED = 130
+
+# Paths and labels may hold square brackets, so nothing printed is markup.
+out = Console(markup=False, highlight=False)
+err = Console(markup=False, highlight=False, stderr=True)
+
+
+class Verbs(TyperGroup):
+    """Ends every verb alike: one line for what a user can mend, and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb; exit code 0 ok, 1 failed, 2 wrong usage, 130 interrupted."""
+        try:
+            return super().invoke(ctx)
+        except DxsegError as error:
+            complain(str(error))
+            raise typer.Exit(error.exit_code) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            complain(f"{error.filename or 'the system'}: {error.strerror or error}")
+            raise typer.Exit(DxsegError.exit_code) from error
+        except KeyboardInterrupt as error:
+            err.print("Interrupted. The same command continues where this one stopped.")
+            raise typer.Exit(INTERRUPTED) from error
+
+
+def complain(problem: str) -> None:
+    """Print one line that starts with `error:`."""
+    # A file name may hold bytes that are no text.
+    shown = problem.encode("utf-8", "backslashreplace").decode("utf-8")
+    err.print(f"error: {shown}", style="red", soft_wrap=True)
+
+
+def value_table(values: Mapping[str, Any], title: str) -> Table:
+    """One row a value."""
+    table = Table("", "", title=title, show_header=False)
+    for key, value in values.items():
+        table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
+    return table
+
+
+def arms_table(arms: Any, title: str) -> Table:
+    """One column an arm: a terminal is too narrow for one column a figure."""
+    table = Table("", *arms["arm"], title=title)
+    for figure in arms.columns.drop(["arm", "seeds"]):
+        if not figure.endswith("_sd") and arms[figure].notna().any():
+            table.add_row(figure, *[f"{value:.3f}" for value in arms[figure]])
+    return table
