@@ -91,12 +91,12 @@ class BareLoop:
 class TimedModule(Stage2Module):
     """Stage 2 that is held every few steps while the bare loop makes as many."""
 
-    def __init__(self, bare: BareLoop, steps: int, *args: Any) -> None:
+    def __init__(self, bare: BareLoop, steps: int, rounds: int, *args: Any) -> None:
         """Take the module's own arguments last."""
         super().__init__(*args)
         # In a tuple, so that torch does not take the bare network for a part of this one.
         self.bare = (bare,)
-        self.steps = steps
+        self.steps, self.rounds = steps, rounds
         self.batches: list[Batch] = []
         self.seconds: list[tuple[float, float]] = []
         self.resumed = 0.0
@@ -109,7 +109,7 @@ class TimedModule(Stage2Module):
         elif counted == 0:
             self.bare[0].run(self.batches, WARM_UP)
             self.resumed = perf_counter()
-        elif counted % self.steps == 0:
+        elif counted % self.steps == 0 and len(self.seconds) < self.rounds:
             real = perf_counter() - self.resumed
             self.seconds.append((real, self.bare[0].run(self.batches, self.steps)))
             self.resumed = perf_counter()
@@ -117,14 +117,14 @@ class TimedModule(Stage2Module):
 
 
 def time_rounds(
-    material: Material, config: RunConfig, folder: Path, steps: int
+    material: Material, config: RunConfig, folder: Path, steps: int, rounds: int
 ) -> list[tuple[float, float]]:
     """Seconds of the real and of the bare steps of each round."""
     bare = BareLoop(material, config)
     modules: list[TimedModule] = []
 
     def build(*args: Any) -> TimedModule:
-        modules.append(TimedModule(bare, steps, *args))
+        modules.append(TimedModule(bare, steps, rounds, *args))
         return modules[-1]
 
     with (
@@ -153,7 +153,7 @@ def prepare(arguments: argparse.Namespace, folder: Path) -> tuple[Material, RunC
     }
     config = load_config("cpu", arguments.arm, overrides)
     if arguments.dataset is None:
-        dataset = make_phantoms(folder / "phantoms", images=PHANTOMS, size=arguments.size)
+        dataset = make_phantoms(folder / "phantoms", images=PHANTOMS, size=max(64, arguments.size))
     else:
         dataset = Dataset.load(arguments.dataset)
     encoder = PyramidEncoder(config.model.backbone, dataset.spec.channels)
@@ -166,7 +166,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run all rounds."""
     with tempfile.TemporaryDirectory(prefix="dxseg-bench-") as name:
         material, config = prepare(arguments, Path(name))
-        seconds = time_rounds(material, config, Path(name) / "stage2", arguments.steps)
+        stage2 = Path(name) / "stage2"
+        seconds = time_rounds(material, config, stage2, arguments.steps, arguments.rounds)
         torch.use_deterministic_algorithms(False)
     images = arguments.steps * arguments.batch
     ratios = [bare / real for real, bare in seconds]

@@ -1,0 +1,75 @@
+"""The benchmarks run and report what their README says; how fast is for an idle machine to say."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def _same_threads_afterwards() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def json_line(text: str) -> dict[str, object]:
+    return json.loads(text.strip().splitlines()[-1])
+
+
+def test_train_throughput_reports_both_sides_and_their_ratio(capsys, monkeypatch):
+    bench = load("train_throughput")
+    monkeypatch.setattr(bench, "PHANTOMS", 10)
+    tiny = ["--size", "32", "--batch", "2", "--steps", "1", "--rounds", "2", "--threads", "1"]
+    result = bench.main(tiny)
+    assert json_line(capsys.readouterr().out) == result
+    assert result["benchmark"] == "train_throughput"
+    assert (result["arm"], result["image_size"], result["batch_size"]) == ("sks-evidence", 32, 2)
+    assert result["torch_threads"] == 1
+    assert len(result["ratios"]) == result["rounds"] == 2
+    assert min(result["real_images_per_s"], result["bare_images_per_s"], *result["ratios"]) > 0
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_predict_throughput_reports_both_arms_against_both_loops(capsys):
+    bench = load("predict_throughput")
+    tiny = ["--images", "3", "--native", "64", "--size", "32", "--rounds", "1", "--threads", "1"]
+    result = bench.main(tiny)
+    assert json_line(capsys.readouterr().out) == result
+    assert result["benchmark"] == "predict_throughput"
+    assert (result["images"], result["torch_threads"]) == (3, 1)
+    loops = ["plain batch 1", "plain batch 8"]
+    assert list(result["images_per_s"]) == ["sks-evidence", "unet", *loops]
+    assert min(result["images_per_s"].values()) > 0
+    assert {arm: list(ratio) for arm, ratio in result["ratio"].items()} == {
+        "sks-evidence": loops,
+        "unet": loops,
+    }
+    assert all(isinstance(value, float) for r in result["ratio"].values() for value in r.values())
+
+
+@pytest.mark.parametrize("name", ["train_throughput", "predict_throughput"])
+def test_help_says_what_is_measured(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        load(name).main(["--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert "--dataset" in shown
+    assert "medians over rounds" in shown or "median over these rounds" in shown
