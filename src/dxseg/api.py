@@ -15,13 +15,13 @@ from dxseg.data.importers.busi import import_busi
 from dxseg.data.importers.csv import import_csv
 from dxseg.data.importers.folder import import_folder
 from dxseg.data.splits import choose_masks, make_splits, select_fold, write_splits
-from dxseg.demo import demo
+from dxseg.demonstration import demo
 from dxseg.errors import DxsegError
 from dxseg.evaluation.compare import Comparison, compare_runs
 from dxseg.evaluation.evaluate import evaluate_run
 from dxseg.inference.predict import PredictSummary, predict_files
 from dxseg.progress import reporting
-from dxseg.report.html import build_report
+from dxseg.reports.html import build_report
 from dxseg.training.run import read_run, train_run
 
 PathLike = str | Path

@@ -41,8 +41,8 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of phantoms, masks and networks.")] = 0,
 ) -> None:
     """Train the method and its control on ultrasound phantoms, and write a report."""
-    from dxseg.demo import MASKS
-    from dxseg.demo import demo as run_demo
+    from dxseg.demonstration import MASKS
+    from dxseg.demonstration import demo as run_demo
 
     err.print(
         f"Phantoms: simulated ultrasound, no patients. Two arms learn from {MASKS} masks; the "

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dxseg.errors import DxsegError
-from dxseg.report.html import build_report
+from dxseg.reports.html import build_report
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 

@@ -15,7 +15,7 @@ from dxseg.errors import DxsegError
 from dxseg.evaluation.compare import Comparison, compare_runs
 from dxseg.evaluation.evaluate import evaluate_run
 from dxseg.progress import reporting
-from dxseg.report.html import build_report
+from dxseg.reports.html import build_report
 from dxseg.training.run import train_run
 
 MASKS = 24

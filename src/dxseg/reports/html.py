@@ -20,8 +20,8 @@ from dxseg.errors import DxsegError
 from dxseg.evaluation.compare import compare_runs
 from dxseg.evaluation.evaluate import read_record
 from dxseg.evaluation.runs import load_run
-from dxseg.report.gallery import RULE, choose_cases, draw_gallery
-from dxseg.report.plots import read_metrics, score_distribution, training_curves
+from dxseg.reports.gallery import RULE, choose_cases, draw_gallery
+from dxseg.reports.plots import read_metrics, score_distribution, training_curves
 
 REPORT_FILE = "report.html"
 _GALLERY_COUNT = 3
@@ -148,7 +148,7 @@ def _load(path: Path) -> _Run:
 def _render(context: dict[str, Any]) -> str:
     import jinja2
 
-    source = (resources.files("dxseg.report") / "report.html.jinja").read_text(encoding="utf-8")
+    source = (resources.files("dxseg.reports") / "report.html.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

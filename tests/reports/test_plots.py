@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from dxseg.report.plots import read_metrics, score_distribution, training_curves
+from dxseg.reports.plots import read_metrics, score_distribution, training_curves
 
 LIGHTNING = """epoch,step,train_loss,val_dice,val_loss
 0,3,1.0,,
@@ -73,7 +73,7 @@ def test_no_global_matplotlib_state():
     import sys
 
     code = (
-        "import sys; from dxseg.report import plots; assert 'matplotlib' not in sys.modules;"
+        "import sys; from dxseg.reports import plots; assert 'matplotlib' not in sys.modules;"
         "import numpy; plots.score_distribution({'a': numpy.ones(3)}, 'Dice');"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from dxseg.report.gallery import choose_cases
+from dxseg.reports.gallery import choose_cases
 
 
 def table(dices: list[float], areas: tuple[float, ...] = ()) -> pd.DataFrame:
