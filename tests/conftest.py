@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from typer.testing import CliRunner
+
+# One thread a test process, and the processes tests start: several with all cores each are slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A busy machine is no failure; pytest-timeout stops what hangs.
 settings.register_profile("dxseg", deadline=None, suppress_health_check=[HealthCheck.too_slow])

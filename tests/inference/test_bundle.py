@@ -39,7 +39,7 @@ def info_for(model: ModelConfig, **changes: object) -> BundleInfo:
 
 def network(model: ModelConfig, seed: int = 0) -> Segmenter:
     torch.manual_seed(seed)
-    segmenter = build_segmenter(model, Task(1, 1, 2), pretrained=False)
+    segmenter = build_segmenter(model, Task(1, 1, 2, lesion_free=(0,)), pretrained=False)
     for name, tensor in segmenter.state_dict().items():
         if name.endswith("running_mean"):
             tensor.uniform_(-1, 1)

@@ -76,7 +76,7 @@ def test_the_batch_size_does_not_matter(tmp_path, rng_images):
     torch.manual_seed(0)
     save_bundle(
         tmp_path,
-        build_segmenter(model, Task(1, 1, 2), pretrained=False),
+        build_segmenter(model, Task(1, 1, 2, lesion_free=(0,)), pretrained=False),
         BundleInfo(
             model=model,
             preprocessing=Preprocessing(image_size=64, channels=1, mean=(0.5,), std=(0.25,)),
