@@ -49,6 +49,9 @@ class SKS(Segmenter):
         self.head = nn.Conv2d(decoder_channels[-1], mask_classes, 3, padding=1)
         self.coarse_frozen = coarse_frozen
         self.coarse.requires_grad_(not coarse_frozen)
+        # A module is born in training mode, and Lightning leaves modes as they are: without this
+        # the normalisation statistics of the frozen branch would drift away from stage 1.
+        self.train(self.training)
 
     @property
     def fine_encoder(self) -> PyramidEncoder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import math
 import signal
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins import TorchCheckpointIO
 from rich.console import Console
 from torch.utils.data import DataLoader
 
@@ -52,6 +54,8 @@ class MetricsTable(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Add the epoch's row and write the table."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if not math.isfinite(metrics.get("train_loss", 0.0)):
+            raise DxsegError(_diverged(self._path.parent))
         row = {"epoch": float(trainer.current_epoch), "step": float(trainer.global_step)}
         self.rows.append(row | dict(sorted(metrics.items())))
         names = list(dict.fromkeys(name for row in self.rows for name in row))
@@ -60,6 +64,25 @@ class MetricsTable(pl.Callback):
         writer.writeheader()
         writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in self.rows)
         write_text_atomic(self._path, text.getvalue())
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Checkpoints that a killed process leaves whole.
+
+    Lightning writes into the system's temporary folder and moves the file from there, which is a
+    copy where that is another file system.
+    """
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: Any,
+        storage_options: Any = None,  # noqa: ARG002
+    ) -> None:
+        """Write beside the old file, then take its name."""
+        temporary = Path(path).with_name(f".{Path(path).name}.part")
+        torch.save(checkpoint, temporary)
+        temporary.replace(path)
 
 
 def fit_stage(
@@ -88,24 +111,50 @@ def fit_stage(
         console: where the bar is drawn.
 
     Returns:
-        The last row of ``metrics.csv`` and the seconds of this attempt.
+        The last row of ``metrics.csv``, as far as it is finite, and the seconds of this attempt.
 
     Raises:
-        DxsegError: the checkpoint to continue from is damaged, or the loss is not finite.
+        DxsegError: the checkpoint to continue from is damaged, or the training diverged.
         KeyboardInterrupt: the user stopped the run; the same call continues it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     table = MetricsTable(folder / "metrics.csv")
-    callbacks: list[pl.Callback] = [
-        table,
-        StageProgress(title, config.total_steps, console),
-        *_optional_callbacks(folder, monitor, config, validation is not None),
-        ModelCheckpoint(
-            folder, Path(LAST).stem, save_on_train_epoch_end=True, enable_version_counter=False
-        ),
-    ]
     started = monotonic()
     last = folder / LAST
+    reached = _read_checkpoint(last) if last.is_file() else None
+    if reached is not None and _ended(reached, config):
+        # Killed between the last epoch and what follows the stage. Lightning would neither take
+        # over averaged weights again nor remember that it stopped early.
+        module.load_state_dict(reached["state_dict"])
+        table.load_state_dict(reached["callbacks"]["MetricsTable"])
+    else:
+        callbacks = [
+            table,
+            StageProgress(title, config.total_steps, console),
+            *_optional_callbacks(folder, monitor, config, validation is not None),
+            ModelCheckpoint(
+                folder, Path(LAST).stem, save_on_train_epoch_end=True, enable_version_counter=False
+            ),
+        ]
+        _train(module, train, validation, folder, callbacks, config, device, reached is not None)
+    if config.select == "best" and (folder / BEST).is_file():
+        module.load_state_dict(_read_checkpoint(folder / BEST)["state_dict"])
+    if not all(torch.isfinite(p).all() for p in module.parameters()):
+        raise DxsegError(_diverged(folder))
+    figures = {name: value for name, value in table.rows[-1].items() if math.isfinite(value)}
+    return figures | {"seconds": round(monotonic() - started, 1)}
+
+
+def _train(
+    module: pl.LightningModule,
+    train: DataLoader[Batch],
+    validation: DataLoader[Batch] | None,
+    folder: Path,
+    callbacks: list[pl.Callback],
+    config: StageConfig,
+    device: DeviceConfig,
+    resume: bool,
+) -> None:
     with warnings.catch_warnings(), _no_memory_filling():
         _quiet()
         trainer = pl.Trainer(
@@ -117,6 +166,7 @@ def fit_stage(
             accumulate_grad_batches=config.accumulate,
             gradient_clip_val=config.gradient_clip,
             callbacks=callbacks,
+            plugins=[CheckpointFiles()],
             logger=TensorBoardLogger(folder, name="", version="tensorboard"),
             log_every_n_steps=config.epoch_steps,
             num_sanity_val_steps=0,
@@ -124,16 +174,14 @@ def fit_stage(
             enable_model_summary=False,
             deterministic="warn",
         )
-        _fit(trainer, module, train, validation, last if last.is_file() else None)
-    if config.select == "best" and (folder / BEST).is_file():
-        best = torch.load(folder / BEST, map_location="cpu", weights_only=True)
-        module.load_state_dict(best["state_dict"])
-    if not all(torch.isfinite(p).all() for p in module.parameters()):
-        raise DxsegError(
-            f"{folder}: training diverged (weights are not finite); lower the stage's "
-            "learning_rate, remove the run folder and start again"
-        )
-    return table.rows[-1] | {"seconds": round(monotonic() - started, 1)}
+        handler = signal.getsignal(signal.SIGINT)
+        last = folder / LAST if resume else None
+        try:
+            trainer.fit(module, train, validation, ckpt_path=last, weights_only=True)
+        except SystemExit as error:
+            # Lightning turns Ctrl-C into SystemExit and leaves further Ctrl-C ignored.
+            signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from error
 
 
 def _optional_callbacks(
@@ -153,35 +201,33 @@ def _optional_callbacks(
     return callbacks
 
 
-def _fit(
-    trainer: pl.Trainer,
-    module: pl.LightningModule,
-    train: DataLoader[Batch],
-    validation: DataLoader[Batch] | None,
-    checkpoint: Path | None,
-) -> None:
-    handler = signal.getsignal(signal.SIGINT)
+def _read_checkpoint(path: Path) -> dict[str, Any]:
     try:
-        trainer.fit(module, train, validation, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit as error:
-        # Lightning turns Ctrl-C into SystemExit and leaves further Ctrl-C ignored.
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from error
-    except (EOFError, RuntimeError, KeyError, ValueError) as error:
-        if checkpoint is None or not _damaged(checkpoint):
-            raise
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content["state_dict"], content["global_step"], content["callbacks"]["MetricsTable"]
+    except Exception as error:  # torch and pickle raise many kinds for a damaged file
         raise DxsegError(
-            f"{checkpoint}: cannot be read as a checkpoint ({error}); remove it to start the "
-            "stage again"
+            f"{path}: cannot be read as a checkpoint ({type(error).__name__}); remove it to start "
+            "the stage again"
         ) from error
+    return content
 
 
-def _damaged(checkpoint: Path) -> bool:
-    try:
-        torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception:  # noqa: BLE001 - whatever it is, the file does not load
-        return True
-    return False
+def _ended(checkpoint: dict[str, Any], config: StageConfig) -> bool:
+    """Whether the stage was through, by its length or by early stopping."""
+    stopped = any(
+        state.get("stopped_epoch")
+        for name, state in checkpoint["callbacks"].items()
+        if name.startswith("EarlyStopping")
+    )
+    return stopped or checkpoint["global_step"] >= config.total_steps
+
+
+def _diverged(folder: Path) -> str:
+    return (
+        f"{folder}: training diverged (the loss or the weights are not finite); lower the stage's "
+        "learning_rate, remove the run folder and start again"
+    )
 
 
 @contextmanager

@@ -40,5 +40,9 @@ class StageProgress(pl.callbacks.ProgressBar):
         self._bar.update(self._task, note=" ".join(shown))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Leave the finished bar on the screen, also after an interruption."""
+        """Leave the finished bar on the screen."""
+        self._bar.stop()
+
+    def on_exception(self, *_: Any) -> None:
+        """Give the terminal its cursor back; an interruption does not reach ``teardown``."""
         self._bar.stop()

@@ -21,9 +21,14 @@ from dxseg.inference.bundle import BundleInfo, save_bundle
 from dxseg.models.coarse import CoarseBranch
 from dxseg.models.pyramid import PyramidEncoder
 from dxseg.progress import reporting
-from dxseg.training.fit import LAST
 from dxseg.training.material import Material, gather, resolve_splits
-from dxseg.training.stages import load_stage1, train_stage1, train_stage2
+from dxseg.training.stages import (
+    check_choices,
+    load_stage1,
+    remove_checkpoints,
+    train_stage1,
+    train_stage2,
+)
 
 RUN_FILE = "run.json"
 
@@ -64,6 +69,7 @@ def train_run(
     splits = _splits(dataset, output, config, splits_path, console)
     with reporting(console, "Reading images") as report:
         material = gather(dataset, splits, config, (encoder.mean, encoder.std), report)
+    check_choices(material, config)
     started = monotonic()
     stage1 = None
     if config.model.needs_stage1:
@@ -99,7 +105,7 @@ def train_run(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_json_atomic(output / RUN_FILE, run)
-    (output / "stage2" / LAST).unlink(missing_ok=True)
+    remove_checkpoints(output / "stage2")
     return run
 
 

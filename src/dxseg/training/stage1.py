@@ -6,14 +6,46 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MultilabelAUROC
+from torch.nn import functional as F
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.functional.classification import binary_auroc
+from torchmetrics.utilities import dim_zero_cat
 
 from dxseg.config import StageConfig
 from dxseg.data.loader import Batch
 from dxseg.models.coarse import CoarseBranch
 from dxseg.training.losses import LabelLoss
 from dxseg.training.optimiser import build_optimiser
+
+
+class MacroAUROC(Metric):
+    """Mean one-against-the-rest AUROC of the labels that some images have and some have not.
+
+    torchmetrics' own averages count a label that is absent from validation as 0.
+    """
+
+    scores: list[Tensor]
+    present: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("scores", [], dist_reduce_fx="cat")
+        self.add_state("present", [], dist_reduce_fx="cat")
+
+    def update(self, scores: Tensor, present: Tensor) -> None:
+        """Take probabilities (B, L) and which labels the images have, (B, L) of 0 and 1."""
+        self.scores.append(scores)
+        self.present.append(present)
+
+    def compute(self) -> Tensor:
+        """The mean, NaN where no label is both present and absent."""
+        scores, present = dim_zero_cat(self.scores), dim_zero_cat(self.present)
+        counts = present.sum(dim=0)
+        mixed = [i for i, count in enumerate(counts.tolist()) if 0 < count < len(present)]
+        if not mixed:
+            return scores.new_tensor(float("nan"))
+        return torch.stack([binary_auroc(scores[:, i], present[:, i]) for i in mixed]).mean()
 
 
 class Stage1Module(pl.LightningModule):
@@ -27,12 +59,8 @@ class Stage1Module(pl.LightningModule):
         self.config = config
         self.seed = seed
         self.loss = LabelLoss(balance, coarse.multi_label, config.label_smoothing)
-        metrics: dict[str, Metric | MetricCollection] = (
-            {"auroc": MultilabelAUROC(labels)}
-            if coarse.multi_label
-            else {"auroc": MulticlassAUROC(labels), "accuracy": MulticlassAccuracy(labels)}
-        )
-        self.metrics = MetricCollection(metrics, prefix="val_", compute_groups=False)
+        self.auroc = MacroAUROC()
+        self.accuracy = None if coarse.multi_label else MulticlassAccuracy(labels)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Seed by step, so that a resumed stage draws the same dropout as an uninterrupted one."""
@@ -57,8 +85,14 @@ class Stage1Module(pl.LightningModule):
         logits = self.coarse(batch["image"]).label_logits[known]
         size = len(logits)
         self.log("val_loss", self.loss(logits, label[known]), batch_size=size)
-        self.metrics.update(logits, label[known].long())
-        self.log_dict(self.metrics, batch_size=size)
+        target = label[known].long()
+        if self.accuracy is None:
+            self.auroc.update(logits.sigmoid(), target)
+        else:
+            self.auroc.update(logits.softmax(dim=1), F.one_hot(target, logits.shape[1]))
+            self.accuracy.update(logits, target)
+            self.log("val_accuracy", self.accuracy, batch_size=size)
+        self.log("val_auroc", self.auroc, batch_size=size)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW, warm-up, cosine."""

@@ -22,7 +22,7 @@ from dxseg.errors import DxsegError
 from dxseg.models.build import Task, build_coarse_branch, build_segmenter
 from dxseg.models.coarse import CoarseBranch
 from dxseg.models.segmenter import Segmenter
-from dxseg.training.fit import LAST, fit_stage
+from dxseg.training.fit import BEST, LAST, fit_stage
 from dxseg.training.losses import label_balance
 from dxseg.training.material import Material
 from dxseg.training.stage1 import Stage1Module
@@ -73,15 +73,15 @@ def train_stage1(
     task = material.task
     coarse = build_coarse_branch(config.model, task, pretrained=True)
     labels = material.label_train.labels
-    if not np.isfinite(labels).all(axis=tuple(range(1, labels.ndim))).any() or (labels < 0).all():
+    labelled = np.flatnonzero(_labelled(labels))
+    if not len(labelled):
         raise DxsegError(
             "stage 1 needs image-level labels, and no training case has one; add labels to "
             "cases.csv, or train an arm without stage 1 (--arm unet)"
         )
     balance = label_balance(labels, task.labels, task.multi_label)
     module = Stage1Module(coarse, balance, task.labels, config.stage1, config.seed)
-    every = np.arange(len(material.label_train))
-    pools = [(every, config.data.batch_size)]
+    pools = [(labelled, config.data.batch_size)]
     epoch = config.stage1.epoch_steps * config.stage1.accumulate
     metrics = fit_stage(
         _placed(module),
@@ -106,7 +106,7 @@ def train_stage1(
         weights_sha256=sha256_file(folder / WEIGHTS),
     )
     write_text_atomic(folder / RECORD, record.model_dump_json(indent=2) + "\n")
-    (folder / LAST).unlink(missing_ok=True)
+    remove_checkpoints(folder)
     return coarse
 
 
@@ -166,12 +166,47 @@ def train_stage2(
     return segmenter, metrics
 
 
+def check_choices(material: Material, config: RunConfig) -> None:
+    """Refuse a choice by validation where there is nothing to choose by, before hours of training.
+
+    Raises:
+        DxsegError: ``select: best`` or early stopping, and no validation case to measure it on.
+    """
+    labels, masks = material.label_validation, material.mask_validation
+    known = None if labels is None else labels.labels[_labelled(labels.labels)]
+    distinct = 0 if known is None else len(np.unique(known, axis=0))
+    lesions = masks is not None and any(masks.mask(case).any() for case in range(len(masks)))
+    for name, stage, possible, remedy in (
+        ("stage1", config.stage1, distinct > 1, "images with different labels"),
+        ("stage2", config.stage2, lesions, "images with a lesion mask (split.validation_masks)"),
+    ):
+        chosen = stage.select == "best" or stage.early_stopping_patience is not None
+        if chosen and not possible and (name == "stage2" or config.model.needs_stage1):
+            raise DxsegError(
+                f"{name}: select 'best' and early stopping are decided on validation, which needs "
+                f"{remedy}; add some, or set {name}.select=last and no early_stopping_patience"
+            )
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove what was kept to continue a stage that is now through."""
+    for name in (LAST, BEST):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _labelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which cases have their label: not -1, or no row of NaN."""
+    known: NDArray[np.bool_] = (labels >= 0).reshape(len(labels), -1).all(axis=1)
+    return known
+
+
 def _mask_pools(
     lesion_free: NDArray[np.bool_], data: DataConfig
 ) -> list[tuple[NDArray[np.int64], int]]:
     """Rows with a lesion and rows without, each with its part of a batch."""
     free = np.flatnonzero(lesion_free)
     free_count = round(data.batch_size * data.lesion_free_share) if len(free) else 0
+    free_count = min(free_count, data.batch_size - 1)  # a batch without a lesion teaches no mask
     return [(np.flatnonzero(~lesion_free), data.batch_size - free_count), (free, free_count)]
 
 

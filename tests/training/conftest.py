@@ -1,0 +1,102 @@
+"""A task that a network learns in seconds: bright and dark disks on noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from dxseg.config import RunConfig, load_config, merge
+from dxseg.data.dataset import Dataset, DatasetSpec
+
+SIZE = 64
+SPLITS = {"train": 24, "validation": 9, "test": 6}
+LABELS = ["none", "bright", "dark"]
+
+TINY: dict[str, Any] = {
+    "model": {"backbone": "lcnet_050", "decoder_channels": [16, 16, 8, 8, 8]},
+    "data": {"image_size": SIZE, "batch_size": 4},
+    "stage1": {"steps": 2, "steps_per_epoch": 1, "warmup_steps": 1},
+    "stage2": {"steps": 2, "steps_per_epoch": 1, "warmup_steps": 1},
+}
+"""A run of seconds: four optimiser steps in all."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_hub() -> Iterator[None]:
+    """Random weights where pretrained ones are asked for: the small backbone's are on the hub."""
+    from dxseg.models import build
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "load_pretrained", lambda _: False)
+        yield
+
+
+def make_disks(root: Path) -> Dataset:
+    """Write the images; labels go round, so every split has all three."""
+    generator = np.random.default_rng(0)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    rows = []
+    for index, split in enumerate(s for s, count in SPLITS.items() for _ in range(count)):
+        label = LABELS[index % 3]
+        image = generator.normal(120, 15, (SIZE, SIZE))
+        row, column = generator.uniform(18, SIZE - 18, 2)
+        disk = (y - row) ** 2 + (x - column) ** 2 < generator.uniform(9, 13) ** 2
+        image[disk] += {"none": 0, "bright": 90, "dark": -90}[label]
+        case = f"{split}{index:02}"
+        for folder in ("images", "masks"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        pixels = image.clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(root / f"images/{case}.png")
+        mask = "" if label == "none" else f"masks/{case}.png"
+        if mask:
+            Image.fromarray(disk.astype(np.uint8) * 255).save(root / mask)
+        rows.append((case, f"images/{case}.png", mask, label, case, split))
+    columns = ["case_id", "image", "mask", "label", "patient_id", "split"]
+    spec = DatasetSpec(name="disks", labels=LABELS, lesion_free=["none"])
+    return Dataset.create(root, spec, pd.DataFrame(rows, columns=columns))
+
+
+@pytest.fixture(scope="session")
+def disks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset; tests that change files copy it first."""
+    return make_disks(tmp_path_factory.mktemp("disks") / "data").root
+
+
+@pytest.fixture(scope="session")
+def configure() -> Callable[..., RunConfig]:
+    """A tiny configuration of an arm, with changes."""
+
+    def make(arm: str = "sks-evidence", **changes: Any) -> RunConfig:
+        return load_config("cpu", arm, merge(TINY, changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def quiet() -> Console:
+    """A console that shows nothing."""
+    return Console(quiet=True)
+
+
+@pytest.fixture(scope="session")
+def finished(
+    disks: Path,
+    configure: Callable[..., RunConfig],
+    quiet: Console,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A run of the method that really learned; not to be written to."""
+    from dxseg.training.run import train_run
+
+    stage = {"steps": 60, "steps_per_epoch": 20, "warmup_steps": 5, "learning_rate": 3e-3}
+    config = configure(data={"batch_size": 8}, stage1=stage, stage2=stage)
+    run = tmp_path_factory.mktemp("finished") / "run"
+    train_run(disks, run, config, console=quiet)
+    return run
