@@ -196,8 +196,7 @@ def remove_checkpoints(folder: Path) -> None:
 
 def _labelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
     """Which cases have their label: not -1, or no row of NaN."""
-    known: NDArray[np.bool_] = (labels >= 0).reshape(len(labels), -1).all(axis=1)
-    return known
+    return np.asarray((labels >= 0).reshape(len(labels), -1).all(axis=1), dtype=np.bool_)
 
 
 def _mask_pools(
