@@ -252,6 +252,7 @@ def _quiet() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*lr_scheduler.step.*before.*optimizer.step.*",
         ".*LeafSpec.*is deprecated.*",
+        ".*in eval mode at the start of training.*",  # the frozen branch, on purpose
         ".*validation_step.*no.*val_dataloader.*",
     ):
         warnings.filterwarnings("ignore", message=message)
