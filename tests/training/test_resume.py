@@ -91,6 +91,8 @@ def arm_the_trap(moment: str, number: int) -> None:
 def train(dataset: Path, output: Path, config: RunConfig, moment: str, number: int) -> None:
     """What the process runs."""
     build.load_pretrained = lambda _: False  # as in this process
+    # A shell lets what it starts in the background ignore Ctrl-C, and so would this process.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if moment:
         arm_the_trap(moment, number)
     try:
