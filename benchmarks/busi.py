@@ -16,6 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 import dxseg
+from dxseg.config import load_config
 from dxseg.data.dataset import Dataset
 from dxseg.data.splits import read_splits
 
@@ -63,10 +64,10 @@ def prepare(source: Path, out: Path, console: Console) -> tuple[Path, Path]:
 def train(
     dataset: Path, splits: Path, out: Path, arm: str, seed: int, masks: int, console: Console
 ) -> Path:
-    """Train one arm; every arm but the first waits for nothing but the first arm's stage 1."""
+    """Train one arm; one that needs a stage 1 takes that of the first arm, trained before it."""
     run, first = out / f"{arm}-{seed}", out / f"{ARMS[0]}-{seed}"
     console.print(f"{arm}, seed {seed}")
-    has_stage1 = arm in ("unet-stage1", "sks")
+    borrows = run != first and load_config("cpu", arm).model.needs_stage1
     dxseg.train(
         dataset,
         run,
@@ -74,7 +75,7 @@ def train(
         masks=masks,
         seed=seed,
         splits=splits,
-        stage1=first if has_stage1 else None,
+        stage1=first if borrows else None,
         console=console,
     )
     return run
