@@ -121,7 +121,18 @@ def _kind(stream: IO[bytes], path: Path) -> str:
     )
 
 
-def _check_size(path: Path, height: int, width: int, row_bytes: int = 1) -> None:
+def check_size(path: Path, height: int, width: int, row_bytes: int = 1) -> None:
+    """Refuse an image that is too large to decode, whatever its file claims.
+
+    Args:
+        path: The file named in the error.
+        height: In pixels.
+        width: In pixels.
+        row_bytes: Bytes a pixel, all channels together.
+
+    Raises:
+        DxsegError: More than `PIXEL_LIMIT` pixels, or 2 GiB.
+    """
     if height * width > PIXEL_LIMIT or height * width * row_bytes > _BYTE_LIMIT:
         raise DxsegError(
             f"{path}: claims {height} x {width} pixels of {row_bytes} bytes; expected at most "
@@ -140,7 +151,7 @@ def _pillow(stream: IO[bytes], path: Path, kind: str) -> Any:
         "tiff": TiffImagePlugin.TiffImageFile,
     }
     image = plugins[kind](stream)
-    _check_size(path, image.height, image.width)
+    check_size(path, image.height, image.width)
     return image
 
 
@@ -193,7 +204,7 @@ def _decode_deep_png(stream: IO[bytes], path: Path, colour: int) -> Raster:
     halves = []
     for order in ("B", "L"):
         image = _pillow(io.BytesIO(content), path, "png")
-        _check_size(path, image.height, image.width, 8)
+        check_size(path, image.height, image.width, 8)
         image.tile = [(*image.tile[0][:3], f"{image.mode};16{order}")]
         halves.append(np.asarray(image).astype(np.uint16))
     array = (halves[0] << 8 | halves[1]).astype(np.uint16)
@@ -243,7 +254,7 @@ def _tiff_layout(stream: IO[bytes], path: Path) -> tuple[str, int, int, Any]:
             )
         height, width = shape[axes.index("Y")], shape[axes.index("X")]
         channels = int(np.prod(shape)) // max(height * width, 1)
-        _check_size(path, height, width, channels * max(series[0].dtype.itemsize, 1))
+        check_size(path, height, width, channels * max(series[0].dtype.itemsize, 1))
     stream.seek(0)
     return axes, int(height), int(width), page
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dxseg.data.dicom.image import decode_dicom, dicom_size
+from dxseg.data.dicom.objects import is_dicom
 from dxseg.data.raster import Pixels, Raster, decode_raster, raster_size
 from dxseg.errors import DxsegError
 
@@ -37,10 +39,12 @@ class Reader:
 
 
 _RASTER = Reader(decode_raster, raster_size)
+_DICOM = Reader(decode_dicom, dicom_size)
 
-READERS: dict[str, Reader] = dict.fromkeys(
-    (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), _RASTER
-)
+READERS: dict[str, Reader] = {
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), _RASTER),
+    ".dcm": _DICOM,
+}
 """The reader of each suffix, in lower case. Another format is one more entry."""
 
 
@@ -67,7 +71,8 @@ def read_image(path: str | Path) -> Pixels:
     """Read an image with all its channels.
 
     PNG, JPEG, TIFF and BMP; grey, colour, palette, 1 to 16 bit. Transparency is dropped. A TIFF may
-    have any number of channels, interleaved, planar or one a page.
+    have any number of channels, interleaved, planar or one a page. DICOM of one frame, as it is
+    meant to be seen (`decode_dicom`); recognised without a suffix too.
 
     Args:
         path: The file.
@@ -203,6 +208,9 @@ def read_masks_merged(paths: Sequence[str | Path], classes: int) -> Mask:
 def _reader(path: str | Path) -> Reader:
     suffix = Path(path).suffix.lower()
     if suffix not in READERS:
+        # PACS export files whose names are a UID or a number.
+        if is_dicom(Path(path)):
+            return _DICOM
         raise DxsegError(
             f"{path}: unknown type {suffix or 'without a suffix'}; expected {', '.join(READERS)}"
         )

@@ -1,0 +1,307 @@
+"""Decoding the frames of a DICOM object: for the eye (VOI window) and as measured (modality)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dxseg.data.dicom.objects import (
+    COLOUR,
+    GREY,
+    PixelLayout,
+    functional_group,
+    items,
+    numbers,
+    open_object,
+    pixel_layout,
+    text,
+    understanding,
+)
+from dxseg.data.raster import Pixels, Raster
+from dxseg.errors import DxsegError
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset, FileDataset
+
+_JPEG_FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
+_FAR = 1e12
+
+
+def decode_dicom(path: Path) -> Raster:
+    """Decode a DICOM image of one frame as it is meant to be seen.
+
+    Colour becomes RGB. Grey values go through the modality LUT or rescaling, then the VOI LUT or
+    the first window, and MONOCHROME1 is inverted. The window's range, or without a window all that
+    BitsStored can hold, is spread over the whole output range.
+
+    Args:
+        path: The file; its content, not its suffix, says what it is.
+
+    Returns:
+        Pixels (H, W, 1) or (H, W, 3): uint8 where samples have at most 8 bits, else uint16.
+
+    Raises:
+        DxsegError: The file is damaged, too large, holds no image or several frames, or its
+            compression has no decoder here.
+    """
+    ds = open_object(path, pixels=True)
+    layout = _single(pixel_layout(ds, path), path)
+    step = 255 // (2**layout.bits_stored - 1) if layout.bits_stored < 8 else 1
+    return Raster(displayed_frame(ds, 0, layout, path), step=step)
+
+
+def dicom_size(path: Path) -> tuple[int, int]:
+    """Read (height, width) from the header of a DICOM image of one frame.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DxsegError: As `decode_dicom`, as far as the header shows it.
+    """
+    layout = _single(pixel_layout(open_object(path), path), path)
+    return layout.rows, layout.columns
+
+
+def displayed_frame(ds: FileDataset, index: int, layout: PixelLayout, path: Path) -> Pixels:
+    """Decode a frame for the eye; the rules are those of `decode_dicom`.
+
+    Args:
+        ds: An object opened with its pixels.
+        index: The frame, from 0.
+        layout: Of this object.
+        path: Its file.
+
+    Raises:
+        DxsegError: The frame is damaged, or its compression has no decoder here.
+    """
+    stored = stored_frame(ds, index, layout, path)
+    depth = np.dtype(np.uint8 if layout.bits_stored <= 8 else np.uint16)
+    if layout.photometric == "PALETTE COLOR":
+        return _through_palette(ds, stored, path)
+    if layout.photometric in COLOUR:
+        return _spread(stored, 0, 2**layout.bits_stored - 1, depth)
+    context = _frame_context(ds, index, layout)
+    with understanding(path):
+        values, low, high = _windowed(_modality(stored, context), context)
+    pixels = _spread(values, low, high, depth)
+    if layout.photometric == "MONOCHROME1":
+        pixels = ~pixels  # of unsigned numbers: the maximum less the value
+    return pixels[:, :, None]
+
+
+def measured_frame(
+    ds: FileDataset, index: int, layout: PixelLayout, path: Path
+) -> npt.NDArray[np.float64]:
+    """Decode a frame as measured: the modality LUT or rescaling, such as Hounsfield units for CT.
+
+    Args:
+        ds: An object opened with its pixels.
+        index: The frame, from 0.
+        layout: Of this object; its pixels must be grey.
+        path: Its file.
+
+    Returns:
+        (rows, columns).
+
+    Raises:
+        DxsegError: The frame is damaged or coloured, or its compression has no decoder here.
+    """
+    if layout.photometric not in GREY:
+        raise DxsegError(f"{path}: a slice in colour; expected grey values; leave the series out")
+    stored = stored_frame(ds, index, layout, path)
+    with understanding(path):
+        return np.asarray(_modality(stored, _frame_context(ds, index, layout)), dtype=np.float64)
+
+
+def stored_frame(ds: FileDataset, index: int, layout: PixelLayout, path: Path) -> npt.NDArray[Any]:
+    """Decode a frame's stored values; YBR becomes RGB.
+
+    Args:
+        ds: An object opened with its pixels.
+        index: The frame, from 0.
+        layout: Of this object.
+        path: Its file.
+
+    Returns:
+        (rows, columns) or (rows, columns, 3).
+
+    Raises:
+        DxsegError: The frame is damaged, or its compression has no decoder here.
+    """
+    from pydicom.pixels.utils import pixel_array
+
+    if "PixelData" not in ds:
+        raise DxsegError(f"{path}: holds no whole-number pixel data; expected an image")
+    _check_decoder(layout, path)
+    with understanding(path):
+        _check_codestream(ds, index, layout, path)
+        array: npt.NDArray[Any] = pixel_array(ds, index=index)
+    samples = array.shape[2:] if layout.photometric in COLOUR[:-1] else ()
+    if array.shape != (layout.rows, layout.columns, *samples):
+        raise DxsegError(f"{path}: its pixels are not of the size that its header says")
+    return array
+
+
+def _single(layout: PixelLayout, path: Path) -> PixelLayout:
+    if layout.frames != 1:
+        raise DxsegError(
+            f"{path}: {layout.frames} frames; expected one image; `dxseg import dicom` makes an "
+            "image of each frame"
+        )
+    return layout
+
+
+def _check_decoder(layout: PixelLayout, path: Path) -> None:
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import UID, JPEGExtended12Bit
+
+    syntax = UID(layout.syntax)
+    try:
+        plugins = get_decoder(syntax).available_plugins
+    except (NotImplementedError, ValueError):
+        raise DxsegError(
+            f"{path}: its transfer syntax is absent or not one of images; export it again, as "
+            "Explicit VR Little Endian if in doubt"
+        ) from None
+    if not plugins:
+        raise DxsegError(
+            f"{path}: compressed as {syntax.name}, for which no decoder is installed; "
+            "pip install 'dxseg[dicom]'"
+        )
+    if syntax == JPEGExtended12Bit and layout.bits_stored > 8 and "pylibjpeg" not in plugins:
+        raise DxsegError(
+            f"{path}: lossy JPEG of 12 bit, which no decoder here reads; export it again "
+            "differently, or install pylibjpeg-libjpeg if its licence (GPL) suits you"
+        )
+
+
+def _check_codestream(ds: FileDataset, index: int, layout: PixelLayout, path: Path) -> None:
+    """Compare a compressed frame's own size with the header's: decoders believe the former."""
+    from pydicom.encaps import get_frame
+    from pydicom.uid import UID, RLELossless
+
+    syntax = UID(layout.syntax)
+    if not syntax.is_encapsulated or syntax == RLELossless:
+        return
+    code = get_frame(ds.PixelData, index, number_of_frames=layout.frames)
+    size = _jpeg2000_size(code) or _jpeg_size(code)
+    if size != (layout.rows, layout.columns):
+        raise DxsegError(
+            f"{path}: its compressed pixels are {size or 'unreadable'}, the header says "
+            f"{(layout.rows, layout.columns)} (height, width); expected the same; export it again"
+        )
+
+
+def _jpeg2000_size(code: bytes) -> tuple[int, int] | None:
+    """Read (height, width) from the SIZ marker (ISO/IEC 15444-1, A.5.1)."""
+    # A codestream may be wrapped in a JP2 file, whose boxes come first.
+    start = code.find(b"\xff\x4f\xff\x51", 0, 4096)
+    if start < 0 or len(code) < start + 24:
+        return None
+    wide, high, left, top = (
+        int.from_bytes(code[start + at : start + at + 4], "big") for at in (8, 12, 16, 20)
+    )
+    return high - top, wide - left
+
+
+def _jpeg_size(code: bytes) -> tuple[int, int] | None:
+    """Read (height, width) from the start of frame of JPEG or JPEG-LS (ISO/IEC 10918-1, B.2.2)."""
+    at = 2
+    while code.startswith(b"\xff\xd8") and at + 9 <= len(code):
+        marker = code[at + 1]
+        if code[at] != 0xFF:
+            return None
+        if marker == 0xFF:
+            at += 1
+        elif marker in _JPEG_FRAME_MARKERS:
+            return int.from_bytes(code[at + 5 : at + 7]), int.from_bytes(code[at + 7 : at + 9])
+        else:
+            at += 2 + int.from_bytes(code[at + 2 : at + 4])
+    return None
+
+
+def _frame_context(ds: FileDataset, index: int, layout: PixelLayout) -> Dataset:
+    """Gather what rescaling and windows need: it stands apart in multi-frame objects."""
+    from pydicom.dataset import Dataset
+
+    context = Dataset()
+    context.PhotometricInterpretation = layout.photometric
+    context.PixelRepresentation = int(layout.signed)
+    context.BitsStored = layout.bits_stored
+    rescaling = functional_group(ds, index, "PixelValueTransformationSequence") or ds
+    values = [numbers(rescaling, name, 1) for name in ("RescaleSlope", "RescaleIntercept")]
+    if values[0] and values[1] and values[0][0]:
+        context.RescaleSlope, context.RescaleIntercept = values[0][0], values[1][0]
+    window = functional_group(ds, index, "FrameVOILUTSequence") or ds
+    centres, widths = (_first(window, name) for name in ("WindowCenter", "WindowWidth"))
+    if centres is not None and widths is not None:
+        context.WindowCenter, context.WindowWidth = centres, widths
+        context.VOILUTFunction = text(window, "VOILUTFunction") or "LINEAR"
+    for source, name in ((ds, "ModalityLUTSequence"), (window, "VOILUTSequence")):
+        if found := items(source, name):
+            context.add_new(name, "SQ", found[:1])
+    return context
+
+
+def _first(ds: Dataset, keyword: str) -> float | None:
+    """Read the first of one or several numbers."""
+    try:
+        value = np.atleast_1d(np.array(ds.get(keyword), dtype=np.float64))[0]
+    except Exception:  # noqa: BLE001 - a damaged element raises when it is looked at
+        return None
+    return float(value) if np.isfinite(value) else None
+
+
+def _modality(stored: npt.NDArray[Any], context: Dataset) -> npt.NDArray[Any]:
+    from pydicom.pixels.processing import apply_modality_lut
+
+    return apply_modality_lut(stored, context)
+
+
+def _windowed(values: npt.NDArray[Any], context: Dataset) -> tuple[npt.NDArray[Any], float, float]:
+    """Apply the VOI LUT or the first window; give the range that results span too."""
+    from pydicom.pixels.processing import apply_voi, apply_windowing
+
+    if "VOILUTSequence" in context:
+        bits = int(context.VOILUTSequence[0].LUTDescriptor[2])
+        return apply_voi(np.rint(values).astype(np.int64), context), 0, 2**bits - 1
+    if "WindowWidth" not in context or context.WindowWidth < 1:
+        # The standard knows no narrower window (PS3.3 C.11.2.1.2); many exports write 0 for none.
+        context.WindowCenter, context.WindowWidth = 0, 2 * _FAR
+        context.VOILUTFunction = "LINEAR_EXACT"
+        low, high = sorted(_range(context, apply_windowing))
+        return values, low, high
+    low, high = _range(context, apply_windowing)
+    with np.errstate(over="ignore"):
+        windowed = apply_windowing(values, context)
+    return windowed, low, high
+
+
+def _range(context: Dataset, apply_windowing: Any) -> tuple[float, float]:
+    """Ask what a window makes of very low and very high values: what it spreads results over."""
+    with np.errstate(over="ignore"):
+        low, high = apply_windowing(np.array([-2 * _FAR, 2 * _FAR]), context)
+    return float(low), float(high)
+
+
+def _spread(values: npt.NDArray[Any], low: float, high: float, depth: np.dtype[Any]) -> Pixels:
+    """Stretch low..high over all of uint8 or uint16; exact where both ranges are the same."""
+    top = np.iinfo(depth).max
+    if low == 0 and high == top and values.dtype.kind == "u":
+        return values.astype(depth)
+    shares = (values.astype(np.float64) - low) / (high - low)
+    pixels: Pixels = np.rint(np.clip(shares, 0, 1) * top).astype(depth)
+    return pixels
+
+
+def _through_palette(ds: FileDataset, stored: npt.NDArray[Any], path: Path) -> Pixels:
+    from pydicom.pixels.processing import apply_color_lut
+
+    with understanding(path):
+        colours = apply_color_lut(stored, ds)[:, :, :3]
+    # Tables of 16 bit hold screen colours in their high bytes (PS3.3 C.7.6.3.1.6).
+    return colours if colours.dtype == np.uint8 else (colours >> 8).astype(np.uint8)
