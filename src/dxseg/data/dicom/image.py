@@ -161,18 +161,19 @@ def _check_decoder(layout: PixelLayout, path: Path) -> None:
 
     syntax = UID(layout.syntax)
     try:
-        plugins = get_decoder(syntax).available_plugins
+        decoder = get_decoder(syntax)
     except (NotImplementedError, ValueError):
         raise DxsegError(
             f"{path}: its transfer syntax is absent or not one of images; export it again, as "
             "Explicit VR Little Endian if in doubt"
         ) from None
-    if not plugins:
+    if not decoder.is_available:
         raise DxsegError(
             f"{path}: compressed as {syntax.name}, for which no decoder is installed; "
             "pip install 'dxseg[dicom]'"
         )
-    if syntax == JPEGExtended12Bit and layout.bits_stored > 8 and "pylibjpeg" not in plugins:
+    deep = syntax == JPEGExtended12Bit and layout.bits_stored > 8
+    if deep and "pylibjpeg" not in decoder.available_plugins:
         raise DxsegError(
             f"{path}: lossy JPEG of 12 bit, which no decoder here reads; export it again "
             "differently, or install pylibjpeg-libjpeg if its licence (GPL) suits you"
