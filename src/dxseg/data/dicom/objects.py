@@ -284,7 +284,8 @@ def _check_length(layout: PixelLayout, bits: int, path: Path) -> None:
     encapsulated = syntax.is_transfer_syntax and syntax.is_encapsulated
     pixels = layout.rows * layout.columns * layout.frames
     needed = 8 * layout.frames if encapsulated else pixels * bits // 8
-    size = path.stat().st_size
+    with understanding(path):
+        size = path.stat().st_size
     if needed > size:
         raise DxsegError(
             f"{path}: claims {layout.frames} frame(s) of {layout.rows} x {layout.columns} pixels, "
