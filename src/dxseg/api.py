@@ -14,6 +14,7 @@ from dxseg.data.dataset import Dataset
 from dxseg.data.importers.busi import import_busi
 from dxseg.data.importers.csv import import_csv
 from dxseg.data.importers.folder import import_folder
+from dxseg.data.importers.nifti import import_volumes
 from dxseg.data.splits import choose_masks, make_splits, select_fold, write_splits
 from dxseg.demonstration import demo
 from dxseg.errors import DxsegError
@@ -33,6 +34,7 @@ __all__ = [
     "import_busi",
     "import_csv",
     "import_folder",
+    "import_volumes",
     "info",
     "predict",
     "report",

@@ -22,6 +22,8 @@ SUFFIXES = (".nii.gz", ".nii")
 VOXEL_LIMIT = 2**30
 """Larger volumes are refused before they are read: a small file may claim any size."""
 
+Grid = tuple[NDArray[np.float64], tuple[int, int, int]]
+
 # A gzip stream cannot expand more than this.
 _GZIP_RATIO = 1032
 _GZIP_LEVEL = 6
@@ -59,9 +61,8 @@ def read_nifti(path: str | Path) -> Volume:
     """
     path = Path(path)
     image = _open(path)
-    shape = _shape(image, path)
+    affine, shape = _grid(image, path)
     _check_claim(image, path)
-    affine = _affine(image, path)
     notes = []
     if int(image.header["sform_code"]) == int(image.header["qform_code"]) == 0:
         notes.append("its header gives no orientation; the first axis is taken to lead leftwards")
@@ -72,14 +73,32 @@ def read_nifti(path: str | Path) -> Volume:
     return Volume(voxels, affine, tuple(notes))
 
 
-def read_nifti_labels(path: str | Path, like: Volume) -> NDArray[np.uint16]:
+def nifti_grid(path: str | Path) -> Grid:
+    """Read where the voxels of a volume lie, from its header.
+
+    Args:
+        path: A `.nii` or `.nii.gz` file.
+
+    Returns:
+        The affine (4, 4), from voxel indices to millimetres, and the shape (I, J, K).
+
+    Raises:
+        DxsegError: As `read_nifti`, as far as the header shows it.
+    """
+    return _grid(_open(Path(path)), Path(path))
+
+
+def read_nifti_labels(
+    path: str | Path, affine: NDArray[np.float64], shape: tuple[int, int, int]
+) -> NDArray[np.uint16]:
     """Read the label map of a volume.
 
     A label map whose axes are stored in another order or direction is turned, which moves no voxel.
 
     Args:
         path: A `.nii` or `.nii.gz` file.
-        like: The volume it belongs to.
+        affine: Of the volume it belongs to.
+        shape: Of that volume.
 
     Returns:
         (I, J, K) whole numbers on the grid of the volume.
@@ -92,16 +111,16 @@ def read_nifti_labels(path: str | Path, like: Volume) -> NDArray[np.uint16]:
 
     labels = read_nifti(path)
     turn = orientations.ornt_transform(
-        orientations.io_orientation(labels.affine), orientations.io_orientation(like.affine)
+        orientations.io_orientation(labels.affine), orientations.io_orientation(affine)
     )
     values: NDArray[Any] = orientations.apply_orientation(labels.voxels, turn)
-    affine = labels.affine @ orientations.inv_ornt_aff(turn, labels.voxels.shape)
-    if values.shape != like.voxels.shape:
+    turned = labels.affine @ orientations.inv_ornt_aff(turn, labels.voxels.shape)
+    if values.shape != shape:
         raise DxsegError(
-            f"{path}: {_times(values.shape)} voxels, but its image has "
-            f"{_times(like.voxels.shape)}; resample the label map onto the image's grid"
+            f"{path}: {_times(values.shape)} voxels, but its image has {_times(shape)}; resample "
+            "the label map onto the image's grid"
         )
-    apart = _apart(affine, like, values.shape)
+    apart = _apart(turned, affine, shape)
     if apart >= 0.5:
         raise DxsegError(
             f"{path}: lies up to {apart:.1f} voxels away from its image, which has another "
@@ -173,6 +192,11 @@ def _open(path: Path) -> Any:
     return image
 
 
+def _grid(image: Any, path: Path) -> Grid:
+    shape = _shape(image, path)
+    return _affine(image, path), shape
+
+
 def _shape(image: Any, path: Path) -> tuple[int, int, int]:
     shape = tuple(int(length) for length in image.shape)
     if min(shape, default=0) < 1 or len(shape) < 3:
@@ -240,12 +264,13 @@ def _voxels(image: Any, path: Path) -> NDArray[Any]:
         ) from error
 
 
-def _apart(affine: NDArray[np.float64], like: Volume, shape: tuple[int, ...]) -> float:
-    """How far corners lie from those of a volume, in its voxels."""
+def _apart(
+    one: NDArray[np.float64], other: NDArray[np.float64], shape: tuple[int, int, int]
+) -> float:
+    """How far the corners of two grids of one shape lie apart, in voxels of the other."""
     corners = np.array(np.meshgrid(*[(0, length - 1) for length in shape], [1])).reshape(4, -1)
-    # Some exports round the affine; half a voxel is what turning a nearest voxel allows.
-    moved = np.linalg.inv(like.affine) @ affine @ corners - corners
-    return float(np.abs(moved).max())
+    # Exports round affines; closer than half a voxel, no other voxel would be the nearest.
+    return float(np.abs(np.linalg.inv(other) @ one @ corners - corners).max())
 
 
 def _times(shape: tuple[int, ...]) -> str:
