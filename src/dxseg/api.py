@@ -13,6 +13,7 @@ from dxseg.config import load_config, merge
 from dxseg.data.dataset import Dataset
 from dxseg.data.importers.busi import import_busi
 from dxseg.data.importers.csv import import_csv
+from dxseg.data.importers.dicom import import_dicom
 from dxseg.data.importers.folder import import_folder
 from dxseg.data.importers.nifti import import_volumes
 from dxseg.data.splits import choose_masks, make_splits, select_fold, write_splits
@@ -33,6 +34,7 @@ __all__ = [
     "evaluate",
     "import_busi",
     "import_csv",
+    "import_dicom",
     "import_folder",
     "import_volumes",
     "info",

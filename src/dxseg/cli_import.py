@@ -166,6 +166,72 @@ def import_volumes_command(
     _print_import(done)
 
 
+@importer.command("dicom")
+def import_dicom_command(
+    source: Annotated[Path, typer.Argument(help="Folder that a PACS exported.")],
+    destination: Annotated[Path, typer.Argument(help="Folder of the new dataset.")],
+    key: Annotated[
+        Path | None, typer.Option(help="Of the pseudonyms; DESTINATION.key if absent.")
+    ] = None,
+    modality: Annotated[
+        list[str] | None, typer.Option(help="Take only these, e.g. US. May be repeated.")
+    ] = None,
+    region: Annotated[
+        list[str] | None, typer.Option(help="REGION=CLASS: number or label in SEG or RTSTRUCT.")
+    ] = None,
+    axis: Annotated[
+        str, typer.Option(help="through-plane, axial, coronal or sagittal.")
+    ] = "through-plane",
+    window: Annotated[
+        str, typer.Option(help="liver, lung, brain, abdomen, LEVEL,WIDTH, or percentiles.")
+    ] = "percentiles",
+    neighbours: Annotated[int, typer.Option(help="Slices on each side as channels.")] = 0,
+    bits: Annotated[int, typer.Option(help="Of a grey value of a slice: 8 or 16.")] = 8,
+    lesion_class: Annotated[
+        list[str] | None, typer.Option(help="A mask class that is a lesion; all if absent.")
+    ] = None,
+    lesion_label: Annotated[
+        str | None, typer.Option(help="Label of slices whose mask shows a lesion.")
+    ] = None,
+    lesion_free: LesionFree = None,
+    labels: Annotated[Path | None, typer.Option(help="Table of diagnoses.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="FIELD=COLUMN of that table, e.g. patient=PatID.")
+    ] = None,
+    label_level: Annotated[
+        str | None, typer.Option(help="image: the table speaks of each image, not of a study.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the dataset.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """A PACS export: images, CT and MR series, their masks; patients become pseudonyms."""
+    from dxseg.data.importers.dicom import import_dicom
+    from dxseg.data.slicing import make_slicing
+    from dxseg.progress import reporting
+
+    regions = dict(_split_pair(text, "--region", "1=tumour") for text in region or [])
+    slicing = make_slicing(axis=axis, window=window, neighbours=neighbours, bits=bits)
+    with reporting(err, "Importing DICOM") as progress:
+        done = import_dicom(
+            source,
+            destination,
+            key=key,
+            modalities=modality or (),
+            regions=regions,
+            slicing=slicing,
+            lesion_classes=lesion_class or (),
+            lesion_label=lesion_label,
+            lesion_free=lesion_free or (),
+            labels=labels,
+            label_columns=_pairs(column or []),
+            label_level=label_level,
+            name=name,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    _print_import(done)
+
+
 def _print_import(done: Any) -> None:
     for note in done.notes:
         out.print(f"- {note}", soft_wrap=True)

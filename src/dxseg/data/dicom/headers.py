@@ -32,6 +32,12 @@ STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 VOLUME_MODALITIES = ("CT", "MR", "PT")
 # Hold numbers of pixels that are no picture of a patient.
 _DERIVED_MODALITIES = ("RTDOSE", "RTPLAN", "PR", "SR", "KO", "REG", "FID", "RWV", "SEG", "M3D")
+# Codes of PS3.3 C.7.3.1.1.1 that are pictures; what else a file may claim is not repeated.
+_PICTURES = (
+    *("BI", "CR", "CT", "DX", "ECG", "ES", "GM", "IO", "IVOCT", "IVUS", "MG", "MR", "NM", "OP"),
+    *("OPT", "OT", "PT", "PX", "RF", "RG", "SM", "TG", "US", "XA", "XC"),
+)
+OTHER = "other"
 _FRAMES_LIMIT = 2**16
 
 
@@ -68,7 +74,8 @@ class Header:
         frame_of_reference: UID of the space that positions are in.
         patient_id: As the hospital has it.
         accession: The number of the order.
-        modality: Such as "CT".
+        modality: Such as "CT"; `OTHER` where it is none of the standard's codes of pictures.
+        derived: Whether its pixels are no picture, such as doses.
         localiser: Whether it is a scout view.
         burned_in: Whether it says that patient data is drawn into the pixels.
         layout: Of its pixels; None where it has none.
@@ -85,6 +92,7 @@ class Header:
     patient_id: str
     accession: str
     modality: str
+    derived: bool
     localiser: bool
     burned_in: bool
     layout: PixelLayout | None = None
@@ -162,6 +170,7 @@ def read_header(path: Path, name: str) -> Header:
     """
     with called(path, name):
         ds = open_object(path)
+        modality = text(ds, "Modality")
         header = Header(
             path=path,
             name=name,
@@ -172,7 +181,8 @@ def read_header(path: Path, name: str) -> Header:
             frame_of_reference=text(ds, "FrameOfReferenceUID"),
             patient_id=text(ds, "PatientID"),
             accession=text(ds, "AccessionNumber"),
-            modality=text(ds, "Modality"),
+            modality=modality if modality in _PICTURES else OTHER,
+            derived=modality in _DERIVED_MODALITIES,
             localiser="LOCALIZER" in text(ds, "ImageType"),
             burned_in=text(ds, "BurnedInAnnotation") == "YES",
         )
@@ -239,7 +249,7 @@ def _accepted(path: Path, name: str) -> Header:
         return header
     if header.layout is None:
         raise DxsegError(f"{name}: {_kind(header.sop_class)}, not an image")
-    if header.modality in _DERIVED_MODALITIES:
+    if header.derived:
         raise DxsegError(f"{name}: {_kind(header.sop_class)}, not a picture of a patient")
     if header.localiser:
         raise DxsegError(f"{name}: a localiser, no slice of the volume")

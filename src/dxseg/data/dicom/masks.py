@@ -221,7 +221,7 @@ def _frames(
     header: Header, chosen: Mapping[int, int], stack: Stack
 ) -> Iterator[tuple[int, int, npt.NDArray[np.bool_]]]:
     own = {
-        (part.header.sop_uid): index
+        part.header.sop_uid: index
         for index, part in enumerate(stack.slices)
         if len(part.header.planes) == 1
     }
@@ -252,7 +252,7 @@ def _slice_at(
         orientation is not None
         and np.abs(np.subtract(orientation, cosines or ())).max() > _COSINE_TOLERANCE
     )
-    nearest = round(index)
+    nearest = round(float(index))
     off = max(abs(column), abs(row), abs(index - nearest))
     if turned or off > _OFF_PLANE or not 0 <= nearest < len(stack.slices):
         raise DxsegError(

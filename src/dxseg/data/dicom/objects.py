@@ -228,8 +228,12 @@ def functional_group(ds: Dataset, index: int, keyword: str) -> Dataset | None:
         index: The frame, from 0.
         keyword: Of the functional group, such as ``PlanePositionSequence``.
     """
-    frames = items(ds, "PerFrameFunctionalGroupsSequence")
-    own = frames[index : index + 1]
+    try:
+        # The sequence itself: a list of it for each frame would be quadratic.
+        frames = ds.get("PerFrameFunctionalGroupsSequence") or ()
+        own = [frames[index]] if index < len(frames) else []
+    except Exception:  # noqa: BLE001 - a damaged element raises when it is looked at
+        own = []
     for group in (*own, *items(ds, "SharedFunctionalGroupsSequence")):
         found = items(group, keyword)
         if found:

@@ -83,9 +83,9 @@ def write_dataset(
 ) -> ImportReport:
     """Look at every image's header and every mask, then write the dataset.
 
-    Images stay where they are; `dataset.yaml` lists `root`. Several masks of an image are united
-    and written to the folder masks. `dataset.yaml` comes last: an import that is interrupted leaves
-    no dataset and may be started again.
+    Images stay where they are; `dataset.yaml` lists `root`, unless it is the dataset's folder.
+    Several masks of an image are united and written to the folder masks. `dataset.yaml` comes last:
+    an import that is interrupted leaves no dataset and may be started again.
 
     Args:
         found: The images.
@@ -100,7 +100,8 @@ def write_dataset(
         DxsegError: The destination holds something else, or no image is left.
     """
     root, destination = root.resolve(), destination.resolve()
-    spec = make_spec({**fields, "roots": [str(root)]}, str(root))
+    roots = [] if root == destination else [str(root)]
+    spec = make_spec({**fields, "roots": roots}, str(root))
     open_destination(destination, spec.name, overwrite)
     work = _Import(root, destination, spec, skipped)
     for done, (case, case_id) in enumerate(zip(found, _case_ids(found, root), strict=True), 1):

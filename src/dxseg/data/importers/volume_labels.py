@@ -5,18 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pandas as pd
 
 from dxseg.data.tables import read_table, separator_of
-from dxseg.data.volume import FoundVolume
 from dxseg.errors import DxsegError
 
 _VALUES = ("label", "slice_index", "patient_id")
 _LISTED = 10
 
 _Key = TypeVar("_Key")
+
+
+class Keyed(Protocol):
+    """What a table may speak of: a volume, or an image that is none."""
+
+    @property
+    def volume_id(self) -> str:
+        """Its name in the dataset."""
+
+    @property
+    def keys(self) -> Mapping[str, str]:
+        """What a table may know it by."""
 
 
 @dataclass
@@ -27,18 +38,18 @@ class JoinedLabels:
         labels: By volume_id and slice_index; None in its place for the whole volume's label.
         patients: Patient of a volume, by volume_id.
         names: All labels that the table holds.
+        joins: The keys that the table has columns for.
         notes: What was left over, in lines of text that name no key.
     """
 
     labels: dict[tuple[str, int | None], str] = field(default_factory=dict)
     patients: dict[str, str] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
+    joins: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-def read_labels(
-    path: Path, columns: Mapping[str, str], found: Sequence[FoundVolume]
-) -> JoinedLabels:
+def read_labels(path: Path, columns: Mapping[str, str], found: Sequence[Keyed]) -> JoinedLabels:
     """Read a table and join it to the volumes.
 
     A row speaks of every volume that has all the keys it fills in: `volume_id`, and what the
@@ -59,7 +70,7 @@ def read_labels(
     known = {name for own in keys.values() for name in own}
     table = _table(path, columns, known)
     joins = [name for name in table.columns if name not in _VALUES]
-    joined = JoinedLabels(names=set(table["label"]) - {""})
+    joined = JoinedLabels(names=set(table["label"]) - {""}, joins=joins)
     unmatched: list[int] = []
     told: dict[tuple[object, str], int] = {}
     for filled, rows in table.groupby(_filled(table[joins]), sort=False):

@@ -187,7 +187,7 @@ class _Work:
 
     def _save(self, folder: Path, index: int, suffix: str, pixels: NDArray[Any]) -> str:
         path = folder / f"{index:04d}{suffix}"
-        data = _encode(pixels)
+        data = encode_image(pixels)
         # Not flushed one by one: the digest tells on resuming which files a power cut took.
         with atomic_path(path, flush=False) as temporary:
             temporary.write_bytes(data)
@@ -196,8 +196,12 @@ class _Work:
         return name
 
 
-def _encode(pixels: NDArray[Any]) -> bytes:
-    """PNG for one channel, TIFF for more; both without loss."""
+def encode_image(pixels: NDArray[Any]) -> bytes:
+    """Encode an image without loss: as PNG where it has one channel, else as TIFF.
+
+    Args:
+        pixels: (H, W, C) uint8 or uint16.
+    """
     buffer = io.BytesIO()
     if pixels.shape[2] == 1:
         from PIL import Image

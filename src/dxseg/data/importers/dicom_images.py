@@ -1,0 +1,177 @@
+"""DICOM images that are no slices (ultrasound, radiographs) into files of a dataset."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dxseg.data.cases import LABEL_LEVELS, STUDY_LEVEL
+from dxseg.data.dicom.headers import Header, called, pixel_spacing
+from dxseg.data.dicom.image import displayed_frame
+from dxseg.data.dicom.masks import Outlines, draw_on_image
+from dxseg.data.dicom.objects import open_object, pixel_layout
+from dxseg.data.files import atomic_path
+from dxseg.data.importers.common import (
+    FoundCase,
+    ImportReport,
+    Progress,
+    open_destination,
+    write_dataset,
+)
+from dxseg.data.importers.volume_labels import JoinedLabels, read_labels
+from dxseg.data.importers.volume_slices import IMAGES, MASKS, encode_image
+from dxseg.data.raster import Pixels
+from dxseg.errors import DxsegError, UsageError
+
+INSTANCE = "instance"
+
+
+@dataclass(frozen=True)
+class KeyedImage:
+    """An object and what a table of labels may know it by."""
+
+    header: Header
+    volume_id: str
+    patient_id: str
+    keys: Mapping[str, str]
+
+
+def write_images(
+    images: Sequence[KeyedImage],
+    masks: Sequence[tuple[Outlines, Mapping[int, int]]],
+    destination: Path,
+    fields: dict[str, Any],
+    *,
+    labels: Path | None,
+    label_columns: Mapping[str, str],
+    label_level: str | None,
+    skipped: list[tuple[str, str]],
+    overwrite: bool,
+    progress: Progress | None,
+) -> ImportReport:
+    """Write the images of a dataset, one a frame, and the dataset.
+
+    An import that is interrupted leaves no dataset and may be started again.
+
+    Args:
+        images: The objects.
+        masks: What may be drawn on them.
+        destination: The dataset's folder.
+        fields: Of `DatasetSpec`.
+        labels: A table of labels; see `read_labels`.
+        label_columns: For its fields, the columns' names in the table.
+        label_level: Of these labels; None to tell from the table's keys.
+        skipped: Files left out so far; the report goes on from it.
+        overwrite: Whether a dataset of the same name may be replaced.
+        progress: Called with (done, total) after each object.
+
+    Raises:
+        UsageError: The level is none.
+        DxsegError: The table is wrong, no image is left, or the destination holds something else.
+    """
+    if label_level not in (None, *LABEL_LEVELS):
+        raise UsageError(f"label level {label_level!r}: expected {' or '.join(LABEL_LEVELS)}")
+    table = JoinedLabels()
+    if labels is not None:
+        table = read_labels(labels, label_columns, images)
+    level = label_level or ("image" if INSTANCE in table.joins else STUDY_LEVEL)
+    open_destination(destination, fields["name"], overwrite)
+    cases: list[FoundCase] = []
+    for done, image in enumerate(images, 1):
+        label = table.labels.get((image.volume_id, None), "")
+        try:
+            frames = list(_frames(image, destination))
+        except DxsegError as error:
+            frames = []
+            _leave_out(skipped, image.header.name, error)
+        for case in frames:
+            case.label = label
+            case.values["label_level"] = level if label else ""
+        _draw(image, masks, frames, destination, len(fields["mask_classes"]), skipped)
+        cases.extend(frames)
+        if progress is not None:
+            progress(done, len(images))
+    spaced = any("spacing_y" in case.values for case in cases)
+    report = write_dataset(
+        cases,
+        destination,
+        destination,
+        {**fields, "labels": sorted(table.names), "spacing_unit": "mm" if spaced else "pixel"},
+        skipped=skipped,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    report.notes.extend(table.notes)
+    return report
+
+
+def _frames(image: KeyedImage, destination: Path) -> Iterator[FoundCase]:
+    """Write the frames of an object."""
+    path = image.header.path
+    with called(path, image.header.name):
+        ds = open_object(path, pixels=True)
+        layout = pixel_layout(ds, path)
+        spacing = pixel_spacing(ds)
+        for frame in range(layout.frames):
+            pixels = displayed_frame(ds, frame, layout, path)
+            values: dict[str, Any] = {"patient_id": image.patient_id}
+            if spacing is not None:
+                values |= {"spacing_y": spacing[0], "spacing_x": spacing[1]}
+            stem = image.volume_id
+            if layout.frames > 1:
+                stem = f"{stem}_{frame:04d}"
+                values |= {"volume_id": image.volume_id, "slice_index": frame}
+            yield FoundCase(_save(destination / IMAGES / stem, pixels), values=values)
+
+
+def _save(path: Path, pixels: Pixels) -> Path:
+    from PIL import Image
+
+    if pixels.shape[2] == 3 and pixels.dtype == np.uint8:
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, format="PNG")
+        data, suffix = buffer.getvalue(), ".png"
+    else:
+        data, suffix = encode_image(pixels), ".png" if pixels.shape[2] == 1 else ".tif"
+    target = path.with_name(f"{path.name}{suffix}")
+    # Not flushed one by one: an interrupted import is begun again.
+    with atomic_path(target, flush=False) as temporary:
+        temporary.write_bytes(data)
+    return target
+
+
+def _draw(
+    image: KeyedImage,
+    masks: Sequence[tuple[Outlines, Mapping[int, int]]],
+    frames: Sequence[FoundCase],
+    destination: Path,
+    classes: int,
+    skipped: list[tuple[str, str]],
+) -> None:
+    """Write the masks of an image of one frame; the dataset's writer unites several."""
+    for outlines, values in masks:
+        if not frames or not outlines.belongs_to([image.header]):
+            continue
+        name = outlines.header.name
+        try:
+            if len(frames) > 1:
+                raise DxsegError(
+                    f"{name}: a mask of an image of {len(frames)} frames; expected one"
+                )
+            mask = draw_on_image(outlines, values, image.header)
+        except DxsegError as error:
+            _leave_out(skipped, name, error)
+            continue
+        shown = mask * np.uint8(255) if classes == 1 else mask
+        own = frames[0].masks
+        stem = f"{image.volume_id}_{len(own)}" if own else image.volume_id
+        own.append(_save(destination / MASKS / stem, shown[:, :, None]))
+
+
+def _leave_out(skipped: list[tuple[str, str]], name: str, error: DxsegError) -> None:
+    skipped.append((name, str(error).removeprefix(f"{name}: ")))
