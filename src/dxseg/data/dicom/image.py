@@ -136,10 +136,10 @@ def stored_frame(ds: FileDataset, index: int, layout: PixelLayout, path: Path) -
 
     if "PixelData" not in ds:
         raise DxsegError(f"{path}: holds no whole-number pixel data; expected an image")
-    _check_decoder(layout, path)
+    plugin = _plugin(layout, path)
     with understanding(path):
         _check_codestream(ds, index, layout, path)
-        array: npt.NDArray[Any] = pixel_array(ds, index=index)
+        array: npt.NDArray[Any] = pixel_array(ds, index=index, decoding_plugin=plugin)
     samples = array.shape[2:] if layout.photometric in COLOUR[:-1] else ()
     if array.shape != (layout.rows, layout.columns, *samples):
         raise DxsegError(f"{path}: its pixels are not of the size that its header says")
@@ -155,13 +155,13 @@ def _single(layout: PixelLayout, path: Path) -> PixelLayout:
     return layout
 
 
-def _check_decoder(layout: PixelLayout, path: Path) -> None:
-    from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.uid import UID, JPEGExtended12Bit
+def _plugin(layout: PixelLayout, path: Path) -> str:
+    from pydicom.uid import UID
 
-    syntax = UID(layout.syntax)
+    from dxseg.data.dicom.decoders import choose_decoder
+
     try:
-        decoder = get_decoder(syntax)
+        decoder, plugin = choose_decoder(layout.syntax)
     except (NotImplementedError, ValueError):
         raise DxsegError(
             f"{path}: its transfer syntax is absent or not one of images; export it again, as "
@@ -169,15 +169,10 @@ def _check_decoder(layout: PixelLayout, path: Path) -> None:
         ) from None
     if not decoder.is_available:
         raise DxsegError(
-            f"{path}: compressed as {syntax.name}, for which no decoder is installed; "
+            f"{path}: compressed as {UID(layout.syntax).name}, for which no decoder is installed; "
             "pip install 'dxseg[dicom]'"
         )
-    deep = syntax == JPEGExtended12Bit and layout.bits_stored > 8
-    if deep and "pylibjpeg" not in decoder.available_plugins:
-        raise DxsegError(
-            f"{path}: lossy JPEG of 12 bit, which no decoder here reads; export it again "
-            "differently, or install pylibjpeg-libjpeg if its licence (GPL) suits you"
-        )
+    return plugin
 
 
 def _check_codestream(ds: FileDataset, index: int, layout: PixelLayout, path: Path) -> None:

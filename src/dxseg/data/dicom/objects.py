@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -76,8 +77,10 @@ def open_object(path: Path, *, pixels: bool = False) -> FileDataset:
     _check_start(path)
     import pydicom
 
-    # Each time: whoever resets the filters in between must not make names appear on a terminal.
+    # pydicom warns with the values it wonders about. Each time, because whoever resets filters or
+    # levels in between must not make names appear on a terminal.
     warnings.filterwarnings("ignore", module=r"pydicom\b")
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     with understanding(path):
         _refuse_bomb(path)
         return pydicom.dcmread(path, stop_before_pixels=not pixels)
