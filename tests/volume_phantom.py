@@ -63,7 +63,7 @@ def ct(seed: int = 0, tumour: bool = True) -> tuple[NDArray[np.int16], NDArray[n
     lesion = liver & (x > 20) & (x < 26) & (y > 9) & (y < 9 + z) & (z > 3) & (z < 7) & tumour
     hounsfield = np.where(body, 20, -1000) + 40 * liver + 90 * lesion
     noise = rng.integers(-8, 9, SHAPE)
-    return (hounsfield + noise).astype(np.int16), (liver + lesion).astype(np.uint8)
+    return (hounsfield + noise).astype(np.int16), liver.astype(np.uint8) + lesion
 
 
 def save(
