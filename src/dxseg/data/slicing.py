@@ -197,6 +197,19 @@ class SlicedVolume:
         return restored
 
 
+def count_slices(affine: NDArray[np.float64], shape: tuple[int, int, int], slicing: Slicing) -> int:
+    """Tell from a volume's grid how many slices it will have.
+
+    Args:
+        affine: (4, 4), from voxel indices to millimetres.
+        shape: (I, J, K).
+        slicing: The rule.
+    """
+    # One value stands for all voxels.
+    grid = Volume(np.broadcast_to(np.uint8(0), shape), affine)
+    return len(SlicedVolume(grid, slicing.model_copy(update={"window": (0.0, 1.0)})))
+
+
 def _plane(orientation: NDArray[Any], spacing: tuple[float, float, float], axis: Axis) -> Plane:
     if axis != "through-plane":
         return axis

@@ -139,7 +139,11 @@ def stored_frame(ds: FileDataset, index: int, layout: PixelLayout, path: Path) -
     plugin = _plugin(layout, path)
     with understanding(path):
         _check_codestream(ds, index, layout, path)
-        array: npt.NDArray[Any] = pixel_array(ds, index=index, decoding_plugin=plugin)
+        array: npt.NDArray[Any] = (
+            pixel_array(ds, index=index, decoding_plugin=plugin)
+            if layout.bits_allocated > 1 or plugin
+            else _packed_frame(ds.PixelData, index, layout)
+        )
     samples = array.shape[2:] if layout.photometric in COLOUR[:-1] else ()
     if array.shape != (layout.rows, layout.columns, *samples):
         raise DxsegError(f"{path}: its pixels are not of the size that its header says")
@@ -190,6 +194,18 @@ def _check_codestream(ds: FileDataset, index: int, layout: PixelLayout, path: Pa
             f"{path}: its compressed pixels are {size or 'unreadable'}, the header says "
             f"{(layout.rows, layout.columns)} (height, width); expected the same; export it again"
         )
+
+
+def _packed_frame(packed: bytes, index: int, layout: PixelLayout) -> npt.NDArray[np.uint8]:
+    """Unpack a frame of single bits, which may begin within a byte: pydicom 3.0 then takes others.
+
+    The first pixel is the lowest bit (PS3.5 8.1.1).
+    """
+    pixels = layout.rows * layout.columns
+    first = index * pixels
+    part = np.frombuffer(packed[first // 8 : (first + pixels + 7) // 8], np.uint8)
+    bits = np.unpackbits(part, bitorder="little")[first % 8 :][:pixels]
+    return bits.reshape(layout.rows, layout.columns)
 
 
 def _jpeg2000_size(code: bytes) -> tuple[int, int] | None:

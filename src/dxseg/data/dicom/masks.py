@@ -114,6 +114,9 @@ def read_outlines(header: Header) -> Outlines:
                 whole(item, number, header.path, 0): text(item, label)
                 for item in items(ds, sequence)
             }
+            if not structures:
+                # The background of label maps.
+                regions.pop(0, None)
     return Outlines(header, frozenset(series), frozenset(instances), regions)
 
 

@@ -34,7 +34,8 @@ class PixelLayout:
         columns: Width of a frame in pixels.
         frames: At least 1.
         photometric: One of `GREY` or `COLOUR`.
-        bits_stored: How many bits of a sample are used, 1 to 32.
+        bits_allocated: How many bits a sample takes: 1, 8, 16 or 32.
+        bits_stored: How many of them are used.
         signed: Whether samples are two's complement.
         syntax: UID of the transfer syntax.
     """
@@ -43,6 +44,7 @@ class PixelLayout:
     columns: int
     frames: int
     photometric: str
+    bits_allocated: int
     bits_stored: int
     signed: bool
     syntax: str
@@ -149,6 +151,7 @@ def pixel_layout(ds: FileDataset, path: Path) -> PixelLayout:
         columns,
         frames,
         photometric,
+        allocated,
         stored,
         whole(ds, "PixelRepresentation", path, 0) == 1,
         syntax,

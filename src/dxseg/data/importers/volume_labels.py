@@ -37,16 +37,19 @@ class JoinedLabels:
     Attributes:
         labels: By volume_id and slice_index; None in its place for the whole volume's label.
         patients: Patient of a volume, by volume_id.
-        names: All labels that the table holds.
         joins: The keys that the table has columns for.
         notes: What was left over, in lines of text that name no key.
     """
 
     labels: dict[tuple[str, int | None], str] = field(default_factory=dict)
     patients: dict[str, str] = field(default_factory=dict)
-    names: set[str] = field(default_factory=set)
     joins: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def names(self) -> set[str]:
+        """The labels that a volume or a slice has."""
+        return set(self.labels.values())
 
 
 def read_labels(path: Path, columns: Mapping[str, str], found: Sequence[Keyed]) -> JoinedLabels:
@@ -70,7 +73,7 @@ def read_labels(path: Path, columns: Mapping[str, str], found: Sequence[Keyed]) 
     known = {name for own in keys.values() for name in own}
     table = _table(path, columns, known)
     joins = [name for name in table.columns if name not in _VALUES]
-    joined = JoinedLabels(names=set(table["label"]) - {""}, joins=joins)
+    joined = JoinedLabels(joins=joins)
     unmatched: list[int] = []
     told: dict[tuple[object, str], int] = {}
     for filled, rows in table.groupby(_filled(table[joins]), sort=False):
