@@ -178,8 +178,12 @@ class SlicedVolume:
         low, high = self._limits
         dtype = np.uint8 if self._slicing.bits == 8 else np.uint16
         top = np.iinfo(dtype).max
-        scaled = (self._stack[wanted].astype(np.float64) - low) * (top / (high - low))
-        grey = np.rint(np.nan_to_num(scaled, nan=0.0).clip(0, top)).astype(dtype)
+        scaled = self._stack[wanted].astype(np.float64)
+        scaled -= low
+        scaled *= top / (high - low)
+        if self._stack.dtype.kind == "f":
+            scaled[np.isnan(scaled)] = 0
+        grey = np.rint(scaled.clip(0, top, out=scaled), out=scaled).astype(dtype)
         return np.ascontiguousarray(grey.transpose(1, 2, 0))
 
     def turn(self, voxels: NDArray[Any]) -> NDArray[Any]:
