@@ -162,7 +162,28 @@ def write_label_map(path: Path, mask: NDArray[np.uint8], source: Path) -> None:
     header.set_slope_inter(1, 0)
     header.set_intent("label")
     # Without an affine of its own the image keeps the header's, to the bit.
-    image = type(like)(mask.reshape(like.shape), None, header)
+    _write(path, type(like)(mask.reshape(like.shape), None, header))
+
+
+def write_label_map_at(path: Path, mask: NDArray[np.uint8], affine: NDArray[np.float64]) -> None:
+    """Write a label map as NIfTI for a volume that was no NIfTI.
+
+    Args:
+        path: A `.nii.gz` file, written atomically.
+        mask: (I, J, K).
+        affine: (4, 4), from voxel indices to millimetres in RAS+; sform and qform both hold it.
+    """
+    import nibabel
+
+    image = nibabel.Nifti1Image(mask, affine)
+    image.header.set_xyzt_units("mm")
+    image.header.set_intent("label")
+    for name in ("sform", "qform"):
+        getattr(image, f"set_{name}")(affine, code="scanner")
+    _write(path, image)
+
+
+def _write(path: Path, image: Any) -> None:
     with atomic_path(path, flush=False) as temporary:
         temporary.write_bytes(gzip.compress(image.to_bytes(), _GZIP_LEVEL, mtime=0))
 

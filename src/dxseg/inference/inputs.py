@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dxseg.data.dicom.objects import is_dicom
+from dxseg.data.dicom.series import holds_slices
 from dxseg.data.nifti import SUFFIXES, is_nifti, nifti_stem
 from dxseg.data.readers import READERS, is_supported
 from dxseg.errors import UsageError
@@ -20,26 +22,32 @@ class Item:
 
     Attributes:
         name: Its path relative to the folder that all inputs share, with `/`.
-        source: Its absolute path.
+        source: Its absolute path; a folder where it is a DICOM series.
+        is_series: Whether it is a DICOM series.
     """
 
     name: str
     source: Path
+    is_series: bool = False
 
     @property
     def is_volume(self) -> bool:
         """Whether it is sliced; its result is one label map."""
-        return is_nifti(self.source)
+        return self.is_series or is_nifti(self.source)
 
     @property
     def stem(self) -> str:
         """The name without its suffix: where results go below `masks/` and `overlays/`."""
+        if self.is_series:
+            return self.name
         if self.is_volume:
             return nifti_stem(self.name)
         return self.name[: len(self.name) - len(self.source.suffix)]
 
 
-def find_images(inputs: Sequence[str | Path], *, skip: Sequence[Path] = ()) -> list[Item]:
+def find_images(
+    inputs: Sequence[str | Path], *, skip: Sequence[Path] = (), series: bool = False
+) -> list[Item]:
     """Expand files, folders and patterns.
 
     Folders are searched through all levels for known suffixes; hidden files and links to folders
@@ -48,6 +56,7 @@ def find_images(inputs: Sequence[str | Path], *, skip: Sequence[Path] = ()) -> l
     Args:
         inputs: Files, folders, or patterns with `*`, `?`, `[...]` or `**`.
         skip: Folders whose files are not taken (earlier results).
+        series: Whether folders of DICOM slices are volumes; else each slice is an image.
 
     Returns:
         Each image and volume once, sorted by name.
@@ -59,7 +68,7 @@ def find_images(inputs: Sequence[str | Path], *, skip: Sequence[Path] = ()) -> l
     found: dict[Path, None] = {}
     left_out = [folder.resolve() for folder in skip]
     for given in inputs:
-        base, files = _expand(given)
+        base, files = _expand(given, series)
         kept = [path for path in files if not _inside(path, left_out)]
         if not kept:
             raise UsageError(
@@ -71,18 +80,20 @@ def find_images(inputs: Sequence[str | Path], *, skip: Sequence[Path] = ()) -> l
     if not found:
         raise UsageError("no input; give a file, a folder or a quoted pattern")
     root = Path(os.path.commonpath(bases))
-    items = [Item(path.relative_to(root).as_posix(), path) for path in found]
+    items = [Item(path.relative_to(root).as_posix(), path, path.is_dir()) for path in found]
     items.sort(key=lambda item: item.name)
     _refuse_collisions(items)
     return items
 
 
-def _expand(given: str | Path) -> tuple[Path, list[Path]]:
+def _expand(given: str | Path, series: bool) -> tuple[Path, list[Path]]:
     """Give the folder that names are relative to, and the files, all absolute without `..`."""
     # Not resolved: a link keeps the name that the user sees.
     path = Path(os.path.abspath(given))  # noqa: PTH100 - resolve() follows links
     if path.is_dir():
-        return path, _walk(path)
+        files = _walk(path, series)
+        # A series is named by its folder.
+        return (path.parent if path in files else path), files
     if path.exists():
         return path.parent, [path]
     if not glob.has_magic(str(given)):
@@ -94,11 +105,14 @@ def _expand(given: str | Path) -> tuple[Path, list[Path]]:
     return fixed, [match for match in matches if _is_image(match)]
 
 
-def _walk(folder: Path) -> list[Path]:
+def _walk(folder: Path, series: bool) -> list[Path]:
     files = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = (Path(parent, name) for name in names if not name.startswith("."))
+        paths = [Path(parent, name) for name in names if not name.startswith(".")]
+        if series and holds_slices(Path(parent)):
+            files.append(Path(parent))
+            paths = [path for path in paths if not is_dicom(path)]
         files += [path for path in paths if _is_image(path)]
     return files
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from dxseg.data.nifti import nifti_grid, read_nifti, write_label_map
+from dxseg.data.dicom.series import read_stack, series_in
+from dxseg.data.nifti import nifti_grid, read_nifti, write_label_map, write_label_map_at
 from dxseg.data.slicing import count_slices
+from dxseg.data.volume import Volume
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.bundle import BundleInfo
 from dxseg.inference.inputs import Item, find_images
@@ -52,7 +54,8 @@ def predict_files(
 
     An image `sub/a.jpg` gives `masks/sub/a.png` and `overlays/sub/a.png`. A volume `sub/v.nii.gz`
     is sliced as the model's training data were and gives one label map, `masks/sub/v.nii.gz`, that
-    lies exactly as the volume does.
+    lies exactly as the volume does. For a model of slices, a folder `sub/series` of DICOM slices is
+    a volume too: its label map is `masks/sub/series.nii.gz`.
 
     `predictions.csv` gets a row for each: name, height, width (pixels), status (ok or failed),
     p_LABEL for each label (0..1), lesion_area_px (pixels; and one column a class where there are
@@ -79,8 +82,9 @@ def predict_files(
     """
     root = Path(output).resolve()
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
-    items = find_images(given, skip=[root / MASKS, root / OVERLAYS])
     predictor = Predictor.from_bundle(bundle, device, batch_size)
+    series = predictor.info.slicing is not None
+    items = find_images(given, skip=[root / MASKS, root / OVERLAYS], series=series)
     table = PredictionTable(root / TABLE_FILE, columns(predictor.info))
     try:
         _claim(root, overwrite)
@@ -157,16 +161,20 @@ class _Job:
         _checked(self.root, path)
         begun = self.steps
         try:
+            volume = _read(item)
             result = predict_volume(
                 self.predictor,
-                read_nifti(item.source),
+                volume,
                 lambda done, _: self.progress(begun + done, self.total),
             )
         except DxsegError as error:
             if str(item.source) in str(error):
                 raise
             raise DxsegError(f"{item.source}: {error}") from error
-        write_label_map(path, result.mask, item.source)
+        if item.is_series:
+            write_label_map_at(path, result.mask, volume.affine)
+        else:
+            write_label_map(path, result.mask, item.source)
         return volume_values(result, self.info)
 
 
@@ -175,10 +183,17 @@ def _weight(item: Item, info: BundleInfo) -> int:
     if not item.is_volume or info.slicing is None:
         return 1
     try:
+        if item.is_series:
+            stack = series_in(item.source)
+            return count_slices(stack.affine, stack.shape, info.slicing)
         return count_slices(*nifti_grid(item.source), info.slicing)
     except DxsegError:
         # Told when its turn comes.
         return 1
+
+
+def _read(item: Item) -> Volume:
+    return read_stack(series_in(item.source)) if item.is_series else read_nifti(item.source)
 
 
 def _caption(prediction: Prediction, info: BundleInfo) -> str:

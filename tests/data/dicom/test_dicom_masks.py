@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,8 @@ import pydicom
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
+from dicom_phantom import SQUARE, place, plain_segmentation, segmentation, structure_set
 from dxseg.data.dicom.headers import scan
 from dxseg.data.dicom.masks import (
     Outlines,
@@ -29,83 +28,6 @@ Make = Callable[..., Any]
 Store = Callable[..., Path]
 
 OBLIQUE = (0.8, 0.6, 0.0, -0.36, 0.48, 0.8)
-SQUARE = np.array([[2, 2], [6, 2], [6, 6], [2, 6]]) - 0.5
-
-
-def segmentation(
-    sources: Sequence[Dataset], masks: dict[int, Any], kind: str = "BINARY", **attributes: Any
-) -> Any:
-    """A SEG written by highdicom: (slice, row, column) of 0 and 1 for each segment number."""
-    highdicom = pytest.importorskip("highdicom")
-    from highdicom.sr.coding import CodedConcept
-
-    concept = CodedConcept("49755003", "SCT", "Morphologically Abnormal Structure")
-    algorithm = highdicom.AlgorithmIdentificationSequence("dxseg", concept, "1")
-    segments = [
-        highdicom.seg.SegmentDescription(
-            number, f"label {number}", concept, concept, "AUTOMATIC", algorithm
-        )
-        for number in masks
-    ]
-    for ds in sources:
-        ds.PatientBirthDate, ds.PatientSex, ds.StudyID, ds.StudyTime = "", "", "", ""
-        ds.AccessionNumber, ds.ReferringPhysicianName = "", ""
-    return highdicom.seg.Segmentation(
-        sources,
-        np.stack([masks[number] for number in sorted(masks)], axis=-1).astype(np.uint8),
-        kind,
-        segments,
-        generate_uid(),
-        1,
-        generate_uid(),
-        1,
-        "dxseg",
-        "dxseg",
-        "1",
-        "1",
-        omit_empty_frames=True,
-        **attributes,
-    )
-
-
-def structure_set(
-    sources: Sequence[Dataset], contours: Sequence[Any], kind: str = "CLOSED_PLANAR"
-) -> Dataset:
-    """An RTSTRUCT of one region: contours (N, 3) in the patient's coordinates."""
-    ds, region, name = Dataset(), Dataset(), Dataset()
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.SOPClassUID, ds.SOPInstanceUID = RTStructureSetStorage, generate_uid()
-    ds.StudyInstanceUID, ds.SeriesInstanceUID = sources[0].StudyInstanceUID, generate_uid()
-    ds.Modality, ds.PatientID = "RTSTRUCT", sources[0].PatientID
-    name.ROINumber, name.ROIName = 7, "GTV"
-    ds.StructureSetROISequence = [name]
-    region.ReferencedROINumber = 7
-    region.ContourSequence = []
-    for points in contours:
-        contour = Dataset()
-        contour.ContourGeometricType, contour.NumberOfContourPoints = kind, len(points)
-        contour.ContourData = [f"{value:.6g}" for value in np.ravel(points)]
-        region.ContourSequence.append(contour)
-    ds.ROIContourSequence = [region]
-    series, study, space = Dataset(), Dataset(), Dataset()
-    series.SeriesInstanceUID = sources[0].SeriesInstanceUID
-    study.RTReferencedSeriesSequence = [series]
-    space.RTReferencedStudySequence = [study]
-    ds.ReferencedFrameOfReferenceSequence = [space]
-    return ds
-
-
-def place(ds: Dataset, polygon: Any, lift: float = 0.0) -> Any:
-    """Turn corners (column, row) on a slice into the patient's coordinates."""
-    row, column = np.reshape(ds.ImageOrientationPatient, (2, 3)).astype(float)
-    across = np.cross(row, column)
-    return (
-        np.array(ds.ImagePositionPatient, dtype=float)
-        + polygon[:, :1] * row * ds.PixelSpacing[1]
-        + polygon[:, 1:] * column * ds.PixelSpacing[0]
-        + lift * across
-    )
 
 
 def both(folder: Path) -> tuple[Outlines, Stack]:
@@ -226,32 +148,6 @@ def test_a_segmentation_of_an_image_without_position(image: Make, store: Store) 
     first, second = (by_uid[picture.SOPInstanceUID] for picture in pictures)
     assert [outlines.belongs_to([header]) for header in (first, second)] == [False, True]
     assert np.array_equal(draw_on_image(outlines, {1: 1}, second), mask)
-
-
-def plain_segmentation(picture: Dataset, mask: Any) -> Dataset:
-    """A SEG of one frame that says what it was drawn on, and no more."""
-    from pydicom.pixels.utils import pack_bits
-
-    seg, segment, frame = Dataset(), Dataset(), Dataset()
-    seg.file_meta = picture.file_meta
-    seg.SOPClassUID, seg.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.66.4", generate_uid()
-    seg.StudyInstanceUID, seg.SeriesInstanceUID = picture.StudyInstanceUID, generate_uid()
-    seg.Modality, seg.SegmentationType, seg.NumberOfFrames = "SEG", "BINARY", 1
-    seg.Rows, seg.Columns = mask.shape
-    seg.SamplesPerPixel, seg.PhotometricInterpretation = 1, "MONOCHROME2"
-    seg.BitsAllocated, seg.BitsStored, seg.HighBit, seg.PixelRepresentation = 1, 1, 0, 0
-    seg.PixelData = pack_bits(mask)
-    seg["PixelData"].VR = "OB"
-    segment.SegmentNumber, segment.SegmentLabel = 1, "lesion"
-    seg.SegmentSequence = [segment]
-    identity, derivation, source = Dataset(), Dataset(), Dataset()
-    identity.ReferencedSegmentNumber = 1
-    source.ReferencedSOPInstanceUID = picture.SOPInstanceUID
-    derivation.SourceImageSequence = [source]
-    frame.SegmentIdentificationSequence = [identity]
-    frame.DerivationImageSequence = [derivation]
-    seg.PerFrameFunctionalGroupsSequence = [frame]
-    return seg
 
 
 @pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 1, 0), OBLIQUE], ids=["axial", "oblique"])

@@ -14,6 +14,7 @@ from pydicom.datadict import DicomDictionary, dictionary_VM, dictionary_VR, keyw
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
+from dicom_phantom import SQUARE, place, plain_segmentation, structure_set
 from dxseg.data.importers.dicom import import_dicom
 from dxseg.errors import DxsegError
 
@@ -74,8 +75,6 @@ def plant(ds: Dataset, number: int) -> Dataset:
 @pytest.fixture(scope="module")
 def export(image: Make, series: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images, series good and bad, masks good and bad, and what is no image, all planted."""
-    from test_dicom_masks import SQUARE, place, plain_segmentation, structure_set
-
     rng = np.random.default_rng(0)
     pictures = [image(rng.integers(0, 256, (12, 9), dtype=np.uint8)) for _ in range(4)]
     pictures[0].BurnedInAnnotation = "YES"

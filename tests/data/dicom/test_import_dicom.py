@@ -13,6 +13,7 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation, generate_uid
 
+from dicom_phantom import SQUARE, place, plain_segmentation, segmentation, structure_set
 from dxseg.data.dataset import Dataset as Images
 from dxseg.data.dicom import image as decoding
 from dxseg.data.importers.dicom import import_dicom
@@ -175,8 +176,6 @@ def test_spacing_is_in_millimetres_or_unknown(
 def test_a_segmentation_becomes_the_mask_of_its_image(
     ultrasound: list[Dataset], store: Store, tmp_path: Path
 ) -> None:
-    from test_dicom_masks import plain_segmentation
-
     mask = np.zeros((12, 9), np.uint8)
     mask[2:7, 3:6] = 1
     objects = [*ultrasound, plain_segmentation(ultrasound[2], mask)]
@@ -191,8 +190,6 @@ def test_a_segmentation_becomes_the_mask_of_its_image(
 def test_a_series_with_its_mask_becomes_labelled_slices(
     series: Make, store: Store, tmp_path: Path, phantom: Any, kind: str
 ) -> None:
-    from test_dicom_masks import SQUARE, place, segmentation, structure_set
-
     sources = series(phantom)
     lesion = np.zeros(phantom.shape, np.uint8)
     lesion[2, 2:6, 2:6] = 1
@@ -321,8 +318,6 @@ def test_links_are_not_followed(ultrasound: list[Dataset], store: Store, tmp_pat
 def test_lidc_windows_as_a_series(
     lidc_root: Path, series: Make, store: Store, tmp_path: Path
 ) -> None:
-    from test_dicom_masks import segmentation
-
     cases = pd.read_csv(lidc_root / "cases.csv", keep_default_na=False)
     chosen = cases[cases["mask"].ne("")].head(12)
     stacked, outlined = (

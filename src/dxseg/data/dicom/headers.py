@@ -107,7 +107,7 @@ class Header:
     def is_volume(self) -> bool:
         """Whether its frames are slices of a volume."""
         placed = bool(self.planes) and all(plane.position for plane in self.planes)
-        return self.modality in VOLUME_MODALITIES and placed
+        return self.modality in VOLUME_MODALITIES and placed and not self.localiser
 
 
 @contextmanager

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dxseg.data.dicom.headers import Header, Plane, called
+from dxseg.data.dicom.headers import Header, Plane, called, read_header
 from dxseg.data.dicom.image import measured_frame
-from dxseg.data.dicom.objects import open_object, pixel_layout
+from dxseg.data.dicom.objects import is_dicom, open_object, pixel_layout
 from dxseg.data.nifti import VOXEL_LIMIT
+from dxseg.data.readers import is_supported
 from dxseg.data.volume import Volume
 from dxseg.errors import DxsegError
 
@@ -128,6 +130,53 @@ def read_stack(stack: Stack) -> Volume:
             voxels = voxels.astype(np.float32)
         voxels[index] = frame
     return Volume(voxels.transpose(2, 1, 0), stack.affine)
+
+
+def series_in(folder: Path) -> Stack:
+    """Find the series whose slices lie in a folder, not below it.
+
+    Masks, localisers and images without a position are passed over. Messages name the files.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        DxsegError: There are slices of no volume or of several, a file is damaged, or the slices
+            are no regular grid.
+    """
+    headers = [read_header(path, str(path)) for path in _dicom_files(folder)]
+    groups = group_series(header for header in headers if header.is_volume)
+    if len(groups) != 1:
+        raise DxsegError(
+            f"{folder}: holds slices of {len(groups)} volumes; expected one; put each series into "
+            "a folder of its own"
+        )
+    [group] = groups.values()
+    return stack_slices(group, str(folder))
+
+
+def holds_slices(folder: Path) -> bool:
+    """Tell from the first DICOM image in a folder whether it holds slices of a volume.
+
+    Args:
+        folder: The folder; what lies below it does not count.
+    """
+    for path in _dicom_files(folder):
+        try:
+            header = read_header(path, str(path))
+        except DxsegError:
+            continue
+        if header.layout is not None and not header.localiser:
+            return header.is_volume
+    return False
+
+
+def _dicom_files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        # Thousands of PNG files need not be opened to know that they are none.
+        other = is_supported(path) and path.suffix.lower() != ".dcm"
+        if not other and path.is_file() and is_dicom(path):
+            yield path
 
 
 def _frames(stack: Stack) -> Iterator[Array]:
