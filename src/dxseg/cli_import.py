@@ -17,6 +17,16 @@ LesionFree = Annotated[
     list[str] | None,
     typer.Option(help="A label that means: no lesion, the mask is empty. May be repeated."),
 ]
+Axis = Annotated[str, typer.Option(help="through-plane, axial, coronal or sagittal.")]
+Window = Annotated[
+    str, typer.Option(help="liver, lung, brain, abdomen, LEVEL,WIDTH, or percentiles.")
+]
+Neighbours = Annotated[int, typer.Option(help="Slices on each side as channels.")]
+Bits = Annotated[int, typer.Option(help="Of a grey value of a slice: 8 or 16.")]
+LesionClass = Annotated[
+    list[str] | None, typer.Option(help="A mask class that is a lesion; all if absent.")
+]
+LesionLabel = Annotated[str | None, typer.Option(help="Label of slices whose mask shows a lesion.")]
 
 
 @importer.command("busi")
@@ -101,7 +111,7 @@ def import_csv_command(
 
 @importer.command("volumes")
 def import_volumes_command(
-    source: Annotated[Path, typer.Argument(help="Folder of NIfTI files, searched in depth.")],
+    source: Annotated[Path, typer.Argument(help="Folder of NIfTI files or DICOM series.")],
     destination: Annotated[Path, typer.Argument(help="Folder of the new dataset.")],
     masks_root: Annotated[
         Path | None, typer.Option(help="Label maps in a parallel folder; beside if absent.")
@@ -110,23 +120,15 @@ def import_volumes_command(
     mask_replace: Annotated[
         str | None, typer.Option(help="TEXT=OTHER instead, e.g. volume=segmentation.")
     ] = None,
-    axis: Annotated[
-        str, typer.Option(help="through-plane, axial, coronal or sagittal.")
-    ] = "through-plane",
-    window: Annotated[
-        str, typer.Option(help="liver, lung, brain, abdomen, LEVEL,WIDTH, or percentiles.")
-    ] = "percentiles",
-    neighbours: Annotated[int, typer.Option(help="Slices on each side as channels.")] = 0,
-    bits: Annotated[int, typer.Option(help="Of a grey value: 8 or 16.")] = 8,
+    axis: Axis = "through-plane",
+    window: Window = "percentiles",
+    neighbours: Neighbours = 0,
+    bits: Bits = 8,
     mask_value: Annotated[
         list[str] | None, typer.Option(help="VALUE=CLASS, e.g. 2=tumour; 1=lesion if absent.")
     ] = None,
-    lesion_class: Annotated[
-        list[str] | None, typer.Option(help="A mask class that is a lesion; all if absent.")
-    ] = None,
-    lesion_label: Annotated[
-        str | None, typer.Option(help="Label of slices whose mask shows a lesion.")
-    ] = None,
+    lesion_class: LesionClass = None,
+    lesion_label: LesionLabel = None,
     lesion_free: LesionFree = None,
     labels: Annotated[Path | None, typer.Option(help="Table for volumes without masks.")] = None,
     column: Annotated[
@@ -179,20 +181,12 @@ def import_dicom_command(
     region: Annotated[
         list[str] | None, typer.Option(help="REGION=CLASS: number or label in SEG or RTSTRUCT.")
     ] = None,
-    axis: Annotated[
-        str, typer.Option(help="through-plane, axial, coronal or sagittal.")
-    ] = "through-plane",
-    window: Annotated[
-        str, typer.Option(help="liver, lung, brain, abdomen, LEVEL,WIDTH, or percentiles.")
-    ] = "percentiles",
-    neighbours: Annotated[int, typer.Option(help="Slices on each side as channels.")] = 0,
-    bits: Annotated[int, typer.Option(help="Of a grey value of a slice: 8 or 16.")] = 8,
-    lesion_class: Annotated[
-        list[str] | None, typer.Option(help="A mask class that is a lesion; all if absent.")
-    ] = None,
-    lesion_label: Annotated[
-        str | None, typer.Option(help="Label of slices whose mask shows a lesion.")
-    ] = None,
+    axis: Axis = "through-plane",
+    window: Window = "percentiles",
+    neighbours: Neighbours = 0,
+    bits: Bits = 8,
+    lesion_class: LesionClass = None,
+    lesion_label: LesionLabel = None,
     lesion_free: LesionFree = None,
     labels: Annotated[Path | None, typer.Option(help="Table of diagnoses.")] = None,
     column: Annotated[
@@ -209,7 +203,7 @@ def import_dicom_command(
     from dxseg.data.slicing import make_slicing
     from dxseg.progress import reporting
 
-    regions = dict(_split_pair(text, "--region", "1=tumour") for text in region or [])
+    regions = dict(_pair(text, "--region", "REGION=CLASS, e.g. 1=tumour") for text in region or [])
     slicing = make_slicing(axis=axis, window=window, neighbours=neighbours, bits=bits)
     with reporting(err, "Importing DICOM") as progress:
         done = import_dicom(

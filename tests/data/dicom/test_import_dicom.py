@@ -17,6 +17,7 @@ from dicom_phantom import SQUARE, place, plain_segmentation, segmentation, struc
 from dxseg.data.dataset import Dataset as Images
 from dxseg.data.dicom import image as decoding
 from dxseg.data.importers.dicom import import_dicom
+from dxseg.data.importers.nifti import import_volumes
 from dxseg.data.readers import read_image, read_mask
 from dxseg.data.slicing import Slicing
 from dxseg.errors import DxsegError, UsageError
@@ -212,6 +213,23 @@ def test_a_series_with_its_mask_becomes_labelled_slices(
     assert np.array_equal(read_image(dataset.image_path(row))[:, :, 0], grey)
 
 
+def test_import_volumes_takes_the_series_of_an_export(
+    ultrasound: list[Dataset], series: Make, store: Store, tmp_path: Path, phantom: Any
+) -> None:
+    sources = series(phantom)
+    lesions = {number: np.zeros(phantom.shape, np.uint8) for number in (1, 2)}
+    lesions[1][1, 2, 2] = lesions[2][4, 3, 5] = 1
+    folder = store([*ultrasound, *sources, segmentation(sources, lesions)])
+    report = import_volumes(folder, tmp_path / "data", mask_values={2: "tumour"})
+    assert (report.volumes, report.images) == (1, 6)
+    labels = Images.load(tmp_path / "data").cases["label"].tolist()
+    assert labels == ["no tumour"] * 4 + ["tumour", "no tumour"]
+    with pytest.raises(UsageError, match="masks of DICOM series are SEG or RTSTRUCT"):
+        import_volumes(folder, tmp_path / "other", mask_replace=("a", "b"))
+    with pytest.raises(DxsegError, match="no DICOM slice of a volume"):
+        import_volumes(store(ultrasound, "US only"), tmp_path / "other")
+
+
 def test_series_that_are_no_grid_are_left_out_and_told(
     series: Make, store: Store, tmp_path: Path, phantom: Any
 ) -> None:
@@ -231,7 +249,7 @@ def test_modalities_are_chosen_when_there_are_several(
         picture(4), Modality="MG", SOPClassUID=DigitalMammographyXRayImageStorageForPresentation
     )
     folder = store([*ultrasound, mammogram, *series(phantom)])
-    with pytest.raises(UsageError, match="6 CT, 1 MG, 4 US; choose with --modality"):
+    with pytest.raises(UsageError, match="6 CT, 1 MG, 4 US; choose with --modality of"):
         import_dicom(folder, tmp_path / "data")
     with pytest.raises(UsageError, match="no image has it; there are 6 CT, 1 MG, 4 US"):
         import_dicom(folder, tmp_path / "data", modalities=["DX"])

@@ -32,6 +32,7 @@ def import_dicom(
     *,
     key: str | Path | None = None,
     modalities: Sequence[str] = (),
+    volumes_only: bool = False,
     regions: Mapping[str, str] | None = None,
     slicing: Slicing | None = None,
     lesion_classes: Sequence[str] = (),
@@ -61,6 +62,7 @@ def import_dicom(
         key: The file with the key of the pseudonyms, made if absent; by default beside the
             destination, with `.key` added to its name. The same key gives the same pseudonyms.
         modalities: Which modalities to take, such as "US"; needed where there are several.
+        volumes_only: Whether to take only what becomes slices of volumes.
         regions: The mask class of each segment or region, by its number or label; needed where a
             mask has several. By default the only one is "lesion".
         slicing: How volumes become images; by default `Slicing()`.
@@ -89,10 +91,12 @@ def import_dicom(
     key = Path(key) if key is not None else destination.with_name(f"{destination.name}.key")
     pseudonyms = Pseudonyms(open_key(key, destination))
     headers, skipped = scan(source, progress)
-    if all(header.is_mask for header in headers):
+    images = [h for h in headers if not h.is_mask and (h.is_volume or not volumes_only)]
+    if not images:
         first = "".join(f"; first reason: {file}: {reason}" for file, reason in skipped[:1])
-        raise DxsegError(f"{source}: no DICOM image that can be read{first}")
-    chosen = _of_modalities(headers, modalities)
+        kind = "slice of a volume" if volumes_only else "image"
+        raise DxsegError(f"{source}: no DICOM {kind} that can be read{first}")
+    chosen = _of_modalities(images, modalities)
     fields = {
         "name": name or destination.name,
         "modality": ", ".join(sorted({header.modality for header in chosen})),
@@ -202,15 +206,16 @@ def _join_keys(header: Header) -> dict[str, str]:
     }
 
 
-def _of_modalities(headers: Sequence[Header], wanted: Sequence[str]) -> list[Header]:
-    images = [header for header in headers if not header.is_mask]
+def _of_modalities(images: Sequence[Header], wanted: Sequence[str]) -> list[Header]:
     counts = Counter(header.modality for header in images)
     told = ", ".join(f"{count} {code}" for code, count in sorted(counts.items())) or "none"
     absent = sorted(set(wanted) - set(counts))
     if absent:
         raise UsageError(f"modality {', '.join(absent)}: no image has it; there are {told}")
     if len(counts) > 1 and not wanted:
-        raise UsageError(f"images of several modalities: {told}; choose with --modality")
+        raise UsageError(
+            f"images of several modalities: {told}; choose with --modality of `dxseg import dicom`"
+        )
     chosen = [header for header in images if not wanted or header.modality in wanted]
     if len({header.is_volume for header in chosen}) > 1:
         raise UsageError(

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dxseg.data.dicom.objects import is_dicom
 from dxseg.data.files import sha256_file, sha256_json
 from dxseg.data.importers.common import ImportReport, Progress, natural_key, plain_name
+from dxseg.data.importers.dicom import import_dicom
 from dxseg.data.importers.volumes import DEFAULT_MASK_VALUES, write_volumes
 from dxseg.data.nifti import is_nifti, nifti_grid, nifti_stem, read_nifti, read_nifti_labels
 from dxseg.data.slicing import Slicing
@@ -71,6 +73,9 @@ def import_volumes(
     `mask_suffix`, or follows `mask_replace`, or (in a parallel folder) is the same. A volume is
     named by its path in `source`.
 
+    A folder without NIfTI but with DICOM is imported by `import_dicom`, its series only, under
+    pseudonyms; then mask values are the numbers of segments or regions.
+
     Args:
         source: The folder, searched in depth; hidden files are passed over.
         destination: The dataset's folder, new or empty.
@@ -102,8 +107,32 @@ def import_volumes(
     skipped: Skipped = []
     left_out = [path for path in (tree, Path(destination).resolve()) if path not in (None, source)]
     found = find_nifti(source, tree, MaskNames(mask_suffix, mask_replace), skipped, left_out)
+    if not found and any(is_dicom(path) for path in source.rglob("*")):
+        if tree is not None or mask_replace is not None:
+            raise UsageError(
+                f"{source}: masks of DICOM series are SEG or RTSTRUCT objects beside them"
+            )
+        return import_dicom(
+            source,
+            destination,
+            volumes_only=True,
+            regions=None
+            if mask_values == DEFAULT_MASK_VALUES
+            else {str(value): name for value, name in mask_values.items()},
+            slicing=slicing,
+            lesion_classes=lesion_classes,
+            lesion_label=lesion_label,
+            lesion_free=lesion_free,
+            labels=labels,
+            label_columns=label_columns,
+            name=name,
+            provenance=provenance,
+            licence=licence,
+            overwrite=overwrite,
+            progress=progress,
+        )
     if not found:
-        raise DxsegError(f"{source}: no volume; expected files whose names end in .nii or .nii.gz")
+        raise DxsegError(f"{source}: no volume; expected NIfTI (.nii, .nii.gz) or DICOM slices")
     return write_volumes(
         found,
         destination,
