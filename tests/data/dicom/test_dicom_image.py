@@ -126,6 +126,22 @@ def test_other_window_functions(image: Make, read: Any, function: str) -> None:
     assert np.abs(read(ds)[:, :, 0] - expected).max() <= 0.5 + 1e-6
 
 
+def test_a_narrow_window_is_one_where_the_standard_has_it(image: Make, read: Any) -> None:
+    steps = np.array([[0, 1, 2], [3, 4, 5]], np.uint8)
+    exact = image(steps, WindowCenter=2, WindowWidth=0.5, VOILUTFunction="LINEAR_EXACT")
+    assert read(exact)[:, :, 0].tolist() == [[0, 0, 128], [255, 255, 255]]
+    assert np.array_equal(read(image(steps, WindowCenter=2, WindowWidth=0.5))[:, :, 0], steps)
+
+
+@pytest.mark.parametrize("slope", [-2, -0.5])
+def test_a_falling_rescale_keeps_what_is_bright(image: Make, read: Any, slope: float) -> None:
+    ds = image(GREY, RescaleSlope=slope, RescaleIntercept=100)
+    assert np.array_equal(read(ds)[:, :, 0], 255 - GREY)
+    ds.WindowCenter, ds.WindowWidth, ds.VOILUTFunction = 100 + slope * 128, 50, "LINEAR_EXACT"
+    shares = ((slope * (GREY - 128.0)) / 50 + 0.5).clip(0, 1)
+    assert np.abs(read(ds)[:, :, 0] - 255 * shares).max() <= 0.5 + 1e-6
+
+
 @pytest.mark.parametrize("width", [0, -5, "", float("nan")])
 def test_a_window_of_no_width_counts_as_none(image: Make, read: Any, width: Any) -> None:
     ds = image(GREY, WindowCenter=100)

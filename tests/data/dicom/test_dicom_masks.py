@@ -13,14 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicom_phantom import SQUARE, place, plain_segmentation, segmentation, structure_set
+from dxseg.data.dicom.contours import inside_polygon
 from dxseg.data.dicom.headers import scan
-from dxseg.data.dicom.masks import (
-    Outlines,
-    draw_on_image,
-    draw_on_stack,
-    inside_polygon,
-    read_outlines,
-)
+from dxseg.data.dicom.masks import Outlines, draw_on_image, draw_on_stack, read_outlines
 from dxseg.data.dicom.series import Stack, group_series, stack_slices
 from dxseg.errors import DxsegError, UsageError
 

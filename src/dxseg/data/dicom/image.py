@@ -281,8 +281,7 @@ def _windowed(values: npt.NDArray[Any], context: Dataset) -> tuple[npt.NDArray[A
     if "VOILUTSequence" in context:
         bits = int(context.VOILUTSequence[0].LUTDescriptor[2])
         return apply_voi(np.rint(values).astype(np.int64), context), 0, 2**bits - 1
-    if "WindowWidth" not in context or context.WindowWidth < 1:
-        # The standard knows no narrower window (PS3.3 C.11.2.1.2); many exports write 0 for none.
+    if not _has_window(context):
         context.WindowCenter, context.WindowWidth = 0, 2 * _FAR
         context.VOILUTFunction = "LINEAR_EXACT"
         low, high = sorted(_range(context, apply_windowing))
@@ -291,6 +290,14 @@ def _windowed(values: npt.NDArray[Any], context: Dataset) -> tuple[npt.NDArray[A
     with np.errstate(over="ignore"):
         windowed = apply_windowing(values, context)
     return windowed, low, high
+
+
+def _has_window(context: Dataset) -> bool:
+    """Tell whether there is a window as wide as PS3.3 C.11.2.1.2 wants; many exports write 0."""
+    if "WindowWidth" not in context:
+        return False
+    width = float(context.WindowWidth)
+    return width >= 1 if context.VOILUTFunction == "LINEAR" else width > 0
 
 
 def _range(context: Dataset, apply_windowing: Any) -> tuple[float, float]:

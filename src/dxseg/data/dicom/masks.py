@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from dxseg.data.dicom.contours import filled_contours
 from dxseg.data.dicom.headers import STRUCTURE_SET, Header, called, read_plane
 from dxseg.data.dicom.image import stored_frame
 from dxseg.data.dicom.objects import (
     functional_group,
     items,
-    numbers,
     open_object,
     pixel_layout,
     text,
     understanding,
     whole,
 )
-from dxseg.data.dicom.series import Stack
+from dxseg.data.dicom.series import OFF_PLANE, Stack
 from dxseg.errors import DxsegError, UsageError
 
 if TYPE_CHECKING:
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 
 LabelMap = npt.NDArray[np.uint8]
 
-# Of a voxel: how far a plane may lie from the slice that it is meant for.
-_OFF_PLANE = 0.1
 _COSINE_TOLERANCE = 1e-3
 
 
@@ -143,7 +140,7 @@ def draw_on_stack(outlines: Outlines, chosen: Mapping[int, int], stack: Stack) -
     labels = np.zeros(stack.shape, np.uint8)
     with called(header.path, header.name):
         if header.sop_class == STRUCTURE_SET:
-            drawn = _contours(header, chosen, stack)
+            drawn = filled_contours(header, chosen, stack)
         else:
             drawn = _frames(header, chosen, stack)
         for index, value, inside in drawn:
@@ -249,7 +246,7 @@ def _slice_at(
     position: Sequence[float], orientation: Sequence[float] | None, stack: Stack, header: Header
 ) -> int:
     """Find the slice whose first pixel lies where that of a frame does."""
-    column, row, index = _voxels(np.array([position]), stack)[0]
+    column, row, index = stack.voxels_at(np.array([position]))[0]
     cosines = stack.slices[0].plane.orientation
     turned = (
         orientation is not None
@@ -257,87 +254,12 @@ def _slice_at(
     )
     nearest = round(float(index))
     off = max(abs(column), abs(row), abs(index - nearest))
-    if turned or off > _OFF_PLANE or not 0 <= nearest < len(stack.slices):
+    if turned or off > OFF_PLANE or not 0 <= nearest < len(stack.slices):
         raise DxsegError(
             f"{header.path}: a frame lies on none of its images' slices; expected the same grid; "
             "resample it onto the images"
         )
     return nearest
-
-
-def _contours(
-    header: Header, chosen: Mapping[int, int], stack: Stack
-) -> Iterator[tuple[int, int, npt.NDArray[np.bool_]]]:
-    ds = open_object(header.path)
-    for region in items(ds, "ROIContourSequence"):
-        value = chosen.get(whole(region, "ReferencedROINumber", header.path, -1))
-        if value is None:
-            continue
-        filled: dict[int, npt.NDArray[np.bool_]] = defaultdict(
-            lambda: np.zeros((stack.rows, stack.columns), np.bool_)
-        )
-        for contour in items(region, "ContourSequence"):
-            if text(contour, "ContourGeometricType") not in (
-                "CLOSED_PLANAR",
-                "CLOSEDPLANAR_XOR",
-            ):
-                # Points and open lines mark places; they enclose nothing.
-                continue
-            index, polygon = _polygon(contour, stack, header)
-            filled[index] ^= inside_polygon(polygon, stack.rows, stack.columns)
-        for index, inside in filled.items():
-            yield index, value, inside
-
-
-def _polygon(contour: Dataset, stack: Stack, header: Header) -> tuple[int, npt.NDArray[np.float64]]:
-    """Give the slice that a contour lies in, and its corners (column, row) there."""
-    count = whole(contour, "NumberOfContourPoints", header.path, 0)
-    flat = numbers(contour, "ContourData", 3 * count) if count >= 3 else None
-    if flat is None:
-        raise DxsegError(f"{header.path}: a contour without three points or more; export it again")
-    voxels = _voxels(np.reshape(flat, (-1, 3)), stack)
-    index = round(float(voxels[:, 2].mean()))
-    off = np.abs(voxels[:, 2] - index).max()
-    if off > _OFF_PLANE or not 0 <= index < len(stack.slices):
-        raise DxsegError(
-            f"{header.path}: a contour lies in none of its images' slices; expected contours drawn "
-            "on them; draw it again on this series"
-        )
-    return index, voxels[:, :2]
-
-
-def inside_polygon(
-    polygon: npt.NDArray[np.float64], height: int, width: int
-) -> npt.NDArray[np.bool_]:
-    """Find the pixels whose centre a closed polygon encloses, by the even-odd rule.
-
-    Args:
-        polygon: (N, 2) corners (column, row); whole numbers are centres of pixels.
-        height: In pixels.
-        width: In pixels.
-
-    Returns:
-        (height, width).
-    """
-    inside = np.zeros((height, width), np.bool_)
-    start, end = polygon, np.roll(polygon, -1, axis=0)
-    first = max(int(np.ceil(polygon[:, 1].min())), 0)
-    last = min(int(np.floor(polygon[:, 1].max())), height - 1)
-    columns = np.arange(width)
-    for row in range(first, last + 1):
-        # Half-open, so that a corner on the row counts once.
-        crossing = (start[:, 1] <= row) != (end[:, 1] <= row)
-        ((x0, y0), (x1, y1)) = start[crossing].T, end[crossing].T
-        at = np.sort(x0 + (row - y0) * (x1 - x0) / (y1 - y0))
-        inside[row] = np.searchsorted(at, columns, side="right") % 2 == 1
-    return inside
-
-
-def _voxels(points: npt.NDArray[np.float64], stack: Stack) -> npt.NDArray[np.float64]:
-    """Turn places (N, 3) in the patient's coordinates (LPS+) into voxels (column, row, slice)."""
-    inverse = np.linalg.inv(stack.affine)
-    voxels: npt.NDArray[np.float64] = (points * [-1, -1, 1]) @ inverse[:3, :3].T + inverse[:3, 3]
-    return voxels
 
 
 def _references(ds: Dataset) -> tuple[set[str], set[str]]:

@@ -26,6 +26,9 @@ _SPACING_TOLERANCE = 1e-3
 # Of the distance between slices. Exports round positions, to 0.01 mm at worst.
 _POSITION_TOLERANCE = 0.05
 _SAME_PLACE = 1e-3
+OFF_PLANE = 0.1
+"""How far a plane may lie from the slice that it is meant for, in voxels."""
+
 _INT16 = np.iinfo(np.int16)
 
 
@@ -59,6 +62,19 @@ class Stack:
     def shape(self) -> tuple[int, int, int]:
         """Of the voxels: columns, rows, slices."""
         return self.columns, self.rows, len(self.slices)
+
+    def voxels_at(self, places: Array) -> Array:
+        """Find the voxels of places.
+
+        Args:
+            places: (N, 3) in the patient's coordinates of DICOM (LPS+), in millimetres.
+
+        Returns:
+            (N, 3) column, row and slice, with fractions.
+        """
+        inverse = np.linalg.inv(self.affine)
+        voxels: Array = (places * [-1, -1, 1]) @ inverse[:3, :3].T + inverse[:3, 3]
+        return voxels
 
 
 def group_series(headers: Iterable[Header]) -> dict[tuple[str, ...], list[Header]]:
