@@ -444,6 +444,7 @@ def test_the_command(cli: Callable[..., Any], lits: Path, tmp_path: Path) -> Non
     assert dataset.spec.slicing == Slicing(axis="axial", window=WINDOWS["liver"], neighbours=1)
     for words, told in (
         (["--mask-value", "tumour=2"], "expected a number"),
+        (["--mask-value", "2=a", "--mask-value", "2=b"], "occurs twice"),
         (["--mask-replace", "volume"], "volume=segmentation"),
         (["--window", "bone"], "LEVEL,WIDTH"),
         (["--axis", "oblique"], "axis 'oblique'"),
