@@ -165,6 +165,7 @@ def predict(
     overwrite: bool = False,
     device: str = "cpu",
     batch_size: int = 8,
+    slice_overlays: bool = False,
     console: Console | None = None,
 ) -> PredictSummary:
     """Segment images and volumes with a run or its model; what is done is skipped.
@@ -176,6 +177,7 @@ def predict(
         overwrite: whether what is done is predicted again.
         device: as torch names it.
         batch_size: images through the network at once.
+        slice_overlays: whether volumes get overlays of the slices with a lesion.
         console: where progress is drawn.
 
     Raises:
@@ -191,6 +193,7 @@ def predict(
             overwrite=overwrite,
             device=device,
             batch_size=batch_size,
+            slice_overlays=slice_overlays,
             progress=progress,
         )
 

@@ -77,6 +77,19 @@ def test_a_series_gives_a_label_map_in_its_place(
     assert (again.done, again.skipped) == (0, 1)
 
 
+def test_overlays_of_a_series_spare_those_of_images_beside_it(tmp_path: Path, use: Any) -> None:
+    use(slicing=RULE)
+    for number, ds in enumerate(make_series(HOUNSFIELD)):
+        save(ds, tmp_path / "in/CT" / f"{number}.dcm")
+    Image.fromarray(np.full((32, 32), 250, np.uint8)).save(tmp_path / "in/CT/0003.png")
+    summary = predict_files(tmp_path / "in", "bundle", tmp_path / "out", slice_overlays=True)
+    assert (summary.done, summary.failed) == (2, [])
+    written = {path.relative_to(tmp_path / "out").as_posix() for path in tmp_path.rglob("out/**/*")}
+    assert {"masks/CT.nii.gz", "masks/CT/0003.png", "overlays/CT/0003.png"} <= written
+    slices = {name for name in written if name.startswith("overlays/CT.nii.gz/")}
+    assert len(slices) == 4, "those with a lesion"
+
+
 def test_the_folder_of_a_series_may_be_named_itself(tmp_path: Path, use: Any) -> None:
     use(slicing=RULE)
     for number, ds in enumerate(make_series(HOUNSFIELD)):

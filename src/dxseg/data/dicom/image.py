@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from dxseg.data.dicom.codestream import check_codestream
 from dxseg.data.dicom.objects import (
     COLOUR,
     GREY,
@@ -26,7 +27,6 @@ from dxseg.errors import DxsegError
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset, FileDataset
 
-_JPEG_FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _FAR = 1e12
 
 
@@ -138,7 +138,7 @@ def stored_frame(ds: FileDataset, index: int, layout: PixelLayout, path: Path) -
         raise DxsegError(f"{path}: holds no whole-number pixel data; expected an image")
     plugin = _plugin(layout, path)
     with understanding(path):
-        _check_codestream(ds, index, layout, path)
+        check_codestream(ds, index, layout, path)
         array: npt.NDArray[Any] = (
             pixel_array(ds, index=index, decoding_plugin=plugin)
             if layout.bits_allocated > 1 or plugin
@@ -179,23 +179,6 @@ def _plugin(layout: PixelLayout, path: Path) -> str:
     return plugin
 
 
-def _check_codestream(ds: FileDataset, index: int, layout: PixelLayout, path: Path) -> None:
-    """Compare a compressed frame's own size with the header's: decoders believe the former."""
-    from pydicom.encaps import get_frame
-    from pydicom.uid import UID, RLELossless
-
-    syntax = UID(layout.syntax)
-    if not syntax.is_encapsulated or syntax == RLELossless:
-        return
-    code = get_frame(ds.PixelData, index, number_of_frames=layout.frames)
-    size = _jpeg2000_size(code) or _jpeg_size(code)
-    if size != (layout.rows, layout.columns):
-        raise DxsegError(
-            f"{path}: its compressed pixels are {size or 'unreadable'}, the header says "
-            f"{(layout.rows, layout.columns)} (height, width); expected the same; export it again"
-        )
-
-
 def _packed_frame(packed: bytes, index: int, layout: PixelLayout) -> npt.NDArray[np.uint8]:
     """Unpack a frame of single bits, which may begin within a byte: pydicom 3.0 then takes others.
 
@@ -206,34 +189,6 @@ def _packed_frame(packed: bytes, index: int, layout: PixelLayout) -> npt.NDArray
     part = np.frombuffer(packed[first // 8 : (first + pixels + 7) // 8], np.uint8)
     bits = np.unpackbits(part, bitorder="little")[first % 8 :][:pixels]
     return bits.reshape(layout.rows, layout.columns)
-
-
-def _jpeg2000_size(code: bytes) -> tuple[int, int] | None:
-    """Read (height, width) from the SIZ marker (ISO/IEC 15444-1, A.5.1)."""
-    # A codestream may be wrapped in a JP2 file, whose boxes come first.
-    start = code.find(b"\xff\x4f\xff\x51", 0, 4096)
-    if start < 0 or len(code) < start + 24:
-        return None
-    wide, high, left, top = (
-        int.from_bytes(code[start + at : start + at + 4], "big") for at in (8, 12, 16, 20)
-    )
-    return high - top, wide - left
-
-
-def _jpeg_size(code: bytes) -> tuple[int, int] | None:
-    """Read (height, width) from the start of frame of JPEG or JPEG-LS (ISO/IEC 10918-1, B.2.2)."""
-    at = 2
-    while code.startswith(b"\xff\xd8") and at + 9 <= len(code):
-        marker = code[at + 1]
-        if code[at] != 0xFF:
-            return None
-        if marker == 0xFF:
-            at += 1
-        elif marker in _JPEG_FRAME_MARKERS:
-            return int.from_bytes(code[at + 5 : at + 7]), int.from_bytes(code[at + 7 : at + 9])
-        else:
-            at += 2 + int.from_bytes(code[at + 2 : at + 4])
-    return None
 
 
 def _frame_context(ds: FileDataset, index: int, layout: PixelLayout) -> Dataset:
