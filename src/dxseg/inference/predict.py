@@ -189,8 +189,8 @@ class _Job:
         assert self.info.slicing is not None, "predict_volume has refused a model of images"
         # Of the slice itself, whatever neighbours the network sees.
         sliced = SlicedVolume(volume, self.info.slicing.model_copy(update={"neighbours": 0}))
-        # No other input can have a file in it: where a file lies, there is no folder. But images may
-        # lie beside the slices of a series.
+        # No other input can have a file in it: where a file lies, there is no folder. Beside the
+        # slices of a series, though, images may lie.
         name = f"{item.name}.nii.gz" if item.is_series else item.name
         folder = _checked(self.root, self.root / OVERLAYS / name / "slices").parent
         if folder.is_dir():

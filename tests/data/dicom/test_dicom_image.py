@@ -384,7 +384,7 @@ def sound(image: Make, tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     return contents
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_damaged_files_raise_nothing_else(
     sound: list[bytes], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

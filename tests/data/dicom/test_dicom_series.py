@@ -88,7 +88,7 @@ def test_nibabel_calls_a_usual_axial_series_lps(series: Make, store: Store, phan
     assert nibabel.aff2axcodes(affine) == ("L", "P", "S")
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(order=st.permutations(range(6)))
 def test_the_order_of_files_and_instance_numbers_does_not_matter(
     series: Make, tmp_path_factory: pytest.TempPathFactory, order: list[int]

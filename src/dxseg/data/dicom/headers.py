@@ -34,7 +34,7 @@ VOLUME_MODALITIES = ("CT", "MR", "PT")
 _DERIVED_MODALITIES = ("RTDOSE", "RTPLAN", "PR", "SR", "KO", "REG", "FID", "RWV", "SEG", "M3D")
 # Codes of PS3.3 C.7.3.1.1.1 that are pictures; what else a file may claim is not repeated.
 _PICTURES = (
-    *("BI", "CR", "CT", "DX", "ECG", "ES", "GM", "IO", "IVOCT", "IVUS", "MG", "MR", "NM", "OP"),
+    *("BI", "CR", "CT", "DX", "ES", "GM", "IO", "IVOCT", "IVUS", "MG", "MR", "NM", "OP"),
     *("OPT", "OT", "PT", "PX", "RF", "RG", "SM", "TG", "US", "XA", "XC"),
 )
 OTHER = "other"
