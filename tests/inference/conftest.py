@@ -54,10 +54,13 @@ class Maker:
         high: float = 255.0,
         threshold: float = 0.5,
         multi_label: bool = False,
+        lesion_free: tuple[str, ...] = (),
+        gate: float | None = None,
+        model: ModelConfig | None = None,
         digest: str = "ab" * 32,
     ) -> Predictor:
         info = BundleInfo(
-            model=ModelConfig(),
+            model=model or ModelConfig(),
             preprocessing=Preprocessing(
                 image_size=size,
                 channels=channels,
@@ -68,6 +71,8 @@ class Maker:
             ),
             labels=list(labels),
             multi_label=multi_label,
+            lesion_free=list(lesion_free),
+            gate=gate,
             mask_classes=[f"class{index}" for index in range(classes)],
             threshold=threshold,
             weights_sha256=digest,
