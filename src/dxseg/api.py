@@ -14,6 +14,7 @@ from dxseg.data.dataset import Dataset
 from dxseg.data.importers.busi import import_busi
 from dxseg.data.importers.csv import import_csv
 from dxseg.data.importers.folder import import_folder
+from dxseg.data.importers.nifti import import_volumes
 from dxseg.data.splits import choose_masks, make_splits, select_fold, write_splits
 from dxseg.demonstration import demo
 from dxseg.errors import DxsegError
@@ -33,6 +34,7 @@ __all__ = [
     "import_busi",
     "import_csv",
     "import_folder",
+    "import_volumes",
     "info",
     "predict",
     "report",
@@ -161,9 +163,24 @@ def predict(
     overwrite: bool = False,
     device: str = "cpu",
     batch_size: int = 8,
+    slice_overlays: bool = False,
     console: Console | None = None,
 ) -> PredictSummary:
-    """Segment files, folders or patterns with a run or its model; what is done is skipped."""
+    """Segment images and volumes with a run or its model; what is done is skipped.
+
+    Args:
+        inputs: files, folders or patterns; a NIfTI volume gives one label map.
+        model: folder of a run, or of a model.
+        output: folder for masks, overlays and predictions.csv.
+        overwrite: whether what is done is predicted again.
+        device: as torch names it.
+        batch_size: images through the network at once.
+        slice_overlays: whether volumes get overlays of the slices with a lesion.
+        console: where progress is drawn.
+
+    Raises:
+        DxsegError: see :func:`dxseg.inference.predict.predict_files`.
+    """
     folder = Path(model)
     bundle = folder / "model" if (folder / "model").is_dir() else folder
     with reporting(console or Console(stderr=True), "Predicting") as progress:
@@ -174,6 +191,7 @@ def predict(
             overwrite=overwrite,
             device=device,
             batch_size=batch_size,
+            slice_overlays=slice_overlays,
             progress=progress,
         )
 
@@ -226,6 +244,7 @@ def _describe(dataset: Dataset) -> dict[str, Any]:
         "mask_classes": dataset.spec.mask_classes,
         "masks": int(cases["mask"].ne("").sum()),
         "patients": int(cases["patient_id"].replace("", pd.NA).nunique()),
+        "volumes": int(cases["volume_id"].replace("", pd.NA).nunique()),
         "channels": dataset.spec.channels,
         "provenance": dataset.spec.provenance,
         "digest": dataset.digest(),

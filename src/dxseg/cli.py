@@ -168,13 +168,18 @@ def evaluate(
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="Folder of a run, or of a model.")],
-    inputs: Annotated[list[str], typer.Argument(help="Images, folders, or quoted patterns.")],
+    inputs: Annotated[
+        list[str], typer.Argument(help="Images, NIfTI volumes, folders, or quoted patterns.")
+    ],
     output: Annotated[Path, typer.Option("--out", help="Folder for masks and predictions.csv.")],
     overwrite: Annotated[bool, typer.Option(help="Predict again what is done.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     batch_size: Annotated[int, typer.Option(help="Images through the network at once.")] = 8,
+    slice_overlays: Annotated[
+        bool, typer.Option("--slice-overlays", help="Overlays of a volume's slices with a lesion.")
+    ] = False,
 ) -> None:
-    """Segment images: a mask, an overlay and a row of predictions.csv for each."""
+    """Segment images (a mask, an overlay, a row of predictions.csv) and volumes (a label map)."""
     from dxseg import api
 
     summary = api.predict(
@@ -184,6 +189,7 @@ def predict(
         overwrite=overwrite,
         device=device,
         batch_size=batch_size,
+        slice_overlays=slice_overlays,
         console=err,
     )
     out.print(

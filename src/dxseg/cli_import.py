@@ -99,6 +99,73 @@ def import_csv_command(
     _print_import(done)
 
 
+@importer.command("volumes")
+def import_volumes_command(
+    source: Annotated[Path, typer.Argument(help="Folder of NIfTI files, searched in depth.")],
+    destination: Annotated[Path, typer.Argument(help="Folder of the new dataset.")],
+    masks_root: Annotated[
+        Path | None, typer.Option(help="Label maps in a parallel folder; beside if absent.")
+    ] = None,
+    mask_suffix: Annotated[str, typer.Option(help="NAME_mask.nii belongs to NAME.nii.")] = "_mask",
+    mask_replace: Annotated[
+        str | None, typer.Option(help="TEXT=OTHER instead, e.g. volume=segmentation.")
+    ] = None,
+    axis: Annotated[
+        str, typer.Option(help="through-plane, axial, coronal or sagittal.")
+    ] = "through-plane",
+    window: Annotated[
+        str, typer.Option(help="liver, lung, brain, abdomen, LEVEL,WIDTH, or percentiles.")
+    ] = "percentiles",
+    neighbours: Annotated[int, typer.Option(help="Slices on each side as channels.")] = 0,
+    bits: Annotated[int, typer.Option(help="Of a grey value: 8 or 16.")] = 8,
+    mask_value: Annotated[
+        list[str] | None, typer.Option(help="VALUE=CLASS, e.g. 2=tumour; 1=lesion if absent.")
+    ] = None,
+    lesion_class: Annotated[
+        list[str] | None, typer.Option(help="A mask class that is a lesion; all if absent.")
+    ] = None,
+    lesion_label: Annotated[
+        str | None, typer.Option(help="Label of slices whose mask shows a lesion.")
+    ] = None,
+    lesion_free: LesionFree = None,
+    labels: Annotated[Path | None, typer.Option(help="Table for volumes without masks.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="FIELD=COLUMN of that table, e.g. label=diagnosis.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the dataset.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """NIfTI volumes (CT, MR) as slices, with their label maps."""
+    from dxseg.data.importers.nifti import import_volumes
+    from dxseg.data.importers.volumes import DEFAULT_MASK_VALUES
+    from dxseg.data.slicing import make_slicing
+    from dxseg.progress import reporting
+
+    replaced = None
+    if mask_replace is not None:
+        replaced = _pair(mask_replace, "--mask-replace", "TEXT=OTHER, e.g. volume=segmentation")
+    slicing = make_slicing(axis=axis, window=window, neighbours=neighbours, bits=bits)
+    with reporting(err, "Importing volumes") as progress:
+        done = import_volumes(
+            source,
+            destination,
+            name=name,
+            masks_root=masks_root,
+            mask_suffix=mask_suffix,
+            mask_replace=replaced,
+            slicing=slicing,
+            mask_values=_mask_values(mask_value) if mask_value else DEFAULT_MASK_VALUES,
+            lesion_classes=lesion_class or (),
+            lesion_label=lesion_label,
+            lesion_free=lesion_free or (),
+            labels=labels,
+            label_columns=_pairs(column or []),
+            overwrite=overwrite,
+            progress=progress,
+        )
+    _print_import(done)
+
+
 def _print_import(done: Any) -> None:
     for note in done.notes:
         out.print(f"- {note}", soft_wrap=True)
@@ -106,8 +173,23 @@ def _print_import(done: Any) -> None:
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in texts]
-    for text, (field, equals, column) in zip(texts, pairs, strict=True):
-        if not (field and equals and column):
-            raise UsageError(f"--column {text!r}: expected FIELD=COLUMN, e.g. label=diagnosis")
-    return {field: column for field, _, column in pairs}
+    return dict(_pair(text, "--column", "FIELD=COLUMN, e.g. label=diagnosis") for text in texts)
+
+
+def _mask_values(texts: list[str]) -> dict[int, str]:
+    expected = "VALUE=CLASS, e.g. 2=tumour"
+    pairs = [_pair(text, "--mask-value", expected) for text in texts]
+    for value, name in pairs:
+        if not (value.isascii() and value.isdecimal()):
+            raise UsageError(f"--mask-value '{value}={name}': expected a number in {expected}")
+    values = {int(value): name for value, name in pairs}
+    if len(values) < len(pairs):
+        raise UsageError(f"--mask-value {', '.join(texts)}: a value occurs twice; give it once")
+    return values
+
+
+def _pair(text: str, option: str, expected: str) -> tuple[str, str]:
+    left, equals, right = text.partition("=")
+    if not (left and equals and right):
+        raise UsageError(f"{option} {text!r}: expected {expected}")
+    return left, right

@@ -13,6 +13,7 @@ from PIL import Image
 
 from dxseg.config import ModelConfig
 from dxseg.data.preprocess import Preprocessing
+from dxseg.data.slicing import Slicing
 from dxseg.inference.bundle import BundleInfo
 from dxseg.inference.predictor import Predictor
 from dxseg.models.segmenter import Segmenter, SegmenterOutput
@@ -57,6 +58,7 @@ class Maker:
         lesion_free: tuple[str, ...] = (),
         gate: float | None = None,
         model: ModelConfig | None = None,
+        slicing: Slicing | None = None,
         digest: str = "ab" * 32,
     ) -> Predictor:
         info = BundleInfo(
@@ -70,9 +72,10 @@ class Maker:
                 std=(1.0,) * channels,
             ),
             labels=list(labels),
-            multi_label=multi_label,
             lesion_free=list(lesion_free),
+            multi_label=multi_label,
             gate=gate,
+            slicing=slicing,
             mask_classes=[f"class{index}" for index in range(classes)],
             threshold=threshold,
             weights_sha256=digest,

@@ -9,6 +9,23 @@ import pandas as pd
 
 from dxseg.errors import DxsegError
 
+_SEPARATORS = (",", ";", "\t")
+
+
+def separator_of(path: Path) -> str:
+    """See in the header what separates values: comma, semicolon or tab.
+
+    Args:
+        path: A CSV file; one that cannot be read gives a comma, and `read_table` tells what is
+            wrong with it.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            header = stream.readline()
+    except (OSError, UnicodeDecodeError):
+        return ","
+    return max(_SEPARATORS, key=header.count)
+
 
 def read_table(path: Path, *, separator: str = ",") -> pd.DataFrame:
     """Read any CSV as text, nothing guessed: "NA" stays "NA" and "007" stays "007".

@@ -84,6 +84,7 @@ def train_run(
         lesion_free=dataset.spec.lesion_free,
         multi_label=dataset.spec.multi_label,
         mask_classes=dataset.spec.mask_classes,
+        slicing=dataset.spec.slicing,
         training={"arm": config.arm, "seed": config.seed, "dataset": dataset.spec.name},
     )
     gate = validation_gate(segmenter, info, material.label_validation, config.gate_sensitivity)
