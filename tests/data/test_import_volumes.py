@@ -245,7 +245,7 @@ def test_volumes_without_a_label_map_take_labels_from_the_table(lits: Path, tmp_
     csv = table(
         tmp_path,
         "volume;finding;slice;who\n"
-        "volume-0;no tumour;;P1\n"
+        "volume-0;free of tumour;;P1\n"
         "volume-1;tumour;;P2\n"
         "volume-1;no tumour;0;\n"
         "volume-2;no tumour;;\n"
@@ -268,7 +268,15 @@ def test_volumes_without_a_label_map_take_labels_from_the_table(lits: Path, tmp_
     assert targets["volume-1_0001"] == -1, "a lesion somewhere in the study says nothing of a slice"
     assert targets["volume-2_0004"] == 0
     assert any("1 rows fit no volume: lines 6" in note for note in report.notes)
-    assert any("disagree" in note and "volume-0" in note for note in report.notes)
+
+
+def test_label_maps_that_disagree_with_the_table_are_told(lits: Path, tmp_path: Path) -> None:
+    rows = [f"volume-{number},{('no tumour', 'tumour')[number]}" for number in (0, 1)]
+    csv = table(tmp_path, "\n".join(["volume_id,label", *rows, ""]))
+    report = bring(lits, tmp_path / "out", labels=csv)
+    [told] = [note for note in report.notes if "disagree" in note]
+    assert told.endswith("holds: volume-0")
+    assert report.labels == {"no tumour": 24, "tumour": 6}
 
 
 def test_rows_join_on_whatever_keys_they_fill_in(tmp_path: Path) -> None:
