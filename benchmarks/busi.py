@@ -20,7 +20,15 @@ from dxseg.config import load_config
 from dxseg.data.dataset import Dataset
 from dxseg.data.splits import read_splits
 
-ARMS = ("sks-evidence", "unet-stage1", "unet", "sks", "unetplusplus", "unet-scratch")
+ARMS = (
+    "sks-evidence",
+    "unet-stage1",
+    "unet",
+    "sks",
+    "unet-scratch",
+    "unet-stage1-lesions",
+    "unetplusplus",
+)
 """The first arm trains the stage 1 that the others of its seed use."""
 
 

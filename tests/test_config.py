@@ -140,14 +140,19 @@ def test_the_arms_differ_in_what_they_are_meant_to() -> None:
         "sks-evidence",
         "sks",
         "unet-stage1",
+        "unet-stage1-lesions",
     ]
     assert model["sks-evidence"].skips.evidence
     assert not model["sks"].skips.evidence
     assert model["unet-scratch"].encoder_init == "random"
     assert model["unet"].encoder_init == model["unetplusplus"].encoder_init == "pretrained"
     assert model["sks-no-labels"].coarse_init == "pretrained"
-    others = [load_config("cpu", arm).model_dump(exclude={"arm", "model"}) for arm in arm_names()]
-    assert all(other == others[0] for other in others), "arms are to differ in the network only"
+    shares = {arm: load_config("cpu", arm).data.lesion_free_share for arm in arm_names()}
+    without = [arm for arm, share in shares.items() if share == 0]
+    assert without == ["sks-evidence", "sks", "unet-stage1-lesions"]
+    same = {"arm": True, "model": True, "data": {"lesion_free_share"}}
+    others = [load_config("cpu", arm).model_dump(exclude=same) for arm in arm_names()]
+    assert all(other == others[0] for other in others), "all else is shared"
 
 
 def test_overrides_reach_the_configuration() -> None:

@@ -61,8 +61,12 @@ class ModelConfig(_Strict):
     @property
     def needs_stage1(self) -> bool:
         """Whether stage 2 of this arm starts from a stage-1 classifier."""
-        dual = self.architecture == "sks"
-        return self.encoder_init == "stage1" or (dual and self.coarse_init == "stage1")
+        return self.encoder_init == "stage1" or self.knows_labels
+
+    @property
+    def knows_labels(self) -> bool:
+        """Whether the network answers with image-level labels that it has learnt."""
+        return self.architecture == "sks" and self.coarse_init == "stage1"
 
 
 class DataConfig(_Strict):
@@ -156,7 +160,11 @@ class DeviceConfig(_Strict):
 
 
 class RunConfig(_Strict):
-    """A whole run, as written to ``config.yaml``."""
+    """A whole run, as written to ``config.yaml``.
+
+    ``gate_sensitivity`` is the share of validation images with a lesion that the image-level gate
+    must let through; nothing switches the gate off.
+    """
 
     arm: str = "sks-evidence"
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -166,6 +174,7 @@ class RunConfig(_Strict):
     augment: AugmentConfig = AugmentConfig()
     stage1: StageConfig = StageConfig()
     stage2: StageConfig = StageConfig()
+    gate_sensitivity: float | None = Field(default=0.98, gt=0, le=1)
     device: DeviceConfig = DeviceConfig()
 
     def to_yaml(self) -> str:

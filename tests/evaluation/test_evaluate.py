@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from dxseg.errors import DxsegError
-from dxseg.evaluation.cases import COLUMNS, EvaluatedCase, EvaluationProtocol, lesion_probability
+from dxseg.evaluation.cases import COLUMNS, EvaluatedCase, EvaluationProtocol
 from dxseg.evaluation.evaluate import evaluate_cases
 from dxseg.evaluation.summary import read_per_image
 from dxseg.metrics.calibration import expected_calibration_error
@@ -105,16 +105,6 @@ def test_the_label_head_is_scored_by_its_lesion_probability():
     assert evaluation.per_image["lesion_probability"].tolist() == pytest.approx([0.9, 0.2, 0.95])
     assert evaluation.summary["auroc_label"] == 0.5
     assert evaluation.summary["ece_label"] == pytest.approx((0.1 - 0.05 + 0.2 + 0.95) / 3, abs=0.06)
-
-
-def test_lesion_probability_of_exclusive_and_of_independent_labels():
-    two = {"normal": 0.3, "implant": 0.4, "tumour": 0.3}
-    exclusive = EvaluationProtocol(lesion_free_labels=["normal", "implant"])
-    assert lesion_probability(two, exclusive) == pytest.approx(0.3)
-    independent = replace(exclusive, multi_label=True)
-    assert lesion_probability(two, independent) == pytest.approx(0.6)
-    assert np.isnan(lesion_probability(None, exclusive))
-    assert np.isnan(lesion_probability(two, EvaluationProtocol()))
 
 
 def test_means_by_patient_weigh_patients_alike():

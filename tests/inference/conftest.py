@@ -56,11 +56,13 @@ class Maker:
         threshold: float = 0.5,
         multi_label: bool = False,
         lesion_free: tuple[str, ...] = (),
+        gate: float | None = None,
+        model: ModelConfig | None = None,
         slicing: Slicing | None = None,
         digest: str = "ab" * 32,
     ) -> Predictor:
         info = BundleInfo(
-            model=ModelConfig(),
+            model=model or ModelConfig(),
             preprocessing=Preprocessing(
                 image_size=size,
                 channels=channels,
@@ -72,6 +74,7 @@ class Maker:
             labels=list(labels),
             lesion_free=list(lesion_free),
             multi_label=multi_label,
+            gate=gate,
             slicing=slicing,
             mask_classes=[f"class{index}" for index in range(classes)],
             threshold=threshold,

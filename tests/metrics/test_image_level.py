@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 from sklearn.metrics import roc_auc_score
 
-from dxseg.metrics.image_level import area_fraction, auroc, detection_rates
+from dxseg.metrics.image_level import area_fraction, auroc, detection_rates, lesion_probability
 
 SCORED = st.lists(
     st.tuples(st.booleans(), st.sampled_from([0.0, 0.25, 0.3, 0.5, 0.9, 1.0])), min_size=2
@@ -80,3 +80,12 @@ def test_area_fraction():
     assert area_fraction(mask) == 0.5
     with pytest.raises(ValueError, match="no pixel"):
         area_fraction(np.zeros((0, 3)))
+
+
+def test_lesion_probability_of_exclusive_and_of_independent_labels():
+    three = {"normal": 0.3, "implant": 0.4, "tumour": 0.3}
+    free = ["normal", "implant"]
+    assert lesion_probability(three, free, multi_label=False) == pytest.approx(0.3)
+    assert lesion_probability(three, free, multi_label=True) == pytest.approx(0.6)
+    assert np.isnan(lesion_probability(None, free, multi_label=False))
+    assert np.isnan(lesion_probability(three, [], multi_label=False))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dxseg.errors import DxsegError
-from dxseg.metrics.image_level import area_fraction
+from dxseg.metrics.image_level import area_fraction, lesion_probability
 from dxseg.metrics.lesions import LesionCounts, match_lesions
 from dxseg.metrics.overlap import dice, iou
 from dxseg.metrics.surface import DEFAULT_TOLERANCE, Spacing, hd95, nsd
@@ -135,7 +135,9 @@ def measure(case: EvaluatedCase, protocol: EvaluationProtocol) -> Row:
         "predicted_area": np.count_nonzero(found) * pixel,
         "false_positive": lesion_free and bool(found.any()),
         "mask_peak_probability": min(float(case.prediction.probabilities.max()), 1.0),
-        "lesion_probability": lesion_probability(case.prediction.label_probabilities, protocol),
+        "lesion_probability": lesion_probability(
+            case.prediction.label_probabilities, protocol.lesion_free_labels, protocol.multi_label
+        ),
     }
     if lesion_free:
         row["false_positive_area_fraction"] = area_fraction(found)
@@ -143,27 +145,6 @@ def measure(case: EvaluatedCase, protocol: EvaluationProtocol) -> Row:
         return row
     row["true_area"] = np.count_nonzero(truth) * pixel
     return row | _overlaps(case, truth, protocol) | _lesions(truth, found, protocol)
-
-
-def lesion_probability(
-    label_probabilities: Mapping[str, float] | None, protocol: EvaluationProtocol
-) -> float:
-    """Probability that an image has a lesion, from the label head.
-
-    One minus the probability of the lesion-free labels: of their sum where labels exclude each
-    other, of the largest where they do not.
-
-    Args:
-        label_probabilities: Probability of each label, or None without a label head.
-        protocol: Says which labels mean lesion-free.
-
-    Returns:
-        Probability, 0 to 1; NaN without a label head or without lesion-free labels.
-    """
-    if label_probabilities is None or not protocol.lesion_free_labels:
-        return float("nan")
-    free = [float(label_probabilities[name]) for name in protocol.lesion_free_labels]
-    return float(np.clip(1.0 - (max(free) if protocol.multi_label else sum(free)), 0.0, 1.0))
 
 
 def _overlaps(case: EvaluatedCase, truth: NDArray[np.uint8], protocol: EvaluationProtocol) -> Row:

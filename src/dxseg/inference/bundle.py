@@ -51,6 +51,8 @@ class BundleInfo(BaseModel):
         multi_label: Whether an image may have several labels.
         mask_classes: Names of mask values 1, 2, ...
         threshold: Probability from which a pixel is lesion, in (0, 1).
+        gate: Probability of a lesion, by the label head, below which an image gets no mask; None
+            shows every mask.
         slicing: How the volumes that it was trained on became images; None for a network of
             images, which knows no volumes.
         training: Whatever the training wants remembered; inference does not read it.
@@ -68,6 +70,7 @@ class BundleInfo(BaseModel):
     multi_label: bool = False
     mask_classes: list[_Name] = Field(default=["lesion"], min_length=1, max_length=255)
     threshold: float = Field(default=0.5, gt=0, lt=1)
+    gate: float | None = Field(default=None, ge=0, le=1)
     slicing: Slicing | None = None
     training: dict[str, Any] = {}
     weights_sha256: str = ""

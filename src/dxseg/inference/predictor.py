@@ -17,6 +17,8 @@ from dxseg.data.preprocess import Geometry
 from dxseg.data.readers import read_image, to_channels
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.bundle import BundleInfo, load_bundle
+from dxseg.inference.gate import bounded, closes
+from dxseg.metrics.image_level import lesion_probability
 from dxseg.models.segmenter import Segmenter
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -32,7 +34,8 @@ class Prediction:
 
     Attributes:
         probabilities: (K, H, W) in 0..1 at the image's own size, one sigmoid a mask class.
-        mask: (H, W) label map: 0 where no class reaches the threshold, else 1 + the likeliest.
+        mask: (H, W) label map: 0 where no class reaches the threshold, else 1 + the likeliest;
+            empty where the image-level gate closes (`dxseg.inference.gate`).
         label_probabilities: By label name; softmax, or a sigmoid each where an image may have
             several labels. None for a network without image-level labels.
         evidence: (L, h, w) in 0..1 at the network's resolution, h and w in proportion to the
@@ -207,7 +210,7 @@ class Predictor:
         pixels = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).to(self.device)
         normalised = self.info.preprocessing.normalise(pixels)
         outputs = self.segmenter.outputs(normalised.contiguous(memory_format=torch.channels_last))
-        labels = outputs.label_logits
+        labels = outputs.label_logits if self.info.model.knows_labels else None
         if labels is not None:
             labels = labels.float()
             labels = (labels.sigmoid() if self.info.multi_label else labels.softmax(1)).cpu()
@@ -231,9 +234,11 @@ class Predictor:
         evidence = None
         if output.evidence is not None:
             evidence = _inside(output.evidence[index], item, self.info.preprocessing.image_size)
-        return Prediction(
-            probabilities, to_mask(probabilities, self.info.threshold), labels, evidence, item.image
-        )
+        mask = to_mask(probabilities, self.info.threshold)
+        lesion = lesion_probability(labels, self.info.lesion_free, self.info.multi_label)
+        if closes(self.info.gate, lesion):
+            probabilities, mask = bounded(probabilities, lesion), np.zeros_like(mask)
+        return Prediction(probabilities, mask, labels, evidence, item.image)
 
 
 def _inside(maps: torch.Tensor, item: _Prepared, image_size: int) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,3 +105,25 @@ def area_fraction(mask: ArrayLike) -> float:
     if values.size == 0:
         raise ValueError("mask holds no pixel")
     return int(np.count_nonzero(values)) / values.size
+
+
+def lesion_probability(
+    label_probabilities: Mapping[str, float] | None, lesion_free: Sequence[str], multi_label: bool
+) -> float:
+    """Probability that an image has a lesion, from the label head.
+
+    One minus the probability of the lesion-free labels: of their sum where labels exclude each
+    other, of the largest where they do not.
+
+    Args:
+        label_probabilities: Probability of each label, or None without a label head.
+        lesion_free: The labels that mean lesion-free.
+        multi_label: Whether labels are independent instead of exclusive.
+
+    Returns:
+        Probability, 0 to 1; NaN without a label head or without lesion-free labels.
+    """
+    if label_probabilities is None or not lesion_free:
+        return float("nan")
+    free = [float(label_probabilities[name]) for name in lesion_free]
+    return float(np.clip(1.0 - (max(free) if multi_label else sum(free)), 0.0, 1.0))

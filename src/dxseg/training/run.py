@@ -21,6 +21,7 @@ from dxseg.inference.bundle import BundleInfo, save_bundle
 from dxseg.models.coarse import CoarseBranch
 from dxseg.models.pyramid import PyramidEncoder
 from dxseg.progress import reporting
+from dxseg.training.gate import validation_gate
 from dxseg.training.material import Material, gather, resolve_splits
 from dxseg.training.stages import (
     check_choices,
@@ -86,7 +87,8 @@ def train_run(
         slicing=dataset.spec.slicing,
         training={"arm": config.arm, "seed": config.seed, "dataset": dataset.spec.name},
     )
-    save_bundle(output / "model", segmenter, info)
+    gate = validation_gate(segmenter, info, material.label_validation, config.gate_sensitivity)
+    save_bundle(output / "model", segmenter, info.model_copy(update={"gate": gate}))
     run = {
         "arm": config.arm,
         "seed": config.seed,
@@ -98,6 +100,7 @@ def train_run(
         "cases": _count_cases(dataset, splits),
         "parameters": sum(p.numel() for p in segmenter.parameters()),
         "stage2": metrics,
+        "gate": gate,
         "seconds": {
             "stage1": round(between - started, 1),
             "stage2": round(monotonic() - between, 1),

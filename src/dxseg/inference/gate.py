@@ -1,0 +1,48 @@
+"""The image-level gate: no mask where the diagnosis is almost surely lesion-free (ours).
+
+Image-level labels are many and masks are few, so whether there is a lesion is left to the
+classifier, and the segmenter needs to learn only where one is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+EVEN = 0.5
+"""Highest gate: an image that more likely has a lesion than not is never blanked, however sure the
+classifier is of the few validation images."""
+
+
+def choose_gate(lesion_probabilities: Sequence[float], sensitivity: float) -> float | None:
+    """The highest gate that lets enough of the validation images with a lesion through.
+
+    Args:
+        lesion_probabilities: Of validation images whose label says that there is a lesion.
+        sensitivity: The share of them that must pass, in (0, 1].
+
+    Returns:
+        The least probability that passes, at most `EVEN`; None where there is nothing to choose by.
+    """
+    if not lesion_probabilities:
+        return None
+    ordered = sorted(lesion_probabilities)
+    # The tolerance keeps 0.02 * 50 from losing its one image to rounding.
+    blanked = math.floor((1 - sensitivity) * len(ordered) + 1e-9)
+    return min(ordered[blanked], EVEN)
+
+
+def closes(gate: float | None, lesion_probability: float) -> bool:
+    """Whether an image gets no mask; never without a gate or without a label head (NaN)."""
+    return gate is not None and lesion_probability < gate
+
+
+def bounded(probabilities: NDArray[np.float32], lesion_probability: float) -> NDArray[np.float32]:
+    """Pixel probabilities of an image that the gate closes.
+
+    A pixel is in a lesion no more likely than the image has one.
+    """
+    return np.minimum(probabilities, np.float32(lesion_probability))
