@@ -29,8 +29,8 @@ class Pseudonyms:
         """Give the pseudonym of an identifier: HMAC-SHA256, cut to 64 bits.
 
         Without the key, identifiers cannot be tried out one after the other, as they could be with
-        a plain hash: there are few patient numbers. One in 40 million pairs of names among a
-        million would agree by chance.
+        a plain hash: there are few patient numbers. The odds that
+        any two of a million names agree by chance are one in 40 million.
 
         Args:
             kind: What is named, such as "patient"; equal identifiers of two kinds differ.
