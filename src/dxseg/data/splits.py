@@ -77,7 +77,8 @@ def make_splits(
         files = [dataset.image_path(row) for row in cases.itertuples()]
         alike = near_duplicate_groups(files, progress=progress)
 
-    labels = [frozenset(split_labels(text, dataset.spec)) for text in cases["label"]]
+    distinct = {text: frozenset(split_labels(text, dataset.spec)) for text in set(cases["label"])}
+    labels = [distinct[text] for text in cases["label"]]
     result = pd.DataFrame({"case_id": cases["case_id"].to_numpy()})
     result["group"] = _link(cases, alike)
     strata = _Strata(dataset, labels)
