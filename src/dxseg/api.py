@@ -11,9 +11,12 @@ from rich.console import Console
 
 from dxseg.config import load_config, merge
 from dxseg.data.dataset import Dataset
+from dxseg.data.exporters.nnunet import ExportReport
+from dxseg.data.exporters.nnunet import export_nnunet as write_nnunet
 from dxseg.data.importers.busi import import_busi
 from dxseg.data.importers.csv import import_csv
 from dxseg.data.importers.folder import import_folder
+from dxseg.data.importers.nnunet import import_nnunet
 from dxseg.data.splits import choose_masks, make_splits, select_fold, write_splits
 from dxseg.demonstration import demo
 from dxseg.errors import DxsegError
@@ -30,9 +33,11 @@ __all__ = [
     "compare",
     "demo",
     "evaluate",
+    "export_nnunet",
     "import_busi",
     "import_csv",
     "import_folder",
+    "import_nnunet",
     "info",
     "predict",
     "report",
@@ -87,6 +92,28 @@ def split(
         )
     write_splits(output, table)
     return table
+
+
+def export_nnunet(
+    dataset: PathLike,
+    destination: PathLike,
+    *,
+    splits: PathLike,
+    console: Console | None = None,
+) -> ExportReport:
+    """Write a raw dataset of nnU-Net v2 with the same split and the same masks.
+
+    Args:
+        dataset: folder of the dataset.
+        destination: a new folder named as nnU-Net wants it, such as Dataset042_BUSI.
+        splits: the splits.csv.
+        console: where progress is drawn.
+
+    Raises:
+        DxsegError: see :func:`dxseg.data.exporters.nnunet.export_nnunet`.
+    """
+    with reporting(console or Console(stderr=True), "Exporting") as progress:
+        return write_nnunet(dataset, destination, splits=splits, progress=progress)
 
 
 def train(

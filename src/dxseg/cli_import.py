@@ -99,6 +99,34 @@ def import_csv_command(
     _print_import(done)
 
 
+@importer.command("nnunet")
+def import_nnunet_command(
+    source: Annotated[Path, typer.Argument(help="Folder DatasetXXX_Name with dataset.json.")],
+    destination: Annotated[Path, typer.Argument(help="Folder of the new dataset.")],
+    labels: Annotated[
+        Path | None, typer.Option(help="A CSV with the columns case_id and label, or patient_id.")
+    ] = None,
+    lesion_free: LesionFree = None,
+    name: Annotated[str | None, typer.Option(help="Of the dataset.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """A raw dataset of nnU-Net v2, two-dimensional, with a table of labels."""
+    from dxseg.data.importers.nnunet import import_nnunet
+    from dxseg.progress import reporting
+
+    with reporting(err, "Importing") as progress:
+        done = import_nnunet(
+            source,
+            destination,
+            labels=labels,
+            lesion_free=lesion_free or (),
+            name=name,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    _print_import(done)
+
+
 def _print_import(done: Any) -> None:
     for note in done.notes:
         out.print(f"- {note}", soft_wrap=True)

@@ -9,6 +9,23 @@ import pandas as pd
 
 from dxseg.errors import DxsegError
 
+_HEADER_LIMIT = 2**20
+_SEPARATORS = (",", ";", "\t")
+
+
+def find_separator(path: Path) -> str:
+    """See in the header what separates values: a comma, a semicolon or a tab.
+
+    Args:
+        path: A file for `read_table`, which tells what is wrong with it if it cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            header = stream.readline(_HEADER_LIMIT)
+    except (OSError, UnicodeDecodeError):
+        return ","
+    return max(_SEPARATORS, key=header.count)
+
 
 def read_table(path: Path, *, separator: str = ",") -> pd.DataFrame:
     """Read any CSV as text, nothing guessed: "NA" stays "NA" and "007" stays "007".

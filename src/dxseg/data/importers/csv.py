@@ -12,10 +12,9 @@ from dxseg.data.cases import COLUMNS, validate_cases
 from dxseg.data.importers.common import FoundCase, ImportReport, Progress, write_dataset
 from dxseg.data.readers import READERS
 from dxseg.data.spec import make_spec
-from dxseg.data.tables import read_table
+from dxseg.data.tables import find_separator, read_table
 from dxseg.errors import DxsegError
 
-_SEPARATORS = (",", ";", "\t")
 _LISTED = 10
 
 
@@ -106,7 +105,7 @@ def _read(csv: Path, columns: Mapping[str, str]) -> pd.DataFrame:
             f"column mapping {dict(columns)}: expected image and any of {', '.join(COLUMNS)}"
             + (f"; unknown: {', '.join(unknown)}" if unknown else "")
         )
-    table = read_table(csv, separator=_separator(csv))
+    table = read_table(csv, separator=find_separator(csv))
     absent = sorted(set(columns.values()) - set(table.columns))
     if absent:
         raise DxsegError(
@@ -117,16 +116,6 @@ def _read(csv: Path, columns: Mapping[str, str]) -> pd.DataFrame:
         raise DxsegError(f"{csv}: no rows; expected one row an image")
     chosen = {column: table[given].str.strip() for column, given in columns.items()}
     return pd.DataFrame(chosen, index=table.index)
-
-
-def _separator(csv: Path) -> str:
-    try:
-        with csv.open(encoding="utf-8-sig") as stream:
-            header = stream.readline()
-    except (OSError, UnicodeDecodeError):
-        # Reading the whole table tells what is wrong with it.
-        return ","
-    return max(_SEPARATORS, key=header.count)
 
 
 def _labels(table: pd.DataFrame, multi_label: bool) -> list[str]:
