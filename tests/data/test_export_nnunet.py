@@ -99,8 +99,8 @@ def make_dataset(root: Path, channels: int, dtype: str) -> Path:
     for number in range(6):
         pixels = rng.integers(0, np.iinfo(dtype).max, (12, 10, channels)).astype(dtype)
         root.mkdir(exist_ok=True)
-        layout: dict[str, Any] = {"photometric": "minisblack", "planarconfig": "contig"}
-        tifffile.imwrite(root / f"{number}.tif", pixels, **layout)
+        layout: dict[str, Any] = {"planarconfig": "contig"} if channels > 1 else {}
+        tifffile.imwrite(root / f"{number}.tif", pixels, photometric="minisblack", **layout)
         Image.fromarray(rng.integers(0, 3, (12, 10), dtype=np.uint8)).save(root / f"m{number}.png")
         split = ["train", "validation", "test"][number % 3]
         mask = f"m{number}.png" if number < 5 else ""
