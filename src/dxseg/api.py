@@ -16,6 +16,8 @@ from dxseg.data.exporters.nnunet import export_nnunet as write_nnunet
 from dxseg.data.importers.busi import import_busi
 from dxseg.data.importers.csv import import_csv
 from dxseg.data.importers.folder import import_folder
+from dxseg.data.importers.msd import import_msd
+from dxseg.data.importers.nifti import import_volumes
 from dxseg.data.importers.nnunet import import_nnunet
 from dxseg.data.splits import choose_masks, make_splits, select_fold, write_splits
 from dxseg.demonstration import demo
@@ -37,7 +39,9 @@ __all__ = [
     "import_busi",
     "import_csv",
     "import_folder",
+    "import_msd",
     "import_nnunet",
+    "import_volumes",
     "info",
     "predict",
     "report",

@@ -28,11 +28,14 @@ COLUMNS = (
     "spacing_x",
     "volume_id",
     "slice_index",
+    "label_level",
 )
 SPLITS = ("train", "validation", "test", "dropped")
+STUDY_LEVEL = "study"
+LABEL_LEVELS = ("image", STUDY_LEVEL)
 
 _REQUIRED = ("case_id", "image")
-_TEXT = ("case_id", "image", "mask", "label", "patient_id", "split", "volume_id")
+_TEXT = ("case_id", "image", "mask", "label", "patient_id", "split", "volume_id", "label_level")
 _WHOLE = ("fold", "slice_index")
 _SPACING = ("spacing_y", "spacing_x")
 _LISTED = 10
@@ -111,6 +114,7 @@ def validate_cases(table: pd.DataFrame, spec: DatasetSpec, source: Path) -> pd.D
     _check_text(cases, problems)
     _check_paths(cases, problems)
     _check_labels(cases, spec, problems)
+    _check_levels(cases, problems)
     _check_spacing(cases, problems)
     problems.raise_if_any()
     return cases
@@ -224,6 +228,28 @@ def _check_labels(cases: pd.DataFrame, spec: DatasetSpec, problems: _Problems) -
         ~wrong & _flag(cases["label"], contradicts),
         "label",
         "a lesion-free label beside another one; keep one kind",
+    )
+
+
+def _check_levels(cases: pd.DataFrame, problems: _Problems) -> None:
+    level = cases["label_level"]
+    wrong = _flag(level, lambda text: text not in ("", *LABEL_LEVELS))
+    advice = f"expected nothing or one of {', '.join(LABEL_LEVELS)}"
+    problems.add(wrong, "label_level", advice)
+    study = level.eq(STUDY_LEVEL)
+    problems.add(
+        (study & cases["label"].eq("")).to_numpy(),
+        "label_level",
+        "the row has no label; add the study's label, or empty label_level",
+    )
+    told = cases[study & cases["volume_id"].ne("")]
+    first = told.groupby("volume_id")["label"].transform("first")
+    other = pd.Series(False, index=cases.index)
+    other[told.index] = told["label"].ne(first)
+    problems.add(
+        other.to_numpy(),
+        "label",
+        "differs from the study-level label of an earlier slice of its volume; give one label",
     )
 
 

@@ -13,7 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from dxseg.data.cases import CASES_FILE, COLUMNS, split_labels, validate_cases, value_of
+from dxseg.data.cases import (
+    CASES_FILE,
+    COLUMNS,
+    STUDY_LEVEL,
+    split_labels,
+    validate_cases,
+    value_of,
+)
 from dxseg.data.files import sha256_json, write_bytes_atomic
 from dxseg.data.spec import SPEC_FILE, DatasetSpec, read_spec, write_spec
 from dxseg.data.tables import read_table
@@ -86,7 +93,7 @@ class Dataset:
 
         In this order, a first writing that is interrupted leaves no dataset behind.
         """
-        write_bytes_atomic(self.root / CASES_FILE, self._csv())
+        write_bytes_atomic(self.root / CASES_FILE, _csv(self.cases))
         write_spec(self.root / SPEC_FILE, self.spec)
 
     def image_path(self, row: Any) -> Path:
@@ -122,9 +129,12 @@ class Dataset:
 
     @property
     def lesion_free(self) -> pd.Series[bool]:
-        """Whether the label says that the image holds no lesion; one value a case."""
+        """Whether the label says that the image holds no lesion; one value a case.
+
+        A study without a lesion has none in any slice, so a label's level does not matter.
+        """
         free = set(self.spec.lesion_free)
-        codes, names = self._distinct_labels()
+        codes, names = self._distinct_labels(self.cases["label"])
         verdicts = np.array([bool(labels) and free.issuperset(labels) for labels in names])
         return pd.Series(verdicts[codes], index=self.cases.index, name="lesion_free")
 
@@ -133,14 +143,33 @@ class Dataset:
         """Whether the mask is known, from a file or as empty from the label; one value a case."""
         return (self.cases["mask"].ne("") | self.lesion_free).rename("has_mask")
 
+    @property
+    def image_labels(self) -> pd.Series[str]:
+        """The label column as far as it speaks of the image itself; "" where it does not.
+
+        A study-level label says of a single slice only that it is lesion-free, if it says that.
+        """
+        silent = self.cases["label_level"].eq(STUDY_LEVEL) & ~self.lesion_free
+        return self.cases["label"].mask(silent, "").rename("image_label")
+
+    @property
+    def study_labels(self) -> pd.Series[str]:
+        """The label of the study that an image is of; "" where there is none of study level.
+
+        Images of one `volume_id` share it. Multiple-instance learning can use it; today's training
+        does not.
+        """
+        of_study = self.cases["label_level"].eq(STUDY_LEVEL)
+        return self.cases["label"].where(of_study, "").rename("study_label")
+
     def label_targets(self) -> npt.NDArray[Any]:
-        """Give the labels as numbers, in the order of `spec.labels`.
+        """Give the labels of the images as numbers, in the order of `spec.labels`.
 
         Returns:
-            With one label an image: int64 (N,), -1 where the label is empty. With `multi_label`:
-            float32 (N, L) of 0 and 1, a row of NaN where the label is empty.
+            With one label an image: int64 (N,), -1 where nothing is known. With `multi_label`:
+            float32 (N, L) of 0 and 1, a row of NaN where nothing is known. See `image_labels`.
         """
-        codes, names = self._distinct_labels()
+        codes, names = self._distinct_labels(self.image_labels)
         position = {label: number for number, label in enumerate(self.spec.labels)}
         if not self.spec.multi_label:
             single = [position[labels[0]] if labels else -1 for labels in names]
@@ -157,22 +186,24 @@ class Dataset:
         """Identify what the dataset says: its specification and its table, not its pixels.
 
         `roots` is left out: the same dataset on another machine, its images in another folder, has
-        the same digest.
+        the same digest. So are `label_level` and `slicing` where they say nothing: datasets keep
+        the digest they had before these existed.
 
         Returns:
             64 lower-case hexadecimal digits.
         """
-        table = hashlib.sha256(self._csv()).hexdigest()
-        return sha256_json({"spec": self.spec.model_dump(exclude={"roots"}), "cases": table})
+        silent = self.cases["label_level"].eq("").all()
+        cases = self.cases.drop(columns="label_level") if silent else self.cases
+        spec = self.spec.model_dump(exclude={"roots"}, exclude_none=True)
+        return sha256_json({"spec": spec, "cases": hashlib.sha256(_csv(cases)).hexdigest()})
 
     def __len__(self) -> int:
         return len(self.cases)
 
-    def _csv(self) -> bytes:
-        return self.cases.to_csv(index=False, lineterminator="\n").encode("utf-8")
-
-    def _distinct_labels(self) -> tuple[npt.NDArray[np.int64], list[list[str]]]:
-        codes, distinct = pd.factorize(self.cases["label"])
+    def _distinct_labels(
+        self, column: pd.Series[str]
+    ) -> tuple[npt.NDArray[np.int64], list[list[str]]]:
+        codes, distinct = pd.factorize(column)
         return codes, [split_labels(str(text), self.spec) for text in distinct]
 
     def _locate(self, name: str, case_id: str, column: str) -> Path:
@@ -193,3 +224,7 @@ class Dataset:
             f"{where}: no such file in {sought}; correct the table, or roots in {SPEC_FILE} "
             "if the files have moved"
         )
+
+
+def _csv(cases: pd.DataFrame) -> bytes:
+    return cases.to_csv(index=False, lineterminator="\n").encode("utf-8")

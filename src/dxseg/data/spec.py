@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dxseg.data.files import write_text_atomic
+from dxseg.data.slicing import Slicing
 from dxseg.errors import DxsegError
 
 SPEC_FILE = "dataset.yaml"
@@ -31,6 +32,7 @@ class DatasetSpec(BaseModel):
         provenance: Where the images come from.
         licence: Under which terms.
         roots: Folders besides the dataset's own that may hold files, absolute or relative to it.
+        slicing: How volumes became the images, where they are slices; models repeat it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,6 +48,7 @@ class DatasetSpec(BaseModel):
     provenance: str = ""
     licence: str = ""
     roots: list[_Name] = []
+    slicing: Slicing | None = None
 
     @field_validator("labels", "lesion_free", "mask_classes")
     @classmethod
@@ -67,6 +70,11 @@ class DatasetSpec(BaseModel):
         if self.multi_label and any(";" in name for name in self.labels):
             raise ValueError(
                 "a label holds ';', which separates the labels of one image; rename it"
+            )
+        if self.slicing is not None and self.slicing.channels != self.channels:
+            raise ValueError(
+                f"slicing with {self.slicing.neighbours} neighbours gives {self.slicing.channels} "
+                f"channels, but channels is {self.channels}; make them agree"
             )
         return self
 
@@ -119,7 +127,8 @@ def write_spec(path: Path, spec: DatasetSpec) -> None:
         path: The YAML file, replaced atomically.
         spec: What to write.
     """
-    text = yaml.safe_dump(spec.model_dump(), sort_keys=False, allow_unicode=True, width=100)
+    fields = spec.model_dump(mode="json", exclude_none=True)
+    text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=100)
     write_text_atomic(path, text)
 
 

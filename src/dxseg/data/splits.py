@@ -47,7 +47,8 @@ def make_splits(
     Near-duplicates with contradicting labels are dropped whole: which label is wrong is unknown.
     Different labels of one patient are no contradiction; such a patient is stratified by its
     combination of labels, or, if fewer than ten groups share it, by its rarest label, lesions
-    before lesion-free. Multi-label cases are treated alike. Every stratum of at least three groups
+    before lesion-free. Multi-label cases are treated alike. A study-level label stratifies too, but
+    contradicts nothing. Every stratum of at least three groups
     reaches all three splits; a smaller one goes to training first.
 
     If every row of cases.csv names a split, that split is kept (so are the folds, if every
@@ -77,15 +78,18 @@ def make_splits(
         files = [dataset.image_path(row) for row in cases.itertuples()]
         alike = near_duplicate_groups(files, progress=progress)
 
-    distinct = {text: frozenset(split_labels(text, dataset.spec)) for text in set(cases["label"])}
-    labels = [distinct[text] for text in cases["label"]]
+    labels = _label_sets(dataset, cases["label"])
     result = pd.DataFrame({"case_id": cases["case_id"].to_numpy()})
     result["group"] = _link(cases, alike)
     strata = _Strata(dataset, labels)
     if given:
         result["split"] = cases["split"].to_numpy()
     else:
-        dropped = np.zeros(len(cases), np.bool_) if alike is None else _contradict(alike, labels)
+        dropped = (
+            np.zeros(len(cases), np.bool_)
+            if alike is None
+            else _contradict(alike, _label_sets(dataset, dataset.image_labels))
+        )
         part = strata.divide(result["group"].to_numpy(), ~dropped, fractions, [seed, 0])
         result["split"] = np.array([TRAIN, VALIDATION, TEST, DROPPED], object)[part]
     used = result["split"].isin([TRAIN, VALIDATION]).to_numpy()
@@ -210,6 +214,10 @@ class _Strata:
             else min(labels, key=lambda label: (label in self.lesion_free, single[label], label))
             for name, labels in zip(names, combined, strict=True)
         ]
+
+
+def _label_sets(dataset: Dataset, column: pd.Series[str]) -> list[frozenset[str]]:
+    return [frozenset(split_labels(text, dataset.spec)) for text in column]
 
 
 def _check_request(fractions: tuple[float, float, float], folds: int) -> None:

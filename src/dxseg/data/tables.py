@@ -9,19 +9,19 @@ import pandas as pd
 
 from dxseg.errors import DxsegError
 
-_HEADER_LIMIT = 2**20
 _SEPARATORS = (",", ";", "\t")
 
 
-def find_separator(path: Path) -> str:
-    """See in the header what separates values: a comma, a semicolon or a tab.
+def separator_of(path: Path) -> str:
+    """See in the header what separates values: comma, semicolon or tab.
 
     Args:
-        path: A file for `read_table`, which tells what is wrong with it if it cannot be read.
+        path: A CSV file; one that cannot be read gives a comma, and `read_table` tells what is
+            wrong with it.
     """
     try:
         with path.open(encoding="utf-8-sig") as stream:
-            header = stream.readline(_HEADER_LIMIT)
+            header = stream.readline()
     except (OSError, UnicodeDecodeError):
         return ","
     return max(_SEPARATORS, key=header.count)

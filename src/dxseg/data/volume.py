@@ -17,10 +17,12 @@ class Volume:
     Attributes:
         voxels: (I, J, K), integers or float32; CT in Hounsfield units.
         affine: (4, 4) float64, from voxel indices to millimetres in RAS+ space, as in NIfTI.
+        notes: What the reader had to assume; importers report it.
     """
 
     voxels: NDArray[Any]
     affine: NDArray[np.float64]
+    notes: tuple[str, ...] = ()
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -40,6 +42,8 @@ class FoundVolume:
         patient_id: What the dataset will hold; a keyed hash where the file names a patient.
         keys: What a table of study-level labels may be joined on, such as ``{"patient": ...,
             "study": ..., "accession": ...}``. Never written to the dataset.
+        digest: Identifies the content of the files behind it, 64 hexadecimal digits. An import that
+            was interrupted does a volume without one again.
     """
 
     volume_id: str
@@ -47,3 +51,4 @@ class FoundVolume:
     load_labels: Callable[[], NDArray[Any]] | None = None
     patient_id: str = ""
     keys: Mapping[str, str] = field(default_factory=dict)
+    digest: Callable[[], str] | None = None

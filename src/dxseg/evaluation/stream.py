@@ -29,9 +29,10 @@ def split_rows(data: Dataset, splits_file: Path, split: str) -> tuple[pd.DataFra
         split: The name of the split.
 
     Returns:
-        The dataset's columns and group_name, says_lesion_free, use_truth, physical (whether
-        distances are in millimetres, the same for all rows); and how many cases are left out
-        because neither their mask nor their label is known.
+        The dataset's columns, `label` only as far as it speaks of the image itself; and group_name,
+        says_lesion_free, use_truth, physical (whether distances are in millimetres, the same for
+        all rows). And how many cases are left out because neither their mask nor their label is
+        known.
 
     Raises:
         UsageError: The split is empty.
@@ -41,6 +42,7 @@ def split_rows(data: Dataset, splits_file: Path, split: str) -> tuple[pd.DataFra
     hidden = ~splits["use_mask"].to_numpy() if "use_mask" in splits else False
     rows = data.cases.assign(
         group=splits["group"].to_numpy(),
+        label=data.image_labels,
         says_lesion_free=data.lesion_free.to_numpy(),
         use_truth=data.cases["mask"].ne("").to_numpy() & ~np.asarray(hidden),
     )

@@ -23,7 +23,7 @@ from dxseg.errors import DxsegError
 
 Progress = Callable[[int, int], None]
 
-_UNFINISHED = ".import-unfinished"
+UNFINISHED = ".import-unfinished"
 
 
 class ImportReport(BaseModel):
@@ -35,6 +35,7 @@ class ImportReport(BaseModel):
         masks: Rows that name a mask file.
         labels: How many rows have each label, by the text in the table; "" is unlabelled.
         channels: The number of image channels that was found.
+        volumes: How many volumes the images are slices of.
         merged: Case ids whose several masks were united into one.
         repaired: Masks that were not plain numbers, and how they are understood.
         skipped: Files left out, and why.
@@ -46,6 +47,7 @@ class ImportReport(BaseModel):
     masks: int
     labels: dict[str, int]
     channels: int
+    volumes: int = 0
     merged: list[str] = []
     repaired: list[tuple[str, str]] = []
     skipped: list[tuple[str, str]] = []
@@ -102,7 +104,7 @@ def write_dataset(
     """
     root, destination = root.resolve(), destination.resolve()
     spec = make_spec({**fields, "roots": [str(root)]}, str(root))
-    _open_destination(destination, spec.name, overwrite)
+    open_destination(destination, spec.name, overwrite)
     work = _Import(root, destination, spec, skipped)
     for done, (case, case_id) in enumerate(zip(found, _case_ids(found, root), strict=True), 1):
         work.add(case, case_id)
@@ -114,7 +116,7 @@ def write_dataset(
     spec = make_spec({**spec.model_dump(), "channels": channels}, str(root))
     dataset = Dataset(destination, spec, pd.DataFrame(work.rows))
     dataset.save()
-    (destination / _UNFINISHED).unlink(missing_ok=True)
+    (destination / UNFINISHED).unlink(missing_ok=True)
     report = ImportReport(
         destination=destination,
         images=len(dataset),
@@ -235,7 +237,17 @@ def name_in_root(path: Path, root: Path) -> str:
     return name
 
 
-def _open_destination(destination: Path, name: str, overwrite: bool) -> None:
+def open_destination(destination: Path, name: str, overwrite: bool) -> None:
+    """Make a folder ready for an import, or for going on with one that was interrupted.
+
+    Args:
+        destination: The dataset's folder, made if absent; its `dataset.yaml` is removed.
+        name: Of the dataset.
+        overwrite: Whether a dataset of the same name may be replaced.
+
+    Raises:
+        DxsegError: It is a file, or holds another dataset or something else.
+    """
     if destination.exists() and not destination.is_dir():
         raise DxsegError(f"{destination}: is a file; expected a folder to write the dataset to")
     if destination.is_dir() and any(destination.iterdir()):
@@ -247,12 +259,12 @@ def _open_destination(destination: Path, name: str, overwrite: bool) -> None:
                     f"{destination}: holds the dataset {other!r}; choose another destination"
                     + (", or overwrite it" if other == name else "")
                 )
-        elif not (destination / _UNFINISHED).exists():
+        elif not (destination / UNFINISHED).exists():
             raise DxsegError(f"{destination}: is not empty; choose a new or empty folder")
     # In this order, a kill at any point leaves the old dataset or a marked, unfinished import. The
     # mark has no content: a file of its own that replaces it could be left alone in the folder.
     destination.mkdir(parents=True, exist_ok=True)
-    (destination / _UNFINISHED).touch()
+    (destination / UNFINISHED).touch()
     (destination / SPEC_FILE).unlink(missing_ok=True)
 
 
@@ -267,13 +279,32 @@ def _case_ids(found: Sequence[FoundCase], root: Path) -> list[str]:
         if stems[name] > 1 and case.image.is_relative_to(root):
             name = "_".join(case.image.relative_to(root).with_suffix("").parts)
         # Given ids are judged by the dataset's validation; made ones must pass it.
-        base = given or re.sub(r"^[\s.]|[/\\\x00-\x1f]", "_", name)[-190:]
+        base = given or plain_name(name)
         unique, number = base, 2
         while not given and unique in taken:
             unique, number = f"{base}_{number}", number + 1
         taken.add(unique)
         ids.append(unique)
     return ids
+
+
+def plain_name(name: str) -> str:
+    """Make a text fit to be a case id and a name of files: at most 190 characters, no separators.
+
+    Args:
+        name: Such as a path without its suffix.
+    """
+    return re.sub(r"^[\s.]|[/\\\x00-\x1f\x7f\x85\u2028\u2029]", "_", name)[-190:]
+
+
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """Sort key of names in which 2 comes before 10.
+
+    Args:
+        name: Any text.
+    """
+    parts = re.findall(r"\d+|\D+", name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _reason(error: DxsegError, path: Path) -> str:

@@ -12,7 +12,7 @@ from dxseg.data.cases import COLUMNS, validate_cases
 from dxseg.data.importers.common import FoundCase, ImportReport, Progress, write_dataset
 from dxseg.data.readers import READERS
 from dxseg.data.spec import make_spec
-from dxseg.data.tables import find_separator, read_table
+from dxseg.data.tables import read_table, separator_of
 from dxseg.errors import DxsegError
 
 _LISTED = 10
@@ -105,7 +105,7 @@ def _read(csv: Path, columns: Mapping[str, str]) -> pd.DataFrame:
             f"column mapping {dict(columns)}: expected image and any of {', '.join(COLUMNS)}"
             + (f"; unknown: {', '.join(unknown)}" if unknown else "")
         )
-    table = read_table(csv, separator=find_separator(csv))
+    table = read_table(csv, separator=separator_of(csv))
     absent = sorted(set(columns.values()) - set(table.columns))
     if absent:
         raise DxsegError(

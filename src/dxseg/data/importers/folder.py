@@ -8,7 +8,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dxseg.data.importers.common import FoundCase, ImportReport, Progress, write_dataset
+from dxseg.data.importers.common import (
+    FoundCase,
+    ImportReport,
+    Progress,
+    natural_key,
+    write_dataset,
+)
 from dxseg.data.readers import is_supported
 from dxseg.errors import DxsegError
 
@@ -183,8 +189,8 @@ def _label_folders(source: Path, others: list[Path | None], skipped: Skipped) ->
 def _files(folder: Path, skipped: Skipped) -> Iterator[Path]:
     """Walk in natural order (2 before 10), so that tables and reports read well."""
     for base, folders, names in os.walk(folder):
-        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=_natural)
-        for name in sorted(names, key=_natural):
+        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural_key)
+        for name in sorted(names, key=natural_key):
             path = Path(base, name)
             if name.startswith("."):
                 continue
@@ -192,11 +198,6 @@ def _files(folder: Path, skipped: Skipped) -> Iterator[Path]:
                 yield path
             else:
                 skipped.append((str(path), f"unknown type {path.suffix or 'without a suffix'}"))
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    parts = re.findall(r"\d+|\D+", name)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _folder(path: str | Path) -> Path:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from dxseg.data.cases import validate_cases
 from dxseg.data.importers.common import FoundCase, ImportReport, Progress, write_dataset
+from dxseg.data.importers.msd import import_raw_volumes
 from dxseg.data.nnunet_format import (
     DESCRIPTION_FILE,
     NIFTI_ENDINGS,
@@ -17,9 +19,10 @@ from dxseg.data.nnunet_format import (
     find_channel_files,
     read_description,
 )
+from dxseg.data.slicing import Slicing
 from dxseg.data.spec import make_spec
-from dxseg.data.tables import find_separator, read_table
-from dxseg.errors import DxsegError
+from dxseg.data.tables import read_table, separator_of
+from dxseg.errors import DxsegError, UsageError
 
 LABEL_COLUMNS = ("case_id", "label", "patient_id")
 
@@ -32,6 +35,8 @@ def import_nnunet(
     *,
     labels: str | Path | None = None,
     lesion_free: Sequence[str] = (),
+    slicing: Slicing | None = None,
+    lesion_classes: Sequence[str] = (),
     name: str | None = None,
     modality: str = "unknown",
     provenance: str = "",
@@ -39,12 +44,13 @@ def import_nnunet(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ImportReport:
-    """Import a folder DatasetXXX_Name of two-dimensional images.
+    """Import a folder DatasetXXX_Name.
 
     Images of imagesTr get their mask from labelsTr; those of imagesTs theirs from labelsTs where
     there is one, else none. Channels in files of their own (CASE_0000, CASE_0001) are stacked into
     one TIFF in the dataset's folder; other images are not copied. A mask that holds the value
     "ignore" is annotated in part: its image is kept without a mask. No split is taken over.
+    NIfTI volumes become slices, as in `write_volumes`, with the class names of `dataset.json`.
 
     Args:
         source: The folder with `dataset.json`.
@@ -52,6 +58,8 @@ def import_nnunet(
         labels: A table with the columns case_id and label, perhaps patient_id; images that it does
             not name stay unlabelled.
         lesion_free: Labels that mean that an image holds no lesion.
+        slicing: How volumes become images; not for images.
+        lesion_classes: Of volumes, the classes that are lesions, where others are organs.
         name: The dataset's name; by default the source folder's.
         modality: Free text, such as "ultrasound".
         provenance: Where the images come from.
@@ -60,29 +68,41 @@ def import_nnunet(
         progress: Called with (done, total) after each image.
 
     Raises:
-        DxsegError: `dataset.json` is absent or wrong, classes are regions, files are volumes, the
-            table of labels is wrong or names a case that is not there, or the destination holds
-            something else.
+        UsageError: Options for volumes are given for images.
+        DxsegError: `dataset.json` is absent or wrong, classes are regions, the table of labels is
+            wrong or names a case that is not there, or the destination holds something else.
     """
     folder = Path(source).resolve()
     description = read_description(folder)
+    fields: dict[str, Any] = {
+        "name": name or folder.name,
+        "modality": modality,
+        "provenance": provenance,
+        "licence": licence,
+    }
     if description.file_ending in NIFTI_ENDINGS:
-        raise DxsegError(
-            f"{folder / DESCRIPTION_FILE}: field file_ending, value {description.file_ending!r}: "
-            "holds volumes; expected images such as .png; import the volumes instead"
+        return import_raw_volumes(
+            folder,
+            Path(destination),
+            description,
+            fields,
+            slicing=slicing,
+            lesion_classes=lesion_classes,
+            lesion_free=lesion_free,
+            labels=None if labels is None else Path(labels),
+            overwrite=overwrite,
+            progress=progress,
         )
+    if slicing is not None or lesion_classes:
+        raise UsageError(f"{folder}: holds images; slicing and lesion classes are for volumes")
     classes, ignore = class_names(description.labels, folder / DESCRIPTION_FILE)
     skipped: list[tuple[str, str]] = []
     found = _find(folder, description, skipped)
     table = None if labels is None else _read_labels(Path(labels))
-    fields = {
-        "name": name or folder.name,
-        "modality": modality,
+    fields |= {
         "labels": [] if table is None else sorted(set(table["label"]) - {""}),
         "lesion_free": list(lesion_free),
         "mask_classes": classes,
-        "provenance": provenance,
-        "licence": licence,
     }
     if table is not None:
         validate_cases(table, make_spec(fields, str(labels)), Path(str(labels)))
@@ -133,7 +153,7 @@ def _find(
 
 def _read_labels(path: Path) -> pd.DataFrame:
     """Read the label of each case, in the form that cases.csv is judged in."""
-    table = read_table(path, separator=find_separator(path))
+    table = read_table(path, separator=separator_of(path))
     absent = [column for column in ("case_id", "label") if column not in table]
     if absent or table.empty:
         raise DxsegError(

@@ -1,0 +1,222 @@
+"""Importing NIfTI volumes with their label maps, in a parallel folder or beside them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dxseg.data.files import sha256_file, sha256_json
+from dxseg.data.importers.common import ImportReport, Progress, natural_key, plain_name
+from dxseg.data.importers.volumes import DEFAULT_MASK_VALUES, write_volumes
+from dxseg.data.nifti import is_nifti, nifti_grid, nifti_stem, read_nifti, read_nifti_labels
+from dxseg.data.slicing import Slicing
+from dxseg.data.volume import FoundVolume
+from dxseg.errors import DxsegError, UsageError
+
+Skipped = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class MaskNames:
+    """How the name of a label map follows from that of its volume.
+
+    Attributes:
+        suffix: What it adds before `.nii`.
+        replaced: What it has in place of what, as in ("volume", "segmentation"); instead of the
+            suffix.
+    """
+
+    suffix: str = "_mask"
+    replaced: tuple[str, str] | None = None
+
+    def owner(self, name: str) -> str | None:
+        """Give the volume's name for that of a label map; None if it is no label map's name."""
+        if self.replaced is not None:
+            text, other = self.replaced
+            return name.replace(other, text) if other in name else None
+        owner = name.removesuffix(self.suffix)
+        return owner if owner not in ("", name) else None
+
+
+def import_volumes(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    name: str | None = None,
+    masks_root: str | Path | None = None,
+    mask_suffix: str = "_mask",
+    mask_replace: tuple[str, str] | None = None,
+    slicing: Slicing | None = None,
+    mask_values: Mapping[int, str] = DEFAULT_MASK_VALUES,
+    lesion_classes: Sequence[str] = (),
+    lesion_label: str | None = None,
+    lesion_free: Sequence[str] = (),
+    labels: str | Path | None = None,
+    label_columns: Mapping[str, str] | None = None,
+    modality: str = "unknown",
+    provenance: str = "",
+    licence: str = "",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> ImportReport:
+    """Import a folder of NIfTI volumes as slices; see `write_volumes` for what becomes of them.
+
+    A label map has its volume's path, below `masks_root` if that is given; its name adds
+    `mask_suffix`, or follows `mask_replace`, or (in a parallel folder) is the same. A volume is
+    named by its path in `source`.
+
+    Args:
+        source: The folder, searched in depth; hidden files are passed over.
+        destination: The dataset's folder, new or empty.
+        name: The dataset's name; by default the source folder's.
+        masks_root: The parallel folder; None where label maps lie beside their volumes.
+        mask_suffix: What a label map's name adds to its volume's, before `.nii`.
+        mask_replace: What is replaced in a volume's name, and by what; instead of the suffix.
+        slicing: How volumes become images; by default `Slicing()`.
+        mask_values: See `write_volumes`, as for all that follow.
+        lesion_classes: The mask classes that are lesions.
+        lesion_label: What slices with a lesion are labelled.
+        lesion_free: Labels that mean "no lesion".
+        labels: A table of labels.
+        label_columns: For its fields, the columns' names in the table.
+        modality: Free text, such as "CT".
+        provenance: Where the volumes come from.
+        licence: Under which terms.
+        overwrite: Whether a dataset of the same name may be replaced.
+        progress: Called with (done, total) after each volume.
+
+    Raises:
+        UsageError: Options do not fit each other.
+        DxsegError: There is no volume, or two have one name; see also `write_volumes`.
+    """
+    source = _folder(source)
+    tree = None if masks_root is None else _folder(masks_root)
+    if (mask_replace is None and not mask_suffix) or (mask_replace and not all(mask_replace)):
+        raise UsageError("the name of a label map: expected a suffix, or TEXT=OTHER to replace")
+    skipped: Skipped = []
+    left_out = [path for path in (tree, Path(destination).resolve()) if path not in (None, source)]
+    found = find_nifti(source, tree, MaskNames(mask_suffix, mask_replace), skipped, left_out)
+    if not found:
+        raise DxsegError(f"{source}: no volume; expected files whose names end in .nii or .nii.gz")
+    return write_volumes(
+        found,
+        destination,
+        {
+            "name": name or source.name,
+            "modality": modality,
+            "provenance": provenance,
+            "licence": licence,
+        },
+        slicing=slicing or Slicing(),
+        mask_values=mask_values,
+        lesion_classes=lesion_classes,
+        lesion_label=lesion_label,
+        lesion_free=lesion_free,
+        labels=labels,
+        label_columns=label_columns,
+        skipped=skipped,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def find_nifti(
+    source: Path,
+    tree: Path | None,
+    names: MaskNames,
+    skipped: Skipped,
+    left_out: Sequence[Path | None] = (),
+) -> list[FoundVolume]:
+    """Pair the volumes of a folder with their label maps.
+
+    Args:
+        source: The folder of volumes.
+        tree: The folder of label maps; None where they lie beside their volumes.
+        names: How the two names agree.
+        skipped: Gets files of other types and label maps without a volume.
+        left_out: Folders below `source` that hold no volumes.
+
+    Returns:
+        In natural order of path.
+
+    Raises:
+        DxsegError: Two files would be the same volume or the same label map.
+    """
+    images: dict[Path, Path] = {}
+    masks: dict[Path, Path] = {}
+    for path in _walk(source, left_out, skipped):
+        relative = path.relative_to(source)
+        stem = nifti_stem(path.name)
+        owner = names.owner(stem) if tree is None else None
+        if owner is None:
+            _put(images, relative.with_name(stem), path)
+        else:
+            _put(masks, relative.with_name(owner), path)
+    parallel = () if tree is None else ((tree, path) for path in _walk(tree, (), skipped))
+    for root, path in parallel:
+        relative = path.relative_to(root)
+        stem = nifti_stem(path.name)
+        owner = names.owner(stem)
+        same = relative.with_name(stem)
+        # An image's own name may end like a label map's; then the plain name is the pair.
+        _put(masks, relative.with_name(owner) if owner and same not in images else same, path)
+    for owner_path in [owner for owner in masks if owner not in images]:
+        skipped.append((str(masks.pop(owner_path)), f"label map without its volume {owner_path}"))
+    return [nifti_volume("_".join(key.parts), path, masks.get(key)) for key, path in images.items()]
+
+
+def nifti_volume(name: str, image: Path, mask: Path | None) -> FoundVolume:
+    """Describe a volume and its label map without reading them.
+
+    Args:
+        name: What the volume is named after.
+        image: Its file.
+        mask: The file of its label map, or None.
+    """
+    files = [image] if mask is None else [image, mask]
+
+    def load_labels() -> NDArray[np.uint16]:
+        assert mask is not None
+        return read_nifti_labels(mask, *nifti_grid(image))
+
+    return FoundVolume(
+        volume_id=plain_name(name),
+        load=partial(read_nifti, image),
+        load_labels=None if mask is None else load_labels,
+        digest=lambda: sha256_json([sha256_file(path) for path in files]),
+    )
+
+
+def _put(found: dict[Path, Path], key: Path, path: Path) -> None:
+    other = found.setdefault(key, path)
+    if other is not path:
+        raise DxsegError(f"{path} and {other}: are the same volume by name; move one away")
+
+
+def _walk(folder: Path, left_out: Sequence[Path | None], skipped: Skipped) -> Iterator[Path]:
+    for base, folders, names in os.walk(folder):
+        folders[:] = sorted(
+            (n for n in folders if not n.startswith(".") and Path(base, n) not in left_out),
+            key=natural_key,
+        )
+        for name in sorted(names, key=natural_key):
+            path = Path(base, name)
+            if name.startswith("."):
+                continue
+            if is_nifti(path):
+                yield path
+            else:
+                skipped.append((str(path), "no NIfTI by its name"))
+
+
+def _folder(path: str | Path) -> Path:
+    folder = Path(path)
+    if not folder.is_dir():
+        raise DxsegError(f"{folder}: no such folder; expected one of .nii or .nii.gz files")
+    return folder.resolve()

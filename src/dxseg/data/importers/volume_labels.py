@@ -1,0 +1,147 @@
+"""Labels of volumes from a table: of single slices, or of a whole volume, study or patient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from dxseg.data.tables import read_table, separator_of
+from dxseg.data.volume import FoundVolume
+from dxseg.errors import DxsegError
+
+_VALUES = ("label", "slice_index", "patient_id")
+_LISTED = 10
+
+_Key = TypeVar("_Key")
+
+
+@dataclass
+class JoinedLabels:
+    """What a table says of the volumes that were found.
+
+    Attributes:
+        labels: By volume_id and slice_index; None in its place for the whole volume's label.
+        patients: Patient of a volume, by volume_id.
+        names: All labels that the table holds.
+        notes: What was left over, in lines of text that name no key.
+    """
+
+    labels: dict[tuple[str, int | None], str] = field(default_factory=dict)
+    patients: dict[str, str] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_labels(
+    path: Path, columns: Mapping[str, str], found: Sequence[FoundVolume]
+) -> JoinedLabels:
+    """Read a table and join it to the volumes.
+
+    A row speaks of every volume that has all the keys it fills in: `volume_id`, and what the
+    importer knows besides (`FoundVolume.keys`, such as patient, study and accession). With a
+    `slice_index` it is the label of that slice, without one that of the whole volume.
+
+    Args:
+        path: A CSV with comma, semicolon or tab.
+        columns: For label, slice_index, patient_id and the keys, their names in the table where
+            they differ. Other columns are passed over.
+        found: The volumes.
+
+    Raises:
+        DxsegError: The table has no key or no label, a row fills in no key or has a wrong
+            slice_index, or rows contradict each other. Rows are named by line: keys may be names.
+    """
+    keys = {volume.volume_id: {**volume.keys, "volume_id": volume.volume_id} for volume in found}
+    known = {name for own in keys.values() for name in own}
+    table = _table(path, columns, known)
+    joins = [name for name in table.columns if name not in _VALUES]
+    joined = JoinedLabels(names=set(table["label"]) - {""})
+    unmatched: list[int] = []
+    told: dict[tuple[object, str], int] = {}
+    for filled, rows in table.groupby(_filled(table[joins]), sort=False):
+        used = [name for name, given in zip(joins, filled, strict=True) if given]
+        if not used:
+            raise DxsegError(f"{path}: row {rows.index[0]}: fills in none of {', '.join(joins)}")
+        volumes: dict[tuple[str, ...], list[str]] = {}
+        for volume_id, own in keys.items():
+            volumes.setdefault(tuple(own.get(name, "") for name in used), []).append(volume_id)
+        for line, row in zip(rows.index, rows.to_dict("records"), strict=True):
+            matches = volumes.get(tuple(row[name] for name in used), [])
+            if not matches:
+                unmatched.append(int(line))
+            for volume_id in matches:
+                _take(joined, row, volume_id, path, int(line), told)
+    if unmatched:
+        lines = ", ".join(str(line) for line in sorted(unmatched)[:_LISTED])
+        more = ", ..." if len(unmatched) > _LISTED else ""
+        joined.notes.append(
+            f"{path.name}: {len(unmatched)} rows fit no volume: lines {lines}{more}"
+        )
+    return joined
+
+
+def _filled(table: pd.DataFrame) -> pd.Series[Any]:
+    """Which columns each row fills in, as a tuple a row."""
+    return pd.Series([tuple(bool(value) for value in row) for row in table.to_numpy()], table.index)
+
+
+def _table(path: Path, columns: Mapping[str, str], known: set[str]) -> pd.DataFrame:
+    table = read_table(path, separator=separator_of(path))
+    strangers = sorted(set(columns) - known - set(_VALUES))
+    absent = sorted(set(columns.values()) - set(table.columns))
+    if strangers or absent:
+        raise DxsegError(
+            f"{path}: no column {', '.join(absent) or 'is missing'}; unknown fields: "
+            f"{', '.join(strangers) or 'none'}; expected {', '.join((*_VALUES, *sorted(known)))} "
+            f"mapped to columns of {', '.join(map(str, table.columns[:30]))}"
+        )
+    names = {name: name for name in (*_VALUES, *sorted(known)) if name in table} | dict(columns)
+    chosen = pd.DataFrame({name: table[given].str.strip() for name, given in names.items()})
+    if "label" not in chosen or not known & set(chosen.columns):
+        raise DxsegError(
+            f"{path}: has the columns {', '.join(map(str, table.columns[:30]))}; expected label "
+            f"and at least one of {', '.join(sorted(known))}; rename them or map them with --column"
+        )
+    return chosen
+
+
+def _take(
+    joined: JoinedLabels,
+    row: Mapping[object, str],
+    volume_id: str,
+    path: Path,
+    line: int,
+    told: dict[tuple[object, str], int],
+) -> None:
+    """Note what a row says of a volume, refusing what contradicts an earlier row."""
+    label, patient, index = (row.get(name, "") for name in ("label", "patient_id", "slice_index"))
+    if index and not (index.isascii() and index.isdecimal()):
+        raise DxsegError(
+            f"{path}: row {line}: slice_index {index!r}: expected a whole number from 0, or nothing"
+        )
+    slice_index = int(index) if index else None
+    _note(joined.labels, (volume_id, slice_index), label, "label", path, line, told)
+    _note(joined.patients, volume_id, patient, "patient_id", path, line, told)
+
+
+def _note(
+    values: dict[_Key, str],
+    key: _Key,
+    value: str,
+    what: str,
+    path: Path,
+    line: int,
+    told: dict[tuple[object, str], int],
+) -> None:
+    if not value:
+        return
+    first = told.setdefault((key, what), line)
+    if values.setdefault(key, value) != value:
+        raise DxsegError(
+            f"{path}: rows {first} and {line} give different values of {what} to the same volume "
+            "or slice; correct one"
+        )

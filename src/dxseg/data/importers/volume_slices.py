@@ -1,0 +1,253 @@
+"""One volume into slice files; a record beside them says that they are complete."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
+
+from dxseg.data.files import atomic_path, sha256_file, sha256_json, write_text_atomic
+from dxseg.data.slicing import SlicedVolume, Slicing
+from dxseg.data.volume import FoundVolume, Volume
+from dxseg.errors import DxsegError
+
+IMAGES, MASKS, RECORDS = "images", "masks", ".volumes"
+
+_FORMAT = 1
+"""Part of every record: raise it when slicing changes what is written."""
+_VALUES = 2**16
+
+
+@dataclass(frozen=True)
+class SliceRules:
+    """What is made of every volume.
+
+    Attributes:
+        slicing: Of the images.
+        mask_values: The mask class of each value of the label maps.
+        lesion_classes: The mask classes that are lesions.
+    """
+
+    slicing: Slicing
+    mask_values: Mapping[int, str]
+    lesion_classes: tuple[str, ...]
+
+    @property
+    def mask_classes(self) -> list[str]:
+        """In the order in which the values name them."""
+        return list(dict.fromkeys(self.mask_values.values()))
+
+    @property
+    def all_lesions(self) -> bool:
+        """Whether a slice without a lesion has an empty mask."""
+        return set(self.lesion_classes) == set(self.mask_classes)
+
+
+class SliceRecord(BaseModel):
+    """What was written for a volume.
+
+    Attributes:
+        key: Identifies the volume's files and the rules.
+        images: A file a slice, relative to the dataset.
+        masks: A file a slice, "" where the slice holds nothing to outline; None without a label
+            map.
+        lesion: Whether each slice holds a lesion; empty without a label map.
+        spacing: Millimetres between rows and columns.
+        sha256: Of each file.
+        mapped: Voxels of the label map that have a mask class.
+        dropped: Voxels of each value that has none.
+        notes: What had to be assumed or was left out.
+    """
+
+    key: str
+    images: list[str]
+    masks: list[str] | None
+    lesion: list[bool]
+    spacing: tuple[float, float]
+    sha256: dict[str, str]
+    mapped: int
+    dropped: dict[int, int]
+    notes: list[str]
+
+
+def slice_volume(found: FoundVolume, destination: Path, rules: SliceRules) -> SliceRecord:
+    """Write the slices of a volume, or find them written by an import before.
+
+    Args:
+        found: The volume.
+        destination: The dataset's folder.
+        rules: How.
+
+    Raises:
+        DxsegError: The volume cannot be read.
+    """
+    path = destination / RECORDS / f"{found.volume_id}.json"
+    key = _key(found, rules)
+    earlier = _earlier(path, destination)
+    if key and earlier is not None and earlier.key == key:
+        return earlier
+    path.unlink(missing_ok=True)
+    volume = found.load()
+    work = _Work(found, destination, rules, SlicedVolume(volume, rules.slicing))
+    record = work.write(volume, key)
+    write_text_atomic(path, record.model_dump_json(indent=1) + "\n")
+    return record
+
+
+def remove_others(destination: Path, keep: set[str]) -> None:
+    """Remove what earlier imports wrote for volumes that are no longer there.
+
+    Args:
+        destination: The dataset's folder.
+        keep: The ids of volumes that stay.
+    """
+    for path in (destination / RECORDS).glob("*.json"):
+        if path.stem not in keep:
+            for kind in (IMAGES, MASKS):
+                _clear(destination, kind, path.stem)
+            path.unlink()
+
+
+class _Work:
+    """Writes the files of one volume and gathers what the record says of them."""
+
+    def __init__(
+        self, found: FoundVolume, destination: Path, rules: SliceRules, sliced: SlicedVolume
+    ) -> None:
+        self.found, self.destination, self.rules, self.sliced = found, destination, rules, sliced
+        self.sha256: dict[str, str] = {}
+
+    def write(self, volume: Volume, key: str) -> SliceRecord:
+        notes = list(volume.notes)
+        labels = self._labels(volume, notes)
+        folders = [_clear(self.destination, kind, self.found.volume_id) for kind in (IMAGES, MASKS)]
+        suffix = ".png" if self.rules.slicing.channels == 1 else ".tif"
+        images = [
+            self._save(folders[0], index, suffix, self.sliced.image(index))
+            for index in range(len(self.sliced))
+        ]
+        masks: list[str] | None = None
+        lesion: list[bool] = []
+        counts = np.zeros(_VALUES, np.int64)
+        if labels is not None:
+            masks = []
+            for index, values in enumerate(self.sliced.turn(labels)):
+                counts += np.bincount(values.ravel(), minlength=_VALUES)
+                masks.append(self._mask(folders[1], index, values, lesion))
+        occurring = {int(value): int(counts[value]) for value in np.flatnonzero(counts) if value}
+        dropped = {
+            value: count
+            for value, count in occurring.items()
+            if value not in self.rules.mask_values
+        }
+        return SliceRecord(
+            key=key,
+            images=images,
+            masks=masks,
+            lesion=lesion,
+            spacing=self.sliced.spacing[1:],
+            sha256=self.sha256,
+            mapped=sum(occurring.values()) - sum(dropped.values()),
+            dropped=dropped,
+            notes=notes,
+        )
+
+    def _labels(self, volume: Volume, notes: list[str]) -> NDArray[Any] | None:
+        if self.found.load_labels is None:
+            return None
+        try:
+            labels = self.found.load_labels()
+            if labels.shape != volume.voxels.shape:
+                raise DxsegError(f"label map of {labels.shape}, its image {volume.voxels.shape}")
+        except DxsegError as error:
+            notes.append(f"imported without its label map: {error}")
+            return None
+        return labels
+
+    def _mask(self, folder: Path, index: int, values: NDArray[Any], lesion: list[bool]) -> str:
+        classes = self.rules.mask_classes
+        table = np.zeros(_VALUES, np.uint8)
+        for value, name in self.rules.mask_values.items():
+            table[value] = classes.index(name) + 1
+        mask = table[values]
+        wanted = [classes.index(name) + 1 for name in self.rules.lesion_classes]
+        lesion.append(bool(np.isin(mask, wanted).any()))
+        if self.rules.all_lesions and not lesion[-1]:
+            return ""
+        shown = mask * np.uint8(255) if len(classes) == 1 else mask
+        return self._save(folder, index, ".png", shown[:, :, None])
+
+    def _save(self, folder: Path, index: int, suffix: str, pixels: NDArray[Any]) -> str:
+        path = folder / f"{index:04d}{suffix}"
+        data = _encode(pixels)
+        # Not flushed one by one: the digest tells on resuming which files a power cut took.
+        with atomic_path(path, flush=False) as temporary:
+            temporary.write_bytes(data)
+        name = path.relative_to(self.destination).as_posix()
+        self.sha256[name] = hashlib.sha256(data).hexdigest()
+        return name
+
+
+def _encode(pixels: NDArray[Any]) -> bytes:
+    """PNG for one channel, TIFF for more; both without loss."""
+    buffer = io.BytesIO()
+    if pixels.shape[2] == 1:
+        from PIL import Image
+
+        Image.fromarray(np.ascontiguousarray(pixels[:, :, 0])).save(buffer, format="PNG")
+    else:
+        import tifffile
+
+        tifffile.imwrite(
+            buffer,
+            pixels,
+            photometric="minisblack",
+            planarconfig="contig",
+            compression="zlib",
+            metadata=None,
+        )
+    return buffer.getvalue()
+
+
+def _key(found: FoundVolume, rules: SliceRules) -> str:
+    if found.digest is None:
+        return ""
+    return sha256_json(
+        {
+            "format": _FORMAT,
+            "source": found.digest(),
+            "slicing": rules.slicing.model_dump(mode="json"),
+            "mask_values": [[value, name] for value, name in rules.mask_values.items()],
+            "lesion_classes": list(rules.lesion_classes),
+        }
+    )
+
+
+def _earlier(path: Path, destination: Path) -> SliceRecord | None:
+    """Read a record whose files are all as it says."""
+    try:
+        record = SliceRecord.model_validate_json(path.read_bytes())
+        for name, digest in record.sha256.items():
+            if sha256_file(destination / name) != digest:
+                return None
+    except (OSError, ValidationError):
+        return None
+    return record
+
+
+def _clear(destination: Path, kind: str, volume_id: str) -> Path:
+    """Give the folder of a volume's files without what an earlier import left in it."""
+    folder = destination / kind / volume_id
+    if not folder.resolve().is_relative_to(destination) or folder.is_symlink():
+        raise DxsegError(f"{folder}: a link leads elsewhere; remove it")
+    if folder.exists():
+        shutil.rmtree(folder)
+    return folder
