@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dxseg.data.volume import Volume
 from dxseg.errors import DxsegError, UsageError
@@ -96,6 +96,28 @@ def parse_window(text: str) -> tuple[float, float] | None:
         f"window {text!r}: expected {', '.join(WINDOWS)}, {PERCENTILES}, or LEVEL,WIDTH such as "
         "40,400"
     )
+
+
+def make_slicing(**fields: Any) -> Slicing:
+    """Make a rule as the command line takes it.
+
+    Args:
+        fields: Of `Slicing`; the window is read by `parse_window`.
+
+    Raises:
+        UsageError: A field is unknown or wrong.
+    """
+    if isinstance(fields.get("window"), str):
+        fields["window"] = parse_window(fields["window"])
+    try:
+        return Slicing(**fields)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{problem['loc'][0] if problem['loc'] else 'slicing'} {problem['input']!r}: "
+            f"{problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors(include_url=False)
+        )
+        raise UsageError(problems) from error
 
 
 class SlicedVolume:
