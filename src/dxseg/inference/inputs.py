@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dxseg.data.readers import READERS, is_supported
+from dxseg.data.tables import harmless_path
 from dxseg.errors import UsageError
 
 
@@ -63,7 +64,7 @@ def find_images(inputs: Sequence[str | Path], *, skip: Sequence[Path] = ()) -> l
     if not found:
         raise UsageError("no input; give a file, a folder or a quoted pattern")
     root = Path(os.path.commonpath(bases))
-    items = [Item(path.relative_to(root).as_posix(), path) for path in found]
+    items = [Item(harmless_path(path.relative_to(root).as_posix()), path) for path in found]
     items.sort(key=lambda item: item.name)
     _refuse_collisions(items)
     return items

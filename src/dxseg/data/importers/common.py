@@ -19,6 +19,7 @@ from dxseg.data.files import atomic_path
 from dxseg.data.importers.channels import infer_channels, stack_channels
 from dxseg.data.readers import image_size, inspect_mask, read_masks_merged
 from dxseg.data.spec import SPEC_FILE, DatasetSpec, make_spec, read_spec
+from dxseg.data.tables import harmless_path
 from dxseg.errors import DxsegError
 
 Progress = Callable[[int, int], None]
@@ -234,7 +235,7 @@ def name_in_root(path: Path, root: Path) -> str:
     name = path.relative_to(root).as_posix()
     if "\\" in name or any(ord(character) < 32 for character in name):
         raise DxsegError(f"{name!r}: holds a backslash or control character; rename it")
-    return name
+    return harmless_path(name)
 
 
 def open_destination(destination: Path, name: str, overwrite: bool) -> None:
@@ -294,7 +295,7 @@ def plain_name(name: str) -> str:
     Args:
         name: Such as a path without its suffix.
     """
-    return re.sub(r"^[\s.]|[/\\\x00-\x1f\x7f\x85\u2028\u2029]", "_", name)[-190:]
+    return re.sub(r"^[\s.=@+\-＝＠＋－]|[/\\\x00-\x1f\x7f\x85\u2028\u2029]", "_", name)[-190:]
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:

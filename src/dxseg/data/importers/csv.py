@@ -12,7 +12,7 @@ from dxseg.data.cases import COLUMNS, validate_cases
 from dxseg.data.importers.common import FoundCase, ImportReport, Progress, write_dataset
 from dxseg.data.readers import READERS
 from dxseg.data.spec import make_spec
-from dxseg.data.tables import read_table, separator_of
+from dxseg.data.tables import harmless_path, read_table, separator_of
 from dxseg.errors import DxsegError
 
 _LISTED = 10
@@ -133,7 +133,8 @@ def _relative(table: pd.DataFrame, root: Path) -> None:
     for column in ("image", "mask"):
         if column in table:
             prefix = f"{root.as_posix()}/"
-            table[column] = table[column].str.removeprefix(prefix).str.removeprefix("./")
+            relative = table[column].str.removeprefix(prefix).str.removeprefix("./")
+            table[column] = relative.map(harmless_path)
 
 
 def _validate(table: pd.DataFrame, fields: dict[str, Any], csv: Path) -> None:
