@@ -163,6 +163,31 @@ def test_every_field_and_column_of_a_dataset_is_documented() -> None:
     assert set(DatasetSpec.model_fields) | set(COLUMNS) <= documented
 
 
+def test_the_tests_that_formats_names_exist() -> None:
+    named = set(re.findall(r"`(test_\w+)`", read(ROOT / "docs" / "formats.md")))
+    written = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", read(path), re.MULTILINE)
+    }
+    assert named
+    assert named - written == set()
+
+
+def test_the_example_of_volumes_runs(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = read(ROOT / "docs" / "data.md").split("### An example: the layout of LiTS")[1]
+    [script] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(script, {})
+    line = next(line for line in command_lines(text) if "import volumes" in line)
+    result = cli(*line.split()[1:])
+    assert result.exit_code == 0, result.output
+    assert "3 volumes, 36 slices" in result.output
+    assert dxseg.info("data/lits")["labels"].keys() == {"tumour", "no tumour"}
+
+
 def test_every_key_of_the_json_files_is_documented(trained: Path) -> None:
     import json
 

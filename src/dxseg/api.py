@@ -194,7 +194,20 @@ def predict(
     batch_size: int = 8,
     console: Console | None = None,
 ) -> PredictSummary:
-    """Segment files, folders or patterns with a run or its model; what is done is skipped."""
+    """Segment images and volumes with a run or its model; what is done is skipped.
+
+    Args:
+        inputs: files, folders or patterns; a NIfTI volume gives one label map.
+        model: folder of a run, or of a model.
+        output: folder for masks, overlays and predictions.csv.
+        overwrite: whether what is done is predicted again.
+        device: as torch names it.
+        batch_size: images through the network at once.
+        console: where progress is drawn.
+
+    Raises:
+        DxsegError: see :func:`dxseg.inference.predict.predict_files`.
+    """
     folder = Path(model)
     bundle = folder / "model" if (folder / "model").is_dir() else folder
     with reporting(console or Console(stderr=True), "Predicting") as progress:
@@ -257,6 +270,7 @@ def _describe(dataset: Dataset) -> dict[str, Any]:
         "mask_classes": dataset.spec.mask_classes,
         "masks": int(cases["mask"].ne("").sum()),
         "patients": int(cases["patient_id"].replace("", pd.NA).nunique()),
+        "volumes": int(cases["volume_id"].replace("", pd.NA).nunique()),
         "channels": dataset.spec.channels,
         "provenance": dataset.spec.provenance,
         "digest": dataset.digest(),

@@ -170,13 +170,15 @@ def evaluate(
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="Folder of a run, or of a model.")],
-    inputs: Annotated[list[str], typer.Argument(help="Images, folders, or quoted patterns.")],
+    inputs: Annotated[
+        list[str], typer.Argument(help="Images, NIfTI volumes, folders, or quoted patterns.")
+    ],
     output: Annotated[Path, typer.Option("--out", help="Folder for masks and predictions.csv.")],
     overwrite: Annotated[bool, typer.Option(help="Predict again what is done.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     batch_size: Annotated[int, typer.Option(help="Images through the network at once.")] = 8,
 ) -> None:
-    """Segment images: a mask, an overlay and a row of predictions.csv for each."""
+    """Segment images (a mask, an overlay, a row of predictions.csv) and volumes (a label map)."""
     from dxseg import api
 
     summary = api.predict(

@@ -143,7 +143,7 @@ def import_volumes_command(
 
     replaced = None
     if mask_replace is not None:
-        replaced = _split_pair(mask_replace, "--mask-replace", "volume=segmentation")
+        replaced = _pair(mask_replace, "--mask-replace", "TEXT=OTHER, e.g. volume=segmentation")
     slicing = make_slicing(axis=axis, window=window, neighbours=neighbours, bits=bits)
     with reporting(err, "Importing volumes") as progress:
         done = import_volumes(
@@ -255,19 +255,20 @@ def _print_import(done: Any) -> None:
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:
-    return dict(_split_pair(text, "--column", "label=diagnosis") for text in texts)
+    return dict(_pair(text, "--column", "FIELD=COLUMN, e.g. label=diagnosis") for text in texts)
 
 
 def _mask_values(texts: list[str]) -> dict[int, str]:
-    pairs = [_split_pair(text, "--mask-value", "2=tumour") for text in texts]
+    expected = "VALUE=CLASS, e.g. 2=tumour"
+    pairs = [_pair(text, "--mask-value", expected) for text in texts]
     for value, name in pairs:
         if not (value.isascii() and value.isdecimal()):
-            raise UsageError(f"--mask-value '{value}={name}': expected a number such as 2=tumour")
+            raise UsageError(f"--mask-value '{value}={name}': expected a number in {expected}")
     return {int(value): name for value, name in pairs}
 
 
-def _split_pair(text: str, option: str, example: str) -> tuple[str, str]:
+def _pair(text: str, option: str, expected: str) -> tuple[str, str]:
     left, equals, right = text.partition("=")
     if not (left and equals and right):
-        raise UsageError(f"{option} {text!r}: expected NAME=OTHER, e.g. {example}")
+        raise UsageError(f"{option} {text!r}: expected {expected}")
     return left, right

@@ -13,6 +13,7 @@ from PIL import Image
 
 from dxseg.config import ModelConfig
 from dxseg.data.preprocess import Preprocessing
+from dxseg.data.slicing import Slicing
 from dxseg.inference.bundle import BundleInfo
 from dxseg.inference.predictor import Predictor
 from dxseg.models.segmenter import Segmenter, SegmenterOutput
@@ -54,6 +55,8 @@ class Maker:
         high: float = 255.0,
         threshold: float = 0.5,
         multi_label: bool = False,
+        lesion_free: tuple[str, ...] = (),
+        slicing: Slicing | None = None,
         digest: str = "ab" * 32,
     ) -> Predictor:
         info = BundleInfo(
@@ -67,7 +70,9 @@ class Maker:
                 std=(1.0,) * channels,
             ),
             labels=list(labels),
+            lesion_free=list(lesion_free),
             multi_label=multi_label,
+            slicing=slicing,
             mask_classes=[f"class{index}" for index in range(classes)],
             threshold=threshold,
             weights_sha256=digest,

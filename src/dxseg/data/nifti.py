@@ -27,6 +27,7 @@ Grid = tuple[NDArray[np.float64], tuple[int, int, int]]
 # A gzip stream cannot expand more than this.
 _GZIP_RATIO = 1032
 _GZIP_LEVEL = 6
+_GZIP_SLACK = _BLOCK = 2**20
 _MILLIMETRES: Mapping[str, float] = {"meter": 1000.0, "micron": 0.001}
 # Fields of the header that may hold free text, hence names.
 _FREE_TEXT = ("descrip", "aux_file", "db_name", "intent_name")
@@ -253,15 +254,28 @@ def _voxels(image: Any, path: Path) -> NDArray[Any]:
     stored = image.get_data_dtype()
     plain = stored.kind in "iu" and (image.dataobj.slope, image.dataobj.inter) == (1.0, 0.0)
     try:
+        if path.name.lower().endswith(".gz"):
+            voxels = math.prod(image.shape) * stored.itemsize
+            _check_gzip(path, int(image.dataobj.offset) + voxels)
         if plain:
             return np.asarray(image.dataobj.get_unscaled()).astype(stored.newbyteorder("="))
         with np.errstate(over="ignore"):
-            scaled: NDArray[np.float32] = image.dataobj.get_scaled(np.float32).astype(np.float32)
+            scaled: NDArray[np.float32] = image.get_fdata(dtype=np.float32, caching="unchanged")
             return scaled
     except Exception as error:
         raise DxsegError(
             f"{path}: damaged or cut short ({type(error).__name__}: {error}); copy it again"
         ) from error
+
+
+def _check_gzip(path: Path, needed: int) -> None:
+    """Read a stream to its end, where its checksum is; nibabel stops after the last voxel."""
+    left = needed + _GZIP_SLACK
+    with gzip.open(path) as stream:
+        while block := stream.read(_BLOCK):
+            left -= len(block)
+            if left < 0:
+                raise ValueError("goes on far beyond its last voxel")
 
 
 def _apart(

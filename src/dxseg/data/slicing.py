@@ -178,8 +178,12 @@ class SlicedVolume:
         low, high = self._limits
         dtype = np.uint8 if self._slicing.bits == 8 else np.uint16
         top = np.iinfo(dtype).max
-        scaled = (self._stack[wanted].astype(np.float64) - low) * (top / (high - low))
-        grey = np.rint(np.nan_to_num(scaled, nan=0.0).clip(0, top)).astype(dtype)
+        scaled = self._stack[wanted].astype(np.float64)
+        scaled -= low
+        scaled *= top / (high - low)
+        if self._stack.dtype.kind == "f":
+            scaled[np.isnan(scaled)] = 0
+        grey = np.rint(scaled.clip(0, top, out=scaled), out=scaled).astype(dtype)
         return np.ascontiguousarray(grey.transpose(1, 2, 0))
 
     def turn(self, voxels: NDArray[Any]) -> NDArray[Any]:
@@ -195,6 +199,19 @@ class SlicedVolume:
 
         restored: NDArray[Any] = apply_orientation(slices, self._back)
         return restored
+
+
+def count_slices(affine: NDArray[np.float64], shape: tuple[int, int, int], slicing: Slicing) -> int:
+    """Tell from a volume's grid how many slices it will have.
+
+    Args:
+        affine: (4, 4), from voxel indices to millimetres.
+        shape: (I, J, K).
+        slicing: The rule.
+    """
+    # One value stands for all voxels.
+    grid = Volume(np.broadcast_to(np.uint8(0), shape), affine)
+    return len(SlicedVolume(grid, slicing.model_copy(update={"window": (0.0, 1.0)})))
 
 
 def _plane(orientation: NDArray[Any], spacing: tuple[float, float, float], axis: Axis) -> Plane:

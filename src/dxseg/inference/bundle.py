@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from dxseg.config import ModelConfig
 from dxseg.data.files import write_bytes_atomic, write_text_atomic
 from dxseg.data.preprocess import Preprocessing
+from dxseg.data.slicing import Slicing
 from dxseg.data.tables import is_formula
 from dxseg.errors import DxsegError
 from dxseg.models.build import Task, build_segmenter
@@ -51,6 +52,8 @@ class BundleInfo(BaseModel):
         multi_label: Whether an image may have several labels.
         mask_classes: Names of mask values 1, 2, ...
         threshold: Probability from which a pixel is lesion, in (0, 1).
+        slicing: How the volumes that it was trained on became images; None for a network of
+            images, which knows no volumes.
         training: Whatever the training wants remembered; inference does not read it.
         weights_sha256: Of `model.safetensors`; filled in by `save_bundle`.
     """
@@ -66,6 +69,7 @@ class BundleInfo(BaseModel):
     multi_label: bool = False
     mask_classes: list[_Name] = Field(default=["lesion"], min_length=1, max_length=255)
     threshold: float = Field(default=0.5, gt=0, lt=1)
+    slicing: Slicing | None = None
     training: dict[str, Any] = {}
     weights_sha256: str = ""
 
@@ -84,6 +88,17 @@ class BundleInfo(BaseModel):
         strangers = sorted(set(self.lesion_free) - set(self.labels))
         if strangers:
             raise ValueError(f"lesion_free names {strangers}, which labels does not list")
+        return self
+
+    @model_validator(mode="after")
+    def _sliced_to_fit(self) -> BundleInfo:
+        wanted = self.preprocessing
+        given = None if self.slicing is None else (self.slicing.channels, self.slicing.bits)
+        if given is not None and given != (wanted.channels, 8 if wanted.dtype == "uint8" else 16):
+            raise ValueError(
+                f"slicing gives {given[0]} channels of {given[1]} bits, preprocessing expects "
+                f"{wanted.channels} of {wanted.dtype}"
+            )
         return self
 
 

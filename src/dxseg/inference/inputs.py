@@ -1,4 +1,4 @@
-"""Find the images to predict, and give each a name of its own inside the output folder."""
+"""Find the images and volumes to predict, and give each a name of its own in the output folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dxseg.data.nifti import SUFFIXES, is_nifti, nifti_stem
 from dxseg.data.readers import READERS, is_supported
 from dxseg.data.tables import harmless_path
 from dxseg.errors import UsageError
@@ -16,7 +17,7 @@ from dxseg.errors import UsageError
 
 @dataclass(frozen=True)
 class Item:
-    """One image to predict.
+    """One image or volume to predict.
 
     Attributes:
         name: Its path relative to the folder that all inputs share, with `/`.
@@ -27,8 +28,15 @@ class Item:
     source: Path
 
     @property
+    def is_volume(self) -> bool:
+        """Whether it is sliced; its result is one label map."""
+        return is_nifti(self.source)
+
+    @property
     def stem(self) -> str:
         """The name without its suffix: where results go below `masks/` and `overlays/`."""
+        if self.is_volume:
+            return nifti_stem(self.name)
         return self.name[: len(self.name) - len(self.source.suffix)]
 
 
@@ -43,7 +51,7 @@ def find_images(inputs: Sequence[str | Path], *, skip: Sequence[Path] = ()) -> l
         skip: Folders whose files are not taken (earlier results).
 
     Returns:
-        Each image once, sorted by name.
+        Each image and volume once, sorted by name.
 
     Raises:
         UsageError: An input gives no image, or two images would share one result file.
@@ -57,7 +65,7 @@ def find_images(inputs: Sequence[str | Path], *, skip: Sequence[Path] = ()) -> l
         if not kept:
             raise UsageError(
                 f"{given}: no image there; expected a file, a folder or a quoted pattern giving "
-                f"{', '.join(sorted(READERS))}"
+                f"{', '.join(sorted((*READERS, *SUFFIXES)))}"
             )
         bases.append(base)
         found.update(dict.fromkeys(kept))
@@ -97,7 +105,7 @@ def _walk(folder: Path) -> list[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    return is_supported(path) and path.is_file()
+    return (is_supported(path) or is_nifti(path)) and path.is_file()
 
 
 def _inside(path: Path, folders: Sequence[Path]) -> bool:
@@ -115,6 +123,6 @@ def _refuse_collisions(items: Sequence[Item]) -> None:
         other = seen.setdefault(key, item)
         if other is not item:
             raise UsageError(
-                f"{other.source} and {item.source} would both write {item.stem}.png; "
+                f"{other.source} and {item.source} would both write {item.stem}; "
                 "predict them into different output folders, or rename one"
             )

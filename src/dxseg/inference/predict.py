@@ -1,15 +1,20 @@
-"""Predict files into a folder: masks, overlays and a table; resumable, in constant memory."""
+"""Predict files into a folder: masks, overlays and a table; resumable, one volume in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from dxseg.data.nifti import nifti_grid, read_nifti, write_label_map
+from dxseg.data.slicing import count_slices
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.bundle import BundleInfo
 from dxseg.inference.inputs import Item, find_images
 from dxseg.inference.predictor import Prediction, Predictor
+from dxseg.inference.rows import columns, image_values, model_name, volume_values
+from dxseg.inference.volumes import predict_volume
 from dxseg.inference.writers import PredictionTable, Row, write_mask_png, write_overlay_png
 
 TABLE_FILE = "predictions.csv"
@@ -23,9 +28,9 @@ class PredictSummary:
     """What a call of `predict_files` did.
 
     Attributes:
-        done: Images predicted.
-        skipped: Images that the table already held.
-        failed: Name and reason of each image without a result.
+        done: Images and volumes predicted.
+        skipped: Those that the table already held.
+        failed: Name and reason of each one without a result.
     """
 
     done: int = 0
@@ -43,13 +48,19 @@ def predict_files(
     batch_size: int = 8,
     progress: Progress | None = None,
 ) -> PredictSummary:
-    """Predict images and write, for `sub/a.jpg`, `masks/sub/a.png` and `overlays/sub/a.png`.
+    """Predict images and volumes into masks, overlays and a table.
 
-    `predictions.csv` gets a row an image: name, height, width (pixels), status (ok or failed),
+    An image `sub/a.jpg` gives `masks/sub/a.png` and `overlays/sub/a.png`. A volume `sub/v.nii.gz`
+    is sliced as the model's training data were and gives one label map, `masks/sub/v.nii.gz`, that
+    lies exactly as the volume does.
+
+    `predictions.csv` gets a row for each: name, height, width (pixels), status (ok or failed),
     p_LABEL for each label (0..1), lesion_area_px (pixels; and one column a class where there are
     several), confidence (0..1, see `Prediction.confidence`), error, source (the file) and model
-    (the first digits of the weights' SHA-256). Called again, images whose row is ok, of the same
-    file and model, and whose mask and overlay exist are skipped; failed ones are tried again.
+    (the first digits of the weights' SHA-256). A model of slices adds slices and lesion_volume_mm3,
+    which volumes fill in place of the area; see `VolumePrediction` for the rest. Called again, what
+    has a row that is ok, of the same file and model, and whose files exist is skipped; what failed
+    is tried again.
 
     Args:
         inputs: Files, folders (searched through all levels) or patterns; names in the output are
@@ -59,7 +70,7 @@ def predict_files(
         overwrite: Predict everything anew and start the table anew.
         device: As torch names it.
         batch_size: Images through the network at once.
-        progress: Called with the number of images finished or skipped, and of all.
+        progress: Called with the number of images and slices finished or skipped, and of all.
 
     Raises:
         UsageError: No image was found, two would share a result, or the output folder holds
@@ -70,7 +81,7 @@ def predict_files(
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     items = find_images(given, skip=[root / MASKS, root / OVERLAYS])
     predictor = Predictor.from_bundle(bundle, device, batch_size)
-    table = PredictionTable(root / TABLE_FILE, _columns(predictor.info))
+    table = PredictionTable(root / TABLE_FILE, columns(predictor.info))
     try:
         _claim(root, overwrite)
         finished = _Finished(root, items, predictor.info)
@@ -78,81 +89,96 @@ def predict_files(
         todo = [item for item in items if item.name not in finished.names]
         summary = PredictSummary(skipped=len(items) - len(todo))
         with table:
-            _predict(predictor, todo, root, table, summary, progress or (lambda _done, _all: None))
+            _Job(predictor, root, table, summary, progress).run(items, todo)
     except OSError as error:
         raise DxsegError(f"{root}: cannot write there ({error})") from error
     return summary
 
 
-def _predict(
-    predictor: Predictor,
-    todo: list[Item],
-    root: Path,
-    table: PredictionTable,
-    summary: PredictSummary,
-    progress: Progress,
-) -> None:
-    total = len(todo) + summary.skipped
-    progress(summary.skipped, total)
-    sources = ((item.name, item.source) for item in todo)
-    results = predictor.stream(sources, keep_images=True)
-    for item, (_, result) in zip(todo, results, strict=True):
-        row = dict.fromkeys(table.columns, "")
-        row |= {"name": item.name, "source": str(item.source), "model": _model(predictor.info)}
+class _Job:
+    """Predicts, writes and reports one thing after the other."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        root: Path,
+        table: PredictionTable,
+        summary: PredictSummary,
+        progress: Progress | None,
+    ) -> None:
+        self.predictor, self.root, self.table, self.summary = predictor, root, table, summary
+        self.info = predictor.info
+        self.progress = progress or (lambda _done, _all: None)
+        self.steps, self.total = 0, 0
+
+    def run(self, items: list[Item], todo: list[Item]) -> None:
+        """Predict the images, then the volumes one by one."""
+        weights = {item.name: _weight(item, self.info) for item in items}
+        self.total = sum(weights.values())
+        self.steps = self.total - sum(weights[item.name] for item in todo)
+        self.progress(self.steps, self.total)
+        images = [item for item in todo if not item.is_volume]
+        sources = ((item.name, item.source) for item in images)
+        results = self.predictor.stream(sources, keep_images=True)
+        for item, (_, result) in zip(images, results, strict=True):
+            self._note(item, 1, partial(self._image, item, result))
+        for item in todo:
+            if item.is_volume:
+                self._note(item, weights[item.name], partial(self._volume, item))
+
+    def _note(self, item: Item, weight: int, work: Callable[[], Row]) -> None:
+        row = dict.fromkeys(self.table.columns, "")
+        row |= {"name": item.name, "source": str(item.source), "model": model_name(self.info)}
         try:
-            if isinstance(result, DxsegError):
-                raise result
-            _write(root, item, result, predictor.info)
-            row |= {"status": "ok", **_values(result, predictor.info)}
-            summary.done += 1
+            row |= {"status": "ok", **work()}
+            self.summary.done += 1
         except (DxsegError, OSError) as error:
             reason = " ".join(str(error).split())
-            _remove(root, item)
+            _remove(self.root, item)
             row |= {"status": "failed", "error": reason}
-            summary.failed.append((item.name, reason))
+            self.summary.failed.append((item.name, reason))
         # Last: a row promises that its files are there.
-        table.append(row)
-        progress(summary.done + summary.skipped + len(summary.failed), total)
+        self.table.append(row)
+        self.steps += weight
+        self.progress(self.steps, self.total)
+
+    def _image(self, item: Item, result: Prediction | DxsegError) -> Row:
+        if isinstance(result, DxsegError):
+            raise result
+        mask_path, overlay_path = (_checked(self.root, path) for path in _files(self.root, item))
+        assert result.image is not None, "the stream keeps images"
+        caption = _caption(result, self.info)
+        write_overlay_png(overlay_path, result.image, result.mask, caption=caption)
+        write_mask_png(mask_path, result.mask, len(self.info.mask_classes))
+        return image_values(result, self.info)
+
+    def _volume(self, item: Item) -> Row:
+        [path] = _files(self.root, item)
+        _checked(self.root, path)
+        begun = self.steps
+        try:
+            result = predict_volume(
+                self.predictor,
+                read_nifti(item.source),
+                lambda done, _: self.progress(begun + done, self.total),
+            )
+        except DxsegError as error:
+            if str(item.source) in str(error):
+                raise
+            raise DxsegError(f"{item.source}: {error}") from error
+        write_label_map(path, result.mask, item.source)
+        return volume_values(result, self.info)
 
 
-def _columns(info: BundleInfo) -> list[str]:
-    areas = [f"lesion_area_px_{name}" for name in info.mask_classes]
-    return [
-        *("name", "height", "width", "status"),
-        *(f"p_{label}" for label in info.labels),
-        "lesion_area_px",
-        *(areas if len(areas) > 1 else ()),
-        *("confidence", "error", "source", "model"),
-    ]
-
-
-def _values(prediction: Prediction, info: BundleInfo) -> Row:
-    height, width = prediction.mask.shape
-    probabilities = prediction.label_probabilities or {}
-    row = {f"p_{label}": f"{value:.6f}" for label, value in probabilities.items()}
-    row |= {
-        "height": str(height),
-        "width": str(width),
-        "lesion_area_px": str(int((prediction.mask > 0).sum())),
-        "confidence": f"{prediction.confidence:.6f}",
-    }
-    if len(info.mask_classes) > 1:
-        for value, name in enumerate(info.mask_classes, start=1):
-            row[f"lesion_area_px_{name}"] = str(int((prediction.mask == value).sum()))
-    return row
-
-
-def _model(info: BundleInfo) -> str:
-    return info.weights_sha256[:12]
-
-
-def _write(root: Path, item: Item, prediction: Prediction, info: BundleInfo) -> None:
-    mask_path, overlay_path = _target(root, MASKS, item), _target(root, OVERLAYS, item)
-    assert prediction.image is not None, "the stream keeps images"
-    write_overlay_png(
-        overlay_path, prediction.image, prediction.mask, caption=_caption(prediction, info)
-    )
-    write_mask_png(mask_path, prediction.mask, len(info.mask_classes))
+def _weight(item: Item, info: BundleInfo) -> int:
+    """How many images go through the network."""
+    if not item.is_volume or info.slicing is None:
+        return 1
+    try:
+        return count_slices(*nifti_grid(item.source), info.slicing)
+    except DxsegError:
+        # Told when its turn comes.
+        return 1
 
 
 def _caption(prediction: Prediction, info: BundleInfo) -> str:
@@ -162,8 +188,14 @@ def _caption(prediction: Prediction, info: BundleInfo) -> str:
     return ", ".join(f"{label} {value:.2f}" for label, value in shown)
 
 
-def _target(root: Path, kind: str, item: Item) -> Path:
-    path = root / kind / f"{item.stem}.png"
+def _files(root: Path, item: Item) -> list[Path]:
+    """What a result consists of, the mask first."""
+    if item.is_volume:
+        return [root / MASKS / f"{item.stem}.nii.gz"]
+    return [root / kind / f"{item.stem}.png" for kind in (MASKS, OVERLAYS)]
+
+
+def _checked(root: Path, path: Path) -> Path:
     # A link that lies in the output folder must not lead the writing elsewhere.
     if not path.parent.resolve().is_relative_to(root):
         raise DxsegError(f"{path.parent}: a link leads outside {root}; remove it")
@@ -172,8 +204,7 @@ def _target(root: Path, kind: str, item: Item) -> Path:
 
 def _remove(root: Path, item: Item) -> None:
     """Leave no result of an earlier call beside a row that says failed."""
-    for kind in (MASKS, OVERLAYS):
-        path = root / kind / f"{item.stem}.png"
+    for path in _files(root, item):
         if path.parent.resolve().is_relative_to(root) and path.is_file():
             path.unlink()
 
@@ -202,7 +233,7 @@ class _Finished:
 
     def __init__(self, root: Path, items: list[Item], info: BundleInfo) -> None:
         self.names: set[str] = set()
-        self._root, self._model = root, _model(info)
+        self._root, self._model = root, model_name(info)
         self._items = {item.name: item for item in items}
 
     def keep(self, row: Row) -> bool:
@@ -218,7 +249,7 @@ class _Finished:
                 f"which is now {item.source}; choose another output folder, or overwrite"
             )
         if row["model"] != self._model or not all(
-            _written(_target(self._root, kind, item)) for kind in (MASKS, OVERLAYS)
+            _written(_checked(self._root, path)) for path in _files(self._root, item)
         ):
             return False
         self.names.add(item.name)

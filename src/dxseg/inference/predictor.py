@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ from dxseg.inference.bundle import BundleInfo, load_bundle
 from dxseg.models.segmenter import Segmenter
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+Source = Path | Callable[[], Pixels]
+"""An image file, or what gives the pixels (H, W, C) of an image that is none."""
 
 _DECODERS = 2
 
@@ -136,15 +138,15 @@ class Predictor:
         return predictions
 
     def stream(
-        self, items: Iterable[tuple[str, Path]], *, keep_images: bool = False
+        self, items: Iterable[tuple[str, Source]], *, keep_images: bool = False
     ) -> Iterator[tuple[str, Prediction | DxsegError]]:
-        """Segment files, in their order and in constant memory.
+        """Segment files or slices, in their order and in constant memory.
 
         While the network works on one batch, threads decode the next; no more than these two
         batches are taken from `items` ahead of what has been given out.
 
         Args:
-            items: Name and path of each image; consumed as needed, so it may be endless.
+            items: Name and source of each image; consumed as needed, so it may be endless.
             keep_images: Whether predictions carry the decoded pixels, for overlays.
 
         Yields:
@@ -155,8 +157,8 @@ class Predictor:
         with ThreadPoolExecutor(_DECODERS, thread_name_prefix="dxseg-decode") as pool:
 
             def top_up() -> None:
-                for name, path in itertools.islice(source, self.batch_size - len(pending)):
-                    pending.append((name, pool.submit(self._read, path, keep_images)))
+                for name, image in itertools.islice(source, self.batch_size - len(pending)):
+                    pending.append((name, pool.submit(self._read, name, image, keep_images)))
 
             try:
                 top_up()
@@ -176,14 +178,16 @@ class Predictor:
         for name, item in read:
             yield name, next(predictions) if isinstance(item, _Prepared) else item
 
-    def _read(self, path: Path, keep_image: bool) -> _Prepared | DxsegError:
+    def _read(self, name: str, source: Source, keep_image: bool) -> _Prepared | DxsegError:
+        where = str(source) if isinstance(source, Path) else name
         try:
-            return self._prepare(read_image(path), keep_image)
+            pixels = read_image(source) if isinstance(source, Path) else source()
+            return self._prepare(pixels, keep_image)
         except DxsegError as error:
             text = str(error)
-            return error if str(path) in text else DxsegError(f"{path}: {text}")
+            return error if where in text else DxsegError(f"{where}: {text}")
         except (OSError, ValueError, MemoryError) as error:
-            return DxsegError(f"{path}: cannot be read ({error or type(error).__name__})")
+            return DxsegError(f"{where}: cannot be read ({error or type(error).__name__})")
 
     def _prepare(self, image: Pixels, keep_image: bool = False) -> _Prepared:
         preprocessing = self.info.preprocessing

@@ -83,6 +83,7 @@ def train_run(
         lesion_free=dataset.spec.lesion_free,
         multi_label=dataset.spec.multi_label,
         mask_classes=dataset.spec.mask_classes,
+        slicing=dataset.spec.slicing,
         training={"arm": config.arm, "seed": config.seed, "dataset": dataset.spec.name},
     )
     save_bundle(output / "model", segmenter, info)

@@ -205,7 +205,7 @@ def _walk(folder: Path, left_out: Sequence[Path | None], skipped: Skipped) -> It
             (n for n in folders if not n.startswith(".") and Path(base, n) not in left_out),
             key=natural_key,
         )
-        for name in sorted(names, key=natural_key):
+        for name in sorted(names, key=lambda name: natural_key(nifti_stem(name))):
             path = Path(base, name)
             if name.startswith("."):
                 continue

@@ -26,14 +26,17 @@ class JoinedLabels:
     Attributes:
         labels: By volume_id and slice_index; None in its place for the whole volume's label.
         patients: Patient of a volume, by volume_id.
-        names: All labels that the table holds.
         notes: What was left over, in lines of text that name no key.
     """
 
     labels: dict[tuple[str, int | None], str] = field(default_factory=dict)
     patients: dict[str, str] = field(default_factory=dict)
-    names: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def names(self) -> set[str]:
+        """The labels that a volume or a slice has."""
+        return set(self.labels.values())
 
 
 def read_labels(
@@ -59,7 +62,7 @@ def read_labels(
     known = {name for own in keys.values() for name in own}
     table = _table(path, columns, known)
     joins = [name for name in table.columns if name not in _VALUES]
-    joined = JoinedLabels(names=set(table["label"]) - {""})
+    joined = JoinedLabels()
     unmatched: list[int] = []
     told: dict[tuple[object, str], int] = {}
     for filled, rows in table.groupby(_filled(table[joins]), sort=False):

@@ -1,0 +1,105 @@
+"""Predict a volume slice by slice, through the same stream as images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dxseg.data.slicing import SlicedVolume
+from dxseg.data.volume import Volume
+from dxseg.errors import DxsegError
+from dxseg.inference.predictor import Prediction, Predictor, Source
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class VolumePrediction:
+    """What the network says of a volume.
+
+    Attributes:
+        mask: (I, J, K) label map on the volume's grid.
+        voxel_mm3: Volume of a voxel.
+        slice_shape: Number of slices, their height and width.
+        label_probabilities: By label name, 0 to 1: the highest of all slices; for labels that mean
+            lesion-free the lowest, because one slice with a lesion is enough. They do not sum to 1.
+        confidence: 0 to 1, as `Prediction.confidence`, over all voxels.
+    """
+
+    mask: NDArray[np.uint8]
+    voxel_mm3: float
+    slice_shape: tuple[int, int, int]
+    label_probabilities: dict[str, float] | None
+    confidence: float
+
+
+def predict_volume(
+    predictor: Predictor, volume: Volume, progress: Progress | None = None
+) -> VolumePrediction:
+    """Slice a volume as the network's training data were, predict, and stack the masks.
+
+    Args:
+        predictor: Of a model that was trained on slices.
+        volume: Any orientation.
+        progress: Called with (done, total) after each slice.
+
+    Raises:
+        DxsegError: The model knows images only, or a slice cannot be predicted.
+    """
+    slicing = predictor.info.slicing
+    if slicing is None:
+        raise DxsegError(
+            "the model was trained on images that are no slices of volumes, so it is not known how "
+            "to slice this one; train on a dataset of `dxseg import volumes`"
+        )
+    sliced = SlicedVolume(volume, slicing)
+    stack = np.zeros(sliced.shape, np.uint8)
+    gathered = _Gathered(set(predictor.info.lesion_free))
+    results = predictor.stream(_slices(sliced))
+    for index, (_, result) in enumerate(results):
+        if isinstance(result, DxsegError):
+            raise result
+        stack[index] = result.mask
+        gathered.add(result)
+        if progress is not None:
+            progress(index + 1, len(sliced))
+    return VolumePrediction(
+        mask=np.ascontiguousarray(sliced.restore(stack)),
+        voxel_mm3=float(abs(np.linalg.det(volume.affine[:3, :3]))),
+        slice_shape=sliced.shape,
+        label_probabilities=gathered.labels or None,
+        confidence=gathered.confidence,
+    )
+
+
+def _slices(sliced: SlicedVolume) -> Iterator[tuple[str, Source]]:
+    for index in range(len(sliced)):
+        yield f"slice {index}", partial(sliced.image, index)
+
+
+class _Gathered:
+    """Figures of a volume from those of its slices."""
+
+    def __init__(self, lesion_free: set[str]) -> None:
+        self.labels: dict[str, float] = {}
+        self._lesion_free = lesion_free
+        self._pixels, self._sum, self._empty = 0, 0.0, 1.0
+
+    def add(self, prediction: Prediction) -> None:
+        for name, value in (prediction.label_probabilities or {}).items():
+            choose = min if name in self._lesion_free else max
+            self.labels[name] = choose(self.labels.get(name, value), value)
+        pixels = int((prediction.mask > 0).sum())
+        if pixels:
+            self._pixels += pixels
+            self._sum += pixels * prediction.confidence
+        else:
+            self._empty = min(self._empty, prediction.confidence)
+
+    @property
+    def confidence(self) -> float:
+        return self._sum / self._pixels if self._pixels else self._empty
