@@ -192,6 +192,7 @@ def predict(
     overwrite: bool = False,
     device: str = "cpu",
     batch_size: int = 8,
+    slice_overlays: bool = False,
     console: Console | None = None,
 ) -> PredictSummary:
     """Segment images and volumes with a run or its model; what is done is skipped.
@@ -203,6 +204,7 @@ def predict(
         overwrite: whether what is done is predicted again.
         device: as torch names it.
         batch_size: images through the network at once.
+        slice_overlays: whether volumes get overlays of the slices with a lesion.
         console: where progress is drawn.
 
     Raises:
@@ -218,6 +220,7 @@ def predict(
             overwrite=overwrite,
             device=device,
             batch_size=batch_size,
+            slice_overlays=slice_overlays,
             progress=progress,
         )
 

@@ -177,6 +177,9 @@ def predict(
     overwrite: Annotated[bool, typer.Option(help="Predict again what is done.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     batch_size: Annotated[int, typer.Option(help="Images through the network at once.")] = 8,
+    slice_overlays: Annotated[
+        bool, typer.Option("--slice-overlays", help="Overlays of a volume's slices with a lesion.")
+    ] = False,
 ) -> None:
     """Segment images (a mask, an overlay, a row of predictions.csv) and volumes (a label map)."""
     from dxseg import api
@@ -188,6 +191,7 @@ def predict(
         overwrite=overwrite,
         device=device,
         batch_size=batch_size,
+        slice_overlays=slice_overlays,
         console=err,
     )
     out.print(

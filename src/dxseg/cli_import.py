@@ -264,7 +264,10 @@ def _mask_values(texts: list[str]) -> dict[int, str]:
     for value, name in pairs:
         if not (value.isascii() and value.isdecimal()):
             raise UsageError(f"--mask-value '{value}={name}': expected a number in {expected}")
-    return {int(value): name for value, name in pairs}
+    values = {int(value): name for value, name in pairs}
+    if len(values) < len(pairs):
+        raise UsageError(f"--mask-value {', '.join(texts)}: a value occurs twice; give it once")
+    return values
 
 
 def _pair(text: str, option: str, expected: str) -> tuple[str, str]:

@@ -260,6 +260,19 @@ def test_other_formats_and_names_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "a.nii.gz", "no NIfTI")
 
 
+BUNDLED = sorted((Path(nibabel.__file__).parent / "tests" / "data").glob("*.nii*"))
+
+
+@pytest.mark.parametrize("path", BUNDLED, ids=lambda path: path.name)
+def test_files_that_come_with_nibabel_are_read_or_refused(path: Path) -> None:
+    shape = nibabel.load(path).shape
+    if len(shape) == 3:
+        assert read_nifti(path).voxels.shape == shape
+    else:
+        with pytest.raises(DxsegError, match=r"three dimensions|NIfTI-1 or -2"):
+            read_nifti(path)
+
+
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_bytes_give_a_volume_or_an_error_that_names_the_file(tmp_path: Path, data) -> None:

@@ -127,6 +127,27 @@ def test_images_and_volumes_together(tmp_path: Path, use: Any) -> None:
     assert "cut short" in rows["bad.nii"]["error"]
 
 
+def test_overlays_of_slices_are_written_where_asked_for(tmp_path: Path, use: Any) -> None:
+    use(channels=3, slicing=Slicing(window=RULE.window, neighbours=1))
+    path = save(tmp_path / "in/a.nii", HOUNSFIELD, TURNS[40])
+    stale = tmp_path / "out/overlays/a.nii/0000.png"
+    predict_files(path, "bundle", tmp_path / "out")
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"of an earlier model")
+    predict_files(path, "bundle", tmp_path / "out", overwrite=True, slice_overlays=True)
+    overlays = sorted((tmp_path / "out/overlays/a.nii").iterdir())
+    found = [index for index in range(1, SHAPE[2]) if BRIGHT[:, :, index - 1].any()]
+    assert [file.name for file in overlays] == [f"{index:04d}.png" for index in found]
+    with Image.open(overlays[0]) as overlay:
+        drawn = np.array(overlay)
+    assert drawn.shape == (24, 32, 3)
+    own = HOUNSFIELD[::-1, ::-1, found[0]].T
+    grey = np.rint(own * (255 / 200)).clip(0, 255)
+    plain = (drawn == drawn[:, :, :1]).all(axis=2)
+    assert 0 < (~plain).sum() < 100, "an outline"
+    np.testing.assert_array_equal(drawn[plain][:, 0], grey[plain])
+
+
 def test_what_is_done_is_skipped(tmp_path: Path, use: Any) -> None:
     use()
     for name in ("a", "b"):

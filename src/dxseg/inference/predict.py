@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from dxseg.data.nifti import nifti_grid, read_nifti, write_label_map
-from dxseg.data.slicing import count_slices
+from dxseg.data.slicing import SlicedVolume, count_slices
+from dxseg.data.volume import Volume
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.bundle import BundleInfo
 from dxseg.inference.inputs import Item, find_images
 from dxseg.inference.predictor import Prediction, Predictor
 from dxseg.inference.rows import columns, image_values, model_name, volume_values
-from dxseg.inference.volumes import predict_volume
+from dxseg.inference.volumes import VolumePrediction, predict_volume
 from dxseg.inference.writers import PredictionTable, Row, write_mask_png, write_overlay_png
 
 TABLE_FILE = "predictions.csv"
@@ -46,6 +48,7 @@ def predict_files(
     overwrite: bool = False,
     device: str = "cpu",
     batch_size: int = 8,
+    slice_overlays: bool = False,
     progress: Progress | None = None,
 ) -> PredictSummary:
     """Predict images and volumes into masks, overlays and a table.
@@ -70,6 +73,8 @@ def predict_files(
         overwrite: Predict everything anew and start the table anew.
         device: As torch names it.
         batch_size: Images through the network at once.
+        slice_overlays: Whether volumes that are predicted now get `overlays/NAME/0007.png`, ... of
+            the slices with a lesion.
         progress: Called with the number of images and slices finished or skipped, and of all.
 
     Raises:
@@ -89,7 +94,7 @@ def predict_files(
         todo = [item for item in items if item.name not in finished.names]
         summary = PredictSummary(skipped=len(items) - len(todo))
         with table:
-            _Job(predictor, root, table, summary, progress).run(items, todo)
+            _Job(predictor, root, table, summary, progress, slice_overlays).run(items, todo)
     except OSError as error:
         raise DxsegError(f"{root}: cannot write there ({error})") from error
     return summary
@@ -105,7 +110,9 @@ class _Job:
         table: PredictionTable,
         summary: PredictSummary,
         progress: Progress | None,
+        slice_overlays: bool,
     ) -> None:
+        self.slice_overlays = slice_overlays
         self.predictor, self.root, self.table, self.summary = predictor, root, table, summary
         self.info = predictor.info
         self.progress = progress or (lambda _done, _all: None)
@@ -157,17 +164,32 @@ class _Job:
         _checked(self.root, path)
         begun = self.steps
         try:
+            volume = read_nifti(item.source)
             result = predict_volume(
                 self.predictor,
-                read_nifti(item.source),
+                volume,
                 lambda done, _: self.progress(begun + done, self.total),
             )
         except DxsegError as error:
             if str(item.source) in str(error):
                 raise
             raise DxsegError(f"{item.source}: {error}") from error
+        if self.slice_overlays:
+            self._write_overlays(item, volume, result)
         write_label_map(path, result.mask, item.source)
         return volume_values(result, self.info)
+
+    def _write_overlays(self, item: Item, volume: Volume, result: VolumePrediction) -> None:
+        assert self.info.slicing is not None, "predict_volume has refused a model of images"
+        # Of the slice itself, whatever neighbours the network sees.
+        sliced = SlicedVolume(volume, self.info.slicing.model_copy(update={"neighbours": 0}))
+        # No other input can have a file in it: where a file lies, there is no folder.
+        folder = _checked(self.root, self.root / OVERLAYS / item.name / "slices").parent
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        for index, mask in enumerate(sliced.turn(result.mask)):
+            if mask.any():
+                write_overlay_png(folder / f"{index:04d}.png", sliced.image(index), mask)
 
 
 def _weight(item: Item, info: BundleInfo) -> int:

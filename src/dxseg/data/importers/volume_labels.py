@@ -33,11 +33,6 @@ class JoinedLabels:
     patients: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    @property
-    def names(self) -> set[str]:
-        """The labels that a volume or a slice has."""
-        return set(self.labels.values())
-
 
 def read_labels(
     path: Path, columns: Mapping[str, str], found: Sequence[FoundVolume]

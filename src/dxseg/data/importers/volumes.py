@@ -98,8 +98,9 @@ def write_volumes(
     _check_records(records, left_out, rules, destination)
     _check_indices(records, table)
     masked = any(record.masks is not None for _, record in records)
-    spec = make_spec({**spec_fields, **names.fields(masked, table)}, source)
     rows = [row for volume, record in records for row in _rows(volume, record, table, names)]
+    occurring = {str(row["label"]) for row in rows} - {""}
+    spec = make_spec({**spec_fields, **names.fields(masked, occurring)}, source)
     dataset = Dataset(destination, spec, pd.DataFrame(rows))
     remove_others(destination, {volume.volume_id for volume, _ in records})
     dataset.save()
@@ -123,16 +124,16 @@ class _Names:
                 f"label {self.lesion!r}: cannot mean both a lesion and none; give another name"
             )
 
-    def fields(self, masked: bool, table: JoinedLabels) -> dict[str, list[str]]:
-        """Labels and lesion-free labels of the dataset, from those that can occur."""
+    def fields(self, masked: bool, occurring: set[str]) -> dict[str, list[str]]:
+        """Labels and lesion-free labels of the dataset, from those that slices have."""
         derived = [self.free[0], self.lesion] if masked else []
-        strangers = sorted(set(self._given) - set(derived) - table.names)
+        labels = [*derived, *sorted(occurring - set(derived))]
+        strangers = sorted(set(self._given) - set(labels))
         if strangers:
             raise DxsegError(
                 f"lesion-free label {', '.join(map(repr, strangers))}: no volume or slice has it; "
-                f"labels are {', '.join([*derived, *sorted(table.names)]) or 'absent'}"
+                f"labels are {', '.join(labels) or 'absent'}"
             )
-        labels = [*derived, *sorted(table.names - set(derived))]
         # Where organs have mask classes, no label says that the mask is empty.
         free = [name for name in labels if name in self.free] if self.rules.all_lesions else []
         return {"labels": labels, "lesion_free": free}
