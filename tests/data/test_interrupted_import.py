@@ -93,7 +93,7 @@ def content(folder: Path) -> dict[str, bytes | list[object]]:
     }
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, pytest.param(25, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("run", "write"), [(import_folder, write_folder), (import_nnunet, write_raw)]
 )
