@@ -65,6 +65,20 @@ def test_predict_throughput_reports_both_arms_against_both_loops(capsys):
     assert all(isinstance(value, float) for r in result["ratio"].values() for value in r.values())
 
 
+def test_million_rows_times_every_step_and_says_how_much_memory(capsys, tmp_path):
+    bench = load("million_rows")
+    small = ["--rows", "2000", "--masks", "5", "--dataset", str(tmp_path / "dataset")]
+    result = bench.main(small)
+    assert json_line(capsys.readouterr().out) == result
+    assert (result["benchmark"], result["rows"]) == ("million_rows", 2000)
+    *steps, whole = result["seconds"].values()
+    assert len(steps) == 6
+    assert whole == pytest.approx(sum(steps), abs=0.01)
+    assert result["peak_gib"] > 0.01
+    assert result["peak_includes_making"]
+    assert not bench.main(small)["peak_includes_making"]
+
+
 @pytest.mark.parametrize("name", ["train_throughput", "predict_throughput"])
 def test_help_says_what_is_measured(name, capsys):
     with pytest.raises(SystemExit) as stop:

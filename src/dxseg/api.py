@@ -11,11 +11,15 @@ from rich.console import Console
 
 from dxseg.config import load_config, merge
 from dxseg.data.dataset import Dataset
+from dxseg.data.exporters.nnunet import ExportReport
+from dxseg.data.exporters.nnunet import export_nnunet as write_nnunet
 from dxseg.data.importers.busi import import_busi
 from dxseg.data.importers.csv import import_csv
 from dxseg.data.importers.dicom import import_dicom
 from dxseg.data.importers.folder import import_folder
+from dxseg.data.importers.msd import import_msd
 from dxseg.data.importers.nifti import import_volumes
+from dxseg.data.importers.nnunet import import_nnunet
 from dxseg.data.splits import choose_masks, make_splits, select_fold, write_splits
 from dxseg.demonstration import demo
 from dxseg.errors import DxsegError
@@ -32,10 +36,13 @@ __all__ = [
     "compare",
     "demo",
     "evaluate",
+    "export_nnunet",
     "import_busi",
     "import_csv",
     "import_dicom",
     "import_folder",
+    "import_msd",
+    "import_nnunet",
     "import_volumes",
     "info",
     "predict",
@@ -91,6 +98,28 @@ def split(
         )
     write_splits(output, table)
     return table
+
+
+def export_nnunet(
+    dataset: PathLike,
+    destination: PathLike,
+    *,
+    splits: PathLike,
+    console: Console | None = None,
+) -> ExportReport:
+    """Write a raw dataset of nnU-Net v2 with the same split and the same masks.
+
+    Args:
+        dataset: folder of the dataset.
+        destination: a new folder named as nnU-Net wants it, such as Dataset042_BUSI.
+        splits: the splits.csv.
+        console: where progress is drawn.
+
+    Raises:
+        DxsegError: see :func:`dxseg.data.exporters.nnunet.export_nnunet`.
+    """
+    with reporting(console or Console(stderr=True), "Exporting") as progress:
+        return write_nnunet(dataset, destination, splits=splits, progress=progress)
 
 
 def train(

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from dxseg import cli_import_volumes  # noqa: F401 - adds its verbs to the importer
+from dxseg.cli_export import exporter
 from dxseg.cli_import import importer
 from dxseg.errors import DxsegError, UsageError
 from dxseg.terminal import Verbs, arms_table, complain, err, out, value_table
@@ -23,6 +25,7 @@ app = typer.Typer(
     "Research software, not a medical device.",
 )
 app.add_typer(importer, name="import")
+app.add_typer(exporter, name="export")
 
 DatasetArgument = Annotated[Path, typer.Argument(help="Folder with dataset.yaml and cases.csv.")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.")]

@@ -1,32 +1,25 @@
-"""The verbs below `dxseg import`."""
+"""The verbs below `dxseg import`; those that make slices of volumes are in `cli_import_volumes`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from dxseg.errors import UsageError
-from dxseg.terminal import err, out
+from dxseg.cli_import_options import (
+    LesionClass,
+    LesionFree,
+    Overwrite,
+    VolumeAxis,
+    VolumeWindow,
+    chosen_slicing,
+    column_pairs,
+    print_import,
+)
+from dxseg.terminal import err
 
 importer = typer.Typer(no_args_is_help=True, help="Make a dataset of images in another layout.")
-
-Overwrite = Annotated[bool, typer.Option(help="Replace the dataset that DESTINATION holds.")]
-LesionFree = Annotated[
-    list[str] | None,
-    typer.Option(help="A label that means: no lesion, the mask is empty. May be repeated."),
-]
-Axis = Annotated[str, typer.Option(help="through-plane, axial, coronal or sagittal.")]
-Window = Annotated[
-    str, typer.Option(help="liver, lung, brain, abdomen, LEVEL,WIDTH, or percentiles.")
-]
-Neighbours = Annotated[int, typer.Option(help="Slices on each side as channels.")]
-Bits = Annotated[int, typer.Option(help="Of a grey value of a slice: 8 or 16.")]
-LesionClass = Annotated[
-    list[str] | None, typer.Option(help="A mask class that is a lesion; all if absent.")
-]
-LesionLabel = Annotated[str | None, typer.Option(help="Label of slices whose mask shows a lesion.")]
 
 
 @importer.command("busi")
@@ -41,7 +34,7 @@ def import_busi_command(
 
     with reporting(err, "Importing") as progress:
         done = import_busi(source, destination, overwrite=overwrite, progress=progress)
-    _print_import(done)
+    print_import(done)
 
 
 @importer.command("folder")
@@ -71,7 +64,7 @@ def import_folder_command(
             overwrite=overwrite,
             progress=progress,
         )
-    _print_import(done)
+    print_import(done)
 
 
 @importer.command("csv")
@@ -98,7 +91,7 @@ def import_csv_command(
         done = import_csv(
             table,
             destination,
-            columns=_pairs(column),
+            columns=column_pairs(column),
             images_root=images_root,
             name=name,
             lesion_free=lesion_free or (),
@@ -106,150 +99,37 @@ def import_csv_command(
             overwrite=overwrite,
             progress=progress,
         )
-    _print_import(done)
+    print_import(done)
 
 
-@importer.command("volumes")
-def import_volumes_command(
-    source: Annotated[Path, typer.Argument(help="Folder of NIfTI files or DICOM series.")],
+@importer.command("nnunet")
+def import_nnunet_command(
+    source: Annotated[Path, typer.Argument(help="Folder DatasetXXX_Name with dataset.json.")],
     destination: Annotated[Path, typer.Argument(help="Folder of the new dataset.")],
-    masks_root: Annotated[
-        Path | None, typer.Option(help="Label maps in a parallel folder; beside if absent.")
+    labels: Annotated[
+        Path | None, typer.Option(help="Table with the columns case_id and label.")
     ] = None,
-    mask_suffix: Annotated[str, typer.Option(help="NAME_mask.nii belongs to NAME.nii.")] = "_mask",
-    mask_replace: Annotated[
-        str | None, typer.Option(help="TEXT=OTHER instead, e.g. volume=segmentation.")
-    ] = None,
-    axis: Axis = "through-plane",
-    window: Window = "percentiles",
-    neighbours: Neighbours = 0,
-    bits: Bits = 8,
-    mask_value: Annotated[
-        list[str] | None, typer.Option(help="VALUE=CLASS, e.g. 2=tumour; 1=lesion if absent.")
-    ] = None,
-    lesion_class: LesionClass = None,
-    lesion_label: LesionLabel = None,
     lesion_free: LesionFree = None,
-    labels: Annotated[Path | None, typer.Option(help="Table for volumes without masks.")] = None,
-    column: Annotated[
-        list[str] | None, typer.Option(help="FIELD=COLUMN of that table, e.g. label=diagnosis.")
-    ] = None,
+    axis: VolumeAxis = None,
+    window: VolumeWindow = None,
+    lesion_class: LesionClass = None,
     name: Annotated[str | None, typer.Option(help="Of the dataset.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """NIfTI volumes (CT, MR) as slices, with their label maps."""
-    from dxseg.data.importers.nifti import import_volumes
-    from dxseg.data.importers.volumes import DEFAULT_MASK_VALUES
-    from dxseg.data.slicing import make_slicing
+    """A raw dataset of nnU-Net v2, images or NIfTI volumes, with a table of labels."""
+    from dxseg.data.importers.nnunet import import_nnunet
     from dxseg.progress import reporting
 
-    replaced = None
-    if mask_replace is not None:
-        replaced = _pair(mask_replace, "--mask-replace", "TEXT=OTHER, e.g. volume=segmentation")
-    slicing = make_slicing(axis=axis, window=window, neighbours=neighbours, bits=bits)
-    with reporting(err, "Importing volumes") as progress:
-        done = import_volumes(
+    with reporting(err, "Importing") as progress:
+        done = import_nnunet(
             source,
             destination,
-            name=name,
-            masks_root=masks_root,
-            mask_suffix=mask_suffix,
-            mask_replace=replaced,
-            slicing=slicing,
-            mask_values=_mask_values(mask_value) if mask_value else DEFAULT_MASK_VALUES,
-            lesion_classes=lesion_class or (),
-            lesion_label=lesion_label,
-            lesion_free=lesion_free or (),
             labels=labels,
-            label_columns=_pairs(column or []),
-            overwrite=overwrite,
-            progress=progress,
-        )
-    _print_import(done)
-
-
-@importer.command("dicom")
-def import_dicom_command(
-    source: Annotated[Path, typer.Argument(help="Folder that a PACS exported.")],
-    destination: Annotated[Path, typer.Argument(help="Folder of the new dataset.")],
-    key: Annotated[
-        Path | None, typer.Option(help="Of the pseudonyms; DESTINATION.key if absent.")
-    ] = None,
-    modality: Annotated[
-        list[str] | None, typer.Option(help="Take only these, e.g. US. May be repeated.")
-    ] = None,
-    region: Annotated[
-        list[str] | None, typer.Option(help="REGION=CLASS: number or label in SEG or RTSTRUCT.")
-    ] = None,
-    axis: Axis = "through-plane",
-    window: Window = "percentiles",
-    neighbours: Neighbours = 0,
-    bits: Bits = 8,
-    lesion_class: LesionClass = None,
-    lesion_label: LesionLabel = None,
-    lesion_free: LesionFree = None,
-    labels: Annotated[Path | None, typer.Option(help="Table of diagnoses.")] = None,
-    column: Annotated[
-        list[str] | None, typer.Option(help="FIELD=COLUMN of that table, e.g. patient=PatID.")
-    ] = None,
-    label_level: Annotated[
-        str | None, typer.Option(help="image: the table speaks of each image, not of a study.")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Of the dataset.")] = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """A PACS export: images, CT and MR series, their masks; patients become pseudonyms."""
-    from dxseg.data.importers.dicom import import_dicom
-    from dxseg.data.slicing import make_slicing
-    from dxseg.progress import reporting
-
-    regions = dict(_pair(text, "--region", "REGION=CLASS, e.g. 1=tumour") for text in region or [])
-    slicing = make_slicing(axis=axis, window=window, neighbours=neighbours, bits=bits)
-    with reporting(err, "Importing DICOM") as progress:
-        done = import_dicom(
-            source,
-            destination,
-            key=key,
-            modalities=modality or (),
-            regions=regions,
-            slicing=slicing,
-            lesion_classes=lesion_class or (),
-            lesion_label=lesion_label,
             lesion_free=lesion_free or (),
-            labels=labels,
-            label_columns=_pairs(column or []),
-            label_level=label_level,
+            slicing=chosen_slicing(axis, window) if axis or window else None,
+            lesion_classes=lesion_class or (),
             name=name,
             overwrite=overwrite,
             progress=progress,
         )
-    _print_import(done)
-
-
-def _print_import(done: Any) -> None:
-    for note in done.notes:
-        out.print(f"- {note}", soft_wrap=True)
-    out.print(f"Dataset: {done.destination}", soft_wrap=True)
-
-
-def _pairs(texts: list[str]) -> dict[str, str]:
-    return dict(_pair(text, "--column", "FIELD=COLUMN, e.g. label=diagnosis") for text in texts)
-
-
-def _mask_values(texts: list[str]) -> dict[int, str]:
-    expected = "VALUE=CLASS, e.g. 2=tumour"
-    pairs = [_pair(text, "--mask-value", expected) for text in texts]
-    for value, name in pairs:
-        if not (value.isascii() and value.isdecimal()):
-            raise UsageError(f"--mask-value '{value}={name}': expected a number in {expected}")
-    values = {int(value): name for value, name in pairs}
-    if len(values) < len(pairs):
-        raise UsageError(f"--mask-value {', '.join(texts)}: a value occurs twice; give it once")
-    return values
-
-
-def _pair(text: str, option: str, expected: str) -> tuple[str, str]:
-    left, equals, right = text.partition("=")
-    if not (left and equals and right):
-        raise UsageError(f"{option} {text!r}: expected {expected}")
-    return left, right
+    print_import(done)

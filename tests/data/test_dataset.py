@@ -62,7 +62,7 @@ _TEXT = st.text(
     st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"], exclude_characters="\\/:"),
     min_size=1,
     max_size=12,
-).filter(lambda text: not text[0].isspace() and text[0] != "." and ".." not in text)
+).filter(lambda text: not text[0].isspace() and text[0] not in ".=@+-＝＠＋－" and ".." not in text)
 
 
 @given(

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dxseg.data.spec import DatasetSpec
+from dxseg.data.tables import is_formula
 from dxseg.errors import DxsegError
 
 CASES_FILE = "cases.csv"
@@ -39,6 +40,8 @@ _TEXT = ("case_id", "image", "mask", "label", "patient_id", "split", "volume_id"
 _WHOLE = ("fold", "slice_index")
 _SPACING = ("spacing_y", "spacing_x")
 _LISTED = 10
+_LENGTH = 4096
+_SIGNS = tuple("=@+-＝＠＋－")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 # Case ids become names of files, so they must be one plain path component.
@@ -168,8 +171,21 @@ def _numbers(values: pd.Series[Any], *, whole: bool) -> tuple[npt.NDArray[np.flo
 
 def _check_text(cases: pd.DataFrame, problems: _Problems) -> None:
     for column in _TEXT:
-        wrong = _flag(cases[column], lambda text: _CONTROL.search(text) is not None)
-        problems.add(wrong, column, "holds a line break or control character; remove it")
+        wrong = _flag(cases[column], _unfit)
+        problems.add(
+            wrong,
+            column,
+            f"holds a line break or control character, or more than {_LENGTH} characters; mend it",
+        )
+        # A look at the first character spares a million rows the rest.
+        signed = np.flatnonzero(cases[column].str.startswith(_SIGNS))
+        formula = np.zeros(len(cases), np.bool_)
+        formula[signed] = [is_formula(text) for text in cases[column].iloc[signed]]
+        problems.add(
+            formula & ~wrong,
+            column,
+            "a spreadsheet would run this as a formula; put a letter before it, or ./ if a path",
+        )
     ids = cases["case_id"]
     wrong = _flag(ids, lambda text: _CASE_ID.fullmatch(text) is None)
     problems.add(
@@ -181,6 +197,10 @@ def _check_text(cases: pd.DataFrame, problems: _Problems) -> None:
     problems.add(twice, "case_id", "occurs in an earlier row; give each image its own case_id")
     advice = f"expected nothing or one of {', '.join(SPLITS)}"
     problems.add(_flag(cases["split"], lambda text: text not in ("", *SPLITS)), "split", advice)
+
+
+def _unfit(text: str) -> bool:
+    return len(text) > _LENGTH or _CONTROL.search(text) is not None
 
 
 def _check_paths(cases: pd.DataFrame, problems: _Problems) -> None:

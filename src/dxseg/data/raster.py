@@ -18,6 +18,7 @@ PIXEL_LIMIT = 2**28
 """Larger images are refused before they are decoded: a small file may claim any size."""
 
 _BYTE_LIMIT = 2**31
+_PAGE_LIMIT = 1024
 _PNG_GREY_ALPHA, _PNG_RGBA = 4, 6
 
 Pixels = npt.NDArray[Any]
@@ -96,6 +97,9 @@ def raster_size(path: Path) -> tuple[int, int]:
 
 
 def _open(path: Path) -> IO[bytes]:
+    if path.exists() and not path.is_file():
+        # Opening a named pipe would wait for ever.
+        raise DxsegError(f"{path}: cannot be read (it is no file); expected an image")
     try:
         return path.open("rb")
     except OSError as error:
@@ -243,6 +247,12 @@ def _tiff_layout(stream: IO[bytes], path: Path) -> tuple[str, int, int, Any]:
     import tifffile
 
     with tifffile.TiffFile(stream) as tiff:
+        # Looking for series takes time that grows with the square of the pages.
+        if len(tiff.pages) > _PAGE_LIMIT:
+            raise DxsegError(
+                f"{path}: more than {_PAGE_LIMIT} pages; expected one image with channels; save a "
+                "volume as one file a slice"
+            )
         series = list(tiff.series)
         shape, axes, page = series[0].shape, series[0].axes, series[0].keyframe
         # Only channels are understood: samples (S), channels (C), unnamed pages (I, Q).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,9 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from dxseg.data.files import write_text_atomic
 from dxseg.data.slicing import Slicing
+from dxseg.data.tables import is_formula
 from dxseg.errors import DxsegError
 
 SPEC_FILE = "dataset.yaml"
+
+_BYTE_LIMIT = 2**24
 
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -60,6 +64,10 @@ class DatasetSpec(BaseModel):
                 raise ValueError(
                     f"{name!r} has blanks around it or control characters; remove them"
                 )
+            if is_formula(name):
+                raise ValueError(
+                    f"{name!r} is a formula to a spreadsheet that opens a table; rename it"
+                )
         return names
 
     @model_validator(mode="after")
@@ -89,7 +97,9 @@ def read_spec(path: Path) -> DatasetSpec:
         DxsegError: The file is absent, not YAML, or a field is missing, unknown or wrong.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        if path.stat().st_size > _BYTE_LIMIT:
+            raise DxsegError(f"{path}: larger than {_BYTE_LIMIT} bytes; expected a few lines")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise DxsegError(
             f"{path}: no such file; a dataset is a folder with {SPEC_FILE} and cases.csv; "
@@ -97,8 +107,12 @@ def read_spec(path: Path) -> DatasetSpec:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise DxsegError(f"{path}: cannot be read as UTF-8 text ({error})") from error
-    except yaml.YAMLError as error:
-        raise DxsegError(f"{path}: not valid YAML; mend the place named here: {error}") from error
+    try:
+        content = yaml.safe_load(text)
+    except Exception as error:
+        # Wrong dates, numbers and depths come as nearly every type there is, not as YAMLError.
+        reason = str(error) or type(error).__name__
+        raise DxsegError(f"{path}: not valid YAML; mend the place named here: {reason}") from error
     if not isinstance(content, dict):
         raise DxsegError(f"{path}: expected fields such as `name: ...` and `labels: [...]`")
     return make_spec(content, str(path))
@@ -132,6 +146,15 @@ def write_spec(path: Path, spec: DatasetSpec) -> None:
     write_text_atomic(path, text)
 
 
+def _shown(value: Any) -> str:
+    """Show a wrong value shortly, without writing all of it: aliases in YAML may be 10^9 long."""
+    if isinstance(value, (str, int, float)):
+        return repr(str(value)[:80])
+    short = reprlib.Repr()
+    short.maxlevel = 1
+    return short.repr(value)
+
+
 def _explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False):
@@ -144,6 +167,6 @@ def _explain(error: ValidationError) -> str:
         elif problem["type"] == "string_type":
             # YAML reads `no`, `yes`, `on` as booleans and `0` as a number.
             advice = "expected text; put the value in quotes"
-        given = "" if problem["type"] == "missing" else f", value {str(problem['input'])[:80]!r}"
+        given = "" if problem["type"] == "missing" else f", value {_shown(problem['input'])}"
         lines.append(f"field {field}{given}: {advice}")
     return "\n  ".join(lines)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from dxseg.data.cases import SPLITS
@@ -117,7 +116,8 @@ def _whole_numbers(table: pd.DataFrame, column: str, source: str) -> pd.Series[i
     text = table[column]
     numbers = pd.to_numeric(text.where(text.ne("")), errors="coerce")
     optional = table["split"].isin(["test", "dropped"]) if column == "fold" else False
-    wrong = ~(numbers.ge(0) & np.isclose(numbers % 1, 0)) & ~(text.eq("") & optional)
+    whole = numbers.ge(0) & numbers.lt(2**53) & numbers.mod(1).eq(0)
+    wrong = ~whole & ~(text.eq("") & optional)
     if wrong.any():
         row = table[wrong].iloc[0]
         raise DxsegError(

@@ -21,6 +21,7 @@ from dxseg.config import ModelConfig
 from dxseg.data.files import write_bytes_atomic, write_text_atomic
 from dxseg.data.preprocess import Preprocessing
 from dxseg.data.slicing import Slicing
+from dxseg.data.tables import is_formula
 from dxseg.errors import DxsegError
 from dxseg.models.build import Task, build_segmenter
 from dxseg.models.segmenter import Segmenter
@@ -80,6 +81,9 @@ class BundleInfo(BaseModel):
     def _distinct(cls, names: list[str]) -> list[str]:
         if len(set(names)) != len(names):
             raise ValueError("a name occurs twice; expected distinct names")
+        formulas = [name for name in names if is_formula(name)]
+        if formulas:
+            raise ValueError(f"{formulas[0]!r} is a formula to a spreadsheet; rename it")
         return names
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ from dxseg.data.dicom.objects import is_dicom
 from dxseg.data.dicom.series import holds_slices
 from dxseg.data.nifti import SUFFIXES, is_nifti, nifti_stem
 from dxseg.data.readers import READERS, is_supported
+from dxseg.data.tables import harmless_path
 from dxseg.errors import UsageError
 
 
@@ -80,7 +81,10 @@ def find_images(
     if not found:
         raise UsageError("no input; give a file, a folder or a quoted pattern")
     root = Path(os.path.commonpath(bases))
-    items = [Item(path.relative_to(root).as_posix(), path, path.is_dir()) for path in found]
+    items = [
+        Item(harmless_path(path.relative_to(root).as_posix()), path, path.is_dir())
+        for path in found
+    ]
     items.sort(key=lambda item: item.name)
     _refuse_collisions(items)
     return items

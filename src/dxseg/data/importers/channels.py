@@ -1,4 +1,4 @@
-"""How many channels the images of a dataset have, seen on a sample."""
+"""How many channels the images of a dataset have; channels that lie in several files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dxseg.data.files import atomic_path
 from dxseg.data.readers import read_image
 from dxseg.errors import DxsegError
 
@@ -51,6 +52,36 @@ def infer_channels(images: Sequence[Path]) -> tuple[int, str]:
     looked = f"of {sum(found.values())} images looked at"
     text = f"channels: {channels} ({found[1]} {looked} are grey"
     return channels, text + (f", {marked} of them with coloured marks)" if marked else ")")
+
+
+def stack_channels(paths: Sequence[Path], target: Path) -> None:
+    """Write an image whose channels lie in files of their own as one TIFF, without loss.
+
+    Args:
+        paths: Grey images of one size and type, in the order of the channels.
+        target: The TIFF, replaced atomically.
+
+    Raises:
+        DxsegError: A file cannot be read or holds several channels, or sizes or types differ.
+    """
+    import tifffile
+
+    planes = [read_image(path) for path in paths]
+    for path, plane in zip(paths, planes, strict=True):
+        if plane.shape != (*planes[0].shape[:2], 1) or plane.dtype != planes[0].dtype:
+            raise DxsegError(
+                f"{path}: {plane.shape} {plane.dtype} (height, width, channels); expected one grey "
+                f"channel of the size and type of {paths[0].name}: {planes[0].shape} "
+                f"{planes[0].dtype}; export the channels alike"
+            )
+    with atomic_path(target, flush=False) as temporary:
+        tifffile.imwrite(
+            temporary,
+            np.concatenate(planes, axis=2),
+            photometric="minisblack",
+            planarconfig="contig",
+            compression="zlib",
+        )
 
 
 def _colour_share(pixels: npt.NDArray[Any]) -> float:

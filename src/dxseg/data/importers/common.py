@@ -15,10 +15,11 @@ from pydantic import BaseModel
 
 from dxseg.data.cases import split_labels
 from dxseg.data.dataset import Dataset
-from dxseg.data.files import atomic_path, write_text_atomic
-from dxseg.data.importers.channels import infer_channels
+from dxseg.data.files import atomic_path
+from dxseg.data.importers.channels import infer_channels, stack_channels
 from dxseg.data.readers import image_size, inspect_mask, read_masks_merged
 from dxseg.data.spec import SPEC_FILE, DatasetSpec, make_spec, read_spec
+from dxseg.data.tables import harmless_path
 from dxseg.errors import DxsegError
 
 Progress = Callable[[int, int], None]
@@ -63,12 +64,14 @@ class FoundCase:
         label: The value of the label column.
         masks: Its mask files; several are united.
         values: Other columns of the table.
+        more_channels: Files that hold further channels of the image; all are stacked into one.
     """
 
     image: Path
     label: str = ""
     masks: list[Path] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)
+    more_channels: list[Path] = field(default_factory=list)
 
 
 def write_dataset(
@@ -84,8 +87,9 @@ def write_dataset(
     """Look at every image's header and every mask, then write the dataset.
 
     Images stay where they are; `dataset.yaml` lists `root`, unless it is the dataset's folder.
-    Several masks of an image are united and written to the folder masks. `dataset.yaml` comes last:
-    an import that is interrupted leaves no dataset and may be started again.
+    Several masks of an image are united and written to the folder masks; channels in several files
+    are stacked in the folder images. `dataset.yaml` comes last: an import that is interrupted
+    leaves no dataset and may be started again.
 
     Args:
         found: The images.
@@ -146,6 +150,8 @@ class _Import:
         try:
             name = name_in_root(case.image, self.root)
             size = image_size(case.image)
+            if case.more_channels:
+                name = self._stack(case, case_id)
         except DxsegError as error:
             self.skipped.append((str(case.image), _reason(error, case.image)))
             return
@@ -164,7 +170,7 @@ class _Import:
                 "label": case.label,
             }
         )
-        self.images.append(case.image)
+        self.images.append(self.destination / name if case.more_channels else case.image)
 
     def _fits(self, path: Path, size: tuple[int, int], case: FoundCase) -> bool:
         try:
@@ -195,14 +201,24 @@ class _Import:
 
         classes = len(self.spec.mask_classes)
         mask = read_masks_merged(masks, classes)
-        name = f"masks/{case_id}_merged.png"
-        while (self.root / name).exists() and self.root != self.destination:
-            # The dataset's folder is searched first: the name must not hide a file of the root.
-            name = f"{name.removesuffix('.png')}_.png"
+        name = self._unused(f"masks/{case_id}_merged", ".png")
         with atomic_path(self.destination / name) as temporary:
             Image.fromarray(mask * np.uint8(255) if classes == 1 else mask).save(temporary)
         self.merged.append(case_id)
         return name
+
+    def _stack(self, case: FoundCase, case_id: str) -> str:
+        for path in case.more_channels:
+            name_in_root(path, self.root)
+        name = self._unused(f"images/{case_id}", ".tif")
+        stack_channels([case.image, *case.more_channels], self.destination / name)
+        return name
+
+    def _unused(self, stem: str, suffix: str) -> str:
+        """Extend a name until it hides no file of the root: the dataset's folder comes first."""
+        while (self.root / f"{stem}{suffix}").exists() and self.root != self.destination:
+            stem = f"{stem}_"
+        return f"{stem}{suffix}"
 
 
 def name_in_root(path: Path, root: Path) -> str:
@@ -220,7 +236,7 @@ def name_in_root(path: Path, root: Path) -> str:
     name = path.relative_to(root).as_posix()
     if "\\" in name or any(ord(character) < 32 for character in name):
         raise DxsegError(f"{name!r}: holds a backslash or control character; rename it")
-    return name
+    return harmless_path(name)
 
 
 def open_destination(destination: Path, name: str, overwrite: bool) -> None:
@@ -247,8 +263,10 @@ def open_destination(destination: Path, name: str, overwrite: bool) -> None:
                 )
         elif not (destination / UNFINISHED).exists():
             raise DxsegError(f"{destination}: is not empty; choose a new or empty folder")
-    # In this order, a kill at any point leaves the old dataset or a marked, unfinished import.
-    write_text_atomic(destination / UNFINISHED, f"{name}\n")
+    # In this order, a kill at any point leaves the old dataset or a marked, unfinished import. The
+    # mark has no content: a file of its own that replaces it could be left alone in the folder.
+    destination.mkdir(parents=True, exist_ok=True)
+    (destination / UNFINISHED).touch()
     (destination / SPEC_FILE).unlink(missing_ok=True)
 
 
@@ -278,7 +296,7 @@ def plain_name(name: str) -> str:
     Args:
         name: Such as a path without its suffix.
     """
-    return re.sub(r"^[\s.]|[/\\\x00-\x1f\x7f\x85\u2028\u2029]", "_", name)[-190:]
+    return re.sub(r"^[\s.=@+\-＝＠＋－]|[/\\\x00-\x1f\x7f\x85\u2028\u2029]", "_", name)[-190:]
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:

@@ -197,10 +197,17 @@ def find_nifti(
         _put(masks, relative.with_name(owner) if owner and same not in images else same, path)
     for owner_path in [owner for owner in masks if owner not in images]:
         skipped.append((str(masks.pop(owner_path)), f"label map without its volume {owner_path}"))
-    return [_found(key, path, masks.get(key)) for key, path in images.items()]
+    return [nifti_volume("_".join(key.parts), path, masks.get(key)) for key, path in images.items()]
 
 
-def _found(key: Path, image: Path, mask: Path | None) -> FoundVolume:
+def nifti_volume(name: str, image: Path, mask: Path | None) -> FoundVolume:
+    """Describe a volume and its label map without reading them.
+
+    Args:
+        name: What the volume is named after.
+        image: Its file.
+        mask: The file of its label map, or None.
+    """
     files = [image] if mask is None else [image, mask]
 
     def load_labels() -> NDArray[np.uint16]:
@@ -208,7 +215,7 @@ def _found(key: Path, image: Path, mask: Path | None) -> FoundVolume:
         return read_nifti_labels(mask, *nifti_grid(image))
 
     return FoundVolume(
-        volume_id=plain_name("_".join(key.parts)),
+        volume_id=plain_name(name),
         load=partial(read_nifti, image),
         load_labels=None if mask is None else load_labels,
         digest=lambda: sha256_json([sha256_file(path) for path in files]),

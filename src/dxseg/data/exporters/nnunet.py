@@ -1,0 +1,209 @@
+"""Writing a dataset as a raw dataset of nnU-Net v2, with the same split and the same masks."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from dxseg.data.dataset import Dataset
+from dxseg.data.files import atomic_path, write_json_atomic
+from dxseg.data.nnunet_format import DESCRIPTION_FILE, FOLDER_NAME, SPLITS_FILE
+from dxseg.data.readers import read_image, read_mask, to_channels
+from dxseg.data.splits import TEST, TRAIN, VALIDATION, read_splits
+from dxseg.errors import DxsegError, UsageError
+
+ENDING = ".png"
+
+_UNFINISHED = ".export-unfinished"
+_FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
+# Names that make nnU-Net treat the class, or normalise the channel, in another way.
+_RESERVED_CLASSES = ("background", "ignore")
+
+
+class ExportReport(BaseModel):
+    """What an export wrote.
+
+    Attributes:
+        destination: The raw dataset.
+        training: Images in imagesTr that fold 0 trains on.
+        validation: Images in imagesTr that fold 0 validates on.
+        test: Images in imagesTs.
+        test_masks: How many of them have a mask in labelsTs.
+        without_mask: Training and validation images that are left out, because nnU-Net cannot use
+            an image without a mask.
+    """
+
+    destination: Path
+    training: int
+    validation: int
+    test: int
+    test_masks: int
+    without_mask: int
+
+
+def export_nnunet(
+    dataset: str | Path,
+    destination: str | Path,
+    *,
+    splits: str | Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> ExportReport:
+    """Write a raw dataset on which nnU-Net trains with exactly the masks that dxseg may use.
+
+    Training and validation cases whose mask may be used go to imagesTr and labelsTr, those of
+    lesion-free images with an empty mask; `splits_final.json` makes them fold 0. Test cases go to
+    imagesTs, their masks to labelsTs, which nnU-Net does not read. Images become PNG of 8 or 16
+    bit, one file a channel, masks label maps of 0, 1, ... Slices of volumes are images like any
+    other. `dataset.json` comes last: an export that is interrupted is none, and the same call
+    starts it again.
+
+    Args:
+        dataset: The dataset's folder.
+        destination: A new or empty folder named as nnU-Net wants it, such as Dataset042_BUSI.
+        splits: The splits.csv; where it does not say which masks may be used, all may.
+        progress: Called with (done, total) after each image.
+
+    Raises:
+        UsageError: The destination has another kind of name.
+        DxsegError: The destination is not empty, no mask may be used in training or validation, a
+            class has a name that nnU-Net reserves, or a file is wrong.
+    """
+    target = Path(destination)
+    if not FOLDER_NAME.fullmatch(target.name):
+        raise UsageError(
+            f"{target}: nnU-Net wants a folder named Dataset, three digits, _ and a name of "
+            f"letters, digits, - and _; for example {target.parent / 'Dataset042_Lesions'}"
+        )
+    data = Dataset.load(dataset)
+    table = read_splits(splits, data)
+    export = _Export(data, table, target)
+    export.check(str(splits))
+    _open(target)
+    rows = list(data.cases.itertuples())
+    chosen = np.flatnonzero(export.fitted | export.tested).tolist()
+    for done, position in enumerate(chosen, 1):
+        export.write(rows[position], position)
+        if progress is not None:
+            progress(done, len(chosen))
+    export.describe()
+    (target / _UNFINISHED).unlink()
+    return export.report()
+
+
+class _Export:
+    """What goes where, in the order of the cases."""
+
+    def __init__(self, dataset: Dataset, table: pd.DataFrame, target: Path) -> None:
+        self.dataset, self.target = dataset, target
+        self.split = table["split"].to_numpy()
+        known = dataset.has_mask.to_numpy()
+        self.usable = known & table["use_mask"].to_numpy() if "use_mask" in table else known
+        seen = np.isin(self.split, [TRAIN, VALIDATION])
+        self.fitted: NDArray[np.bool_] = seen & self.usable
+        self.without_mask = int((seen & ~self.usable).sum())
+        self.tested: NDArray[np.bool_] = self.split == TEST
+
+    def check(self, splits: str) -> None:
+        """Refuse what nnU-Net would stumble over later."""
+        for name in (TRAIN, VALIDATION):
+            if not self._of(name):
+                raise DxsegError(
+                    f"{splits}: no {name} case has a mask that may be used, and nnU-Net needs one; "
+                    "split again with more masks"
+                )
+        reserved = set(_RESERVED_CLASSES) & set(self.dataset.spec.mask_classes)
+        if reserved:
+            raise DxsegError(
+                f"{self.dataset.root / 'dataset.yaml'}: field mask_classes, value "
+                f"{min(reserved)!r}: means something else to nnU-Net; rename the class"
+            )
+
+    def write(self, row: Any, position: int) -> None:
+        """Write the channels of one case, and its mask if it may be used."""
+        part = "Ts" if self.tested[position] else "Tr"
+        path = self.dataset.image_path(row)
+        image = read_image(path)
+        try:
+            image = to_channels(image, self.dataset.spec.channels)
+        except DxsegError as error:
+            raise DxsegError(f"{path}: {error}") from error
+        for channel in range(image.shape[2]):
+            name = f"images{part}/{row.case_id}_{channel:04d}{ENDING}"
+            _write_png(self.target / name, image[:, :, channel])
+        if self.usable[position]:
+            mask = self._mask(row, image.shape[:2])
+            _write_png(self.target / f"labels{part}" / f"{row.case_id}{ENDING}", mask)
+
+    def describe(self) -> None:
+        """Write the split, then the description, which makes the export complete."""
+        fold = {"train": self._of(TRAIN), "val": self._of(VALIDATION)}
+        write_json_atomic(self.target / SPLITS_FILE, [fold])
+        spec = self.dataset.spec
+        classes = {name: number for number, name in enumerate(["background", *spec.mask_classes])}
+        description = {
+            "name": spec.name,
+            "description": f"dxseg dataset {self.dataset.digest()}",
+            "licence": spec.licence,
+            "channel_names": {str(n): f"channel {n}" for n in range(spec.channels)},
+            "labels": classes,
+            "numTraining": int(self.fitted.sum()),
+            "file_ending": ENDING,
+        }
+        write_json_atomic(self.target / DESCRIPTION_FILE, description)
+
+    def report(self) -> ExportReport:
+        return ExportReport(
+            destination=self.target,
+            training=len(self._of(TRAIN)),
+            validation=len(self._of(VALIDATION)),
+            test=int(self.tested.sum()),
+            test_masks=int((self.tested & self.usable).sum()),
+            without_mask=self.without_mask,
+        )
+
+    def _of(self, split: str) -> list[str]:
+        chosen = self.fitted & (self.split == split)
+        return [str(name) for name in self.dataset.cases["case_id"][chosen]]
+
+    def _mask(self, row: Any, size: tuple[int, ...]) -> NDArray[np.uint8]:
+        path = self.dataset.mask_path(row)
+        if path is None:
+            return np.zeros(size, np.uint8)
+        mask = read_mask(path, len(self.dataset.spec.mask_classes))
+        if mask.shape != size:
+            raise DxsegError(
+                f"{path}: {mask.shape[0]} x {mask.shape[1]} pixels, but the image of case "
+                f"{row.case_id!r} has {size[0]} x {size[1]}; expected equal sizes; correct the mask"
+            )
+        return mask
+
+
+def _open(target: Path) -> None:
+    """Claim an empty folder, or clear what an interrupted export left in one that is marked."""
+    if target.exists() and not target.is_dir():
+        raise DxsegError(f"{target}: is a file; expected a folder to write to")
+    marker = target / _UNFINISHED
+    if target.is_dir() and any(target.iterdir()) and not marker.exists():
+        raise DxsegError(f"{target}: is not empty; choose a new or empty folder, or remove it")
+    target.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+    (target / DESCRIPTION_FILE).unlink(missing_ok=True)
+    for name in _FOLDERS:
+        if (target / name).exists():
+            shutil.rmtree(target / name)
+        (target / name).mkdir()
+
+
+def _write_png(path: Path, pixels: NDArray[Any]) -> None:
+    from PIL import Image
+
+    # What a power cut loses here is written again: the folder is not complete yet.
+    with atomic_path(path, flush=False) as temporary:
+        Image.fromarray(np.ascontiguousarray(pixels)).save(temporary)
