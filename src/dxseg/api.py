@@ -76,8 +76,14 @@ def split(
     """
     loaded = Dataset.load(dataset)
     with reporting(console or Console(stderr=True), "Looking for near-duplicates") as progress:
+        cache = Path(output).with_name(f".{Path(output).stem}.unfinished")
         table = make_splits(
-            loaded, fractions=fractions, folds=folds, seed=split_seed, progress=progress
+            loaded,
+            fractions=fractions,
+            folds=folds,
+            seed=split_seed,
+            cache=cache,
+            progress=progress,
         )
     if fold is not None:
         table = select_fold(table, fold)
@@ -86,6 +92,7 @@ def split(
             loaded, table, train_masks=masks, validation_masks=validation_masks, seed=seed
         )
     write_splits(output, table)
+    cache.unlink(missing_ok=True)
     return table
 
 

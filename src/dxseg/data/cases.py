@@ -28,11 +28,12 @@ COLUMNS = (
     "spacing_x",
     "volume_id",
     "slice_index",
+    "group",
 )
 SPLITS = ("train", "validation", "test", "dropped")
 
 _REQUIRED = ("case_id", "image")
-_TEXT = ("case_id", "image", "mask", "label", "patient_id", "split", "volume_id")
+_TEXT = ("case_id", "image", "mask", "label", "patient_id", "split", "volume_id", "group")
 _WHOLE = ("fold", "slice_index")
 _SPACING = ("spacing_y", "spacing_x")
 _LISTED = 10

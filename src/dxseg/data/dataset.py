@@ -169,7 +169,10 @@ class Dataset:
         return len(self.cases)
 
     def _csv(self) -> bytes:
-        return self.cases.to_csv(index=False, lineterminator="\n").encode("utf-8")
+        # Without a group, the file and its digest are those of a table that has no such column.
+        unused = [] if self.cases["group"].ne("").any() else ["group"]
+        table = self.cases.drop(columns=unused)
+        return table.to_csv(index=False, lineterminator="\n").encode("utf-8")
 
     def _distinct_labels(self) -> tuple[npt.NDArray[np.int64], list[list[str]]]:
         codes, distinct = pd.factorize(self.cases["label"])
