@@ -16,6 +16,8 @@ from dxseg.data.importers.csv import import_csv
 from dxseg.data.importers.folder import import_folder
 from dxseg.data.splits import choose_masks, make_splits, select_fold, write_splits
 from dxseg.demonstration import demo
+from dxseg.doctor.check import check_dataset
+from dxseg.doctor.findings import CheckReport
 from dxseg.errors import DxsegError
 from dxseg.evaluation.compare import Comparison, compare_runs
 from dxseg.evaluation.evaluate import evaluate_run
@@ -27,6 +29,7 @@ from dxseg.training.run import read_run, train_run
 PathLike = str | Path
 
 __all__ = [
+    "check",
     "compare",
     "demo",
     "evaluate",
@@ -39,6 +42,39 @@ __all__ = [
     "split",
     "train",
 ]
+
+
+def check(
+    dataset: PathLike,
+    *,
+    splits: PathLike | None = None,
+    output: PathLike | None = None,
+    fix: PathLike | None = None,
+    workers: int | None = None,
+    console: Console | None = None,
+) -> CheckReport:
+    """Examine a dataset's files, masks, duplicates and splits; probe it for shortcuts.
+
+    Writes check.json and check.html; called again, it reads only the files that have changed.
+
+    Args:
+        dataset: folder of the dataset.
+        splits: a splits.csv to check; else the column split, if it is filled.
+        output: folder of the report; ``check`` in the dataset's if absent.
+        fix: folder for a repaired copy; the dataset itself is never changed.
+        workers: processes; one a core if absent.
+        console: where progress is drawn.
+
+    Returns:
+        What check.json holds; ``valid`` is False where results would be invalid.
+
+    Raises:
+        DxsegError: dataset.yaml, cases.csv or the splits cannot be read, or ``fix`` holds
+            something else.
+    """
+    return check_dataset(
+        dataset, splits=splits, output=output, fix=fix, workers=workers, console=console
+    )
 
 
 def split(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from dxseg.cli_check import check_command
 from dxseg.cli_import import importer
 from dxseg.errors import DxsegError, UsageError
 from dxseg.terminal import Verbs, arms_table, complain, err, out, value_table
@@ -23,6 +24,7 @@ app = typer.Typer(
     "Research software, not a medical device.",
 )
 app.add_typer(importer, name="import")
+app.command("check")(check_command)
 
 DatasetArgument = Annotated[Path, typer.Argument(help="Folder with dataset.yaml and cases.csv.")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.")]

@@ -51,9 +51,13 @@ def describe_image(pixels: NDArray[Any]) -> bytes:
         `BYTES` bytes: the 48x48 grey copy, then the 64-bit perceptual hash (DCT of a 32x32
         reduction, Zauner 2010, as in ``imagehash``); a hash of zeros where the copy is flat.
     """
+    return describe_grey(grey_image(pixels))
+
+
+def describe_grey(grey: Image.Image) -> bytes:
+    """Reduce an 8-bit grey image to its description, as `describe_image`."""
     import imagehash
 
-    grey = _as_grey8(pixels)
     # BILINEAR with Pillow's reduction window is a triangle filter: smoother than a box, so that
     # rescaled copies of one frame, whose pixels fall on other grid points, still correlate.
     thumbnail = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.uint8)
@@ -130,8 +134,12 @@ def _describe(image: Path | NDArray[Any]) -> bytes:
     return describe_image(read_image(image) if isinstance(image, Path) else image)
 
 
-def _as_grey8(pixels: NDArray[Any]) -> Image.Image:
-    """Average the channels and, unless they are 8-bit, stretch the range to 0..255."""
+def grey_image(pixels: NDArray[Any]) -> Image.Image:
+    """Average the channels and, unless they are 8-bit, stretch the range to 0..255.
+
+    Args:
+        pixels: (H, W) or (H, W, C) of any integer or float type.
+    """
     low, gain = 0.0, 1.0
     if pixels.dtype != np.uint8:
         extremes = [(float(block.min()), float(block.max())) for _, block in _grey_blocks(pixels)]

@@ -90,12 +90,12 @@ def make_splits(
 
     labels = [frozenset(split_labels(text, dataset.spec)) for text in cases["label"]]
     result = pd.DataFrame({"case_id": cases["case_id"].to_numpy()})
-    result["group"] = _link(cases, alike)
+    result["group"] = link_groups(cases, alike)
     strata = _Strata(dataset, labels)
     if given:
         result["split"] = cases["split"].to_numpy()
     else:
-        dropped = np.zeros(len(cases), np.bool_) if alike is None else _contradict(alike, labels)
+        dropped = np.zeros(len(cases), np.bool_) if alike is None else contradicting(alike, labels)
         part = strata.divide(result["group"].to_numpy(), ~dropped, fractions, [seed, 0])
         result["split"] = np.array([TRAIN, VALIDATION, TEST, DROPPED], object)[part]
     used = result["split"].isin([TRAIN, VALIDATION]).to_numpy()
@@ -259,7 +259,7 @@ def known_groups(cases: pd.DataFrame) -> NDArray[np.int64]:
     Returns:
         Shape (N,); cases of one number belong together.
     """
-    linked = _link(cases[list(IDENTITIES)], None)
+    linked = link_groups(cases[list(IDENTITIES)], None)
     return np.where(_identified(cases), linked, -1)
 
 
@@ -274,8 +274,16 @@ def _aligned(groups: pd.Series[int], case_ids: pd.Series[str]) -> NDArray[np.int
     return number_by_appearance(groups.loc[case_ids].to_numpy())
 
 
-def _link(cases: pd.DataFrame, alike: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """Number the groups of cases that share a patient, a volume, a file or near-duplicates."""
+def link_groups(cases: pd.DataFrame, alike: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Number the groups of cases that belong together.
+
+    Args:
+        cases: Of a dataset; at least some of patient_id, volume_id, group and image.
+        alike: Near-duplicate group of each case, or None.
+
+    Returns:
+        Shape (N,): 0, 1, ... in the order of first appearance.
+    """
     rows = np.arange(len(cases))
     edges = [(rows, rows)]
     keys = [cases[name].to_numpy() for name in (*IDENTITIES, "image") if name in cases]
@@ -287,8 +295,16 @@ def _link(cases: pd.DataFrame, alike: NDArray[np.int64] | None) -> NDArray[np.in
     return number_by_appearance(join(len(cases), edges))
 
 
-def _contradict(alike: NDArray[np.int64], labels: list[frozenset[str]]) -> NDArray[np.bool_]:
-    """Mark the near-duplicates of which two carry different labels; no label contradicts none."""
+def contradicting(alike: NDArray[np.int64], labels: list[frozenset[str]]) -> NDArray[np.bool_]:
+    """Mark the near-duplicates of which two carry different labels; no label contradicts none.
+
+    Args:
+        alike: Near-duplicate group of each case, (N,).
+        labels: Labels of each case.
+
+    Returns:
+        Shape (N,); whole groups.
+    """
     seen: dict[int, set[frozenset[str]]] = {}
     for group, names in zip(alike.tolist(), labels, strict=True):
         if names:

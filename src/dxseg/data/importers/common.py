@@ -17,13 +17,15 @@ from dxseg.data.cases import split_labels
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import atomic_path, write_text_atomic
 from dxseg.data.importers.channels import infer_channels
-from dxseg.data.readers import image_size, inspect_mask, read_masks_merged
+from dxseg.data.raster import UNITED
+from dxseg.data.readers import Mask, image_size, inspect_mask, read_masks_merged
 from dxseg.data.spec import SPEC_FILE, DatasetSpec, make_spec, read_spec
 from dxseg.errors import DxsegError
 
 Progress = Callable[[int, int], None]
 
-_UNFINISHED = ".import-unfinished"
+UNFINISHED = ".import-unfinished"
+"""Marks a folder whose dataset is being written."""
 
 
 class ImportReport(BaseModel):
@@ -99,7 +101,7 @@ def write_dataset(
     """
     root, destination = root.resolve(), destination.resolve()
     spec = make_spec({**fields, "roots": [str(root)]}, str(root))
-    _open_destination(destination, spec.name, overwrite)
+    open_destination(destination, spec.name, overwrite)
     work = _Import(root, destination, spec, skipped)
     for done, (case, case_id) in enumerate(zip(found, _case_ids(found, root), strict=True), 1):
         work.add(case, case_id)
@@ -111,7 +113,7 @@ def write_dataset(
     spec = make_spec({**spec.model_dump(), "channels": channels}, str(root))
     dataset = Dataset(destination, spec, pd.DataFrame(work.rows))
     dataset.save()
-    (destination / _UNFINISHED).unlink(missing_ok=True)
+    (destination / UNFINISHED).unlink(missing_ok=True)
     report = ImportReport(
         destination=destination,
         images=len(dataset),
@@ -188,18 +190,35 @@ class _Import:
         return True
 
     def _merge(self, masks: list[Path], case_id: str) -> str:
-        from PIL import Image
-
-        classes = len(self.spec.mask_classes)
-        mask = read_masks_merged(masks, classes)
+        mask = read_masks_merged(masks, len(self.spec.mask_classes))
         name = f"masks/{case_id}_merged.png"
         while (self.root / name).exists() and self.root != self.destination:
             # The dataset's folder is searched first: the name must not hide a file of the root.
             name = f"{name.removesuffix('.png')}_.png"
-        with atomic_path(self.destination / name) as temporary:
-            Image.fromarray(mask * np.uint8(255) if classes == 1 else mask).save(temporary)
+        write_mask(self.destination / name, mask, len(self.spec.mask_classes), united=len(masks))
         self.merged.append(case_id)
         return name
+
+
+def write_mask(path: Path, mask: Mask, classes: int, *, united: int = 1) -> None:
+    """Write a mask as a plain grey PNG.
+
+    Args:
+        path: The file, replaced atomically.
+        mask: (H, W) label map, 0 to `classes`.
+        classes: The number of mask classes; one is written as 0 and 255.
+        united: Of how many masks it was made; the file says so, wherever it is moved to.
+    """
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    told = PngInfo()
+    if united > 1:
+        told.add_text(UNITED, str(united))
+    with atomic_path(path) as temporary:
+        Image.fromarray(mask * np.uint8(255) if classes == 1 else mask).save(
+            temporary, pnginfo=told
+        )
 
 
 def name_in_root(path: Path, root: Path) -> str:
@@ -220,7 +239,17 @@ def name_in_root(path: Path, root: Path) -> str:
     return name
 
 
-def _open_destination(destination: Path, name: str, overwrite: bool) -> None:
+def open_destination(destination: Path, name: str, overwrite: bool) -> None:
+    """Claim a folder for a new dataset and mark it as unfinished.
+
+    Args:
+        destination: The folder, made if absent.
+        name: Of the dataset.
+        overwrite: Whether a dataset of the same name may be replaced.
+
+    Raises:
+        DxsegError: It is a file, or holds something else.
+    """
     if destination.exists() and not destination.is_dir():
         raise DxsegError(f"{destination}: is a file; expected a folder to write the dataset to")
     if destination.is_dir() and any(destination.iterdir()):
@@ -232,10 +261,10 @@ def _open_destination(destination: Path, name: str, overwrite: bool) -> None:
                     f"{destination}: holds the dataset {other!r}; choose another destination"
                     + (", or overwrite it" if other == name else "")
                 )
-        elif not (destination / _UNFINISHED).exists():
+        elif not (destination / UNFINISHED).exists():
             raise DxsegError(f"{destination}: is not empty; choose a new or empty folder")
     # In this order, a kill at any point leaves the old dataset or a marked, unfinished import.
-    write_text_atomic(destination / _UNFINISHED, f"{name}\n")
+    write_text_atomic(destination / UNFINISHED, f"{name}\n")
     (destination / SPEC_FILE).unlink(missing_ok=True)
 
 
