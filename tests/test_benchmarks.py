@@ -65,6 +65,15 @@ def test_predict_throughput_reports_both_arms_against_both_loops(capsys):
     assert all(isinstance(value, float) for r in result["ratio"].values() for value in r.values())
 
 
+def test_check_scale_finds_what_it_planted(capsys):
+    bench = load("check_scale")
+    result = bench.main(["--images", "200", "--side", "64", "--workers", "1"])
+    assert json_line(capsys.readouterr().out) == result
+    assert (result["images"], result["workers"]) == (200, 1)
+    assert result["found"] == result["planted"] > 10
+    assert min(result["images_per_s"], result["peak_mb"]) > 0
+
+
 @pytest.mark.parametrize("name", ["train_throughput", "predict_throughput"])
 def test_help_says_what_is_measured(name, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -55,12 +55,15 @@ def _findings_table(report: Any) -> Table:
 
 
 def _probes_table(report: Any) -> Table:
-    table = Table("seen", "AUROC", "95% interval", "cases", "groups", title="Shortcut probes")
+    table = Table("seen", "label", "AUROC (95% interval)", "", title="Shortcut probes")
     for probe in report.probes:
-        figures = ("", "too few groups of each label")
-        if probe.auroc is not None:
-            figures = (f"{probe.auroc:.3f}", f"{probe.low:.3f} to {probe.high:.3f}")
-        table.add_row(probe.name, *figures, str(probe.cases), str(probe.group_count))
+        if probe.mean is None:
+            table.add_row(probe.name, "", "too few groups of each label")
+            continue
+        areas = {"mean": probe.mean, **(probe.labels if len(probe.labels) > 1 else {})}
+        for key, area in areas.items():
+            seen = probe.name if key == "mean" else ""
+            table.add_row(seen, key, str(area), "high" if key in probe.warned else "")
     return table
 
 

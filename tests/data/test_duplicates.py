@@ -74,16 +74,6 @@ def test_nothing_gives_nothing() -> None:
     assert near_duplicate_groups([]).shape == (0,)
 
 
-def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pairs within a block, across blocks and joined by earlier blocks all count."""
-    images = [scene(seed % 7) for seed in range(40)]
-    expected = [seed % 7 for seed in range(40)]
-    assert near_duplicate_groups(images).tolist() == expected
-    monkeypatch.setattr("dxseg.data.duplicates.BLOCK", 3)
-    monkeypatch.setattr("dxseg.data.duplicates.CONFIRM_CHUNK", 2)
-    assert near_duplicate_groups(images).tolist() == expected
-
-
 def variants(seed: int, scenes: int, count: int) -> list[NDArray[np.uint8]]:
     """Return noisy copies of a few scenes, some within the threshold and some not."""
     random = np.random.default_rng(seed)
@@ -124,6 +114,17 @@ def test_groups_are_those_of_all_pairs(
     described = describe_images(variants(seed, scenes, count))
     groups = group_descriptions(described, threshold, radius=radius)
     assert groups.tolist() == brute_force(described, threshold, radius).tolist()
+
+
+def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pairs within a block, across blocks and joined by earlier blocks all count."""
+    described = describe_images(variants(5, 6, 60))
+    expected = brute_force(described, 0.97, 14).tolist()
+    assert 6 < len(set(expected)) < 55
+    assert group_descriptions(described).tolist() == expected
+    for name in ("BLOCK", "COLUMNS", "CONFIRM_CHUNK"):
+        monkeypatch.setattr(f"dxseg.data.duplicates.{name}", 3)
+    assert group_descriptions(described).tolist() == expected
 
 
 def test_images_of_one_patient_are_not_compared() -> None:

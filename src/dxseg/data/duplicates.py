@@ -9,13 +9,18 @@ under another label. Two images are near-duplicates here when both hold:
 On BUSI (780 images) the hash loses no pair that correlation alone would find: those pairs differ in
 at most 12 bits.
 
-**The search misses no such pair and does not compare all of them.** Centred and scaled to length 1,
-two reductions of correlation r lie at the distance sqrt(2 - 2r), which is small for near-duplicates
-(0.245 at 0.97) and about 1.4 for unrelated images. Their 24 lowest DCT coefficients without the
-mean, and the length of what these leave out, are 25 coordinates in which no two images lie farther
-apart (the cosines are orthonormal; the last coordinate is the reverse triangle inequality). A k-d
-tree of these points (scipy) finds all that lie within that distance; correlation and hash then
-decide.
+**The search misses no such pair and computes few correlations.** The correlation of two reductions
+is the inner product of both, centred and scaled to length 1. Split off the 15 lowest DCT
+coefficients (without the mean; the cosines are orthonormal): what is left has an inner product of
+at most the product of its lengths (Cauchy-Schwarz). So the inner product of 16 numbers an image,
+15 coefficients and the length of the rest, is never below the correlation, and only pairs in which
+it exceeds the threshold are looked at. A k-d tree (scipy) orders images into blocks of neighbours;
+blocks whose bounding boxes lie farther apart than sqrt(2 - 2 threshold) are passed over whole.
+
+How many blocks that spares depends on the data: of 16,000 crops of ultrasound and CT an eighth, of
+pictures without any common layout none, and time then grows with the square of their number, at 4
+ns a pair. Exact indices were slower: a k-d tree search of the same points 3 to 16 times, faiss's
+complete multi-index hashing of the perceptual hashes 40 times (16,000 to 40,000 images, one core).
 """
 
 from __future__ import annotations
@@ -34,15 +39,14 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
 from dxseg.data.descriptions import SIDE, Descriptions, describe_images
-from dxseg.data.parallel import count_workers
 
 THRESHOLD = 0.97
 RADIUS = 14
-BLOCK = 4096
+BLOCK = 256
+COLUMNS = 8192
 CONFIRM_CHUNK = 2048
 
-_FREQUENCIES = 5
-_PAIRS_AT_ONCE = 1 << 22
+_FREQUENCIES = 4
 _SLACK = 1e-3  # distances are sums of float32 products
 
 Progress = Callable[[int, int], None]
@@ -81,7 +85,7 @@ def near_duplicate_groups(
         DxsegError: If a file cannot be read as an image.
     """
     described = describe_images(images, cache=cache, workers=workers, progress=progress)
-    return group_descriptions(described, threshold, radius=radius, known=known, workers=workers)
+    return group_descriptions(described, threshold, radius=radius, known=known)
 
 
 def group_descriptions(
@@ -90,20 +94,17 @@ def group_descriptions(
     *,
     radius: int = RADIUS,
     known: NDArray[np.int64] | None = None,
-    workers: int | None = None,
     progress: Progress | None = None,
 ) -> NDArray[np.int64]:
     """Number the groups of near-duplicates among described images.
 
-    Time grows with the number of images and of pairs that are alike, memory by about 300 bytes an
-    image.
+    Memory grows by about 300 bytes an image; thumbnails may be a memory map.
 
     Args:
         described: Thumbnails and hashes.
         threshold: As for `near_duplicate_groups`.
         radius: As for `near_duplicate_groups`.
         known: As for `near_duplicate_groups`.
-        workers: Threads that search; by default one for each core.
         progress: Called as ``progress(done, total)`` with images searched for.
 
     Returns:
@@ -116,12 +117,13 @@ def group_descriptions(
     kept = np.flatnonzero(same == np.arange(total))
     owner = _owners(kept, same, known)
     points = _points(described.thumbnails, kept)
-    tree = KDTree(points)
-    reach = math.sqrt(max(0.0, 2 - 2 * threshold)) + _SLACK
+    order = np.asarray(KDTree(points, leafsize=BLOCK).indices, np.int64)
+    points = points[order]
+    boxes = _boxes(points)
     groups = np.arange(len(kept), dtype=np.int64)
     for start in range(0, len(kept), BLOCK):
-        rows = np.arange(start, min(start + BLOCK, len(kept)))
-        for first, second in _neighbours(tree, points, rows, reach, count_workers(workers)):
+        for first, second in _candidates(points, boxes, start, threshold):
+            first, second = order[first], order[second]
             # Pairs that are joined already need no confirmation: this keeps sets of very similar
             # frames (videos, CT slices) from costing a correlation for every pair.
             new = (groups[first] != groups[second]) & (
@@ -135,7 +137,7 @@ def group_descriptions(
                 edges = (first[alike], second[alike])
                 groups = join(len(kept), [(groups, np.arange(len(kept))), edges])
         if progress is not None:
-            progress(int(rows[-1]) + 1, len(kept))
+            progress(min(start + BLOCK, len(kept)), len(kept))
     return number_by_appearance(kept[groups][np.searchsorted(kept, same)])
 
 
@@ -195,7 +197,7 @@ def _owners(
 
 
 def _points(thumbnails: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Map each reduction to the 25 coordinates of the module's explanation, (N, 25)."""
+    """Map each reduction to the 16 coordinates of the module's explanation, (N, 16)."""
     cosines = dct(np.eye(SIDE), norm="ortho", axis=0)[:_FREQUENCIES]
     basis = np.kron(cosines, cosines)[1:].T.astype(np.float32)
     points = np.empty((len(rows), basis.shape[1] + 1), np.float32)
@@ -208,19 +210,37 @@ def _points(thumbnails: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[n
     return points
 
 
-def _neighbours(
-    tree: KDTree, points: NDArray[np.float32], rows: NDArray[np.int64], reach: float, threads: int
+def _boxes(points: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Give the lower and the upper corners of the blocks' bounding boxes, (blocks, 16) each."""
+    starts = np.arange(0, len(points), BLOCK)
+    return np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
+
+
+def _candidates(
+    points: NDArray[np.float32],
+    boxes: tuple[NDArray[np.float32], NDArray[np.float32]],
+    start: int,
+    threshold: float,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield the pairs of some rows with later ones, a bounded number at a time."""
-    counts = tree.query_ball_point(points[rows], reach, return_length=True, workers=threads)
-    parts = (np.cumsum(counts) - 1) // _PAIRS_AT_ONCE
-    for part in np.unique(parts):
-        some = rows[parts == part]
-        found = tree.query_ball_point(points[some], reach, workers=threads)
-        first = np.repeat(some, [len(others) for others in found])
-        second = np.concatenate([np.asarray(others, np.int64) for others in found])
-        later = first < second
-        yield first[later], second[later]
+    """Yield the pairs of a block's rows with later ones that may correlate, a part at a time."""
+    lower, upper = (corners[start // BLOCK :] for corners in boxes)
+    gap = np.maximum(lower - upper[0], lower[0] - upper).clip(min=0)
+    reach = math.sqrt(max(0.0, 2 - 2 * threshold)) + _SLACK
+    near = start + BLOCK * np.flatnonzero((gap**2).sum(axis=1) <= reach**2)
+    later = (near[:, None] + np.arange(BLOCK)).ravel()
+    later = later[later < len(points)]
+    for part in range(0, len(later), COLUMNS):
+        columns = later[part : part + COLUMNS]
+        bound = points[start : start + BLOCK] @ points[columns].T
+        # Two flat images have no correlation, but are alike.
+        bound[_flat(points[start : start + BLOCK])[:, None] & _flat(points[columns])] = 1
+        first, second = np.nonzero(bound > threshold - _SLACK)
+        first, second = first + start, columns[second]
+        yield first[first < second], second[first < second]
+
+
+def _flat(points: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return np.asarray(~points.any(axis=1))
 
 
 def _hash_distance(

@@ -72,6 +72,8 @@ def decode_raster(path: Path) -> Raster:
                 f"{path}: damaged or cut short ({type(error).__name__}: {error}); expected a "
                 f"complete {kind.upper()} file; copy or export it again"
             ) from error
+    if raster.pixels.size == 0:
+        raise DxsegError(f"{path}: has no pixels; expected an image; copy or export it again")
     return raster
 
 

@@ -77,7 +77,7 @@ def check_dataset(
         with reporting(console, "Looking at files") as progress:
             found = survey(dataset, store, workers=workers, progress=progress)
         with reporting(console, "Looking for near-duplicates") as progress:
-            near = near_duplicates(found, workers=workers, progress=progress)
+            near = near_duplicates(found, progress=progress)
         together = link_groups(dataset.cases, near)
         with reporting(console, "Probing for shortcuts") as progress:
             probes = run_probes(found, together, progress=progress)
@@ -118,10 +118,9 @@ def _split_of(dataset: Dataset, splits: str | Path | None) -> pd.Series[str] | N
 
 
 def _shortcuts(found: Survey, probes: Sequence[Probe]) -> list[Raised]:
-    told = [
-        f"{probe.name}: AUROC {probe.auroc:.2f} ({probe.low:.2f} to {probe.high:.2f})"
-        for probe in probes
-        if probe.warned
-    ]
+    told: list[str] = []
+    for probe in probes:
+        areas = probe.labels if probe.mean is None else {"mean": probe.mean, **probe.labels}
+        told.extend(f"{probe.name}: AUROC of {key} {areas[key]}" for key in probe.warned)
     labelled: NDArray[np.int64] = np.flatnonzero(found.dataset.cases["label"].ne(""))
     return [Raised("shortcut", labelled, details=told)] if told else []

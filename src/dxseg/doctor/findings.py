@@ -239,29 +239,41 @@ class Finding(BaseModel):
     remedy: str
 
 
+class Area(BaseModel):
+    """An area under the ROC curve, from cross-validation.
+
+    Attributes:
+        auroc: 0.5 is chance.
+        low: Lower end of its 95% interval over groups.
+        high: Upper end.
+    """
+
+    auroc: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.auroc:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
 class Probe(BaseModel):
     """How well something that should not matter predicts the label.
 
     Attributes:
         name: image-size, border or thumbnail.
-        auroc: Mean over labels of the cross-validated area under the ROC curve, one label against
-            the rest; null where too few cases allow none.
-        low: Lower end of its 95% interval over groups.
-        high: Upper end.
-        labels: The area of each label.
+        mean: Over the labels; null where too few groups allow none.
+        labels: Each label against the rest.
         cases: Number of cases used.
         group_count: Number of groups that they form.
-        warned: Whether it is high enough for the finding `shortcut`.
+        warned: The labels, or "mean", that are predicted well enough for the finding `shortcut`.
     """
 
     name: str
-    auroc: float | None
-    low: float | None
-    high: float | None
-    labels: dict[str, float]
+    mean: Area | None
+    labels: dict[str, Area]
     cases: int
     group_count: int
-    warned: bool
+    warned: list[str]
 
 
 class Quantiles(BaseModel):

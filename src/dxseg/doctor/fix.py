@@ -193,14 +193,16 @@ class _Repairs:
         roots = [str(root) for root in self.roots]
         spec = self.source.spec.model_copy(update={"roots": roots})
         Dataset.create(self.destination, spec, kept)
-        left = [
-            code
-            for code, kind in KINDS.items()
-            if code in self.rows and code not in self.mended and kind.severity != "info"
-        ]
+        left = [code for code in KINDS if code in self.rows and self._stays(code)]
         return Repair(
             destination=self.destination, cases=len(kept), actions=self.actions, left=left
         )
+
+    def _stays(self, code: str) -> bool:
+        """Whether the copy still has what a finding is about."""
+        rows = self.rows[code]
+        gone = len(rows) > 0 and not self.keep[rows].any()
+        return code not in self.mended and KINDS[code].severity != "info" and not gone
 
     def _masks(self, row: int) -> list[Path]:
         """The mask files of a case that can be understood."""

@@ -120,7 +120,8 @@ def inspect_case(job: Job) -> bytes:
         facts.disguised = _disguised(job.image)
     except (DxsegError, OSError) as error:
         facts.image_code = facts.image_code or "image-unreadable"
-        facts.image_problem = str(error)
+        named = "" if str(job.image) in str(error) else f"{job.image}: "
+        facts.image_problem = f"{named}{error}"
     if job.mask is not None:
         _look_at_mask(job.mask, job.classes, facts)
     return arrays + facts.model_dump_json().encode()

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dxseg.data.descriptions import SIDE
-from dxseg.doctor.findings import Probe
+from dxseg.doctor.findings import Area, Probe
 from dxseg.doctor.survey import Survey
 
 CASES = 4000
@@ -33,7 +33,8 @@ CASES = 4000
 WARN_AUROC, WARN_LOW = 0.7, 0.6
 FEWEST_GROUPS = 10
 _FOLDS = 5
-_DRAWS = 200
+_RESAMPLES = 200
+_TREES = 50
 _THUMBNAIL = 8
 _COMPONENTS = 32
 _NAMES = ("image-size", "border", "thumbnail")
@@ -127,7 +128,7 @@ def _model(name: str, cases: int) -> Any:
 
     if name == "image-size":
         return RandomForestClassifier(
-            100, min_samples_leaf=5, class_weight="balanced_subsample", random_state=0
+            _TREES, min_samples_leaf=5, class_weight="balanced_subsample", random_state=0
         )
     return make_pipeline(
         StandardScaler(),
@@ -170,38 +171,48 @@ def _probe(
     from sklearn.metrics import roc_auc_score
 
     distinct, member = np.unique(group, return_inverse=True)
-    sizes = {"cases": len(group), "group_count": len(distinct)}
-    if not scores:
-        return Probe(name=name, auroc=None, low=None, high=None, labels={}, warned=False, **sizes)
-    areas = {label: float(roc_auc_score(truth[label], scores[label])) for label in truth}
-    low, high = _interval(truth, scores, member)
-    area = float(np.mean(list(areas.values())))
+    mean, labels = None, {}
+    if scores:
+        point = np.array([roc_auc_score(truth[label], scores[label]) for label in truth])
+        draws = _draws(truth, scores, member)
+        mean = _area(float(point.mean()), draws.mean(axis=1))
+        labels = {
+            label: _area(float(point[column]), draws[:, column])
+            for column, label in enumerate(truth)
+        }
+    judged = labels if mean is None else {"mean": mean, **labels}
+    high = [key for key, a in judged.items() if a.auroc >= WARN_AUROC and a.low >= WARN_LOW]
     return Probe(
         name=name,
-        auroc=area,
-        low=low,
-        high=high,
-        labels=areas,
-        warned=area >= WARN_AUROC and low >= WARN_LOW,
-        **sizes,
+        mean=mean,
+        labels=labels,
+        cases=len(group),
+        group_count=len(distinct),
+        warned=high,
     )
 
 
-def _interval(
+def _area(point: float, draws: NDArray[np.float64]) -> Area:
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return Area(auroc=point, low=float(low), high=float(high))
+
+
+def _draws(
     truth: dict[str, NDArray[np.bool_]],
     scores: dict[str, NDArray[np.float64]],
     member: NDArray[np.int64],
-) -> tuple[float, float]:
-    """Resample whole groups; a resample that lacks a label says nothing and is passed over."""
+) -> NDArray[np.float64]:
+    """Resample whole groups, (draws, labels); one that lacks a label says nothing and is left out.
+
+    With at least ten groups of each label and of the rest, hardly a resample lacks one.
+    """
     from sklearn.metrics import roc_auc_score
 
     random = np.random.default_rng(0)
     groups = int(member.max()) + 1
     draws = []
-    for _ in range(_DRAWS):
+    for _ in range(_RESAMPLES):
         weight = np.bincount(random.integers(groups, size=groups), minlength=groups)[member]
         if all(weight[truth[label] == side].any() for label in truth for side in (True, False)):
-            areas = [roc_auc_score(truth[k], scores[k], sample_weight=weight) for k in truth]
-            draws.append(np.mean(areas))
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return float(low), float(high)
+            draws.append([roc_auc_score(truth[k], scores[k], sample_weight=weight) for k in truth])
+    return np.array(draws)

@@ -17,10 +17,7 @@ from dxseg.doctor.survey import Survey
 
 
 def near_duplicates(
-    found: Survey,
-    *,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    found: Survey, *, progress: Callable[[int, int], None] | None = None
 ) -> NDArray[np.int64]:
     """Number the groups of near-duplicates, (N,); what cannot be compared stays alone.
 
@@ -29,7 +26,6 @@ def near_duplicates(
 
     Args:
         found: What is known of the files.
-        workers: Threads; by default one for each core.
         progress: Called with (done, total) images.
     """
     total = len(found.facts)
@@ -38,7 +34,7 @@ def near_duplicates(
     known = known_groups(found.dataset.cases)[rows]
     described = found.descriptions(rows)
     groups = np.arange(total)
-    alike = group_descriptions(described, known=known, workers=workers, progress=progress)
+    alike = group_descriptions(described, known=known, progress=progress)
     _, first = np.unique(alike, return_index=True)
     groups[rows] = rows[first[alike]]
     return number_by_appearance(groups)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -14,21 +15,26 @@ def render(template: str, context: dict[str, Any]) -> str:
         template: Its path in the package; it extends `reports/page.html.jinja`.
         context: Its values; a missing one is an error, every one is escaped.
     """
+    text: str = _environment().get_template(template).render(context)
+    return text
+
+
+def png_uri(png: bytes) -> str:
+    """Give a picture as the address of an image in the page; "" for no picture."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}" if png else ""
+
+
+@cache
+def _environment() -> Any:
     import jinja2
 
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.FunctionLoader(_source),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(context)
-
-
-def png_uri(png: bytes) -> str:
-    """Give a picture as the address of an image in the page; "" for no picture."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}" if png else ""
 
 
 def _source(name: str) -> str:
