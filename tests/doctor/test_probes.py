@@ -14,7 +14,7 @@ Change = Callable[[NDArray[np.uint8], bool], NDArray[np.uint8]]
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dxseg.doctor.probes._RESAMPLES", 40)
+    monkeypatch.setattr("dxseg.doctor.probes._RESAMPLES", 20)
     monkeypatch.setattr("dxseg.doctor.probes._TREES", 15)
 
 
