@@ -269,3 +269,12 @@ def test_no_damage_stops_an_inspection(
     assert facts.image_code == "" or facts.image_problem
     assert facts.mask_code == "" or facts.mask_problem
     assert facts.height or not strip.any()
+
+
+def test_a_dataset_without_labels(folder: Any, codes: Any) -> None:
+    folder.spec.update(labels=[], lesion_free=[])
+    folder.table["label"] = ""
+    report = folder.check()
+    assert list(codes(report)) == ["unused"]
+    assert codes(report)["unused"].case_ids == ["c0", "c1"]
+    assert [probe.mean for probe in report.probes] == [None, None, None]
