@@ -79,6 +79,15 @@ def test_million_rows_times_every_step_and_says_how_much_memory(capsys, tmp_path
     assert not bench.main(small)["peak_includes_making"]
 
 
+def test_check_scale_finds_what_it_planted(capsys):
+    bench = load("check_scale")
+    result = bench.main(["--images", "200", "--side", "64", "--workers", "1"])
+    assert json_line(capsys.readouterr().out) == result
+    assert (result["images"], result["workers"]) == (200, 1)
+    assert result["found"] == result["planted"] > 10
+    assert min(result["images_per_s"], result["peak_mb"]) > 0
+
+
 @pytest.mark.parametrize("name", ["train_throughput", "predict_throughput"])
 def test_help_says_what_is_measured(name, capsys):
     with pytest.raises(SystemExit) as stop:

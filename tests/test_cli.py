@@ -22,7 +22,18 @@ from dxseg.terminal import INTERRUPTED
 Cli = Callable[..., Any]
 Tiny = Callable[..., list[str]]
 
-VERBS = ("demo", "import", "split", "train", "arms", "evaluate", "predict", "compare", "report")
+VERBS = (
+    "demo",
+    "import",
+    "check",
+    "split",
+    "train",
+    "arms",
+    "evaluate",
+    "predict",
+    "compare",
+    "report",
+)
 
 
 def lines(text: str) -> list[str]:

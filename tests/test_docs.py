@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer.main
@@ -17,6 +17,18 @@ from dxseg.cli import app
 from dxseg.config import RunConfig, arm_names, load_config, parse_overrides
 from dxseg.data.cases import COLUMNS
 from dxseg.data.spec import DatasetSpec
+from dxseg.doctor.findings import (
+    KINDS,
+    Action,
+    Area,
+    CheckReport,
+    Finding,
+    Probe,
+    Quantiles,
+    Repair,
+    Statistics,
+    Verb,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -202,6 +214,22 @@ def test_every_key_of_the_json_files_is_documented(trained: Path) -> None:
     written |= set(model) | set(model["preprocessing"])
     written |= set(pd.read_csv(trained / "per_image.csv").columns)
     assert written - documented == set()
+
+
+def test_every_finding_is_documented_as_the_code_has_it() -> None:
+    table = rows(read(ROOT / "docs" / "check.md").split("## Findings")[1].split("## ")[0])
+    documented = {row[0].strip("`"): tuple(row[1:]) for row in table if row[0].startswith("`")}
+    assert documented == {code: (k.severity, k.title, k.remedy) for code, k in KINDS.items()}
+
+
+def test_every_key_of_the_check_is_documented() -> None:
+    text = read(ROOT / "docs" / "check.md").split("## check.json")[1]
+    documented = {name for row in rows(text) for cell in row for name in spans(cell)}
+    models = (CheckReport, Finding, Probe, Area, Statistics, Repair, Action)
+    assert {name for model in models for name in model.model_fields} <= documented
+    assert set(Quantiles.model_fields) <= set(spans(text))
+    actions = {row[0].strip("`") for row in rows(read(ROOT / "docs" / "check.md"))}
+    assert set(get_args(Verb)) <= actions
 
 
 def spans(cell: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dxseg.api import (
+        check,
         compare,
         demo,
         evaluate,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "check",
     "compare",
     "demo",
     "evaluate",

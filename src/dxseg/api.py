@@ -22,6 +22,8 @@ from dxseg.data.importers.nifti import import_volumes
 from dxseg.data.importers.nnunet import import_nnunet
 from dxseg.data.splits import choose_masks, make_splits, select_fold, write_splits
 from dxseg.demonstration import demo
+from dxseg.doctor.check import check_dataset
+from dxseg.doctor.findings import CheckReport
 from dxseg.errors import DxsegError
 from dxseg.evaluation.compare import Comparison, compare_runs
 from dxseg.evaluation.evaluate import evaluate_run
@@ -33,6 +35,7 @@ from dxseg.training.run import read_run, train_run
 PathLike = str | Path
 
 __all__ = [
+    "check",
     "compare",
     "demo",
     "evaluate",
@@ -50,6 +53,39 @@ __all__ = [
     "split",
     "train",
 ]
+
+
+def check(
+    dataset: PathLike,
+    *,
+    splits: PathLike | None = None,
+    output: PathLike | None = None,
+    fix: PathLike | None = None,
+    workers: int | None = None,
+    console: Console | None = None,
+) -> CheckReport:
+    """Examine a dataset's files, masks, duplicates and splits; probe it for shortcuts.
+
+    Writes check.json and check.html; called again, it reads only the files that have changed.
+
+    Args:
+        dataset: folder of the dataset.
+        splits: a splits.csv to check; else the column split, if it is filled.
+        output: folder of the report; ``check`` in the dataset's if absent.
+        fix: folder for a repaired copy; the dataset itself is never changed.
+        workers: processes; one a core if absent.
+        console: where progress is drawn.
+
+    Returns:
+        What check.json holds; ``valid`` is False where results would be invalid.
+
+    Raises:
+        DxsegError: dataset.yaml, cases.csv or the splits cannot be read, or ``fix`` holds
+            something else.
+    """
+    return check_dataset(
+        dataset, splits=splits, output=output, fix=fix, workers=workers, console=console
+    )
 
 
 def split(
@@ -87,8 +123,14 @@ def split(
     """
     loaded = Dataset.load(dataset)
     with reporting(console or Console(stderr=True), "Looking for near-duplicates") as progress:
+        cache = Path(output).with_name(f".{Path(output).stem}.unfinished")
         table = make_splits(
-            loaded, fractions=fractions, folds=folds, seed=split_seed, progress=progress
+            loaded,
+            fractions=fractions,
+            folds=folds,
+            seed=split_seed,
+            cache=cache,
+            progress=progress,
         )
     if fold is not None:
         table = select_fold(table, fold)
@@ -97,6 +139,7 @@ def split(
             loaded, table, train_masks=masks, validation_masks=validation_masks, seed=seed
         )
     write_splits(output, table)
+    cache.unlink(missing_ok=True)
     return table
 
 

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from dxseg import cli_import_volumes  # noqa: F401 - adds its verbs to the importer
+from dxseg.cli_check import check_command
 from dxseg.cli_export import exporter
 from dxseg.cli_import import importer
 from dxseg.errors import DxsegError, UsageError
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(importer, name="import")
 app.add_typer(exporter, name="export")
+app.command("check")(check_command)
 
 DatasetArgument = Annotated[Path, typer.Argument(help="Folder with dataset.yaml and cases.csv.")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.")]

@@ -107,6 +107,15 @@ def test_digest_follows_table_and_spec_but_not_place(tmp_path: Path) -> None:
     assert len({first.digest(), relabelled.digest(), renamed.digest()}) == 3
 
 
+def test_an_empty_group_column_is_neither_written_nor_part_of_the_digest(tmp_path: Path) -> None:
+    plain = Dataset.create(tmp_path / "a", SPEC, table())
+    assert "group" not in (tmp_path / "a" / "cases.csv").read_text().splitlines()[0]
+    assert Dataset(tmp_path, SPEC, table(group=["", "", ""])).digest() == plain.digest()
+    grouped = Dataset.create(tmp_path / "b", SPEC, table(group=["g", "", "g"]))
+    assert grouped.digest() != plain.digest()
+    assert Dataset.load(tmp_path / "b").cases["group"].tolist() == ["g", "", "g"]
+
+
 def test_lesion_free_label_is_a_known_empty_mask(tmp_path: Path) -> None:
     cases = table(4, label=["benign", "normal", "", "malignant"], mask=["m.png", "", "", ""])
     dataset = Dataset(tmp_path, SPEC, cases)

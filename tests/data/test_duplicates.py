@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from dxseg.data.duplicates import join, near_duplicate_groups, number_by_appearance
+from dxseg.data.descriptions import Descriptions, describe_image, describe_images
+from dxseg.data.duplicates import (
+    group_descriptions,
+    join,
+    near_duplicate_groups,
+    number_by_appearance,
+)
 from dxseg.data.readers import read_image
 from dxseg.errors import DxsegError
 
@@ -68,14 +74,106 @@ def test_nothing_gives_nothing() -> None:
     assert near_duplicate_groups([]).shape == (0,)
 
 
+def variants(seed: int, scenes: int, count: int) -> list[NDArray[np.uint8]]:
+    """Return noisy copies of a few scenes, some within the threshold and some not."""
+    random = np.random.default_rng(seed)
+    originals = [scene(int(number), 48, 48) for number in random.integers(0, 10**6, scenes)]
+    images = []
+    for _ in range(count):
+        picture = originals[random.integers(scenes)].astype(float)
+        picture += random.normal(0, random.choice([0, 3, 8, 16, 24]), picture.shape)
+        images.append(picture.clip(0, 255).astype(np.uint8))
+    return [*images, np.zeros((48, 48), np.uint8), np.full((48, 48), 9, np.uint8)]
+
+
+def brute_force(described: Descriptions, threshold: float, radius: int) -> NDArray[np.int64]:
+    """Compare all pairs, by the definition."""
+    rows = described.thumbnails.astype(float)
+    rows -= rows.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    rows /= np.where(length > 0, length, 1)
+    flat = length[:, 0] == 0
+    bits = np.unpackbits(described.hashes, axis=1).astype(int)
+    distance = (bits[:, None] != bits[None]).sum(axis=2)
+    alike = (rows @ rows.T > threshold) | (flat[:, None] & flat)
+    first, second = np.nonzero(alike & (distance <= radius))
+    return number_by_appearance(join(len(rows), [(first, second)]))
+
+
+@given(
+    st.integers(0, 2**32),
+    st.integers(1, 6),
+    st.integers(0, 40),
+    st.sampled_from([0.5, 0.9, 0.97, 0.995]),
+    st.sampled_from([2, 14, 64]),
+)
+@settings(max_examples=25, deadline=None)
+def test_groups_are_those_of_all_pairs(
+    seed: int, scenes: int, count: int, threshold: float, radius: int
+) -> None:
+    described = describe_images(variants(seed, scenes, count))
+    groups = group_descriptions(described, threshold, radius=radius)
+    assert groups.tolist() == brute_force(described, threshold, radius).tolist()
+
+
 def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pairs within a block, across blocks and joined by earlier blocks all count."""
-    images = [scene(seed % 7) for seed in range(40)]
-    expected = [seed % 7 for seed in range(40)]
-    assert near_duplicate_groups(images).tolist() == expected
-    monkeypatch.setattr("dxseg.data.duplicates.BLOCK", 3)
-    monkeypatch.setattr("dxseg.data.duplicates.CONFIRM_CHUNK", 2)
-    assert near_duplicate_groups(images).tolist() == expected
+    described = describe_images(variants(5, 6, 60))
+    expected = brute_force(described, 0.97, 14).tolist()
+    assert 6 < len(set(expected)) < 55
+    assert group_descriptions(described).tolist() == expected
+    for name in ("BLOCK", "COLUMNS", "CONFIRM_CHUNK"):
+        monkeypatch.setattr(f"dxseg.data.duplicates.{name}", 3)
+    assert group_descriptions(described).tolist() == expected
+
+
+def test_images_of_one_patient_are_not_compared() -> None:
+    noisy = (scene(1) * 0.8 + 20).astype(np.uint8)
+    images = [scene(1), noisy, scene(2), with_caliper(noisy)]
+    known = np.array([0, 0, -1, -1])
+    assert near_duplicate_groups(images[:3], known=known[:3]).tolist() == [0, 1, 2]
+    # An image of nobody known may still bring them together.
+    assert near_duplicate_groups(images, known=known).tolist() == [0, 0, 1, 0]
+
+
+def test_identical_images_of_several_patients_meet_those_of_each() -> None:
+    """A copy stands for its original, but not for the original's patient only."""
+    images = [scene(1), scene(1), (scene(1) * 0.8 + 20).astype(np.uint8)]
+    assert near_duplicate_groups(images, known=np.array([0, 1, 0])).tolist() == [0, 0, 0]
+
+
+def test_an_interrupted_search_reads_no_file_twice(tmp_path: Path) -> None:
+    files = [tmp_path / f"{i}.png" for i in range(5)]
+    for file, seed in zip(files, (4, 5, 4, 6, 6), strict=True):
+        Image.fromarray(scene(seed)).save(file)
+
+    def stop(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    cache = tmp_path / "cache"
+    with pytest.raises(KeyboardInterrupt):
+        near_duplicate_groups(files, cache=cache, progress=stop)
+    told: list[int] = []
+    groups = near_duplicate_groups(files, cache=cache, progress=lambda done, _: told.append(done))
+    assert told == [3, 4, 5]
+    assert groups.tolist() == [0, 1, 0, 2, 2]
+    # A file that changed is read again.
+    Image.fromarray(scene(4, 91)).save(files[1])
+    assert near_duplicate_groups(files, cache=cache).tolist() == [0, 0, 0, 1, 1]
+
+
+def test_processes_change_nothing(tmp_path: Path) -> None:
+    images = variants(3, 40, 260)
+    one = near_duplicate_groups(images, workers=1)
+    assert near_duplicate_groups(images, workers=2).tolist() == one.tolist()
+
+
+def test_large_images_are_turned_to_grey_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    colour = np.stack([scene(1), scene(2), scene(3)], axis=-1)
+    whole = [describe_image(colour), describe_image(as_16_bit(scene(1)))]
+    monkeypatch.setattr("dxseg.data.descriptions._ROWS_AT_ONCE", 1000)
+    assert [describe_image(colour), describe_image(as_16_bit(scene(1)))] == whole
 
 
 @given(st.lists(st.integers(0, 5), max_size=12), st.randoms())

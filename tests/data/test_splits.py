@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dxseg.data.dataset import Dataset, DatasetSpec
-from dxseg.data.splits import choose_masks, make_splits, read_splits, select_fold, write_splits
+from dxseg.data.splits import (
+    choose_masks,
+    known_groups,
+    make_splits,
+    read_splits,
+    select_fold,
+    write_splits,
+)
 from dxseg.errors import DxsegError, UsageError
 
 LABELS = ["normal", "benign", "malignant"]
@@ -145,6 +152,21 @@ def test_the_few_masks_reach_validation_and_test() -> None:
         "test": 6,
         "validation": 3,
     }
+
+
+def test_a_given_group_stays_whole_and_no_image_is_read() -> None:
+    """Groups reach across patients; with one in every row nothing is left to look for."""
+    count = 60
+    dataset = make_dataset(
+        ["benign"] * count,
+        ["p0", "p1", *[""] * (count - 2)],
+        group=["a", "a", *[f"g{i // 3}" for i in range(count - 2)]],
+    )
+    splits = make_splits(dataset)
+    assert splits.groupby(dataset.cases["group"])["split"].nunique().max() == 1
+    assert splits["split"].nunique() == 3
+    assert known_groups(dataset.cases).tolist() == splits["group"].tolist()
+    assert known_groups(make_dataset(["benign"] * 3, ["p", "", "p"]).cases).tolist() == [0, -1, 0]
 
 
 def test_patients_with_several_labels_are_kept_and_stratified() -> None:

@@ -30,13 +30,17 @@ COLUMNS = (
     "volume_id",
     "slice_index",
     "label_level",
+    "group",
 )
 SPLITS = ("train", "validation", "test", "dropped")
 STUDY_LEVEL = "study"
 LABEL_LEVELS = ("image", STUDY_LEVEL)
 
 _REQUIRED = ("case_id", "image")
-_TEXT = ("case_id", "image", "mask", "label", "patient_id", "split", "volume_id", "label_level")
+_TEXT = (
+    *("case_id", "image", "mask", "label", "patient_id", "split", "volume_id"),
+    *("label_level", "group"),
+)
 _WHOLE = ("fold", "slice_index")
 _SPACING = ("spacing_y", "spacing_x")
 _LISTED = 10

@@ -28,6 +28,8 @@ from dxseg.errors import DxsegError
 
 __all__ = ["COLUMNS", "Dataset", "DatasetSpec"]
 
+_SELDOM = ("label_level", "group")
+
 
 class Dataset:
     """One table of images with what is known of each: a label, a mask, both or neither.
@@ -186,16 +188,15 @@ class Dataset:
         """Identify what the dataset says: its specification and its table, not its pixels.
 
         `roots` is left out: the same dataset on another machine, its images in another folder, has
-        the same digest. So are `label_level` and `slicing` where they say nothing: datasets keep
-        the digest they had before these existed.
+        the same digest. So are `label_level`, `group` and `slicing` where they say nothing:
+        datasets keep the digest they had before these existed.
 
         Returns:
             64 lower-case hexadecimal digits.
         """
-        silent = self.cases["label_level"].eq("").all()
-        cases = self.cases.drop(columns="label_level") if silent else self.cases
         spec = self.spec.model_dump(exclude={"roots"}, exclude_none=True)
-        return sha256_json({"spec": spec, "cases": hashlib.sha256(_csv(cases)).hexdigest()})
+        table = _csv(self.cases)
+        return sha256_json({"spec": spec, "cases": hashlib.sha256(table).hexdigest()})
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -227,4 +228,6 @@ class Dataset:
 
 
 def _csv(cases: pd.DataFrame) -> bytes:
-    return cases.to_csv(index=False, lineterminator="\n").encode("utf-8")
+    """The table as a file, without the columns of `_SELDOM` that say nothing."""
+    silent = [column for column in _SELDOM if cases[column].eq("").all()]
+    return cases.drop(columns=silent).to_csv(index=False, lineterminator="\n").encode("utf-8")

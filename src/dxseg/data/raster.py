@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,6 +16,9 @@ from dxseg.errors import DxsegError
 
 PIXEL_LIMIT = 2**28
 """Larger images are refused before they are decoded: a small file may claim any size."""
+
+UNITED = "dxseg:united-masks"
+"""Key of the PNG text that says of how many masks an importer made one."""
 
 _BYTE_LIMIT = 2**31
 _PAGE_LIMIT = 1024
@@ -35,6 +38,7 @@ class Raster:
         indices: (H, W) palette positions where the file has a palette.
         palette: (256, 3) colours of those positions.
         step: By how much neighbouring grey levels of a 1, 2 or 4 bit image differ in `pixels`.
+        united: Of how many masks this one was made, as the PNG text `UNITED` says.
     """
 
     pixels: Pixels
@@ -42,6 +46,7 @@ class Raster:
     indices: npt.NDArray[np.uint8] | None = None
     palette: npt.NDArray[np.uint8] | None = None
     step: int = 1
+    united: int = 1
 
 
 def decode_raster(path: Path) -> Raster:
@@ -68,7 +73,22 @@ def decode_raster(path: Path) -> Raster:
                 f"{path}: damaged or cut short ({type(error).__name__}: {error}); expected a "
                 f"complete {kind.upper()} file; copy or export it again"
             ) from error
+    if raster.pixels.size == 0:
+        raise DxsegError(f"{path}: has no pixels; expected an image; copy or export it again")
     return raster
+
+
+def raster_kind(path: Path) -> str:
+    """Say what a file holds: png, jpeg, tiff or bmp.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DxsegError: It cannot be opened, is empty or of another kind.
+    """
+    with _open(path) as stream:
+        return _kind(stream, path)
 
 
 def raster_size(path: Path) -> tuple[int, int]:
@@ -170,7 +190,9 @@ def _decode(stream: IO[bytes], path: Path, kind: str) -> Raster:
             step = 255 // (2**depth - 1)
     image = _pillow(stream, path, kind)
     image.load()
-    return _from_pillow(image, path, step)
+    united = str(image.info.get(UNITED, "")) if kind == "png" else ""
+    count = int(united) if united.isdecimal() and len(united) < 6 else 1
+    return replace(_from_pillow(image, path, step), united=count)
 
 
 def _from_pillow(image: Any, path: Path, step: int = 1) -> Raster:

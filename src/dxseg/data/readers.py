@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +56,15 @@ class MaskReading:
         mask: (H, W) uint8 label map, 0 is background.
         repair: What was done beyond reading numbers, such as "anti-aliased edges, cut at half";
             empty for a plain mask.
+        layout: How the pixels are stored where that is not one grey value each: "RGB",
+            "transparency", "palette"; empty for grey.
+        united: Of how many masks an importer made this one.
     """
 
     mask: Mask
     repair: str = ""
+    layout: str = ""
+    united: int = 1
 
 
 def is_supported(path: str | Path) -> bool:
@@ -164,21 +169,8 @@ def inspect_mask(path: str | Path, classes: int) -> MaskReading:
             transparency; it has values above `classes` or in-between values that are no edges.
     """
     raster = _reader(path).decode(Path(path))
-    grey = _grey_values(raster, Path(path))
-    # Grey levels of 1, 2 and 4 bit images were spread over 0 to 255 in decoding.
-    if grey is not None and grey.max(initial=0) // raster.step <= classes:
-        return MaskReading((grey // raster.step).astype(np.uint8))
-    indices = raster.indices
-    by_position = indices is not None and _black_first(raster) and (grey is None or classes > 1)
-    if indices is not None and by_position and indices.max(initial=0) <= classes:
-        return MaskReading(indices.astype(np.uint8), "palette read by position")
-    if grey is not None and classes == 1:
-        return _one_class(grey, Path(path))
-    values: npt.NDArray[Any] = raster.pixels if indices is None else indices
-    raise DxsegError(
-        f"{path}: mask values {_listed(values)}; expected 0 to {classes} for {classes} mask "
-        "class(es); write the class number into each pixel, or list more mask_classes"
-    )
+    reading = _understand(raster, Path(path), classes)
+    return replace(reading, layout=_layout(raster), united=raster.united)
 
 
 def read_masks_merged(paths: Sequence[str | Path], classes: int) -> Mask:
@@ -215,6 +207,31 @@ def _reader(path: str | Path) -> Reader:
             f"{path}: unknown type {suffix or 'without a suffix'}; expected {', '.join(READERS)}"
         )
     return READERS[suffix]
+
+
+def _layout(raster: Raster) -> str:
+    if raster.indices is not None:
+        return "palette"
+    names = ["RGB"] if raster.pixels.shape[2] == 3 else []
+    return " and ".join([*names, *(["transparency"] if raster.alpha is not None else [])])
+
+
+def _understand(raster: Raster, path: Path, classes: int) -> MaskReading:
+    grey = _grey_values(raster, path)
+    # Grey levels of 1, 2 and 4 bit images were spread over 0 to 255 in decoding.
+    if grey is not None and grey.max(initial=0) // raster.step <= classes:
+        return MaskReading((grey // raster.step).astype(np.uint8))
+    indices = raster.indices
+    by_position = indices is not None and _black_first(raster) and (grey is None or classes > 1)
+    if indices is not None and by_position and indices.max(initial=0) <= classes:
+        return MaskReading(indices.astype(np.uint8), "palette read by position")
+    if grey is not None and classes == 1:
+        return _one_class(grey, path)
+    values: npt.NDArray[Any] = raster.pixels if indices is None else indices
+    raise DxsegError(
+        f"{path}: mask values {_listed(values)}; expected 0 to {classes} for {classes} mask "
+        "class(es); write the class number into each pixel, or list more mask_classes"
+    )
 
 
 def _grey_values(raster: Raster, path: Path) -> npt.NDArray[Any] | None:

@@ -39,6 +39,21 @@ def read_splits(path: str | Path, dataset: Dataset) -> pd.DataFrame:
     Raises:
         DxsegError: If the file is absent or malformed, names other cases, or divides a group.
     """
+    result = parse_splits(path, dataset)
+    check_groups(result, str(path))
+    return result
+
+
+def parse_splits(path: str | Path, dataset: Dataset) -> pd.DataFrame:
+    """Read a table of splits as `read_splits` does, without asking whether it divides a group.
+
+    Args:
+        path: A file as `write_splits` writes it.
+        dataset: The dataset; its cases and those of the file must be the same.
+
+    Raises:
+        DxsegError: If the file is absent or malformed, or names other cases.
+    """
     table = read_table(Path(path)).reset_index(drop=True)
     columns = [*COLUMNS, *(["use_mask"] if "use_mask" in table else [])]
     if sorted(table.columns) != sorted(columns):
@@ -54,7 +69,6 @@ def read_splits(path: str | Path, dataset: Dataset) -> pd.DataFrame:
     if "use_mask" in table:
         _check_values(table, "use_mask", ("True", "False"), str(path))
         result["use_mask"] = table["use_mask"].eq("True").astype(bool)
-    check_groups(result, str(path))
     return result.set_index("case_id").loc[dataset.cases["case_id"]].reset_index()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,9 @@ from dxseg.errors import DxsegError, UsageError
 
 __all__ = ["choose_masks", "make_splits", "read_splits", "select_fold", "write_splits"]
 
+IDENTITIES = ("patient_id", "volume_id", "group")
+"""Columns whose equal values say that cases belong together."""
+
 TRAIN, VALIDATION, TEST, DROPPED = "train", "validation", "test", "dropped"
 # A combination of labels with fewer groups than this is stratified by one of its labels: strata
 # of a handful of groups cannot follow the fractions.
@@ -38,12 +42,15 @@ def make_splits(
     folds: int = 5,
     seed: int = 0,
     groups: pd.Series[int] | None = None,
+    cache: Path | None = None,
+    workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Divide the cases into training, validation and test, and the first two into folds.
 
-    A group is everything linked by patient, volume, image file or near-duplication. Near-duplicates
-    are looked for only where some case has neither patient nor volume and ``groups`` is not given.
+    A group is everything linked by patient, volume, the column group, image file or
+    near-duplication. Near-duplicates are looked for only where some case has neither patient,
+    volume nor group and ``groups`` is not given; images of one of them are not compared.
     Near-duplicates with contradicting labels are dropped whole: which label is wrong is unknown.
     Different labels of one patient are no contradiction; such a patient is stratified by its
     combination of labels, or, if fewer than ten groups share it, by its rarest label, lesions
@@ -60,6 +67,8 @@ def make_splits(
         folds: Number of folds; where there are fewer groups, the last folds stay empty.
         seed: Same seed, same table: same splits.
         groups: Near-duplicate group of each case, indexed by case_id, if known already.
+        cache: A file that keeps what was found out about images, for a job that is interrupted.
+        workers: Processes that read images; by default one for each core.
         progress: Called as ``progress(done, total)`` while images are read for near-duplicates.
 
     Returns:
@@ -76,11 +85,13 @@ def make_splits(
     alike = None if groups is None else _aligned(groups, cases["case_id"])
     if alike is None and not given and not _identified(cases).all():
         files = [dataset.image_path(row) for row in cases.itertuples()]
-        alike = near_duplicate_groups(files, progress=progress)
+        alike = near_duplicate_groups(
+            files, known=known_groups(cases), cache=cache, workers=workers, progress=progress
+        )
 
-    labels = _label_sets(dataset, cases["label"])
+    labels = label_sets(dataset, cases["label"])
     result = pd.DataFrame({"case_id": cases["case_id"].to_numpy()})
-    result["group"] = _link(cases, alike)
+    result["group"] = link_groups(cases, alike)
     strata = _Strata(dataset, labels)
     if given:
         result["split"] = cases["split"].to_numpy()
@@ -88,7 +99,7 @@ def make_splits(
         dropped = (
             np.zeros(len(cases), np.bool_)
             if alike is None
-            else _contradict(alike, _label_sets(dataset, dataset.image_labels))
+            else contradicting(alike, label_sets(dataset, dataset.image_labels))
         )
         part = strata.divide(result["group"].to_numpy(), ~dropped, fractions, [seed, 0])
         result["split"] = np.array([TRAIN, VALIDATION, TEST, DROPPED], object)[part]
@@ -216,7 +227,8 @@ class _Strata:
         ]
 
 
-def _label_sets(dataset: Dataset, column: pd.Series[str]) -> list[frozenset[str]]:
+def label_sets(dataset: Dataset, column: pd.Series[str]) -> list[frozenset[str]]:
+    """The labels that each value of a column of labels names."""
     return [frozenset(split_labels(text, dataset.spec)) for text in column]
 
 
@@ -245,7 +257,20 @@ def _given_split(dataset: Dataset) -> bool:
 
 
 def _identified(cases: pd.DataFrame) -> pd.Series[bool]:
-    return cases["patient_id"].ne("") | cases["volume_id"].ne("")
+    return (cases[list(IDENTITIES)] != "").any(axis=1)
+
+
+def known_groups(cases: pd.DataFrame) -> NDArray[np.int64]:
+    """Number the cases by what the table links: patient, volume, group; -1 where it links nothing.
+
+    Args:
+        cases: Of a dataset.
+
+    Returns:
+        Shape (N,); cases of one number belong together.
+    """
+    linked = link_groups(cases[list(IDENTITIES)], None)
+    return np.where(_identified(cases), linked, -1)
 
 
 def _aligned(groups: pd.Series[int], case_ids: pd.Series[str]) -> NDArray[np.int64]:
@@ -259,11 +284,19 @@ def _aligned(groups: pd.Series[int], case_ids: pd.Series[str]) -> NDArray[np.int
     return number_by_appearance(groups.loc[case_ids].to_numpy())
 
 
-def _link(cases: pd.DataFrame, alike: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """Number the groups of cases that share a patient, a volume, a file or near-duplicates."""
+def link_groups(cases: pd.DataFrame, alike: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Number the groups of cases that belong together.
+
+    Args:
+        cases: Of a dataset; at least some of patient_id, volume_id, group and image.
+        alike: Near-duplicate group of each case, or None.
+
+    Returns:
+        Shape (N,): 0, 1, ... in the order of first appearance.
+    """
     rows = np.arange(len(cases))
     edges = [(rows, rows)]
-    keys = [cases[name].to_numpy() for name in ("patient_id", "volume_id", "image")]
+    keys = [cases[name].to_numpy() for name in (*IDENTITIES, "image") if name in cases]
     for key in keys if alike is None else [*keys, alike]:
         filled = rows[key != ""] if key.dtype == object else rows
         codes, _ = pd.factorize(key[filled])
@@ -272,8 +305,16 @@ def _link(cases: pd.DataFrame, alike: NDArray[np.int64] | None) -> NDArray[np.in
     return number_by_appearance(join(len(cases), edges))
 
 
-def _contradict(alike: NDArray[np.int64], labels: list[frozenset[str]]) -> NDArray[np.bool_]:
-    """Mark the near-duplicates of which two carry different labels; no label contradicts none."""
+def contradicting(alike: NDArray[np.int64], labels: list[frozenset[str]]) -> NDArray[np.bool_]:
+    """Mark the near-duplicates of which two carry different labels; no label contradicts none.
+
+    Args:
+        alike: Near-duplicate group of each case, (N,).
+        labels: Labels of each case.
+
+    Returns:
+        Shape (N,); whole groups.
+    """
     seen: dict[int, set[frozenset[str]]] = {}
     for group, names in zip(alike.tolist(), labels, strict=True):
         if names:

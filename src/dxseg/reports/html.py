@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from dxseg.evaluation.compare import compare_runs
 from dxseg.evaluation.evaluate import read_record
 from dxseg.evaluation.runs import load_run
 from dxseg.reports.gallery import RULE, choose_cases, draw_gallery
+from dxseg.reports.page import png_uri, render
 from dxseg.reports.plots import read_metrics, score_distribution, training_curves
 
 REPORT_FILE = "report.html"
@@ -125,14 +124,14 @@ def build_report(run: Path, *, compared: Sequence[Path] = (), dataset: Path | No
         ],
         "differences": _differences(runs),
         "reference": str(main.record["arm"]),
-        "distribution": _uri(score_distribution(_dice_of(runs), "Dice on lesion images")),
-        "curves": _uri(_curves(run)),
+        "distribution": png_uri(score_distribution(_dice_of(runs), "Dice on lesion images")),
+        "curves": png_uri(_curves(run)),
         "gallery": _gallery(main, data, units.get("area", "px")),
         "gallery_rule": RULE.format(count=_GALLERY_COUNT),
         "protocol": _protocol(main, data, read_config(run / "config.yaml")),
         "seeds": len({item.record["seed"] for item in runs}),
     }
-    write_text_atomic(run / REPORT_FILE, _render(context))
+    write_text_atomic(run / REPORT_FILE, render("reports/report.html.jinja", context))
     return run / REPORT_FILE
 
 
@@ -143,16 +142,6 @@ def _load(path: Path) -> _Run:
         raise DxsegError(f"{path / 'evaluation.json'}: has no counts; run `dxseg evaluate` again")
     name = f"{loaded.arm}, seed {loaded.seed}"
     return _Run(path, name, read_record(path), evaluation, loaded.table)
-
-
-def _render(context: dict[str, Any]) -> str:
-    import jinja2
-
-    source = (resources.files("dxseg.reports") / "report.html.jinja").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(source).render(context)
 
 
 def _summary(evaluation: dict[str, Any]) -> str:
@@ -229,7 +218,7 @@ def _gallery(run: _Run, data: Dataset, area_unit: str) -> list[dict[str, Any]]:
     return [
         {
             "title": title,
-            "pictures": [(_uri(p.png), p.caption, p.alt) for p in pictures],
+            "pictures": [(png_uri(p.png), p.caption, p.alt) for p in pictures],
         }
         for title, pictures in drawn.items()
     ]
@@ -285,7 +274,3 @@ def _interval(value: Any, decimals: int) -> str:
     if not isinstance(value, list) or len(value) != 2 or None in value:
         return ""
     return f"{value[0]:.{decimals}f} to {value[1]:.{decimals}f}"
-
-
-def _uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}" if png else ""

@@ -17,7 +17,8 @@ from dxseg.data.cases import split_labels
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import atomic_path
 from dxseg.data.importers.channels import infer_channels, stack_channels
-from dxseg.data.readers import image_size, inspect_mask, read_masks_merged
+from dxseg.data.raster import UNITED
+from dxseg.data.readers import Mask, image_size, inspect_mask, read_masks_merged
 from dxseg.data.spec import SPEC_FILE, DatasetSpec, make_spec, read_spec
 from dxseg.data.tables import harmless_path
 from dxseg.errors import DxsegError
@@ -25,6 +26,7 @@ from dxseg.errors import DxsegError
 Progress = Callable[[int, int], None]
 
 UNFINISHED = ".import-unfinished"
+"""Marks a folder whose dataset is being written."""
 
 
 class ImportReport(BaseModel):
@@ -197,13 +199,9 @@ class _Import:
         return True
 
     def _merge(self, masks: list[Path], case_id: str) -> str:
-        from PIL import Image
-
-        classes = len(self.spec.mask_classes)
-        mask = read_masks_merged(masks, classes)
+        mask = read_masks_merged(masks, len(self.spec.mask_classes))
         name = self._unused(f"masks/{case_id}_merged", ".png")
-        with atomic_path(self.destination / name) as temporary:
-            Image.fromarray(mask * np.uint8(255) if classes == 1 else mask).save(temporary)
+        write_mask(self.destination / name, mask, len(self.spec.mask_classes), united=len(masks))
         self.merged.append(case_id)
         return name
 
@@ -219,6 +217,27 @@ class _Import:
         while (self.root / f"{stem}{suffix}").exists() and self.root != self.destination:
             stem = f"{stem}_"
         return f"{stem}{suffix}"
+
+
+def write_mask(path: Path, mask: Mask, classes: int, *, united: int = 1) -> None:
+    """Write a mask as a plain grey PNG.
+
+    Args:
+        path: The file, replaced atomically.
+        mask: (H, W) label map, 0 to `classes`.
+        classes: The number of mask classes; one is written as 0 and 255.
+        united: Of how many masks it was made; the file says so, wherever it is moved to.
+    """
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    told = PngInfo()
+    if united > 1:
+        told.add_text(UNITED, str(united))
+    with atomic_path(path) as temporary:
+        Image.fromarray(mask * np.uint8(255) if classes == 1 else mask).save(
+            temporary, pnginfo=told
+        )
 
 
 def name_in_root(path: Path, root: Path) -> str:
@@ -240,10 +259,10 @@ def name_in_root(path: Path, root: Path) -> str:
 
 
 def open_destination(destination: Path, name: str, overwrite: bool) -> None:
-    """Make a folder ready for an import, or for going on with one that was interrupted.
+    """Claim a folder for a new dataset and mark it as unfinished, or go on with such a one.
 
     Args:
-        destination: The dataset's folder, made if absent; its `dataset.yaml` is removed.
+        destination: The folder, made if absent; its `dataset.yaml` is removed.
         name: Of the dataset.
         overwrite: Whether a dataset of the same name may be replaced.
 

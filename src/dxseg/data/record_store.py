@@ -1,0 +1,117 @@
+"""What was found out about files, kept on disk so that an interrupted job goes on."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+
+_KEYS_AT_ONCE = 500  # SQLite takes at least 999 parameters a statement
+_ROWS_A_COMMIT = 256
+
+
+class RecordStore:
+    """Bytes by key in one SQLite file.
+
+    A kill loses at most the last few hundred records. A file that is no readable store is made
+    anew: it holds nothing that cannot be found out again.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        """Open a store.
+
+        Args:
+            path: Its file, made if absent; None keeps the records in a temporary file that
+                nobody else sees.
+        """
+        self._pending = 0
+        try:
+            self._connection = _open(path)
+        except sqlite3.DatabaseError:
+            if path is None:
+                raise
+            path.unlink()
+            self._connection = _open(path)
+
+    def __enter__(self) -> RecordStore:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Keep what was put, also after an error, and close."""
+        self._connection.commit()
+        self._connection.close()
+
+    def missing(self, keys: Sequence[str]) -> list[int]:
+        """Give the positions of those keys that have no record, in order."""
+        return [place for place, record in enumerate(self._known(keys)) if not record]
+
+    def put(self, key: str, record: bytes) -> None:
+        """Keep a record, replacing that of the same key."""
+        self._connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (key, record))
+        self._pending += 1
+        if self._pending >= _ROWS_A_COMMIT:
+            self._connection.commit()
+            self._pending = 0
+
+    def read(self, keys: Sequence[str]) -> Iterator[bytes]:
+        """Yield the records of some keys in their order, a block in memory at a time.
+
+        Raises:
+            KeyError: A key has no record.
+        """
+        for start in range(0, len(keys), _KEYS_AT_ONCE):
+            block = keys[start : start + _KEYS_AT_ONCE]
+            marks = ",".join("?" * len(block))
+            query = f"SELECT key, record FROM records WHERE key IN ({marks})"
+            found = dict(self._connection.execute(query, block))
+            for key in block:
+                yield found[key]
+
+    def _known(self, keys: Sequence[str]) -> Iterator[bool]:
+        for start in range(0, len(keys), _KEYS_AT_ONCE):
+            block = keys[start : start + _KEYS_AT_ONCE]
+            marks = ",".join("?" * len(block))
+            query = f"SELECT key FROM records WHERE key IN ({marks})"
+            found = {key for (key,) in self._connection.execute(query, block)}
+            for key in block:
+                yield key in found
+
+
+def file_key(path: Path, *parts: object) -> str:
+    """Name the state of a file: where it is, its size and when it was written.
+
+    Args:
+        path: The file.
+        parts: What else the record depends on.
+
+    Raises:
+        OSError: The file cannot be looked at.
+    """
+    status = path.stat()
+    # Bytes of a name that are no text are kept apart, not lost.
+    name = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "|".join(map(str, (*parts, status.st_size, status.st_mtime_ns, name)))
+
+
+def _open(path: Path | None) -> sqlite3.Connection:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    # An empty name is a database on disk that is removed when it is closed.
+    connection = sqlite3.connect("" if path is None else path, timeout=60)
+    try:
+        with closing(connection.cursor()) as cursor:
+            cursor.execute("PRAGMA synchronous=NORMAL")
+            cursor.execute(
+                "CREATE TABLE IF NOT EXISTS records (key TEXT PRIMARY KEY, record BLOB NOT NULL)"
+            )
+    except sqlite3.DatabaseError:
+        connection.close()
+        raise
+    return connection

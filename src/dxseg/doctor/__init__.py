@@ -1,0 +1,1 @@
+"""`dxseg check`: what is wrong with a dataset, before it makes results wrong."""

@@ -1,0 +1,66 @@
+"""The fingerprint of a dataset: how many of what, how large, how bright."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dxseg.data.cases import split_labels
+from dxseg.doctor.findings import Quantiles, Statistics
+from dxseg.doctor.survey import Survey
+
+
+def fingerprint(found: Survey) -> Statistics:
+    """Summarise the table and the files of a dataset.
+
+    Args:
+        found: What is known of the files.
+    """
+    dataset = found.dataset
+    cases, facts = dataset.cases, found.facts[found.readable]
+    lesion = found.facts["mask_area"].gt(0) & found.facts["mask_code"].eq("") & found.readable
+    drawn = found.facts[lesion]
+    return Statistics(
+        labels=_labels(found),
+        patients=int(cases["patient_id"][cases["patient_id"].ne("")].nunique()),
+        masks=int(cases["mask"].ne("").sum()),
+        lesion_masks=int(lesion.sum()),
+        lesion_free=int(dataset.lesion_free.sum()),
+        lesion_share=_quantiles(drawn["mask_area"] / (drawn["height"] * drawn["width"])),
+        height=_quantiles(facts["height"]),
+        width=_quantiles(facts["width"]),
+        sizes=len(facts[["height", "width"]].drop_duplicates()),
+        channels=_counts(facts["channels"]),
+        bits=_counts(facts["bits"]),
+        spacing_y=_quantiles(cases["spacing_y"].dropna()),
+        spacing_x=_quantiles(cases["spacing_x"].dropna()),
+        intensity_mean=_quantiles(facts["mean"]),
+        intensity_deviation=_quantiles(facts["deviation"]),
+        darkest_share=_quantiles(facts["darkest_share"]),
+        brightest_share=_quantiles(facts["brightest_share"]),
+    )
+
+
+def _labels(found: Survey) -> dict[str, int]:
+    spec = found.dataset.spec
+    counts = Counter(dict.fromkeys(spec.labels, 0))
+    for text, number in found.dataset.cases["label"].value_counts().items():
+        for name in split_labels(str(text), spec) or [""]:
+            counts[name] += int(number)
+    return dict(counts)
+
+
+def _counts(values: pd.Series[Any]) -> dict[str, int]:
+    return {str(value): int(count) for value, count in values.value_counts().sort_index().items()}
+
+
+def _quantiles(values: pd.Series[Any]) -> Quantiles | None:
+    if values.empty:
+        return None
+    five = [float(value) for value in np.quantile(values.to_numpy(float), (0, 0.25, 0.5, 0.75, 1))]
+    return Quantiles(
+        minimum=five[0], quarter=five[1], median=five[2], three_quarters=five[3], maximum=five[4]
+    )

@@ -1,0 +1,73 @@
+"""Records of files: kept through interruptions, gone when the file changes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dxseg.data.record_store import RecordStore, file_key
+
+
+def test_records_come_back_in_the_order_asked_for(tmp_path: Path) -> None:
+    keys = [f"k{number}" for number in range(1200)]
+    with RecordStore(tmp_path / "new" / "store") as store:
+        for key in keys[::2]:
+            store.put(key, key.encode())
+        store.put("k0", b"newer")
+    with RecordStore(tmp_path / "new" / "store") as store:
+        assert store.missing(keys) == list(range(1, 1200, 2))
+        wanted = ["k1100", "k2", "k0"]
+        assert list(store.read(wanted)) == [b"k1100", b"k2", b"newer"]
+        with pytest.raises(KeyError, match="k1"):
+            list(store.read(["k1"]))
+
+
+def test_an_interruption_keeps_what_was_put(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with RecordStore(tmp_path / "store") as store:
+            store.put("a", b"1")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    with RecordStore(tmp_path / "store") as store:
+        assert list(store.read(["a"])) == [b"1"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no database at all" * 100, b"SQLite format 3\0" * 90])
+def test_a_damaged_store_is_made_anew(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "store").write_bytes(content)
+    with RecordStore(tmp_path / "store") as store:
+        assert store.missing(["a"]) == [0]
+        store.put("a", b"1")
+        assert store.missing(["a"]) == []
+
+
+def test_a_temporary_store_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with RecordStore(None) as store:
+        store.put("a", b"1")
+        assert list(store.read(["a"])) == [b"1"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_changed_file_has_another_key(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(b"one")
+    first = file_key(file, "kind")
+    assert first == file_key(file, "kind") != file_key(file, "other")
+    os.utime(file, ns=(1, 1))
+    second = file_key(file, "kind")
+    file.write_bytes(b"longer")
+    os.utime(file, ns=(1, 1))
+    assert len({first, second, file_key(file, "kind")}) == 3
+
+
+def test_a_name_that_is_no_text_has_a_key(tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"\xff.png")
+    file.write_bytes(b"x")
+    with RecordStore(None) as store:
+        store.put(file_key(file), b"1")
+        assert store.missing([file_key(file)]) == []
