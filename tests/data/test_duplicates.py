@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from dxseg.data import duplicates
 from dxseg.data.descriptions import Descriptions, describe_image, describe_images
 from dxseg.data.duplicates import (
     group_descriptions,
@@ -125,6 +126,31 @@ def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("BLOCK", "COLUMNS", "CONFIRM_CHUNK"):
         monkeypatch.setattr(f"dxseg.data.duplicates.{name}", 3)
     assert group_descriptions(described).tolist() == expected
+
+
+def test_many_images_are_compared_with_their_neighbours_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of 900 pictures in 30 cells, every copy is found, and few pairs are looked at."""
+    originals = [scene(seed, 48, 48) for seed in range(800)]
+    random = np.random.default_rng(3)
+    copies = [
+        (originals[number] + random.normal(0, 3, (48, 48))).clip(0, 255).astype(np.uint8)
+        for number in random.choice(800, 100, replace=False)
+    ]
+    described = describe_images([*originals, *copies])
+    expected = brute_force(described, 0.97, 14)
+    assert len(set(expected.tolist())) == 800
+    cells = []
+    search = duplicates._cells
+    monkeypatch.setattr(
+        duplicates, "_cells", lambda points: cells.append(search(points)) or cells[0]
+    )
+    monkeypatch.setattr(duplicates, "EXACT", 100)
+    assert group_descriptions(described).tolist() == expected.tolist()
+    assert len(cells[0]) > 20
+    assert sum(len(cell) ** 2 for cell in cells[0]) < 0.7 * 900**2
+    assert set(np.concatenate(cells[0]).tolist()) == set(range(900))
 
 
 def test_images_of_one_patient_are_not_compared() -> None:
