@@ -51,6 +51,11 @@ def decoded(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
 
+def arrays(folder: Path) -> list[Path]:
+    """The finished caches."""
+    return sorted(folder.glob("[!.]*"))
+
+
 def refuse(*_: Any) -> np.ndarray:
     raise AssertionError("decoded again")
 
@@ -105,7 +110,7 @@ def test_a_changed_file_a_size_or_an_order_makes_another_cache(
     save(dataset.root / "images/1.png", np.full((40, 30), 9, np.uint8))
     images = cached_images(dataset, dataset.cases, 32, folder)
     assert (images[1][:, :24] == 9).all()
-    assert len(list(folder.iterdir())) == 4
+    assert len(arrays(folder)) == 4
 
 
 def test_a_file_of_the_same_size_and_time_but_other_pixels_is_noticed(
@@ -138,14 +143,20 @@ def test_an_interrupted_writing_leaves_no_cache(
     monkeypatch.setattr(cache, "read_image", stop_at_third)
     with pytest.raises(interruption):
         cached_images(dataset, dataset.cases, 32, folder)
-    assert list(folder.iterdir()) == []
+    assert arrays(folder) == []
     monkeypatch.undo()
-    assert cached_images(dataset, dataset.cases, 32, folder).shape[0] == 4
+    steps: list[int] = []
+    images = cached_images(dataset, dataset.cases, 32, folder, lambda done, _: steps.append(done))
+    assert steps == [2, 3, 4], "what was decoded is decoded again"
+    for index in range(4):
+        pixels = decoded(dataset.root / f"images/{index}.png")[..., None]
+        assert np.array_equal(images[index], fit_image(pixels, 32)[0])
+    assert not list(folder.glob(".*.sqlite")), "decoded pixels are kept twice"
 
 
 def test_a_damaged_cache_is_made_again(dataset: Dataset, folder: Path) -> None:
     whole = np.array(cached_images(dataset, dataset.cases, 32, folder))
-    (path,) = folder.iterdir()
+    (path,) = arrays(folder)
     for damaged in (path.read_bytes()[:-100], b"", b"not an array" * 50):
         path.write_bytes(damaged)
         assert np.array_equal(cached_images(dataset, dataset.cases, 32, folder), whole)
@@ -155,7 +166,7 @@ def test_eight_and_sixteen_bit_are_not_mixed(dataset: Dataset, folder: Path) -> 
     save(dataset.root / "images/2.png", np.full((40, 30), 3000, np.uint16))
     with pytest.raises(DxsegError, match=r"2\.png: uint16 where .* uint8"):
         cached_images(dataset, dataset.cases, 32, folder)
-    assert list(folder.iterdir()) == []
+    assert arrays(folder) == []
 
 
 def test_sixteen_bit_stays_sixteen_bit(dataset: Dataset, folder: Path) -> None:
@@ -183,3 +194,45 @@ def test_an_unreadable_image_is_named(dataset: Dataset, folder: Path, damage: by
     (dataset.root / "images/2.png").write_bytes(damage)
     with pytest.raises(DxsegError, match=r"2\.png"):
         cached_images(dataset, dataset.cases, 32, folder)
+
+
+def test_two_jobs_that_want_the_same_make_it_once(
+    dataset: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from threading import Thread
+
+    read, calls = cache.read_image, []
+    monkeypatch.setattr(cache, "read_image", lambda path: calls.append(path) or read(path))
+    results: list[np.ndarray] = []
+
+    def job() -> None:
+        results.append(cached_images(dataset, dataset.cases, 32, folder))
+
+    jobs = [Thread(target=job) for _ in range(3)]
+    for one in jobs:
+        one.start()
+    for one in jobs:
+        one.join()
+    assert len(calls) == 4
+    assert len(results) == 3
+    assert all(np.array_equal(images, results[0]) for images in results)
+
+
+@pytest.mark.slow  # each process imports torch
+def test_processes_change_nothing(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, count = tmp_path / "many", 60
+    generator = np.random.default_rng(1)
+    for index in range(count):
+        save(root / f"{index}.png", generator.integers(0, 256, (32, 32)).astype(np.uint8))
+    table = pd.DataFrame(
+        {"case_id": map(str, range(count)), "image": [f"{i}.png" for i in range(count)]}
+    )
+    many = Dataset.create(root, DatasetSpec(name="m", labels=["a"]), table)
+    monkeypatch.setattr(cache, "IMAGES_WORTH_A_PROCESS", 20)
+    monkeypatch.setattr(cache, "FILES_WORTH_A_PROCESS", 20)
+    monkeypatch.setattr(cache, "read_image", refuse)  # in this process; others import their own
+    images = cached_images(many, many.cases, 32, folder)
+    expected = np.stack([decoded(root / f"{index}.png")[..., None] for index in range(count)])
+    assert np.array_equal(images, expected)

@@ -1,25 +1,38 @@
-"""Decoded and resized images and masks, memory-mapped and keyed by what they were made from."""
+"""Decoded and resized images and masks, memory-mapped and keyed by what they were made from.
+
+Files are decoded by all cores. What is decoded is kept in a store beside the array until all is
+there: a job that is killed goes on, and a second one that wants the same waits for the first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import atomic_path, sha256_file, sha256_json
+from dxseg.data.parallel import parallel_map
 from dxseg.data.preprocess import fit_image, fit_mask
 from dxseg.data.readers import read_image, read_mask, to_channels
+from dxseg.data.record_store import RecordStore
 from dxseg.errors import DxsegError
 
 Progress = Callable[[int, int], None]
+Source = Path | None
 
 _FORMAT = 1
 """Part of every key: raise it when resizing or reading changes what is stored."""
+# A process has to import torch first, some seconds.
+IMAGES_WORTH_A_PROCESS = 1000
+FILES_WORTH_A_PROCESS = 20_000
 
 
 def cached_images(
@@ -44,16 +57,12 @@ def cached_images(
     Raises:
         DxsegError: a file is unreadable, or 8-bit and 16-bit images are mixed.
     """
-    paths = [dataset.image_path(row) for row in rows.itertuples()]
-    digests = [sha256_file(path) for path in paths]
+    paths: list[Source] = [dataset.image_path(row) for row in rows.itertuples()]
     channels = dataset.spec.channels
     key = sha256_json(
-        {"format": _FORMAT, "images": digests, "size": image_size, "channels": channels}
+        {"format": _FORMAT, "images": _digests(paths), "size": image_size, "channels": channels}
     )
-
-    def read(index: int) -> NDArray[Any]:
-        return fit_image(to_channels(read_image(paths[index]), channels), image_size)[0]
-
+    read = partial(_read_image, channels=channels, image_size=image_size)
     return _memory_map(folder / f"images-{key[:32]}.npy", read, paths, progress)
 
 
@@ -69,32 +78,65 @@ def cached_masks(
     """
     classes = len(dataset.spec.mask_classes)
     paths = [dataset.mask_path(row) for row in rows.itertuples()]
-    digests = ["" if path is None else sha256_file(path) for path in paths]
-    key = sha256_json({"format": _FORMAT, "masks": digests, "size": image_size, "classes": classes})
-
-    def read(index: int) -> NDArray[np.uint8]:
-        path = paths[index]
-        if path is None:
-            return np.zeros((image_size, image_size), dtype=np.uint8)
-        return fit_mask(read_mask(path, classes), image_size, classes)
-
+    key = sha256_json(
+        {"format": _FORMAT, "masks": _digests(paths), "size": image_size, "classes": classes}
+    )
+    read = partial(_read_mask, classes=classes, image_size=image_size)
     return _memory_map(folder / f"masks-{key[:32]}.npy", read, paths, None)
+
+
+def _digests(paths: Sequence[Source]) -> list[str]:
+    digests = [""] * len(paths)
+    for place, digest in parallel_map(_digest, paths, worth=FILES_WORTH_A_PROCESS):
+        digests[place] = digest
+    return digests
+
+
+# Called in other processes too, so they stand alone.
+
+
+def _digest(path: Source) -> str:
+    return "" if path is None else sha256_file(path)
+
+
+def _read_image(path: Source, *, channels: int, image_size: int) -> bytes:
+    assert path is not None, "every case has an image"
+    return _pack(fit_image(to_channels(read_image(path), channels), image_size)[0])
+
+
+def _read_mask(path: Source, *, classes: int, image_size: int) -> bytes:
+    if path is None:
+        return _pack(np.zeros((image_size, image_size), dtype=np.uint8))
+    return _pack(fit_mask(read_mask(path, classes), image_size, classes))
+
+
+def _pack(array: NDArray[Any]) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
 
 
 def _memory_map(
     path: Path,
-    read: Callable[[int], NDArray[Any]],
-    sources: list[Path] | list[Path | None],
+    read: Callable[[Source], bytes],
+    sources: Sequence[Source],
     progress: Progress | None,
 ) -> NDArray[Any]:
     """Open the array at ``path``, writing it first where it is absent or damaged."""
     if not sources:
         raise DxsegError(f"{path.parent}: no cases to cache; the split leaves none for training")
-    try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.stem}.lock")):
+        try:
+            return _open(path)
+        except (FileNotFoundError, EOFError, ValueError):
+            pass
+        decoded = path.with_name(f".{path.stem}.sqlite")
+        with RecordStore(decoded) as store:
+            _decode(store, read, sources, progress)
+            _write(path, store, sources)
+        decoded.unlink()
         return _open(path)
-    except (FileNotFoundError, EOFError, ValueError):
-        _write(path, read, sources, progress)
-    return _open(path)
 
 
 def _open(path: Path) -> NDArray[Any]:
@@ -102,27 +144,46 @@ def _open(path: Path) -> NDArray[Any]:
     return array
 
 
-def _write(
-    path: Path,
-    read: Callable[[int], NDArray[Any]],
-    sources: list[Path] | list[Path | None],
+def _decode(
+    store: RecordStore,
+    read: Callable[[Source], bytes],
+    sources: Sequence[Source],
     progress: Progress | None,
 ) -> None:
+    """Decode what an earlier attempt has not; the path of the array says of what content."""
+    waiting = store.missing(_rows(sources))
+    done = len(sources) - len(waiting)
+    if progress is not None and done:
+        progress(done, len(sources))
+    work = parallel_map(read, [sources[row] for row in waiting], worth=IMAGES_WORTH_A_PROCESS)
+    for place, record in work:
+        store.put(str(waiting[place]), record)
+        done += 1
+        if progress is not None:
+            progress(done, len(sources))
+
+
+def _rows(sources: Sequence[Source]) -> list[str]:
+    return [str(row) for row in range(len(sources))]
+
+
+def _write(path: Path, store: RecordStore, sources: Sequence[Source]) -> None:
     """Write one item at a time; the file gets its name when all are there."""
-    first = read(0)
+    items = (
+        np.load(io.BytesIO(record), allow_pickle=False) for record in store.read(_rows(sources))
+    )
+    first = next(items)
     with atomic_path(path) as temporary:
         array = np.lib.format.open_memmap(
             temporary, mode="w+", dtype=first.dtype, shape=(len(sources), *first.shape)
         )
-        for index, source in enumerate(sources):
-            item = first if index == 0 else read(index)
+        array[0] = first
+        for row, item in enumerate(items, start=1):
             if item.dtype != array.dtype:
                 raise DxsegError(
-                    f"{source}: {item.dtype} where the cases before are {array.dtype}; a "
+                    f"{sources[row]}: {item.dtype} where the cases before are {array.dtype}; a "
                     "dataset holds 8-bit or 16-bit images, not both: convert one kind"
                 )
-            array[index] = item
-            if progress is not None:
-                progress(index + 1, len(sources))
+            array[row] = item
         array.flush()
         del array

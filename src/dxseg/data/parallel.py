@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 CHUNK = 16
 # A process that must first import numpy and Pillow costs as much as a few hundred images.
-_ITEMS_WORTH_A_PROCESS = 128
+ITEMS_WORTH_A_PROCESS = 128
 _CHUNKS_AHEAD = 4
 
 
@@ -36,7 +36,11 @@ def count_workers(workers: int | None) -> int:
 
 
 def parallel_map(
-    function: Callable[[Item], Result], items: Sequence[Item], *, workers: int | None = None
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    workers: int | None = None,
+    worth: int | None = None,
 ) -> Iterator[tuple[int, Result]]:
     """Call a function for each item, in processes where that pays.
 
@@ -48,6 +52,7 @@ def parallel_map(
         function: Called with one item.
         items: What to work on.
         workers: Processes at most; by default one for each core. 1 works in this process.
+        worth: Items that pay for starting a process; by default those of a light function.
 
     Yields:
         Position in `items` and result, in the order in which they are done.
@@ -56,7 +61,7 @@ def parallel_map(
         DxsegError: A process died, most often for want of memory. Errors of the function are
             raised as they are.
     """
-    processes = min(count_workers(workers), len(items) // _ITEMS_WORTH_A_PROCESS)
+    processes = min(count_workers(workers), len(items) // (worth or ITEMS_WORTH_A_PROCESS))
     if processes <= 1:
         for position, item in enumerate(items):
             yield position, function(item)
