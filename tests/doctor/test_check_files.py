@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dxseg.data.importers.common import write_mask
+from dxseg.data.importers.destination import write_mask
 from dxseg.data.readers import inspect_mask
 from dxseg.doctor.inspection import BORDER_PIXELS, Job, border_strip, inspect_case, unpack
 from dxseg.errors import DxsegError

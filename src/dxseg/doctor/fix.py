@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import write_text_atomic
-from dxseg.data.importers.common import UNFINISHED, open_destination, write_mask
+from dxseg.data.importers.destination import UNFINISHED, open_destination, write_mask
 from dxseg.data.readers import read_masks_merged
 from dxseg.data.splits import contradicting, link_groups
 from dxseg.doctor.findings import KINDS, LISTED, Action, Repair, Verb

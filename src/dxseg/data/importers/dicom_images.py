@@ -20,9 +20,9 @@ from dxseg.data.importers.common import (
     FoundCase,
     ImportReport,
     Progress,
-    open_destination,
     write_dataset,
 )
+from dxseg.data.importers.destination import open_destination
 from dxseg.data.importers.volume_labels import JoinedLabels, read_labels
 from dxseg.data.importers.volume_slices import IMAGES, MASKS, encode_image
 from dxseg.data.raster import Pixels

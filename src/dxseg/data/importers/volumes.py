@@ -11,7 +11,8 @@ import pandas as pd
 
 from dxseg.data.cases import STUDY_LEVEL
 from dxseg.data.dataset import Dataset
-from dxseg.data.importers.common import UNFINISHED, ImportReport, Progress, open_destination
+from dxseg.data.importers.common import ImportReport, Progress
+from dxseg.data.importers.destination import UNFINISHED, open_destination
 from dxseg.data.importers.volume_labels import JoinedLabels, read_labels
 from dxseg.data.importers.volume_slices import SliceRecord, SliceRules, remove_others, slice_volume
 from dxseg.data.slicing import Slicing

@@ -1,0 +1,87 @@
+"""The folder that an import writes: claimed, marked while unfinished, and nothing outside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from dxseg.data.files import atomic_path
+from dxseg.data.raster import UNITED
+from dxseg.data.readers import Mask
+from dxseg.data.spec import SPEC_FILE, read_spec
+from dxseg.data.tables import harmless_path
+from dxseg.errors import DxsegError
+
+UNFINISHED = ".import-unfinished"
+"""Marks a folder whose dataset is being written."""
+
+
+def open_destination(destination: Path, name: str, overwrite: bool) -> None:
+    """Claim a folder for a new dataset and mark it as unfinished, or go on with such a one.
+
+    Args:
+        destination: The folder, made if absent; its `dataset.yaml` is removed.
+        name: Of the dataset.
+        overwrite: Whether a dataset of the same name may be replaced.
+
+    Raises:
+        DxsegError: It is a file, or holds another dataset or something else.
+    """
+    if destination.exists() and not destination.is_dir():
+        raise DxsegError(f"{destination}: is a file; expected a folder to write the dataset to")
+    if destination.is_dir() and any(destination.iterdir()):
+        spec_file = destination / SPEC_FILE
+        if spec_file.exists():
+            other = read_spec(spec_file).name
+            if not overwrite or other != name:
+                raise DxsegError(
+                    f"{destination}: holds the dataset {other!r}; choose another destination"
+                    + (", or overwrite it" if other == name else "")
+                )
+        elif not (destination / UNFINISHED).exists():
+            raise DxsegError(f"{destination}: is not empty; choose a new or empty folder")
+    # In this order, a kill at any point leaves the old dataset or a marked, unfinished import. The
+    # mark has no content: a file of its own that replaces it could be left alone in the folder.
+    destination.mkdir(parents=True, exist_ok=True)
+    (destination / UNFINISHED).touch()
+    (destination / SPEC_FILE).unlink(missing_ok=True)
+
+
+def write_mask(path: Path, mask: Mask, classes: int, *, united: int = 1) -> None:
+    """Write a mask as a plain grey PNG.
+
+    Args:
+        path: The file, replaced atomically.
+        mask: (H, W) label map, 0 to `classes`.
+        classes: The number of mask classes; one is written as 0 and 255.
+        united: Of how many masks it was made; the file says so, wherever it is moved to.
+    """
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    told = PngInfo()
+    if united > 1:
+        told.add_text(UNITED, str(united))
+    with atomic_path(path) as temporary:
+        Image.fromarray(mask * np.uint8(255) if classes == 1 else mask).save(
+            temporary, pnginfo=told
+        )
+
+
+def name_in_root(path: Path, root: Path) -> str:
+    """Give a file's path relative to a root, with "/".
+
+    Args:
+        path: The file.
+        root: A resolved folder.
+
+    Raises:
+        DxsegError: The file lies outside, by its name or through a symbolic link.
+    """
+    if not path.resolve().is_relative_to(root) or not path.is_relative_to(root):
+        raise DxsegError(f"{path}: lies outside {root} (or a link leads outside); copy it there")
+    name = path.relative_to(root).as_posix()
+    if "\\" in name or any(ord(character) < 32 for character in name):
+        raise DxsegError(f"{name!r}: holds a backslash or control character; rename it")
+    return harmless_path(name)
