@@ -45,7 +45,7 @@ BLOCK = 256
 COLUMNS = 8192
 CONFIRM_CHUNK = 2048
 EXACT = 20_000
-"""Images up to which all pairs are looked at: 2 s on one core."""
+"""Images up to which all pairs are looked at: about a second on one core."""
 NEAREST = 4
 """Cells in which an image is compared, beyond `EXACT`."""
 
