@@ -176,6 +176,7 @@ def train(
     overrides: dict[str, Any] | None = None,
     splits: PathLike | None = None,
     stage1: PathLike | None = None,
+    stage2: PathLike | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Train an arm on a dataset; the same call continues an interrupted run.
@@ -191,6 +192,7 @@ def train(
             ``seed``.
         splits: a splits.csv to use instead of drawing one.
         stage1: another run whose stage 1 is used.
+        stage2: another run from whose network the self-training of this arm goes on.
         console: where progress is drawn.
 
     Returns:
@@ -209,6 +211,7 @@ def train(
         config,
         splits_path=None if splits is None else Path(splits),
         stage1_run=None if stage1 is None else Path(stage1),
+        stage2_run=None if stage2 is None else Path(stage2),
         console=console,
     )
 

@@ -108,6 +108,9 @@ def train(
         Path | None, typer.Option(help="A splits.csv to use; drawn if absent.")
     ] = None,
     stage1: Annotated[Path | None, typer.Option(help="Another run whose stage 1 is used.")] = None,
+    stage2: Annotated[
+        Path | None, typer.Option(help="Another run from which self-training goes on.")
+    ] = None,
     change: Annotated[
         list[str] | None,
         typer.Option("--set", help="SECTION.KEY=VALUE of the configuration. May be repeated."),
@@ -127,6 +130,7 @@ def train(
         overrides=parse_overrides(change or []),
         splits=splits,
         stage1=stage1,
+        stage2=stage2,
         console=err,
     )
     cases = run["cases"]

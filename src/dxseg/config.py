@@ -150,6 +150,35 @@ class StageConfig(_Strict):
         return self.epochs * self.epoch_steps
 
 
+class SelfTrainingConfig(StageConfig):
+    """Label-filtered self-training after stage 2, by a mean teacher.
+
+    ``label_only_share`` is the part of a batch whose mask is not known; ``teacher_decay`` the
+    moving average of the student that proposes their masks; ``confidence`` the probability that a
+    proposal has to reach somewhere; ``proposal_weight`` that of their loss. ``evidence_weight`` is
+    how much the evidence maps of a two-branch network say in its proposals. ``contrast``,
+    ``brightness`` and ``noise`` (in standard deviations of the images) and ``erased`` (largest part
+    of the area) disturb what the student sees of them.
+    """
+
+    learning_rate: float = Field(default=5e-4, gt=0)
+    label_only_share: float = Field(default=0.5, gt=0, lt=1)
+    teacher_decay: float = Field(default=0.99, gt=0, lt=1)
+    confidence: float = Field(default=0.6, ge=0.5, lt=1)
+    proposal_weight: float = Field(default=0.7, gt=0)
+    evidence_weight: float = Field(default=0.5, ge=0, le=4)
+    contrast: float = Field(default=0.2, ge=0, lt=1)
+    brightness: float = Field(default=0.2, ge=0, le=2)
+    noise: float = Field(default=0.15, ge=0, le=2)
+    erased: float = Field(default=0.09, ge=0, le=0.5)
+
+    @model_validator(mode="after")
+    def _one_average(self) -> SelfTrainingConfig:
+        if self.ema_decay:
+            raise ValueError("the teacher is an average already: set teacher_decay, not ema_decay")
+        return self
+
+
 class DeviceConfig(_Strict):
     """Where and how to compute, handed to Lightning's Trainer."""
 
@@ -162,8 +191,9 @@ class DeviceConfig(_Strict):
 class RunConfig(_Strict):
     """A whole run, as written to ``config.yaml``.
 
-    ``gate_sensitivity`` is the share of validation images with a lesion that the image-level gate
-    must let through; nothing switches the gate off.
+    ``selftraining`` follows stage 2 where it is given. ``gate_sensitivity`` is the share of
+    validation images with a lesion that the image-level gate must let through; nothing switches the
+    gate off.
     """
 
     arm: str = "sks-evidence"
@@ -174,6 +204,7 @@ class RunConfig(_Strict):
     augment: AugmentConfig = AugmentConfig()
     stage1: StageConfig = StageConfig()
     stage2: StageConfig = StageConfig()
+    selftraining: SelfTrainingConfig | None = None
     gate_sensitivity: float | None = Field(default=0.98, gt=0, le=1)
     device: DeviceConfig = DeviceConfig()
 

@@ -1,8 +1,9 @@
-"""A whole run: splits, stage 1, stage 2, bundle; every finished step is kept and skipped."""
+"""A whole run: splits, stage 1, stage 2, self-training, bundle; what is finished is skipped."""
 
 from __future__ import annotations
 
 import platform
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,10 +17,11 @@ from dxseg.config import RunConfig, read_config
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import sha256_file, write_json_atomic, write_text_atomic
 from dxseg.data.splits import read_splits, write_splits
-from dxseg.errors import DxsegError
-from dxseg.inference.bundle import BundleInfo, save_bundle
+from dxseg.errors import DxsegError, UsageError
+from dxseg.inference.bundle import INFO_FILE, BundleInfo, load_bundle, save_bundle
 from dxseg.models.coarse import CoarseBranch
 from dxseg.models.pyramid import PyramidEncoder
+from dxseg.models.segmenter import Segmenter
 from dxseg.progress import reporting
 from dxseg.training.gate import validation_gate
 from dxseg.training.material import Material, gather, resolve_splits
@@ -27,6 +29,7 @@ from dxseg.training.stages import (
     check_choices,
     load_stage1,
     remove_checkpoints,
+    train_by_itself,
     train_stage1,
     train_stage2,
 )
@@ -41,6 +44,7 @@ def train_run(
     *,
     splits_path: Path | None = None,
     stage1_run: Path | None = None,
+    stage2_run: Path | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Train an arm; the same call again continues an interrupted run and skips a finished one.
@@ -51,6 +55,8 @@ def train_run(
         config: of the run.
         splits_path: a splits.csv to use instead of drawing one.
         stage1_run: another run whose stage 1 is used instead of training one.
+        stage2_run: a finished run without self-training, otherwise of this configuration, from
+            whose network self-training goes on.
         console: where progress is drawn; standard error if absent.
 
     Returns:
@@ -58,7 +64,8 @@ def train_run(
 
     Raises:
         DxsegError: the folder holds a run of another configuration or dataset; the given stage 1
-            does not fit or has seen validation or test cases; files are damaged.
+            does not fit or has seen validation or test cases; the given stage 2 is of another
+            configuration or split; files are damaged.
         KeyboardInterrupt: the user stopped the run.
     """
     console = console or Console(stderr=True)
@@ -71,12 +78,6 @@ def train_run(
     with reporting(console, "Reading images") as report:
         material = gather(dataset, splits, config, (encoder.mean, encoder.std), report)
     check_choices(material, config)
-    started = monotonic()
-    stage1 = None
-    if config.model.needs_stage1:
-        stage1 = _stage1(dataset, splits, material, config, output, stage1_run, console)
-    between = monotonic()
-    segmenter, metrics = train_stage2(material, config, output / "stage2", stage1, console)
     info = BundleInfo(
         model=config.model,
         preprocessing=material.preprocessing,
@@ -87,6 +88,8 @@ def train_run(
         slicing=dataset.spec.slicing,
         training={"arm": config.arm, "seed": config.seed, "dataset": dataset.spec.name},
     )
+    work = _Work(dataset, splits, material, config, output, info, console)
+    segmenter, recorded, seconds = _stages(work, stage1_run, stage2_run)
     gate = validation_gate(segmenter, info, material.label_validation, config.gate_sensitivity)
     save_bundle(output / "model", segmenter, info.model_copy(update={"gate": gate}))
     run = {
@@ -97,19 +100,18 @@ def train_run(
         "dataset_digest": dataset.digest(),
         "splits_sha256": sha256_file(output / "splits.csv"),
         "stage1_from": None if stage1_run is None else str(stage1_run.resolve()),
+        "stage2_from": None if stage2_run is None else str(stage2_run.resolve()),
         "cases": _count_cases(dataset, splits),
         "parameters": sum(p.numel() for p in segmenter.parameters()),
-        "stage2": metrics,
+        **recorded,
         "gate": gate,
-        "seconds": {
-            "stage1": round(between - started, 1),
-            "stage2": round(monotonic() - between, 1),
-        },
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "versions": _versions(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_json_atomic(output / RUN_FILE, run)
-    remove_checkpoints(output / "stage2")
+    for stage in ("stage2", "selftraining"):
+        remove_checkpoints(output / stage)
     return run
 
 
@@ -182,16 +184,54 @@ def _splits(
     return recorded
 
 
-def _stage1(
-    dataset: Dataset,
-    splits: pd.DataFrame,
-    material: Material,
-    config: RunConfig,
-    output: Path,
-    other: Path | None,
-    console: Console,
-) -> CoarseBranch:
+@dataclass(frozen=True)
+class _Work:
+    """What all stages of a run work on."""
+
+    dataset: Dataset
+    splits: pd.DataFrame
+    material: Material
+    config: RunConfig
+    output: Path
+    info: BundleInfo
+    console: Console
+
+
+def _stages(
+    work: _Work, stage1_run: Path | None, stage2_run: Path | None
+) -> tuple[Segmenter, dict[str, Any], dict[str, float]]:
+    """The trained network, the last metrics of each stage and the seconds that each took."""
+    material, config, output = work.material, work.config, work.output
+    seconds = {"stage1": 0.0, "stage2": 0.0, "selftraining": 0.0}
+    if stage2_run is not None:
+        check_stage2(stage2_run, output, config, work.dataset)
+    finished = (stage2_run or output / "stage2") / "model"
+    if (finished / INFO_FILE).is_file():
+        segmenter, info = load_bundle(finished)
+        recorded = {"stage2": info.training.get("stage2", {})}
+    else:
+        started = monotonic()
+        stage1 = _stage1(work, stage1_run) if config.model.needs_stage1 else None
+        between = monotonic()
+        segmenter, metrics = train_stage2(material, config, output / "stage2", stage1, work.console)
+        seconds |= {"stage1": between - started, "stage2": monotonic() - between}
+        recorded = {"stage2": metrics}
+    if config.selftraining is not None:
+        if stage2_run is None:
+            training = work.info.training | recorded
+            save_bundle(finished, segmenter, work.info.model_copy(update={"training": training}))
+        started = monotonic()
+        segmenter, recorded["selftraining"] = train_by_itself(
+            material, config, output / "selftraining", segmenter, work.console
+        )
+        seconds["selftraining"] = monotonic() - started
+    return segmenter, recorded, seconds
+
+
+def _stage1(work: _Work, other: Path | None) -> CoarseBranch:
     """This run's own stage 1, or another run's after checking that it may be used."""
+    dataset, splits, config = work.dataset, work.splits, work.config
+    material, output, console = work.material, work.output, work.console
     if other is None:
         case_ids = dataset.cases["case_id"][splits["split"].eq("train").to_numpy()].tolist()
         return train_stage1(material, config, output / "stage1", case_ids, console)
@@ -213,6 +253,38 @@ def _stage1(
             "the same preset and dataset for both"
         )
     return coarse
+
+
+def check_stage2(other: Path, output: Path, config: RunConfig, dataset: Dataset) -> None:
+    """Check that the network of another run is what this run's stage 2 would end with.
+
+    Raises:
+        DxsegError: its configuration, masks, splits or dataset differ, or it is not finished.
+        UsageError: this run has no self-training to go on with.
+    """
+    if config.selftraining is None:
+        raise UsageError(
+            f"arm {config.arm!r} has no self-training, so nothing can go on from the stage 2 of "
+            f"{other}; leave the option out, or choose an arm that trains itself"
+        )
+    theirs, record = read_config(other / "config.yaml"), read_run(other)
+    aside = {"arm", "selftraining", "gate_sensitivity", "device"}
+    differing = [
+        key
+        for key, value in config.model_dump(exclude=aside).items()
+        if theirs.model_dump(exclude=aside)[key] != value
+    ]
+    if theirs.selftraining is not None:
+        differing.append("selftraining")
+    if record["splits_sha256"] != sha256_file(output / "splits.csv"):
+        differing.append("splits")
+    if record["dataset_digest"] != dataset.digest():
+        differing.append("dataset")
+    if differing:
+        raise DxsegError(
+            f"{other}: cannot stand in for this run's stage 2: other {', '.join(differing)}; give "
+            "a run of the same arm without self-training, on the same splits, with the same seed"
+        )
 
 
 def _count_cases(dataset: Dataset, splits: pd.DataFrame) -> dict[str, int]:

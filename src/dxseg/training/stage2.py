@@ -30,6 +30,11 @@ class Stage2Module(pl.LightningModule):
         self.val_dice = MeanMetric()
         self.val_false_positives = MeanMetric()
 
+    @property
+    def validated(self) -> Segmenter:
+        """The network that validation looks at."""
+        return self.segmenter
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Seed by step, so that a resumed stage draws the same dropout as an uninterrupted one."""
         torch.manual_seed(self.seed * 1_000_003 + self.trainer.fit_loop.total_batch_idx)
@@ -42,7 +47,7 @@ class Stage2Module(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Loss; Dice where there is a lesion; the share of lesion-free images that get a mask."""
-        logits, target = self.segmenter(batch["image"]), batch["mask"]
+        logits, target = self.validated(batch["image"]), batch["mask"]
         self.log("val_loss", self.loss(logits, target), batch_size=len(logits))
         predicted = (logits > 0).float()
         has_lesion = target.flatten(1).any(dim=1)

@@ -1,4 +1,4 @@
-"""The two stages of a run, from cached pixels to trained weights."""
+"""The stages of a run, from cached pixels to trained weights."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from dxseg.models.segmenter import Segmenter
 from dxseg.training.fit import BEST, LAST, fit_stage
 from dxseg.training.losses import label_balance
 from dxseg.training.material import Material
+from dxseg.training.selftrain import SelfTrainingModule
 from dxseg.training.stage1 import Stage1Module
 from dxseg.training.stage2 import Stage2Module
 
@@ -148,7 +149,8 @@ def train_stage2(
     torch.manual_seed(config.seed)
     segmenter = build_segmenter(config.model, material.task, stage1=stage1)
     module = Stage2Module(segmenter, config.model, config.stage2, config.seed)
-    pools = _mask_pools(material.lesion_free_train, config.data)
+    data = config.data
+    pools = _mask_pools(material.lesion_free_train, data.batch_size, data.lesion_free_share)
     epoch = config.stage2.epoch_steps * config.stage2.accumulate
     metrics = fit_stage(
         _placed(module),
@@ -166,6 +168,38 @@ def train_stage2(
     return segmenter, metrics
 
 
+def train_by_itself(
+    material: Material, config: RunConfig, folder: Path, segmenter: Segmenter, console: Console
+) -> tuple[Segmenter, dict[str, float]]:
+    """Go on from stage 2 with the images that have only a label; gives the teacher."""
+    options = config.selftraining
+    if options is None:
+        raise ValueError("the configuration has no self-training")
+    torch.manual_seed(config.seed)
+    module = SelfTrainingModule(segmenter, config.model, options, config.seed, material.task)
+    masked = material.label_train.mask_rows >= 0
+    unmasked = np.flatnonzero(~masked)
+    size = config.data.batch_size
+    proposed = min(size - 1, max(1, round(size * options.label_only_share))) if len(unmasked) else 0
+    share = config.data.lesion_free_share
+    lesions, free = _mask_pools(material.lesion_free_train, size - proposed, share)
+    rows = np.flatnonzero(masked)
+    pools = [(rows[lesions[0]], lesions[1]), (rows[free[0]], free[1]), (unmasked, proposed)]
+    sampler = PoolSampler(pools, options.epoch_steps * options.accumulate, config.seed)
+    metrics = fit_stage(
+        _placed(module),
+        _train_loader(material.label_train, material, config, sampler),
+        _validation_loader(material.mask_validation, material, config.data),
+        folder,
+        title=f"Self-training ({config.arm})",
+        monitor=("val_dice", "max"),
+        config=options,
+        device=config.device,
+        console=console,
+    )
+    return module.teacher, metrics
+
+
 def check_choices(material: Material, config: RunConfig) -> None:
     """Refuse a choice by validation where there is nothing to choose by, before hours of training.
 
@@ -176,12 +210,16 @@ def check_choices(material: Material, config: RunConfig) -> None:
     known = None if labels is None else labels.labels[_labelled(labels.labels)]
     distinct = 0 if known is None else len(np.unique(known, axis=0))
     lesions = masks is not None and any(masks.mask(case).any() for case in range(len(masks)))
+    with_masks = "images with a lesion mask (split.validation_masks)"
     for name, stage, possible, remedy in (
         ("stage1", config.stage1, distinct > 1, "images with different labels"),
-        ("stage2", config.stage2, lesions, "images with a lesion mask (split.validation_masks)"),
+        ("stage2", config.stage2, lesions, with_masks),
+        ("selftraining", config.selftraining, lesions, with_masks),
     ):
+        if stage is None:
+            continue
         chosen = stage.select == "best" or stage.early_stopping_patience is not None
-        if chosen and not possible and (name == "stage2" or config.model.needs_stage1):
+        if chosen and not possible and (name != "stage1" or config.model.needs_stage1):
             raise DxsegError(
                 f"{name}: select 'best' and early stopping are decided on validation, which needs "
                 f"{remedy}; add some, or set {name}.select=last and no early_stopping_patience"
@@ -200,13 +238,13 @@ def _labelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _mask_pools(
-    lesion_free: NDArray[np.bool_], data: DataConfig
+    lesion_free: NDArray[np.bool_], size: int, lesion_free_share: float
 ) -> list[tuple[NDArray[np.int64], int]]:
     """Rows with a lesion and rows without, each with its part of a batch."""
     free = np.flatnonzero(lesion_free)
-    free_count = round(data.batch_size * data.lesion_free_share) if len(free) else 0
-    free_count = min(free_count, data.batch_size - 1)  # a batch without a lesion teaches no mask
-    return [(np.flatnonzero(~lesion_free), data.batch_size - free_count), (free, free_count)]
+    free_count = round(size * lesion_free_share) if len(free) else 0
+    free_count = min(free_count, size - 1)  # a batch without a lesion teaches no mask
+    return [(np.flatnonzero(~lesion_free), size - free_count), (free, free_count)]
 
 
 def _train_loader(
