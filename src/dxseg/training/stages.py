@@ -148,7 +148,8 @@ def train_stage2(
     """Train the segmenter on the masks that may be used; gives it and its last metrics."""
     torch.manual_seed(config.seed)
     segmenter = build_segmenter(config.model, material.task, stage1=stage1)
-    module = Stage2Module(segmenter, config.model, config.stage2, config.seed)
+    share = _told_labels(config)
+    module = Stage2Module(segmenter, config.model, config.stage2, config.seed, share)
     data = config.data
     pools = _mask_pools(material.lesion_free_train, data.batch_size, data.lesion_free_share)
     epoch = config.stage2.epoch_steps * config.stage2.accumulate
@@ -176,7 +177,9 @@ def train_by_itself(
     if options is None:
         raise ValueError("the configuration has no self-training")
     torch.manual_seed(config.seed)
-    module = SelfTrainingModule(segmenter, config.model, options, config.seed, material.task)
+    module = SelfTrainingModule(
+        segmenter, config.model, options, config.seed, material.task, _told_labels(config)
+    )
     masked = material.label_train.mask_rows >= 0
     unmasked = np.flatnonzero(~masked)
     size = config.data.batch_size
@@ -230,6 +233,14 @@ def remove_checkpoints(folder: Path) -> None:
     """Remove what was kept to continue a stage that is now through."""
     for name in (LAST, BEST):
         (folder / name).unlink(missing_ok=True)
+
+
+def _told_labels(config: RunConfig) -> float:
+    """The share of training images whose label the network is told (label prompt).
+
+    A branch that never saw a label must not be told one either.
+    """
+    return config.data.known_label_share if config.model.knows_labels else 0.0
 
 
 def _labelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
