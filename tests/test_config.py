@@ -168,6 +168,15 @@ def test_overrides_reach_the_configuration() -> None:
     assert config.stage1.steps == load_config("cpu", "unet").stage1.steps
 
 
+def test_the_length_of_stage1_follows_the_labelled_images() -> None:
+    """Eight passes, from 300 steps to 3000; a number of steps is taken as it is."""
+    stage1 = load_config("cpu").stage1
+    assert [stage1.for_images(n, 16).steps for n in (30, 600, 1730, 10**6)] == [300, 300, 865, 3000]
+    assert stage1.model_copy(update={"accumulate": 2}).for_images(1730, 16).steps == 433
+    assert stage1.model_copy(update={"passes": 16.0}).for_images(600, 16).steps == 600
+    assert stage1.model_copy(update={"steps": 7}).for_images(10**6, 16).steps == 7
+
+
 # Refusals
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -155,6 +156,26 @@ class StageConfig(_Strict):
         return self.epochs * self.epoch_steps
 
 
+LEAST_STEPS, MOST_STEPS = 300, 3000
+
+
+class Stage1Config(StageConfig):
+    """Optimisation of stage 1, whose length follows the number of labelled images.
+
+    Without ``steps`` it makes so many ``passes`` over them, but no fewer than 300 steps and no more
+    than 3000.
+    """
+
+    steps: PositiveInt | None = None  # type: ignore[assignment]  # settled by for_images
+    passes: float = Field(default=8.0, gt=0)
+
+    def for_images(self, count: int, batch_size: int) -> StageConfig:
+        """The stage for so many labelled images, with ``steps`` settled."""
+        wanted = math.ceil(self.passes * count / (batch_size * self.accumulate))
+        steps = self.steps or min(max(wanted, LEAST_STEPS), MOST_STEPS)
+        return StageConfig.model_validate(self.model_dump(exclude={"passes"}) | {"steps": steps})
+
+
 class SelfTrainingConfig(StageConfig):
     """Label-filtered self-training after stage 2, by a mean teacher.
 
@@ -207,7 +228,7 @@ class RunConfig(_Strict):
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
     augment: AugmentConfig = AugmentConfig()
-    stage1: StageConfig = StageConfig()
+    stage1: Stage1Config = Stage1Config()
     stage2: StageConfig = StageConfig()
     selftraining: SelfTrainingConfig | None = None
     gate_sensitivity: float | None = Field(default=0.98, gt=0, le=1)

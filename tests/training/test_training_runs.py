@@ -380,8 +380,7 @@ class TestStageOptions:
         assert read_run(run)["cases"]["validation_masks"] == 0
 
     def test_a_small_batch_keeps_a_lesion(self) -> None:
-        data = stages.DataConfig(batch_size=2, lesion_free_share=0.9)
-        pools = stages._mask_pools(np.array([True, True, False]), data)
+        pools = stages._mask_pools(np.array([True, True, False]), 2, lesion_free_share=0.9)
         assert [count for _, count in pools] == [1, 1]
 
     def test_workers_change_nothing(self, train: Callable[..., Path]) -> None:

@@ -81,9 +81,10 @@ def train_stage1(
             "cases.csv, or train an arm without stage 1 (--arm unet)"
         )
     balance = label_balance(labels, task.labels, task.multi_label)
-    module = Stage1Module(coarse, balance, task.labels, config.stage1, config.seed)
+    stage = config.stage1.for_images(len(labelled), config.data.batch_size)
+    module = Stage1Module(coarse, balance, task.labels, stage, config.seed)
     pools = [(labelled, config.data.batch_size)]
-    epoch = config.stage1.epoch_steps * config.stage1.accumulate
+    epoch = stage.epoch_steps * stage.accumulate
     metrics = fit_stage(
         _placed(module),
         _train_loader(
@@ -93,7 +94,7 @@ def train_stage1(
         folder,
         title="Stage 1, image-level labels",
         monitor=("val_auroc", "max"),
-        config=config.stage1,
+        config=stage,
         device=config.device,
         console=console,
     )
