@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dxseg.api import (
         check,
         compare,
+        compare_study,
         demo,
         evaluate,
         export_nnunet,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check",
     "compare",
+    "compare_study",
     "demo",
     "evaluate",
     "export_nnunet",

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from dxseg import cli_import_volumes  # noqa: F401 - adds its verbs to the importer
 from dxseg.cli_check import check_command
+from dxseg.cli_compare import compare_command
 from dxseg.cli_export import exporter
 from dxseg.cli_import import importer
 from dxseg.errors import DxsegError, UsageError
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.add_typer(importer, name="import")
 app.add_typer(exporter, name="export")
 app.command("check")(check_command)
+app.command("compare")(compare_command)
 
 DatasetArgument = Annotated[Path, typer.Argument(help="Folder with dataset.yaml and cases.csv.")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.")]
@@ -210,21 +212,6 @@ def predict(
         for name, reason in summary.failed[:10]:
             complain(f"{name}: {reason}")
         raise typer.Exit(DxsegError.exit_code)
-
-
-@app.command()
-def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of evaluated runs.")],
-    reference: Annotated[
-        str | None, typer.Option(help="The arm others are compared with; the first if absent.")
-    ] = None,
-    output: Annotated[Path | None, typer.Option("--out", help="Folder for the tables.")] = None,
-) -> None:
-    """Compare arms on the same test cases, with intervals and adjusted p-values."""
-    from dxseg import api
-
-    comparison = api.compare(runs, reference=reference, output=output)
-    out.print(comparison.markdown, soft_wrap=True)
 
 
 @app.command()

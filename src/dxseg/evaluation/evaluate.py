@@ -205,9 +205,13 @@ def evaluate_run(
             "threshold": info.threshold,
         }
     )
-    suffix = "" if split == "test" else f"_{split}"
-    evaluation.write(Path(output) if output is not None else run, suffix)
+    evaluation.write(Path(output) if output is not None else run, file_suffix(split))
     return evaluation
+
+
+def file_suffix(split: str) -> str:
+    """What the evaluation of a split adds to the stem of each of its files."""
+    return "" if split == "test" else f"_{split}"
 
 
 def read_record(run: Path) -> dict[str, Any]:

@@ -115,6 +115,40 @@ def train_run(
     return run
 
 
+def train_stage1_run(
+    dataset_path: Path,
+    output: Path,
+    config: RunConfig,
+    *,
+    splits_path: Path | None = None,
+    console: Console | None = None,
+) -> None:
+    """Train a stage 1 alone, for runs that are given it as ``stage1_run``.
+
+    It depends neither on the masks nor on the arm. The same call continues an interrupted one and
+    skips a finished one.
+
+    Args:
+        dataset_path: folder of the dataset.
+        output: folder that gets ``stage1/``, made if absent.
+        config: of one of the runs.
+        splits_path: a splits.csv to use instead of drawing one.
+        console: where progress is drawn; standard error if absent.
+
+    Raises:
+        DxsegError: see :func:`train_run`.
+    """
+    console = console or Console(stderr=True)
+    dataset = Dataset.load(dataset_path)
+    _check_folder(output, config, dataset)
+    encoder = PyramidEncoder(config.model.backbone, dataset.spec.channels)
+    splits = _splits(dataset, output, config, splits_path, console)
+    with reporting(console, "Reading images") as report:
+        material = gather(dataset, splits, config, (encoder.mean, encoder.std), report)
+    check_choices(material, config)
+    _stage1(dataset, splits, material, config, output, None, console)
+
+
 def read_run(output: Path) -> dict[str, Any]:
     """The ``run.json`` of a finished run.
 
