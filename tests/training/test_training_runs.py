@@ -251,14 +251,17 @@ class TestRefusals:
         with pytest.raises(DxsegError, match="no training case with a lesion has a mask"):
             train(dataset=copied)
 
-    def test_no_label_for_stage_one(self, train: Callable[..., Path], copied: Path) -> None:
+    @pytest.mark.parametrize("arm", ["sks", "unet-multitask"])
+    def test_no_label_to_learn_from(
+        self, arm: str, train: Callable[..., Path], copied: Path
+    ) -> None:
         dataset = Dataset.load(copied)
         lesions = dataset.cases["label"] != "none"
         dataset.cases["label"] = ""
         dataset.cases.loc[lesions & (dataset.cases["split"] != "train"), "label"] = "dark"
         dataset.save()
-        with pytest.raises(DxsegError, match="stage 1 needs image-level labels"):
-            train("sks", dataset=copied)
+        with pytest.raises(DxsegError, match="need image-level labels, and no training case"):
+            train(arm, dataset=copied)
 
     def test_a_training_that_diverges(self, train: Callable[..., Path]) -> None:
         wild = {"steps": 6, "steps_per_epoch": 3, "learning_rate": 1e30, "warmup_steps": 0}
