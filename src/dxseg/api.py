@@ -31,7 +31,8 @@ from dxseg.inference.predict import PredictSummary, predict_files
 from dxseg.progress import reporting
 from dxseg.reports.html import build_report
 from dxseg.studies.runner import StudyOutcome, run_study
-from dxseg.training.run import read_run, train_run
+from dxseg.training.records import read_run
+from dxseg.training.run import train_run
 
 PathLike = str | Path
 

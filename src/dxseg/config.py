@@ -47,9 +47,11 @@ class ModelConfig(_Strict):
     order of segmentation-models-pytorch. ``coarse_init`` says where the weights of the coarse
     branch come from: ``stage1`` is the method, ``pretrained`` the capacity control that never saw
     an image-level label. ``coarse_learning_rate_scale`` 0 freezes the coarse branch.
+    ``shared_stages`` is how many levels, finest first, both encoders of ``sks`` have in common;
+    ``label_head`` gives a single-branch network an image-level head, trained beside its masks.
     """
 
-    architecture: Literal["sks", "unet", "unetplusplus"] = "sks"
+    architecture: Literal["sks", "unet", "unetplusplus", "unet-scse", "manet"] = "sks"
     backbone: str = "tf_efficientnet_lite0"
     decoder_channels: tuple[PositiveInt, ...] = Field(
         default=(128, 64, 32, 16, 8), min_length=5, max_length=5
@@ -58,15 +60,45 @@ class ModelConfig(_Strict):
     encoder_init: Literal["random", "pretrained", "stage1"] = "stage1"
     coarse_init: Literal["pretrained", "stage1"] = "stage1"
     coarse_learning_rate_scale: float = Field(default=0.0, ge=0.0, le=1.0)
+    shared_stages: int = Field(default=0, ge=0)
+    label_head: bool = False
+
+    @model_validator(mode="after")
+    def _sharing_fits(self) -> ModelConfig:
+        if self.shared_stages and self.architecture != "sks":
+            raise ValueError(
+                f"shared_stages {self.shared_stages} needs the two encoders of architecture sks; "
+                f"{self.architecture} has one: set shared_stages to 0"
+            )
+        if self.shared_stages and self.encoder_init != self.coarse_init:
+            raise ValueError(
+                f"with shared_stages {self.shared_stages} the fine encoder goes on where the "
+                f"coarse one stops: encoder_init ({self.encoder_init}) and coarse_init "
+                f"({self.coarse_init}) must be the same"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_label_head(self) -> ModelConfig:
+        if self.label_head and self.architecture == "sks":
+            raise ValueError(
+                "the coarse branch of sks names the label already: label_head is for "
+                "architectures of one branch"
+            )
+        return self
 
     @property
     def needs_stage1(self) -> bool:
         """Whether stage 2 of this arm starts from a stage-1 classifier."""
-        return self.encoder_init == "stage1" or self.knows_labels
+        return self.encoder_init == "stage1" or self._has_trained_coarse_branch
 
     @property
     def knows_labels(self) -> bool:
         """Whether the network answers with image-level labels that it has learnt."""
+        return self.label_head or self._has_trained_coarse_branch
+
+    @property
+    def _has_trained_coarse_branch(self) -> bool:
         return self.architecture == "sks" and self.coarse_init == "stage1"
 
 

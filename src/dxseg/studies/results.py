@@ -17,7 +17,7 @@ from dxseg.evaluation.runs import EvaluatedRun, is_evaluated, load_run
 from dxseg.evaluation.summary import INTERVALS, MEANS
 from dxseg.studies.plan import Job
 from dxseg.studies.study import Study
-from dxseg.training.run import read_run
+from dxseg.training.records import read_run
 
 DONE, FAILED, MISSING = "done", "failed", "missing"
 FIGURES = (*MEANS, "auroc_mask", "auroc_label", "ece_pixel", "ece_label")

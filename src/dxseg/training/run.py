@@ -17,7 +17,7 @@ from dxseg.config import RunConfig, read_config
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import sha256_file, write_json_atomic, write_text_atomic
 from dxseg.data.splits import read_splits, write_splits
-from dxseg.errors import DxsegError, UsageError
+from dxseg.errors import DxsegError
 from dxseg.inference.bundle import INFO_FILE, BundleInfo, load_bundle, save_bundle
 from dxseg.models.coarse import CoarseBranch
 from dxseg.models.pyramid import PyramidEncoder
@@ -25,16 +25,15 @@ from dxseg.models.segmenter import Segmenter
 from dxseg.progress import reporting
 from dxseg.training.gate import validation_gate
 from dxseg.training.material import Material, gather, resolve_splits
+from dxseg.training.records import RUN_FILE, read_run
+from dxseg.training.reuse import borrow_stage1, check_stage2
 from dxseg.training.stages import (
     check_choices,
-    load_stage1,
     remove_checkpoints,
     train_by_itself,
     train_stage1,
     train_stage2,
 )
-
-RUN_FILE = "run.json"
 
 
 def train_run(
@@ -73,22 +72,8 @@ def train_run(
     _check_folder(output, config, dataset)
     if (output / RUN_FILE).is_file():
         return read_run(output)
-    encoder = PyramidEncoder(config.model.backbone, dataset.spec.channels)
-    splits = _splits(dataset, output, config, splits_path, console)
-    with reporting(console, "Reading images") as report:
-        material = gather(dataset, splits, config, (encoder.mean, encoder.std), report)
-    check_choices(material, config)
-    info = BundleInfo(
-        model=config.model,
-        preprocessing=material.preprocessing,
-        labels=dataset.spec.labels,
-        lesion_free=dataset.spec.lesion_free,
-        multi_label=dataset.spec.multi_label,
-        mask_classes=dataset.spec.mask_classes,
-        slicing=dataset.spec.slicing,
-        training={"arm": config.arm, "seed": config.seed, "dataset": dataset.spec.name},
-    )
-    work = _Work(dataset, splits, material, config, output, info, console)
+    work = _prepared(dataset, output, config, splits_path, console)
+    material, splits, info = work.material, work.splits, work.info
     segmenter, recorded, seconds = _stages(work, stage1_run, stage2_run)
     gate = validation_gate(segmenter, info, material.label_validation, config.gate_sensitivity)
     save_bundle(output / "model", segmenter, info.model_copy(update={"gate": gate}))
@@ -141,35 +126,7 @@ def train_stage1_run(
     console = console or Console(stderr=True)
     dataset = Dataset.load(dataset_path)
     _check_folder(output, config, dataset)
-    encoder = PyramidEncoder(config.model.backbone, dataset.spec.channels)
-    splits = _splits(dataset, output, config, splits_path, console)
-    with reporting(console, "Reading images") as report:
-        material = gather(dataset, splits, config, (encoder.mean, encoder.std), report)
-    check_choices(material, config)
-    _stage1(dataset, splits, material, config, output, None, console)
-
-
-def read_run(output: Path) -> dict[str, Any]:
-    """The ``run.json`` of a finished run.
-
-    Raises:
-        DxsegError: there is none, or it is damaged.
-    """
-    import json
-
-    path = output / RUN_FILE
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DxsegError(
-            f"{path}: not found; expected the folder of a finished run: train it, or continue it "
-            "with the command that started it"
-        ) from error
-    except ValueError as error:
-        raise DxsegError(f"{path}: not JSON ({error}); remove it and train again") from error
-    if not isinstance(loaded, dict):
-        raise DxsegError(f"{path}: expected an object; remove it and train again")
-    return loaded
+    _stage1(_prepared(dataset, output, config, splits_path, console), None)
 
 
 def _check_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
@@ -231,6 +188,27 @@ class _Work:
     console: Console
 
 
+def _prepared(
+    dataset: Dataset, output: Path, config: RunConfig, splits_path: Path | None, console: Console
+) -> _Work:
+    encoder = PyramidEncoder(config.model.backbone, dataset.spec.channels)
+    splits = _splits(dataset, output, config, splits_path, console)
+    with reporting(console, "Reading images") as report:
+        material = gather(dataset, splits, config, (encoder.mean, encoder.std), report)
+    check_choices(material, config)
+    info = BundleInfo(
+        model=config.model,
+        preprocessing=material.preprocessing,
+        labels=dataset.spec.labels,
+        lesion_free=dataset.spec.lesion_free,
+        multi_label=dataset.spec.multi_label,
+        mask_classes=dataset.spec.mask_classes,
+        slicing=dataset.spec.slicing,
+        training={"arm": config.arm, "seed": config.seed, "dataset": dataset.spec.name},
+    )
+    return _Work(dataset, splits, material, config, output, info, console)
+
+
 def _stages(
     work: _Work, stage1_run: Path | None, stage2_run: Path | None
 ) -> tuple[Segmenter, dict[str, Any], dict[str, float]]:
@@ -269,56 +247,7 @@ def _stage1(work: _Work, other: Path | None) -> CoarseBranch:
     if other is None:
         case_ids = dataset.cases["case_id"][splits["split"].eq("train").to_numpy()].tolist()
         return train_stage1(material, config, output / "stage1", case_ids, console)
-    coarse, record = load_stage1(other / "stage1")
-    seen = splits["case_id"].isin(record.case_ids)
-    held_out = splits["split"].isin(["validation", "test"])
-    seen_groups = set(splits.loc[seen, "group"])
-    leaked = held_out & (seen | splits["group"].isin(seen_groups))
-    if leaked.any():
-        raise DxsegError(
-            f"{other / 'stage1'}: this classifier was trained on {int(leaked.sum())} cases (or "
-            "others of their patient or near-duplicate group) that are validation or test cases "
-            "here; train stage 1 on this run's splits, or give both runs the same --splits file"
-        )
-    mine = (config.model.backbone, config.model.decoder_channels, material.task)
-    if (record.model.backbone, record.model.decoder_channels, record.task) != mine:
-        raise DxsegError(
-            f"{other / 'stage1'}: another backbone, decoder or set of labels than this run's; use "
-            "the same preset and dataset for both"
-        )
-    return coarse
-
-
-def check_stage2(other: Path, output: Path, config: RunConfig, dataset: Dataset) -> None:
-    """Check that the network of another run is what this run's stage 2 would end with.
-
-    Raises:
-        DxsegError: its configuration, masks, splits or dataset differ, or it is not finished.
-        UsageError: this run has no self-training to go on with.
-    """
-    if config.selftraining is None:
-        raise UsageError(
-            f"arm {config.arm!r} has no self-training, so nothing can go on from the stage 2 of "
-            f"{other}; leave the option out, or choose an arm that trains itself"
-        )
-    theirs, record = read_config(other / "config.yaml"), read_run(other)
-    aside = {"arm", "selftraining", "gate_sensitivity", "device"}
-    differing = [
-        key
-        for key, value in config.model_dump(exclude=aside).items()
-        if theirs.model_dump(exclude=aside)[key] != value
-    ]
-    if theirs.selftraining is not None:
-        differing.append("selftraining")
-    if record["splits_sha256"] != sha256_file(output / "splits.csv"):
-        differing.append("splits")
-    if record["dataset_digest"] != dataset.digest():
-        differing.append("dataset")
-    if differing:
-        raise DxsegError(
-            f"{other}: cannot stand in for this run's stage 2: other {', '.join(differing)}; give "
-            "a run of the same arm without self-training, on the same splits, with the same seed"
-        )
+    return borrow_stage1(other, splits, config, material.task)
 
 
 def _count_cases(dataset: Dataset, splits: pd.DataFrame) -> dict[str, int]:
