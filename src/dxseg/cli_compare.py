@@ -58,7 +58,8 @@ def _study(
     outcome = api.compare_study(
         paths[0], output, jobs=jobs, validation_only=validation_only, console=err
     )
-    out.print(f"Results: {outcome.output}", soft_wrap=True)
+    out.print(outcome.markdown, soft_wrap=True)
+    out.print(f"Report: {outcome.report}", soft_wrap=True)
     if outcome.failures:
         for name, reason in list(outcome.failures.items())[:10]:
             complain(f"{name}: {reason}")

@@ -58,7 +58,7 @@ def run_orders(
     *,
     jobs: int,
     console: Console,
-    ended: Callable[[], None],
+    ended: Callable[[dict[str, str]], None],
 ) -> dict[str, str]:
     """Do every order that is not done; one that fails does not stop the others.
 
@@ -69,7 +69,7 @@ def run_orders(
         needs: For each order the names of those that must be done before.
         jobs: Processes at a time.
         console: Where progress and failures are told.
-        ended: Called after each order, done or failed.
+        ended: Called after each order, done or failed, with the failures so far.
 
     Returns:
         Why orders failed, by name.
@@ -96,7 +96,7 @@ def run_orders(
                 else:
                     failures[one.order.name] = reason
                     console.print(f"failed: {one.order.name}: {reason}", soft_wrap=True)
-                ended()
+                ended(failures)
     return failures
 
 

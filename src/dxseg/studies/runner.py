@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +12,17 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from dxseg.data.dataset import Dataset
-from dxseg.data.files import write_text_atomic
 from dxseg.errors import DxsegError, UsageError
 from dxseg.evaluation.evaluate import file_suffix
+from dxseg.evaluation.runs import is_evaluated
+from dxseg.progress import reporting
+from dxseg.studies.cost import COST_FILE, measure_costs
 from dxseg.studies.division import check_budgets, divide, write_division
+from dxseg.studies.outputs import write_outputs, write_results
 from dxseg.studies.plan import Job, plan
 from dxseg.studies.processes import run_orders
-from dxseg.studies.registration import register
-from dxseg.studies.results import RunResult, Where, collect, results_table
+from dxseg.studies.registration import Registration, register
+from dxseg.studies.results import Where, collect, results_table
 from dxseg.studies.study import Study, parse_study, read_study_text
 from dxseg.studies.work import Order
 
@@ -31,12 +34,14 @@ class StudyOutcome:
     Attributes:
         results: results.csv.
         failures: Why runs and stages failed, by name.
-        output: The study's folder.
+        markdown: The tables to read.
+        report: The page to open.
     """
 
     results: pd.DataFrame
     failures: dict[str, str]
-    output: Path
+    markdown: str
+    report: Path
 
 
 def run_study(
@@ -83,21 +88,38 @@ def run_study(
         write_division(output / "splits", splits)
         split = "validation" if validation_only else "test"
         where = Where(output / "runs", dataset, split, registration.sha256, registration.added)
-        return _run(study, planned, where, output, jobs, console)
+        return _run(study, planned, registration, where, jobs, console)
 
 
 def _run(
-    study: Study, planned: list[Job], where: Where, output: Path, jobs: int, console: Console
+    study: Study,
+    planned: list[Job],
+    registration: Registration,
+    where: Where,
+    jobs: int,
+    console: Console,
 ) -> StudyOutcome:
-    orders = [_order(job, where, output, jobs) for job in planned]
+    output = where.runs.parent
+    orders = [_order(job, where, jobs) for job in planned]
     needs = {job.name: list(job.inputs.values()) for job in planned}
 
-    def note() -> None:
-        _write_results(collect(study, planned, where, {}, {}), output, where.split)
+    def note(failures: dict[str, str]) -> None:
+        write_results(collect(study, planned, where, failures, {}), output, where.split)
 
     failures = run_orders(orders, needs, jobs=jobs, console=console, ended=note)
-    results = _write_results(collect(study, planned, where, failures, {}), output, where.split)
-    return StudyOutcome(results, failures, output)
+    models = {
+        job.arm: where.runs / job.name / "model"
+        for job in reversed(planned)
+        if job.arm is not None and is_evaluated(where.runs / job.name, where.split)
+    }
+    with reporting(console, "Measuring the cost") as report:
+        costs = measure_costs(models, output / COST_FILE, report)
+    results = collect(study, planned, where, failures, costs)
+    markdown = write_outputs(
+        study, where.dataset, registration, results, output, where.split, console
+    )
+    page = output / f"report{file_suffix(where.split)}.html"
+    return StudyOutcome(results_table(results), failures, markdown, page)
 
 
 @contextmanager
@@ -113,7 +135,8 @@ def _alone(output: Path) -> Iterator[None]:
         ) from error
 
 
-def _order(job: Job, where: Where, output: Path, jobs: int) -> Order:
+def _order(job: Job, where: Where, jobs: int) -> Order:
+    output = where.runs.parent
     return Order(
         name=job.name,
         dataset=where.dataset.root,
@@ -125,9 +148,3 @@ def _order(job: Job, where: Where, output: Path, jobs: int) -> Order:
         log=output / "logs" / f"{job.name.replace('/', '_')}.log",
         jobs=jobs,
     )
-
-
-def _write_results(results: Sequence[RunResult], output: Path, split: str) -> pd.DataFrame:
-    table = results_table(results)
-    write_text_atomic(output / f"results{file_suffix(split)}.csv", table.to_csv(index=False))
-    return table
