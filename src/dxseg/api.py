@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -223,14 +223,24 @@ def evaluate(
     run: PathLike,
     *,
     split: str = "test",
+    known_labels: bool = False,
     dataset: PathLike | None = None,
     device: str = "cpu",
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a run and write evaluation.json and the tables beside it; gives the summary."""
+    """Evaluate a run and write evaluation.json and the tables beside it; gives the summary.
+
+    With ``known_labels`` the model is told the diagnosis of each image, and the files end in
+    ``_known``.
+    """
     with reporting(console or Console(stderr=True), f"Evaluating on {split}") as progress:
         evaluation = evaluate_run(
-            run, split=split, dataset=dataset, device=device, progress=progress
+            run,
+            split=split,
+            known_labels=known_labels,
+            dataset=dataset,
+            device=device,
+            progress=progress,
         )
     return evaluation.summary
 
@@ -240,6 +250,7 @@ def predict(
     model: PathLike,
     output: PathLike,
     *,
+    labels: PathLike | Mapping[str, str] | None = None,
     overwrite: bool = False,
     device: str = "cpu",
     batch_size: int = 8,
@@ -252,6 +263,8 @@ def predict(
         inputs: files, folders or patterns; a NIfTI volume gives one label map.
         model: folder of a run, or of a model.
         output: folder for masks, overlays and predictions.csv.
+        labels: diagnoses that are known already: a table with the columns file and label, or by
+            file; see :func:`dxseg.inference.label_table.known_labels`.
         overwrite: whether what is done is predicted again.
         device: as torch names it.
         batch_size: images through the network at once.
@@ -268,6 +281,7 @@ def predict(
             inputs,
             bundle,
             output,
+            labels=labels,
             overwrite=overwrite,
             device=device,
             batch_size=batch_size,

@@ -164,6 +164,9 @@ def arms() -> None:
 def evaluate(
     run: RunArgument,
     split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
+    known_labels: Annotated[
+        bool, typer.Option("--known-labels", help="Tell the model each image's label.")
+    ] = False,
     dataset: Annotated[
         Path | None, typer.Option(help="The dataset, if it has moved since.")
     ] = None,
@@ -172,8 +175,16 @@ def evaluate(
     """Measure a run at native resolution; writes evaluation.json and per_image.csv."""
     from dxseg import api
 
-    summary = api.evaluate(run, split=split, dataset=dataset, device=device, console=err)
-    out.print(value_table(summary, f"{split}: {run}"))
+    summary = api.evaluate(
+        run,
+        split=split,
+        known_labels=known_labels,
+        dataset=dataset,
+        device=device,
+        console=err,
+    )
+    told = ", labels known" if known_labels else ""
+    out.print(value_table(summary, f"{split}{told}: {run}"))
 
 
 @app.command()
@@ -183,6 +194,10 @@ def predict(
         list[str], typer.Argument(help="Images, NIfTI volumes, folders, or quoted patterns.")
     ],
     output: Annotated[Path, typer.Option("--out", help="Folder for masks and predictions.csv.")],
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Table of known diagnoses, with the columns file and label."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Predict again what is done.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     batch_size: Annotated[int, typer.Option(help="Images through the network at once.")] = 8,
@@ -197,6 +212,7 @@ def predict(
         inputs,
         model,
         output,
+        labels=labels,
         overwrite=overwrite,
         device=device,
         batch_size=batch_size,
@@ -208,6 +224,14 @@ def predict(
         f"Table: {output / 'predictions.csv'}",
         soft_wrap=True,
     )
+    if labels is not None:
+        places = ", ".join(summary.unmatched_labels[:10])
+        more = ", ..." if len(summary.unmatched_labels) > 10 else ""
+        left = f"; {len(summary.unmatched_labels)} rows fit no file: {places}{more}"
+        out.print(
+            f"Known labels: {summary.known}{left if summary.unmatched_labels else ''}.",
+            soft_wrap=True,
+        )
     if summary.failed:
         for name, reason in summary.failed[:10]:
             complain(f"{name}: {reason}")
