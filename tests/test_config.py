@@ -149,7 +149,13 @@ def test_the_arms_differ_in_what_they_are_meant_to() -> None:
     assert model["sks-no-labels"].coarse_init == "pretrained"
     shares = {arm: load_config("cpu", arm).data.lesion_free_share for arm in arm_names()}
     without = [arm for arm, share in shares.items() if share == 0]
-    assert without == ["sks-evidence", "sks", "unet-stage1-lesions"]
+    assert without == ["sks-evidence", "sks", "unet-stage1-lesions", "unet-multitask"]
+    assert [arm for arm in model if model[arm].knows_labels] == [
+        "sks-evidence",
+        "sks",
+        "unet-multitask",
+    ]
+    assert not any(model[arm].shared_stages for arm in model)
     same = {"arm": True, "model": True, "data": {"lesion_free_share"}}
     others = [load_config("cpu", arm).model_dump(exclude=same) for arm in arm_names()]
     assert all(other == others[0] for other in others), "all else is shared"

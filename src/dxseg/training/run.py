@@ -20,6 +20,7 @@ from dxseg.errors import DxsegError
 from dxseg.inference.bundle import BundleInfo, save_bundle
 from dxseg.models.coarse import CoarseBranch
 from dxseg.models.pyramid import PyramidEncoder
+from dxseg.models.segmenter import Segmenter
 from dxseg.progress import reporting
 from dxseg.training.gate import validation_gate
 from dxseg.training.material import Material, gather, resolve_splits
@@ -63,7 +64,7 @@ def train_run(
     """
     console = console or Console(stderr=True)
     dataset = Dataset.load(dataset_path)
-    _check_folder(output, config, dataset)
+    check_folder(output, config, dataset)
     if (output / RUN_FILE).is_file():
         return read_run(output)
     encoder = PyramidEncoder(config.model.backbone, dataset.spec.channels)
@@ -77,6 +78,40 @@ def train_run(
         stage1 = _stage1(dataset, splits, material, config, output, stage1_run, console)
     between = monotonic()
     segmenter, metrics = train_stage2(material, config, output / "stage2", stage1, console)
+    further = {
+        "stage1_from": None if stage1_run is None else str(stage1_run.resolve()),
+        "stage2": metrics,
+        "seconds": {
+            "stage1": round(between - started, 1),
+            "stage2": round(monotonic() - between, 1),
+        },
+    }
+    return finish_run(output, segmenter, config, dataset, splits, material, further)
+
+
+def finish_run(
+    output: Path,
+    segmenter: Segmenter,
+    config: RunConfig,
+    dataset: Dataset,
+    splits: pd.DataFrame,
+    material: Material,
+    further: dict[str, Any],
+) -> dict[str, Any]:
+    """Choose the gate, write ``model/`` and ``run.json``, and remove what was kept to continue.
+
+    Args:
+        output: folder of the run.
+        segmenter: trained.
+        config: of the run.
+        dataset: it was trained on.
+        splits: of the run.
+        material: of the run.
+        further: keys of ``run.json`` that only the caller knows.
+
+    Returns:
+        What ``run.json`` holds.
+    """
     info = BundleInfo(
         model=config.model,
         preprocessing=material.preprocessing,
@@ -96,15 +131,10 @@ def train_run(
         "dataset_name": dataset.spec.name,
         "dataset_digest": dataset.digest(),
         "splits_sha256": sha256_file(output / "splits.csv"),
-        "stage1_from": None if stage1_run is None else str(stage1_run.resolve()),
         "cases": _count_cases(dataset, splits),
         "parameters": sum(p.numel() for p in segmenter.parameters()),
-        "stage2": metrics,
         "gate": gate,
-        "seconds": {
-            "stage1": round(between - started, 1),
-            "stage2": round(monotonic() - between, 1),
-        },
+        **further,
         "versions": _versions(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -136,8 +166,12 @@ def read_run(output: Path) -> dict[str, Any]:
     return loaded
 
 
-def _check_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
-    """Check that the folder is free, or that its run is the one asked for."""
+def check_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
+    """Check that the folder is free, or that its run is the one asked for.
+
+    Raises:
+        DxsegError: it holds something else, or a run of another configuration or dataset.
+    """
     path = output / "config.yaml"
     if path.is_file():
         recorded = read_config(path)
