@@ -152,6 +152,13 @@ def test_the_arms_differ_in_what_they_are_meant_to() -> None:
     assert model["unet-scratch"].encoder_init == "random"
     assert model["unet"].encoder_init == model["unetplusplus"].encoder_init == "pretrained"
     assert model["sks-no-labels"].coarse_init == "pretrained"
+    assert [arm for arm in model if model[arm].knows_labels] == [
+        "sks-evidence",
+        "sks",
+        "unet-multitask",
+        "sks-evidence-selftrained",
+    ]
+    assert not any(model[arm].shared_stages for arm in model)
     same = {"arm", "model", "selftraining"}
     others = [load_config("cpu", arm).model_dump(exclude=same) for arm in arm_names()]
     assert all(other == others[0] for other in others), "all else is shared"

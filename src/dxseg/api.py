@@ -31,6 +31,7 @@ from dxseg.inference.predict import PredictSummary, predict_files
 from dxseg.progress import reporting
 from dxseg.reports.html import build_report
 from dxseg.studies.runner import StudyOutcome, run_study
+from dxseg.training.distill import distill_run
 from dxseg.training.records import read_run
 from dxseg.training.run import train_run
 
@@ -41,6 +42,7 @@ __all__ = [
     "compare",
     "compare_study",
     "demo",
+    "distill",
     "evaluate",
     "export_nnunet",
     "import_busi",
@@ -215,6 +217,39 @@ def train(
         splits_path=None if splits is None else Path(splits),
         stage1_run=None if stage1 is None else Path(stage1),
         stage2_run=None if stage2 is None else Path(stage2),
+        console=console,
+    )
+
+
+def distill(
+    run: PathLike,
+    output: PathLike,
+    *,
+    overrides: dict[str, Any] | None = None,
+    dataset: PathLike | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Train a single-branch student of a two-branch run; the same call continues it.
+
+    Args:
+        run: folder of the finished run that teaches.
+        output: folder of the student's run.
+        overrides: nested values of :class:`dxseg.config.RunConfig`, such as ``{"stage2":
+            {"steps": 600}}``; network, split and image size are the teacher's.
+        dataset: the dataset's folder if it is no longer where the run was trained.
+        console: where progress is drawn.
+
+    Returns:
+        The content of the student's ``run.json``.
+
+    Raises:
+        DxsegError: see :func:`dxseg.training.distill.distill_run`.
+    """
+    return distill_run(
+        Path(run),
+        Path(output),
+        overrides,
+        dataset_path=None if dataset is None else Path(dataset),
         console=console,
     )
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from dxseg import cli_import_volumes  # noqa: F401 - adds its verbs to the importer
 from dxseg.cli_check import check_command
 from dxseg.cli_compare import compare_command
+from dxseg.cli_distill import distill_command
 from dxseg.cli_export import exporter
 from dxseg.cli_import import importer
 from dxseg.errors import DxsegError, UsageError
@@ -30,6 +31,7 @@ app.add_typer(importer, name="import")
 app.add_typer(exporter, name="export")
 app.command("check")(check_command)
 app.command("compare")(compare_command)
+app.command("distill")(distill_command)
 
 DatasetArgument = Annotated[Path, typer.Argument(help="Folder with dataset.yaml and cases.csv.")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.")]
@@ -149,13 +151,17 @@ def arms() -> None:
     """List the named arms: the method and the controls it is measured against."""
     from dxseg.config import arm_names, load_config
 
-    table = Table("arm", "architecture", "encoder from", "skips")
+    table = Table("arm", "architecture", "encoder from", "learns labels", "skips")
     for name in arm_names():
         model = load_config("cpu", name).model
         skips = [key for key, on in model.skips.model_dump().items() if on]
         dual = model.architecture == "sks"
         table.add_row(
-            name, model.architecture, model.encoder_init, ", ".join(skips) if dual else ""
+            name,
+            model.architecture,
+            model.encoder_init,
+            "yes" if model.needs_stage1 or model.label_head else "no",
+            ", ".join(skips) if dual else "",
         )
     out.print(table)
 

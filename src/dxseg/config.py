@@ -51,7 +51,7 @@ class ModelConfig(_Strict):
     ``label_head`` gives a single-branch network an image-level head, trained beside its masks.
     """
 
-    architecture: Literal["sks", "unet", "unetplusplus", "unet-scse", "manet"] = "sks"
+    architecture: Literal["sks", "unet", "unetplusplus", "manet"] = "sks"
     backbone: str = "tf_efficientnet_lite0"
     decoder_channels: tuple[PositiveInt, ...] = Field(
         default=(128, 64, 32, 16, 8), min_length=5, max_length=5
@@ -327,7 +327,15 @@ def load_config(
     arms = _recipe("arms")
     if arm not in arms:
         raise UsageError(f"arm {arm!r} is unknown; choose one of {', '.join(arms)}")
-    values = merge(_recipe(preset), arms[arm], {"arm": arm}, overrides or {})
+    return validate_config(merge(_recipe(preset), arms[arm], {"arm": arm}, overrides or {}))
+
+
+def validate_config(values: dict[str, Any]) -> RunConfig:
+    """A configuration of nested values.
+
+    Raises:
+        UsageError: an unknown key, or a value out of its range.
+    """
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:

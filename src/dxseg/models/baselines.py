@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import segmentation_models_pytorch as smp
@@ -12,12 +11,7 @@ from torch import Tensor, nn
 from dxseg.models.pyramid import PyramidEncoder
 from dxseg.models.segmenter import Segmenter, SegmenterOutput
 
-ARCHITECTURES: dict[str, Any] = {
-    "unet": smp.Unet,
-    "unetplusplus": smp.UnetPlusPlus,
-    "unet-scse": partial(smp.Unet, decoder_attention_type="scse"),
-    "manet": smp.MAnet,
-}
+ARCHITECTURES = {"unet": smp.Unet, "unetplusplus": smp.UnetPlusPlus, "manet": smp.MAnet}
 
 
 class BaselineSegmenter(Segmenter):

@@ -69,12 +69,44 @@ def train_run(
     """
     console = console or Console(stderr=True)
     dataset = Dataset.load(dataset_path)
-    _check_folder(output, config, dataset)
+    check_folder(output, config, dataset)
     if (output / RUN_FILE).is_file():
         return read_run(output)
     work = _prepared(dataset, output, config, splits_path, console)
-    material, splits, info = work.material, work.splits, work.info
     segmenter, recorded, seconds = _stages(work, stage1_run, stage2_run)
+    further = {
+        "stage1_from": None if stage1_run is None else str(stage1_run.resolve()),
+        "stage2_from": None if stage2_run is None else str(stage2_run.resolve()),
+        **recorded,
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+    }
+    return finish_run(output, segmenter, config, dataset, work.splits, work.material, further)
+
+
+def finish_run(
+    output: Path,
+    segmenter: Segmenter,
+    config: RunConfig,
+    dataset: Dataset,
+    splits: pd.DataFrame,
+    material: Material,
+    further: dict[str, Any],
+) -> dict[str, Any]:
+    """Choose the gate, write ``model/`` and ``run.json``, and remove what was kept to continue.
+
+    Args:
+        output: folder of the run.
+        segmenter: trained.
+        config: of the run.
+        dataset: it was trained on.
+        splits: of the run.
+        material: of the run.
+        further: keys of ``run.json`` that only the caller knows.
+
+    Returns:
+        What ``run.json`` holds.
+    """
+    info = bundle_info(config, dataset, material)
     gate = validation_gate(segmenter, info, material.label_validation, config.gate_sensitivity)
     save_bundle(output / "model", segmenter, info.model_copy(update={"gate": gate}))
     run = {
@@ -84,13 +116,10 @@ def train_run(
         "dataset_name": dataset.spec.name,
         "dataset_digest": dataset.digest(),
         "splits_sha256": sha256_file(output / "splits.csv"),
-        "stage1_from": None if stage1_run is None else str(stage1_run.resolve()),
-        "stage2_from": None if stage2_run is None else str(stage2_run.resolve()),
         "cases": _count_cases(dataset, splits),
         "parameters": sum(p.numel() for p in segmenter.parameters()),
-        **recorded,
         "gate": gate,
-        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        **further,
         "versions": _versions(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -98,6 +127,21 @@ def train_run(
     for stage in ("stage2", "selftraining"):
         remove_checkpoints(output / stage)
     return run
+
+
+def bundle_info(config: RunConfig, dataset: Dataset, material: Material) -> BundleInfo:
+    """What ``model.json`` says of a run's network; the gate is not chosen yet."""
+    spec = dataset.spec
+    return BundleInfo(
+        model=config.model,
+        preprocessing=material.preprocessing,
+        labels=spec.labels,
+        lesion_free=spec.lesion_free,
+        multi_label=spec.multi_label,
+        mask_classes=spec.mask_classes,
+        slicing=spec.slicing,
+        training={"arm": config.arm, "seed": config.seed, "dataset": spec.name},
+    )
 
 
 def train_stage1_run(
@@ -125,12 +169,16 @@ def train_stage1_run(
     """
     console = console or Console(stderr=True)
     dataset = Dataset.load(dataset_path)
-    _check_folder(output, config, dataset)
+    check_folder(output, config, dataset)
     _stage1(_prepared(dataset, output, config, splits_path, console), None)
 
 
-def _check_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
-    """Check that the folder is free, or that its run is the one asked for."""
+def check_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
+    """Check that the folder is free, or that its run is the one asked for.
+
+    Raises:
+        DxsegError: it holds something else, or a run of another configuration or dataset.
+    """
     path = output / "config.yaml"
     if path.is_file():
         recorded = read_config(path)
@@ -184,7 +232,6 @@ class _Work:
     material: Material
     config: RunConfig
     output: Path
-    info: BundleInfo
     console: Console
 
 
@@ -196,17 +243,7 @@ def _prepared(
     with reporting(console, "Reading images") as report:
         material = gather(dataset, splits, config, (encoder.mean, encoder.std), report)
     check_choices(material, config)
-    info = BundleInfo(
-        model=config.model,
-        preprocessing=material.preprocessing,
-        labels=dataset.spec.labels,
-        lesion_free=dataset.spec.lesion_free,
-        multi_label=dataset.spec.multi_label,
-        mask_classes=dataset.spec.mask_classes,
-        slicing=dataset.spec.slicing,
-        training={"arm": config.arm, "seed": config.seed, "dataset": dataset.spec.name},
-    )
-    return _Work(dataset, splits, material, config, output, info, console)
+    return _Work(dataset, splits, material, config, output, console)
 
 
 def _stages(
@@ -230,8 +267,9 @@ def _stages(
         recorded = {"stage2": metrics}
     if config.selftraining is not None:
         if stage2_run is None:
-            training = work.info.training | recorded
-            save_bundle(finished, segmenter, work.info.model_copy(update={"training": training}))
+            info = bundle_info(config, work.dataset, material)
+            training = info.training | recorded
+            save_bundle(finished, segmenter, info.model_copy(update={"training": training}))
         started = monotonic()
         segmenter, recorded["selftraining"] = train_by_itself(
             material, config, output / "selftraining", segmenter, work.console
