@@ -60,7 +60,8 @@ def test_a_table_in_latex_and_markdown() -> None:
 def test_paths_of_the_machine_are_left_out() -> None:
     error = "/home/x/out/runs/unet/stage2: diverged; see '/var/log/a b' and C:\\Users\\x\\y.log"
     assert without_paths(error).startswith("stage2: diverged; see 'a b' and y.log")
-    assert without_paths("0.5 / 3 and a/b") == "0.5 / 3 and a/b"
+    for harmless in ("0.5 / 3 and a/b", "it needs stage1/ab12/fold-0, which failed"):
+        assert without_paths(harmless) == harmless
 
 
 def test_everything_is_written_and_says_the_same(
@@ -94,7 +95,7 @@ def test_everything_is_written_and_says_the_same(
     tables = {"results.csv", "curves.csv", "differences.csv", "masks_saved.csv"}
     assert written == tables | {"table.md", "table.tex", "report.html", "curves.png"}
     main = markdown.split("\n\n")[1]
-    assert re.search(r"^\| sks-evidence \(primary\) \| \*\*0\.5\d\d\*\* \(", main, re.MULTILINE)
+    assert re.search(r"^\| sks-evidence \(primary\) \| \*\*0\.[45]\d\d\*\* \(", main, re.MULTILINE)
     assert "| odd_100%† |" in main
     assert "| sks-evidence at 15 − unet at 15 | dice_lesion |" in markdown
     assert (
