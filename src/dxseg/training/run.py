@@ -21,7 +21,7 @@ from dxseg.inference.bundle import BundleInfo, save_bundle
 from dxseg.models.coarse import CoarseBranch
 from dxseg.models.pyramid import PyramidEncoder
 from dxseg.progress import reporting
-from dxseg.training.gate import validation_gate
+from dxseg.training.calibration import calibrate
 from dxseg.training.material import Material, gather, resolve_splits
 from dxseg.training.stages import (
     check_choices,
@@ -87,8 +87,8 @@ def train_run(
         slicing=dataset.spec.slicing,
         training={"arm": config.arm, "seed": config.seed, "dataset": dataset.spec.name},
     )
-    gate = validation_gate(segmenter, info, material.label_validation, config.gate_sensitivity)
-    save_bundle(output / "model", segmenter, info.model_copy(update={"gate": gate}))
+    info, calibration = calibrate(segmenter, info, material, config.gate_sensitivity)
+    save_bundle(output / "model", segmenter, info)
     run = {
         "arm": config.arm,
         "seed": config.seed,
@@ -100,7 +100,8 @@ def train_run(
         "cases": _count_cases(dataset, splits),
         "parameters": sum(p.numel() for p in segmenter.parameters()),
         "stage2": metrics,
-        "gate": gate,
+        "gate": info.gate,
+        "calibration": calibration,
         "seconds": {
             "stage1": round(between - started, 1),
             "stage2": round(monotonic() - between, 1),
