@@ -73,14 +73,14 @@ def info(given: Material, model: ModelConfig | None = None) -> BundleInfo:
 @pytest.mark.parametrize("multi_label", [False, True])
 @pytest.mark.parametrize("factor", [3.0, 0.5])
 def test_a_known_temperature_is_recovered_and_the_error_falls(multi_label, factor):
-    given = material(*made(250, multi_label=multi_label))
+    given = material(*made(400, multi_label=multi_label))
     segmenter = Overconfident(factor, 2 * factor)
     found, record = calibrate(segmenter, info(given), given, None)
     assert found.mask_temperature == pytest.approx(factor, rel=0.03)
     assert found.label_temperature == pytest.approx(2 * factor, rel=0.2)
     for kind, wrong in (("masks", factor != 1), ("labels", 2 * factor != 1)):
         told = record[kind]
-        assert told["images"] == 250
+        assert told["images"] == 400
         assert "note" not in told
         if wrong:
             assert told["ece_after"] < told["ece_before"]
@@ -107,14 +107,14 @@ def test_masks_are_the_same_and_probabilities_are_the_true_ones():
 
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_the_gate_is_chosen_after_the_temperature_and_lets_enough_lesions_through(multi_label):
-    given = material(*made(200, multi_label=multi_label))
+    given = material(*made(300, multi_label=multi_label))
     segmenter = Overconfident(1.0, 4.0)
     found, _ = calibrate(segmenter, info(given), given, 0.9)
     assert found.label_temperature == pytest.approx(4, rel=0.2)
     arrays = given.label_validation
     labels = arrays.labels
     lesion = (labels[:, 0] == 0) & labels.any(axis=1) if multi_label else labels > 0
-    predicted = Predictor(segmenter, found).predict([arrays.image(r) for r in range(200)])
+    predicted = Predictor(segmenter, found).predict([arrays.image(r) for r in range(300)])
     chances = np.array(
         [lesion_probability(p.label_probabilities, ["normal"], multi_label) for p in predicted]
     )

@@ -56,7 +56,7 @@ class Prediction:
 
     @property
     def confidence(self) -> float:
-        """How sure the mask is, in 0..1; higher is surer. Uncalibrated.
+        """How sure the mask is, in 0..1; higher is surer.
 
         With a lesion: the mean of max(p, 1 - p) over its pixels, p being the probability of the
         class shown. Without: 1 - the highest probability anywhere.
