@@ -46,6 +46,5 @@ def validation_gate(
         )
         for row in probabilities[has_lesion]
     ]
-    gate = choose_gate(found, sensitivity)
     # Rounding must not close the gate on the very image that it was chosen by.
-    return None if gate is None else gate * (1 - _ROUNDING)
+    return choose_gate([chance * (1 - _ROUNDING) for chance in found], sensitivity)
