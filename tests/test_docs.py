@@ -14,7 +14,7 @@ import yaml
 
 import dxseg
 from dxseg.cli import app
-from dxseg.config import RunConfig, arm_names, load_config, parse_overrides
+from dxseg.config import RunConfig, SelfTrainingConfig, arm_names, load_config, parse_overrides
 from dxseg.data.cases import COLUMNS
 from dxseg.data.spec import DatasetSpec
 from dxseg.doctor.findings import (
@@ -81,7 +81,7 @@ def leaves(tree: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[s
             yield ".".join((*path, key)), value
 
 
-KNOBS = dict(leaves(RunConfig().model_dump(mode="json")))
+KNOBS = dict(leaves(RunConfig(selftraining=SelfTrainingConfig()).model_dump(mode="json")))
 
 
 def rows(text: str) -> list[list[str]]:

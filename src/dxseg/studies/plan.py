@@ -15,10 +15,18 @@ STAGE1 = "stage1"
 
 # Knobs that stage 1 does not see: runs that differ in nothing else share it. A knob that is not
 # named here counts as one that stage 1 sees, which costs time but mixes nothing up.
-_STAGE2_SECTIONS = ("arm", "split", "stage2", "gate_sensitivity")
+_STAGE2_SECTIONS = ("arm", "split", "stage2", "selftraining", "gate_sensitivity")
 _STAGE2_KNOBS = {
-    "model": ("architecture", "skips", "encoder_init", "coarse_init", "coarse_learning_rate_scale"),
-    "data": ("lesion_free_share",),
+    "model": (
+        "architecture",
+        "skips",
+        "encoder_init",
+        "coarse_init",
+        "coarse_learning_rate_scale",
+        "shared_stages",
+        "label_head",
+    ),
+    "data": ("lesion_free_share", "known_label_share"),
 }
 
 
@@ -105,8 +113,41 @@ def _add(jobs: dict[str, Job], study: Study, arm: Arm, masks: Budget, part: Part
         shared = f"{STAGE1}/{digest[:8]}/{part.name}"
         jobs.setdefault(shared, Job(shared, first, part))
         inputs["stage1_run"] = shared
-    name = f"{arm.folder}/{masks}-masks/{part.name}"
+    if config.selftraining is not None:
+        _add_stage2(jobs, inputs, study, config, masks, part)
+    name = _run_name(arm, masks, part)
     jobs[name] = Job(name, config, part, arm.name, masks, inputs)
+
+
+def _add_stage2(
+    jobs: dict[str, Job],
+    inputs: dict[str, str],
+    study: Study,
+    config: RunConfig,
+    masks: Budget,
+    part: Part,
+) -> None:
+    """Let self-training go on from the run of an arm that is the same without it, if there is one.
+
+    Such a run takes its stage 1 from that run's network, so it needs none of its own.
+    """
+    plain = _but_for_selftraining(config)
+    for arm in study.arms:
+        if masks in study.budgets(arm) and _takes_part(arm, part):
+            other = study.config(arm, masks, part.seed)
+            if other.selftraining is None and _but_for_selftraining(other) == plain:
+                _add(jobs, study, arm, masks, part)
+                inputs.clear()
+                inputs["stage2_run"] = _run_name(arm, masks, part)
+                return
+
+
+def _run_name(arm: Arm, masks: Budget, part: Part) -> str:
+    return f"{arm.folder}/{masks}-masks/{part.name}"
+
+
+def _but_for_selftraining(config: RunConfig) -> RunConfig:
+    return config.model_copy(update={"arm": "", "selftraining": None})
 
 
 def stage1_config(config: RunConfig) -> RunConfig:

@@ -17,7 +17,7 @@ from dxseg.evaluation.runs import EvaluatedRun, is_evaluated, load_run
 from dxseg.evaluation.summary import INTERVALS, MEANS
 from dxseg.studies.plan import Job
 from dxseg.studies.study import Study
-from dxseg.training.run import read_run
+from dxseg.training.records import read_run
 
 DONE, FAILED, MISSING = "done", "failed", "missing"
 FIGURES = (*MEANS, "auroc_mask", "auroc_label", "ece_pixel", "ece_label")
@@ -33,7 +33,14 @@ COUNTS = (
     "lesions_matched",
 )
 CASES = ("train", "validation", "test", "train_masks", "validation_masks")
-COST = ("parameters", "multiply_adds", "stage1_seconds", "stage2_seconds", "inference_ms")
+COST = (
+    "parameters",
+    "multiply_adds",
+    "stage1_seconds",
+    "stage2_seconds",
+    "selftraining_seconds",
+    "inference_ms",
+)
 ENDS = tuple(f"{metric}_{end}" for metric in INTERVALS for end in ("low", "high"))
 COLUMNS = (
     *("study", "dataset", "arm", "recipe", "masks", "fold", "seed", "split"),
@@ -165,10 +172,12 @@ def _record(job: Job, where: Where) -> dict[str, Any]:
     record = read_run(folder)
     row = {f"cases_{name}": record["cases"].get(name, 0) for name in CASES}
     row["parameters"] = record["parameters"]
-    row["stage2_seconds"] = record["seconds"]["stage2"]
-    shared = job.inputs.get("stage1_run")
-    if shared is not None:
-        record_file = where.runs / shared / "stage1" / "stage1.json"
+    taken = job.inputs.get("stage2_run")
+    before = record if taken is None else read_run(where.runs / taken)
+    row["stage2_seconds"] = before["seconds"]["stage2"]
+    row["selftraining_seconds"] = record["seconds"]["selftraining"]
+    if before["stage1_from"] is not None:
+        record_file = Path(before["stage1_from"]) / "stage1" / "stage1.json"
         metrics = json.loads(record_file.read_text(encoding="utf-8"))["metrics"]
         row["stage1_seconds"] = metrics["seconds"]
     row["dataset_sha256"] = record["dataset_digest"]
