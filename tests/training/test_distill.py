@@ -310,7 +310,7 @@ class TestRefusals:
         network, info = load_bundle(other / "model")
         next(network.parameters()).data.add_(1)
         run_module.save_bundle(other / "model", network, info)
-        with pytest.raises(DxsegError, match="holds a student of"):
+        with pytest.raises(DxsegError, match="holds a student of another run"):
             distill_run(other, tmp_path / "student", QUICK, console=quiet)
 
     def test_a_dataset_that_has_changed(
