@@ -70,10 +70,14 @@ class ModelConfig(_Strict):
 
 
 class DataConfig(_Strict):
-    """Pixels and batches; ``lesion_free_share`` is the lesion-free part of a stage-2 batch."""
+    """Pixels and batches; ``lesion_free_share`` is the lesion-free part of a stage-2 batch.
+
+    ``bag_size`` is the largest number of slices that stand for a study in a step of stage 1.
+    """
 
     image_size: int = Field(default=128, ge=32, le=4096)
     batch_size: PositiveInt = 16
+    bag_size: PositiveInt = 8
     lesion_free_share: float = Field(default=0.25, ge=0.0, lt=1.0)
     workers: int = Field(default=0, ge=0, le=64)
     cache_dir: str | None = None

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from dxseg.errors import DxsegError, UsageError
-from dxseg.evaluation.evaluate import read_record
 from dxseg.evaluation.summary import AverageBy, read_per_image
 
 
@@ -34,6 +33,32 @@ class EvaluatedRun:
     averaged_by: AverageBy
     units: dict[str, Any]
     table: pd.DataFrame
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """Read a run's `run.json`.
+
+    Args:
+        run: The run folder.
+
+    Returns:
+        Its content, with at least the key `dataset`.
+
+    Raises:
+        DxsegError: It is absent, no JSON, or names no dataset.
+    """
+    path = run / "run.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DxsegError(
+            f"{path}: no such file; expected a run folder that `dxseg train` has finished"
+        ) from error
+    except ValueError as error:
+        raise DxsegError(f"{path}: not valid JSON ({error}); train the run again") from error
+    if not isinstance(record, dict) or not isinstance(record.get("dataset"), str):
+        raise DxsegError(f"{path}: the key dataset is missing; expected the dataset's folder")
+    return record
 
 
 def load_run(path: Path) -> EvaluatedRun:

@@ -128,7 +128,7 @@ class CoarseBranch(nn.Module):
         return evidence
 
 
-def log_mean_exp(maps: Tensor) -> Tensor:
-    """Smooth maximum over space, (B, L, h, w) to (B, L); a constant map pools to its value."""
-    area = maps.shape[-2] * maps.shape[-1]
-    return torch.logsumexp(maps.flatten(2), dim=2) - math.log(area)
+def log_mean_exp(values: Tensor, dims: tuple[int, ...] = (-2, -1)) -> Tensor:
+    """Smooth maximum over dimensions, by default those of space; equal values keep their value."""
+    count = math.prod(values.shape[dim] for dim in dims)
+    return torch.logsumexp(values, dim=dims) - math.log(count)

@@ -12,18 +12,26 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from dxseg.config import DataConfig, ModelConfig, RunConfig
 from dxseg.data.augment import build_augmentation
 from dxseg.data.files import sha256_file, write_bytes_atomic, write_text_atomic
-from dxseg.data.loader import Batch, CaseArrays, CaseBatches, InOrder, PoolSampler, batch_loader
+from dxseg.data.loader import (
+    Batch,
+    CaseArrays,
+    CaseBatches,
+    Draw,
+    InOrder,
+    PoolSampler,
+    batch_loader,
+)
 from dxseg.errors import DxsegError
 from dxseg.models.build import Task, build_coarse_branch, build_segmenter
 from dxseg.models.coarse import CoarseBranch
 from dxseg.models.segmenter import Segmenter
 from dxseg.training.fit import BEST, LAST, fit_stage
-from dxseg.training.losses import label_balance
+from dxseg.training.label_batches import LabelBatches
 from dxseg.training.material import Material
 from dxseg.training.stage1 import Stage1Module
 from dxseg.training.stage2 import Stage2Module
@@ -72,22 +80,18 @@ def train_stage1(
     torch.manual_seed(config.seed)
     task = material.task
     coarse = build_coarse_branch(config.model, task, pretrained=True)
-    labels = material.label_train.labels
-    labelled = np.flatnonzero(_labelled(labels))
-    if not len(labelled):
+    batches = LabelBatches.plan(material.label_train, config.data)
+    if not len(batches.known()):
         raise DxsegError(
             "stage 1 needs image-level labels, and no training case has one; add labels to "
             "cases.csv, or train an arm without stage 1 (--arm unet)"
         )
-    balance = label_balance(labels, task.labels, task.multi_label)
+    balance = batches.balance(task)
     module = Stage1Module(coarse, balance, task.labels, config.stage1, config.seed)
-    pools = [(labelled, config.data.batch_size)]
     epoch = config.stage1.epoch_steps * config.stage1.accumulate
     metrics = fit_stage(
         _placed(module),
-        _train_loader(
-            material.label_train, material, config, PoolSampler(pools, epoch, config.seed)
-        ),
+        _train_loader(material.label_train, material, config, batches.sampler(epoch, config.seed)),
         _validation_loader(material.label_validation, material, config.data),
         folder,
         title="Stage 1, image-level labels",
@@ -173,7 +177,7 @@ def check_choices(material: Material, config: RunConfig) -> None:
         DxsegError: ``select: best`` or early stopping, and no validation case to measure it on.
     """
     labels, masks = material.label_validation, material.mask_validation
-    known = None if labels is None else labels.labels[_labelled(labels.labels)]
+    known = None if labels is None else LabelBatches.plan(labels, config.data).known()
     distinct = 0 if known is None else len(np.unique(known, axis=0))
     lesions = masks is not None and any(masks.mask(case).any() for case in range(len(masks)))
     for name, stage, possible, remedy in (
@@ -194,11 +198,6 @@ def remove_checkpoints(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _labelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which cases have their label: not -1, or no row of NaN."""
-    return np.asarray((labels >= 0).reshape(len(labels), -1).all(axis=1), dtype=np.bool_)
-
-
 def _mask_pools(
     lesion_free: NDArray[np.bool_], data: DataConfig
 ) -> list[tuple[NDArray[np.int64], int]]:
@@ -210,7 +209,7 @@ def _mask_pools(
 
 
 def _train_loader(
-    arrays: CaseArrays, material: Material, config: RunConfig, sampler: PoolSampler
+    arrays: CaseArrays, material: Material, config: RunConfig, sampler: Sampler[list[Draw]]
 ) -> DataLoader[Batch]:
     batches = CaseBatches(arrays, material.preprocessing, build_augmentation(config.augment))
     return batch_loader(batches, sampler, config.data.workers)
