@@ -31,7 +31,7 @@ from dxseg.training.stage1 import Stage1Module
 from dxseg.training.stages import check_choices, train_stage1
 
 SIZE, SLICES = 32, 8
-VOLUMES = {"train": 24, "validation": 8, "test": 10}
+VOLUMES = {"train": 32, "validation": 8, "test": 20}
 STATISTICS = ((0.5,), (0.25,))
 
 
@@ -49,11 +49,11 @@ def make_volumes(root: Path) -> Dataset:
         label = ("none", "tumour")[number % 2]
         first = int(generator.integers(SLICES - 1))
         row, column = generator.uniform(10, SIZE - 10, 2)
-        disk = (y - row) ** 2 + (x - column) ** 2 < 36
+        disk = (y - row) ** 2 + (x - column) ** 2 < 64
         for index in range(SLICES):
             shows = label == "tumour" and index in (first, first + 1)
             # Brightness differs between volumes, so that no mean gives the lesion away.
-            image = generator.normal(90 + 20 * (number % 3), 15, (SIZE, SIZE)) + 80 * disk * shows
+            image = generator.normal(90 + 10 * (number % 3), 15, (SIZE, SIZE)) + 90 * disk * shows
             case = f"v{number:02}_{index}"
             pixels = image.clip(0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(root / f"images/{case}.png")
@@ -94,7 +94,8 @@ def relabelled(
 @pytest.fixture(scope="session")
 def study_config(configure: Callable[..., RunConfig]) -> Callable[..., RunConfig]:
     def make(**changes: Any) -> RunConfig:
-        return configure(data={"image_size": SIZE, "batch_size": 16}, **changes)
+        data = {"image_size": SIZE, "batch_size": 16} | changes.pop("data", {})
+        return configure(data=data, **changes)
 
     return make
 
@@ -118,8 +119,8 @@ def slice_scores(
     """Lesion probability of the test slices after a stage 1, and whether they show the lesion."""
 
     def score(root: Path) -> pd.DataFrame:
-        stage = {"steps": 90, "steps_per_epoch": 30, "warmup_steps": 5, "learning_rate": 3e-3}
-        config = study_config(stage1=stage)
+        stage = {"steps": 120, "steps_per_epoch": 60, "warmup_steps": 5, "learning_rate": 3e-3}
+        config = study_config(stage1=stage, data={"batch_size": 32})
         material = material_of(root, config)
         folder = tmp_path_factory.mktemp("stage1")
         coarse = train_stage1(material, config, folder, [], quiet).eval()

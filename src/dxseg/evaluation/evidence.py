@@ -69,7 +69,8 @@ class EvidenceQuality:
     def _evidence(self, maps: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
         lesion = [name not in self._info.lesion_free for name in self._info.labels]
         enlarged = _enlarge(maps[lesion], size)
-        return enlarged.max(axis=0) if self._info.multi_label else enlarged.sum(axis=0).clip(0, 1)
+        combine = np.max if self._info.multi_label else np.sum
+        return np.asarray(combine(enlarged, axis=0), np.float32).clip(0, 1)
 
     def watch(self, cases: Iterable[EvaluatedCase]) -> Iterator[EvaluatedCase]:
         """Measure cases that pass by on their way to an evaluation."""
