@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +15,7 @@ from dxseg.data.nifti import nifti_grid, read_nifti, write_label_map, write_labe
 from dxseg.data.slicing import SlicedVolume, count_slices
 from dxseg.data.volume import Volume
 from dxseg.errors import DxsegError, UsageError
+from dxseg.inference.backends import Precision
 from dxseg.inference.bundle import BundleInfo
 from dxseg.inference.inputs import Item, find_images
 from dxseg.inference.predictor import Prediction, Predictor
@@ -22,6 +25,8 @@ from dxseg.inference.writers import PredictionTable, Row, write_mask_png, write_
 
 TABLE_FILE = "predictions.csv"
 MASKS, OVERLAYS = "masks", "overlays"
+_WRITERS = 2
+_WRITES_AHEAD = 16
 
 Progress = Callable[[int, int], None]
 
@@ -49,7 +54,12 @@ def predict_files(
     overwrite: bool = False,
     device: str = "cpu",
     batch_size: int = 8,
+    overlays: bool = True,
     slice_overlays: bool = False,
+    backend: str | None = None,
+    precision: Precision = "float32",
+    flip: bool = False,
+    windows: bool = False,
     progress: Progress | None = None,
 ) -> PredictSummary:
     """Predict images and volumes into masks, overlays and a table.
@@ -70,13 +80,18 @@ def predict_files(
     Args:
         inputs: Files, folders (searched through all levels) or patterns; names in the output are
             relative to the folder they share.
-        bundle: The model folder.
+        bundle: The model folder, or an exported .onnx file.
         output: The folder to write to, made if absent; nothing is written outside it.
         overwrite: Predict everything anew and start the table anew.
         device: As torch names it.
         batch_size: Images through the network at once.
+        overlays: Whether images get overlays.
         slice_overlays: Whether volumes that are predicted now get `overlays/NAME/0007.png`, ... of
             the slices with a lesion.
+        backend: torch, onnxruntime or openvino; what suits the model if absent.
+        precision: float32, or bfloat16 for torch and openvino.
+        flip: Whether each image is also predicted mirrored, and the mean taken.
+        windows: Whether images larger than the network's input are cut into windows.
         progress: Called with the number of images and slices finished or skipped, and of all.
 
     Raises:
@@ -86,18 +101,27 @@ def predict_files(
     """
     root = Path(output).resolve()
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
-    predictor = Predictor.from_bundle(bundle, device, batch_size)
+    predictor = Predictor.from_bundle(
+        bundle,
+        device,
+        batch_size,
+        backend=backend,
+        precision=precision,
+        flip=flip,
+        windows=windows,
+    )
     series = predictor.info.slicing is not None
     items = find_images(given, skip=[root / MASKS, root / OVERLAYS], series=series)
     table = PredictionTable(root / TABLE_FILE, columns(predictor.info))
     try:
         _claim(root, overwrite)
-        finished = _Finished(root, items, predictor.info)
+        finished = _Finished(root, items, predictor.info, overlays)
         table.open(finished.keep)
         todo = [item for item in items if item.name not in finished.names]
         summary = PredictSummary(skipped=len(items) - len(todo))
         with table:
-            _Job(predictor, root, table, summary, progress, slice_overlays).run(items, todo)
+            job = _Job(predictor, root, table, summary, progress, overlays, slice_overlays)
+            job.run(items, todo)
     except OSError as error:
         raise DxsegError(f"{root}: cannot write there ({error})") from error
     return summary
@@ -113,9 +137,10 @@ class _Job:
         table: PredictionTable,
         summary: PredictSummary,
         progress: Progress | None,
+        overlays: bool,
         slice_overlays: bool,
     ) -> None:
-        self.slice_overlays = slice_overlays
+        self.overlays, self.slice_overlays = overlays, slice_overlays
         self.predictor, self.root, self.table, self.summary = predictor, root, table, summary
         self.info = predictor.info
         self.progress = progress or (lambda _done, _all: None)
@@ -127,14 +152,31 @@ class _Job:
         self.total = sum(weights.values())
         self.steps = self.total - sum(weights[item.name] for item in todo)
         self.progress(self.steps, self.total)
-        images = [item for item in todo if not item.is_volume]
-        sources = ((item.name, item.source) for item in images)
-        results = self.predictor.stream(sources, keep_images=True)
-        for item, (_, result) in zip(images, results, strict=True):
-            self._note(item, 1, partial(self._image, item, result))
+        self._images([item for item in todo if not item.is_volume])
         for item in todo:
             if item.is_volume:
                 self._note(item, weights[item.name], partial(self._volume, item))
+
+    def _images(self, images: list[Item]) -> None:
+        """Write results in threads while the network works; rows keep the order of the images."""
+        results = self.predictor.stream(
+            ((item.name, item.source) for item in images), keep_images=self.overlays
+        )
+        writing: deque[tuple[Item, Future[Row]]] = deque()
+        with ThreadPoolExecutor(_WRITERS, thread_name_prefix="dxseg-write") as pool:
+            try:
+                for item, (_, result) in zip(images, results, strict=True):
+                    writing.append((item, pool.submit(self._image, item, result)))
+                    if len(writing) > _WRITES_AHEAD:
+                        self._note_written(*writing.popleft())
+                while writing:
+                    self._note_written(*writing.popleft())
+            finally:
+                results.close()
+                pool.shutdown(cancel_futures=True)
+
+    def _note_written(self, item: Item, writing: Future[Row]) -> None:
+        self._note(item, 1, writing.result)
 
     def _note(self, item: Item, weight: int, work: Callable[[], Row]) -> None:
         row = dict.fromkeys(self.table.columns, "")
@@ -155,10 +197,13 @@ class _Job:
     def _image(self, item: Item, result: Prediction | DxsegError) -> Row:
         if isinstance(result, DxsegError):
             raise result
-        mask_path, overlay_path = (_checked(self.root, path) for path in _files(self.root, item))
-        assert result.image is not None, "the stream keeps images"
-        caption = _caption(result, self.info)
-        write_overlay_png(overlay_path, result.image, result.mask, caption=caption)
+        mask_path, *overlay = (
+            _checked(self.root, path) for path in _files(self.root, item, self.overlays)
+        )
+        for path in overlay:
+            assert result.image is not None, "the stream keeps images"
+            caption = _caption(result, self.info)
+            write_overlay_png(path, result.image, result.mask, caption=caption)
         write_mask_png(mask_path, result.mask, len(self.info.mask_classes))
         return image_values(result, self.info)
 
@@ -225,11 +270,12 @@ def _caption(prediction: Prediction, info: BundleInfo) -> str:
     return ", ".join(f"{label} {value:.2f}" for label, value in shown)
 
 
-def _files(root: Path, item: Item) -> list[Path]:
+def _files(root: Path, item: Item, overlays: bool = True) -> list[Path]:
     """What a result consists of, the mask first."""
     if item.is_volume:
         return [root / MASKS / f"{item.stem}.nii.gz"]
-    return [root / kind / f"{item.stem}.png" for kind in (MASKS, OVERLAYS)]
+    kinds = (MASKS, OVERLAYS) if overlays else (MASKS,)
+    return [root / kind / f"{item.stem}.png" for kind in kinds]
 
 
 def _checked(root: Path, path: Path) -> Path:
@@ -268,8 +314,9 @@ def _written(path: Path) -> bool:
 class _Finished:
     """Decides which rows of an earlier call still hold."""
 
-    def __init__(self, root: Path, items: list[Item], info: BundleInfo) -> None:
+    def __init__(self, root: Path, items: list[Item], info: BundleInfo, overlays: bool) -> None:
         self.names: set[str] = set()
+        self._overlays = overlays
         self._root, self._model = root, model_name(info)
         self._items = {item.name: item for item in items}
 
@@ -286,7 +333,8 @@ class _Finished:
                 f"which is now {item.source}; choose another output folder, or overwrite"
             )
         if row["model"] != self._model or not all(
-            _written(_checked(self._root, path)) for path in _files(self._root, item)
+            _written(_checked(self._root, path))
+            for path in _files(self._root, item, self._overlays)
         ):
             return False
         self.names.add(item.name)

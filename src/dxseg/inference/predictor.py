@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from dxseg.data.preprocess import Geometry
 from dxseg.data.readers import read_image, to_channels
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.bundle import BundleInfo, load_bundle
+from dxseg.inference.backends import Backend, FlipAveraged, Precision, TorchBackend
+from dxseg.inference.bundle import BundleInfo
 from dxseg.inference.gate import bounded, closes
+from dxseg.inference.loading import load_backend
+from dxseg.inference.windows import logits_by_windows, pad_to_window
 from dxseg.metrics.image_level import lesion_probability
 from dxseg.models.segmenter import Segmenter
 
@@ -26,6 +29,7 @@ Source = Path | Callable[[], Pixels]
 """An image file, or what gives the pixels (H, W, C) of an image that is none."""
 
 _DECODERS = 2
+_BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ class _Prepared:
     square: Pixels
     geometry: Geometry
     image: Pixels | None
+    large: Pixels | None = None
+    """The image itself, where it is to be cut into windows."""
 
 
 @dataclass(frozen=True)
@@ -75,22 +81,38 @@ class _BatchOutput:
     masks: torch.Tensor
     labels: torch.Tensor | None
     evidence: torch.Tensor | None
+    windowed: list[torch.Tensor | None]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    read: list[tuple[str, _Prepared | DxsegError]]
+    output: _BatchOutput | None
 
 
 class Predictor:
     """Holds a network in memory and runs it; `predict`, `stream`, CLI and server all end here."""
 
     def __init__(
-        self, segmenter: Segmenter, info: BundleInfo, device: str = "cpu", batch_size: int = 8
+        self,
+        network: Segmenter | Backend,
+        info: BundleInfo,
+        device: str = "cpu",
+        batch_size: int = 8,
+        *,
+        windows: bool = False,
     ) -> None:
-        """Move the network to the device.
+        """Make a network ready.
 
         Args:
-            segmenter: Matches `info`; put into evaluation mode.
+            network: Matches `info`; one in PyTorch is put into evaluation mode and moved to the
+                device.
             info: Preprocessing, labels and threshold.
-            device: As torch names it, such as "cpu" or "cuda:0".
+            device: As torch names it, such as "cpu" or "cuda:0"; a backend has its own.
             batch_size: Images through the network at once; the results do not depend on it beyond
                 rounding.
+            windows: Whether an image larger than the network's input is cut into overlapping
+                windows rather than made smaller; see `dxseg.inference.windows`.
 
         Raises:
             UsageError: The device does not exist, or the batch size is below one.
@@ -99,28 +121,40 @@ class Predictor:
             raise UsageError(f"batch_size {batch_size}: expected at least 1")
         self.info = info
         self.batch_size = batch_size
-        try:
-            self.device = torch.device(device)
-            segmenter = segmenter.to(self.device)
-        except (RuntimeError, AssertionError) as error:
-            raise UsageError(f"device {device!r} cannot be used ({error}); try cpu") from error
-        # Convolutions are faster in this layout, on the CPU too.
-        self.segmenter = segmenter.eval().to(memory_format=torch.channels_last)
+        self.windows = windows
+        backend = TorchBackend(network, device) if isinstance(network, Segmenter) else network
+        self.backend: Backend = backend
 
     @classmethod
-    def from_bundle(cls, folder: str | Path, device: str = "cpu", batch_size: int = 8) -> Predictor:
-        """Load a model folder, such as a run's `model/`.
+    def from_bundle(
+        cls,
+        folder: str | Path,
+        device: str = "cpu",
+        batch_size: int = 8,
+        *,
+        backend: str | None = None,
+        precision: Precision = "float32",
+        flip: bool = False,
+        windows: bool = False,
+    ) -> Predictor:
+        """Load a model folder, such as a run's `model/`, or an exported .onnx file.
 
         Args:
-            folder: See `dxseg.inference.bundle.load_bundle`.
+            folder: See `dxseg.inference.loading.load_backend`.
             device: As torch names it.
             batch_size: Images through the network at once.
+            backend: torch, onnxruntime or openvino; what suits the model if absent.
+            precision: float32, or bfloat16 for torch and openvino.
+            flip: Whether each image is also predicted mirrored, and the mean taken.
+            windows: Whether larger images are cut into windows.
 
         Raises:
-            DxsegError: The bundle is absent, damaged or of another version.
+            UsageError: A setting is unknown or cannot be had for this model.
+            DxsegError: The model is absent, damaged or of another version.
         """
-        segmenter, info = load_bundle(folder)
-        return cls(segmenter, info, device, batch_size)
+        loaded, info = load_backend(folder, backend, device, precision)
+        running = FlipAveraged(loaded) if flip else loaded
+        return cls(running, info, batch_size=batch_size, windows=windows)
 
     def predict(self, images: Sequence[Pixels]) -> list[Prediction]:
         """Segment images that are in memory.
@@ -134,19 +168,30 @@ class Predictor:
         predictions = []
         for start in range(0, len(images), self.batch_size):
             prepared = [self._prepare(image) for image in images[start : start + self.batch_size]]
-            for prediction in self._run(prepared):
+            output = self._network(prepared)
+            for index, item in enumerate(prepared):
+                prediction = self._restore(output, index, item)
                 if isinstance(prediction, DxsegError):
                     raise prediction
                 predictions.append(prediction)
         return predictions
+
+    def network_input(self, image: Pixels) -> torch.Tensor:
+        """What the network is given of an image (H, W, C): (1, C, S, S) float32, normalised.
+
+        Raises:
+            DxsegError: As `predict`.
+        """
+        return self._normalised([self._prepare(image).square])
 
     def stream(
         self, items: Iterable[tuple[str, Source]], *, keep_images: bool = False
     ) -> Iterator[tuple[str, Prediction | DxsegError]]:
         """Segment files or slices, in their order and in constant memory.
 
-        While the network works on one batch, threads decode the next; no more than these two
-        batches are taken from `items` ahead of what has been given out.
+        While what the network has said of one batch is taken, it works on the next, and threads
+        decode the one after; no more than these three batches are taken from `items` ahead of what
+        has been given out.
 
         Args:
             items: Name and source of each image; consumed as needed, so it may be endless.
@@ -156,30 +201,47 @@ class Predictor:
             The name, and the prediction or why there is none; a bad file does not stop the others.
         """
         source = iter(items)
-        pending: deque[tuple[str, Future[_Prepared | DxsegError]]] = deque()
-        with ThreadPoolExecutor(_DECODERS, thread_name_prefix="dxseg-decode") as pool:
+        ahead: deque[Future[_Batch]] = deque()
+        with (
+            ThreadPoolExecutor(_DECODERS, thread_name_prefix="dxseg-decode") as decoders,
+            ThreadPoolExecutor(1, thread_name_prefix="dxseg-network") as network,
+        ):
 
-            def top_up() -> None:
-                for name, image in itertools.islice(source, self.batch_size - len(pending)):
-                    pending.append((name, pool.submit(self._read, name, image, keep_images)))
+            def look_ahead() -> None:
+                while len(ahead) < _BATCHES_AHEAD:
+                    some = list(itertools.islice(source, self.batch_size))
+                    if not some:
+                        return
+                    read = [
+                        (name, decoders.submit(self._read, name, image, keep_images))
+                        for name, image in some
+                    ]
+                    ahead.append(network.submit(self._compute, read))
 
             try:
-                top_up()
-                while pending:
-                    batch = list(pending)
-                    pending.clear()
-                    top_up()
+                look_ahead()
+                while ahead:
+                    batch = ahead.popleft().result()
+                    look_ahead()
                     yield from self._results(batch)
             finally:
-                pool.shutdown(cancel_futures=True)
+                network.shutdown(wait=False, cancel_futures=True)
+                decoders.shutdown(cancel_futures=True)
 
-    def _results(
-        self, batch: list[tuple[str, Future[_Prepared | DxsegError]]]
-    ) -> Iterator[tuple[str, Prediction | DxsegError]]:
-        read = [(name, future.result()) for name, future in batch]
-        predictions = self._run([item for _, item in read if isinstance(item, _Prepared)])
-        for name, item in read:
-            yield name, next(predictions) if isinstance(item, _Prepared) else item
+    def _compute(self, reading: list[tuple[str, Future[_Prepared | DxsegError]]]) -> _Batch:
+        read = [(name, future.result()) for name, future in reading]
+        prepared = [item for _, item in read if isinstance(item, _Prepared)]
+        return _Batch(read, self._network(prepared) if prepared else None)
+
+    def _results(self, batch: _Batch) -> Iterator[tuple[str, Prediction | DxsegError]]:
+        index = 0
+        for name, item in batch.read:
+            if isinstance(item, DxsegError):
+                yield name, item
+                continue
+            assert batch.output is not None, "there is an image, so the network has run"
+            yield name, self._restore(batch.output, index, item)
+            index += 1
 
     def _read(self, name: str, source: Source, keep_image: bool) -> _Prepared | DxsegError:
         where = str(source) if isinstance(source, Path) else name
@@ -194,39 +256,52 @@ class Predictor:
 
     def _prepare(self, image: Pixels, keep_image: bool = False) -> _Prepared:
         preprocessing = self.info.preprocessing
-        square, geometry = preprocessing.fit(to_channels(image, preprocessing.channels))
-        return _Prepared(square, geometry, image if keep_image else None)
-
-    def _run(self, prepared: list[_Prepared]) -> Iterator[Prediction | DxsegError]:
-        """Give the predictions of one batch, each restored only when it is asked for."""
-        if not prepared:
-            return
-        output = self._network([item.square for item in prepared])
-        for index, item in enumerate(prepared):
-            yield self._restore(output, index, item)
+        pixels = to_channels(image, preprocessing.channels)
+        square, geometry = preprocessing.fit(pixels)
+        large = self.windows and max(pixels.shape[:2]) > preprocessing.image_size
+        return _Prepared(square, geometry, image if keep_image else None, pixels if large else None)
 
     @torch.inference_mode()
-    def _network(self, squares: list[Pixels]) -> _BatchOutput:
-        pixels = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).to(self.device)
-        normalised = self.info.preprocessing.normalise(pixels)
-        outputs = self.segmenter.outputs(normalised.contiguous(memory_format=torch.channels_last))
+    def _network(self, prepared: list[_Prepared]) -> _BatchOutput:
+        outputs = self.backend.outputs(self._normalised([item.square for item in prepared]))
         labels = outputs.label_logits if self.info.model.knows_labels else None
         if labels is not None:
             labels = labels.float()
             labels = (labels.sigmoid() if self.info.multi_label else labels.softmax(1)).cpu()
         evidence = None if outputs.evidence is None else outputs.evidence.float().cpu()
-        return _BatchOutput(outputs.mask_logits.float().sigmoid().cpu(), labels, evidence)
+        masks = outputs.mask_logits.float().sigmoid().cpu()
+        return _BatchOutput(masks, labels, evidence, [self._windowed(item) for item in prepared])
+
+    def _normalised(self, images: list[Pixels]) -> torch.Tensor:
+        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self.backend.device)
+        return self.info.preprocessing.normalise(pixels)
+
+    def _windowed(self, item: _Prepared) -> torch.Tensor | None:
+        """Probabilities (K, H, W) of an image that is cut into windows."""
+        if item.large is None:
+            return None
+        height, width, _ = item.large.shape
+        side = self.info.preprocessing.image_size
+        logits = logits_by_windows(
+            self._normalised([pad_to_window(item.large, side)]),
+            side,
+            lambda windows: self.backend.outputs(windows).mask_logits.float(),
+            self.batch_size,
+        )
+        return logits[0, :, :height, :width].sigmoid().cpu()
 
     @torch.inference_mode()
     def _restore(
         self, output: _BatchOutput, index: int, item: _Prepared
     ) -> Prediction | DxsegError:
-        masks = output.masks[index]
+        windowed = output.windowed[index]
+        masks = output.masks[index] if windowed is None else windowed
         if not bool(torch.isfinite(masks).all()):
             # Compared with the threshold, NaN would pass for an image without lesion.
             return DxsegError("the network's output is not finite; the model or the image is bad")
-        restored = self.info.preprocessing.restore(masks, item.geometry)
-        probabilities: NDArray[np.float32] = restored.numpy()
+        if windowed is None:
+            masks = self.info.preprocessing.restore(masks, item.geometry)
+        probabilities: NDArray[np.float32] = masks.numpy()
         labels = None
         if output.labels is not None and self.info.labels:
             values = output.labels[index].tolist()

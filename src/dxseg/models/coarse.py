@@ -130,5 +130,6 @@ class CoarseBranch(nn.Module):
 
 def log_mean_exp(maps: Tensor) -> Tensor:
     """Smooth maximum over space, (B, L, h, w) to (B, L); a constant map pools to its value."""
-    area = maps.shape[-2] * maps.shape[-1]
-    return torch.logsumexp(maps.flatten(2), dim=2) - math.log(area)
+    flat = maps.flatten(2)
+    # The area's logarithm as a tensor: an exported network then takes images of any size.
+    return flat.logsumexp(dim=2) - torch.zeros_like(flat[0, 0]).logsumexp(dim=0)

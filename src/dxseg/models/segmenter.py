@@ -40,14 +40,8 @@ class Segmenter(nn.Module):
 
         Sizes that are no multiple of 32 are zero-padded at the bottom and right, and cropped back.
         """
-        height, width = x.shape[-2:]
         padded = pad_to_multiple(x, STRIDE)
-        out = self._padded_outputs(padded)
-        if padded is x:
-            return out
-        return SegmenterOutput(
-            out.mask_logits[..., :height, :width], out.label_logits, _crop(out.evidence, x, padded)
-        )
+        return crop_output(self._padded_outputs(padded), x, padded)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mask logits (B, K, H, W) of normalised images (B, C, H, W)."""
@@ -55,6 +49,15 @@ class Segmenter(nn.Module):
 
     def _padded_outputs(self, x: Tensor) -> SegmenterOutput:
         raise NotImplementedError
+
+
+def crop_output(output: SegmenterOutput, x: Tensor, padded: Tensor) -> SegmenterOutput:
+    """The part of what was said of ``padded`` that covers ``x``, the image without its padding."""
+    if padded is x:
+        return output
+    height, width = x.shape[-2:]
+    masks = output.mask_logits[..., :height, :width]
+    return SegmenterOutput(masks, output.label_logits, _crop(output.evidence, x, padded))
 
 
 def _crop(evidence: Tensor | None, x: Tensor, padded: Tensor) -> Tensor | None:
