@@ -6,7 +6,7 @@ Everything before and after the network is the predictor's, so a backend cannot 
 from __future__ import annotations
 
 import io
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.onnx_file import OnnxModel, output_names
+from dxseg.inference.onnx_file import OnnxModel, input_names, output_names
 from dxseg.models.coarse import EVIDENCE_STRIDE
-from dxseg.models.graph import INPUT
+from dxseg.models.graph import INPUT, KNOWN
 from dxseg.models.pyramid import pad_to_multiple
 from dxseg.models.segmenter import STRIDE, Segmenter, SegmenterOutput, crop_output
 
 BackendName = Literal["torch", "onnxruntime", "openvino"]
 Precision = Literal["float32", "bfloat16"]
 BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
+Inputs = dict[str, NDArray[Any]]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
@@ -35,8 +36,12 @@ class Backend(Protocol):
 
     device: torch.device
 
-    def outputs(self, images: Tensor) -> SegmenterOutput:
-        """What `Segmenter.outputs` says of normalised images (B, C, H, W) float32, on any device.
+    def outputs(self, images: Tensor, known: Tensor | None = None) -> SegmenterOutput:
+        """What `Segmenter.outputs` says.
+
+        Args:
+            images: (B, C, H, W) float32, normalised, on `device`.
+            known: The label prompt, on any device; None where nothing is known.
 
         Raises:
             DxsegError: The network cannot be run on them, or answers with other shapes than the
@@ -71,11 +76,13 @@ class TorchBackend:
         self._reduced = precision == "bfloat16"
 
     @torch.inference_mode()
-    def outputs(self, images: Tensor) -> SegmenterOutput:
+    def outputs(self, images: Tensor, known: Tensor | None = None) -> SegmenterOutput:
         """See `Backend.outputs`."""
         laid_out = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._reduced):
-            return self.segmenter.outputs(laid_out)
+            return self.segmenter.outputs(
+                laid_out, None if known is None else known.to(self.device)
+            )
 
 
 class OnnxBackend:
@@ -87,14 +94,20 @@ class OnnxBackend:
                 f"device {device!r}: exported models run on the cpu; use backend torch"
             )
         self.device = torch.device("cpu")
+        self._prompted = KNOWN in input_names(model.info)
         self._names = output_names(model.info)
         self._path = model.path
+        self._multi_label = model.info.multi_label
         self._classes, self._labels = len(model.info.mask_classes), len(model.info.labels)
 
-    def outputs(self, images: Tensor) -> SegmenterOutput:
+    def outputs(self, images: Tensor, known: Tensor | None = None) -> SegmenterOutput:
         """See `Backend.outputs`."""
         padded = pad_to_multiple(images, STRIDE)
-        found = dict(zip(self._names, self._guarded(padded), strict=True))
+        given = {INPUT: np.ascontiguousarray(padded.numpy())}
+        if self._prompted:
+            prompt = self._unknown(len(images)) if known is None else known
+            given[KNOWN] = np.ascontiguousarray(prompt.numpy())
+        found = dict(zip(self._names, self._guarded(given), strict=True))
         batch, _, height, width = padded.shape
         expected: dict[str, tuple[int, ...]] = {
             "mask_logits": (batch, self._classes, height, width),
@@ -110,16 +123,22 @@ class OnnxBackend:
         tensors = {name: torch.from_numpy(value) for name, value in found.items()}
         return crop_output(SegmenterOutput(**tensors), images, padded)
 
-    def _guarded(self, padded: Tensor) -> list[NDArray[np.float32]]:
+    def _unknown(self, batch: int) -> Tensor:
+        """The prompt that says nothing; see `Segmenter.outputs`."""
+        if self._multi_label:
+            return torch.full((batch, self._labels), float("nan"))
+        return torch.full((batch,), -1)
+
+    def _guarded(self, given: Inputs) -> list[NDArray[np.float32]]:
         try:
-            return self._compute(np.ascontiguousarray(padded.numpy()))
+            return self._compute(given)
         except Exception as error:
             raise DxsegError(
-                f"{self._path}: the network cannot be run on {tuple(padded.shape)} ({_line(error)})"
+                f"{self._path}: the network cannot be run on {given[INPUT].shape} ({_line(error)})"
             ) from error
 
-    def _compute(self, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Outputs for (B, C, H, W), H and W multiples of 32."""
+    def _compute(self, given: Inputs) -> list[NDArray[np.float32]]:
+        """Outputs for inputs by name, sides being multiples of 32."""
         raise NotImplementedError
 
 
@@ -157,8 +176,8 @@ class OnnxRuntimeBackend(OnnxBackend):
         except Exception as error:
             raise DxsegError(f"{model.path}: ONNX Runtime refuses it ({_line(error)})") from error
 
-    def _compute(self, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        found: list[NDArray[np.float32]] = self._session.run(self._names, {INPUT: images})
+    def _compute(self, given: Inputs) -> list[NDArray[np.float32]]:
+        found: list[NDArray[np.float32]] = self._session.run(self._names, given)
         return found
 
 
@@ -195,8 +214,8 @@ class OpenVinoBackend(OnnxBackend):
         except Exception as error:
             raise DxsegError(f"{model.path}: OpenVINO refuses it ({_line(error)})") from error
 
-    def _compute(self, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        found = self._compiled(images, share_inputs=True)
+    def _compute(self, given: Inputs) -> list[NDArray[np.float32]]:
+        found = self._compiled(given, share_inputs=True)
         return [np.array(found[name]) for name in self._names]
 
 
@@ -213,9 +232,9 @@ class FlipAveraged:
         self.device = backend.device
         self._backend = backend
 
-    def outputs(self, images: Tensor) -> SegmenterOutput:
+    def outputs(self, images: Tensor, known: Tensor | None = None) -> SegmenterOutput:
         """See `Backend.outputs`; logits and evidence are averaged."""
-        plain, mirrored = (self._backend.outputs(x) for x in (images, images.flip(-1)))
+        plain, mirrored = (self._backend.outputs(x, known) for x in (images, images.flip(-1)))
         labels, evidence = plain.label_logits, plain.evidence
         if labels is not None and mirrored.label_logits is not None:
             labels = (labels + mirrored.label_logits) / 2

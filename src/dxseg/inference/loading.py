@@ -16,6 +16,7 @@ from dxseg.inference.backends import (
     TorchBackend,
 )
 from dxseg.inference.bundle import BundleInfo, load_bundle
+from dxseg.inference.known import label_prompt
 from dxseg.inference.onnx_file import OnnxModel, is_onnx, pack, parse_onnx, read_onnx
 from dxseg.models.graph import onnx_graph
 from dxseg.models.segmenter import STRIDE, Segmenter, SegmenterOutput
@@ -114,14 +115,15 @@ def largest_difference(
     sizes = [(side, side), *([(side + STRIDE, STRIDE)] if any_size else [])]
     reference = TorchBackend(segmenter)
     generator = torch.Generator().manual_seed(1)
-    differences = []
+    largest = 0.0
     for count, size in enumerate(sizes, start=1):
         images = torch.randn(count, info.preprocessing.channels, *size, generator=generator)
-        for one, other in zip(
-            _in_unit(reference.outputs(images)), _in_unit(exported.outputs(images)), strict=True
-        ):
-            differences.append(float((one - other).abs().nan_to_num(float("inf")).max()))
-    return max(differences)
+        for known in (None, label_prompt([info.labels[:1]] * count, info)):
+            answers = (_in_unit(one.outputs(images, known)) for one in (reference, exported))
+            for wanted, found in zip(*answers, strict=True):
+                difference = (wanted - found).abs().nan_to_num(float("inf")).max()
+                largest = max(largest, float(difference))
+    return largest
 
 
 def _in_unit(output: SegmenterOutput) -> list[torch.Tensor]:

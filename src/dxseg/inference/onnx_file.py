@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.bundle import INFO_LIMIT, BundleInfo, parse_info, read_limited
-from dxseg.models.graph import INPUT, OUTPUTS
+from dxseg.models.graph import INPUT, KNOWN, OUTPUTS
 
 NumberFormat = Literal["float32", "int8"]
 
@@ -49,6 +49,11 @@ class OnnxModel:
 def is_onnx(path: str | Path) -> bool:
     """Whether the name is that of an ONNX file."""
     return Path(path).suffix.lower() == SUFFIX
+
+
+def input_names(info: BundleInfo) -> list[str]:
+    """The inputs that the model's network has."""
+    return [INPUT, KNOWN] if info.model.architecture == "sks" else [INPUT]
 
 
 def output_names(info: BundleInfo) -> list[str]:
@@ -175,10 +180,11 @@ def _check_interface(proto: Any, info: BundleInfo, path: Path) -> None:
     weights = {tensor.name for tensor in proto.graph.initializer}
     inputs = [value for value in proto.graph.input if value.name not in weights]
     outputs = [value.name for value in proto.graph.output]
-    if [value.name for value in inputs] != [INPUT] or outputs != output_names(info):
+    names = [value.name for value in inputs]
+    if names != input_names(info) or outputs != output_names(info):
         raise DxsegError(
-            f"{path}: inputs {[value.name[:80] for value in inputs]} and outputs {outputs[:5]} are "
-            f"not those of its model ({[INPUT]} and {output_names(info)}); export it again"
+            f"{path}: inputs {names[:5]} and outputs {outputs[:5]} are not those of its model "
+            f"({input_names(info)} and {output_names(info)}); export it again"
         )
     kind = inputs[0].type.tensor_type
     sides = kind.shape.dim

@@ -11,11 +11,12 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from dxseg.models.segmenter import STRIDE, Segmenter
+from dxseg.models.sks import SKS
 
-OPSET = 17
+OPSET = 18
 """Of ONNX; every runtime of the last years reads it."""
 
-INPUT = "image"
+INPUT, KNOWN = "image", "known"
 OUTPUTS = ("mask_logits", "label_logits", "evidence")
 """Those that a network has, in this order; see `SegmenterOutput`."""
 
@@ -24,6 +25,8 @@ def onnx_graph(segmenter: Segmenter, channels: int, image_size: int, *, any_size
     """Trace a network.
 
     The input `image` is (B, C, H, W) float32, normalised, H and W multiples of 32; B is free.
+    Networks with a label branch also have the input `known`, the label prompt of
+    `Segmenter.outputs` with its values for "unknown".
 
     Args:
         segmenter: Not changed.
@@ -38,12 +41,18 @@ def onnx_graph(segmenter: Segmenter, channels: int, image_size: int, *, any_size
     # Neither square nor of one image: what the tracer takes for a constant then shows.
     shape = (2, channels, side, side + STRIDE) if any_size else (2, channels, side, side)
     traced = _Traced(_with_fixed_padding(copy.deepcopy(segmenter).to("cpu").eval()))
-    example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    names = traced.names(example)
+    image = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    example, names = traced.example(image)
+    inputs = [INPUT, KNOWN][: len(example)]
     spatial = {2: "height", 3: "width"} if any_size else {}
-    axes = {INPUT: {0: "batch", **spatial}, "mask_logits": {0: "batch", **spatial}}
     low = {2: "evidence_height", 3: "evidence_width"} if any_size else {}
-    axes |= {"label_logits": {0: "batch"}, "evidence": {0: "batch", **low}}
+    axes = {
+        INPUT: {0: "batch", **spatial},
+        KNOWN: {0: "batch"},
+        "mask_logits": {0: "batch", **spatial},
+        "label_logits": {0: "batch"},
+        "evidence": {0: "batch", **low},
+    }
     stream = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         # The tracer warns of everything that it takes for a constant; parity is checked instead.
@@ -51,13 +60,13 @@ def onnx_graph(segmenter: Segmenter, channels: int, image_size: int, *, any_size
         # The exporter of torch.export takes minutes for such a network; this one a second.
         torch.onnx.export(
             traced,
-            (example,),
+            example,
             stream,
             dynamo=False,
             opset_version=OPSET,
-            input_names=[INPUT],
+            input_names=inputs,
             output_names=names,
-            dynamic_axes={name: axes[name] for name in (INPUT, *names)},
+            dynamic_axes={name: axes[name] for name in (*inputs, *names)},
         )
     return stream.getvalue()
 
@@ -69,15 +78,21 @@ class _Traced(nn.Module):
         super().__init__()
         self.segmenter = segmenter
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        output = self.segmenter.outputs(image)
+    def forward(self, image: Tensor, known: Tensor | None = None) -> tuple[Tensor, ...]:
+        output = self.segmenter.outputs(image, known)
         found = [getattr(output, name) for name in OUTPUTS]
         return tuple(value for value in found if value is not None)
 
-    def names(self, example: Tensor) -> list[str]:
+    def example(self, image: Tensor) -> tuple[tuple[Tensor, ...], list[str]]:
+        """Inputs to trace with, and the names of the outputs."""
         with torch.no_grad():
-            output = self.segmenter.outputs(example)
-        return [name for name in OUTPUTS if getattr(output, name) is not None]
+            output = self.segmenter.outputs(image)
+        names = [name for name in OUTPUTS if getattr(output, name) is not None]
+        if not isinstance(self.segmenter, SKS) or output.label_logits is None:
+            return (image,), names
+        if self.segmenter.coarse.multi_label:
+            return (image, torch.full_like(output.label_logits, float("nan"))), names
+        return (image, torch.full((len(image),), -1)), names
 
 
 def _with_fixed_padding(network: Segmenter) -> Segmenter:
