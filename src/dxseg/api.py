@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,14 @@ from dxseg.data.importers.nifti import import_volumes
 from dxseg.data.importers.nnunet import import_nnunet
 from dxseg.data.splits import choose_masks, make_splits, select_fold, write_splits
 from dxseg.demonstration import demo
+from dxseg.deploy.export import OnnxExport
+from dxseg.deploy.export import export_onnx as write_onnx
 from dxseg.doctor.check import check_dataset
 from dxseg.doctor.findings import CheckReport
 from dxseg.errors import DxsegError
 from dxseg.evaluation.compare import Comparison, compare_runs
 from dxseg.evaluation.evaluate import evaluate_run
+from dxseg.inference.onnx_file import is_onnx, read_onnx
 from dxseg.inference.predict import PredictSummary, predict_files
 from dxseg.progress import reporting
 from dxseg.reports.html import build_report
@@ -40,6 +43,7 @@ __all__ = [
     "demo",
     "evaluate",
     "export_nnunet",
+    "export_onnx",
     "import_busi",
     "import_csv",
     "import_dicom",
@@ -165,6 +169,41 @@ def export_nnunet(
         return write_nnunet(dataset, destination, splits=splits, progress=progress)
 
 
+def export_onnx(
+    model: PathLike,
+    output: PathLike,
+    *,
+    int8: bool = False,
+    calibration: Sequence[PathLike] = (),
+    max_dice_loss: float = 0.01,
+    console: Console | None = None,
+) -> OnnxExport:
+    """Write a run's model as one ONNX file, all of model.json in its metadata.
+
+    Args:
+        model: folder of a run, or of a model.
+        output: the file, ending in .onnx.
+        int8: whether to quantise to 8 bits.
+        calibration: folders of datasets to quantise with; of the run's own dataset its test images
+            are left out.
+        max_dice_loss: the most Dice that int8 may lose on them.
+        console: where progress is drawn.
+
+    Raises:
+        DxsegError: see :func:`dxseg.deploy.export.export_onnx`.
+    """
+    with reporting(console or Console(stderr=True), "Quantising") as progress:
+        return write_onnx(
+            _bundle(model),
+            output,
+            int8=int8,
+            calibration=calibration,
+            max_dice_loss=max_dice_loss,
+            run=model,
+            progress=progress,
+        )
+
+
 def train(
     dataset: PathLike,
     output: PathLike,
@@ -217,14 +256,31 @@ def evaluate(
     run: PathLike,
     *,
     split: str = "test",
+    known_labels: bool = False,
     dataset: PathLike | None = None,
     device: str = "cpu",
+    backend: str | None = None,
+    model: PathLike | None = None,
+    output: PathLike | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a run and write evaluation.json and the tables beside it; gives the summary."""
+    """Evaluate a run and write evaluation.json and the tables beside it; gives the summary.
+
+    With ``known_labels`` the model is told the diagnosis of each image, and the files end in
+    ``_known``. With ``model`` an exported file is measured in place of the run's own model, and
+    ``output`` must name another folder than the run.
+    """
     with reporting(console or Console(stderr=True), f"Evaluating on {split}") as progress:
         evaluation = evaluate_run(
-            run, split=split, dataset=dataset, device=device, progress=progress
+            run,
+            split=split,
+            known_labels=known_labels,
+            dataset=dataset,
+            device=device,
+            backend=backend,
+            model=model,
+            output=output,
+            progress=progress,
         )
     return evaluation.summary
 
@@ -234,38 +290,55 @@ def predict(
     model: PathLike,
     output: PathLike,
     *,
+    labels: PathLike | Mapping[str, str] | None = None,
     overwrite: bool = False,
     device: str = "cpu",
     batch_size: int = 8,
+    overlays: bool = True,
     slice_overlays: bool = False,
+    backend: str | None = None,
+    precision: str = "float32",
+    flip: bool = False,
+    windows: bool = False,
     console: Console | None = None,
 ) -> PredictSummary:
     """Segment images and volumes with a run or its model; what is done is skipped.
 
     Args:
         inputs: files, folders or patterns; a NIfTI volume gives one label map.
-        model: folder of a run, or of a model.
+        model: folder of a run, or of a model, or an exported .onnx file.
         output: folder for masks, overlays and predictions.csv.
+        labels: diagnoses that are known already: a table with the columns file and label, or by
+            file; see :func:`dxseg.inference.label_table.known_labels`.
         overwrite: whether what is done is predicted again.
         device: as torch names it.
         batch_size: images through the network at once.
+        overlays: whether images get overlays.
         slice_overlays: whether volumes get overlays of the slices with a lesion.
+        backend: ``torch``, ``onnxruntime`` or ``openvino``; what suits the model if absent.
+        precision: ``float32``, or ``bfloat16`` for torch and openvino.
+        flip: whether each image is also predicted mirrored, and the mean taken.
+        windows: whether images larger than the network's input are cut into windows.
         console: where progress is drawn.
 
     Raises:
         DxsegError: see :func:`dxseg.inference.predict.predict_files`.
     """
-    folder = Path(model)
-    bundle = folder / "model" if (folder / "model").is_dir() else folder
     with reporting(console or Console(stderr=True), "Predicting") as progress:
         return predict_files(
             inputs,
-            bundle,
+            _bundle(model),
             output,
+            labels=labels,
             overwrite=overwrite,
             device=device,
             batch_size=batch_size,
+            overlays=overlays,
             slice_overlays=slice_overlays,
+            backend=backend,
+            precision=precision,
+            flip=flip,
+            windows=windows,
             progress=progress,
         )
 
@@ -286,12 +359,15 @@ def report(run: PathLike, *, compared: Sequence[PathLike] = ()) -> Path:
 
 
 def info(path: PathLike) -> dict[str, Any]:
-    """What a dataset, a run or a model folder holds.
+    """What a dataset, a run, a model folder or an exported model holds.
 
     Raises:
-        DxsegError: the folder is none of them.
+        DxsegError: the path is none of them.
     """
     folder = Path(path)
+    if is_onnx(folder):
+        model = read_onnx(folder)
+        return model.info.model_dump(mode="json") | {"number_format": model.number_format}
     if (folder / "dataset.yaml").is_file():
         return _describe(Dataset.load(folder))
     if (folder / "config.yaml").is_file():
@@ -304,6 +380,12 @@ def info(path: PathLike) -> dict[str, Any]:
         f"{folder}: neither a dataset (dataset.yaml), nor a run (config.yaml), nor a model "
         "(model.json); give the folder that holds one of these files"
     )
+
+
+def _bundle(model: PathLike) -> Path:
+    """The model folder of a run; anything else is taken as it is."""
+    folder = Path(model)
+    return folder / "model" if (folder / "model").is_dir() else folder
 
 
 def _describe(dataset: Dataset) -> dict[str, Any]:

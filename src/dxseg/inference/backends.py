@@ -6,7 +6,7 @@ Everything before and after the network is the predictor's, so a backend cannot 
 from __future__ import annotations
 
 import io
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,11 +20,9 @@ from dxseg.models.graph import INPUT, KNOWN
 from dxseg.models.pyramid import pad_to_multiple
 from dxseg.models.segmenter import STRIDE, Segmenter, SegmenterOutput, crop_output
 
-BackendName = Literal["torch", "onnxruntime", "openvino"]
-Precision = Literal["float32", "bfloat16"]
-BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
+BACKENDS = ("torch", "onnxruntime", "openvino")
 Inputs = dict[str, NDArray[Any]]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+PRECISIONS = ("float32", "bfloat16")
 
 
 class Backend(Protocol):
@@ -53,7 +51,7 @@ class TorchBackend:
     """A network in PyTorch."""
 
     def __init__(
-        self, segmenter: Segmenter, device: str = "cpu", precision: Precision = "float32"
+        self, segmenter: Segmenter, device: str = "cpu", precision: str = "float32"
     ) -> None:
         """Move the network to the device.
 
@@ -145,9 +143,7 @@ class OnnxBackend:
 class OnnxRuntimeBackend(OnnxBackend):
     """ONNX Runtime."""
 
-    def __init__(
-        self, model: OnnxModel, device: str = "cpu", precision: Precision = "float32"
-    ) -> None:
+    def __init__(self, model: OnnxModel, device: str = "cpu", precision: str = "float32") -> None:
         """Load the network.
 
         Raises:
@@ -184,9 +180,7 @@ class OnnxRuntimeBackend(OnnxBackend):
 class OpenVinoBackend(OnnxBackend):
     """OpenVINO."""
 
-    def __init__(
-        self, model: OnnxModel, device: str = "cpu", precision: Precision = "float32"
-    ) -> None:
+    def __init__(self, model: OnnxModel, device: str = "cpu", precision: str = "float32") -> None:
         """Compile the network.
 
         Raises:

@@ -12,7 +12,6 @@ from dxseg.inference.backends import (
     ONNX_BACKENDS,
     Backend,
     OnnxBackend,
-    Precision,
     TorchBackend,
 )
 from dxseg.inference.bundle import BundleInfo, load_bundle
@@ -29,7 +28,7 @@ def load_backend(
     path: str | Path,
     backend: str | None = None,
     device: str = "cpu",
-    precision: Precision = "float32",
+    precision: str = "float32",
 ) -> tuple[Backend, BundleInfo]:
     """Load a model folder or an exported file.
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dxseg.data.preprocess import Geometry
 from dxseg.data.readers import read_image, to_channels
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.backends import Backend, FlipAveraged, Precision, TorchBackend
+from dxseg.inference.backends import Backend, FlipAveraged, TorchBackend
 from dxseg.inference.bundle import BundleInfo
 from dxseg.inference.decision import decide
 from dxseg.inference.known import Names, has_lesion, label_names, label_prompt, label_text
@@ -138,7 +138,7 @@ class Predictor:
         batch_size: int = 8,
         *,
         backend: str | None = None,
-        precision: Precision = "float32",
+        precision: str = "float32",
         flip: bool = False,
         windows: bool = False,
     ) -> Predictor:
