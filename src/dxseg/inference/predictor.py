@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,7 +208,7 @@ class Predictor:
         *,
         keep_images: bool = False,
         known: Mapping[str, str] | None = None,
-    ) -> Iterator[tuple[str, Prediction | DxsegError]]:
+    ) -> Generator[tuple[str, Prediction | DxsegError]]:
         """Segment files or slices, in their order and in constant memory.
 
         While what the network has said of one batch is taken, it works on the next, and threads
