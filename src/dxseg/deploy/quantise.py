@@ -202,15 +202,14 @@ def _compare(
             "check would say nothing; give images with lesions"
         )
     agreement = float(np.mean(agreements))
-    before, after = np.mean(scores, axis=0).tolist() if scores else (None, None)
-    enough = before is not None and len(scores) >= ENOUGH_MASKS
+    before, after = np.mean(scores, axis=0).tolist() if scores else (0.0, 0.0)
     return QuantisationReport(
         images=len(cases),
         masks=len(scores),
         agreement=agreement,
-        dice_float32=before,
-        dice_int8=after,
-        dice_loss=before - after if enough else 1 - agreement,
+        dice_float32=before if scores else None,
+        dice_int8=after if scores else None,
+        dice_loss=before - after if len(scores) >= ENOUGH_MASKS else 1 - agreement,
     )
 
 

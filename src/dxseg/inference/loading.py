@@ -117,7 +117,7 @@ def largest_difference(
     largest = 0.0
     for count, size in enumerate(sizes, start=1):
         images = torch.randn(count, info.preprocessing.channels, *size, generator=generator)
-        for known in (None, label_prompt([info.labels[:1]] * count, info)):
+        for known in (None, label_prompt([tuple(info.labels[:1])] * count, info)):
             answers = (_in_unit(one.outputs(images, known)) for one in (reference, exported))
             for wanted, found in zip(*answers, strict=True):
                 difference = (wanted - found).abs().nan_to_num(float("inf")).max()

@@ -18,6 +18,7 @@ from dxseg.inference.bundle import INFO_LIMIT, BundleInfo, parse_info, read_limi
 from dxseg.models.graph import INPUT, KNOWN, OUTPUTS
 
 NumberFormat = Literal["float32", "int8"]
+NUMBER_FORMATS: tuple[NumberFormat, ...] = get_args(NumberFormat)
 
 SUFFIX = ".onnx"
 FILE_LIMIT = 1 << 30
@@ -121,9 +122,10 @@ def parse_onnx(content: bytes, path: Path) -> OnnxModel:
             f"{path}: its metadata has no {INFO_KEY} that could be read; expected a file that "
             "`dxseg export onnx` has written"
         )
-    number_format = known.get(FORMAT_KEY)
-    if number_format not in get_args(NumberFormat):
-        raise DxsegError(f"{path}: {FORMAT_KEY} is {number_format!r}; expected float32 or int8")
+    written = known.get(FORMAT_KEY)
+    number_format = next((one for one in NUMBER_FORMATS if one == written), None)
+    if number_format is None:
+        raise DxsegError(f"{path}: {FORMAT_KEY} is {written!r}; expected float32 or int8")
     info = parse_info(text, path)
     _check_interface(proto, info, path)
     digest = hashlib.sha256(content).hexdigest()

@@ -24,8 +24,7 @@ def pad_to_window(pixels: Pixels, side: int) -> Pixels:
     """Pad (H, W, C) with zeros at the bottom and the right, as smaller images are, up to `side`."""
     height, width, _ = pixels.shape
     below, beside = max(0, side - height), max(0, side - width)
-    padded: Pixels = np.pad(pixels, ((0, below), (0, beside), (0, 0)))
-    return padded
+    return np.pad(pixels, ((0, below), (0, beside), (0, 0)))
 
 
 def logits_by_windows(
@@ -42,10 +41,11 @@ def logits_by_windows(
     Returns:
         Logits (B, K, H, W).
     """
-    from monai.inferers import SlidingWindowInferer
+    from monai.inferers.inferer import SlidingWindowInferer
 
     inferer = SlidingWindowInferer(
         (side, side), sw_batch_size=batch_size, overlap=OVERLAP, mode="gaussian"
     )
-    blended: Tensor = inferer(images, network)
+    blended = inferer(images, network)
+    assert isinstance(blended, Tensor), "the network gives one tensor"
     return blended

@@ -7,7 +7,7 @@ import io
 import warnings
 
 import torch
-from timm.layers import Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from dxseg.models.segmenter import STRIDE, Segmenter
@@ -61,7 +61,7 @@ def onnx_graph(segmenter: Segmenter, channels: int, image_size: int, *, any_size
         torch.onnx.export(
             traced,
             example,
-            stream,
+            stream,  # type: ignore[arg-type]  # the tracer takes one, its annotation does not say so
             dynamo=False,
             opset_version=OPSET,
             input_names=inputs,
