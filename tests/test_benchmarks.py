@@ -101,9 +101,7 @@ def test_check_scale_finds_what_it_planted(capsys):
     assert min(result["images_per_s"], result["peak_mb"]) > 0
 
 
-@pytest.mark.parametrize(
-    "name", ["train_throughput", "predict_throughput", "inference_backends"]
-)
+@pytest.mark.parametrize("name", ["train_throughput", "predict_throughput", "inference_backends"])
 def test_help_says_what_is_measured(name, capsys):
     with pytest.raises(SystemExit) as stop:
         load(name).main(["--help"])

@@ -33,14 +33,19 @@ from dxseg.inference.onnx_file import is_onnx, read_onnx
 from dxseg.inference.predict import PredictSummary, predict_files
 from dxseg.progress import reporting
 from dxseg.reports.html import build_report
-from dxseg.training.run import read_run, train_run
+from dxseg.studies.runner import StudyOutcome, run_study
+from dxseg.training.distill import distill_run
+from dxseg.training.records import read_run
+from dxseg.training.run import train_run
 
 PathLike = str | Path
 
 __all__ = [
     "check",
     "compare",
+    "compare_study",
     "demo",
+    "distill",
     "evaluate",
     "export_nnunet",
     "export_onnx",
@@ -215,6 +220,7 @@ def train(
     overrides: dict[str, Any] | None = None,
     splits: PathLike | None = None,
     stage1: PathLike | None = None,
+    stage2: PathLike | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Train an arm on a dataset; the same call continues an interrupted run.
@@ -230,6 +236,7 @@ def train(
             ``seed``.
         splits: a splits.csv to use instead of drawing one.
         stage1: another run whose stage 1 is used.
+        stage2: another run from whose network the self-training of this arm goes on.
         console: where progress is drawn.
 
     Returns:
@@ -248,6 +255,40 @@ def train(
         config,
         splits_path=None if splits is None else Path(splits),
         stage1_run=None if stage1 is None else Path(stage1),
+        stage2_run=None if stage2 is None else Path(stage2),
+        console=console,
+    )
+
+
+def distill(
+    run: PathLike,
+    output: PathLike,
+    *,
+    overrides: dict[str, Any] | None = None,
+    dataset: PathLike | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Train a single-branch student of a two-branch run; the same call continues it.
+
+    Args:
+        run: folder of the finished run that teaches.
+        output: folder of the student's run.
+        overrides: nested values of :class:`dxseg.config.RunConfig`, such as ``{"stage2":
+            {"steps": 600}}``; network, split and image size are the teacher's.
+        dataset: the dataset's folder if it is no longer where the run was trained.
+        console: where progress is drawn.
+
+    Returns:
+        The content of the student's ``run.json``.
+
+    Raises:
+        DxsegError: see :func:`dxseg.training.distill.distill_run`.
+    """
+    return distill_run(
+        Path(run),
+        Path(output),
+        overrides,
+        dataset_path=None if dataset is None else Path(dataset),
         console=console,
     )
 
@@ -351,6 +392,32 @@ def compare(
     if output is not None:
         comparison.write(Path(output))
     return comparison
+
+
+def compare_study(
+    study: PathLike,
+    output: PathLike,
+    *,
+    jobs: int = 1,
+    validation_only: bool = False,
+    console: Console | None = None,
+) -> StudyOutcome:
+    """Train and evaluate what a study file asks for, and compare; the same call continues.
+
+    Args:
+        study: the study file.
+        output: folder of the study.
+        jobs: processes at a time.
+        validation_only: whether the test cases are left alone.
+        console: where progress is drawn.
+
+    Returns:
+        The results and what failed.
+
+    Raises:
+        DxsegError: see :func:`dxseg.studies.runner.run_study`.
+    """
+    return run_study(study, output, jobs=jobs, validation_only=validation_only, console=console)
 
 
 def report(run: PathLike, *, compared: Sequence[PathLike] = ()) -> Path:

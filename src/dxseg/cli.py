@@ -10,6 +10,8 @@ from rich.table import Table
 
 from dxseg import cli_import_volumes  # noqa: F401 - adds its verbs to the importer
 from dxseg.cli_check import check_command
+from dxseg.cli_compare import compare_command
+from dxseg.cli_distill import distill_command
 from dxseg.cli_export import exporter
 from dxseg.cli_import import importer
 from dxseg.errors import DxsegError, UsageError
@@ -28,6 +30,8 @@ app = typer.Typer(
 app.add_typer(importer, name="import")
 app.add_typer(exporter, name="export")
 app.command("check")(check_command)
+app.command("compare")(compare_command)
+app.command("distill")(distill_command)
 
 DatasetArgument = Annotated[Path, typer.Argument(help="Folder with dataset.yaml and cases.csv.")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.")]
@@ -111,6 +115,9 @@ def train(
         Path | None, typer.Option(help="A splits.csv to use; drawn if absent.")
     ] = None,
     stage1: Annotated[Path | None, typer.Option(help="Another run whose stage 1 is used.")] = None,
+    stage2: Annotated[
+        Path | None, typer.Option(help="Another run from which self-training goes on.")
+    ] = None,
     change: Annotated[
         list[str] | None,
         typer.Option("--set", help="SECTION.KEY=VALUE of the configuration. May be repeated."),
@@ -130,6 +137,7 @@ def train(
         overrides=parse_overrides(change or []),
         splits=splits,
         stage1=stage1,
+        stage2=stage2,
         console=err,
     )
     cases = run["cases"]
@@ -146,13 +154,17 @@ def arms() -> None:
     """List the named arms: the method and the controls it is measured against."""
     from dxseg.config import arm_names, load_config
 
-    table = Table("arm", "architecture", "encoder from", "skips")
+    table = Table("arm", "architecture", "encoder from", "learns labels", "skips")
     for name in arm_names():
         model = load_config("cpu", name).model
         skips = [key for key, on in model.skips.model_dump().items() if on]
         dual = model.architecture == "sks"
         table.add_row(
-            name, model.architecture, model.encoder_init, ", ".join(skips) if dual else ""
+            name,
+            model.architecture,
+            model.encoder_init,
+            "yes" if model.needs_stage1 or model.label_head else "no",
+            ", ".join(skips) if dual else "",
         )
     out.print(table)
 
@@ -261,21 +273,6 @@ def predict(
         for name, reason in summary.failed[:10]:
             complain(f"{name}: {reason}")
         raise typer.Exit(DxsegError.exit_code)
-
-
-@app.command()
-def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of evaluated runs.")],
-    reference: Annotated[
-        str | None, typer.Option(help="The arm others are compared with; the first if absent.")
-    ] = None,
-    output: Annotated[Path | None, typer.Option("--out", help="Folder for the tables.")] = None,
-) -> None:
-    """Compare arms on the same test cases, with intervals and adjusted p-values."""
-    from dxseg import api
-
-    comparison = api.compare(runs, reference=reference, output=output)
-    out.print(comparison.markdown, soft_wrap=True)
 
 
 @app.command()

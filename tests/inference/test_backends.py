@@ -22,7 +22,7 @@ from dxseg.models.segmenter import SegmenterOutput
 from onnx_models import make_bundle
 
 # One of each architecture, and the network that has labels but never learnt them.
-ARMS = ("sks-evidence", "sks-no-labels", "unet", "unetplusplus")
+ARMS = ("sks-evidence", "sks-no-labels", "unet", "unetplusplus", "manet", "unet-multitask")
 TOLERANCE = 1e-4
 """Of a probability, on images; what `docs/export.md` states."""
 REDUCED_TOLERANCE = 0.05

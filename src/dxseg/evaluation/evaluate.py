@@ -220,9 +220,14 @@ def evaluate_run(
             "threshold": info.threshold,
         }
     )
-    suffix = ("" if split == "test" else f"_{split}") + ("_known" if known_labels else "")
+    suffix = file_suffix(split) + ("_known" if known_labels else "")
     evaluation.write(Path(output) if output is not None else run, suffix)
     return evaluation
+
+
+def file_suffix(split: str) -> str:
+    """What the evaluation of a split adds to the stem of each of its files."""
+    return "" if split == "test" else f"_{split}"
 
 
 def read_record(run: Path) -> dict[str, Any]:

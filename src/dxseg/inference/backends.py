@@ -89,7 +89,7 @@ class OnnxBackend:
     def __init__(self, model: OnnxModel, device: str) -> None:
         if device != "cpu":
             raise UsageError(
-                f"device {device!r}: exported models run on the cpu; use backend torch"
+                f"device {device!r}: expected cpu, the only one of exported models; or use torch"
             )
         self.device = torch.device("cpu")
         self._prompted = KNOWN in input_names(model.info)

@@ -59,7 +59,9 @@ def input_names(info: BundleInfo) -> list[str]:
 
 def output_names(info: BundleInfo) -> list[str]:
     """The outputs that the model's network has."""
-    return list(OUTPUTS if info.model.architecture == "sks" else OUTPUTS[:1])
+    if info.model.architecture == "sks":
+        return list(OUTPUTS)
+    return list(OUTPUTS[: 2 if info.model.label_head else 1])
 
 
 def pack(graph: bytes, info: BundleInfo, number_format: NumberFormat) -> bytes:
