@@ -15,11 +15,11 @@ from pydantic import BaseModel
 from dxseg.data.readers import read_image
 from dxseg.deploy.calibration import CalibrationCase
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.backends import OnnxRuntimeBackend
+from dxseg.inference.backends import Inputs, OnnxRuntimeBackend, graph_inputs
+from dxseg.inference.known import label_prompt
 from dxseg.inference.onnx_file import OnnxModel, pack, parse_onnx
 from dxseg.inference.predictor import Prediction, Predictor
 from dxseg.metrics.overlap import dice
-from dxseg.models.graph import INPUT
 from dxseg.models.pyramid import pad_to_multiple
 from dxseg.models.segmenter import STRIDE
 
@@ -144,7 +144,10 @@ def _quantised(content: bytes, reader: _Reader) -> bytes:
 
 
 class _Reader:
-    """Gives ONNX Runtime one calibration image after the other."""
+    """Gives ONNX Runtime one calibration image after the other.
+
+    Known labels take turns with unknown ones, so that the ranges hold with and without a prompt.
+    """
 
     def __init__(
         self,
@@ -154,18 +157,21 @@ class _Reader:
     ) -> None:
         self._inputs = self._read(predictor, cases, progress)
 
-    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+    def get_next(self) -> Inputs | None:
         """The next input; None at the end."""
         return next(self._inputs, None)
 
     @staticmethod
     def _read(
         predictor: Predictor, cases: Sequence[CalibrationCase], progress: Callable[[int], None]
-    ) -> Iterator[dict[str, NDArray[np.float32]]]:
-        for done, case in enumerate(cases, start=1):
+    ) -> Iterator[Inputs]:
+        info = predictor.info
+        prompts = [(), *((label,) for label in info.labels)]
+        for index, case in enumerate(cases):
             image = predictor.network_input(read_image(case.image))
-            yield {INPUT: np.ascontiguousarray(pad_to_multiple(image, STRIDE).numpy())}
-            progress(done)
+            known = label_prompt([prompts[index % len(prompts)]], info)
+            yield graph_inputs(info, pad_to_multiple(image, STRIDE), known)
+            progress(index + 1)
 
 
 @contextmanager

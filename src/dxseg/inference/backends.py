@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dxseg.errors import DxsegError, UsageError
+from dxseg.inference.bundle import BundleInfo
 from dxseg.inference.onnx_file import OnnxModel, input_names, output_names
 from dxseg.models.coarse import EVIDENCE_STRIDE
 from dxseg.models.graph import INPUT, KNOWN
@@ -92,19 +93,15 @@ class OnnxBackend:
                 f"device {device!r}: expected cpu, the only one of exported models; or use torch"
             )
         self.device = torch.device("cpu")
-        self._prompted = KNOWN in input_names(model.info)
+        self._info = model.info
         self._names = output_names(model.info)
         self._path = model.path
-        self._multi_label = model.info.multi_label
         self._classes, self._labels = len(model.info.mask_classes), len(model.info.labels)
 
     def outputs(self, images: Tensor, known: Tensor | None = None) -> SegmenterOutput:
         """See `Backend.outputs`."""
         padded = pad_to_multiple(images, STRIDE)
-        given = {INPUT: np.ascontiguousarray(padded.numpy())}
-        if self._prompted:
-            prompt = self._unknown(len(images)) if known is None else known
-            given[KNOWN] = np.ascontiguousarray(prompt.numpy())
+        given = graph_inputs(self._info, padded, known)
         found = dict(zip(self._names, self._guarded(given), strict=True))
         batch, _, height, width = padded.shape
         expected: dict[str, tuple[int, ...]] = {
@@ -120,12 +117,6 @@ class OnnxBackend:
                 )
         tensors = {name: torch.from_numpy(value) for name, value in found.items()}
         return crop_output(SegmenterOutput(**tensors), images, padded)
-
-    def _unknown(self, batch: int) -> Tensor:
-        """The prompt that says nothing; see `Segmenter.outputs`."""
-        if self._multi_label:
-            return torch.full((batch, self._labels), float("nan"))
-        return torch.full((batch,), -1)
 
     def _guarded(self, given: Inputs) -> list[NDArray[np.float32]]:
         try:
@@ -217,6 +208,28 @@ ONNX_BACKENDS: dict[str, type[OnnxRuntimeBackend | OpenVinoBackend]] = {
     "onnxruntime": OnnxRuntimeBackend,
     "openvino": OpenVinoBackend,
 }
+
+
+def graph_inputs(info: BundleInfo, images: Tensor, known: Tensor | None) -> Inputs:
+    """What an exported network is given.
+
+    Args:
+        info: Of the model.
+        images: (B, C, H, W) float32, normalised, H and W multiples of 32.
+        known: The label prompt of `Segmenter.outputs`; None where nothing is known.
+
+    Returns:
+        Arrays by the name of the input.
+    """
+    given = {INPUT: np.ascontiguousarray(images.numpy())}
+    if KNOWN in input_names(info):
+        batch, labels = len(images), len(info.labels)
+        if known is None and info.multi_label:
+            known = torch.full((batch, labels), float("nan"))
+        elif known is None:
+            known = torch.full((batch,), -1)
+        given[KNOWN] = known.numpy()
+    return given
 
 
 class FlipAveraged:
