@@ -9,10 +9,9 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
+from dxseg.api_export import export_nnunet, export_onnx
 from dxseg.config import load_config, merge
 from dxseg.data.dataset import Dataset
-from dxseg.data.exporters.nnunet import ExportReport
-from dxseg.data.exporters.nnunet import export_nnunet as write_nnunet
 from dxseg.data.importers.busi import import_busi
 from dxseg.data.importers.csv import import_csv
 from dxseg.data.importers.dicom import import_dicom
@@ -22,20 +21,17 @@ from dxseg.data.importers.nifti import import_volumes
 from dxseg.data.importers.nnunet import import_nnunet
 from dxseg.data.splits import choose_masks, make_splits, select_fold, write_splits
 from dxseg.demonstration import demo
-from dxseg.deploy.export import OnnxExport
-from dxseg.deploy.export import export_onnx as write_onnx
+from dxseg.description import describe as info
 from dxseg.doctor.check import check_dataset
 from dxseg.doctor.findings import CheckReport
-from dxseg.errors import DxsegError
 from dxseg.evaluation.compare import Comparison, compare_runs
 from dxseg.evaluation.evaluate import evaluate_run
-from dxseg.inference.onnx_file import is_onnx, read_onnx
+from dxseg.inference.bundle import bundle_folder
 from dxseg.inference.predict import PredictSummary, predict_files
 from dxseg.progress import reporting
 from dxseg.reports.html import build_report
 from dxseg.studies.runner import StudyOutcome, run_study
 from dxseg.training.distill import distill_run
-from dxseg.training.records import read_run
 from dxseg.training.run import train_run
 
 PathLike = str | Path
@@ -150,63 +146,6 @@ def split(
     write_splits(output, table)
     cache.unlink(missing_ok=True)
     return table
-
-
-def export_nnunet(
-    dataset: PathLike,
-    destination: PathLike,
-    *,
-    splits: PathLike,
-    console: Console | None = None,
-) -> ExportReport:
-    """Write a raw dataset of nnU-Net v2 with the same split and the same masks.
-
-    Args:
-        dataset: folder of the dataset.
-        destination: a new folder named as nnU-Net wants it, such as Dataset042_BUSI.
-        splits: the splits.csv.
-        console: where progress is drawn.
-
-    Raises:
-        DxsegError: see :func:`dxseg.data.exporters.nnunet.export_nnunet`.
-    """
-    with reporting(console or Console(stderr=True), "Exporting") as progress:
-        return write_nnunet(dataset, destination, splits=splits, progress=progress)
-
-
-def export_onnx(
-    model: PathLike,
-    output: PathLike,
-    *,
-    int8: bool = False,
-    calibration: Sequence[PathLike] = (),
-    max_dice_loss: float = 0.01,
-    console: Console | None = None,
-) -> OnnxExport:
-    """Write a run's model as one ONNX file, all of model.json in its metadata.
-
-    Args:
-        model: folder of a run, or of a model.
-        output: the file, ending in .onnx.
-        int8: whether to quantise to 8 bits.
-        calibration: folders of datasets to quantise with; of the run's own dataset its test images
-            are left out.
-        max_dice_loss: the most Dice that int8 may lose on them.
-        console: where progress is drawn.
-
-    Raises:
-        DxsegError: see :func:`dxseg.deploy.export.export_onnx`.
-    """
-    with reporting(console or Console(stderr=True), "Quantising") as progress:
-        return write_onnx(
-            _bundle(model),
-            output,
-            int8=int8,
-            calibration=calibration,
-            max_dice_loss=max_dice_loss,
-            run=model,
-            progress=progress,
-        )
 
 
 def train(
@@ -368,7 +307,7 @@ def predict(
     with reporting(console or Console(stderr=True), "Predicting") as progress:
         return predict_files(
             inputs,
-            _bundle(model),
+            bundle_folder(model),
             output,
             labels=labels,
             overwrite=overwrite,
@@ -423,52 +362,3 @@ def compare_study(
 def report(run: PathLike, *, compared: Sequence[PathLike] = ()) -> Path:
     """Write a run's report.html, beside other runs if any are given; gives its path."""
     return build_report(Path(run), compared=[Path(other) for other in compared])
-
-
-def info(path: PathLike) -> dict[str, Any]:
-    """What a dataset, a run, a model folder or an exported model holds.
-
-    Raises:
-        DxsegError: the path is none of them.
-    """
-    folder = Path(path)
-    if is_onnx(folder):
-        model = read_onnx(folder)
-        return model.info.model_dump(mode="json") | {"number_format": model.number_format}
-    if (folder / "dataset.yaml").is_file():
-        return _describe(Dataset.load(folder))
-    if (folder / "config.yaml").is_file():
-        return read_run(folder)
-    if (folder / "model.json").is_file():
-        from dxseg.inference.bundle import load_bundle
-
-        return load_bundle(folder)[1].model_dump(mode="json")
-    raise DxsegError(
-        f"{folder}: neither a dataset (dataset.yaml), nor a run (config.yaml), nor a model "
-        "(model.json); give the folder that holds one of these files"
-    )
-
-
-def _bundle(model: PathLike) -> Path:
-    """The model folder of a run; anything else is taken as it is."""
-    folder = Path(model)
-    return folder / "model" if (folder / "model").is_dir() else folder
-
-
-def _describe(dataset: Dataset) -> dict[str, Any]:
-    cases = dataset.cases
-    labels = cases["label"].where(cases["label"].ne(""), "(none)").value_counts()
-    return {
-        "name": dataset.spec.name,
-        "modality": dataset.spec.modality,
-        "cases": len(dataset),
-        "labels": {str(label): int(count) for label, count in labels.items()},
-        "lesion_free": dataset.spec.lesion_free,
-        "mask_classes": dataset.spec.mask_classes,
-        "masks": int(cases["mask"].ne("").sum()),
-        "patients": int(cases["patient_id"].replace("", pd.NA).nunique()),
-        "volumes": int(cases["volume_id"].replace("", pd.NA).nunique()),
-        "channels": dataset.spec.channels,
-        "provenance": dataset.spec.provenance,
-        "digest": dataset.digest(),
-    }

@@ -149,6 +149,12 @@ def save_bundle(folder: str | Path, segmenter: Segmenter, info: BundleInfo) -> B
     return written
 
 
+def bundle_folder(path: str | Path) -> Path:
+    """The model folder of a run; anything else is given back as it is."""
+    folder = Path(path)
+    return folder / "model" if (folder / "model").is_dir() else folder
+
+
 def read_info(folder: str | Path) -> BundleInfo:
     """Read and validate `model.json` alone.
 

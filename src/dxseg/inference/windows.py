@@ -22,9 +22,10 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 def pad_to_window(pixels: Pixels, side: int) -> Pixels:
     """Pad (H, W, C) with zeros at the bottom and the right, as smaller images are, up to `side`."""
-    height, width, _ = pixels.shape
-    below, beside = max(0, side - height), max(0, side - width)
-    return np.pad(pixels, ((0, below), (0, beside), (0, 0)))
+    height, width, channels = pixels.shape
+    padded = np.zeros((max(height, side), max(width, side), channels), dtype=pixels.dtype)
+    padded[:height, :width] = pixels
+    return padded
 
 
 def logits_by_windows(
