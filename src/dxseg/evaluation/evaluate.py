@@ -13,7 +13,7 @@ import pandas as pd
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import sha256_file, write_json_atomic, write_text_atomic
 from dxseg.data.splits import read_splits
-from dxseg.errors import DxsegError
+from dxseg.errors import DxsegError, UsageError
 from dxseg.evaluation.cases import (
     EvaluatedCase,
     EvaluationProtocol,
@@ -146,6 +146,8 @@ def evaluate_run(
     resamples: int = RESAMPLES,
     device: str = "cpu",
     batch_size: int = 8,
+    backend: str | None = None,
+    model: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate a trained run on a split and write what was found.
@@ -168,6 +170,9 @@ def evaluate_run(
         resamples: Of the bootstrap.
         device: As torch names it.
         batch_size: Images through the network at once.
+        backend: torch, onnxruntime or openvino; what suits the model if absent.
+        model: An exported .onnx file to measure in place of the run's own model; `output` must
+            then name another folder.
         progress: Called with the number of images done and of all.
 
     Returns:
@@ -180,14 +185,19 @@ def evaluate_run(
     from dxseg.inference.predictor import Predictor
 
     run = Path(run)
+    if model is not None and (output is None or Path(output).resolve() == run.resolve()):
+        raise UsageError(
+            f"{model}: the evaluation of another model must not replace that of {run}; give --out"
+        )
     record = read_record(run)
     data = Dataset.load(dataset or record["dataset"])
     rows, left_out = split_rows(data, run / "splits.csv", split)
-    predictor = Predictor.from_bundle(run / "model", device, batch_size)
+    measured = run / "model" if model is None else Path(model)
+    predictor = Predictor.from_bundle(measured, device, batch_size, backend=backend)
     info = predictor.info
     if info.mask_classes != data.spec.mask_classes:
         raise DxsegError(
-            f"{run / 'model'}: the model's mask classes are {info.mask_classes}, those of "
+            f"{measured}: the model's mask classes are {info.mask_classes}, those of "
             f"{data.root} are {data.spec.mask_classes}; evaluate on the dataset it was trained on"
         )
     labels = dict(zip(rows["case_id"], rows["label"], strict=True)) if known_labels else None

@@ -146,5 +146,5 @@ def _replaced(present: Tensor, known: Tensor, multi_label: bool) -> Tensor:
 
 def log_mean_exp(values: Tensor, dims: tuple[int, ...] = (-2, -1)) -> Tensor:
     """Smooth maximum over dimensions, by default those of space; equal values keep their value."""
-    count = math.prod(values.shape[dim] for dim in dims)
-    return torch.logsumexp(values, dim=dims) - math.log(count)
+    # The logarithm of the count as a tensor: an exported network then takes images of any size.
+    return values.logsumexp(dim=dims) - torch.zeros_like(values).logsumexp(dim=dims)
