@@ -238,6 +238,7 @@ def predict(
     device: str = "cpu",
     batch_size: int = 8,
     slice_overlays: bool = False,
+    dicom_seg: bool = False,
     console: Console | None = None,
 ) -> PredictSummary:
     """Segment images and volumes with a run or its model; what is done is skipped.
@@ -250,6 +251,7 @@ def predict(
         device: as torch names it.
         batch_size: images through the network at once.
         slice_overlays: whether volumes get overlays of the slices with a lesion.
+        dicom_seg: whether DICOM images and series get a DICOM SEG too, which names their patient.
         console: where progress is drawn.
 
     Raises:
@@ -266,6 +268,7 @@ def predict(
             device=device,
             batch_size=batch_size,
             slice_overlays=slice_overlays,
+            dicom_seg=dicom_seg,
             progress=progress,
         )
 

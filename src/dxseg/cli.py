@@ -183,6 +183,9 @@ def predict(
     slice_overlays: Annotated[
         bool, typer.Option("--slice-overlays", help="Overlays of a volume's slices with a lesion.")
     ] = False,
+    dicom_seg: Annotated[
+        bool, typer.Option("--dicom-seg", help="A DICOM SEG for what is DICOM; names the patient.")
+    ] = False,
 ) -> None:
     """Segment images (a mask, an overlay, a row of predictions.csv) and volumes (a label map)."""
     from dxseg import api
@@ -195,6 +198,7 @@ def predict(
         device=device,
         batch_size=batch_size,
         slice_overlays=slice_overlays,
+        dicom_seg=dicom_seg,
         console=err,
     )
     out.print(

@@ -8,12 +8,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from dxseg.data.dicom.series import read_stack, series_in
+from dxseg.data.dicom.objects import is_dicom
+from dxseg.data.dicom.series import Stack, read_stack, series_in
 from dxseg.data.nifti import nifti_grid, read_nifti, write_label_map, write_label_map_at
 from dxseg.data.slicing import SlicedVolume, count_slices
 from dxseg.data.volume import Volume
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.bundle import BundleInfo
+from dxseg.inference.dicom_seg import (
+    image_segmentation,
+    require_highdicom,
+    series_segmentation,
+    write_segmentation,
+)
 from dxseg.inference.inputs import Item, find_images
 from dxseg.inference.predictor import Prediction, Predictor
 from dxseg.inference.rows import columns, image_values, model_name, volume_values
@@ -21,7 +28,7 @@ from dxseg.inference.volumes import VolumePrediction, predict_volume
 from dxseg.inference.writers import PredictionTable, Row, write_mask_png, write_overlay_png
 
 TABLE_FILE = "predictions.csv"
-MASKS, OVERLAYS = "masks", "overlays"
+MASKS, OVERLAYS, SEGMENTATIONS = "masks", "overlays", "segmentations"
 
 Progress = Callable[[int, int], None]
 
@@ -50,6 +57,7 @@ def predict_files(
     device: str = "cpu",
     batch_size: int = 8,
     slice_overlays: bool = False,
+    dicom_seg: bool = False,
     progress: Progress | None = None,
 ) -> PredictSummary:
     """Predict images and volumes into masks, overlays and a table.
@@ -77,27 +85,35 @@ def predict_files(
         batch_size: Images through the network at once.
         slice_overlays: Whether volumes that are predicted now get `overlays/NAME/0007.png`, ... of
             the slices with a lesion.
+        dicom_seg: Whether what is DICOM gets `segmentations/NAME.dcm` too, a SEG that refers to its
+            source and names its patient (`dxseg.inference.dicom_seg`).
         progress: Called with the number of images and slices finished or skipped, and of all.
 
     Raises:
-        UsageError: No image was found, two would share a result, or the output folder holds
-            results of other files.
+        UsageError: No image was found, two would share a result, the output folder holds results
+            of other files, or SEG is wanted where nothing is DICOM or highdicom is absent.
         DxsegError: The bundle is bad, or the output folder cannot be written.
     """
     root = Path(output).resolve()
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     predictor = Predictor.from_bundle(bundle, device, batch_size)
     series = predictor.info.slicing is not None
-    items = find_images(given, skip=[root / MASKS, root / OVERLAYS], series=series)
+    results = [root / kind for kind in (MASKS, OVERLAYS, SEGMENTATIONS)]
+    items = find_images(given, skip=results, series=series)
+    if dicom_seg:
+        require_highdicom()
+        if not any(map(_is_dicom, items)):
+            raise UsageError(f"{given[0]}: no DICOM there, which DICOM SEG refers to; leave it out")
     table = PredictionTable(root / TABLE_FILE, columns(predictor.info))
     try:
         _claim(root, overwrite)
-        finished = _Finished(root, items, predictor.info)
+        finished = _Finished(root, items, predictor.info, dicom_seg)
         table.open(finished.keep)
         todo = [item for item in items if item.name not in finished.names]
         summary = PredictSummary(skipped=len(items) - len(todo))
         with table:
-            _Job(predictor, root, table, summary, progress, slice_overlays).run(items, todo)
+            job = _Job(predictor, root, table, summary, progress, slice_overlays, dicom_seg)
+            job.run(items, todo)
     except OSError as error:
         raise DxsegError(f"{root}: cannot write there ({error})") from error
     return summary
@@ -114,8 +130,9 @@ class _Job:
         summary: PredictSummary,
         progress: Progress | None,
         slice_overlays: bool,
+        dicom_seg: bool,
     ) -> None:
-        self.slice_overlays = slice_overlays
+        self.slice_overlays, self.dicom_seg = slice_overlays, dicom_seg
         self.predictor, self.root, self.table, self.summary = predictor, root, table, summary
         self.info = predictor.info
         self.progress = progress or (lambda _done, _all: None)
@@ -160,14 +177,18 @@ class _Job:
         caption = _caption(result, self.info)
         write_overlay_png(overlay_path, result.image, result.mask, caption=caption)
         write_mask_png(mask_path, result.mask, len(self.info.mask_classes))
+        if self.dicom_seg and _is_dicom(item):
+            self._write_seg(item, image_segmentation(item.source, result.mask, self.info))
         return image_values(result, self.info)
 
     def _volume(self, item: Item) -> Row:
         [path] = _files(self.root, item)
         _checked(self.root, path)
         begun = self.steps
+        stack: Stack | None = None
         try:
-            volume = _read(item)
+            stack = series_in(item.source) if item.is_series else None
+            volume = read_nifti(item.source) if stack is None else read_stack(stack)
             result = predict_volume(
                 self.predictor,
                 volume,
@@ -179,11 +200,16 @@ class _Job:
             raise DxsegError(f"{item.source}: {error}") from error
         if self.slice_overlays:
             self._write_overlays(item, volume, result)
-        if item.is_series:
-            write_label_map_at(path, result.mask, volume.affine)
-        else:
+        if stack is None:
             write_label_map(path, result.mask, item.source)
+        else:
+            write_label_map_at(path, result.mask, volume.affine)
+            if self.dicom_seg:
+                self._write_seg(item, series_segmentation(stack, result.mask, self.info))
         return volume_values(result, self.info)
+
+    def _write_seg(self, item: Item, content: bytes) -> None:
+        write_segmentation(_checked(self.root, _seg_file(self.root, item)), content)
 
     def _write_overlays(self, item: Item, volume: Volume, result: VolumePrediction) -> None:
         assert self.info.slicing is not None, "predict_volume has refused a model of images"
@@ -214,8 +240,8 @@ def _weight(item: Item, info: BundleInfo) -> int:
         return 1
 
 
-def _read(item: Item) -> Volume:
-    return read_stack(series_in(item.source)) if item.is_series else read_nifti(item.source)
+def _is_dicom(item: Item) -> bool:
+    return item.is_series or is_dicom(item.source)
 
 
 def _caption(prediction: Prediction, info: BundleInfo) -> str:
@@ -232,6 +258,10 @@ def _files(root: Path, item: Item) -> list[Path]:
     return [root / kind / f"{item.stem}.png" for kind in (MASKS, OVERLAYS)]
 
 
+def _seg_file(root: Path, item: Item) -> Path:
+    return root / SEGMENTATIONS / f"{item.stem}.dcm"
+
+
 def _checked(root: Path, path: Path) -> Path:
     # A link that lies in the output folder must not lead the writing elsewhere.
     if not path.parent.resolve().is_relative_to(root):
@@ -241,7 +271,7 @@ def _checked(root: Path, path: Path) -> Path:
 
 def _remove(root: Path, item: Item) -> None:
     """Leave no result of an earlier call beside a row that says failed."""
-    for path in _files(root, item):
+    for path in (*_files(root, item), _seg_file(root, item)):
         if path.parent.resolve().is_relative_to(root) and path.is_file():
             path.unlink()
 
@@ -252,7 +282,7 @@ def _claim(root: Path, overwrite: bool) -> None:
     if overwrite:
         table.unlink(missing_ok=True)
         return
-    strangers = [kind for kind in (MASKS, OVERLAYS) if (root / kind).exists()]
+    strangers = [kind for kind in (MASKS, OVERLAYS, SEGMENTATIONS) if (root / kind).exists()]
     if strangers and not table.exists():
         raise UsageError(
             f"{root}: has {' and '.join(strangers)} but no {TABLE_FILE}, so they are not of "
@@ -268,8 +298,9 @@ def _written(path: Path) -> bool:
 class _Finished:
     """Decides which rows of an earlier call still hold."""
 
-    def __init__(self, root: Path, items: list[Item], info: BundleInfo) -> None:
+    def __init__(self, root: Path, items: list[Item], info: BundleInfo, dicom_seg: bool) -> None:
         self.names: set[str] = set()
+        self._dicom_seg = dicom_seg
         self._root, self._model = root, model_name(info)
         self._items = {item.name: item for item in items}
 
@@ -285,8 +316,11 @@ class _Finished:
                 f"{self._root}: holds results of {row['source']} under the name {item.name}, "
                 f"which is now {item.source}; choose another output folder, or overwrite"
             )
+        files = _files(self._root, item)
+        if self._dicom_seg and _is_dicom(item):
+            files.append(_seg_file(self._root, item))
         if row["model"] != self._model or not all(
-            _written(_checked(self._root, path)) for path in _files(self._root, item)
+            _written(_checked(self._root, path)) for path in files
         ):
             return False
         self.names.add(item.name)
