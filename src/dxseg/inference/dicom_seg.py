@@ -1,7 +1,7 @@
 """DICOM SEG out: a mask as a segmentation object that refers to the images it was made from.
 
-highdicom builds the object. Patient and study are those of the images, as DICOM demands, so unlike
-all else that dxseg writes, **a SEG identifies a patient**. That it is research and no finding stands
+highdicom builds the object. Patient and study are those of the images, as DICOM demands, so of all
+that dxseg writes **a SEG alone identifies a patient**. That it is research and no finding stands
 where viewers show it and where archives can search for it.
 """
 
