@@ -70,11 +70,16 @@ class ModelConfig(_Strict):
 
 
 class DataConfig(_Strict):
-    """Pixels and batches; ``lesion_free_share`` is the lesion-free part of a stage-2 batch."""
+    """Pixels and batches.
+
+    ``lesion_free_share`` is the lesion-free part of a stage-2 batch. ``known_label_share`` is the
+    part of stage-2 training images whose label the network is told (label prompt).
+    """
 
     image_size: int = Field(default=128, ge=32, le=4096)
     batch_size: PositiveInt = 16
     lesion_free_share: float = Field(default=0.25, ge=0.0, lt=1.0)
+    known_label_share: float = Field(default=0.5, ge=0.0, le=1.0)
     workers: int = Field(default=0, ge=0, le=64)
     cache_dir: str | None = None
 

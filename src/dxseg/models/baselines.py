@@ -40,5 +40,5 @@ class BaselineSegmenter(Segmenter):
         """The only encoder."""
         return self.network.get_submodule("encoder")
 
-    def _padded_outputs(self, x: Tensor) -> SegmenterOutput:
+    def _padded_outputs(self, x: Tensor, known: Tensor | None) -> SegmenterOutput:  # noqa: ARG002
         return SegmenterOutput(self.network(x))

@@ -70,9 +70,9 @@ class SKS(Segmenter):
             output: CoarseOutput = self.coarse(x)
         return output
 
-    def _padded_outputs(self, x: Tensor) -> SegmenterOutput:
+    def _padded_outputs(self, x: Tensor, known: Tensor | None) -> SegmenterOutput:
         coarse = self._look_coarsely(x)
-        evidence = self.coarse.evidence(coarse)
+        evidence = self.coarse.evidence(coarse, known)
         fine = self.encoder(x)
         fused = self.share(fine, coarse.encoder_features)
         entering = self.compensation(fine, fused)

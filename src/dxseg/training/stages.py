@@ -147,7 +147,9 @@ def train_stage2(
     """Train the segmenter on the masks that may be used; gives it and its last metrics."""
     torch.manual_seed(config.seed)
     segmenter = build_segmenter(config.model, material.task, stage1=stage1)
-    module = Stage2Module(segmenter, config.model, config.stage2, config.seed)
+    # A branch that never saw a label must not be told one either.
+    share = config.data.known_label_share if config.model.knows_labels else 0.0
+    module = Stage2Module(segmenter, config.model, config.stage2, config.seed, share)
     pools = _mask_pools(material.lesion_free_train, config.data)
     epoch = config.stage2.epoch_steps * config.stage2.accumulate
     metrics = fit_stage(
