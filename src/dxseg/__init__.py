@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         info,
         predict,
         report,
+        serve,
         split,
         train,
     )
@@ -45,6 +46,7 @@ __all__ = [
     "info",
     "predict",
     "report",
+    "serve",
     "split",
     "train",
 ]

@@ -12,6 +12,7 @@ from dxseg import cli_import_volumes  # noqa: F401 - adds its verbs to the impor
 from dxseg.cli_check import check_command
 from dxseg.cli_export import exporter
 from dxseg.cli_import import importer
+from dxseg.cli_serve import serve_command
 from dxseg.errors import DxsegError, UsageError
 from dxseg.terminal import Verbs, arms_table, complain, err, out, value_table
 
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.add_typer(importer, name="import")
 app.add_typer(exporter, name="export")
 app.command("check")(check_command)
+app.command("serve")(serve_command)
 
 DatasetArgument = Annotated[Path, typer.Argument(help="Folder with dataset.yaml and cases.csv.")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.")]
