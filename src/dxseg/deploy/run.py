@@ -46,14 +46,29 @@ def serve_model(
         DxsegError: The bundle is bad, or the address cannot be listened on.
     """
     predictor = Predictor.from_bundle(bundle, device, batch_size)
-    listening = _listen(settings.host, port)
+    listening = listen(settings.host, port)
+    server = make_server(predictor, settings, log_config=LOG_CONFIG)
+    ready(address(listening))
+    server.run(sockets=[listening])
+
+
+def make_server(
+    predictor: Predictor, settings: Settings, *, log_config: dict[str, Any] | None = None
+) -> uvicorn.Server:
+    """Put the app into uvicorn.
+
+    Args:
+        predictor: Of the model to serve.
+        settings: Address, token and limits.
+        log_config: For `logging.config.dictConfig`; None leaves logging as it is.
+    """
     app = create_app(predictor, settings)
     config = uvicorn.Config(
         app,
         http="h11",
         ws="none",
         lifespan="on",
-        log_config=LOG_CONFIG,
+        log_config=log_config,
         access_log=False,
         server_header=False,
         # Nobody's word for who they are is needed.
@@ -61,8 +76,7 @@ def serve_model(
         limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=int(settings.upload_seconds + settings.seconds + _GRACE_SECONDS),
     )
-    ready(_url(listening))
-    _Server(config, app.state).run(sockets=[listening])
+    return _Server(config, app.state)
 
 
 class _Server(uvicorn.Server):
@@ -83,7 +97,16 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Open the socket that clients connect to.
+
+    Args:
+        host: A name, or an address of version 4 or 6.
+        port: 0 for any that is free.
+
+    Raises:
+        DxsegError: It is taken, forbidden, or not of this machine.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=_CONNECTIONS)
@@ -93,6 +116,7 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _url(listening: socket.socket) -> str:
+def address(listening: socket.socket) -> str:
+    """Say where a socket is reached, as a URL."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
