@@ -1,4 +1,4 @@
-"""The server around a network that finds bright pixels: with a client in this process, or listening."""
+"""The server around a network that finds bright pixels: with a client, or listening."""
 
 from __future__ import annotations
 
