@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from brightness import Maker
 from dxseg.deploy.app import create_app
 from dxseg.deploy.settings import Settings
-from serving import TOKEN
+from serving import TOKEN, png, sent
 
 schemathesis = pytest.importorskip("schemathesis")
 GenerationMode = schemathesis.GenerationMode
