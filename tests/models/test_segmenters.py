@@ -122,7 +122,11 @@ class SegmenterContract:
 
     def test_gradients_reach_every_trainable_parameter(self, config: ModelConfig) -> None:
         segmenter = build(config, self.task).to(memory_format=torch.channels_last).train()
-        segmenter(images(4, 1)).square().mean().backward()
+        outputs = segmenter.outputs(images(4, 1))
+        loss = outputs.mask_logits.square().mean()
+        if config.label_head:
+            loss = loss + outputs.label_logits.square().mean()  # type: ignore[union-attr]
+        loss.backward()
         dead = [
             name
             for name, parameter in segmenter.named_parameters()
@@ -157,6 +161,14 @@ class TestArms(SegmenterContract):
     @pytest.fixture
     def config(self, arm: str) -> ModelConfig:  # type: ignore[override]
         return model_config(arm)
+
+
+class TestSharedEncoders(SegmenterContract):
+    """The dual branch with three of five levels in common."""
+
+    @pytest.fixture
+    def config(self) -> ModelConfig:
+        return model_config("sks-evidence", shared_stages=3)
 
 
 @pytest.mark.parametrize("arm", ["sks-evidence", "unet"])

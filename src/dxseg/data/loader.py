@@ -23,12 +23,14 @@ Draw = tuple[int, int]
 class Batch(TypedDict):
     """What a training step sees.
 
-    ``image`` (B, C, S, S) standardised; ``mask`` (B, K, S, S) of 0 and 1; ``label`` (B,) class
+    ``image`` (B, C, S, S) standardised; ``mask`` (B, K, S, S) of 0 and 1 or a teacher's
+    probabilities, empty where it is not known; ``masked`` (B,) whether it is; ``label`` (B,) class
     indices, -1 where unknown, or (B, L) of 0, 1 and NaN.
     """
 
     image: Tensor
     mask: Tensor
+    masked: Tensor
     label: Tensor
 
 
@@ -40,7 +42,7 @@ class CaseArrays:
         images: memory map (M, S, S, C), uint8 or uint16.
         image_rows: (N,) the row of each case in ``images``.
         masks: memory map (P, S, S) of label maps, or None where only labels are looked at.
-        mask_rows: (N,) the row of each case in ``masks``.
+        mask_rows: (N,) the row of each case in ``masks``; -1 where its mask may not be used.
         labels: (N,) or (N, L), see :class:`Batch`.
         mask_classes: K.
     """
@@ -60,10 +62,23 @@ class CaseArrays:
         return np.array(self.images[self.image_rows[case]])
 
     def mask(self, case: int) -> NDArray[np.uint8]:
-        """The label map (S, S) of a case, a copy; empty where only labels are looked at."""
-        if self.masks is None:
+        """The label map (S, S) of a case, a copy; empty where it is not looked at."""
+        if self.masks is None or self.mask_rows[case] < 0:
             return np.zeros(self.images.shape[1:3], dtype=np.uint8)
         return np.array(self.masks[self.mask_rows[case]])
+
+    def targets(self, mask: Tensor) -> Tensor:
+        """What :meth:`mask` stores of a case, augmented, as a target (K, S, S) of 0 and 1."""
+        classes = torch.arange(1, self.mask_classes + 1)[:, None, None]
+        return (mask == classes).float()
+
+
+class SoftCaseArrays(CaseArrays):
+    """Cases whose ``masks`` are (P, K, S, S) of probabilities in 255ths, not label maps."""
+
+    def targets(self, mask: Tensor) -> Tensor:
+        """Probabilities (K, S, S), 0 to 1."""
+        return mask.float() / 255
 
 
 class CaseBatches(Dataset[Batch]):
@@ -83,11 +98,12 @@ class CaseBatches(Dataset[Batch]):
     def __getitem__(self, draws: Sequence[Draw]) -> Batch:
         """The batch of the given (row, augmentation seed) draws."""
         pairs = [self._pair(row, seed) for row, seed in draws]
-        classes = torch.arange(1, self.arrays.mask_classes + 1)[:, None, None]
+        rows = [row for row, _ in draws]
         return {
             "image": self.preprocessing.standardise(torch.stack([image for image, _ in pairs])),
-            "mask": torch.stack([(mask == classes).float() for _, mask in pairs]),
-            "label": torch.from_numpy(self.arrays.labels[[row for row, _ in draws]]),
+            "mask": torch.stack([self.arrays.targets(mask) for _, mask in pairs]),
+            "masked": torch.from_numpy(self.arrays.mask_rows[rows] >= 0),
+            "label": torch.from_numpy(self.arrays.labels[rows]),
         }
 
     def _pair(self, case: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -65,7 +65,7 @@ class PredictionAnswer(BaseModel):
     label_probabilities: dict[str, float] | None = Field(
         description="By label, the network's own opinion; null for a network without labels."
     )
-    confidence: float = Field(description="How sure the mask is, 0 to 1; not calibrated.")
+    confidence: float = Field(description="How sure the mask is, 0 to 1.")
     area: dict[str, Area] = Field(description="By class.")
     mask: MaskAnswer
     evidence: dict[str, str] | None = Field(

@@ -45,6 +45,11 @@ class Stage2Module(pl.LightningModule):
         self.val_dice = MeanMetric()
         self.val_false_positives = MeanMetric()
 
+    @property
+    def validated(self) -> Segmenter:
+        """The network that validation looks at."""
+        return self.segmenter
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Seed by step, so that a resumed stage draws what an uninterrupted one draws."""
         torch.manual_seed(self.seed * 1_000_003 + self.trainer.fit_loop.total_batch_idx)
@@ -61,7 +66,7 @@ class Stage2Module(pl.LightningModule):
 
         No label is known: so the network will mostly be used.
         """
-        logits, target = self.segmenter(batch["image"]), batch["mask"]
+        logits, target = self.validated(batch["image"]), batch["mask"]
         self.log("val_loss", self.loss(logits, target), batch_size=len(logits))
         predicted = (logits > 0).float()
         has_lesion = target.flatten(1).any(dim=1)
