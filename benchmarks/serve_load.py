@@ -40,7 +40,7 @@ bytes of requests that never end. A request that is answered with 429 is sent ag
 
 Lost is what was neither answered with the status that it must have (200, or 422 for what is no
 image) nor with 429. Latency is from the first try to the answer, so it holds the waiting of 429s.
-Memory is the server's resident set after the first tenth of the requests and at the end.
+Memory is the server's resident set after each tenth of the requests.
 """
 
 
@@ -190,17 +190,17 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         work = list(itertools.islice(itertools.cycle(kinds), arguments.requests))
         tenth = max(1, arguments.requests // 10)
         with serving(model, arguments) as (process, url), SlowClients(url, arguments.slow) as slow:
-            warming = Load(url, work[:tenth], arguments.clients)
-            warming.run()
-            before = resident_mb(url)
-            load = Load(url, work[tenth:], arguments.clients)
-            begun = time.perf_counter()
-            load.run()
-            elapsed = time.perf_counter() - begun
-            after = resident_mb(url)
+            loads, memory, elapsed = [], [], 0.0
+            for start in range(0, len(work), tenth):
+                loads.append(Load(url, work[start : start + tenth], arguments.clients))
+                begun = time.perf_counter()
+                loads[-1].run()
+                elapsed += time.perf_counter() - begun
+                memory.append(round(resident_mb(url)))
             process.send_signal(signal.SIGTERM)
             ended_with = process.wait(60)
-    p50, p95, p99 = np.percentile(load.seconds, (50, 95, 99)).tolist()
+    seconds = [one for load in loads for one in load.seconds]
+    p50, p95, p99 = np.percentile(seconds, (50, 95, 99)).tolist()
     return {
         "benchmark": "serve_load",
         "arm": arguments.arm,
@@ -210,14 +210,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "slow_clients": arguments.slow,
         "slow_clients_let_go": slow.let_go,
         "queue": arguments.queue,
-        "statuses": dict(sorted((warming.statuses + load.statuses).items())),
-        "lost": len(warming.lost) + len(load.lost),
-        "requests_per_s": len(load.seconds) / elapsed,
+        "statuses": dict(sorted(sum((load.statuses for load in loads), Counter()).items())),
+        "lost": sum(len(load.lost) for load in loads),
+        "requests_per_s": len(seconds) / elapsed,
         "seconds_p50": p50,
         "seconds_p95": p95,
         "seconds_p99": p99,
-        "memory_mb_after_a_tenth": before,
-        "memory_mb_at_the_end": after,
+        "memory_mb": memory,
         "exit_code": ended_with,
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,13 @@ from dxseg.data.importers.nifti import import_volumes
 from dxseg.data.importers.nnunet import import_nnunet
 from dxseg.data.splits import choose_masks, make_splits, select_fold, write_splits
 from dxseg.demonstration import demo
+from dxseg.deploy.serve import serve
 from dxseg.doctor.check import check_dataset
 from dxseg.doctor.findings import CheckReport
-from dxseg.errors import DxsegError, UsageError
+from dxseg.errors import DxsegError
 from dxseg.evaluation.compare import Comparison, compare_runs
 from dxseg.evaluation.evaluate import evaluate_run
+from dxseg.inference.bundle import bundle_folder
 from dxseg.inference.predict import PredictSummary, predict_files
 from dxseg.progress import reporting
 from dxseg.reports.html import build_report
@@ -315,7 +317,7 @@ def predict(
     with reporting(console or Console(stderr=True), "Predicting") as progress:
         return predict_files(
             inputs,
-            _bundle(model),
+            bundle_folder(model),
             output,
             labels=labels,
             overwrite=overwrite,
@@ -325,63 +327,6 @@ def predict(
             dicom_seg=dicom_seg,
             progress=progress,
         )
-
-
-def serve(
-    model: PathLike,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    token_file: PathLike | None = None,
-    queue: int = 32,
-    batch_size: int = 8,
-    max_bytes: int = 64 * 2**20,
-    max_pixels: int = 2**24,
-    upload_seconds: float = 30.0,
-    seconds: float = 60.0,
-    device: str = "cpu",
-    ready: Callable[[str], None] = lambda _url: None,
-) -> None:
-    """Serve a run or its model over HTTP until SIGTERM or SIGINT.
-
-    Args:
-        model: folder of a run, or of a model.
-        host: address to listen on; any but loopback needs a token.
-        port: to listen on; 0 for any that is free.
-        token_file: file with the bearer token that clients must show.
-        queue: images in hand at most; more are answered with 429.
-        batch_size: images through the network at once.
-        max_bytes: of a request.
-        max_pixels: height times width of an image.
-        upload_seconds: for a client to send a request.
-        seconds: from a received image to its answer.
-        device: as torch names it.
-        ready: called with the address once connections are taken.
-
-    Raises:
-        UsageError: a limit or the token is wrong, a token is needed, or the extra is not installed.
-        DxsegError: see :func:`dxseg.deploy.run.serve_model`.
-    """
-    try:
-        from dxseg.deploy.run import serve_model
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"the server needs {error.name}, which is not installed; pip install 'dxseg[serve]'"
-        ) from error
-    from dxseg.deploy.settings import Settings, read_token
-
-    settings = Settings(
-        host=host,
-        token=None if token_file is None else read_token(token_file),
-        queue=queue,
-        max_bytes=max_bytes,
-        max_pixels=max_pixels,
-        upload_seconds=upload_seconds,
-        seconds=seconds,
-    )
-    serve_model(
-        _bundle(model), settings, port=port, device=device, batch_size=batch_size, ready=ready
-    )
 
 
 def compare(
@@ -444,12 +389,6 @@ def info(path: PathLike) -> dict[str, Any]:
         f"{folder}: neither a dataset (dataset.yaml), nor a run (config.yaml), nor a model "
         "(model.json); give the folder that holds one of these files"
     )
-
-
-def _bundle(model: PathLike) -> Path:
-    """The model folder of a run, or that folder itself."""
-    folder = Path(model)
-    return folder / "model" if (folder / "model").is_dir() else folder
 
 
 def _describe(dataset: Dataset) -> dict[str, Any]:

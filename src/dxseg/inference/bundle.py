@@ -149,6 +149,16 @@ def save_bundle(folder: str | Path, segmenter: Segmenter, info: BundleInfo) -> B
     return written
 
 
+def bundle_folder(folder: str | Path) -> Path:
+    """The model folder of a run, or that folder itself.
+
+    Args:
+        folder: Of a run, or of a model.
+    """
+    folder = Path(folder)
+    return folder / "model" if (folder / "model").is_dir() else folder
+
+
 def read_info(folder: str | Path) -> BundleInfo:
     """Read and validate `model.json` alone.
 
