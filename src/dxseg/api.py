@@ -32,7 +32,7 @@ from dxseg.inference.bundle import bundle_folder
 from dxseg.inference.predict import PredictSummary, predict_files
 from dxseg.progress import reporting
 from dxseg.reports.html import build_report
-from dxseg.studies.runner import StudyOutcome, run_study
+from dxseg.studies.runner import run_study as compare_study
 from dxseg.training.distill import distill_run
 from dxseg.training.records import read_run
 from dxseg.training.run import train_run
@@ -337,32 +337,6 @@ def compare(
     if output is not None:
         comparison.write(Path(output))
     return comparison
-
-
-def compare_study(
-    study: PathLike,
-    output: PathLike,
-    *,
-    jobs: int = 1,
-    validation_only: bool = False,
-    console: Console | None = None,
-) -> StudyOutcome:
-    """Train and evaluate what a study file asks for, and compare; the same call continues.
-
-    Args:
-        study: the study file.
-        output: folder of the study.
-        jobs: processes at a time.
-        validation_only: whether the test cases are left alone.
-        console: where progress is drawn.
-
-    Returns:
-        The results and what failed.
-
-    Raises:
-        DxsegError: see :func:`dxseg.studies.runner.run_study`.
-    """
-    return run_study(study, output, jobs=jobs, validation_only=validation_only, console=console)
 
 
 def report(run: PathLike, *, compared: Sequence[PathLike] = ()) -> Path:
