@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from dxseg import api
+from dxseg.config import arm_names
 from dxseg.terminal import INTERRUPTED
 
 Cli = Callable[..., Any]
@@ -24,6 +25,7 @@ Tiny = Callable[..., list[str]]
 
 VERBS = (
     "demo",
+    "distill",
     "import",
     "check",
     "split",
@@ -116,7 +118,7 @@ def test_a_full_disk_is_no_traceback(
 def test_arms_lists_the_method_and_its_controls(cli: Cli) -> None:
     result = cli("arms")
     assert result.exit_code == 0
-    for name in ("sks-evidence", "sks", "unet-scratch", "unet", "unet-stage1", "unetplusplus"):
+    for name in arm_names():
         assert re.search(rf"\b{name}\b", result.stdout), name
 
 

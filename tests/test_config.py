@@ -144,7 +144,6 @@ def test_the_arms_differ_in_what_they_are_meant_to() -> None:
         "sks-evidence",
         "sks",
         "unet-stage1",
-        "unet-stage1-lesions",
         "sks-evidence-selftrained",
         "unet-stage1-selftrained",
     ]
@@ -153,10 +152,14 @@ def test_the_arms_differ_in_what_they_are_meant_to() -> None:
     assert model["unet-scratch"].encoder_init == "random"
     assert model["unet"].encoder_init == model["unetplusplus"].encoder_init == "pretrained"
     assert model["sks-no-labels"].coarse_init == "pretrained"
-    shares = {arm: load_config("cpu", arm).data.lesion_free_share for arm in arm_names()}
-    without = [arm for arm, share in shares.items() if share == 0]
-    assert without == ["sks-evidence", "sks", "unet-stage1-lesions", "sks-evidence-selftrained"]
-    same = {"arm": True, "model": True, "data": {"lesion_free_share"}, "selftraining": True}
+    assert [arm for arm in model if model[arm].knows_labels] == [
+        "sks-evidence",
+        "sks",
+        "unet-multitask",
+        "sks-evidence-selftrained",
+    ]
+    assert not any(model[arm].shared_stages for arm in model)
+    same = {"arm", "model", "selftraining"}
     others = [load_config("cpu", arm).model_dump(exclude=same) for arm in arm_names()]
     assert all(other == others[0] for other in others), "all else is shared"
 
@@ -166,6 +169,15 @@ def test_overrides_reach_the_configuration() -> None:
     assert config.stage2.steps == 7
     assert config.split.masks == 0.1
     assert config.stage1.steps == load_config("cpu", "unet").stage1.steps
+
+
+def test_the_length_of_stage1_follows_the_labelled_images() -> None:
+    """Eight passes, from 300 steps to 3000; a number of steps is taken as it is."""
+    stage1 = load_config("cpu").stage1
+    assert [stage1.for_images(n, 16).steps for n in (30, 600, 1730, 10**6)] == [300, 300, 865, 3000]
+    assert stage1.model_copy(update={"accumulate": 2}).for_images(1730, 16).steps == 433
+    assert stage1.model_copy(update={"passes": 16.0}).for_images(600, 16).steps == 600
+    assert stage1.model_copy(update={"steps": 7}).for_images(10**6, 16).steps == 7
 
 
 # Refusals

@@ -23,9 +23,9 @@ Draw = tuple[int, int]
 class Batch(TypedDict):
     """What a training step sees.
 
-    ``image`` (B, C, S, S) standardised; ``mask`` (B, K, S, S) of 0 and 1, empty where it is not
-    known; ``masked`` (B,) whether it is; ``label`` (B,) class indices, -1 where unknown, or (B, L)
-    of 0, 1 and NaN.
+    ``image`` (B, C, S, S) standardised; ``mask`` (B, K, S, S) of 0 and 1 or a teacher's
+    probabilities, empty where it is not known; ``masked`` (B,) whether it is; ``label`` (B,) class
+    indices, -1 where unknown, or (B, L) of 0, 1 and NaN.
     """
 
     image: Tensor
@@ -67,6 +67,19 @@ class CaseArrays:
             return np.zeros(self.images.shape[1:3], dtype=np.uint8)
         return np.array(self.masks[self.mask_rows[case]])
 
+    def targets(self, mask: Tensor) -> Tensor:
+        """What :meth:`mask` stores of a case, augmented, as a target (K, S, S) of 0 and 1."""
+        classes = torch.arange(1, self.mask_classes + 1)[:, None, None]
+        return (mask == classes).float()
+
+
+class SoftCaseArrays(CaseArrays):
+    """Cases whose ``masks`` are (P, K, S, S) of probabilities in 255ths, not label maps."""
+
+    def targets(self, mask: Tensor) -> Tensor:
+        """Probabilities (K, S, S), 0 to 1."""
+        return mask.float() / 255
+
 
 class CaseBatches(Dataset[Batch]):
     """Map-style dataset whose index is a whole batch of draws.
@@ -86,10 +99,9 @@ class CaseBatches(Dataset[Batch]):
         """The batch of the given (row, augmentation seed) draws."""
         pairs = [self._pair(row, seed) for row, seed in draws]
         rows = [row for row, _ in draws]
-        classes = torch.arange(1, self.arrays.mask_classes + 1)[:, None, None]
         return {
             "image": self.preprocessing.standardise(torch.stack([image for image, _ in pairs])),
-            "mask": torch.stack([(mask == classes).float() for _, mask in pairs]),
+            "mask": torch.stack([self.arrays.targets(mask) for _, mask in pairs]),
             "masked": torch.from_numpy(self.arrays.mask_rows[rows] >= 0),
             "label": torch.from_numpy(self.arrays.labels[rows]),
         }

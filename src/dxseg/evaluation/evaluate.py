@@ -137,6 +137,7 @@ def evaluate_run(
     run: str | Path,
     *,
     split: str = "test",
+    known_labels: bool = False,
     dataset: str | Path | None = None,
     output: str | Path | None = None,
     tolerance: float = DEFAULT_TOLERANCE,
@@ -156,9 +157,11 @@ def evaluate_run(
     Args:
         run: A run folder with `model/`, `splits.csv` and `run.json`.
         split: `test`, `validation` or `train`.
+        known_labels: Whether the model is told the label of each image that has one, as
+            `dxseg predict --labels` would; see `dxseg.inference.decision` for what follows.
         dataset: The dataset's folder if it is no longer where `run.json` says.
         output: Folder for evaluation.json, per_image.csv, per_patient.csv; the run by default.
-            For another split than test the names end in `_<split>`.
+            For another split than test the names end in `_<split>`, with known labels in `_known`.
         tolerance: Of the normalised surface Dice, in millimetres or pixels.
         resamples: Of the bootstrap.
         device: As torch names it.
@@ -185,9 +188,10 @@ def evaluate_run(
             f"{run / 'model'}: the model's mask classes are {info.mask_classes}, those of "
             f"{data.root} are {data.spec.mask_classes}; evaluate on the dataset it was trained on"
         )
+    labels = dict(zip(rows["case_id"], rows["label"], strict=True)) if known_labels else None
     by_patient = bool(rows["patient_id"].ne("").all())
     evaluation = evaluate_cases(
-        predicted_cases(data, rows, predictor.stream(images(data, rows)), progress),
+        predicted_cases(data, rows, predictor.stream(images(data, rows), known=labels), progress),
         protocol=EvaluationProtocol(
             info.mask_classes, info.lesion_free, info.multi_label, tolerance
         ),
@@ -198,6 +202,7 @@ def evaluate_run(
     evaluation.summary.update(
         {
             "split": split,
+            "known_labels": known_labels,
             "dataset": data.spec.name,
             "dataset_digest": data.digest(),
             "splits_sha256": sha256_file(run / "splits.csv"),
@@ -205,9 +210,14 @@ def evaluate_run(
             "threshold": info.threshold,
         }
     )
-    suffix = "" if split == "test" else f"_{split}"
+    suffix = file_suffix(split) + ("_known" if known_labels else "")
     evaluation.write(Path(output) if output is not None else run, suffix)
     return evaluation
+
+
+def file_suffix(split: str) -> str:
+    """What the evaluation of a split adds to the stem of each of its files."""
+    return "" if split == "test" else f"_{split}"
 
 
 def read_record(run: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dxseg.errors import DxsegError, UsageError
-from dxseg.evaluation.evaluate import read_record
+from dxseg.evaluation.evaluate import file_suffix, read_record
 from dxseg.evaluation.summary import AverageBy, read_per_image
 
 
@@ -26,6 +26,7 @@ class EvaluatedRun:
         averaged_by: What means weigh alike.
         units: Of distances and areas.
         table: per_image.csv in the order of case_id.
+        summary: The whole of evaluation.json.
     """
 
     path: Path
@@ -34,13 +35,15 @@ class EvaluatedRun:
     averaged_by: AverageBy
     units: dict[str, Any]
     table: pd.DataFrame
+    summary: dict[str, Any]
 
 
-def load_run(path: Path) -> EvaluatedRun:
+def load_run(path: Path, split: str = "test") -> EvaluatedRun:
     """Read what `dxseg train` and `dxseg evaluate` left in a run folder.
 
     Args:
         path: The run folder.
+        split: Of the evaluation.
 
     Raises:
         DxsegError: A file is absent or wrong, such as of a run that is not evaluated.
@@ -52,8 +55,9 @@ def load_run(path: Path) -> EvaluatedRun:
             f"{path / 'run.json'}: arm is {arm!r} and seed {seed!r}; expected a name and a whole "
             "number"
         )
-    table = read_per_image(path / "per_image.csv")
-    source = path / "evaluation.json"
+    suffix = file_suffix(split)
+    table = read_per_image(path / f"per_image{suffix}.csv")
+    source = path / f"evaluation{suffix}.json"
     try:
         evaluation = json.loads(source.read_text(encoding="utf-8"))
         averaged_by, units = evaluation["averaged_by"], evaluation["units"]
@@ -61,7 +65,14 @@ def load_run(path: Path) -> EvaluatedRun:
         raise DxsegError(
             f"{source}: not an evaluation ({error!r}); run `dxseg evaluate`"
         ) from error
-    return EvaluatedRun(path, arm, seed, averaged_by, units, table.sort_values("case_id"))
+    return EvaluatedRun(
+        path, arm, seed, averaged_by, units, table.sort_values("case_id"), evaluation
+    )
+
+
+def is_evaluated(folder: Path, split: str) -> bool:
+    """Whether a run is trained and evaluated on the split."""
+    return (folder / f"evaluation{file_suffix(split)}.json").is_file()
 
 
 def check_seeds(runs: list[EvaluatedRun]) -> list[int]:

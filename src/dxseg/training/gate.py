@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from dxseg.data.loader import CaseArrays
 from dxseg.inference.bundle import BundleInfo
@@ -34,12 +38,7 @@ def validation_gate(
     if sensitivity is None or validation is None or not known:
         return None
     free = [info.labels.index(name) for name in info.lesion_free]
-    labels = validation.labels
-    has_lesion = (
-        (labels >= 0).all(axis=1) & (labels[:, free] == 0).all(axis=1) & (labels > 0).any(axis=1)
-        if info.multi_label
-        else (labels >= 0) & ~np.isin(labels, free)
-    )
+    has_lesion = label_says_lesion(validation.labels, free)
     predictor = Predictor(segmenter, info)
     rows = np.flatnonzero(has_lesion).tolist()
     found: list[float] = []
@@ -50,3 +49,19 @@ def validation_gate(
             for one in predictor.predict(batch)
         ]
     return choose_gate(found, sensitivity)
+
+
+def label_says_lesion(labels: NDArray[Any], lesion_free: Sequence[int]) -> NDArray[np.bool_]:
+    """Which images have a label, and none that means: no lesion.
+
+    Args:
+        labels: (N,) class indices with -1 for unknown, or (N, L) of 0, 1 and NaN.
+        lesion_free: positions of the labels that mean: no lesion.
+
+    Returns:
+        Shape (N,).
+    """
+    if labels.ndim == 1:
+        return (labels >= 0) & ~np.isin(labels, lesion_free)
+    known, some = (labels >= 0).all(axis=1), (labels > 0).any(axis=1)
+    return np.asarray(known & some & (labels[:, list(lesion_free)] == 0).all(axis=1), np.bool_)

@@ -17,7 +17,7 @@ from dxseg.config import RunConfig, read_config
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import sha256_file, write_json_atomic, write_text_atomic
 from dxseg.data.splits import read_splits, write_splits
-from dxseg.errors import DxsegError, UsageError
+from dxseg.errors import DxsegError
 from dxseg.inference.bundle import INFO_FILE, BundleInfo, load_bundle, save_bundle
 from dxseg.models.coarse import CoarseBranch
 from dxseg.models.pyramid import PyramidEncoder
@@ -25,16 +25,15 @@ from dxseg.models.segmenter import Segmenter
 from dxseg.progress import reporting
 from dxseg.training.gate import validation_gate
 from dxseg.training.material import Material, gather, resolve_splits
+from dxseg.training.records import RUN_FILE, read_run
+from dxseg.training.reuse import borrow_stage1, check_stage2
 from dxseg.training.stages import (
     check_choices,
-    load_stage1,
     remove_checkpoints,
     train_by_itself,
     train_stage1,
     train_stage2,
 )
-
-RUN_FILE = "run.json"
 
 
 def train_run(
@@ -70,26 +69,44 @@ def train_run(
     """
     console = console or Console(stderr=True)
     dataset = Dataset.load(dataset_path)
-    _check_folder(output, config, dataset)
+    check_folder(output, config, dataset)
     if (output / RUN_FILE).is_file():
         return read_run(output)
-    encoder = PyramidEncoder(config.model.backbone, dataset.spec.channels)
-    splits = _splits(dataset, output, config, splits_path, console)
-    with reporting(console, "Reading images") as report:
-        material = gather(dataset, splits, config, (encoder.mean, encoder.std), report)
-    check_choices(material, config)
-    info = BundleInfo(
-        model=config.model,
-        preprocessing=material.preprocessing,
-        labels=dataset.spec.labels,
-        lesion_free=dataset.spec.lesion_free,
-        multi_label=dataset.spec.multi_label,
-        mask_classes=dataset.spec.mask_classes,
-        slicing=dataset.spec.slicing,
-        training={"arm": config.arm, "seed": config.seed, "dataset": dataset.spec.name},
-    )
-    work = _Work(dataset, splits, material, config, output, info, console)
+    work = _prepared(dataset, output, config, splits_path, console)
     segmenter, recorded, seconds = _stages(work, stage1_run, stage2_run)
+    further = {
+        "stage1_from": None if stage1_run is None else str(stage1_run.resolve()),
+        "stage2_from": None if stage2_run is None else str(stage2_run.resolve()),
+        **recorded,
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+    }
+    return finish_run(output, segmenter, config, dataset, work.splits, work.material, further)
+
+
+def finish_run(
+    output: Path,
+    segmenter: Segmenter,
+    config: RunConfig,
+    dataset: Dataset,
+    splits: pd.DataFrame,
+    material: Material,
+    further: dict[str, Any],
+) -> dict[str, Any]:
+    """Choose the gate, write ``model/`` and ``run.json``, and remove what was kept to continue.
+
+    Args:
+        output: folder of the run.
+        segmenter: trained.
+        config: of the run.
+        dataset: it was trained on.
+        splits: of the run.
+        material: of the run.
+        further: keys of ``run.json`` that only the caller knows.
+
+    Returns:
+        What ``run.json`` holds.
+    """
+    info = bundle_info(config, dataset, material)
     gate = validation_gate(segmenter, info, material.label_validation, config.gate_sensitivity)
     save_bundle(output / "model", segmenter, info.model_copy(update={"gate": gate}))
     run = {
@@ -99,13 +116,10 @@ def train_run(
         "dataset_name": dataset.spec.name,
         "dataset_digest": dataset.digest(),
         "splits_sha256": sha256_file(output / "splits.csv"),
-        "stage1_from": None if stage1_run is None else str(stage1_run.resolve()),
-        "stage2_from": None if stage2_run is None else str(stage2_run.resolve()),
         "cases": _count_cases(dataset, splits),
         "parameters": sum(p.numel() for p in segmenter.parameters()),
-        **recorded,
         "gate": gate,
-        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        **further,
         "versions": _versions(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -115,31 +129,56 @@ def train_run(
     return run
 
 
-def read_run(output: Path) -> dict[str, Any]:
-    """The ``run.json`` of a finished run.
+def bundle_info(config: RunConfig, dataset: Dataset, material: Material) -> BundleInfo:
+    """What ``model.json`` says of a run's network; the gate is not chosen yet."""
+    spec = dataset.spec
+    return BundleInfo(
+        model=config.model,
+        preprocessing=material.preprocessing,
+        labels=spec.labels,
+        lesion_free=spec.lesion_free,
+        multi_label=spec.multi_label,
+        mask_classes=spec.mask_classes,
+        slicing=spec.slicing,
+        training={"arm": config.arm, "seed": config.seed, "dataset": spec.name},
+    )
+
+
+def train_stage1_run(
+    dataset_path: Path,
+    output: Path,
+    config: RunConfig,
+    *,
+    splits_path: Path | None = None,
+    console: Console | None = None,
+) -> None:
+    """Train a stage 1 alone, for runs that are given it as ``stage1_run``.
+
+    It depends neither on the masks nor on the arm. The same call continues an interrupted one and
+    skips a finished one.
+
+    Args:
+        dataset_path: folder of the dataset.
+        output: folder that gets ``stage1/``, made if absent.
+        config: of one of the runs.
+        splits_path: a splits.csv to use instead of drawing one.
+        console: where progress is drawn; standard error if absent.
 
     Raises:
-        DxsegError: there is none, or it is damaged.
+        DxsegError: see :func:`train_run`.
     """
-    import json
-
-    path = output / RUN_FILE
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DxsegError(
-            f"{path}: not found; expected the folder of a finished run: train it, or continue it "
-            "with the command that started it"
-        ) from error
-    except ValueError as error:
-        raise DxsegError(f"{path}: not JSON ({error}); remove it and train again") from error
-    if not isinstance(loaded, dict):
-        raise DxsegError(f"{path}: expected an object; remove it and train again")
-    return loaded
+    console = console or Console(stderr=True)
+    dataset = Dataset.load(dataset_path)
+    check_folder(output, config, dataset)
+    _stage1(_prepared(dataset, output, config, splits_path, console), None)
 
 
-def _check_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
-    """Check that the folder is free, or that its run is the one asked for."""
+def check_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
+    """Check that the folder is free, or that its run is the one asked for.
+
+    Raises:
+        DxsegError: it holds something else, or a run of another configuration or dataset.
+    """
     path = output / "config.yaml"
     if path.is_file():
         recorded = read_config(path)
@@ -193,8 +232,18 @@ class _Work:
     material: Material
     config: RunConfig
     output: Path
-    info: BundleInfo
     console: Console
+
+
+def _prepared(
+    dataset: Dataset, output: Path, config: RunConfig, splits_path: Path | None, console: Console
+) -> _Work:
+    encoder = PyramidEncoder(config.model.backbone, dataset.spec.channels)
+    splits = _splits(dataset, output, config, splits_path, console)
+    with reporting(console, "Reading images") as report:
+        material = gather(dataset, splits, config, (encoder.mean, encoder.std), report)
+    check_choices(material, config)
+    return _Work(dataset, splits, material, config, output, console)
 
 
 def _stages(
@@ -218,8 +267,9 @@ def _stages(
         recorded = {"stage2": metrics}
     if config.selftraining is not None:
         if stage2_run is None:
-            training = work.info.training | recorded
-            save_bundle(finished, segmenter, work.info.model_copy(update={"training": training}))
+            info = bundle_info(config, work.dataset, material)
+            training = info.training | recorded
+            save_bundle(finished, segmenter, info.model_copy(update={"training": training}))
         started = monotonic()
         segmenter, recorded["selftraining"] = train_by_itself(
             material, config, output / "selftraining", segmenter, work.console
@@ -235,56 +285,7 @@ def _stage1(work: _Work, other: Path | None) -> CoarseBranch:
     if other is None:
         case_ids = dataset.cases["case_id"][splits["split"].eq("train").to_numpy()].tolist()
         return train_stage1(material, config, output / "stage1", case_ids, console)
-    coarse, record = load_stage1(other / "stage1")
-    seen = splits["case_id"].isin(record.case_ids)
-    held_out = splits["split"].isin(["validation", "test"])
-    seen_groups = set(splits.loc[seen, "group"])
-    leaked = held_out & (seen | splits["group"].isin(seen_groups))
-    if leaked.any():
-        raise DxsegError(
-            f"{other / 'stage1'}: this classifier was trained on {int(leaked.sum())} cases (or "
-            "others of their patient or near-duplicate group) that are validation or test cases "
-            "here; train stage 1 on this run's splits, or give both runs the same --splits file"
-        )
-    mine = (config.model.backbone, config.model.decoder_channels, material.task)
-    if (record.model.backbone, record.model.decoder_channels, record.task) != mine:
-        raise DxsegError(
-            f"{other / 'stage1'}: another backbone, decoder or set of labels than this run's; use "
-            "the same preset and dataset for both"
-        )
-    return coarse
-
-
-def check_stage2(other: Path, output: Path, config: RunConfig, dataset: Dataset) -> None:
-    """Check that the network of another run is what this run's stage 2 would end with.
-
-    Raises:
-        DxsegError: its configuration, masks, splits or dataset differ, or it is not finished.
-        UsageError: this run has no self-training to go on with.
-    """
-    if config.selftraining is None:
-        raise UsageError(
-            f"arm {config.arm!r} has no self-training, so nothing can go on from the stage 2 of "
-            f"{other}; leave the option out, or choose an arm that trains itself"
-        )
-    theirs, record = read_config(other / "config.yaml"), read_run(other)
-    aside = {"arm", "selftraining", "gate_sensitivity", "device"}
-    differing = [
-        key
-        for key, value in config.model_dump(exclude=aside).items()
-        if theirs.model_dump(exclude=aside)[key] != value
-    ]
-    if theirs.selftraining is not None:
-        differing.append("selftraining")
-    if record["splits_sha256"] != sha256_file(output / "splits.csv"):
-        differing.append("splits")
-    if record["dataset_digest"] != dataset.digest():
-        differing.append("dataset")
-    if differing:
-        raise DxsegError(
-            f"{other}: cannot stand in for this run's stage 2: other {', '.join(differing)}; give "
-            "a run of the same arm without self-training, on the same splits, with the same seed"
-        )
+    return borrow_stage1(other, splits, config, material.task)
 
 
 def _count_cases(dataset: Dataset, splits: pd.DataFrame) -> dict[str, int]:

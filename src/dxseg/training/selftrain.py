@@ -18,7 +18,7 @@ from dxseg.config import ModelConfig, SelfTrainingConfig
 from dxseg.data.loader import Batch
 from dxseg.models.build import Task
 from dxseg.models.segmenter import Segmenter, SegmenterOutput
-from dxseg.training.stage2 import Stage2Module
+from dxseg.training.stage2 import Stage2Module, some_known
 
 LOGIT_LIMIT = 3.0
 """The network's logits and the evidence's count in a joint proposal up to this: neither is sure
@@ -39,9 +39,14 @@ class SelfTrainingModule(Stage2Module):
         config: SelfTrainingConfig,
         seed: int,
         task: Task,
+        known_label_share: float = 0.0,
     ) -> None:
-        """Start student and teacher from a segmenter that stage 2 has trained."""
-        super().__init__(segmenter, model, config, seed)
+        """Start student and teacher from a segmenter that stage 2 has trained.
+
+        The student is told labels as in stage 2; the teacher, if the student is told any, all that
+        there are: it proposes for training images.
+        """
+        super().__init__(segmenter, model, config, seed, known_label_share)
         self.options = config
         self.task = task
         follow = get_ema_multi_avg_fn(config.teacher_decay)  # type: ignore[no-untyped-call]
@@ -70,8 +75,10 @@ class SelfTrainingModule(Stage2Module):
         masked = batch["masked"]
         unmasked = batch["image"][~masked]
         proposals, kept = self.propose(unmasked, batch["label"][~masked])
+        labels = torch.cat([batch["label"][masked], batch["label"][~masked]])
         seen = torch.cat([batch["image"][masked], self._disturbed(unmasked)])
-        logits = self.segmenter(seen.contiguous(memory_format=torch.channels_last))
+        told = some_known(labels, self.known_label_share)
+        logits = self.segmenter(seen.contiguous(memory_format=torch.channels_last), told)
         known = int(masked.sum())
         loss: Tensor = self.loss(logits[:known], batch["mask"][masked])
         if kept.any():
@@ -104,7 +111,8 @@ class SelfTrainingModule(Stage2Module):
         """
         if not len(images):
             return images.new_zeros(0, self.task.mask_classes, *images.shape[2:]), labels.bool()
-        output = self.teacher.outputs(images.contiguous(memory_format=torch.channels_last))
+        told = labels if self.known_label_share else None
+        output = self.teacher.outputs(images.contiguous(memory_format=torch.channels_last), told)
         probabilities = _joint_logits(output, self.task, self.options.evidence_weight).sigmoid()
         peak = probabilities.flatten(1).amax(dim=1)
         sure_of_none = (peak < 1 - self.options.confidence) & ~self.task.has_lesion(labels)

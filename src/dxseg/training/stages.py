@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch.utils.data import DataLoader
 
-from dxseg.config import DataConfig, ModelConfig, RunConfig
+from dxseg.config import DataConfig, ModelConfig, RunConfig, StageConfig
 from dxseg.data.augment import build_augmentation
 from dxseg.data.files import sha256_file, write_bytes_atomic, write_text_atomic
 from dxseg.data.loader import Batch, CaseArrays, CaseBatches, InOrder, PoolSampler, batch_loader
@@ -22,9 +22,10 @@ from dxseg.errors import DxsegError
 from dxseg.models.build import Task, build_coarse_branch, build_segmenter
 from dxseg.models.coarse import CoarseBranch
 from dxseg.models.segmenter import Segmenter
-from dxseg.training.fit import BEST, LAST, fit_stage
-from dxseg.training.losses import label_balance
+from dxseg.training.fit import BEST, LAST, Batches, fit_stage
+from dxseg.training.losses import LabelLoss, label_balance
 from dxseg.training.material import Material
+from dxseg.training.multitask import MultitaskModule
 from dxseg.training.selftrain import SelfTrainingModule
 from dxseg.training.stage1 import Stage1Module
 from dxseg.training.stage2 import Stage2Module
@@ -73,27 +74,20 @@ def train_stage1(
     torch.manual_seed(config.seed)
     task = material.task
     coarse = build_coarse_branch(config.model, task, pretrained=True)
-    labels = material.label_train.labels
-    labelled = np.flatnonzero(_labelled(labels))
-    if not len(labelled):
-        raise DxsegError(
-            "stage 1 needs image-level labels, and no training case has one; add labels to "
-            "cases.csv, or train an arm without stage 1 (--arm unet)"
-        )
-    balance = label_balance(labels, task.labels, task.multi_label)
-    module = Stage1Module(coarse, balance, task.labels, config.stage1, config.seed)
-    pools = [(labelled, config.data.batch_size)]
-    epoch = config.stage1.epoch_steps * config.stage1.accumulate
+    stage = config.stage1.for_images(
+        int(_labelled(material.label_train.labels).sum()), config.data.batch_size
+    )
+    train = _label_loader(material, config, stage)
+    balance = label_balance(material.label_train.labels, task.labels, task.multi_label)
+    module = Stage1Module(coarse, balance, task.labels, stage, config.seed)
     metrics = fit_stage(
         _placed(module),
-        _train_loader(
-            material.label_train, material, config, PoolSampler(pools, epoch, config.seed)
-        ),
+        train,
         _validation_loader(material.label_validation, material, config.data),
         folder,
         title="Stage 1, image-level labels",
         monitor=("val_auroc", "max"),
-        config=config.stage1,
+        config=stage,
         device=config.device,
         console=console,
     )
@@ -148,15 +142,10 @@ def train_stage2(
     """Train the segmenter on the masks that may be used; gives it and its last metrics."""
     torch.manual_seed(config.seed)
     segmenter = build_segmenter(config.model, material.task, stage1=stage1)
-    module = Stage2Module(segmenter, config.model, config.stage2, config.seed)
-    data = config.data
-    pools = _mask_pools(material.lesion_free_train, data.batch_size, data.lesion_free_share)
-    epoch = config.stage2.epoch_steps * config.stage2.accumulate
+    module, train = _stage2_module(segmenter, material, config)
     metrics = fit_stage(
         _placed(module),
-        _train_loader(
-            material.mask_train, material, config, PoolSampler(pools, epoch, config.seed)
-        ),
+        train,
         _validation_loader(material.mask_validation, material, config.data),
         folder,
         title=f"Stage 2, masks ({config.arm})",
@@ -168,6 +157,25 @@ def train_stage2(
     return segmenter, metrics
 
 
+def _stage2_module(
+    segmenter: Segmenter, material: Material, config: RunConfig
+) -> tuple[Stage2Module, Batches]:
+    """How the segmenter learns, and from what: masks, or masks and labels."""
+    stage, task = config.stage2, material.task
+    data = config.data
+    pools = _mask_pools(material.lesion_free_train, data.batch_size, data.lesion_free_share)
+    sampler = PoolSampler(pools, stage.epoch_steps * stage.accumulate, config.seed)
+    masks = _train_loader(material.mask_train, material, config, sampler)
+    if not config.model.label_head:
+        told = _told_labels(config)
+        return Stage2Module(segmenter, config.model, stage, config.seed, told), masks
+    labels = _label_loader(material, config, stage)
+    balance = label_balance(material.label_train.labels, task.labels, task.multi_label)
+    loss = LabelLoss(balance, task.multi_label, stage.label_smoothing)
+    module = MultitaskModule(segmenter, loss, config.model, stage, config.seed)
+    return module, {"masks": masks, "labels": labels}
+
+
 def train_by_itself(
     material: Material, config: RunConfig, folder: Path, segmenter: Segmenter, console: Console
 ) -> tuple[Segmenter, dict[str, float]]:
@@ -176,7 +184,9 @@ def train_by_itself(
     if options is None:
         raise ValueError("the configuration has no self-training")
     torch.manual_seed(config.seed)
-    module = SelfTrainingModule(segmenter, config.model, options, config.seed, material.task)
+    module = SelfTrainingModule(
+        segmenter, config.model, options, config.seed, material.task, _told_labels(config)
+    )
     masked = material.label_train.mask_rows >= 0
     unmasked = np.flatnonzero(~masked)
     size = config.data.batch_size
@@ -232,6 +242,14 @@ def remove_checkpoints(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+def _told_labels(config: RunConfig) -> float:
+    """The share of training images whose label the network is told (label prompt).
+
+    A branch that never saw a label must not be told one either.
+    """
+    return config.data.known_label_share if config.model.knows_labels else 0.0
+
+
 def _labelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
     """Which cases have their label: not -1, or no row of NaN."""
     return np.asarray((labels >= 0).reshape(len(labels), -1).all(axis=1), dtype=np.bool_)
@@ -252,6 +270,19 @@ def _train_loader(
 ) -> DataLoader[Batch]:
     batches = CaseBatches(arrays, material.preprocessing, build_augmentation(config.augment))
     return batch_loader(batches, sampler, config.data.workers)
+
+
+def _label_loader(material: Material, config: RunConfig, stage: StageConfig) -> DataLoader[Batch]:
+    """Training images that have a label, whether or not they have a mask."""
+    labelled = np.flatnonzero(_labelled(material.label_train.labels))
+    if not len(labelled):
+        raise DxsegError(
+            "stage 1 and label heads need image-level labels, and no training case has one; add "
+            "labels to cases.csv, or train an arm without them (--arm unet)"
+        )
+    pools = [(labelled, config.data.batch_size)]
+    sampler = PoolSampler(pools, stage.epoch_steps * stage.accumulate, config.seed)
+    return _train_loader(material.label_train, material, config, sampler)
 
 
 def _validation_loader(
