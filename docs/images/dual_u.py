@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -12,100 +14,96 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 
 COARSE, FINE, PROMPT, INK = "#2b7a78", "#8a4f9e", "#c8641a", "#333333"
 STRIDES = (4, 8, 16, 32)
-TOP = {"coarse": 8.0, "fine": 3.4}
-SIDES = {"encoder": (1.0, 1), "decoder": (9.2, -1)}
+TOP = {"c": 8.0, "s": 3.4}
+"""Height of the two branches, by the letter of their encoder."""
+DOTTED, DASHED = (0, (1, 1.5)), (0, (5, 2))
 
 
-def level(branch: str, side: str, number: int) -> tuple[float, float]:
-    """Centre of the box of a stride; the deepest lies in the middle, between both sides."""
-    x, towards = SIDES[side]
-    if number == len(STRIDES) - 1:
-        return 5.1, TOP[branch] - 1.9
-    return x + towards * 1.25 * number, TOP[branch] - 0.62 * number
+class Board:
+    """Boxes by name, and arrows between them."""
+
+    def __init__(self, axes: Axes) -> None:
+        self.axes = axes
+        self.boxes: dict[str, Rectangle] = {}
+
+    def box(
+        self, name: str, at: tuple[float, float], colour: str, text: str = "", width: float = 1.1
+    ) -> None:
+        """A box around a centre, labelled by its name unless another text is given."""
+        corner = (at[0] - width / 2, at[1] - 0.2)
+        for style in ({"color": "white", "lw": 0}, {"fc": colour + "2e", "ec": colour, "lw": 1.1}):
+            self.boxes[name] = self.axes.add_patch(Rectangle(corner, width, 0.4, zorder=2, **style))
+        self.axes.text(*at, text or name, ha="center", va="center", color=INK, fontsize=8, zorder=3)
+
+    def arrow(self, start: str, end: str, colour: str, style: Any = "-", bend: float = 0.0) -> None:
+        """From the edge of one box to the edge of another."""
+        first, last = self.boxes[start], self.boxes[end]
+        self.axes.add_patch(
+            FancyArrowPatch(
+                first.get_center(), last.get_center(), patchA=first, patchB=last,
+                shrinkA=0, shrinkB=1, arrowstyle="-|>", mutation_scale=9, color=colour, lw=1.1,
+                ls=style, connectionstyle=f"arc3,rad={bend}",
+            )
+        )  # fmt: skip
 
 
-def box(axes: Axes, at: tuple[float, float], text: str, colour: str, width: float = 1.0) -> None:
-    """A labelled box around a centre."""
-    x, y = at
-    axes.add_patch(
-        Rectangle((x - width / 2, y - 0.2), width, 0.4, facecolor=colour, alpha=0.18, lw=0)
-    )
-    axes.add_patch(Rectangle((x - width / 2, y - 0.2), width, 0.4, fill=False, ec=colour, lw=1.1))
-    axes.text(x, y - 0.01, text, ha="center", va="center", color=INK, fontsize=8)
+def draw_branch(board: Board, encoder: str, decoder: str, colour: str, words: str) -> None:
+    """An image, an encoder down, a decoder up."""
+    top = TOP[encoder]
+    board.box(f"image {encoder}", (-0.4, top), INK, "image", 0.9)
+    board.axes.text(-0.85, top + 0.6, words, color=colour, fontsize=10, weight="bold")
+    for number, stride in enumerate(STRIDES[:-1]):
+        for letter, x in ((encoder, 1.2 + 1.3 * number), (decoder, 9.6 - 1.3 * number)):
+            board.box(f"{letter}, 1/{stride}", (x, top - 0.62 * number), colour)
+    board.box(f"{encoder}, 1/32", (5.4, top - 1.9), colour)
+    down = [f"image {encoder}", *(f"{encoder}, 1/{stride}" for stride in STRIDES)]
+    up = [down[-1], *(f"{decoder}, 1/{stride}" for stride in reversed(STRIDES[:-1]))]
+    for path in (down, up):
+        for start, end in pairwise(path):
+            board.arrow(start, end, colour)
 
 
-def arrow(
-    axes: Axes,
-    start: tuple[float, float],
-    end: tuple[float, float],
-    colour: str,
-    style: str = "-",
-    bend: float = 0.0,
-) -> None:
-    """An arrow from box to box; `bend` curves it."""
-    axes.add_patch(
-        FancyArrowPatch(
-            start, end, arrowstyle="-|>", mutation_scale=8, color=colour, lw=1.0, ls=style,
-            shrinkA=9, shrinkB=9, connectionstyle=f"arc3,rad={bend}",
-        )
-    )  # fmt: skip
-
-
-def branch(axes: Axes, name: str, letters: tuple[str, str], colour: str) -> None:
-    """An encoder down, a decoder up."""
-    deepest = len(STRIDES) - 1
-    for side, letter in zip(SIDES, letters, strict=True):
-        for number in range(deepest):
-            box(axes, level(name, side, number), f"{letter}, 1/{STRIDES[number]}", colour)
-    box(axes, level(name, "encoder", deepest), f"{letters[0]}, 1/32", colour)
-    for number in range(deepest):
-        arrow(axes, level(name, "encoder", number), level(name, "encoder", number + 1), colour)
-        arrow(axes, level(name, "decoder", number + 1), level(name, "decoder", number), colour)
+def draw_prompts(board: Board) -> None:
+    """What enters the lower branch from the upper one."""
+    for stride in STRIDES:
+        board.arrow(f"c, 1/{stride}", f"s, 1/{stride}", PROMPT)
+        if stride != STRIDES[-1]:
+            board.arrow(f"u, 1/{stride}", f"d, 1/{stride}", PROMPT, DASHED)
+            board.arrow(f"s, 1/{stride}", f"d, 1/{stride}", FINE)
+    board.arrow("evidence maps", "d, 1/4", PROMPT, DOTTED, bend=-0.12)
+    board.arrow("diagnosis", "mask", INK, DOTTED)
+    legend = {
+        "feature share skip: s is fused with c at every level, and goes into the decoder d": "-",
+        "long skip: the coarse decoder u is concatenated": DASHED,
+        "evidence prompt: the diagnosis, made spatial (at every level; one is drawn)": DOTTED,
+    }
+    for row, (words, style) in enumerate(legend.items()):
+        height = 0.95 - 0.3 * row
+        board.axes.plot([0.65, 1.5], [height, height], color=PROMPT, ls=style, lw=1.4)
+        board.axes.text(1.7, height, words, va="center", fontsize=8, color=INK)
 
 
 def draw() -> Figure:
     """The two branches, what goes between them, and what comes out."""
     figure = Figure(figsize=(9.2, 5.6))
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(-1.2, 13.2), ylim=(0.2, 9.3))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(-1.1, 13.6), ylim=(0.1, 9.1))
     axes.axis("off")
-    branch(axes, "coarse", ("c", "u"), COARSE)
-    branch(axes, "fine", ("s + c", "decoder"), FINE)
-    deepest = len(STRIDES) - 1
-    for number in range(deepest):
-        across = {"encoder": "encoder", "decoder": "decoder"}
-        for side, end in across.items():
-            style = "-" if side == "encoder" else (0, (5, 2))
-            arrow(axes, level("coarse", side, number), level("fine", end, number), PROMPT, style)
-        arrow(axes, level("fine", "encoder", number), level("fine", "decoder", number), FINE)
-    arrow(axes, level("coarse", "encoder", deepest), level("fine", "encoder", deepest), PROMPT)
-
-    for name, words in {"coarse": "stage 1: all diagnoses", "fine": "stage 2: few masks"}.items():
-        colour = COARSE if name == "coarse" else FINE
-        axes.text(1.0, TOP[name] + 0.75, words, color=colour, fontsize=10, weight="bold", ha="left")
-        box(axes, (-0.5, TOP[name]), "image", INK, 0.9)
-        arrow(axes, (-0.5, TOP[name]), level(name, "encoder", 0), INK)
-    box(axes, (11.9, 8.0), "evidence maps", COARSE, 1.7)
-    box(axes, (11.9, 6.9), "diagnosis", COARSE, 1.7)
-    box(axes, (11.9, 3.4), "mask", FINE, 1.2)
-    arrow(axes, level("coarse", "decoder", 0), (11.2, 8.0), COARSE)
-    arrow(axes, (11.9, 8.0), (11.9, 6.9), COARSE)
-    arrow(axes, level("fine", "decoder", 0), (11.4, 3.4), FINE)
-    arrow(axes, (11.5, 8.0), (9.5, 3.4), PROMPT, (0, (1, 1.5)), bend=-0.15)
-    arrow(axes, (11.9, 6.9), (11.9, 3.4), INK, (0, (1, 1.5)))
-    legend = {
-        "feature share skip: the pyramids are fused at every level": "-",
-        "long skip: the coarse decoder is concatenated": (0, (5, 2)),
-        "evidence prompt: the diagnosis, made spatial (every level; one drawn)": (0, (1, 1.5)),
-    }
-    for row, (words, style) in enumerate(legend.items()):
-        axes.plot([0.5, 1.3], [0.95 - 0.3 * row] * 2, color=PROMPT, ls=style, lw=1.4)
-        axes.text(1.5, 0.95 - 0.3 * row, words, va="center", fontsize=8, color=INK)
-    axes.text(12.05, 5.1, "gate: surely\nno lesion,\nno mask", fontsize=8, color=INK, va="center")
+    board = Board(axes)
+    draw_branch(board, "c", "u", COARSE, "stage 1: all images, their diagnoses")
+    draw_branch(board, "s", "d", FINE, "stage 2:\nfew masks")
+    board.box("evidence maps", (12.2, TOP["c"]), COARSE, width=1.8)
+    board.box("diagnosis", (12.2, TOP["c"] - 1.1), COARSE, width=1.8)
+    board.box("mask", (12.2, TOP["s"]), FINE, width=1.8)
+    board.arrow("u, 1/4", "evidence maps", COARSE)
+    board.arrow("evidence maps", "diagnosis", COARSE)
+    board.arrow("d, 1/4", "mask", FINE)
+    draw_prompts(board)
+    axes.text(12.3, 5.1, "gate: surely\nno lesion,\nno mask", fontsize=8, color=INK, va="center")
     return figure
 
 
 def main(path: Path) -> None:
-    """Write the picture; the same script gives the same bytes."""
+    """Write the picture; the same script gives the same file."""
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "dxseg"}):
         draw().savefig(path, metadata={"Date": None, "Creator": None})
 
