@@ -65,7 +65,7 @@ def test_every_guide_but_the_overview_ends_in_tests() -> None:
 
 
 @pytest.mark.parametrize("test", TESTS)
-def test_the_own_tests_a_guide_pass(outcome: str, test: str) -> None:
+def test_the_tests_of_a_guide_pass(outcome: str, test: str) -> None:
     assert re.search(rf"^PASSED {re.escape(test)}", outcome, re.MULTILINE), outcome
     assert not re.search(rf"^(FAILED|ERROR) {re.escape(test)}", outcome, re.MULTILINE), outcome
 
@@ -81,7 +81,7 @@ def test_what_the_guides_add_is_in_the_style_of_the_house(followed: Path) -> Non
         assert done.returncode == 0, done.stdout
 
 
-def test_the_own_tests_a_guide_fail_without_its_changes(followed: Path, tmp_path: Path) -> None:
+def test_the_tests_of_a_guide_fail_without_its_changes(followed: Path, tmp_path: Path) -> None:
     """On the skip: all but its module is followed, and its test tells what is missing."""
     root = tmp_path / "half"
     shutil.copytree(ROOT / "src" / "dxseg", root / "src" / "dxseg", ignore=IGNORED)
@@ -103,5 +103,5 @@ def test_the_own_tests_a_guide_fail_without_its_changes(followed: Path, tmp_path
 @pytest.mark.parametrize("place", ["below: no such line", "below: import numpy as np"])
 def test_a_place_that_is_not_there_once_is_told(tmp_path: Path, place: str) -> None:
     (tmp_path / "a.py").write_text("import numpy as np\nimport numpy as np\n")
-    with pytest.raises(AssertionError, match="0 times|2 times"):
+    with pytest.raises(AssertionError, match=r"[02] times"):
         change(tmp_path, Block("python", f"a.py, {place}", "x = 1\n"))
