@@ -81,6 +81,7 @@ def test_what_the_guides_add_is_in_the_style_of_the_house(followed: Path) -> Non
         assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 def test_the_tests_of_a_guide_fail_without_its_changes(followed: Path, tmp_path: Path) -> None:
     """On the skip: all but its module is followed, and its test tells what is missing."""
     root = tmp_path / "half"
