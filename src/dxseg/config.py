@@ -224,7 +224,7 @@ class SelfTrainingConfig(StageConfig):
     teacher_decay: float = Field(default=0.99, gt=0, lt=1)
     confidence: float = Field(default=0.6, ge=0.5, lt=1)
     proposal_weight: float = Field(default=0.7, gt=0)
-    evidence_weight: float = Field(default=0.5, ge=0, le=4)
+    evidence_weight: float = Field(default=0.0, ge=0, le=4)
     contrast: float = Field(default=0.2, ge=0, lt=1)
     brightness: float = Field(default=0.2, ge=0, le=2)
     noise: float = Field(default=0.15, ge=0, le=2)

@@ -215,7 +215,7 @@ def test_a_model_of_images_refuses_volumes_and_says_why(tmp_path: Path, use: Any
 
 
 LABELLED = {"labels": ("normal", "tumour"), "lesion_free": ("normal",)}
-FAINT = HOUNSFIELD.clip(max=100) + 40.0 * BRIGHT
+FAINT = HOUNSFIELD.clip(max=60) + 30.0 * BRIGHT
 """No voxel reaches the threshold; those of the lesion come closest."""
 
 

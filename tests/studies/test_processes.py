@@ -40,7 +40,6 @@ def test_failures_are_told_and_the_others_go_on(
     jobs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processes, "work", pretend)
-    monkeypatch.setattr(processes, "_PRELOADED", [])
     needs = {
         "first": [],
         "vanishes": [],

@@ -123,29 +123,44 @@ def test_the_same_call_again_trains_nothing(study_file: Path, finished: StudyOut
     )
 
 
+INTERRUPTED = 130
+
+
 def begin(study: Path, out: Path) -> None:
-    """What the process that is killed runs."""
-    run_study(study, out, console=Console(quiet=True))
+    """What the process that is stopped runs."""
+    # A shell lets what it starts in the background ignore Ctrl-C, and so would this process.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        run_study(study, out, console=Console(quiet=True))
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
 
 
-def test_killed_in_the_middle_and_continued(
+def stop(study: Path, out: Path, when: Path, number: int) -> int | None:
+    """Run a study in a process that gets a signal once a file is there; gives its exit code."""
+    process = multiprocessing.get_context("spawn").Process(target=begin, args=(study, out))
+    process.start()
+    while process.is_alive() and not when.exists():
+        time.sleep(0.01)
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join()
+    return process.exitcode
+
+
+def test_stopped_twice_and_continued(
     study_file: Path, finished: StudyOutcome, tmp_path: Path
 ) -> None:
     plain = yaml.safe_load(study_file.read_text()) | {"arms": ["unet"], "hypotheses": []}
     plain |= {"primary": None, "dataset": str(study_file.parent / plain["dataset"])}
     path, out = tmp_path / "study.yaml", tmp_path / "out"
     path.write_text(yaml.safe_dump(plain))
-    context = multiprocessing.get_context("spawn")
-    process = context.Process(target=begin, args=(path, out))
-    process.start()
-    runs = out / "runs" / "unet" / "4-masks"
-    while process.is_alive() and not (runs / "fold-0" / "stage2").is_dir():
-        time.sleep(0.01)
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    assert not (runs / "fold-1" / "evaluation.json").exists()
+    first, second = (out / "runs" / "unet" / "4-masks" / f"fold-{fold}" for fold in (0, 1))
+
+    assert stop(path, out, first / "stage2", signal.SIGINT) == INTERRUPTED
+    assert not second.exists()
+    assert stop(path, out, second / "stage2", signal.SIGKILL) == -signal.SIGKILL
+    assert pd.read_csv(out / "results.csv")["status"].tolist() == ["done", "missing"]
 
     resumed = run_study(path, out, console=Console(quiet=True)).results
     reference = finished.results[finished.results["arm"] == "unet"].reset_index(drop=True)

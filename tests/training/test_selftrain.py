@@ -77,11 +77,6 @@ class TestProposals:
         assert keep.tolist() == [kept]
         torch.testing.assert_close(proposals, torch.full((1, 1, 32, 32), probability))
 
-    def test_multi_label(self) -> None:
-        task = Task(1, 1, 3, multi_label=True, lesion_free=(HEALTHY,))
-        labels = torch.tensor([[0, 1, 1], [1, 0, 0], [0, torch.nan, 1], [0, 0, 0]])
-        assert task.has_lesion(labels).tolist() == [True, False, False, False]
-
     def test_no_image_without_a_mask(self) -> None:
         proposals, keep = module(Constant()).propose(torch.zeros(0, 1, 32, 32), torch.zeros(0))
         assert proposals.shape == (0, 1, 32, 32)

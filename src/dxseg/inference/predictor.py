@@ -19,6 +19,7 @@ from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.bundle import BundleInfo, load_bundle
 from dxseg.inference.decision import decide
 from dxseg.inference.known import Names, has_lesion, label_names, label_prompt, label_text
+from dxseg.metrics.calibration import temper_sigmoid
 from dxseg.metrics.image_level import lesion_probability
 from dxseg.models.segmenter import Segmenter
 
@@ -55,7 +56,7 @@ class Prediction:
 
     @property
     def confidence(self) -> float:
-        """How sure the mask is, in 0..1; higher is surer. Uncalibrated.
+        """How sure the mask is, in 0..1; higher is surer.
 
         With a lesion: the mean of max(p, 1 - p) over its pixels, p being the probability of the
         class shown. Without: 1 - the highest probability anywhere.
@@ -248,7 +249,7 @@ class Predictor:
         )
         labels = outputs.label_logits if self.info.model.knows_labels else None
         if labels is not None:
-            labels = labels.float()
+            labels = labels.float() / self.info.label_temperature
             labels = (labels.sigmoid() if self.info.multi_label else labels.softmax(1)).cpu()
         evidence = None if outputs.evidence is None else outputs.evidence.float().cpu()
         return _BatchOutput(outputs.mask_logits.float().sigmoid().cpu(), labels, evidence)
@@ -270,7 +271,8 @@ class Predictor:
         if output.evidence is not None:
             evidence = _inside(output.evidence[index], item, self.info.preprocessing.image_size)
         probabilities, mask = decide(
-            restored.numpy(),
+            # After resizing, so that no mask at a threshold of 0.5 depends on the temperature.
+            temper_sigmoid(restored.numpy(), self.info.mask_temperature),
             threshold=self.info.threshold,
             gate=self.info.gate,
             lesion_probability=lesion_probability(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dxseg.config import ModelConfig
 from dxseg.models.coarse import CoarseBranch
@@ -39,18 +38,6 @@ class Task:
     labels: int
     multi_label: bool = False
     lesion_free: tuple[int, ...] = ()
-
-    def has_lesion(self, labels: Tensor) -> Tensor:
-        """Whether labels say that there is a lesion, (B,); an unknown label says nothing.
-
-        Args:
-            labels: (B,) positions, -1 where unknown, or (B, L) of 0, 1 and NaN.
-        """
-        free = torch.tensor(self.lesion_free, device=labels.device, dtype=torch.long)
-        if not self.multi_label:
-            return (labels >= 0) & ~torch.isin(labels, free)
-        healthy = (labels[:, free] == 1).any(dim=1)
-        return (labels >= 0).all(dim=1) & (labels == 1).any(dim=1) & ~healthy
 
 
 def build_coarse_branch(config: ModelConfig, task: Task, *, pretrained: bool) -> CoarseBranch:

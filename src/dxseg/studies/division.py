@@ -41,8 +41,7 @@ def divide(
     if study.splits is not None:
         given = read_splits(base / study.splits, dataset)
         return {names[0]: given.drop(columns="use_mask", errors="ignore")}
-    # Beside the folder, which stays empty until the study is known to be possible.
-    cache = folder.parent.with_name(f".{folder.parent.name}.unfinished")
+    cache = _cache(folder)
     with reporting(console, "Looking for near-duplicates") as progress:
         if study.folds is not None:
             tables = cross_validation_splits(
@@ -101,3 +100,12 @@ def write_division(folder: Path, splits: dict[str, pd.DataFrame]) -> None:
     for name, table in splits.items():
         if not (folder / name).is_file():
             write_splits(folder / name, table)
+    _cache(folder).unlink(missing_ok=True)
+
+
+def _cache(folder: Path) -> Path:
+    """What was found out about images, until the splits are written.
+
+    It lies beside the study's folder, which stays empty until the study is known to be possible.
+    """
+    return folder.parent.with_name(f".{folder.parent.name}.unfinished")

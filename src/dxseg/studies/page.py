@@ -27,7 +27,7 @@ def draw_curves(study: Study, curves: pd.DataFrame) -> bytes:
     """
     lines = {}
     for arm in study.arms:
-        own = curves[curves["arm"] == arm.name] if len(curves) else curves
+        own = curves[curves["arm"] == arm.name]
         if len(own) > 1:
             lines[arm.name] = pd.DataFrame(
                 {

@@ -35,6 +35,13 @@ DIFFERENCE_COLUMNS = (
     *("margin", "met", "added_later"),
 )
 
+CURVE_COLUMNS = (
+    *("study", "dataset", "arm", "masks", "train_masks", "runs", "planned", "added_later"),
+    *("images", "groups", *FIGURES),
+    *(f"{figure}_{end}" for figure in INTERVALS for end in ("low", "high")),
+    *("dice_lesion_sd", *COST),
+)
+
 
 class Pool:
     """The finished runs of a study, by arm and budget.
@@ -118,9 +125,7 @@ def curves(pool: Pool) -> pd.DataFrame:
         pool: The runs.
 
     Returns:
-        One row an arm and budget: study, dataset, arm, masks, train_masks (mean number given),
-        runs, planned, added_later, images, groups, `FIGURES`, `<figure>_low` and `_high` of
-        `INTERVALS`, dice_lesion_sd over runs, and the means of `COST`.
+        `CURVE_COLUMNS`, one row an arm and budget; train_masks is the mean number given.
     """
     rows = []
     for cell in pool.cells:
@@ -156,7 +161,7 @@ def curves(pool: Pool) -> pd.DataFrame:
         row["dice_lesion_sd"] = pd.to_numeric(done["dice_lesion"]).std()
         row |= {name: pd.to_numeric(done[name]).mean() for name in COST}
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(CURVE_COLUMNS))
 
 
 def differences(pool: Pool, report: Report) -> pd.DataFrame:

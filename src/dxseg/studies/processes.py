@@ -19,6 +19,7 @@ from dxseg.studies.work import Order, work
 
 # What every job imports: read once by the server that the processes are forked from.
 _PRELOADED = [
+    "dxseg.studies.work",
     "dxseg.training.run",
     "dxseg.evaluation.evaluate",
     "dxseg.inference.predictor",

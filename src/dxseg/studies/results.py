@@ -53,6 +53,9 @@ COLUMNS = (
     *("study_sha256", "dataset_sha256", "splits_sha256", "weights_sha256", "config_sha256"),
 )
 
+_PART = r"[^/\\\s:;,'\")]+"
+_PATH = re.compile(rf"(?<![\w.-])(?:[A-Za-z]:)?(?:[/\\]{_PART})+[/\\]({_PART})")
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -149,7 +152,7 @@ def results_table(results: Sequence[RunResult]) -> pd.DataFrame:
 
 def without_paths(text: str) -> str:
     """An error without the folders of this machine: of every path only the last name is left."""
-    return re.sub(r"(?:[A-Za-z]:)?(?:[/\\][^/\\\s:;,'\")]+)+[/\\]([^/\\\s:;,'\")]+)", r"\1", text)
+    return _PATH.sub(r"\1", text)
 
 
 def _figures(evaluated: EvaluatedRun) -> dict[str, Any]:

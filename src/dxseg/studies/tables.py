@@ -104,7 +104,7 @@ def _main(
     study: Study, results: pd.DataFrame, curves: pd.DataFrame, differences: pd.DataFrame
 ) -> Table:
     masks = study.masks[0]
-    rows = curves[curves["masks"] == masks] if len(curves) else curves
+    rows = curves[curves["masks"] == masks]
     columns = (
         "arm",
         "Dice, lesion images",
@@ -199,7 +199,7 @@ def _hypotheses(differences: pd.DataFrame) -> Table:
 
 
 def _efficiency(study: Study, curves: pd.DataFrame) -> Table:
-    if len(study.masks) < 2 or not len(curves):
+    if len(study.masks) < 2:
         return Table("", (), [])
     rows = []
     for arm in study.arms:

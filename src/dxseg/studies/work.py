@@ -99,7 +99,7 @@ def _do(order: Order) -> None:
         console=console,
         **order.inputs,
     )
-    evaluate_run(order.output, split=order.split)
+    evaluate_run(order.output, split=order.split, dataset=order.dataset)
 
 
 def _die_with_the_parent() -> None:

@@ -8,47 +8,43 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dxseg.data.loader import CaseArrays
 from dxseg.inference.bundle import BundleInfo
 from dxseg.inference.gate import choose_gate
-from dxseg.inference.predictor import Predictor
 from dxseg.metrics.image_level import lesion_probability
-from dxseg.models.segmenter import Segmenter
+
+_ROUNDING = 1e-6
 
 
 def validation_gate(
-    segmenter: Segmenter,
+    probabilities: NDArray[np.float64],
+    labels: NDArray[Any],
     info: BundleInfo,
-    validation: CaseArrays | None,
     sensitivity: float | None,
 ) -> float | None:
-    """Choose the gate by the predictor itself; labels only, no mask is looked at.
+    """Choose the gate; labels only, no mask is looked at.
 
     Args:
-        segmenter: The trained network.
-        info: Of its bundle; without a gate yet.
-        validation: Validation images with their labels, or None.
+        probabilities: (N, L) of the labels of validation images, as inference will have them.
+        labels: (N,) label positions, or (N, L) of 0 and 1; what is known of these images.
+        info: Of the bundle.
         sensitivity: Share of the images with a lesion that must pass; None for no gate.
 
     Returns:
-        The gate, or None where it is off, the network has learnt no labels, no label means
-        lesion-free, or validation has no image whose label says that there is a lesion.
+        The gate, or None where it is off, no label means lesion-free, or there is no image whose
+        label says that it has a lesion.
     """
-    known = info.model.knows_labels and bool(info.lesion_free)
-    if sensitivity is None or validation is None or not known:
+    if sensitivity is None or not info.lesion_free:
         return None
     free = [info.labels.index(name) for name in info.lesion_free]
-    has_lesion = label_says_lesion(validation.labels, free)
-    predictor = Predictor(segmenter, info)
-    rows = np.flatnonzero(has_lesion).tolist()
-    found: list[float] = []
-    for start in range(0, len(rows), predictor.batch_size):  # constant memory
-        batch = [validation.image(row) for row in rows[start : start + predictor.batch_size]]
-        found += [
-            lesion_probability(one.label_probabilities, info.lesion_free, info.multi_label)
-            for one in predictor.predict(batch)
-        ]
-    return choose_gate(found, sensitivity)
+    has_lesion = label_says_lesion(labels, free)
+    found = [
+        lesion_probability(
+            dict(zip(info.labels, row.tolist(), strict=True)), info.lesion_free, info.multi_label
+        )
+        for row in probabilities[has_lesion]
+    ]
+    # Rounding must not close the gate on the very image that it was chosen by.
+    return choose_gate([chance * (1 - _ROUNDING) for chance in found], sensitivity)
 
 
 def label_says_lesion(labels: NDArray[Any], lesion_free: Sequence[int]) -> NDArray[np.bool_]:

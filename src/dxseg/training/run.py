@@ -23,7 +23,7 @@ from dxseg.models.coarse import CoarseBranch
 from dxseg.models.pyramid import PyramidEncoder
 from dxseg.models.segmenter import Segmenter
 from dxseg.progress import reporting
-from dxseg.training.gate import validation_gate
+from dxseg.training.calibration import calibrate
 from dxseg.training.material import Material, gather, resolve_splits
 from dxseg.training.records import RUN_FILE, read_run
 from dxseg.training.reuse import borrow_stage1, check_stage2
@@ -92,7 +92,7 @@ def finish_run(
     material: Material,
     further: dict[str, Any],
 ) -> dict[str, Any]:
-    """Choose the gate, write ``model/`` and ``run.json``, and remove what was kept to continue.
+    """Choose temperatures and gate, write ``model/`` and ``run.json``, remove what is left over.
 
     Args:
         output: folder of the run.
@@ -107,8 +107,8 @@ def finish_run(
         What ``run.json`` holds.
     """
     info = bundle_info(config, dataset, material)
-    gate = validation_gate(segmenter, info, material.label_validation, config.gate_sensitivity)
-    save_bundle(output / "model", segmenter, info.model_copy(update={"gate": gate}))
+    info, calibration = calibrate(segmenter, info, material, config.gate_sensitivity)
+    save_bundle(output / "model", segmenter, info)
     run = {
         "arm": config.arm,
         "seed": config.seed,
@@ -118,7 +118,8 @@ def finish_run(
         "splits_sha256": sha256_file(output / "splits.csv"),
         "cases": _count_cases(dataset, splits),
         "parameters": sum(p.numel() for p in segmenter.parameters()),
-        "gate": gate,
+        "gate": info.gate,
+        "calibration": calibration,
         **further,
         "versions": _versions(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

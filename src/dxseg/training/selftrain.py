@@ -18,6 +18,7 @@ from dxseg.config import ModelConfig, SelfTrainingConfig
 from dxseg.data.loader import Batch
 from dxseg.models.build import Task
 from dxseg.models.segmenter import Segmenter, SegmenterOutput
+from dxseg.training.gate import label_says_lesion
 from dxseg.training.stage2 import Stage2Module, some_known
 
 LOGIT_LIMIT = 3.0
@@ -115,7 +116,10 @@ class SelfTrainingModule(Stage2Module):
         output = self.teacher.outputs(images.contiguous(memory_format=torch.channels_last), told)
         probabilities = _joint_logits(output, self.task, self.options.evidence_weight).sigmoid()
         peak = probabilities.flatten(1).amax(dim=1)
-        sure_of_none = (peak < 1 - self.options.confidence) & ~self.task.has_lesion(labels)
+        lesion = label_says_lesion(labels.cpu().numpy(), self.task.lesion_free)
+        sure_of_none = (peak < 1 - self.options.confidence) & ~torch.from_numpy(lesion).to(
+            peak.device
+        )
         return probabilities, (peak > self.options.confidence) | sure_of_none
 
     def _disturbed(self, images: Tensor) -> Tensor:
