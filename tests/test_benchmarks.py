@@ -65,6 +65,19 @@ def test_predict_throughput_reports_both_arms_against_both_loops(capsys):
     assert all(isinstance(value, float) for r in result["ratio"].values() for value in r.values())
 
 
+@pytest.mark.slow
+def test_inference_backends_reports_every_side_against_the_eager_loop(capsys):
+    bench = load("inference_backends")
+    tiny = ["--images", "3", "--native", "64", "--size", "32", "--rounds", "1", "--threads", "1"]
+    result = bench.main(tiny)
+    assert json_line(capsys.readouterr().out) == result
+    sides = ["eager", "eager, exported", *(f"{a}, {w}" for a in bench.ARMS for w in bench.WAYS)]
+    for figure in ("images_per_s", "of_eager", "network_of_eager"):
+        assert list(result[figure]) == sides
+        assert min(result[figure].values()) > 0
+    assert result["of_eager"]["eager"] == result["network_of_eager"]["eager"] == 1.0
+
+
 def test_million_rows_times_every_step_and_says_how_much_memory(capsys, tmp_path):
     bench = load("million_rows")
     small = ["--rows", "2000", "--masks", "5", "--dataset", str(tmp_path / "dataset")]
@@ -88,7 +101,7 @@ def test_check_scale_finds_what_it_planted(capsys):
     assert min(result["images_per_s"], result["peak_mb"]) > 0
 
 
-@pytest.mark.parametrize("name", ["train_throughput", "predict_throughput"])
+@pytest.mark.parametrize("name", ["train_throughput", "predict_throughput", "inference_backends"])
 def test_help_says_what_is_measured(name, capsys):
     with pytest.raises(SystemExit) as stop:
         load(name).main(["--help"])

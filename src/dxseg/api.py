@@ -9,10 +9,9 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
+from dxseg.api_export import export_nnunet, export_onnx
 from dxseg.config import load_config, merge
 from dxseg.data.dataset import Dataset
-from dxseg.data.exporters.nnunet import ExportReport
-from dxseg.data.exporters.nnunet import export_nnunet as write_nnunet
 from dxseg.data.importers.busi import import_busi
 from dxseg.data.importers.csv import import_csv
 from dxseg.data.importers.dicom import import_dicom
@@ -22,17 +21,17 @@ from dxseg.data.importers.nifti import import_volumes
 from dxseg.data.importers.nnunet import import_nnunet
 from dxseg.data.splits import choose_masks, make_splits, select_fold, write_splits
 from dxseg.demonstration import demo
+from dxseg.description import describe as info
 from dxseg.doctor.check import check_dataset
 from dxseg.doctor.findings import CheckReport
-from dxseg.errors import DxsegError
 from dxseg.evaluation.compare import Comparison, compare_runs
 from dxseg.evaluation.evaluate import evaluate_run
+from dxseg.inference.bundle import bundle_folder
 from dxseg.inference.predict import PredictSummary, predict_files
 from dxseg.progress import reporting
 from dxseg.reports.html import build_report
-from dxseg.studies.runner import StudyOutcome, run_study
+from dxseg.studies.runner import run_study as compare_study
 from dxseg.training.distill import distill_run
-from dxseg.training.records import read_run
 from dxseg.training.run import train_run
 
 PathLike = str | Path
@@ -45,6 +44,7 @@ __all__ = [
     "distill",
     "evaluate",
     "export_nnunet",
+    "export_onnx",
     "import_busi",
     "import_csv",
     "import_dicom",
@@ -148,28 +148,6 @@ def split(
     return table
 
 
-def export_nnunet(
-    dataset: PathLike,
-    destination: PathLike,
-    *,
-    splits: PathLike,
-    console: Console | None = None,
-) -> ExportReport:
-    """Write a raw dataset of nnU-Net v2 with the same split and the same masks.
-
-    Args:
-        dataset: folder of the dataset.
-        destination: a new folder named as nnU-Net wants it, such as Dataset042_BUSI.
-        splits: the splits.csv.
-        console: where progress is drawn.
-
-    Raises:
-        DxsegError: see :func:`dxseg.data.exporters.nnunet.export_nnunet`.
-    """
-    with reporting(console or Console(stderr=True), "Exporting") as progress:
-        return write_nnunet(dataset, destination, splits=splits, progress=progress)
-
-
 def train(
     dataset: PathLike,
     output: PathLike,
@@ -261,12 +239,16 @@ def evaluate(
     known_labels: bool = False,
     dataset: PathLike | None = None,
     device: str = "cpu",
+    backend: str | None = None,
+    model: PathLike | None = None,
+    output: PathLike | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run and write evaluation.json and the tables beside it; gives the summary.
 
     With ``known_labels`` the model is told the diagnosis of each image, and the files end in
-    ``_known``.
+    ``_known``. With ``model`` an exported file is measured in place of the run's own model, and
+    ``output`` must name another folder than the run.
     """
     with reporting(console or Console(stderr=True), f"Evaluating on {split}") as progress:
         evaluation = evaluate_run(
@@ -275,6 +257,9 @@ def evaluate(
             known_labels=known_labels,
             dataset=dataset,
             device=device,
+            backend=backend,
+            model=model,
+            output=output,
             progress=progress,
         )
     return evaluation.summary
@@ -289,38 +274,51 @@ def predict(
     overwrite: bool = False,
     device: str = "cpu",
     batch_size: int = 8,
+    overlays: bool = True,
     slice_overlays: bool = False,
+    backend: str | None = None,
+    precision: str = "float32",
+    flip: bool = False,
+    windows: bool = False,
     console: Console | None = None,
 ) -> PredictSummary:
     """Segment images and volumes with a run or its model; what is done is skipped.
 
     Args:
         inputs: files, folders or patterns; a NIfTI volume gives one label map.
-        model: folder of a run, or of a model.
+        model: folder of a run, or of a model, or an exported .onnx file.
         output: folder for masks, overlays and predictions.csv.
         labels: diagnoses that are known already: a table with the columns file and label, or by
             file; see :func:`dxseg.inference.label_table.known_labels`.
         overwrite: whether what is done is predicted again.
         device: as torch names it.
         batch_size: images through the network at once.
+        overlays: whether images get overlays.
         slice_overlays: whether volumes get overlays of the slices with a lesion.
+        backend: ``torch``, ``onnxruntime`` or ``openvino``; what suits the model if absent.
+        precision: ``float32``, or ``bfloat16`` for torch and openvino.
+        flip: whether each image is also predicted mirrored, and the mean taken.
+        windows: whether images larger than the network's input are cut into windows.
         console: where progress is drawn.
 
     Raises:
         DxsegError: see :func:`dxseg.inference.predict.predict_files`.
     """
-    folder = Path(model)
-    bundle = folder / "model" if (folder / "model").is_dir() else folder
     with reporting(console or Console(stderr=True), "Predicting") as progress:
         return predict_files(
             inputs,
-            bundle,
+            bundle_folder(model),
             output,
             labels=labels,
             overwrite=overwrite,
             device=device,
             batch_size=batch_size,
+            overlays=overlays,
             slice_overlays=slice_overlays,
+            backend=backend,
+            precision=precision,
+            flip=flip,
+            windows=windows,
             progress=progress,
         )
 
@@ -335,72 +333,6 @@ def compare(
     return comparison
 
 
-def compare_study(
-    study: PathLike,
-    output: PathLike,
-    *,
-    jobs: int = 1,
-    validation_only: bool = False,
-    console: Console | None = None,
-) -> StudyOutcome:
-    """Train and evaluate what a study file asks for, and compare; the same call continues.
-
-    Args:
-        study: the study file.
-        output: folder of the study.
-        jobs: processes at a time.
-        validation_only: whether the test cases are left alone.
-        console: where progress is drawn.
-
-    Returns:
-        The results and what failed.
-
-    Raises:
-        DxsegError: see :func:`dxseg.studies.runner.run_study`.
-    """
-    return run_study(study, output, jobs=jobs, validation_only=validation_only, console=console)
-
-
 def report(run: PathLike, *, compared: Sequence[PathLike] = ()) -> Path:
     """Write a run's report.html, beside other runs if any are given; gives its path."""
     return build_report(Path(run), compared=[Path(other) for other in compared])
-
-
-def info(path: PathLike) -> dict[str, Any]:
-    """What a dataset, a run or a model folder holds.
-
-    Raises:
-        DxsegError: the folder is none of them.
-    """
-    folder = Path(path)
-    if (folder / "dataset.yaml").is_file():
-        return _describe(Dataset.load(folder))
-    if (folder / "config.yaml").is_file():
-        return read_run(folder)
-    if (folder / "model.json").is_file():
-        from dxseg.inference.bundle import load_bundle
-
-        return load_bundle(folder)[1].model_dump(mode="json")
-    raise DxsegError(
-        f"{folder}: neither a dataset (dataset.yaml), nor a run (config.yaml), nor a model "
-        "(model.json); give the folder that holds one of these files"
-    )
-
-
-def _describe(dataset: Dataset) -> dict[str, Any]:
-    cases = dataset.cases
-    labels = cases["label"].where(cases["label"].ne(""), "(none)").value_counts()
-    return {
-        "name": dataset.spec.name,
-        "modality": dataset.spec.modality,
-        "cases": len(dataset),
-        "labels": {str(label): int(count) for label, count in labels.items()},
-        "lesion_free": dataset.spec.lesion_free,
-        "mask_classes": dataset.spec.mask_classes,
-        "masks": int(cases["mask"].ne("").sum()),
-        "patients": int(cases["patient_id"].replace("", pd.NA).nunique()),
-        "volumes": int(cases["volume_id"].replace("", pd.NA).nunique()),
-        "channels": dataset.spec.channels,
-        "provenance": dataset.spec.provenance,
-        "digest": dataset.digest(),
-    }

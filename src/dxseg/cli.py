@@ -35,6 +35,9 @@ app.command("distill")(distill_command)
 
 DatasetArgument = Annotated[Path, typer.Argument(help="Folder with dataset.yaml and cases.csv.")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.")]
+BackendOption = Annotated[
+    str | None, typer.Option(help="torch, onnxruntime or openvino; as suits the model if absent.")
+]
 
 
 def main() -> None:
@@ -177,6 +180,13 @@ def evaluate(
         Path | None, typer.Option(help="The dataset, if it has moved since.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    backend: BackendOption = None,
+    model: Annotated[
+        Path | None, typer.Option(help="An exported .onnx file to measure instead of the run's.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the results; the run if absent.")
+    ] = None,
 ) -> None:
     """Measure a run at native resolution; writes evaluation.json and per_image.csv."""
     from dxseg import api
@@ -187,6 +197,9 @@ def evaluate(
         known_labels=known_labels,
         dataset=dataset,
         device=device,
+        backend=backend,
+        model=model,
+        output=output,
         console=err,
     )
     told = ", labels known" if known_labels else ""
@@ -195,7 +208,9 @@ def evaluate(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="Folder of a run, or of a model.")],
+    model: Annotated[
+        Path, typer.Argument(help="Folder of a run or of a model, or an exported .onnx file.")
+    ],
     inputs: Annotated[
         list[str], typer.Argument(help="Images, NIfTI volumes, folders, or quoted patterns.")
     ],
@@ -207,8 +222,19 @@ def predict(
     overwrite: Annotated[bool, typer.Option(help="Predict again what is done.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     batch_size: Annotated[int, typer.Option(help="Images through the network at once.")] = 8,
+    overlays: Annotated[
+        bool, typer.Option("--overlays/--no-overlays", help="Outlines drawn over the images.")
+    ] = True,
     slice_overlays: Annotated[
         bool, typer.Option("--slice-overlays", help="Overlays of a volume's slices with a lesion.")
+    ] = False,
+    backend: BackendOption = None,
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    flip: Annotated[
+        bool, typer.Option("--flip", help="Average over the mirrored image: twice the time.")
+    ] = False,
+    windows: Annotated[
+        bool, typer.Option("--windows", help="Cut large images into windows; keep their scale.")
     ] = False,
 ) -> None:
     """Segment images (a mask, an overlay, a row of predictions.csv) and volumes (a label map)."""
@@ -222,7 +248,12 @@ def predict(
         overwrite=overwrite,
         device=device,
         batch_size=batch_size,
+        overlays=overlays,
         slice_overlays=slice_overlays,
+        backend=backend,
+        precision=precision,
+        flip=flip,
+        windows=windows,
         console=err,
     )
     out.print(

@@ -7,9 +7,43 @@ from typing import Annotated
 
 import typer
 
-from dxseg.terminal import err, out
+from dxseg.terminal import err, out, value_table
 
-exporter = typer.Typer(no_args_is_help=True, help="Write a dataset in the layout of another tool.")
+exporter = typer.Typer(
+    no_args_is_help=True, help="Write a model or a dataset as other tools read it."
+)
+
+
+@exporter.command("onnx")
+def export_onnx_command(
+    model: Annotated[Path, typer.Argument(help="Folder of a run, or of a model.")],
+    output: Annotated[Path, typer.Option("--out", help="The .onnx file to write.")],
+    int8: Annotated[bool, typer.Option("--int8", help="Quantise to 8 bits.")] = False,
+    calibration: Annotated[
+        list[Path] | None,
+        typer.Option(help="Dataset whose images int8 is calibrated on. May be repeated."),
+    ] = None,
+    max_dice_loss: Annotated[
+        float, typer.Option(help="The most Dice that int8 may lose on them, 0 to 1.")
+    ] = 0.01,
+) -> None:
+    """One file that ONNX Runtime, OpenVINO and dxseg itself can predict with."""
+    from dxseg import api
+
+    done = api.export_onnx(
+        model,
+        output,
+        int8=int8,
+        calibration=calibration or [],
+        max_dice_loss=max_dice_loss,
+        console=err,
+    )
+    if done.quantisation is not None:
+        out.print(value_table(done.quantisation.model_dump(), "int8 against float32"))
+    out.print(
+        f"Written: {done.destination}, {done.number_format}, {done.size / 1e6:.1f} MB",
+        soft_wrap=True,
+    )
 
 
 @exporter.command("nnunet")

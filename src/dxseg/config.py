@@ -106,11 +106,13 @@ class DataConfig(_Strict):
     """Pixels and batches.
 
     ``lesion_free_share`` is the lesion-free part of a stage-2 batch. ``known_label_share`` is the
-    part of stage-2 training images whose label the network is told (label prompt).
+    part of stage-2 training images whose label the network is told (label prompt). ``bag_size`` is
+    the largest number of slices that stand for a study in a step of stage 1.
     """
 
     image_size: int = Field(default=128, ge=32, le=4096)
     batch_size: PositiveInt = 16
+    bag_size: PositiveInt = 8
     lesion_free_share: float = Field(default=0.25, ge=0.0, lt=1.0)
     known_label_share: float = Field(default=0.5, ge=0.0, le=1.0)
     workers: int = Field(default=0, ge=0, le=64)

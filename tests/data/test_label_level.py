@@ -51,11 +51,34 @@ def test_a_study_without_lesion_speaks_of_every_slice_another_of_none(tmp_path: 
     assert dataset.has_mask.tolist() == dataset.lesion_free.tolist()
 
 
+def test_a_study_is_the_slices_that_may_show_its_lesion(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path, SPEC, TABLE)
+    assert dataset.studies.tolist() == [0, 0, -1, -1, -1, -1, -1]
+    assert dataset.study_targets().tolist() == [2, 2, -1, -1, -1, -1, -1]
+
+
+def test_without_a_volume_a_patients_images_of_one_label_are_a_study(tmp_path: Path) -> None:
+    table = rows(*[("", label, "study") for label in ("tumour", "cyst", "tumour", "cyst")])
+    table["patient_id"] = ["p", "p", "p", ""]
+    dataset = Dataset(tmp_path, SPEC, table)
+    assert dataset.studies.tolist() == [0, 1, 0, 2]
+    table["volume_id"] = ["x", "", "y", ""]
+    assert Dataset(tmp_path, SPEC, table).studies.tolist() == [0, 1, 2, 3]
+
+
+def test_a_study_whose_lesion_is_known_says_nothing_of_the_others(tmp_path: Path) -> None:
+    found = rows(("v0", "tumour", "study"), ("v0", "tumour", "image"), ("v1", "cyst", "study"))
+    dataset = Dataset(tmp_path, SPEC, found)
+    assert dataset.studies.tolist() == [-1, -1, 0]
+    assert dataset.study_targets().tolist() == [-1, -1, 1]
+
+
 def test_several_labels_a_study(tmp_path: Path) -> None:
     spec = SPEC.model_copy(update={"multi_label": True})
     table = rows(("v0", "cyst;tumour", "study"), ("v1", "cyst;tumour", "image"))
-    targets = Dataset(tmp_path, spec, table).label_targets()
-    np.testing.assert_array_equal(targets, [[np.nan] * 3, [0, 1, 1]])
+    dataset = Dataset(tmp_path, spec, table)
+    np.testing.assert_array_equal(dataset.label_targets(), [[np.nan] * 3, [0, 1, 1]])
+    np.testing.assert_array_equal(dataset.study_targets(), [[0, 1, 1], [np.nan] * 3])
 
 
 @pytest.mark.parametrize(

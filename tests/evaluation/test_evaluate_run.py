@@ -59,7 +59,7 @@ class BrightIsLesion:
 @pytest.fixture
 def predictor(monkeypatch) -> BrightIsLesion:
     fake = BrightIsLesion()
-    monkeypatch.setattr(Predictor, "from_bundle", lambda *_: fake)
+    monkeypatch.setattr(Predictor, "from_bundle", lambda *_args, **_options: fake)
     return fake
 
 

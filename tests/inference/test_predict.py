@@ -36,7 +36,7 @@ def use(monkeypatch, make_predictor) -> Callable[..., list[str]]:
             return stream(spied(), **options)
 
         monkeypatch.setattr(predictor, "stream", spying)
-        monkeypatch.setattr(Predictor, "from_bundle", lambda *_args: predictor)
+        monkeypatch.setattr(Predictor, "from_bundle", lambda *_args, **_options: predictor)
         return read
 
     return install
@@ -303,7 +303,7 @@ from conftest import Maker
 from dxseg.inference.predict import predict_files
 from dxseg.inference.predictor import Predictor
 predictor = Maker()(batch_size=1)
-Predictor.from_bundle = lambda *_args: predictor
+Predictor.from_bundle = lambda *_args, **_options: predictor
 predict_files({source!r}, "bundle", {output!r}, progress=lambda *_call: time.sleep(0.02))
 """
 

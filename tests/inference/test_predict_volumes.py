@@ -37,7 +37,7 @@ def use(monkeypatch: pytest.MonkeyPatch, make_predictor: Any) -> Callable[..., P
 
     def install(**options: Any) -> Predictor:
         predictor = make_predictor(**{"slicing": RULE, **options})
-        monkeypatch.setattr(Predictor, "from_bundle", lambda *_args: predictor)
+        monkeypatch.setattr(Predictor, "from_bundle", lambda *_args, **_options: predictor)
         return predictor
 
     return install
@@ -163,7 +163,7 @@ def test_what_is_done_is_skipped(tmp_path: Path, use: Any) -> None:
     assert label_map(tmp_path / "out/masks/b.nii.gz").any()
 
 
-def test_labels_are_those_of_the_slice_that_shows_most(tmp_path: Path, use: Any) -> None:
+def test_the_odds_of_a_volume_are_the_mean_of_its_slices_odds(tmp_path: Path, use: Any) -> None:
     predictor = use(labels=("healthy", "ill"), lesion_free=("healthy",))
     predict_files(save(tmp_path / "a.nii", HOUNSFIELD), "bundle", tmp_path / "out")
     from dxseg.data.slicing import SlicedVolume
@@ -174,8 +174,9 @@ def test_labels_are_those_of_the_slice_that_shows_most(tmp_path: Path, use: Any)
     row = table(tmp_path / "out")["a.nii"]
     ill = [one.label_probabilities["ill"] for one in each]
     assert min(ill) < 0.5 < max(ill)
-    assert float(row["p_ill"]) == pytest.approx(max(ill), abs=1e-6)
-    assert float(row["p_healthy"]) == pytest.approx(1 - max(ill), abs=1e-6)
+    odds = np.mean([one / (1 - one) for one in ill])
+    assert float(row["p_ill"]) == pytest.approx(odds / (1 + odds), abs=1e-6)
+    assert float(row["p_healthy"]) == pytest.approx(1 / (1 + odds), abs=1e-6)
     found = np.concatenate([one.probabilities[0][one.mask > 0] for one in each])
     assert float(row["confidence"]) == pytest.approx(found.mean(), abs=1e-5)
 
@@ -299,9 +300,8 @@ def test_a_trained_model_does_with_a_volume_what_it_does_with_its_slices(
     assert 0 < expected.mean() < 1
     volume = table(tmp_path / "v")["4.nii.gz"]
     each = table(tmp_path / "s").values()
-    for label, choose in (("tumour", max), ("no tumour", min)):
-        values = [float(row[f"p_{label}"]) for row in each]
-        assert float(volume[f"p_{label}"]) == pytest.approx(choose(values), abs=1e-6)
+    odds = np.mean([float(row["p_tumour"]) / float(row["p_no tumour"]) for row in each])
+    assert float(volume["p_tumour"]) == pytest.approx(odds / (1 + odds), abs=1e-5)
 
 
 def test_models_of_before_slicing_are_read(volume_run: Path, tmp_path: Path) -> None:

@@ -147,26 +147,27 @@ def test_the_look_ahead_is_bounded_on_an_endless_input(make_predictor, tmp_path,
     for given_out, (name, result) in enumerate(itertools.islice(stream, 30)):
         assert name == str(given_out)
         assert isinstance(result, Prediction)
-        assert position + 1 <= given_out + 2 * 4
+        assert position + 1 <= given_out + 3 * 4
     stream.close()
-    assert not [one for one in threading.enumerate() if one.name.startswith("dxseg-decode")]
+    assert not [one for one in threading.enumerate() if one.name.startswith("dxseg-")]
 
 
-def test_decoding_overlaps_the_network(make_predictor, tmp_path, write_image):
-    """The next batch is being read before the results of this one have been taken."""
+def test_decoding_network_and_results_overlap(make_predictor, tmp_path, write_image):
+    """While results of one batch are taken, the next is computed and the one after is read."""
     path = write_image(tmp_path / "a.png")
     predictor = make_predictor(batch_size=2)
     seen: list[str] = []
 
     def source():
-        for index in range(6):
+        for index in range(8):
             seen.append(f"{index}")
             yield f"{index}", path
 
     stream = predictor.stream(source())
     next(stream)
-    assert seen == ["0", "1", "2", "3"]
+    assert seen == ["0", "1", "2", "3", "4", "5"]
     stream.close()
+    assert len(make_predictor.networks[-1].batches) >= 1
 
 
 def test_an_empty_stream_ends(make_predictor):
@@ -217,13 +218,14 @@ def test_output_that_is_no_number_is_an_error_and_not_an_empty_mask(
     make_predictor, tmp_path, write_image
 ):
     predictor = make_predictor()
+    network = make_predictor.networks[-1]
 
     def broken(x: torch.Tensor, known: torch.Tensor | None):
-        out = type(predictor.segmenter)._padded_outputs(predictor.segmenter, x, known)
+        out = type(network)._padded_outputs(network, x, known)
         out.mask_logits[1] = float("nan")
         return out
 
-    predictor.segmenter._padded_outputs = broken
+    network._padded_outputs = broken
     path = write_image(tmp_path / "a.png")
     results = [result for _, result in predictor.stream([("a", path), ("b", path), ("c", path)])]
     assert [isinstance(result, Prediction) for result in results] == [True, False, True]
@@ -249,7 +251,7 @@ def test_the_threshold_of_the_bundle_decides(make_predictor):
 def test_impossible_settings_are_usage_errors(make_predictor, device, batch_size):
     predictor = make_predictor()
     with pytest.raises(UsageError):
-        Predictor(predictor.segmenter, predictor.info, device, batch_size)
+        Predictor(make_predictor.networks[-1], predictor.info, device, batch_size)
 
 
 def test_no_gradients_are_kept_and_the_mode_of_the_caller_is_not_changed(make_predictor):

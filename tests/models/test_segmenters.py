@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from dxseg.config import ModelConfig, arm_names, load_config
+from dxseg.data.preprocess import Preprocessing
+from dxseg.inference.bundle import BundleInfo, load_bundle, save_bundle
 from dxseg.models.build import Task, build_coarse_branch, build_segmenter
 from dxseg.models.coarse import EVIDENCE_STRIDE
 from dxseg.models.segmenter import Segmenter
@@ -127,11 +130,10 @@ class SegmenterContract:
         if config.label_head:
             loss = loss + outputs.label_logits.square().mean()  # type: ignore[union-attr]
         loss.backward()
-        dead = [
-            name
-            for name, parameter in segmenter.named_parameters()
-            if parameter.requires_grad and (parameter.grad is None or not parameter.grad.any())
-        ]
+        trainable = {n: p for n, p in segmenter.named_parameters() if p.requires_grad}
+        assert [name for name, p in trainable.items() if p.grad is None] == []
+        # MA-Net's channel attention squeezes narrow levels into one ReLU, which may be off.
+        dead = [n for n, p in trainable.items() if ".SE_" not in n and not p.grad.any()]  # type: ignore[union-attr]
         assert dead == []
 
     def test_state_dict_round_trip_gives_the_same_outputs(
@@ -143,6 +145,20 @@ class SegmenterContract:
             assert not torch.equal(twin(x), segmenter(x))
             twin.load_state_dict(segmenter.state_dict(), strict=True)
             assert torch.equal(twin(x), segmenter(x))
+
+    def test_a_bundle_gives_the_same_network_back(
+        self, config: ModelConfig, segmenter: Segmenter, tmp_path: Path
+    ) -> None:
+        preprocessing = Preprocessing(image_size=64, channels=1, mean=(0.5,), std=(0.25,))
+        info = BundleInfo(
+            model=config, preprocessing=preprocessing, labels=["a", "b", "c"], mask_classes=["m"]
+        )
+        save_bundle(tmp_path, segmenter, info)
+        again, told = load_bundle(tmp_path)
+        assert told.model == config
+        x = images(2, 1)
+        with torch.no_grad():
+            assert torch.equal(again(x), segmenter(x))
 
     @pytest.mark.parametrize(("channels", "mask_classes"), [(1, 3), (3, 1), (5, 2)])
     def test_any_channels_and_mask_classes(

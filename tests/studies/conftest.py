@@ -27,7 +27,6 @@ BASE: dict[str, Any] = {
     "folds": 3,
     "arms": ["unet", "unet-stage1", "sks-evidence"],
     "reference": "unet",
-    "primary": "sks-evidence",
     "resamples": 500,
 }
 

@@ -116,7 +116,7 @@ def test_an_arm_on_fewer_folds_is_compared_on_those(
 def test_failed_runs_are_counted_and_left_out_on_both_sides(
     make_study: Make, make_results: MakeResults
 ) -> None:
-    study = make_study(masks=[15], primary=None)
+    study = make_study(masks=[15])
     results = make_results(study, dice)
     broken = [
         RunResult(r.job, "diverged", None, r.row | {"status": "failed"})

@@ -53,7 +53,7 @@ def test_each_resample_has_an_answer_of_its_own() -> None:
 def test_an_arm_that_equals_the_reference_at_60_masks_saves_45(
     make_study: Callable[..., Study], make_results: Callable[..., list[RunResult]]
 ) -> None:
-    study = make_study(masks=[15, 60, "all"], primary=None)
+    study = make_study(masks=[15, 60, "all"])
     value = {15: 0.4, 60: 0.5, "all": 0.55}
 
     def dice(arm: str, masks: Any) -> float:

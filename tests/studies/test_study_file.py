@@ -143,7 +143,7 @@ def file_of(study: dict[str, Any]) -> tuple[Study, str]:
     return parse_study(text, "study.yaml"), text
 
 
-BASE = {
+BASE: dict[str, Any] = {
     "name": "trial",
     "dataset": "data",
     "masks": [4],
@@ -220,3 +220,14 @@ def test_another_folder_or_dataset_is_refused(phantoms: Path, tmp_path: Path) ->
         (tmp_path / "out" / "registration.json").write_text(damage)
         with pytest.raises(DxsegError, match=r"cannot be read as a registration"):
             register(*file_of(BASE), dataset, tmp_path / "out")
+
+
+def test_a_plain_arm_may_be_added_that_a_self_trained_one_then_goes_on_from(
+    phantoms: Path, tmp_path: Path
+) -> None:
+    dataset = Dataset.load(phantoms)
+    before = BASE | {"arms": ["unet", "sks-evidence-selftrained"]}
+    after = BASE | {"arms": [*before["arms"], "sks-evidence"]}
+    register(*file_of(before), dataset, tmp_path / "out")
+    added = register(*file_of(after), dataset, tmp_path / "out").added
+    assert added == {f"sks-evidence/4-masks/fold-{fold}" for fold in (0, 1)}

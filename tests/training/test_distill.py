@@ -173,7 +173,7 @@ def student(
     teacher: Path, quiet: Console, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any]]:
     run = tmp_path_factory.mktemp("student") / "run"
-    return run, distill_run(teacher, run, console=quiet)
+    return run, distill_run(teacher, run, {"stage2": {"steps": 120}}, console=quiet)
 
 
 def weights_of(run: Path) -> dict[str, Tensor]:
@@ -217,7 +217,8 @@ class TestStudent:
         assert (run / "splits.csv").read_bytes() == (teacher / "splits.csv").read_bytes()
         config, old = read_config(run / "config.yaml"), read_config(teacher / "config.yaml")
         assert config.arm == "sks-evidence-student"
-        assert (config.seed, config.split, config.stage2) == (old.seed, old.split, old.stage2)
+        assert (config.seed, config.split, config.augment) == (old.seed, old.split, old.augment)
+        assert config.stage2 == old.stage2.model_copy(update={"steps": 120})
         assert not list(run.rglob("*.ckpt*"))
         assert not list(run.rglob("*.npy"))
 
@@ -232,7 +233,8 @@ class TestStudent:
             raise AssertionError("worked again")
 
         monkeypatch.setattr(distill_module, "gather", forbidden)
-        assert distill_run(teacher, student[0], console=quiet) == student[1]
+        again = distill_run(teacher, student[0], {"stage2": {"steps": 120}}, console=quiet)
+        assert again == student[1]
 
     def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(
         self, teacher: Path, quiet: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -310,7 +312,7 @@ class TestRefusals:
         network, info = load_bundle(other / "model")
         next(network.parameters()).data.add_(1)
         run_module.save_bundle(other / "model", network, info)
-        with pytest.raises(DxsegError, match="holds a student of"):
+        with pytest.raises(DxsegError, match="holds a student of another run"):
             distill_run(other, tmp_path / "student", QUICK, console=quiet)
 
     def test_a_dataset_that_has_changed(

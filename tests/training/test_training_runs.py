@@ -24,6 +24,7 @@ from dxseg.errors import DxsegError
 from dxseg.inference.bundle import load_bundle
 from dxseg.inference.predictor import Predictor
 from dxseg.models.build import build_segmenter
+from dxseg.models.sharing import divide
 from dxseg.training import run as run_module
 from dxseg.training import stages
 from dxseg.training.records import read_run
@@ -152,6 +153,24 @@ class TestLearning:
         stage1 = load_file(finished / "stage1" / "coarse.safetensors")
         model = weights_of(finished)
         assert all(torch.equal(model[f"coarse.{name}"], stage1[name]) for name in stage1)
+
+
+def test_shared_levels_are_stage_one_to_the_bit(train: Callable[..., Path], finished: Path) -> None:
+    """Also where the rest of the coarse branch learns on."""
+    changes = {"shared_stages": 2, "coarse_learning_rate_scale": 0.5}
+    run = train("sks-evidence", stage1_run=finished, model=changes)
+    segmenter, _ = load_bundle(run / "model")
+    stage1 = load_file(finished / "stage1" / "coarse.safetensors")
+    encoder = segmenter.coarse.encoder  # type: ignore[union-attr]
+    shared = {
+        tensor.data_ptr() for level in divide(encoder)[:2] for tensor in level.state_dict().values()
+    }
+    same: dict[bool, list[bool]] = {True: [], False: []}
+    for name, tensor in encoder.state_dict().items():
+        same[tensor.data_ptr() in shared].append(torch.equal(tensor, stage1[f"encoder.{name}"]))
+    assert all(same[True])
+    assert len(same[True]) > 10
+    assert not all(same[False])
 
 
 def segmenter_task(info: Any) -> Any:

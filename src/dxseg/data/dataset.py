@@ -29,6 +29,7 @@ from dxseg.errors import DxsegError
 __all__ = ["COLUMNS", "Dataset", "DatasetSpec"]
 
 _SELDOM = ("label_level", "group")
+_STUDY_NAMES = ("volume_id", "patient_id", "group", "case_id")
 
 
 class Dataset:
@@ -158,11 +159,32 @@ class Dataset:
     def study_labels(self) -> pd.Series[str]:
         """The label of the study that an image is of; "" where there is none of study level.
 
-        Images of one `volume_id` share it. Multiple-instance learning can use it; today's training
-        does not.
+        Images of one `volume_id` share it. See `studies` for what stage 1 learns from it.
         """
         of_study = self.cases["label_level"].eq(STUDY_LEVEL)
         return self.cases["label"].where(of_study, "").rename("study_label")
+
+    @property
+    def studies(self) -> npt.NDArray[np.int64]:
+        """Which images may show the lesion that a study-level label names: one of them does.
+
+        A study is a volume; of images without `volume_id` a patient, else a group, else the image
+        alone, each with one label. A study is settled, and left out, where the label of one of its
+        images names a lesion: the study's label then says nothing of the others.
+
+        Returns:
+            (N,): number of the study, from 0; -1 for images of none, such as lesion-free ones.
+        """
+        name = self.cases["case_id"]
+        for column in reversed(_STUDY_NAMES):
+            values = self.cases[column]
+            # No value holds a line break.
+            name = (column + "\n" + values).where(values.ne(""), name)
+        own = self.image_labels.ne("") & ~self.lesion_free
+        unsettled = self.study_labels.ne("") & ~self.lesion_free & ~name.isin(name[own])
+        numbers = np.full(len(self.cases), -1, dtype=np.int64)
+        numbers[unsettled] = pd.factorize((name + "\n" + self.cases["label"])[unsettled])[0]
+        return numbers
 
     def label_targets(self) -> npt.NDArray[Any]:
         """Give the labels of the images as numbers, in the order of `spec.labels`.
@@ -171,7 +193,14 @@ class Dataset:
             With one label an image: int64 (N,), -1 where nothing is known. With `multi_label`:
             float32 (N, L) of 0 and 1, a row of NaN where nothing is known. See `image_labels`.
         """
-        codes, names = self._distinct_labels(self.image_labels)
+        return self._targets(self.image_labels)
+
+    def study_targets(self) -> npt.NDArray[Any]:
+        """Give the labels of the images' `studies` as numbers, in the form of `label_targets`."""
+        return self._targets(self.study_labels.where(self.studies >= 0, ""))
+
+    def _targets(self, column: pd.Series[str]) -> npt.NDArray[Any]:
+        codes, names = self._distinct_labels(column)
         position = {label: number for number, label in enumerate(self.spec.labels)}
         if not self.spec.multi_label:
             single = [position[labels[0]] if labels else -1 for labels in names]

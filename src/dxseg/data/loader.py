@@ -25,13 +25,38 @@ class Batch(TypedDict):
 
     ``image`` (B, C, S, S) standardised; ``mask`` (B, K, S, S) of 0 and 1 or a teacher's
     probabilities, empty where it is not known; ``masked`` (B,) whether it is; ``label`` (B,) class
-    indices, -1 where unknown, or (B, L) of 0, 1 and NaN.
+    indices, -1 where unknown, or (B, L) of 0, 1 and NaN; ``study`` (B,) number of the study whose
+    label the image shares with others, -1 for none, and ``study_label`` that label, as ``label``.
     """
 
     image: Tensor
     mask: Tensor
     masked: Tensor
     label: Tensor
+    study: Tensor
+    study_label: Tensor
+
+
+@dataclass(frozen=True)
+class Studies:
+    """Study-level labels of N cases, see `dxseg.data.dataset.Dataset.studies`.
+
+    Attributes:
+        numbers: (N,) the study of each case, -1 for none.
+        labels: (N,) or (N, L), the label of that study; see :class:`Batch`.
+        places: (N,) where in its volume a case lies, such as its slice number.
+    """
+
+    numbers: NDArray[np.int64]
+    labels: NDArray[Any]
+    places: NDArray[np.int64]
+
+    def members(self) -> list[NDArray[np.int64]]:
+        """The cases of each study, neighbours beside each other."""
+        order = np.lexsort((self.places, self.numbers))
+        order = order[self.numbers[order] >= 0]
+        _, starts = np.unique(self.numbers[order], return_index=True)
+        return np.split(order, starts[1:]) if len(order) else []
 
 
 @dataclass(frozen=True)
@@ -45,6 +70,7 @@ class CaseArrays:
         mask_rows: (N,) the row of each case in ``masks``; -1 where its mask may not be used.
         labels: (N,) or (N, L), see :class:`Batch`.
         mask_classes: K.
+        studies: labels that several of the cases share, or None where there are none.
     """
 
     images: NDArray[Any]
@@ -53,6 +79,7 @@ class CaseArrays:
     mask_rows: NDArray[np.int64]
     labels: NDArray[Any]
     mask_classes: int
+    studies: Studies | None = None
 
     def __len__(self) -> int:
         return len(self.image_rows)
@@ -99,11 +126,19 @@ class CaseBatches(Dataset[Batch]):
         """The batch of the given (row, augmentation seed) draws."""
         pairs = [self._pair(row, seed) for row, seed in draws]
         rows = [row for row, _ in draws]
+        label = torch.from_numpy(self.arrays.labels[rows])
+        unknown = float("nan") if label.is_floating_point() else -1
+        study, study_label = torch.full((len(rows),), -1), torch.full_like(label, unknown)
+        if self.arrays.studies is not None:
+            study = torch.from_numpy(self.arrays.studies.numbers[rows])
+            study_label = torch.from_numpy(self.arrays.studies.labels[rows])
         return {
             "image": self.preprocessing.standardise(torch.stack([image for image, _ in pairs])),
             "mask": torch.stack([self.arrays.targets(mask) for _, mask in pairs]),
             "masked": torch.from_numpy(self.arrays.mask_rows[rows] >= 0),
-            "label": torch.from_numpy(self.arrays.labels[rows]),
+            "label": label,
+            "study": study,
+            "study_label": study_label,
         }
 
     def _pair(self, case: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -152,7 +187,7 @@ class PoolSampler(Sampler[list[Draw]]):
         return self.batches
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        rank = _process_rank() if self.rank is None else self.rank
+        rank = process_rank() if self.rank is None else self.rank
         generator = np.random.default_rng([self.seed, self.epoch, rank])
         streams = [_stream(rows, count * self.batches, generator) for rows, count in self.pools]
         seeds = generator.integers(2**62, size=(self.batches, sum(c for _, c in self.pools)))
@@ -165,7 +200,8 @@ class PoolSampler(Sampler[list[Draw]]):
             yield list(zip(rows, seeds[batch].tolist(), strict=True))
 
 
-def _process_rank() -> int:
+def process_rank() -> int:
+    """Number of this process in its group, 0 without one."""
     group = torch.distributed
     return group.get_rank() if group.is_available() and group.is_initialized() else 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ import pandas as pd
 
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import sha256_file, write_json_atomic, write_text_atomic
-from dxseg.errors import DxsegError
+from dxseg.data.splits import read_splits
+from dxseg.errors import DxsegError, UsageError
 from dxseg.evaluation.cases import (
     EvaluatedCase,
     EvaluationProtocol,
@@ -22,6 +22,8 @@ from dxseg.evaluation.cases import (
     known_truth,
     measure,
 )
+from dxseg.evaluation.evidence import EvidenceQuality, measure_evidence
+from dxseg.evaluation.runs import file_suffix, read_record
 from dxseg.evaluation.stream import Progress, images, predicted_cases, split_rows
 from dxseg.evaluation.summary import (
     AverageBy,
@@ -144,6 +146,8 @@ def evaluate_run(
     resamples: int = RESAMPLES,
     device: str = "cpu",
     batch_size: int = 8,
+    backend: str | None = None,
+    model: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate a trained run on a split and write what was found.
@@ -166,6 +170,9 @@ def evaluate_run(
         resamples: Of the bootstrap.
         device: As torch names it.
         batch_size: Images through the network at once.
+        backend: torch, onnxruntime or openvino; what suits the model if absent.
+        model: An exported .onnx file to measure in place of the run's own model; `output` must
+            then name another folder.
         progress: Called with the number of images done and of all.
 
     Returns:
@@ -178,20 +185,29 @@ def evaluate_run(
     from dxseg.inference.predictor import Predictor
 
     run = Path(run)
+    if model is not None and (output is None or Path(output).resolve() == run.resolve()):
+        raise UsageError(
+            f"{model}: the evaluation of another model must not replace that of {run}; give --out"
+        )
     record = read_record(run)
     data = Dataset.load(dataset or record["dataset"])
     rows, left_out = split_rows(data, run / "splits.csv", split)
-    predictor = Predictor.from_bundle(run / "model", device, batch_size)
+    measured = run / "model" if model is None else Path(model)
+    predictor = Predictor.from_bundle(measured, device, batch_size, backend=backend)
     info = predictor.info
     if info.mask_classes != data.spec.mask_classes:
         raise DxsegError(
-            f"{run / 'model'}: the model's mask classes are {info.mask_classes}, those of "
+            f"{measured}: the model's mask classes are {info.mask_classes}, those of "
             f"{data.root} are {data.spec.mask_classes}; evaluate on the dataset it was trained on"
         )
     labels = dict(zip(rows["case_id"], rows["label"], strict=True)) if known_labels else None
     by_patient = bool(rows["patient_id"].ne("").all())
+    evidence = EvidenceQuality(info)
+    cases = predicted_cases(
+        data, rows, predictor.stream(images(data, rows), known=labels), progress
+    )
     evaluation = evaluate_cases(
-        predicted_cases(data, rows, predictor.stream(images(data, rows), known=labels), progress),
+        evidence.watch(cases),
         protocol=EvaluationProtocol(
             info.mask_classes, info.lesion_free, info.multi_label, tolerance
         ),
@@ -199,6 +215,14 @@ def evaluate_run(
         resamples=resamples,
     )
     evaluation.summary["counts"]["images_left_out"] = left_out
+    if evidence.images:
+        splits = read_splits(run / "splits.csv", data)
+        chooses = (
+            evidence
+            if split == "validation"
+            else measure_evidence(predictor, data, splits, "validation")
+        )
+        evaluation.summary["evidence"] = evidence.summary(chooses)
     evaluation.summary.update(
         {
             "split": split,
@@ -213,37 +237,6 @@ def evaluate_run(
     suffix = file_suffix(split) + ("_known" if known_labels else "")
     evaluation.write(Path(output) if output is not None else run, suffix)
     return evaluation
-
-
-def file_suffix(split: str) -> str:
-    """What the evaluation of a split adds to the stem of each of its files."""
-    return "" if split == "test" else f"_{split}"
-
-
-def read_record(run: Path) -> dict[str, Any]:
-    """Read a run's `run.json`.
-
-    Args:
-        run: The run folder.
-
-    Returns:
-        Its content, with at least the key `dataset`.
-
-    Raises:
-        DxsegError: It is absent, no JSON, or names no dataset.
-    """
-    path = run / "run.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise DxsegError(
-            f"{path}: no such file; expected a run folder that `dxseg train` has finished"
-        ) from error
-    except ValueError as error:
-        raise DxsegError(f"{path}: not valid JSON ({error}); train the run again") from error
-    if not isinstance(record, dict) or not isinstance(record.get("dataset"), str):
-        raise DxsegError(f"{path}: the key dataset is missing; expected the dataset's folder")
-    return record
 
 
 def _calibrate(

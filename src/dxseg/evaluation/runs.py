@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from dxseg.errors import DxsegError, UsageError
-from dxseg.evaluation.evaluate import file_suffix, read_record
 from dxseg.evaluation.summary import AverageBy, read_per_image
 
 
@@ -36,6 +35,37 @@ class EvaluatedRun:
     units: dict[str, Any]
     table: pd.DataFrame
     summary: dict[str, Any]
+
+
+def file_suffix(split: str) -> str:
+    """What the evaluation of a split adds to the stem of each of its files."""
+    return "" if split == "test" else f"_{split}"
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """Read a run's `run.json`.
+
+    Args:
+        run: The run folder.
+
+    Returns:
+        Its content, with at least the key `dataset`.
+
+    Raises:
+        DxsegError: It is absent, no JSON, or names no dataset.
+    """
+    path = run / "run.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DxsegError(
+            f"{path}: no such file; expected a run folder that `dxseg train` has finished"
+        ) from error
+    except ValueError as error:
+        raise DxsegError(f"{path}: not valid JSON ({error}); train the run again") from error
+    if not isinstance(record, dict) or not isinstance(record.get("dataset"), str):
+        raise DxsegError(f"{path}: the key dataset is missing; expected the dataset's folder")
+    return record
 
 
 def load_run(path: Path, split: str = "test") -> EvaluatedRun:

@@ -149,6 +149,12 @@ def save_bundle(folder: str | Path, segmenter: Segmenter, info: BundleInfo) -> B
     return written
 
 
+def bundle_folder(path: str | Path) -> Path:
+    """The model folder of a run; anything else is given back as it is."""
+    folder = Path(path)
+    return folder / "model" if (folder / "model").is_dir() else folder
+
+
 def read_info(folder: str | Path) -> BundleInfo:
     """Read and validate `model.json` alone.
 
@@ -159,7 +165,19 @@ def read_info(folder: str | Path) -> BundleInfo:
         DxsegError: It is absent, too large, no JSON, of another version, or a field is wrong.
     """
     path = Path(folder) / INFO_FILE
-    text = _read(path, INFO_LIMIT)
+    return parse_info(read_limited(path, INFO_LIMIT), path)
+
+
+def parse_info(text: bytes, path: Path) -> BundleInfo:
+    """Validate the content of a `model.json`.
+
+    Args:
+        text: The JSON.
+        path: The file that holds it, for errors.
+
+    Raises:
+        DxsegError: It is no JSON, of another version, or a field is wrong.
+    """
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -204,7 +222,7 @@ def load_bundle(folder: str | Path) -> tuple[Segmenter, BundleInfo]:
     segmenter = _build(info, Path(folder) / INFO_FILE)
     expected = segmenter.state_dict()
     size = sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
-    data = _read(path, size + _HEADER_ALLOWANCE)
+    data = read_limited(path, size + _HEADER_ALLOWANCE)
     if hashlib.sha256(data).hexdigest() != info.weights_sha256:
         raise DxsegError(
             f"{path}: its SHA-256 differs from the one in {INFO_FILE}: the file is damaged, cut or "
@@ -239,14 +257,23 @@ def _build(info: BundleInfo, path: Path) -> Segmenter:
         raise DxsegError(f"{path}: the network cannot be built ({error})") from error
 
 
-def _read(path: Path, limit: int) -> bytes:
+def read_limited(path: Path, limit: int) -> bytes:
+    """Read a file of a model.
+
+    Args:
+        path: The file.
+        limit: Bytes that it may have.
+
+    Raises:
+        DxsegError: It cannot be read, or is larger.
+    """
     try:
         with path.open("rb") as stream:
             data = stream.read(limit + 1)
     except OSError as error:
         raise DxsegError(
             f"{path}: cannot be read ({error.strerror}); expected a model folder with {INFO_FILE} "
-            f"and {WEIGHTS_FILE}, such as a run's model/"
+            f"and {WEIGHTS_FILE}, such as a run's model/, or an exported .onnx file"
         ) from error
     if len(data) > limit:
         raise DxsegError(f"{path}: larger than the {limit} bytes it can need; refused")

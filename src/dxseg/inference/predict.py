@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,6 +32,9 @@ from dxseg.inference.results import (
 from dxseg.inference.rows import columns, image_values, model_name, volume_values
 from dxseg.inference.volumes import VolumePrediction, predict_volume
 from dxseg.inference.writers import PredictionTable, Row, write_mask_png, write_overlay_png
+
+_WRITERS = 2
+_WRITES_AHEAD = 16
 
 Progress = Callable[[int, int], None]
 
@@ -62,7 +67,12 @@ def predict_files(
     overwrite: bool = False,
     device: str = "cpu",
     batch_size: int = 8,
+    overlays: bool = True,
     slice_overlays: bool = False,
+    backend: str | None = None,
+    precision: str = "float32",
+    flip: bool = False,
+    windows: bool = False,
     progress: Progress | None = None,
 ) -> PredictSummary:
     """Predict images and volumes into masks, overlays and a table.
@@ -83,7 +93,7 @@ def predict_files(
     Args:
         inputs: Files, folders (searched through all levels) or patterns; names in the output are
             relative to the folder they share.
-        bundle: The model folder.
+        bundle: The model folder, or an exported .onnx file.
         output: The folder to write to, made if absent; nothing is written outside it.
         labels: Labels that are known without looking: a table (`dxseg.inference.label_table`), or
             by file. An image's is told to the network and followed by rule
@@ -91,8 +101,13 @@ def predict_files(
         overwrite: Predict everything anew and start the table anew.
         device: As torch names it.
         batch_size: Images through the network at once.
+        overlays: Whether images get overlays.
         slice_overlays: Whether volumes that are predicted now get `overlays/NAME/0007.png`, ... of
             the slices with a lesion.
+        backend: torch, onnxruntime or openvino; what suits the model if absent.
+        precision: float32, or bfloat16 for torch and openvino.
+        flip: Whether each image is also predicted mirrored, and the mean taken.
+        windows: Whether images larger than the network's input are cut into windows.
         progress: Called with the number of images and slices finished or skipped, and of all.
 
     Raises:
@@ -102,14 +117,22 @@ def predict_files(
     """
     root = Path(output).resolve()
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
-    predictor = Predictor.from_bundle(bundle, device, batch_size)
+    predictor = Predictor.from_bundle(
+        bundle,
+        device,
+        batch_size,
+        backend=backend,
+        precision=precision,
+        flip=flip,
+        windows=windows,
+    )
     series = predictor.info.slicing is not None
     items = find_images(given, skip=[root / MASKS, root / OVERLAYS], series=series)
     known = KnownLabels() if labels is None else known_labels(labels, items, predictor.info)
     table = PredictionTable(root / TABLE_FILE, columns(predictor.info))
     try:
         claim_folder(root, overwrite)
-        finished = Finished(root, items, predictor.info, known.by_name)
+        finished = Finished(root, items, predictor.info, known.by_name, overlays=overlays)
         table.open(finished.keep)
         todo = [item for item in items if item.name not in finished.names]
         summary = PredictSummary(
@@ -118,7 +141,9 @@ def predict_files(
             unmatched_labels=known.unmatched,
         )
         with table:
-            job = _Job(predictor, root, table, summary, progress, slice_overlays, known.by_name)
+            job = _Job(
+                predictor, root, table, summary, progress, overlays, slice_overlays, known.by_name
+            )
             job.run(items, todo)
     except OSError as error:
         raise DxsegError(f"{root}: cannot write there ({error})") from error
@@ -135,10 +160,11 @@ class _Job:
         table: PredictionTable,
         summary: PredictSummary,
         progress: Progress | None,
+        overlays: bool,
         slice_overlays: bool,
         known: Mapping[str, str],
     ) -> None:
-        self.slice_overlays, self.known = slice_overlays, known
+        self.overlays, self.slice_overlays, self.known = overlays, slice_overlays, known
         self.predictor, self.root, self.table, self.summary = predictor, root, table, summary
         self.info = predictor.info
         self.progress = progress or (lambda _done, _all: None)
@@ -150,14 +176,33 @@ class _Job:
         self.total = sum(weights.values())
         self.steps = self.total - sum(weights[item.name] for item in todo)
         self.progress(self.steps, self.total)
-        images = [item for item in todo if not item.is_volume]
-        sources = ((item.name, item.source) for item in images)
-        results = self.predictor.stream(sources, keep_images=True, known=self.known)
-        for item, (_, result) in zip(images, results, strict=True):
-            self._note(item, 1, partial(self._image, item, result))
+        self._images([item for item in todo if not item.is_volume])
         for item in todo:
             if item.is_volume:
                 self._note(item, weights[item.name], partial(self._volume, item))
+
+    def _images(self, images: list[Item]) -> None:
+        """Write results in threads while the network works; rows keep the order of the images."""
+        results = self.predictor.stream(
+            ((item.name, item.source) for item in images),
+            keep_images=self.overlays,
+            known=self.known,
+        )
+        writing: deque[tuple[Item, Future[Row]]] = deque()
+        with ThreadPoolExecutor(_WRITERS, thread_name_prefix="dxseg-write") as pool:
+            try:
+                for item, (_, result) in zip(images, results, strict=True):
+                    writing.append((item, pool.submit(self._image, item, result)))
+                    if len(writing) > _WRITES_AHEAD:
+                        self._note_written(*writing.popleft())
+                while writing:
+                    self._note_written(*writing.popleft())
+            finally:
+                results.close()
+                pool.shutdown(cancel_futures=True)
+
+    def _note_written(self, item: Item, writing: Future[Row]) -> None:
+        self._note(item, 1, writing.result)
 
     def _note(self, item: Item, weight: int, work: Callable[[], Row]) -> None:
         row = dict.fromkeys(self.table.columns, "")
@@ -178,12 +223,13 @@ class _Job:
     def _image(self, item: Item, result: Prediction | DxsegError) -> Row:
         if isinstance(result, DxsegError):
             raise result
-        mask_path, overlay_path = (
-            checked_path(self.root, path) for path in result_files(self.root, item)
+        mask_path, *overlay = (
+            checked_path(self.root, path) for path in result_files(self.root, item, self.overlays)
         )
-        assert result.image is not None, "the stream keeps images"
-        caption = _caption(result, self.info)
-        write_overlay_png(overlay_path, result.image, result.mask, caption=caption)
+        for path in overlay:
+            assert result.image is not None, "the stream keeps images"
+            caption = _caption(result, self.info)
+            write_overlay_png(path, result.image, result.mask, caption=caption)
         write_mask_png(mask_path, result.mask, len(self.info.mask_classes))
         return image_values(result, self.info)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from dxseg.data.preprocess import Geometry
 from dxseg.data.readers import read_image, to_channels
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.bundle import BundleInfo, load_bundle
+from dxseg.inference.backends import Backend, FlipAveraged, TorchBackend
+from dxseg.inference.bundle import BundleInfo
 from dxseg.inference.decision import decide
 from dxseg.inference.known import Names, has_lesion, label_names, label_prompt, label_text
+from dxseg.inference.loading import load_backend
+from dxseg.inference.windows import logits_by_windows, pad_to_window
 from dxseg.metrics.calibration import temper_sigmoid
 from dxseg.metrics.image_level import lesion_probability
 from dxseg.models.segmenter import Segmenter
@@ -28,6 +31,7 @@ Source = Path | Callable[[], Pixels]
 """An image file, or what gives the pixels (H, W, C) of an image that is none."""
 
 _DECODERS = 2
+_BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ class _Prepared:
     geometry: Geometry
     known: Names
     image: Pixels | None
+    large: Pixels | None = None
+    """The image itself, where it is to be cut into windows."""
 
 
 @dataclass(frozen=True)
@@ -81,22 +87,38 @@ class _BatchOutput:
     masks: torch.Tensor
     labels: torch.Tensor | None
     evidence: torch.Tensor | None
+    windowed: list[torch.Tensor | None]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    read: list[tuple[str, _Prepared | DxsegError]]
+    output: _BatchOutput | None
 
 
 class Predictor:
     """Holds a network in memory and runs it; `predict`, `stream`, CLI and server all end here."""
 
     def __init__(
-        self, segmenter: Segmenter, info: BundleInfo, device: str = "cpu", batch_size: int = 8
+        self,
+        network: Segmenter | Backend,
+        info: BundleInfo,
+        device: str = "cpu",
+        batch_size: int = 8,
+        *,
+        windows: bool = False,
     ) -> None:
-        """Move the network to the device.
+        """Make a network ready.
 
         Args:
-            segmenter: Matches `info`; put into evaluation mode.
+            network: Matches `info`; one in PyTorch is put into evaluation mode and moved to the
+                device.
             info: Preprocessing, labels and threshold.
-            device: As torch names it, such as "cpu" or "cuda:0".
+            device: As torch names it, such as "cpu" or "cuda:0"; a backend has its own.
             batch_size: Images through the network at once; the results do not depend on it beyond
                 rounding.
+            windows: Whether an image larger than the network's input is cut into overlapping
+                windows rather than made smaller; see `dxseg.inference.windows`.
 
         Raises:
             UsageError: The device does not exist, or the batch size is below one.
@@ -105,28 +127,40 @@ class Predictor:
             raise UsageError(f"batch_size {batch_size}: expected at least 1")
         self.info = info
         self.batch_size = batch_size
-        try:
-            self.device = torch.device(device)
-            segmenter = segmenter.to(self.device)
-        except (RuntimeError, AssertionError) as error:
-            raise UsageError(f"device {device!r} cannot be used ({error}); try cpu") from error
-        # Convolutions are faster in this layout, on the CPU too.
-        self.segmenter = segmenter.eval().to(memory_format=torch.channels_last)
+        self.windows = windows
+        backend = TorchBackend(network, device) if isinstance(network, Segmenter) else network
+        self.backend: Backend = backend
 
     @classmethod
-    def from_bundle(cls, folder: str | Path, device: str = "cpu", batch_size: int = 8) -> Predictor:
-        """Load a model folder, such as a run's `model/`.
+    def from_bundle(
+        cls,
+        folder: str | Path,
+        device: str = "cpu",
+        batch_size: int = 8,
+        *,
+        backend: str | None = None,
+        precision: str = "float32",
+        flip: bool = False,
+        windows: bool = False,
+    ) -> Predictor:
+        """Load a model folder, such as a run's `model/`, or an exported .onnx file.
 
         Args:
-            folder: See `dxseg.inference.bundle.load_bundle`.
+            folder: See `dxseg.inference.loading.load_backend`.
             device: As torch names it.
             batch_size: Images through the network at once.
+            backend: torch, onnxruntime or openvino; what suits the model if absent.
+            precision: float32, or bfloat16 for torch and openvino.
+            flip: Whether each image is also predicted mirrored, and the mean taken.
+            windows: Whether larger images are cut into windows.
 
         Raises:
-            DxsegError: The bundle is absent, damaged or of another version.
+            UsageError: A setting is unknown or cannot be had for this model.
+            DxsegError: The model is absent, damaged or of another version.
         """
-        segmenter, info = load_bundle(folder)
-        return cls(segmenter, info, device, batch_size)
+        loaded, info = load_backend(folder, backend, device, precision)
+        running = FlipAveraged(loaded) if flip else loaded
+        return cls(running, info, batch_size=batch_size, windows=windows)
 
     def predict(
         self, images: Sequence[Pixels], known: Sequence[str | None] | None = None
@@ -153,11 +187,21 @@ class Predictor:
             prepared = [
                 self._prepare(*pair) for pair in zip(images[batch], names[batch], strict=True)
             ]
-            for prediction in self._run(prepared):
+            output = self._network(prepared)
+            for index, item in enumerate(prepared):
+                prediction = self._restore(output, index, item)
                 if isinstance(prediction, DxsegError):
                     raise prediction
                 predictions.append(prediction)
         return predictions
+
+    def network_input(self, image: Pixels) -> torch.Tensor:
+        """What the network is given of an image (H, W, C): (1, C, S, S) float32, normalised.
+
+        Raises:
+            DxsegError: As `predict`.
+        """
+        return self._normalised([self._prepare(image, ()).square])
 
     def stream(
         self,
@@ -165,11 +209,12 @@ class Predictor:
         *,
         keep_images: bool = False,
         known: Mapping[str, str] | None = None,
-    ) -> Iterator[tuple[str, Prediction | DxsegError]]:
+    ) -> Generator[tuple[str, Prediction | DxsegError]]:
         """Segment files or slices, in their order and in constant memory.
 
-        While the network works on one batch, threads decode the next; no more than these two
-        batches are taken from `items` ahead of what has been given out.
+        While what the network has said of one batch is taken, it works on the next, and threads
+        decode the one after; no more than these three batches are taken from `items` ahead of what
+        has been given out.
 
         Args:
             items: Name and source of each image; consumed as needed, so it may be endless.
@@ -184,32 +229,48 @@ class Predictor:
         """
         labels = {name: label_names(text, self.info) for name, text in (known or {}).items()}
         source = iter(items)
-        pending: deque[tuple[str, Future[_Prepared | DxsegError]]] = deque()
-        with ThreadPoolExecutor(_DECODERS, thread_name_prefix="dxseg-decode") as pool:
+        ahead: deque[Future[_Batch]] = deque()
+        with (
+            ThreadPoolExecutor(_DECODERS, thread_name_prefix="dxseg-decode") as decoders,
+            ThreadPoolExecutor(1, thread_name_prefix="dxseg-network") as network,
+        ):
 
-            def top_up() -> None:
-                for name, image in itertools.islice(source, self.batch_size - len(pending)):
-                    told = labels.get(name, ())
-                    read = pool.submit(self._read, name, image, told, keep_images)
-                    pending.append((name, read))
+            def look_ahead() -> None:
+                while len(ahead) < _BATCHES_AHEAD:
+                    some = list(itertools.islice(source, self.batch_size))
+                    if not some:
+                        return
+                    read = []
+                    for name, image in some:
+                        told = labels.get(name, ())
+                        reading = decoders.submit(self._read, name, image, told, keep_images)
+                        read.append((name, reading))
+                    ahead.append(network.submit(self._compute, read))
 
             try:
-                top_up()
-                while pending:
-                    batch = list(pending)
-                    pending.clear()
-                    top_up()
+                look_ahead()
+                while ahead:
+                    batch = ahead.popleft().result()
+                    look_ahead()
                     yield from self._results(batch)
             finally:
-                pool.shutdown(cancel_futures=True)
+                network.shutdown(wait=False, cancel_futures=True)
+                decoders.shutdown(cancel_futures=True)
 
-    def _results(
-        self, batch: list[tuple[str, Future[_Prepared | DxsegError]]]
-    ) -> Iterator[tuple[str, Prediction | DxsegError]]:
-        read = [(name, future.result()) for name, future in batch]
-        predictions = self._run([item for _, item in read if isinstance(item, _Prepared)])
-        for name, item in read:
-            yield name, next(predictions) if isinstance(item, _Prepared) else item
+    def _compute(self, reading: list[tuple[str, Future[_Prepared | DxsegError]]]) -> _Batch:
+        read = [(name, future.result()) for name, future in reading]
+        prepared = [item for _, item in read if isinstance(item, _Prepared)]
+        return _Batch(read, self._network(prepared) if prepared else None)
+
+    def _results(self, batch: _Batch) -> Iterator[tuple[str, Prediction | DxsegError]]:
+        index = 0
+        for name, item in batch.read:
+            if isinstance(item, DxsegError):
+                yield name, item
+                continue
+            assert batch.output is not None, "there is an image, so the network has run"
+            yield name, self._restore(batch.output, index, item)
+            index += 1
 
     def _read(
         self, name: str, source: Source, known: Names, keep_image: bool
@@ -226,43 +287,57 @@ class Predictor:
 
     def _prepare(self, image: Pixels, known: Names, keep_image: bool = False) -> _Prepared:
         preprocessing = self.info.preprocessing
-        square, geometry = preprocessing.fit(to_channels(image, preprocessing.channels))
-        return _Prepared(square, geometry, known, image if keep_image else None)
-
-    def _run(self, prepared: list[_Prepared]) -> Iterator[Prediction | DxsegError]:
-        """Give the predictions of one batch, each restored only when it is asked for."""
-        if not prepared:
-            return
-        output = self._network(prepared)
-        for index, item in enumerate(prepared):
-            yield self._restore(output, index, item)
+        pixels = to_channels(image, preprocessing.channels)
+        square, geometry = preprocessing.fit(pixels)
+        large = self.windows and max(pixels.shape[:2]) > preprocessing.image_size
+        kept = image if keep_image else None
+        return _Prepared(square, geometry, known, kept, pixels if large else None)
 
     @torch.inference_mode()
     def _network(self, prepared: list[_Prepared]) -> _BatchOutput:
-        squares = np.stack([item.square for item in prepared])
-        pixels = torch.from_numpy(squares).permute(0, 3, 1, 2).to(self.device)
-        normalised = self.info.preprocessing.normalise(pixels)
-        known = label_prompt([item.known for item in prepared], self.info)
-        outputs = self.segmenter.outputs(
-            normalised.contiguous(memory_format=torch.channels_last),
-            None if known is None else known.to(self.device),
+        images = self._normalised([item.square for item in prepared])
+        outputs = self.backend.outputs(
+            images, label_prompt([item.known for item in prepared], self.info)
         )
         labels = outputs.label_logits if self.info.model.knows_labels else None
         if labels is not None:
             labels = labels.float() / self.info.label_temperature
             labels = (labels.sigmoid() if self.info.multi_label else labels.softmax(1)).cpu()
         evidence = None if outputs.evidence is None else outputs.evidence.float().cpu()
-        return _BatchOutput(outputs.mask_logits.float().sigmoid().cpu(), labels, evidence)
+        masks = outputs.mask_logits.float().sigmoid().cpu()
+        return _BatchOutput(masks, labels, evidence, [self._windowed(item) for item in prepared])
+
+    def _normalised(self, images: list[Pixels]) -> torch.Tensor:
+        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self.backend.device)
+        return self.info.preprocessing.normalise(pixels)
+
+    def _windowed(self, item: _Prepared) -> torch.Tensor | None:
+        """Probabilities (K, H, W) of an image that is cut into windows."""
+        if item.large is None:
+            return None
+        height, width, _ = item.large.shape
+        side = self.info.preprocessing.image_size
+        known = label_prompt([item.known], self.info)
+
+        def network(windows: torch.Tensor) -> torch.Tensor:
+            told = None if known is None else known.repeat_interleave(len(windows), 0)
+            return self.backend.outputs(windows, told).mask_logits.float()
+
+        whole = self._normalised([pad_to_window(item.large, side)])
+        logits = logits_by_windows(whole, side, network, self.batch_size)
+        return logits[0, :, :height, :width].sigmoid().cpu()
 
     @torch.inference_mode()
     def _restore(
         self, output: _BatchOutput, index: int, item: _Prepared
     ) -> Prediction | DxsegError:
-        masks = output.masks[index]
+        windowed = output.windowed[index]
+        masks = output.masks[index] if windowed is None else windowed
         if not bool(torch.isfinite(masks).all()):
             # Compared with the threshold, NaN would pass for an image without lesion.
             return DxsegError("the network's output is not finite; the model or the image is bad")
-        restored = self.info.preprocessing.restore(masks, item.geometry)
+        if windowed is None:
+            masks = self.info.preprocessing.restore(masks, item.geometry)
         labels = None
         if output.labels is not None and self.info.labels:
             values = output.labels[index].tolist()
@@ -272,7 +347,7 @@ class Predictor:
             evidence = _inside(output.evidence[index], item, self.info.preprocessing.image_size)
         probabilities, mask = decide(
             # After resizing, so that no mask at a threshold of 0.5 depends on the temperature.
-            temper_sigmoid(restored.numpy(), self.info.mask_temperature),
+            temper_sigmoid(masks.numpy(), self.info.mask_temperature),
             threshold=self.info.threshold,
             gate=self.info.gate,
             lesion_probability=lesion_probability(

@@ -15,16 +15,18 @@ TABLE_FILE = "predictions.csv"
 MASKS, OVERLAYS = "masks", "overlays"
 
 
-def result_files(root: Path, item: Item) -> list[Path]:
+def result_files(root: Path, item: Item, overlays: bool = True) -> list[Path]:
     """What a result consists of, the mask first.
 
     Args:
         root: The output folder.
         item: The image or volume.
+        overlays: Whether images get an overlay.
     """
     if item.is_volume:
         return [root / MASKS / f"{item.stem}.nii.gz"]
-    return [root / kind / f"{item.stem}.png" for kind in (MASKS, OVERLAYS)]
+    kinds = (MASKS, OVERLAYS) if overlays else (MASKS,)
+    return [root / kind / f"{item.stem}.png" for kind in kinds]
 
 
 def checked_path(root: Path, path: Path) -> Path:
@@ -90,7 +92,13 @@ class Finished:
     """
 
     def __init__(
-        self, root: Path, items: list[Item], info: BundleInfo, known: Mapping[str, str]
+        self,
+        root: Path,
+        items: list[Item],
+        info: BundleInfo,
+        known: Mapping[str, str],
+        *,
+        overlays: bool = True,
     ) -> None:
         """Remember what is asked now.
 
@@ -99,8 +107,10 @@ class Finished:
             items: The images and volumes.
             info: Of the model.
             known: Known labels by `Item.name`.
+            overlays: Whether images need an overlay.
         """
         self.names: set[str] = set()
+        self._overlays = overlays
         self._root, self._model, self._known = root, model_name(info), known
         self._items = {item.name: item for item in items}
 
@@ -125,7 +135,8 @@ class Finished:
             )
         told = self._known.get(item.name, "")
         if (row["model"], row.get(KNOWN, "")) != (self._model, told) or not all(
-            _written(checked_path(self._root, path)) for path in result_files(self._root, item)
+            _written(checked_path(self._root, path))
+            for path in result_files(self._root, item, self._overlays)
         ):
             return False
         self.names.add(item.name)

@@ -14,6 +14,7 @@ from dxseg.data.volume import Volume
 from dxseg.errors import DxsegError
 from dxseg.inference.known import has_lesion, label_names, label_text
 from dxseg.inference.predictor import Prediction, Predictor, Source
+from dxseg.inference.studies import study_probabilities
 
 Progress = Callable[[int, int], None]
 
@@ -26,8 +27,8 @@ class VolumePrediction:
         mask: (I, J, K) label map on the volume's grid.
         voxel_mm3: Volume of a voxel.
         slice_shape: Number of slices, their height and width.
-        label_probabilities: By label name, 0 to 1: the highest of all slices; for labels that mean
-            lesion-free the lowest, because one slice with a lesion is enough. They do not sum to 1.
+        label_probabilities: Of the volume, by label name, 0 to 1: those of its slices, pooled (see
+            `dxseg.models.bags`).
         confidence: 0 to 1, as `Prediction.confidence`, over all voxels.
         known: The known label that was used, as `cases.csv` writes it; "" for none.
     """
@@ -73,7 +74,7 @@ def predict_volume(
     lesion = has_lesion(names, predictor.info)
     sliced = SlicedVolume(volume, slicing)
     stack = np.zeros(sliced.shape, np.uint8)
-    gathered = _Gathered(set(predictor.info.lesion_free))
+    gathered = _Gathered()
     told = {name: known for name, _ in _slices(sliced)} if lesion is False else None
     results = predictor.stream(_slices(sliced), known=told)
     for index, (_, result) in enumerate(results):
@@ -92,7 +93,9 @@ def predict_volume(
         mask=np.ascontiguousarray(sliced.restore(stack)),
         voxel_mm3=float(abs(np.linalg.det(volume.affine[:3, :3]))),
         slice_shape=sliced.shape,
-        label_probabilities=gathered.labels or None,
+        label_probabilities=(
+            study_probabilities(gathered.labels, predictor.info) if gathered.labels else None
+        ),
         confidence=gathered.confidence,
         known=label_text(names),
     )
@@ -106,17 +109,15 @@ def _slices(sliced: SlicedVolume) -> Iterator[tuple[str, Source]]:
 class _Gathered:
     """Figures of a volume from those of its slices."""
 
-    def __init__(self, lesion_free: set[str]) -> None:
-        self.labels: dict[str, float] = {}
-        self._lesion_free = lesion_free
+    def __init__(self) -> None:
+        self.labels: list[dict[str, float]] = []
         self._pixels, self._sum, self._empty = 0, 0.0, 1.0
         self._peaks: list[float] = []
 
     def add(self, prediction: Prediction) -> None:
         self._peaks.append(float(prediction.probabilities.max()))
-        for name, value in (prediction.label_probabilities or {}).items():
-            choose = min if name in self._lesion_free else max
-            self.labels[name] = choose(self.labels.get(name, value), value)
+        if prediction.label_probabilities is not None:
+            self.labels.append(prediction.label_probabilities)
         pixels = int((prediction.mask > 0).sum())
         if pixels:
             self._pixels += pixels

@@ -144,7 +144,7 @@ def _replaced(present: Tensor, known: Tensor, multi_label: bool) -> Tensor:
     return torch.where(known[:, None] >= 0, certain, present)
 
 
-def log_mean_exp(maps: Tensor) -> Tensor:
-    """Smooth maximum over space, (B, L, h, w) to (B, L); a constant map pools to its value."""
-    area = maps.shape[-2] * maps.shape[-1]
-    return torch.logsumexp(maps.flatten(2), dim=2) - math.log(area)
+def log_mean_exp(values: Tensor, dims: tuple[int, ...] = (-2, -1)) -> Tensor:
+    """Smooth maximum over dimensions, by default those of space; equal values keep their value."""
+    # The logarithm of the count as a tensor: an exported network then takes images of any size.
+    return values.logsumexp(dim=dims) - torch.zeros_like(values).logsumexp(dim=dims)

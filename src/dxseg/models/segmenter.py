@@ -47,14 +47,8 @@ class Segmenter(nn.Module):
                 positions, -1 where unknown, or for multi-label (B, L) of 0, 1 and NaN (unknown).
                 None: all unknown. Networks without a label branch do not look at it.
         """
-        height, width = x.shape[-2:]
         padded = pad_to_multiple(x, STRIDE)
-        out = self._padded_outputs(padded, known)
-        if padded is x:
-            return out
-        return SegmenterOutput(
-            out.mask_logits[..., :height, :width], out.label_logits, _crop(out.evidence, x, padded)
-        )
+        return crop_output(self._padded_outputs(padded, known), x, padded)
 
     def forward(self, x: Tensor, known: Tensor | None = None) -> Tensor:
         """Mask logits (B, K, H, W) of normalised images (B, C, H, W); see :meth:`outputs`."""
@@ -62,6 +56,15 @@ class Segmenter(nn.Module):
 
     def _padded_outputs(self, x: Tensor, known: Tensor | None) -> SegmenterOutput:
         raise NotImplementedError
+
+
+def crop_output(output: SegmenterOutput, x: Tensor, padded: Tensor) -> SegmenterOutput:
+    """The part of what was said of ``padded`` that covers ``x``, the image without its padding."""
+    if padded is x:
+        return output
+    height, width = x.shape[-2:]
+    masks = output.mask_logits[..., :height, :width]
+    return SegmenterOutput(masks, output.label_logits, _crop(output.evidence, x, padded))
 
 
 def _crop(evidence: Tensor | None, x: Tensor, padded: Tensor) -> Tensor | None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dxseg.models.coarse import CoarseOutput
+from dxseg.models.coarse import EVIDENCE_STRIDE, CoarseOutput
 
 
 class FeatureShareSkip(nn.Module):
@@ -96,14 +96,15 @@ class EvidencePrompt(nn.Module):
         self.strides = tuple(strides)
         self.channels = [labels] * len(strides)
 
-    def forward(self, coarse: CoarseOutput, evidence: Tensor) -> list[list[Tensor]]:
+    def forward(self, coarse: CoarseOutput, evidence: Tensor) -> list[list[Tensor]]:  # noqa: ARG002
         """Evidence (B, L, h, w) at the size of each level, finest first."""
-        return [[_resize(evidence, feature)] for feature in coarse.encoder_features]
+        return [[_at_stride(evidence, stride)] for stride in self.strides]
 
 
-def _resize(evidence: Tensor, like: Tensor) -> Tensor:
+def _at_stride(evidence: Tensor, stride: int) -> Tensor:
     """Average down to a coarser level, interpolate up to a finer one."""
-    size = (like.shape[-2], like.shape[-1])
-    if size[0] <= evidence.shape[-2]:
-        return F.adaptive_avg_pool2d(evidence, size)
-    return F.interpolate(evidence, size, mode="bilinear", align_corners=False)
+    # By strides and not by sizes: an exported network then takes images of any size.
+    if stride >= EVIDENCE_STRIDE:
+        return F.avg_pool2d(evidence, stride // EVIDENCE_STRIDE)
+    scale = EVIDENCE_STRIDE / stride
+    return F.interpolate(evidence, scale_factor=scale, mode="bilinear", align_corners=False)

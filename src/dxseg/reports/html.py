@@ -16,8 +16,7 @@ from dxseg.data.dataset import Dataset
 from dxseg.data.files import write_text_atomic
 from dxseg.errors import DxsegError
 from dxseg.evaluation.compare import compare_runs
-from dxseg.evaluation.evaluate import read_record
-from dxseg.evaluation.runs import load_run
+from dxseg.evaluation.runs import load_run, read_record
 from dxseg.reports.gallery import RULE, choose_cases, draw_gallery
 from dxseg.reports.page import png_uri, render
 from dxseg.reports.plots import read_metrics, score_distribution, training_curves

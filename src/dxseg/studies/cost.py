@@ -76,12 +76,13 @@ def _load(folder: Path) -> tuple[Any, Any]:
     """The network as the predictor holds it, and an image for it."""
     import torch
 
-    from dxseg.inference.predictor import Predictor
+    from dxseg.inference.backends import TorchBackend
+    from dxseg.inference.bundle import load_bundle
 
-    predictor = Predictor.from_bundle(folder, batch_size=1)
-    size = predictor.info.preprocessing.image_size
-    pixels = torch.zeros(1, predictor.info.preprocessing.channels, size, size)
-    return predictor.segmenter, pixels.contiguous(memory_format=torch.channels_last)
+    segmenter, info = load_bundle(folder)
+    size = info.preprocessing.image_size
+    pixels = torch.zeros(1, info.preprocessing.channels, size, size)
+    return TorchBackend(segmenter).segmenter, pixels.contiguous(memory_format=torch.channels_last)
 
 
 def _multiply_adds(segmenter: Any, pixels: Any) -> int:

@@ -10,8 +10,7 @@ from rich.console import Console
 
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import write_bytes_atomic, write_text_atomic
-from dxseg.evaluation.evaluate import file_suffix
-from dxseg.evaluation.runs import check_comparable
+from dxseg.evaluation.runs import check_comparable, file_suffix
 from dxseg.progress import reporting
 from dxseg.studies.page import draw_curves, write_study_page
 from dxseg.studies.pooled import Pool, curves, differences

@@ -11,7 +11,7 @@ from typing import Any
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import write_json_atomic, write_text_atomic
 from dxseg.errors import DxsegError
-from dxseg.studies.plan import Job, plan, runs
+from dxseg.studies.plan import plan, runs
 from dxseg.studies.study import Study, parse_study
 
 REGISTRATION_FILE = "registration.json"
@@ -134,10 +134,11 @@ def _changes(before: Study, after: Study) -> list[str]:
     ]
     if before.masks[0] != after.masks[0]:
         changed.append("masks (the first)")
-    later: dict[str, Job] = {job.name: job for job in plan(after)}
+    # What a run builds on may change: an added arm can spare it a stage that it would train alike.
+    later = {job.name: (job.config, job.part) for job in runs(plan(after))}
     for job in runs(plan(before)):
         if job.name not in later:
             changed.append(f"{job.name} (no longer there)")
-        elif later[job.name] != job:
+        elif later[job.name] != (job.config, job.part):
             changed.append(f"{job.name} (another configuration)")
     return changed[:5]

@@ -177,7 +177,9 @@ def _record(job: Job, where: Where) -> dict[str, Any]:
     row["stage2_seconds"] = before["seconds"]["stage2"]
     row["selftraining_seconds"] = record["seconds"]["selftraining"]
     if before["stage1_from"] is not None:
-        record_file = Path(before["stage1_from"]) / "stage1" / "stage1.json"
+        # By its name, not its path: the study's folder may have been moved.
+        shared = where.runs.joinpath(*Path(before["stage1_from"]).parts[-3:])
+        record_file = shared / "stage1" / "stage1.json"
         metrics = json.loads(record_file.read_text(encoding="utf-8"))["metrics"]
         row["stage1_seconds"] = metrics["seconds"]
     row["dataset_sha256"] = record["dataset_digest"]

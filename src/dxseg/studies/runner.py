@@ -13,8 +13,7 @@ from rich.console import Console
 
 from dxseg.data.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
-from dxseg.evaluation.evaluate import file_suffix
-from dxseg.evaluation.runs import is_evaluated
+from dxseg.evaluation.runs import file_suffix, is_evaluated
 from dxseg.progress import reporting
 from dxseg.studies.cost import COST_FILE, measure_costs
 from dxseg.studies.division import check_budgets, divide, write_division

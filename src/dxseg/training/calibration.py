@@ -17,6 +17,7 @@ from dxseg.data.loader import CaseArrays
 from dxseg.inference.bundle import BundleInfo
 from dxseg.inference.gate import closes
 from dxseg.inference.predictor import Prediction, Predictor
+from dxseg.inference.studies import study_probabilities
 from dxseg.metrics.calibration import (
     expected_calibration_error,
     fit_temperature,
@@ -26,6 +27,7 @@ from dxseg.metrics.calibration import (
 from dxseg.metrics.image_level import lesion_probability
 from dxseg.models.segmenter import Segmenter
 from dxseg.training.gate import validation_gate
+from dxseg.training.label_batches import labelled
 from dxseg.training.material import Material
 
 MIN_IMAGES = 20
@@ -60,10 +62,19 @@ def calibrate(
         `masks` each temperature, images, ece_before, ece_after (on the same cases, so flattering),
         and a note where the temperature stays 1.
     """
-    probabilities, labels = _label_answers(segmenter, info, material)
-    temperature, told_labels = _label_temperature(probabilities, labels, info)
+    probabilities = _label_answers(segmenter, info, material.label_validation)
+    cases = material.label_validation or material.label_train
+    rows = np.flatnonzero(labelled(cases.labels[: len(probabilities)]))
+    labels = cases.labels[rows]
+    temperature, told_labels = _label_temperature(probabilities[rows], labels, info)
     tempered = temper_labels(probabilities, temperature, multi_label=info.multi_label)
-    gate = validation_gate(tempered, labels, info, sensitivity)
+    pooled, of_studies = _study_answers(tempered, info, cases)
+    gate = validation_gate(
+        np.concatenate([tempered[rows], pooled]),
+        np.concatenate([labels, of_studies]),
+        info,
+        sensitivity,
+    )
     info = info.model_copy(update={"label_temperature": temperature, "gate": gate})
     temperature, told_masks = _mask_temperature(segmenter, info, material.mask_validation)
     info = info.model_copy(update={"mask_temperature": temperature})
@@ -71,19 +82,33 @@ def calibrate(
 
 
 def _label_answers(
-    segmenter: Segmenter, info: BundleInfo, material: Material
-) -> tuple[NDArray[np.float64], NDArray[Any]]:
-    """Probabilities (N, L) and labels of the labelled validation images; none if it knows none."""
-    validation = material.label_validation
+    segmenter: Segmenter, info: BundleInfo, validation: CaseArrays | None
+) -> NDArray[np.float64]:
+    """Probabilities (N, L) of the labels of all validation images; none if it knows no labels."""
     if validation is None or not info.model.knows_labels:
-        return np.zeros((0, len(info.labels))), material.label_train.labels[:0]
-    labels = validation.labels
-    rows = np.flatnonzero((labels >= 0).reshape(len(labels), -1).all(axis=1))
+        return np.zeros((0, len(info.labels)))
     answers = [
         list((one.label_probabilities or {}).values())
-        for _, one in _predictions(segmenter, info, validation, rows)
+        for _, one in _predictions(segmenter, info, validation, np.arange(len(validation)))
     ]
-    return np.array(answers, dtype=np.float64).reshape(len(rows), -1), labels[rows]
+    return np.array(answers, dtype=np.float64).reshape(len(validation), -1)
+
+
+def _study_answers(
+    probabilities: NDArray[np.float64], info: BundleInfo, cases: CaseArrays
+) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """Probabilities (M, L) and labels of the studies of which these are images."""
+    studies = [] if cases.studies is None or not len(probabilities) else cases.studies.members()
+    if not studies or cases.studies is None:
+        return probabilities[:0], cases.labels[:0]
+    pooled = [
+        study_probabilities(
+            [dict(zip(info.labels, probabilities[row].tolist(), strict=True)) for row in rows], info
+        )
+        for rows in studies
+    ]
+    firsts = [rows[0] for rows in studies]
+    return np.array([list(one.values()) for one in pooled]), cases.studies.labels[firsts]
 
 
 def _label_temperature(

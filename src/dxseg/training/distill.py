@@ -6,7 +6,6 @@ of its teacher, and costs what the control C1 costs.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -17,7 +16,7 @@ from rich.console import Console
 
 from dxseg.config import RunConfig, merge, read_config, validate_config
 from dxseg.data.dataset import Dataset
-from dxseg.data.files import sha256_file, write_json_atomic, write_text_atomic
+from dxseg.data.files import sha256_file, write_text_atomic
 from dxseg.data.splits import read_splits, write_splits
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.bundle import WEIGHTS_FILE, load_bundle
@@ -29,7 +28,7 @@ from dxseg.training.run import check_folder, finish_run
 from dxseg.training.stages import check_choices, train_stage2
 from dxseg.training.teacher import teach
 
-TEACHER_FILE = "teacher.json"
+TEACHER_FILE = "teacher.sha256"
 TARGETS_FILE = "teacher-masks.npy"
 
 FREE_SECTIONS = ("stage2", "augment", "device", "data", "gate_sensitivity", "arm")
@@ -75,14 +74,14 @@ def distill_run(
             "already; distil a run of two, such as sks-evidence"
         )
     config = student_config(read_config(teacher / "config.yaml"), overrides or {})
-    dataset = Dataset.load(dataset_path or record["dataset"])
-    if dataset.digest() != record["dataset_digest"]:
+    dataset = Dataset.load(dataset_path or str(record.get("dataset")))
+    if dataset.digest() != record.get("dataset_digest"):
         raise DxsegError(
             f"{dataset.root}: not the dataset that {teacher} was trained on, or changed since; "
             "give that one with --dataset, or train the teacher again"
         )
     check_folder(output, config, dataset)
-    source = _claim(teacher, output, config, dataset)
+    digest = _claim(teacher, output, config, dataset)
     if (output / RUN_FILE).is_file():
         return read_run(output)
     splits = read_splits(output / "splits.csv", dataset)
@@ -108,7 +107,11 @@ def distill_run(
     segmenter, metrics = train_stage2(lesson, config, output / "stage2", network.coarse, console)
     further = {
         "stage1_from": str(teacher.resolve()),
-        "distilled_from": source | {"training_images": taught.counts},
+        "distilled_from": {
+            "run": str(teacher.resolve()),
+            "weights_sha256": digest,
+            "training_images": taught.counts,
+        },
         "stage2": metrics,
         "seconds": {
             "teacher": round(between - started, 1),
@@ -151,31 +154,26 @@ def student_config(teacher: RunConfig, overrides: dict[str, Any]) -> RunConfig:
     return validate_config(merge(values, overrides))
 
 
-def _claim(teacher: Path, output: Path, config: RunConfig, dataset: Dataset) -> dict[str, Any]:
-    """Make the folder this student's, or check that it is; gives what is remembered of the teacher.
+def _claim(teacher: Path, output: Path, config: RunConfig, dataset: Dataset) -> str:
+    """Make the folder this student's, or check that it is; gives the digest of the teacher.
 
     Raises:
         DxsegError: the folder belongs to a student of another teacher.
     """
-    source = {
-        "run": str(teacher.resolve()),
-        "weights_sha256": sha256_file(teacher / "model" / WEIGHTS_FILE),
-    }
+    digest = sha256_file(teacher / "model" / WEIGHTS_FILE)
     path = output / TEACHER_FILE
-    if path.is_file():
-        recorded = json.loads(path.read_text(encoding="utf-8"))
-        if recorded["weights_sha256"] != source["weights_sha256"]:
-            raise DxsegError(
-                f"{output}: holds a student of {recorded['run']}, or that was trained again since; "
-                "choose another folder with --out"
-            )
-        return source
-    splits = read_splits(teacher / "splits.csv", dataset)
-    write_text_atomic(output / "config.yaml", config.to_yaml())
-    write_text_atomic(output / "dataset.sha256", dataset.digest() + "\n")
-    write_splits(output / "splits.csv", splits)
-    write_json_atomic(path, source)
-    return source
+    if not path.is_file():
+        splits = read_splits(teacher / "splits.csv", dataset)
+        write_text_atomic(output / "config.yaml", config.to_yaml())
+        write_text_atomic(output / "dataset.sha256", dataset.digest() + "\n")
+        write_splits(output / "splits.csv", splits)
+        write_text_atomic(path, digest + "\n")
+    elif path.read_text(encoding="utf-8").strip() != digest:
+        raise DxsegError(
+            f"{output}: holds a student of another run than {teacher}, or that run was trained "
+            "again since; choose another folder with --out"
+        )
+    return digest
 
 
 def _device(config: RunConfig) -> str:

@@ -23,9 +23,15 @@ def validation_gate(
 ) -> float | None:
     """Choose the gate; labels only, no mask is looked at.
 
+    A study whose label says that there is a lesion counts as one image, with the probability that
+    is pooled from its images. No image of it is known to show the lesion; but the pooled
+    probability never exceeds that of its likeliest image, so that at least this one passes the gate
+    if the study does.
+
     Args:
-        probabilities: (N, L) of the labels of validation images, as inference will have them.
-        labels: (N,) label positions, or (N, L) of 0 and 1; what is known of these images.
+        probabilities: (N, L) of the labels of validation images, as inference will have them, and
+            of studies.
+        labels: (N,) label positions, or (N, L) of 0 and 1; what is known of these.
         info: Of the bundle.
         sensitivity: Share of the images with a lesion that must pass; None for no gate.
 

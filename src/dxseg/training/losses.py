@@ -54,27 +54,40 @@ class LabelLoss(nn.Module):
         )
 
 
-def label_balance(labels: NDArray[Any], count: int, multi_label: bool) -> Tensor:
+def label_balance(
+    labels: NDArray[Any], count: int, multi_label: bool, draws: NDArray[np.float64] | None = None
+) -> Tensor:
     """Weights that give every label the same say.
 
     Args:
         labels: (N,) class indices with -1 for unknown, or (N, L) of 0, 1 and NaN.
         count: L.
         multi_label: which of the two.
+        draws: (N,) how often each comes up, where they do not come up alike.
 
     Returns:
         (L,) float32. Multi-class: inverse frequency, mean 1 over the images; multi-label: negatives
         per positive, within 0.1 and 10. Labels that never occur get weight 1.
     """
+    draws = np.ones(len(labels)) if draws is None else draws
     if multi_label:
-        known = labels[~np.isnan(labels).any(axis=1)]
-        positive = known.sum(axis=0)
-        ratio = np.where(positive > 0, (len(known) - positive) / np.maximum(positive, 1), 1.0)
+        known = ~np.isnan(labels).any(axis=1)
+        positive = draws[known] @ labels[known]
+        ratio = _ratio(draws[known].sum() - positive, positive)
         return torch.as_tensor(np.clip(ratio, 0.1, 10.0), dtype=torch.float32)
-    frequency = np.bincount(labels[labels >= 0].astype(np.int64), minlength=count)
-    present = np.count_nonzero(frequency)
-    weight = np.where(frequency > 0, frequency.sum() / np.maximum(frequency * present, 1), 1.0)
+    known = np.asarray(labels >= 0)
+    frequency = np.bincount(labels[known].astype(np.int64), draws[known], minlength=count).astype(
+        np.float64
+    )
+    weight = _ratio(frequency.sum(), frequency * np.count_nonzero(frequency))
     return torch.as_tensor(weight, dtype=torch.float32)
+
+
+def _ratio(numerator: Any, denominator: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The quotient, 1 where the denominator is 0."""
+    quotient = np.ones(denominator.shape)
+    np.divide(numerator, denominator, out=quotient, where=denominator > 0)
+    return quotient
 
 
 class MaskLoss(nn.Module):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dxseg.config import RunConfig
 from dxseg.data.cache import cached_images, cached_masks
 from dxseg.data.dataset import Dataset
-from dxseg.data.loader import CaseArrays
+from dxseg.data.loader import CaseArrays, Studies
 from dxseg.data.preprocess import Preprocessing, intensity_range
 from dxseg.data.splits import choose_masks, make_splits, read_splits
 from dxseg.errors import DxsegError
@@ -34,7 +34,8 @@ class Material:
         label_validation: all validation images with their labels.
         mask_train: training images whose mask may be used (stage 2).
         mask_validation: validation images whose mask may be used, or None.
-        lesion_free_train: whether each of ``mask_train`` is lesion-free, bool (N,).
+        lesion_free_train: whether each of ``mask_train`` is lesion-free, by its label, or by its
+            mask where the image has no label of its own; bool (N,).
     """
 
     task: Task
@@ -95,14 +96,16 @@ def gather(
     seen = np.flatnonzero(np.isin(split, ["train", "validation"]))
     images = cached_images(dataset, dataset.cases.iloc[seen], size, folder, progress)
     masked = seen[use_mask[seen]]
-    lesion_free = dataset.lesion_free.to_numpy(dtype=bool)
-    if not ((split[masked] == "train") & ~lesion_free[masked]).any():
-        raise DxsegError(
-            f"{dataset.root / 'cases.csv'}: no training case with a lesion has a mask that may be "
-            "used; add masks, or raise --masks"
-        )
+    lesion_free = dataset.lesion_free.to_numpy(dtype=bool, copy=True)
+    _check_lesion_masks(dataset, (split[masked] == "train") & ~lesion_free[masked])
     masks = cached_masks(dataset, dataset.cases.iloc[masked], size, folder)
-    labels = dataset.label_targets()
+    # A study's lesion need not lie in this slice: where no label speaks of it, its mask does.
+    empty = np.array([not mask.any() for mask in masks])
+    lesion_free[masked] |= empty & dataset.image_labels.eq("").to_numpy()[masked]
+    _check_lesion_masks(dataset, (split[masked] == "train") & ~lesion_free[masked])
+    labels, studies = dataset.label_targets(), dataset.studies
+    study_labels = dataset.study_targets()
+    places = dataset.cases["slice_index"].fillna(-1).to_numpy(dtype=np.int64)
     mask_row = np.full(len(split), -1)
     mask_row[masked] = np.arange(len(masked))
     image_row = np.full(len(split), -1)
@@ -117,6 +120,7 @@ def gather(
             mask_row[cases],
             labels[cases],
             classes,
+            Studies(studies[cases], study_labels[cases], places[cases]),
         )
 
     train, validation = seen[split[seen] == "train"], seen[split[seen] == "validation"]
@@ -148,3 +152,11 @@ def gather(
         arrays(mask_validation, with_masks=True) if len(mask_validation) else None,
         lesion_free[mask_train],
     )
+
+
+def _check_lesion_masks(dataset: Dataset, found: NDArray[np.bool_]) -> None:
+    if not found.any():
+        raise DxsegError(
+            f"{dataset.root / 'cases.csv'}: no training case with a lesion has a mask that may be "
+            "used; add masks, or raise --masks"
+        )

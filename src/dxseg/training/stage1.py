@@ -14,6 +14,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from dxseg.config import StageConfig
 from dxseg.data.loader import Batch
+from dxseg.models.bags import by_study, pool_images
 from dxseg.models.coarse import CoarseBranch
 from dxseg.training.losses import LabelLoss
 from dxseg.training.optimiser import build_optimiser
@@ -48,8 +49,42 @@ class MacroAUROC(Metric):
         return torch.stack([binary_auroc(scores[:, i], present[:, i]) for i in mixed]).mean()
 
 
+class LabelledLogits(Metric):
+    """Keeps logits and labels, to pool those of a study that lie in several batches."""
+
+    logits: list[Tensor]
+    label: list[Tensor]
+    study: list[Tensor]
+    study_label: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("logits", "label", "study", "study_label"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+
+    def update(self, logits: Tensor, batch: Batch) -> None:
+        """Take logits (B, L) of a batch and its labels."""
+        self.logits.append(logits)
+        self.label.append(batch["label"])
+        self.study.append(batch["study"])
+        self.study_label.append(batch["study_label"])
+
+    def compute(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All logits, labels, numbers of studies and their labels."""
+        return (
+            dim_zero_cat(self.logits),
+            dim_zero_cat(self.label),
+            dim_zero_cat(self.study),
+            dim_zero_cat(self.study_label),
+        )
+
+
 class Stage1Module(pl.LightningModule):
-    """Lightning wrapper: both image-level heads of the coarse branch share one target."""
+    """Lightning wrapper: both image-level heads of the coarse branch share one target.
+
+    Labels of studies are learnt by multiple-instance pooling (`dxseg.models.bags`): the images of a
+    study in a batch count as one, with the study's label.
+    """
 
     def __init__(
         self, coarse: CoarseBranch, balance: Tensor, labels: int, config: StageConfig, seed: int
@@ -59,6 +94,7 @@ class Stage1Module(pl.LightningModule):
         self.config = config
         self.seed = seed
         self.loss = LabelLoss(balance, coarse.multi_label, config.label_smoothing)
+        self.seen = LabelledLogits()
         self.auroc = MacroAUROC()
         self.accuracy = None if coarse.multi_label else MulticlassAccuracy(labels)
 
@@ -69,30 +105,52 @@ class Stage1Module(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """Loss of both heads."""
         output = self.coarse(batch["image"])
-        label = batch["label"]
-        loss: Tensor = self.loss(output.global_logits, label) + self.loss(
-            output.pooled_logits, label
+        labels = batch["label"], batch["study"], batch["study_label"]
+        loss: Tensor = self.loss(*self._pooled(output.global_logits, *labels)) + self.loss(
+            *self._pooled(output.pooled_logits, *labels)
         )
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["image"]))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        """Loss, AUROC and accuracy of the labelled validation images."""
-        label = batch["label"]
+        """Keep what the branch says of the validation images; studies go over several batches."""
+        self.seen.update(self.coarse(batch["image"]).label_logits, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Loss, AUROC and accuracy of the labelled validation images and studies."""
+        logits, label = self._pooled(*self.seen.compute())
+        self.seen.reset()
         known = ~label.isnan().any(dim=1) if self.coarse.multi_label else label >= 0
         if not known.any():
             return
-        logits = self.coarse(batch["image"]).label_logits[known]
-        size = len(logits)
-        self.log("val_loss", self.loss(logits, label[known]), batch_size=size)
-        target = label[known].long()
+        logits, label = logits[known], label[known]
+        self.log("val_loss", self.loss(logits, label))
+        target = label.long()
         if self.accuracy is None:
             self.auroc.update(logits.sigmoid(), target)
         else:
             self.auroc.update(logits.softmax(dim=1), F.one_hot(target, logits.shape[1]))
             self.accuracy.update(logits, target)
-            self.log("val_accuracy", self.accuracy, batch_size=size)
-        self.log("val_auroc", self.auroc, batch_size=size)
+            self.log("val_accuracy", self.accuracy)
+        self.log("val_auroc", self.auroc)
+
+    def _pooled(
+        self, logits: Tensor, label: Tensor, study: Tensor, study_label: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Logits and labels of the images without study, then of each study."""
+        alone = study < 0
+        if alone.all():
+            return logits, label
+        multi_label, free = self.coarse.multi_label, self.coarse.lesion_free
+        studies = [
+            pool_images(rows, multi_label=multi_label, lesion_free=free)
+            for rows in by_study(logits[~alone], study[~alone])
+        ]
+        labels = [rows[0] for rows in by_study(study_label[~alone], study[~alone])]
+        return (
+            torch.cat([logits[alone], torch.stack(studies)]),
+            torch.cat([label[alone], torch.stack(labels)]),
+        )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW, warm-up, cosine."""

@@ -12,17 +12,26 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from dxseg.config import DataConfig, ModelConfig, RunConfig, StageConfig
 from dxseg.data.augment import build_augmentation
 from dxseg.data.files import sha256_file, write_bytes_atomic, write_text_atomic
-from dxseg.data.loader import Batch, CaseArrays, CaseBatches, InOrder, PoolSampler, batch_loader
+from dxseg.data.loader import (
+    Batch,
+    CaseArrays,
+    CaseBatches,
+    Draw,
+    InOrder,
+    PoolSampler,
+    batch_loader,
+)
 from dxseg.errors import DxsegError
 from dxseg.models.build import Task, build_coarse_branch, build_segmenter
 from dxseg.models.coarse import CoarseBranch
 from dxseg.models.segmenter import Segmenter
 from dxseg.training.fit import BEST, LAST, Batches, fit_stage
+from dxseg.training.label_batches import LabelBatches, labelled
 from dxseg.training.losses import LabelLoss, label_balance
 from dxseg.training.material import Material
 from dxseg.training.multitask import MultitaskModule
@@ -32,6 +41,10 @@ from dxseg.training.stage2 import Stage2Module
 
 WEIGHTS = "coarse.safetensors"
 RECORD = "stage1.json"
+NO_LABELS = (
+    "stage 1 and label heads need image-level labels, and no training case has one; add labels to "
+    "cases.csv, or train an arm without them (--arm unet)"
+)
 
 
 class Stage1Record(BaseModel):
@@ -74,15 +87,15 @@ def train_stage1(
     torch.manual_seed(config.seed)
     task = material.task
     coarse = build_coarse_branch(config.model, task, pretrained=True)
-    stage = config.stage1.for_images(
-        int(_labelled(material.label_train.labels).sum()), config.data.batch_size
-    )
-    train = _label_loader(material, config, stage)
-    balance = label_balance(material.label_train.labels, task.labels, task.multi_label)
-    module = Stage1Module(coarse, balance, task.labels, stage, config.seed)
+    batches = LabelBatches.plan(material.label_train, config.data)
+    if not len(batches.known()):
+        raise DxsegError(NO_LABELS)
+    stage = config.stage1.for_images(batches.drawn, config.data.batch_size)
+    epoch = stage.epoch_steps * stage.accumulate
+    module = Stage1Module(coarse, batches.balance(task), task.labels, stage, config.seed)
     metrics = fit_stage(
         _placed(module),
-        train,
+        _train_loader(material.label_train, material, config, batches.sampler(epoch, config.seed)),
         _validation_loader(material.label_validation, material, config.data),
         folder,
         title="Stage 1, image-level labels",
@@ -217,7 +230,7 @@ def check_choices(material: Material, config: RunConfig) -> None:
         DxsegError: ``select: best`` or early stopping, and no validation case to measure it on.
     """
     labels, masks = material.label_validation, material.mask_validation
-    known = None if labels is None else labels.labels[_labelled(labels.labels)]
+    known = None if labels is None else LabelBatches.plan(labels, config.data).known()
     distinct = 0 if known is None else len(np.unique(known, axis=0))
     lesions = masks is not None and any(masks.mask(case).any() for case in range(len(masks)))
     with_masks = "images with a lesion mask (split.validation_masks)"
@@ -250,11 +263,6 @@ def _told_labels(config: RunConfig) -> float:
     return config.data.known_label_share if config.model.knows_labels else 0.0
 
 
-def _labelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which cases have their label: not -1, or no row of NaN."""
-    return np.asarray((labels >= 0).reshape(len(labels), -1).all(axis=1), dtype=np.bool_)
-
-
 def _mask_pools(
     lesion_free: NDArray[np.bool_], size: int, lesion_free_share: float
 ) -> list[tuple[NDArray[np.int64], int]]:
@@ -266,7 +274,7 @@ def _mask_pools(
 
 
 def _train_loader(
-    arrays: CaseArrays, material: Material, config: RunConfig, sampler: PoolSampler
+    arrays: CaseArrays, material: Material, config: RunConfig, sampler: Sampler[list[Draw]]
 ) -> DataLoader[Batch]:
     batches = CaseBatches(arrays, material.preprocessing, build_augmentation(config.augment))
     return batch_loader(batches, sampler, config.data.workers)
@@ -274,13 +282,10 @@ def _train_loader(
 
 def _label_loader(material: Material, config: RunConfig, stage: StageConfig) -> DataLoader[Batch]:
     """Training images that have a label, whether or not they have a mask."""
-    labelled = np.flatnonzero(_labelled(material.label_train.labels))
-    if not len(labelled):
-        raise DxsegError(
-            "stage 1 and label heads need image-level labels, and no training case has one; add "
-            "labels to cases.csv, or train an arm without them (--arm unet)"
-        )
-    pools = [(labelled, config.data.batch_size)]
+    rows = np.flatnonzero(labelled(material.label_train.labels))
+    if not len(rows):
+        raise DxsegError(NO_LABELS)
+    pools = [(rows, config.data.batch_size)]
     sampler = PoolSampler(pools, stage.epoch_steps * stage.accumulate, config.seed)
     return _train_loader(material.label_train, material, config, sampler)
 

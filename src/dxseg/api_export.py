@@ -1,0 +1,74 @@
+"""The verbs that export, as functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from dxseg.data.exporters.nnunet import ExportReport
+from dxseg.data.exporters.nnunet import export_nnunet as write_nnunet
+from dxseg.deploy.export import OnnxExport
+from dxseg.deploy.export import export_onnx as write_onnx
+from dxseg.inference.bundle import bundle_folder
+from dxseg.progress import reporting
+
+PathLike = str | Path
+
+
+def export_nnunet(
+    dataset: PathLike,
+    destination: PathLike,
+    *,
+    splits: PathLike,
+    console: Console | None = None,
+) -> ExportReport:
+    """Write a raw dataset of nnU-Net v2 with the same split and the same masks.
+
+    Args:
+        dataset: folder of the dataset.
+        destination: a new folder named as nnU-Net wants it, such as Dataset042_BUSI.
+        splits: the splits.csv.
+        console: where progress is drawn.
+
+    Raises:
+        DxsegError: see :func:`dxseg.data.exporters.nnunet.export_nnunet`.
+    """
+    with reporting(console or Console(stderr=True), "Exporting") as progress:
+        return write_nnunet(dataset, destination, splits=splits, progress=progress)
+
+
+def export_onnx(
+    model: PathLike,
+    output: PathLike,
+    *,
+    int8: bool = False,
+    calibration: Sequence[PathLike] = (),
+    max_dice_loss: float = 0.01,
+    console: Console | None = None,
+) -> OnnxExport:
+    """Write a run's model as one ONNX file, all of model.json in its metadata.
+
+    Args:
+        model: folder of a run, or of a model.
+        output: the file, ending in .onnx.
+        int8: whether to quantise to 8 bits.
+        calibration: folders of datasets to quantise with; of the run's own dataset its test images
+            are left out.
+        max_dice_loss: the most Dice that int8 may lose on them.
+        console: where progress is drawn.
+
+    Raises:
+        DxsegError: see :func:`dxseg.deploy.export.export_onnx`.
+    """
+    with reporting(console or Console(stderr=True), "Quantising") as progress:
+        return write_onnx(
+            bundle_folder(model),
+            output,
+            int8=int8,
+            calibration=calibration,
+            max_dice_loss=max_dice_loss,
+            run=model,
+            progress=progress,
+        )

@@ -1,0 +1,201 @@
+"""How well the evidence of stage 1, learnt from labels alone, points at lesions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dxseg.data.dataset import Dataset
+from dxseg.data.readers import read_mask
+from dxseg.data.splits import read_splits
+from dxseg.errors import DxsegError
+from dxseg.evaluation.cases import EvaluatedCase
+from dxseg.evaluation.runs import read_record
+from dxseg.evaluation.stream import Progress, images
+from dxseg.evaluation.summary import without_nan
+from dxseg.metrics.image_level import auroc
+
+if TYPE_CHECKING:
+    from dxseg.inference.bundle import BundleInfo
+    from dxseg.inference.predictor import Predictor
+
+TOP, LOWEST = 0.002, 0.7
+"""Shares of an image's pixels that are looked at: where evidence is highest, and lowest."""
+CUTS = np.linspace(0.02, 0.98, 49)
+"""Values of evidence that a mask may be cut at."""
+
+
+class EvidenceQuality:
+    """Figures of evidence against masks, image by image; memory does not grow.
+
+    The evidence of a lesion is that of all labels that are not lesion-free, added up where labels
+    exclude each other, else the highest; at the size of the image, interpolated.
+    """
+
+    def __init__(self, info: BundleInfo) -> None:
+        """Start anew; `info` names the labels of the evidence maps."""
+        self._info = info
+        self.images = 0
+        self._sums = {"pixel_auroc": 0.0, "top_on_lesion": 0.0, "lowest_on_lesion": 0.0}
+        self._dice = np.zeros(len(CUTS))
+
+    def add(self, truth: NDArray[np.uint8] | None, prediction: Any) -> None:
+        """Measure an image; one without a lesion mask, or without learnt evidence, is left out.
+
+        Args:
+            truth: (H, W) label map, None where it is unknown.
+            prediction: A `dxseg.inference.predictor.Prediction`.
+        """
+        maps = getattr(prediction, "evidence", None)
+        # A network that never learnt labels has maps, but they say nothing.
+        if maps is None or prediction.label_probabilities is None:
+            return
+        if truth is None or not truth.any() or truth.all():
+            return
+        on_lesion, values = truth.ravel() > 0, self._evidence(maps, truth.shape).ravel()
+        order = np.argsort(values)
+        top, lowest = max(1, round(TOP * len(values))), max(1, round(LOWEST * len(values)))
+        self.images += 1
+        self._sums["pixel_auroc"] += auroc(on_lesion, values)
+        self._sums["top_on_lesion"] += float(on_lesion[order[-top:]].mean())
+        self._sums["lowest_on_lesion"] += float(on_lesion[order[:lowest]].mean())
+        self._dice += _dice_by_cut(on_lesion, values)
+
+    def _evidence(self, maps: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
+        lesion = [name not in self._info.lesion_free for name in self._info.labels]
+        enlarged = _enlarge(maps[lesion], size)
+        combine = np.max if self._info.multi_label else np.sum
+        return np.asarray(combine(enlarged, axis=0), np.float32).clip(0, 1)
+
+    def watch(self, cases: Iterable[EvaluatedCase]) -> Iterator[EvaluatedCase]:
+        """Measure cases that pass by on their way to an evaluation."""
+        for case in cases:
+            self.add(case.truth, case.prediction)
+            yield case
+
+    def summary(self, validation: EvidenceQuality) -> dict[str, Any] | None:
+        """The figures, see docs/evaluation.md; None where no image had evidence and a mask.
+
+        Args:
+            validation: Of the validation images; chooses where evidence is cut.
+        """
+        if not self.images:
+            return None
+        place = int(validation._dice.argmax()) if validation.images else None
+        figures: dict[str, Any] = without_nan(
+            {
+                "images": self.images,
+                **{name: value / self.images for name, value in self._sums.items()},
+                "dice": None if place is None else float(self._dice[place] / self.images),
+                "cut": None if place is None else float(CUTS[place].round(2)),
+                "validation_images": validation.images,
+            }
+        )
+        return figures
+
+
+def evidence_quality(
+    run: str | Path,
+    split: str = "test",
+    *,
+    dataset: str | Path | None = None,
+    device: str = "cpu",
+    batch_size: int = 8,
+    progress: Progress | None = None,
+) -> dict[str, Any] | None:
+    """Hold the evidence of a trained run against the masks of a split.
+
+    Masks that `splits.csv` hides (`use_mask` False) stay hidden.
+
+    Args:
+        run: A run folder with `model/`, `splits.csv` and `run.json`.
+        split: `test`, `validation` or `train`.
+        dataset: The dataset's folder if it is no longer where `run.json` says.
+        device: As torch names it.
+        batch_size: Images through the network at once.
+        progress: Called with the number of images done and of all, for the split.
+
+    Returns:
+        What `evaluation.json` holds under `evidence`, see docs/evaluation.md; None where the
+        network has learnt no evidence or the split has no lesion mask that may be used.
+
+    Raises:
+        DxsegError: The run is incomplete, or an image or mask is missing or unreadable.
+    """
+    from dxseg.inference.predictor import Predictor
+
+    run = Path(run)
+    data = Dataset.load(dataset or read_record(run)["dataset"])
+    predictor = Predictor.from_bundle(run / "model", device, batch_size)
+    splits = read_splits(run / "splits.csv", data)
+    asked = measure_evidence(predictor, data, splits, split, progress)
+    if split == "validation":
+        return asked.summary(asked)
+    return asked.summary(measure_evidence(predictor, data, splits, "validation"))
+
+
+def measure_evidence(
+    predictor: Predictor,
+    data: Dataset,
+    splits: pd.DataFrame,
+    split: str,
+    progress: Progress | None = None,
+) -> EvidenceQuality:
+    """Predict the images of a split whose mask may be used, and measure their evidence.
+
+    Args:
+        predictor: Of a trained run.
+        data: Its dataset.
+        splits: Its splits, in the order of the dataset.
+        split: Which one.
+        progress: Called with the number of images done and of all.
+
+    Raises:
+        DxsegError: An image or mask is missing or unreadable.
+    """
+    usable = splits["split"].eq(split).to_numpy() & data.cases["mask"].ne("").to_numpy()
+    if "use_mask" in splits:
+        usable &= splits["use_mask"].to_numpy(dtype=bool)
+    rows = data.cases[usable]
+    quality = EvidenceQuality(predictor.info)
+    stream = predictor.stream(images(data, rows))
+    for done, (row, (name, prediction)) in enumerate(zip(rows.itertuples(), stream, strict=True)):
+        if isinstance(prediction, DxsegError):
+            raise DxsegError(f"case {name!r}: {prediction}") from prediction
+        mask = data.mask_path(row)
+        assert mask is not None, "chosen by its mask"
+        quality.add(read_mask(mask, len(data.spec.mask_classes)), prediction)
+        if progress is not None:
+            progress(done + 1, len(rows))
+    return quality
+
+
+def _enlarge(maps: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
+    """Interpolate (L, h, w) to (L, H, W)."""
+    import torch
+    from torch.nn import functional as F
+
+    enlarged = F.interpolate(
+        torch.from_numpy(np.ascontiguousarray(maps))[None],
+        (size[0], size[1]),
+        mode="bilinear",
+        align_corners=False,
+    )
+    result: NDArray[np.float32] = enlarged[0].numpy()
+    return result
+
+
+def _dice_by_cut(on_lesion: NDArray[np.bool_], values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Dice of "evidence of at least the cut" for each of `CUTS`."""
+    edges = np.concatenate([[-1], CUTS, [2]])
+    # Pixels in each interval; from above added up, pixels above each cut.
+    found, hit = (
+        np.histogram(chosen, edges)[0][::-1].cumsum()[::-1][1:]
+        for chosen in (values, values[on_lesion])
+    )
+    return np.asarray(2 * hit / (found + np.count_nonzero(on_lesion)), np.float64)

@@ -1,0 +1,199 @@
+"""A model in one ONNX file: the network, and all of `model.json` in the file's metadata.
+
+Such a file can come from a stranger. It holds no code, but a runtime would fetch tensors from other
+files, load libraries for operators of its own, and loop for ever if told so; files that ask for any
+of it are refused before a runtime sees them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from dxseg.errors import DxsegError, UsageError
+from dxseg.inference.bundle import INFO_LIMIT, BundleInfo, parse_info, read_limited
+from dxseg.models.graph import INPUT, KNOWN, OUTPUTS
+
+NumberFormat = Literal["float32", "int8"]
+NUMBER_FORMATS: tuple[NumberFormat, ...] = get_args(NumberFormat)
+
+SUFFIX = ".onnx"
+FILE_LIMIT = 1 << 30
+"""Bytes that an ONNX file may have."""
+
+INFO_KEY, FORMAT_KEY, NOTICE_KEY = "dxseg.model", "dxseg.number_format", "dxseg.notice"
+NOTICE = "Research software, not a medical device."
+_DOMAINS = ("", "ai.onnx")
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """An exported model.
+
+    Attributes:
+        content: The whole file.
+        info: As of a bundle; its digest is that of the file, so that predictions tell a quantised
+            model from its source.
+        number_format: Of weights and activations.
+        path: Where it came from, for errors.
+    """
+
+    content: bytes
+    info: BundleInfo
+    number_format: NumberFormat
+    path: Path
+
+
+def is_onnx(path: str | Path) -> bool:
+    """Whether the name is that of an ONNX file."""
+    return Path(path).suffix.lower() == SUFFIX
+
+
+def input_names(info: BundleInfo) -> list[str]:
+    """The inputs that the model's network has."""
+    return [INPUT, KNOWN] if info.model.architecture == "sks" else [INPUT]
+
+
+def output_names(info: BundleInfo) -> list[str]:
+    """The outputs that the model's network has."""
+    if info.model.architecture == "sks":
+        return list(OUTPUTS)
+    return list(OUTPUTS[: 2 if info.model.label_head else 1])
+
+
+def pack(graph: bytes, info: BundleInfo, number_format: NumberFormat) -> bytes:
+    """Put what is known of a model into the metadata of its graph.
+
+    Args:
+        graph: A serialised ONNX model.
+        info: Of the bundle that it was made of.
+        number_format: Of the graph.
+
+    Returns:
+        The content of the file.
+    """
+    proto = _onnx().load_model_from_string(graph)
+    del proto.metadata_props[:]
+    entries = {
+        INFO_KEY: info.model_dump_json(),
+        FORMAT_KEY: number_format,
+        NOTICE_KEY: NOTICE,
+    }
+    for key, value in entries.items():
+        proto.metadata_props.add(key=key, value=value)
+    proto.producer_name, proto.producer_version = "dxseg", info.dxseg_version
+    content: bytes = proto.SerializeToString()
+    return content
+
+
+def read_onnx(path: str | Path) -> OnnxModel:
+    """Read and validate an exported model.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DxsegError: It is absent, too large, damaged, not of dxseg, holds what is refused, or its
+            inputs and outputs are not those of the model that it names.
+        UsageError: The package onnx is not installed.
+    """
+    path = Path(path)
+    return parse_onnx(read_limited(path, FILE_LIMIT), path)
+
+
+def parse_onnx(content: bytes, path: Path) -> OnnxModel:
+    """Validate the content of an exported model; see `read_onnx`."""
+    onnx = _onnx()
+    try:
+        proto = onnx.load_model_from_string(content)
+    except Exception as error:  # protobuf's errors differ between its implementations
+        raise DxsegError(f"{path}: not an ONNX file, or cut; copy it again") from error
+    _refuse_hazards(proto, path)
+    try:
+        onnx.checker.check_model(proto)
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        raise DxsegError(f"{path}: not a valid ONNX model ({reason}); copy it again") from error
+    known = {entry.key: entry.value for entry in proto.metadata_props}
+    text = known.get(INFO_KEY, "").encode()
+    if not text or len(text) > INFO_LIMIT:
+        raise DxsegError(
+            f"{path}: its metadata has no {INFO_KEY} that could be read; expected a file that "
+            "`dxseg export onnx` has written"
+        )
+    written = known.get(FORMAT_KEY)
+    number_format = next((one for one in NUMBER_FORMATS if one == written), None)
+    if number_format is None:
+        raise DxsegError(f"{path}: {FORMAT_KEY} is {written!r}; expected float32 or int8")
+    info = parse_info(text, path)
+    _check_interface(proto, info, path)
+    digest = hashlib.sha256(content).hexdigest()
+    return OnnxModel(
+        content, info.model_copy(update={"weights_sha256": digest}), number_format, path
+    )
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+    except ImportError as error:
+        raise UsageError("ONNX files need the package onnx: pip install 'dxseg[onnx]'") from error
+    return onnx
+
+
+def _refuse_hazards(proto: Any, path: Path) -> None:
+    strangers = {entry.domain for entry in proto.opset_import} - set(_DOMAINS)
+    strangers |= {node.domain for node in proto.graph.node} - set(_DOMAINS)
+    if strangers:
+        names = ", ".join(sorted(name[:80] for name in strangers))
+        raise DxsegError(f"{path}: has operators of {names}, which are none of ONNX; refused")
+    if proto.functions or proto.training_info:
+        raise DxsegError(f"{path}: defines functions or training, which no export has; refused")
+    for node in proto.graph.node:
+        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+            raise DxsegError(
+                f"{path}: has control flow ({node.op_type[:80]}), which no export has; refused"
+            )
+    if any(_is_external(tensor) for tensor in _tensors(proto.graph)):
+        raise DxsegError(
+            f"{path}: keeps tensors in other files; refused: everything must be in this one"
+        )
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    yield from graph.initializer
+    sparse = list(graph.sparse_initializer)
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield attribute.t
+            yield from attribute.tensors
+            sparse += [attribute.sparse_tensor, *attribute.sparse_tensors]
+    for tensor in sparse:
+        yield from (tensor.values, tensor.indices)
+
+
+def _is_external(tensor: Any) -> bool:
+    external = type(tensor).DataLocation.EXTERNAL
+    return bool(tensor.data_location == external or tensor.external_data)
+
+
+def _check_interface(proto: Any, info: BundleInfo, path: Path) -> None:
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    inputs = [value for value in proto.graph.input if value.name not in weights]
+    outputs = [value.name for value in proto.graph.output]
+    names = [value.name for value in inputs]
+    if names != input_names(info) or outputs != output_names(info):
+        raise DxsegError(
+            f"{path}: inputs {names[:5]} and outputs {outputs[:5]} are not those of its model "
+            f"({input_names(info)} and {output_names(info)}); export it again"
+        )
+    kind = inputs[0].type.tensor_type
+    sides = kind.shape.dim
+    if kind.elem_type != 1 or len(sides) != 4 or sides[1].dim_value != info.preprocessing.channels:
+        raise DxsegError(
+            f"{path}: its input is not float32 (B, {info.preprocessing.channels}, H, W); "
+            "export it again"
+        )

@@ -1,0 +1,52 @@
+"""Sliding windows: the masks of images that are larger than the network's input.
+
+Made smaller, a large image loses its small lesions. Cut into windows it keeps them, at a scale that
+the network must have been trained at: windows suit networks of patches, or of images that were
+hardly larger than `image_size`. Labels, evidence and the gate still come from the whole image, made
+smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+OVERLAP = 0.25
+"""Of neighbouring windows, as a share of their side."""
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+def pad_to_window(pixels: Pixels, side: int) -> Pixels:
+    """Pad (H, W, C) with zeros at the bottom and the right, as smaller images are, up to `side`."""
+    height, width, channels = pixels.shape
+    padded = np.zeros((max(height, side), max(width, side), channels), dtype=pixels.dtype)
+    padded[:height, :width] = pixels
+    return padded
+
+
+def logits_by_windows(
+    images: Tensor, side: int, network: Callable[[Tensor], Tensor], batch_size: int
+) -> Tensor:
+    """Run a network over windows and blend what it says, centres of windows counting most.
+
+    Args:
+        images: (B, C, H, W) normalised, H and W at least `side`.
+        side: Of a window, pixels.
+        network: From (B, C, side, side) to logits (B, K, side, side).
+        batch_size: Windows through the network at once.
+
+    Returns:
+        Logits (B, K, H, W).
+    """
+    from monai.inferers.inferer import SlidingWindowInferer
+
+    inferer = SlidingWindowInferer(
+        (side, side), sw_batch_size=batch_size, overlap=OVERLAP, mode="gaussian"
+    )
+    blended = inferer(images, network)
+    assert isinstance(blended, Tensor), "the network gives one tensor"
+    return blended

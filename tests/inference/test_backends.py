@@ -1,0 +1,186 @@
+"""Every backend says what PyTorch says."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dxseg.data.dataset import Dataset
+from dxseg.data.readers import read_image
+from dxseg.deploy.export import export_onnx
+from dxseg.errors import DxsegError, UsageError
+from dxseg.inference.backends import ONNX_BACKENDS, FlipAveraged, TorchBackend
+from dxseg.inference.bundle import load_bundle
+from dxseg.inference.loading import PARITY, load_backend
+from dxseg.inference.onnx_file import read_onnx
+from dxseg.inference.predictor import Predictor
+from dxseg.models.segmenter import SegmenterOutput
+from onnx_models import make_bundle
+
+# One of each architecture, and the network that has labels but never learnt them.
+ARMS = ("sks-evidence", "sks-no-labels", "unet", "unetplusplus", "manet", "unet-multitask")
+TOLERANCE = 1e-4
+"""Of a probability, on images; what `docs/export.md` states."""
+REDUCED_TOLERANCE = 0.05
+"""The same in bfloat16."""
+
+each_arm = pytest.mark.parametrize("arm", ARMS)
+each_runtime = pytest.mark.parametrize("backend", list(ONNX_BACKENDS))
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("bundles")
+    return {arm: make_bundle(folder / arm, arm) for arm in ARMS}
+
+
+@pytest.fixture(scope="module")
+def exported(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("exported")
+    for arm, bundle in bundles.items():
+        export_onnx(bundle, folder / f"{arm}.onnx")
+    return {arm: folder / f"{arm}.onnx" for arm in bundles}
+
+
+@pytest.fixture(scope="module")
+def images(phantoms: Path) -> list[np.ndarray]:
+    data = Dataset.load(phantoms)
+    found = [read_image(data.image_path(row)) for row in data.cases.head(4).itertuples()]
+    return [*found, found[0][:40], found[1][:, :23]]
+
+
+def assert_alike(one: Predictor, other: Predictor, images: list, known=None, atol=TOLERANCE):
+    for wanted, found in zip(one.predict(images, known), other.predict(images, known), strict=True):
+        np.testing.assert_allclose(found.probabilities, wanted.probabilities, atol=atol)
+        sure = abs(wanted.probabilities - one.info.threshold).min(axis=0) > atol
+        assert (found.mask == wanted.mask)[sure].all()
+        assert found.label_probabilities == (
+            None
+            if wanted.label_probabilities is None
+            else pytest.approx(wanted.label_probabilities, abs=atol)
+        )
+        if wanted.evidence is None:
+            assert found.evidence is None
+        else:
+            np.testing.assert_allclose(found.evidence, wanted.evidence, atol=atol)
+
+
+@each_runtime
+@each_arm
+def test_an_exported_model_predicts_as_its_bundle_does(bundles, exported, images, arm, backend):
+    torch_predictor = Predictor.from_bundle(bundles[arm], batch_size=4)
+    predictor = Predictor.from_bundle(exported[arm], batch_size=4, backend=backend)
+    assert_alike(torch_predictor, predictor, images)
+    masks = [prediction.probabilities.ravel() for prediction in torch_predictor.predict(images)]
+    assert np.ptp(np.concatenate(masks)) > 100 * TOLERANCE, "alike must mean something"
+
+
+@each_runtime
+def test_a_known_label_reaches_the_exported_network(bundles, exported, images, backend):
+    known = ["malignant", "benign", "normal", "", "malignant", ""]
+    one = Predictor.from_bundle(bundles["sks-evidence"])
+    other = Predictor.from_bundle(exported["sks-evidence"], backend=backend)
+    assert_alike(one, other, images, known)
+    told, untold = (other.predict(images[:1], given)[0] for given in (["malignant"], None))
+    assert abs(told.evidence - untold.evidence).max() > 100 * TOLERANCE
+
+
+@each_runtime
+def test_a_model_of_several_labels_and_classes(tmp_path, images, backend):
+    changes = {"multi_label": True, "mask_classes": ["cyst", "tumour"]}
+    bundle = make_bundle(tmp_path, "sks-evidence", **changes)
+    one, other = Predictor.from_bundle(bundle), Predictor.from_bundle(bundle, backend=backend)
+    assert_alike(one, other, images, ["benign;malignant", "", "", "", "", ""])
+
+
+@each_runtime
+@each_arm
+@pytest.mark.parametrize("shape", [(1, 1, 32, 64), (3, 1, 96, 160), (2, 1, 50, 70)])
+def test_batches_of_any_number_and_size(bundles, exported, arm, backend, shape):
+    segmenter, _ = load_bundle(bundles[arm])
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+    wanted = TorchBackend(segmenter).outputs(x)
+    found = ONNX_BACKENDS[backend](read_onnx(exported[arm])).outputs(x)
+    for name in ("mask_logits", "label_logits", "evidence"):
+        one, other = getattr(wanted, name), getattr(found, name)
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(other, one, atol=1e-3, rtol=1e-3)
+
+
+def test_the_tolerance_of_the_export_itself_is_no_wider_than_stated():
+    assert TOLERANCE <= PARITY <= 1e-3
+
+
+@pytest.mark.parametrize("arm", ["sks-evidence", "unet"])
+def test_bfloat16_stays_within_its_tolerance(bundles, images, arm):
+    exact = Predictor.from_bundle(bundles[arm])
+    for backend in ("torch", "openvino"):
+        reduced = Predictor.from_bundle(bundles[arm], backend=backend, precision="bfloat16")
+        assert_alike(exact, reduced, images, atol=REDUCED_TOLERANCE)
+    [one], [other] = exact.predict(images[:1]), reduced.predict(images[:1])
+    assert one.probabilities.dtype == other.probabilities.dtype == np.float32
+
+
+def test_the_mirrored_answer_is_mirrored_back_and_averaged():
+    class Columns:
+        """Says the number of the column, whatever the image; evidence at stride 4."""
+
+        device = torch.device("cpu")
+
+        def outputs(self, images, known=None):  # noqa: ARG002
+            columns = torch.arange(images.shape[-1]).float().expand(images.shape)
+            labels = images.mean((2, 3)) + images[..., 0].mean(2)
+            return SegmenterOutput(columns + images, labels, columns[..., ::4])
+
+    x = torch.rand(2, 1, 8, 8)
+    found = FlipAveraged(Columns()).outputs(x)
+    torch.testing.assert_close(found.mask_logits, x + 3.5)
+    torch.testing.assert_close(found.evidence, torch.full((2, 1, 8, 2), 2.0))
+    edges = (x[..., 0].mean(2) + x[..., -1].mean(2)) / 2
+    torch.testing.assert_close(found.label_logits, x.mean((2, 3)) + edges)
+
+
+def test_a_mirrored_image_gives_the_mirrored_mask(bundles, images):
+    predictor = Predictor.from_bundle(bundles["sks-evidence"], flip=True)
+    [one, other] = predictor.predict([images[0], np.ascontiguousarray(images[0][:, ::-1])])
+    np.testing.assert_allclose(one.probabilities, other.probabilities[..., ::-1], atol=1e-5)
+
+
+def test_what_cannot_be_had_is_said(bundles, exported, tmp_path):
+    bundle, file = bundles["unet"], exported["unet"]
+    for refused, expected in [
+        (partial(load_backend, bundle, "tensorrt"), "torch, onnxruntime, openvino"),
+        (partial(load_backend, file, "torch"), "model folder"),
+        (partial(load_backend, file, None, "cuda"), "expected cpu"),
+        (partial(load_backend, file, "onnxruntime", "cpu", "bfloat16"), "openvino"),
+        (partial(load_backend, bundle, "torch", "cpu", "int4"), "float32, bfloat16"),
+    ]:
+        with pytest.raises(UsageError, match=expected):
+            refused()
+    with pytest.raises(DxsegError, match="cannot be read"):
+        load_backend(tmp_path / "none.onnx")
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_backend_that_is_not_installed_names_the_extra(bundles, monkeypatch, backend):
+    monkeypatch.setitem(__import__("sys").modules, backend, None)
+    with pytest.raises(UsageError, match=r"pip install 'dxseg\["):
+        load_backend(bundles["unet"], backend)
+
+
+@pytest.mark.real_data
+@each_runtime
+@pytest.mark.parametrize("arm", ["sks-evidence", "unet"])
+def test_parity_on_busi(busi_root, bundles, exported, arm, backend):
+    files = sorted(busi_root.rglob("*).png"))[::100]
+    assert len(files) > 5
+    one, other = (
+        Predictor.from_bundle(bundles[arm]),
+        Predictor.from_bundle(exported[arm], backend=backend),
+    )
+    assert_alike(one, other, [read_image(path) for path in files])
