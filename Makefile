@@ -4,14 +4,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow lint check clean
+.PHONY: help demo test slow lint check docs coverage sbom clean
 
 help:
 	@echo "make demo   install, then train and report on phantoms, in dxseg-demo/"
 	@echo "make test   install with the test tools, then run the tests"
 	@echo "make slow   the tests that take minutes"
-	@echo "make lint   ruff and mypy"
+	@echo "make lint   ruff, mypy, who may import whom, insecure calls"
 	@echo "make check  lint, then test"
+	@echo "make docs   the documentation as a site, in build/site/; a warning is an error"
+	@echo "make coverage  the tests, and which lines and branches they miss"
+	@echo "make sbom   what is installed in $(VENV), as CycloneDX, in build/sbom.json"
 	@echo "make clean  remove $(VENV) and caches; runs and datasets stay"
 
 demo: $(VENV)/.installed-demo
@@ -27,6 +30,19 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive src examples
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/mkdocs build --strict
+
+coverage: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term --cov-report=html:build/coverage
+
+sbom: $(VENV)/.installed-dev
+	mkdir -p build
+	$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml \
+	  --mc-type application --output-reproducible --output-file build/sbom.json
 
 check: lint
 	$(MAKE) test
@@ -51,5 +67,5 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	touch $(VENV)/.installed-demo $@
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage*
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

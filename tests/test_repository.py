@@ -116,3 +116,28 @@ def test_no_code_can_unpickle() -> None:
                 assert "weights_only=True" in ast.unparse(node), path
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "np.load":
                 assert "allow_pickle=True" not in ast.unparse(node), path
+
+
+def test_no_image_and_no_medical_file_comes_in_but_the_pictures_of_the_documentation() -> None:
+    """The hook of pre-commit, for those who did not install it: it could be a patient's."""
+    import yaml
+
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    [hook] = [hook for hook in hooks["repos"][0]["hooks"] if hook["id"] == "no-images"]
+    refused, allowed = re.compile(hook["files"]), re.compile(hook["exclude"])
+    for name in ("scan.png", "tests/data/P17.DCM", "a/volume.nii.gz", "docs/images/a/b.jpg"):
+        assert refused.search(name), name
+        assert not allowed.search(name), name
+    names = [path.relative_to(ROOT).as_posix() for path in tracked()]
+    assert [name for name in names if refused.search(name) and not allowed.search(name)] == []
+
+
+def test_the_tests_that_the_threat_model_names_exist() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "SECURITY.md").read_text(encoding="utf-8")))
+    written = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^ *def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
+    }
+    assert len(named) > 15
+    assert named - written == set()

@@ -1,0 +1,29 @@
+"""Keep a model in memory and give it arrays, as a program of your own would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from dxseg.data.phantom import make_phantom
+from dxseg.inference.predictor import Predictor
+
+
+def main(model: Path = Path("example-runs/method/model"), *, size: int = 128) -> Iterator[str]:
+    """Segment an image of each kind; gives a line for each."""
+    predictor = Predictor.from_bundle(model)
+    for label in ("normal", "benign", "malignant"):
+        # Any array (H, W, C) of the bit depth that was trained on; files: readers.read_image.
+        image, truth = make_phantom(label, size=size, seed=(1, 2))
+        [found] = predictor.predict([image[:, :, np.newaxis]])
+        likely = max(found.label_probabilities, key=found.label_probabilities.__getitem__)
+        yield (
+            f"{label}: thought to be {likely}; {int((found.mask > 0).sum())} pixels found, "
+            f"{int(truth.sum())} are lesion"
+        )
+
+
+if __name__ == "__main__":
+    print("\n".join(main()))

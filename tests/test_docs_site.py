@@ -1,0 +1,179 @@
+"""The documentation's site: it builds offline, and what its pages tell to do can be done."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dxseg
+from following import ROOT, blocks, follow
+
+DOCS = ROOT / "docs"
+SMALL_SET = {"images=300, size=128": "images=24, size=64"}
+SMALL_SPLIT = {"--masks 24 --validation-masks 8": "--masks 6 --validation-masks 2"}
+SHORT = {" --set stage1.steps=120 --set stage2.steps=120": "", " --set stage2.steps=120": ""}
+
+Follow = Callable[..., list[str]]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def do(cli: Any, tiny: Any, here: Path) -> Follow:
+    """Follow a page in an empty folder, with tiny trainings."""
+    return lambda page, **smaller: follow(DOCS / page, cli, tiny(), **smaller)
+
+
+def test_the_tutorial(do: Follow, here: Path) -> None:
+    assert do("tutorial/phantoms.md", smaller=SMALL_SET | SMALL_SPLIT | SHORT) == []
+    assert (here / "runs" / "method" / "report.html").is_file()
+    assert len(list((here / "predictions" / "masks").glob("*.png"))) == 24
+
+
+@pytest.mark.slow
+def test_how_to_train_on_busi(do: Follow, here: Path) -> None:
+    make_busi(here / "Dataset_BUSI_with_GT")
+    assert do("how-to/busi.md", smaller={"--masks 35": "--masks 6"}) == []
+    assert (here / "runs" / "method-0" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_how_to_use_ct_volumes(do: Follow, here: Path) -> None:
+    assert do("how-to/ct-volumes.md") == []
+    levels = dxseg.info("data/lits")["labels"]
+    assert levels == {"no tumour": 24, "tumour": 36}
+
+
+def test_how_to_use_a_pacs_export(do: Follow, here: Path) -> None:
+    make_export(here / "export")
+    [table] = [b.text for b in blocks(DOCS / "how-to/dicom.md") if b.language == "text"]
+    (here / "diagnoses.csv").write_text(table)
+    assert do("how-to/dicom.md") == []
+    told = dxseg.info("data/thyroid")
+    assert (told["labels"], told["patients"]) == ({"benign": 12, "normal": 12}, 24)
+
+
+@pytest.mark.slow
+def test_how_to_use_another_backbone(do: Follow, here: Path, phantoms: Path) -> None:
+    shutil.copytree(phantoms, here / "phantoms")
+    do("how-to/backbone.md", smaller={"--masks 24": "--masks 6"})
+    assert dxseg.info("runs/resnet/model")["model"]["backbone"] == "resnet10t"
+
+
+@pytest.mark.slow
+def test_how_to_work_without_a_hub(do: Follow, here: Path, phantoms: Path) -> None:
+    shutil.copytree(phantoms, here / "phantoms")
+    others = do("how-to/offline.md", smaller={"--masks 24": "--masks 6"})
+    assert [line.split()[:2] for line in others] == [["pip", "wheel"], ["pip", "install"]]
+
+
+def test_how_to_read_the_report(do: Follow, here: Path, trained: Path) -> None:
+    shutil.copytree(trained, here / "runs" / "method")
+    assert do("how-to/report.md") == []
+
+
+def test_the_table_of_empty_masks(do: Follow) -> None:
+    assert do("explanation/evaluation-rules.md") == []
+
+
+def test_the_python_page(do: Follow, here: Path, phantoms: Path) -> None:
+    (here / "phantoms").symlink_to(phantoms)
+    assert do("reference/python.md") == []
+
+
+@pytest.mark.slow
+def test_the_trial_in_the_guide_to_arms(do: Follow, here: Path, phantoms: Path) -> None:
+    shutil.copytree(phantoms, here / "phantoms")
+    assert do("contributing/arm.md", smaller={"--masks 24": "--masks 6"}) == []
+    assert dxseg.info("runs/no-long")["arm"] == "sks-no-long"
+
+
+def test_every_new_page_with_something_to_do_is_followed() -> None:
+    followed = set(re.findall(r'"([a-z-]+/[a-z-]+\.md)"', Path(__file__).read_text("utf-8")))
+    to_do = {
+        page.relative_to(DOCS).as_posix()
+        for page in DOCS.glob("*/*.md")
+        if any(not block.title and block.language != "text" for block in blocks(page))
+    }
+    assert to_do <= followed
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
+    loaded = re.compile(
+        r"<(?:script|img|iframe|source)[^>]+src=[\"']?(?:https?:)?//|"
+        r"<link[^>]+href=[\"']?(?:https?:)?//|url\([\"']?(?:https?:)?//|@import\s+[\"'u]"
+    )
+    files = [path for path in site.rglob("*") if path.suffix in (".html", ".css")]
+    assert len(files) > 20
+    assert [path.name for path in files if loaded.search(path.read_text("utf-8"))] == []
+    assert "googleapis" not in (site / "index.html").read_text("utf-8")
+
+
+def test_every_verb_is_in_the_reference(site: Path) -> None:
+    page = (site / "reference" / "python.html").read_text("utf-8")
+    told = set(re.findall(r'id="dxseg\.api\.(\w+)"', page))
+    assert told == set(dxseg.__all__)
+
+
+def test_the_picture_is_what_its_script_draws(tmp_path: Path) -> None:
+    script = runpy.run_path(str(DOCS / "images" / "dual_u.py"))
+    script["main"](tmp_path / "drawn.svg")
+    drawn, kept = (
+        re.findall(r"<text[^>]*>([^<]+)</text>", path.read_text("utf-8"))
+        for path in (tmp_path / "drawn.svg", DOCS / "images" / "dual_u.svg")
+    )
+    assert drawn == kept
+    assert {"c, 1/32", "d, 1/4", "evidence maps", "mask"} <= set(kept)
+
+
+def make_busi(folder: Path) -> None:
+    """Phantoms in BUSI's layout."""
+    from PIL import Image
+
+    from dxseg.data.phantom import label_of, make_phantom
+
+    for number in range(1, 25):
+        label = label_of(number)
+        image, mask = make_phantom(label, size=64, seed=(0, number))
+        stem = folder / label / f"{label} ({number})"
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(f"{stem}.png")
+        Image.fromarray(mask * np.uint8(255)).save(f"{stem}_mask.png")
+
+
+def make_export(folder: Path) -> None:
+    """Ultrasound of 24 patients, twelve under each accession number of the page's table."""
+    from dicom_phantom import make_image, save
+    from dxseg.data.phantom import make_phantom
+
+    for number in range(24):
+        benign = number < 12
+        pixels, _ = make_phantom("benign" if benign else "normal", size=64, seed=(0, number))
+        owner = {"PatientID": f"P{number}", "AccessionNumber": "A0" if benign else "A1"}
+        save(make_image(pixels, **owner), folder / f"{number:03}.dcm")

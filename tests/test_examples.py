@@ -1,0 +1,65 @@
+"""The numbered examples run, with small settings, and do what they say."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import dxseg
+from following import ROOT
+
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+SMALL: dict[str, Any] = {"images": 24, "size": 64, "masks": 6}
+
+
+def example(name: str) -> ModuleType:
+    path = ROOT / "examples" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"example_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_they_are_numbered_told_and_tested() -> None:
+    assert [path.name[:2] for path in EXAMPLES] == [f"{n:02}" for n in range(1, len(EXAMPLES) + 1)]
+    told = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+    tested = Path(__file__).read_text(encoding="utf-8")
+    for path in EXAMPLES:
+        assert path.name in told
+        assert f'example("{path.stem}")' in tested
+
+
+def test_training(tmp_path: Path, tiny_overrides: dict[str, Any]) -> None:
+    figures = example("01_train_on_phantoms").main(tmp_path, **SMALL, overrides=tiny_overrides)
+    assert 0 <= figures["dice_lesion"] <= 1
+    assert (tmp_path / "method" / "model" / "model.json").is_file()
+
+
+@pytest.mark.slow
+def test_comparing(tmp_path: Path, tiny_overrides: dict[str, Any]) -> None:
+    table = example("02_compare_arms").main(tmp_path, **SMALL, overrides=tiny_overrides)
+    for arm in ("sks-evidence", "unet-stage1", "unet"):
+        assert arm in table
+    assert (tmp_path / "comparison" / "comparison.json").is_file()
+    shared = dxseg.info(tmp_path / "compared" / "unet-stage1")["stage1_from"]
+    assert shared.endswith("sks-evidence")
+
+
+def test_predicting(trained: Path) -> None:
+    lines = list(example("03_predict_in_memory").main(trained / "model", size=64))
+    assert [line.split(":")[0] for line in lines] == ["normal", "benign", "malignant"]
+    assert " 0 are lesion" in lines[0]
+    assert " 0 are lesion" not in lines[1]
+
+
+def test_writing_a_dataset(tmp_path: Path) -> None:
+    dataset = example("04_write_a_dataset").main(tmp_path / "own", images=12, size=64)
+    told = dxseg.info(dataset.root)
+    assert (told["cases"], told["masks"], told["patients"]) == (12, 3, 7)
+    assert told["labels"] == {"benign": 5, "malignant": 4, "normal": 3}
