@@ -26,7 +26,6 @@ ARMS = (
     "unet",
     "sks",
     "unet-scratch",
-    "unet-stage1-lesions",
     "unetplusplus",
 )
 """The first arm trains the stage 1 that the others of its seed use."""

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from dxseg import api
+from dxseg.config import arm_names
 from dxseg.terminal import INTERRUPTED
 
 Cli = Callable[..., Any]
@@ -24,6 +25,7 @@ Tiny = Callable[..., list[str]]
 
 VERBS = (
     "demo",
+    "distill",
     "import",
     "check",
     "split",
@@ -116,7 +118,7 @@ def test_a_full_disk_is_no_traceback(
 def test_arms_lists_the_method_and_its_controls(cli: Cli) -> None:
     result = cli("arms")
     assert result.exit_code == 0
-    for name in ("sks-evidence", "sks", "unet-scratch", "unet", "unet-stage1", "unetplusplus"):
+    for name in arm_names():
         assert re.search(rf"\b{name}\b", result.stdout), name
 
 
@@ -449,6 +451,39 @@ def test_predict_writes_skips_and_reports_what_failed(
     second = cli("predict", trained / "model", images, "--out", tmp_path / "out")
     assert second.exit_code == 0, second.output
     assert "1 predicted, 2 already done, 0 failed" in second.stdout
+
+
+def test_known_labels_are_followed_and_rows_of_other_files_are_told(
+    cli: Cli, phantoms: Path, trained: Path, tmp_path: Path
+) -> None:
+    images = [phantoms / "images" / f"phantom_000{number}.png" for number in (1, 2)]
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label\nphantom_0001,normal\nphantom_0002.png,benign\nother,benign\n")
+    words = ["predict", trained, *images, "--out", tmp_path / "out", "--labels", table]
+    result = cli(*words)
+    assert result.exit_code == 0, result.output
+    assert "Known labels: 2; 1 rows fit no file: row 4." in result.stdout
+    rows = pd.read_csv(tmp_path / "out" / "predictions.csv").set_index("name")
+    assert rows["known_label"].tolist() == ["normal", "benign"]
+    assert rows["lesion_area_px"].iloc[0] == 0
+    assert rows["lesion_area_px"].iloc[1] > 0
+    table.write_text("file,label\nphantom_0001,cancer\n")
+    assert_fails(cli(*words), 2, "labels.csv: row 2", "'cancer'", "normal, benign, malignant")
+
+
+def test_an_evaluation_with_known_labels_stands_beside_the_other(
+    cli: Cli, trained: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    before = (run / "evaluation.json").read_bytes()
+    result = cli("evaluate", run, "--known-labels")
+    assert result.exit_code == 0, result.output
+    assert "labels known" in result.stdout
+    assert (run / "evaluation.json").read_bytes() == before
+    known = json.loads((run / "evaluation_known.json").read_text())
+    assert known["false_positive_rate"] == 0
+    assert known["sensitivity"] == 1
 
 
 def test_info_of_a_dataset_a_run_a_model_and_the_installation(

@@ -124,7 +124,11 @@ def test_every_arm_of_every_preset_loads_and_survives_yaml(
     path = tmp_path / "config.yaml"
     path.write_text(config.to_yaml(), encoding="utf-8")
     assert read_config(path) == config
-    assert set(dict(leaves(yaml.safe_load(config.to_yaml())))) == set(knobs())
+    assert config.selftraining is None or arm.endswith("-selftrained")
+    written = dict(leaves(yaml.safe_load(config.to_yaml())))
+    assert {key for key in written if not key.startswith("selftraining")} == {
+        key for key in knobs() if key != "selftraining"
+    }
 
 
 def test_the_presets_are_what_they_say() -> None:
@@ -140,17 +144,22 @@ def test_the_arms_differ_in_what_they_are_meant_to() -> None:
         "sks-evidence",
         "sks",
         "unet-stage1",
-        "unet-stage1-lesions",
+        "sks-evidence-selftrained",
+        "unet-stage1-selftrained",
     ]
     assert model["sks-evidence"].skips.evidence
     assert not model["sks"].skips.evidence
     assert model["unet-scratch"].encoder_init == "random"
     assert model["unet"].encoder_init == model["unetplusplus"].encoder_init == "pretrained"
     assert model["sks-no-labels"].coarse_init == "pretrained"
-    shares = {arm: load_config("cpu", arm).data.lesion_free_share for arm in arm_names()}
-    without = [arm for arm, share in shares.items() if share == 0]
-    assert without == ["sks-evidence", "sks", "unet-stage1-lesions"]
-    same = {"arm": True, "model": True, "data": {"lesion_free_share"}}
+    assert [arm for arm in model if model[arm].knows_labels] == [
+        "sks-evidence",
+        "sks",
+        "unet-multitask",
+        "sks-evidence-selftrained",
+    ]
+    assert not any(model[arm].shared_stages for arm in model)
+    same = {"arm", "model", "selftraining"}
     others = [load_config("cpu", arm).model_dump(exclude=same) for arm in arm_names()]
     assert all(other == others[0] for other in others), "all else is shared"
 
@@ -160,6 +169,15 @@ def test_overrides_reach_the_configuration() -> None:
     assert config.stage2.steps == 7
     assert config.split.masks == 0.1
     assert config.stage1.steps == load_config("cpu", "unet").stage1.steps
+
+
+def test_the_length_of_stage1_follows_the_labelled_images() -> None:
+    """Eight passes, from 300 steps to 3000; a number of steps is taken as it is."""
+    stage1 = load_config("cpu").stage1
+    assert [stage1.for_images(n, 16).steps for n in (30, 600, 1730, 10**6)] == [300, 300, 865, 3000]
+    assert stage1.model_copy(update={"accumulate": 2}).for_images(1730, 16).steps == 433
+    assert stage1.model_copy(update={"passes": 16.0}).for_images(600, 16).steps == 600
+    assert stage1.model_copy(update={"steps": 7}).for_images(10**6, 16).steps == 7
 
 
 # Refusals

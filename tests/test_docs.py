@@ -14,7 +14,7 @@ import yaml
 
 import dxseg
 from dxseg.cli import app
-from dxseg.config import RunConfig, arm_names, load_config, parse_overrides
+from dxseg.config import RunConfig, SelfTrainingConfig, arm_names, load_config, parse_overrides
 from dxseg.data.cases import COLUMNS
 from dxseg.data.spec import DatasetSpec
 from dxseg.doctor.findings import (
@@ -29,6 +29,9 @@ from dxseg.doctor.findings import (
     Statistics,
     Verb,
 )
+from dxseg.studies import pooled, results, savings
+from dxseg.studies.plan import plan
+from dxseg.studies.study import Arm, Hypothesis, Study, parse_study
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -78,7 +81,7 @@ def leaves(tree: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[s
             yield ".".join((*path, key)), value
 
 
-KNOBS = dict(leaves(RunConfig().model_dump(mode="json")))
+KNOBS = dict(leaves(RunConfig(selftraining=SelfTrainingConfig()).model_dump(mode="json")))
 
 
 def rows(text: str) -> list[list[str]]:
@@ -137,7 +140,10 @@ def test_python_and_data_snippets_parse(page: Path) -> None:
             if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "dxseg":
                 assert node.attr in dxseg.__all__, node.attr
     for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
-        DatasetSpec.model_validate(yaml.safe_load(block))
+        if page.name == "compare.md":
+            assert plan(parse_study(block, page.name))
+        else:
+            DatasetSpec.model_validate(yaml.safe_load(block))
     for block in re.findall(r"```csv\n(.*?)```", text, re.DOTALL):
         header, *lines = block.strip().splitlines()
         assert set(header.split(",")) <= set(COLUMNS)
@@ -163,6 +169,29 @@ def test_every_knob_is_documented_with_its_default() -> None:
     documented = {row[0].strip("`"): row[1].strip("`") for row in table if row[0].startswith("`")}
     told = {key: yaml.safe_load(value) for key, value in documented.items()}
     assert told == KNOBS
+
+
+def test_every_key_of_a_study_is_documented_with_its_default() -> None:
+    table = rows(read(ROOT / "docs" / "compare.md").split("## Cross-validation")[0])
+    keys = {"changes": "set"}
+    defaults = {keys.get(name, name): field.default for name, field in Study.model_fields.items()}
+    documented = {row[0].strip("`"): row for row in table if row[0].startswith("`")}
+    assert set(documented) == set(defaults)
+    for key, row in documented.items():
+        if row[1].startswith("`"):
+            told = yaml.safe_load(row[1].strip("`"))
+            assert told == (list(defaults[key]) if key == "masks" else defaults[key]), key
+    for key, part in (("arms", Arm), ("hypotheses", Hypothesis)):
+        named = set(spans(documented[key][2]))
+        assert {keys.get(name, name) for name in part.model_fields} <= named
+
+
+def test_every_column_of_a_study_is_documented() -> None:
+    pages = (read(ROOT / "docs" / name) for name in ("compare.md", "evaluation.md"))
+    table = [row for text in pages for row in rows(text)]
+    documented = {name for row in table for cell in row for name in spans(cell)}
+    written = {*results.COLUMNS, *pooled.DIFFERENCE_COLUMNS, *pooled.CURVE_COLUMNS}
+    assert (written | {*savings.COLUMNS}) - documented == set()
 
 
 def test_every_arm_is_documented() -> None:

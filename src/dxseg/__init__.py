@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from dxseg.api import (
         check,
         compare,
+        compare_study,
         demo,
+        distill,
         evaluate,
         export_nnunet,
         import_busi,
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
 __all__ = [
     "check",
     "compare",
+    "compare_study",
     "demo",
+    "distill",
     "evaluate",
     "export_nnunet",
     "import_busi",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,19 @@ from dxseg.evaluation.evaluate import evaluate_run
 from dxseg.inference.predict import PredictSummary, predict_files
 from dxseg.progress import reporting
 from dxseg.reports.html import build_report
-from dxseg.training.run import read_run, train_run
+from dxseg.studies.runner import StudyOutcome, run_study
+from dxseg.training.distill import distill_run
+from dxseg.training.records import read_run
+from dxseg.training.run import train_run
 
 PathLike = str | Path
 
 __all__ = [
     "check",
     "compare",
+    "compare_study",
     "demo",
+    "distill",
     "evaluate",
     "export_nnunet",
     "import_busi",
@@ -176,6 +181,7 @@ def train(
     overrides: dict[str, Any] | None = None,
     splits: PathLike | None = None,
     stage1: PathLike | None = None,
+    stage2: PathLike | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Train an arm on a dataset; the same call continues an interrupted run.
@@ -191,6 +197,7 @@ def train(
             ``seed``.
         splits: a splits.csv to use instead of drawing one.
         stage1: another run whose stage 1 is used.
+        stage2: another run from whose network the self-training of this arm goes on.
         console: where progress is drawn.
 
     Returns:
@@ -209,6 +216,40 @@ def train(
         config,
         splits_path=None if splits is None else Path(splits),
         stage1_run=None if stage1 is None else Path(stage1),
+        stage2_run=None if stage2 is None else Path(stage2),
+        console=console,
+    )
+
+
+def distill(
+    run: PathLike,
+    output: PathLike,
+    *,
+    overrides: dict[str, Any] | None = None,
+    dataset: PathLike | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Train a single-branch student of a two-branch run; the same call continues it.
+
+    Args:
+        run: folder of the finished run that teaches.
+        output: folder of the student's run.
+        overrides: nested values of :class:`dxseg.config.RunConfig`, such as ``{"stage2":
+            {"steps": 600}}``; network, split and image size are the teacher's.
+        dataset: the dataset's folder if it is no longer where the run was trained.
+        console: where progress is drawn.
+
+    Returns:
+        The content of the student's ``run.json``.
+
+    Raises:
+        DxsegError: see :func:`dxseg.training.distill.distill_run`.
+    """
+    return distill_run(
+        Path(run),
+        Path(output),
+        overrides,
+        dataset_path=None if dataset is None else Path(dataset),
         console=console,
     )
 
@@ -217,14 +258,24 @@ def evaluate(
     run: PathLike,
     *,
     split: str = "test",
+    known_labels: bool = False,
     dataset: PathLike | None = None,
     device: str = "cpu",
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a run and write evaluation.json and the tables beside it; gives the summary."""
+    """Evaluate a run and write evaluation.json and the tables beside it; gives the summary.
+
+    With ``known_labels`` the model is told the diagnosis of each image, and the files end in
+    ``_known``.
+    """
     with reporting(console or Console(stderr=True), f"Evaluating on {split}") as progress:
         evaluation = evaluate_run(
-            run, split=split, dataset=dataset, device=device, progress=progress
+            run,
+            split=split,
+            known_labels=known_labels,
+            dataset=dataset,
+            device=device,
+            progress=progress,
         )
     return evaluation.summary
 
@@ -234,6 +285,7 @@ def predict(
     model: PathLike,
     output: PathLike,
     *,
+    labels: PathLike | Mapping[str, str] | None = None,
     overwrite: bool = False,
     device: str = "cpu",
     batch_size: int = 8,
@@ -246,6 +298,8 @@ def predict(
         inputs: files, folders or patterns; a NIfTI volume gives one label map.
         model: folder of a run, or of a model.
         output: folder for masks, overlays and predictions.csv.
+        labels: diagnoses that are known already: a table with the columns file and label, or by
+            file; see :func:`dxseg.inference.label_table.known_labels`.
         overwrite: whether what is done is predicted again.
         device: as torch names it.
         batch_size: images through the network at once.
@@ -262,6 +316,7 @@ def predict(
             inputs,
             bundle,
             output,
+            labels=labels,
             overwrite=overwrite,
             device=device,
             batch_size=batch_size,
@@ -278,6 +333,32 @@ def compare(
     if output is not None:
         comparison.write(Path(output))
     return comparison
+
+
+def compare_study(
+    study: PathLike,
+    output: PathLike,
+    *,
+    jobs: int = 1,
+    validation_only: bool = False,
+    console: Console | None = None,
+) -> StudyOutcome:
+    """Train and evaluate what a study file asks for, and compare; the same call continues.
+
+    Args:
+        study: the study file.
+        output: folder of the study.
+        jobs: processes at a time.
+        validation_only: whether the test cases are left alone.
+        console: where progress is drawn.
+
+    Returns:
+        The results and what failed.
+
+    Raises:
+        DxsegError: see :func:`dxseg.studies.runner.run_study`.
+    """
+    return run_study(study, output, jobs=jobs, validation_only=validation_only, console=console)
 
 
 def report(run: PathLike, *, compared: Sequence[PathLike] = ()) -> Path:

@@ -10,6 +10,8 @@ from rich.table import Table
 
 from dxseg import cli_import_volumes  # noqa: F401 - adds its verbs to the importer
 from dxseg.cli_check import check_command
+from dxseg.cli_compare import compare_command
+from dxseg.cli_distill import distill_command
 from dxseg.cli_export import exporter
 from dxseg.cli_import import importer
 from dxseg.errors import DxsegError, UsageError
@@ -28,6 +30,8 @@ app = typer.Typer(
 app.add_typer(importer, name="import")
 app.add_typer(exporter, name="export")
 app.command("check")(check_command)
+app.command("compare")(compare_command)
+app.command("distill")(distill_command)
 
 DatasetArgument = Annotated[Path, typer.Argument(help="Folder with dataset.yaml and cases.csv.")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.")]
@@ -108,6 +112,9 @@ def train(
         Path | None, typer.Option(help="A splits.csv to use; drawn if absent.")
     ] = None,
     stage1: Annotated[Path | None, typer.Option(help="Another run whose stage 1 is used.")] = None,
+    stage2: Annotated[
+        Path | None, typer.Option(help="Another run from which self-training goes on.")
+    ] = None,
     change: Annotated[
         list[str] | None,
         typer.Option("--set", help="SECTION.KEY=VALUE of the configuration. May be repeated."),
@@ -127,6 +134,7 @@ def train(
         overrides=parse_overrides(change or []),
         splits=splits,
         stage1=stage1,
+        stage2=stage2,
         console=err,
     )
     cases = run["cases"]
@@ -143,13 +151,17 @@ def arms() -> None:
     """List the named arms: the method and the controls it is measured against."""
     from dxseg.config import arm_names, load_config
 
-    table = Table("arm", "architecture", "encoder from", "skips")
+    table = Table("arm", "architecture", "encoder from", "learns labels", "skips")
     for name in arm_names():
         model = load_config("cpu", name).model
         skips = [key for key, on in model.skips.model_dump().items() if on]
         dual = model.architecture == "sks"
         table.add_row(
-            name, model.architecture, model.encoder_init, ", ".join(skips) if dual else ""
+            name,
+            model.architecture,
+            model.encoder_init,
+            "yes" if model.needs_stage1 or model.label_head else "no",
+            ", ".join(skips) if dual else "",
         )
     out.print(table)
 
@@ -158,6 +170,9 @@ def arms() -> None:
 def evaluate(
     run: RunArgument,
     split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
+    known_labels: Annotated[
+        bool, typer.Option("--known-labels", help="Tell the model each image's label.")
+    ] = False,
     dataset: Annotated[
         Path | None, typer.Option(help="The dataset, if it has moved since.")
     ] = None,
@@ -166,8 +181,16 @@ def evaluate(
     """Measure a run at native resolution; writes evaluation.json and per_image.csv."""
     from dxseg import api
 
-    summary = api.evaluate(run, split=split, dataset=dataset, device=device, console=err)
-    out.print(value_table(summary, f"{split}: {run}"))
+    summary = api.evaluate(
+        run,
+        split=split,
+        known_labels=known_labels,
+        dataset=dataset,
+        device=device,
+        console=err,
+    )
+    told = ", labels known" if known_labels else ""
+    out.print(value_table(summary, f"{split}{told}: {run}"))
 
 
 @app.command()
@@ -177,6 +200,10 @@ def predict(
         list[str], typer.Argument(help="Images, NIfTI volumes, folders, or quoted patterns.")
     ],
     output: Annotated[Path, typer.Option("--out", help="Folder for masks and predictions.csv.")],
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Table of known diagnoses, with the columns file and label."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Predict again what is done.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     batch_size: Annotated[int, typer.Option(help="Images through the network at once.")] = 8,
@@ -191,6 +218,7 @@ def predict(
         inputs,
         model,
         output,
+        labels=labels,
         overwrite=overwrite,
         device=device,
         batch_size=batch_size,
@@ -202,25 +230,18 @@ def predict(
         f"Table: {output / 'predictions.csv'}",
         soft_wrap=True,
     )
+    if labels is not None:
+        places = ", ".join(summary.unmatched_labels[:10])
+        more = ", ..." if len(summary.unmatched_labels) > 10 else ""
+        left = f"; {len(summary.unmatched_labels)} rows fit no file: {places}{more}"
+        out.print(
+            f"Known labels: {summary.known}{left if summary.unmatched_labels else ''}.",
+            soft_wrap=True,
+        )
     if summary.failed:
         for name, reason in summary.failed[:10]:
             complain(f"{name}: {reason}")
         raise typer.Exit(DxsegError.exit_code)
-
-
-@app.command()
-def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of evaluated runs.")],
-    reference: Annotated[
-        str | None, typer.Option(help="The arm others are compared with; the first if absent.")
-    ] = None,
-    output: Annotated[Path | None, typer.Option("--out", help="Folder for the tables.")] = None,
-) -> None:
-    """Compare arms on the same test cases, with intervals and adjusted p-values."""
-    from dxseg import api
-
-    comparison = api.compare(runs, reference=reference, output=output)
-    out.print(comparison.markdown, soft_wrap=True)
 
 
 @app.command()

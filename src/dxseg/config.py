@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -46,9 +47,11 @@ class ModelConfig(_Strict):
     order of segmentation-models-pytorch. ``coarse_init`` says where the weights of the coarse
     branch come from: ``stage1`` is the method, ``pretrained`` the capacity control that never saw
     an image-level label. ``coarse_learning_rate_scale`` 0 freezes the coarse branch.
+    ``shared_stages`` is how many levels, finest first, both encoders of ``sks`` have in common;
+    ``label_head`` gives a single-branch network an image-level head, trained beside its masks.
     """
 
-    architecture: Literal["sks", "unet", "unetplusplus"] = "sks"
+    architecture: Literal["sks", "unet", "unetplusplus", "manet"] = "sks"
     backbone: str = "tf_efficientnet_lite0"
     decoder_channels: tuple[PositiveInt, ...] = Field(
         default=(128, 64, 32, 16, 8), min_length=5, max_length=5
@@ -57,28 +60,61 @@ class ModelConfig(_Strict):
     encoder_init: Literal["random", "pretrained", "stage1"] = "stage1"
     coarse_init: Literal["pretrained", "stage1"] = "stage1"
     coarse_learning_rate_scale: float = Field(default=0.0, ge=0.0, le=1.0)
+    shared_stages: int = Field(default=0, ge=0)
+    label_head: bool = False
+
+    @model_validator(mode="after")
+    def _sharing_fits(self) -> ModelConfig:
+        if self.shared_stages and self.architecture != "sks":
+            raise ValueError(
+                f"shared_stages {self.shared_stages} needs the two encoders of architecture sks; "
+                f"{self.architecture} has one: set shared_stages to 0"
+            )
+        if self.shared_stages and self.encoder_init != self.coarse_init:
+            raise ValueError(
+                f"with shared_stages {self.shared_stages} the fine encoder goes on where the "
+                f"coarse one stops: encoder_init ({self.encoder_init}) and coarse_init "
+                f"({self.coarse_init}) must be the same"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_label_head(self) -> ModelConfig:
+        if self.label_head and self.architecture == "sks":
+            raise ValueError(
+                "the coarse branch of sks names the label already: label_head is for "
+                "architectures of one branch"
+            )
+        return self
 
     @property
     def needs_stage1(self) -> bool:
         """Whether stage 2 of this arm starts from a stage-1 classifier."""
-        return self.encoder_init == "stage1" or self.knows_labels
+        return self.encoder_init == "stage1" or self._has_trained_coarse_branch
 
     @property
     def knows_labels(self) -> bool:
         """Whether the network answers with image-level labels that it has learnt."""
+        return self.label_head or self._has_trained_coarse_branch
+
+    @property
+    def _has_trained_coarse_branch(self) -> bool:
         return self.architecture == "sks" and self.coarse_init == "stage1"
 
 
 class DataConfig(_Strict):
-    """Pixels and batches; ``lesion_free_share`` is the lesion-free part of a stage-2 batch.
+    """Pixels and batches.
 
     ``bag_size`` is the largest number of slices that stand for a study in a step of stage 1.
+    ``lesion_free_share`` is the lesion-free part of a stage-2 batch. ``known_label_share`` is the
+    part of stage-2 training images whose label the network is told (label prompt).
     """
 
     image_size: int = Field(default=128, ge=32, le=4096)
     batch_size: PositiveInt = 16
     bag_size: PositiveInt = 8
     lesion_free_share: float = Field(default=0.25, ge=0.0, lt=1.0)
+    known_label_share: float = Field(default=0.5, ge=0.0, le=1.0)
     workers: int = Field(default=0, ge=0, le=64)
     cache_dir: str | None = None
 
@@ -154,6 +190,55 @@ class StageConfig(_Strict):
         return self.epochs * self.epoch_steps
 
 
+LEAST_STEPS, MOST_STEPS = 300, 3000
+
+
+class Stage1Config(StageConfig):
+    """Optimisation of stage 1, whose length follows the number of labelled images.
+
+    Without ``steps`` it makes so many ``passes`` over them, but no fewer than 300 steps and no more
+    than 3000.
+    """
+
+    steps: PositiveInt | None = None  # type: ignore[assignment]  # settled by for_images
+    passes: float = Field(default=8.0, gt=0)
+
+    def for_images(self, count: int, batch_size: int) -> StageConfig:
+        """The stage for so many labelled images, with ``steps`` settled."""
+        wanted = math.ceil(self.passes * count / (batch_size * self.accumulate))
+        steps = self.steps or min(max(wanted, LEAST_STEPS), MOST_STEPS)
+        return StageConfig.model_validate(self.model_dump(exclude={"passes"}) | {"steps": steps})
+
+
+class SelfTrainingConfig(StageConfig):
+    """Label-filtered self-training after stage 2, by a mean teacher.
+
+    ``label_only_share`` is the part of a batch whose mask is not known; ``teacher_decay`` the
+    moving average of the student that proposes their masks; ``confidence`` the probability that a
+    proposal has to reach somewhere; ``proposal_weight`` that of their loss. ``evidence_weight`` is
+    how much the evidence maps of a two-branch network say in its proposals. ``contrast``,
+    ``brightness`` and ``noise`` (in standard deviations of the images) and ``erased`` (largest part
+    of the area) disturb what the student sees of them.
+    """
+
+    learning_rate: float = Field(default=5e-4, gt=0)
+    label_only_share: float = Field(default=0.5, gt=0, lt=1)
+    teacher_decay: float = Field(default=0.99, gt=0, lt=1)
+    confidence: float = Field(default=0.6, ge=0.5, lt=1)
+    proposal_weight: float = Field(default=0.7, gt=0)
+    evidence_weight: float = Field(default=0.0, ge=0, le=4)
+    contrast: float = Field(default=0.2, ge=0, lt=1)
+    brightness: float = Field(default=0.2, ge=0, le=2)
+    noise: float = Field(default=0.15, ge=0, le=2)
+    erased: float = Field(default=0.09, ge=0, le=0.5)
+
+    @model_validator(mode="after")
+    def _one_average(self) -> SelfTrainingConfig:
+        if self.ema_decay:
+            raise ValueError("the teacher is an average already: set teacher_decay, not ema_decay")
+        return self
+
+
 class DeviceConfig(_Strict):
     """Where and how to compute, handed to Lightning's Trainer."""
 
@@ -166,8 +251,9 @@ class DeviceConfig(_Strict):
 class RunConfig(_Strict):
     """A whole run, as written to ``config.yaml``.
 
-    ``gate_sensitivity`` is the share of validation images with a lesion that the image-level gate
-    must let through; nothing switches the gate off.
+    ``selftraining`` follows stage 2 where it is given. ``gate_sensitivity`` is the share of
+    validation images with a lesion that the image-level gate must let through; nothing switches the
+    gate off.
     """
 
     arm: str = "sks-evidence"
@@ -176,8 +262,9 @@ class RunConfig(_Strict):
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
     augment: AugmentConfig = AugmentConfig()
-    stage1: StageConfig = StageConfig()
+    stage1: Stage1Config = Stage1Config()
     stage2: StageConfig = StageConfig()
+    selftraining: SelfTrainingConfig | None = None
     gate_sensitivity: float | None = Field(default=0.98, gt=0, le=1)
     device: DeviceConfig = DeviceConfig()
 
@@ -242,7 +329,15 @@ def load_config(
     arms = _recipe("arms")
     if arm not in arms:
         raise UsageError(f"arm {arm!r} is unknown; choose one of {', '.join(arms)}")
-    values = merge(_recipe(preset), arms[arm], {"arm": arm}, overrides or {})
+    return validate_config(merge(_recipe(preset), arms[arm], {"arm": arm}, overrides or {}))
+
+
+def validate_config(values: dict[str, Any]) -> RunConfig:
+    """A configuration of nested values.
+
+    Raises:
+        UsageError: an unknown key, or a value out of its range.
+    """
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:

@@ -38,8 +38,10 @@ class BrightIsLesion:
             weights_sha256="0" * 64,
         )
         self.lose: str | None = None
+        self.told: dict[str, str] | None = None
 
-    def stream(self, items):
+    def stream(self, items, known=None):
+        self.told = known
         for name, path in items:
             if name == self.lose:
                 continue
@@ -141,6 +143,22 @@ def test_hidden_masks_stay_hidden_and_other_splits_get_their_own_files(tmp_path,
     assert evaluation.summary["dice_lesion"] is None
     assert (run / "evaluation_validation.json").exists()
     assert not (run / "evaluation.json").exists()
+
+
+def test_the_model_is_told_labels_only_where_asked_and_in_files_of_their_own(tmp_path, predictor):
+    run = make_run(tmp_path)
+    plain = evaluate_run(run, resamples=10)
+    assert predictor.told is None
+    assert plain.summary["known_labels"] is False
+    before = (run / "evaluation.json").read_bytes()
+    known = evaluate_run(run, known_labels=True, resamples=10)
+    assert predictor.told == {"a": "benign", "b": "benign", "c": "normal", "d": "benign"}
+    assert known.summary["known_labels"] is True
+    assert (run / "evaluation.json").read_bytes() == before
+    for name in ("evaluation_known.json", "per_image_known.csv", "per_patient_known.csv"):
+        assert (run / name).is_file()
+    evaluate_run(run, split="validation", known_labels=True, resamples=10)
+    assert (run / "evaluation_validation_known.json").is_file()
 
 
 def test_cases_of_which_nothing_is_known_are_left_out_and_counted(tmp_path, predictor):

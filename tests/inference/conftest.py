@@ -26,9 +26,11 @@ class BrightnessSegmenter(Segmenter):
         super().__init__()
         self.mask_classes, self.labels = mask_classes, labels
         self.batches: list[tuple[int, ...]] = []
+        self.prompts: list[torch.Tensor | None] = []
 
-    def _padded_outputs(self, x: torch.Tensor) -> SegmenterOutput:
+    def _padded_outputs(self, x: torch.Tensor, known: torch.Tensor | None) -> SegmenterOutput:
         self.batches.append(tuple(x.shape))
+        self.prompts.append(known)
         logits = 20 * x[:, : self.mask_classes]
         if not self.labels:
             return SegmenterOutput(logits)

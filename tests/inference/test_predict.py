@@ -27,13 +27,13 @@ def use(monkeypatch, make_predictor) -> Callable[..., list[str]]:
         read: list[str] = []
         stream = predictor.stream
 
-        def spying(items, *, keep_images=False):
+        def spying(items, **options):
             def spied():
                 for name, path in items:
                     read.append(name)
                     yield name, path
 
-            return stream(spied(), keep_images=keep_images)
+            return stream(spied(), **options)
 
         monkeypatch.setattr(predictor, "stream", spying)
         monkeypatch.setattr(Predictor, "from_bundle", lambda *_args: predictor)

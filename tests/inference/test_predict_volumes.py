@@ -215,6 +215,49 @@ def test_a_model_of_images_refuses_volumes_and_says_why(tmp_path: Path, use: Any
     assert "slices" not in table(tmp_path / "out")["a.nii"]
 
 
+LABELLED = {"labels": ("normal", "tumour"), "lesion_free": ("normal",)}
+FAINT = HOUNSFIELD.clip(max=60) + 30.0 * BRIGHT
+"""No voxel reaches the threshold; those of the lesion come closest."""
+
+
+def known_volume(tmp_path: Path, values: np.ndarray, label: str) -> tuple[np.ndarray, Any]:
+    save(tmp_path / "in/v.nii", values)
+    predict_files(tmp_path / "in", "bundle", tmp_path / "out", labels={"v": label})
+    return label_map(tmp_path / "out/masks/v.nii.gz"), table(tmp_path / "out")["v.nii"]
+
+
+def test_a_study_known_to_be_lesion_free_is_empty_in_every_slice(tmp_path: Path, use: Any) -> None:
+    use(**LABELLED)
+    mask, row = known_volume(tmp_path, HOUNSFIELD, "normal")
+    assert not mask.any()
+    assert (row["known_label"], row["lesion_volume_mm3"]) == ("normal", "0.000")
+    assert float(row["p_tumour"]) > 0.5, "the network's own opinion stays"
+
+
+def test_a_study_with_a_known_lesion_forces_no_slice_where_one_is_found(
+    tmp_path: Path, use: Any
+) -> None:
+    use(**LABELLED)
+    mask, row = known_volume(tmp_path, HOUNSFIELD, "tumour")
+    assert np.array_equal(mask > 0, BRIGHT)
+    assert not BRIGHT.any(axis=(0, 1)).all(), "some slices have none, and get none"
+    assert row["known_label"] == "tumour"
+
+
+def test_a_study_with_a_known_lesion_that_no_slice_shows_gets_it_in_the_likeliest(
+    tmp_path: Path, use: Any
+) -> None:
+    use(**LABELLED)
+    save(tmp_path / "plain/v.nii", FAINT)
+    predict_files(tmp_path / "plain", "bundle", tmp_path / "other")
+    assert not label_map(tmp_path / "other/masks/v.nii.gz").any()
+    mask, row = known_volume(tmp_path, FAINT, "tumour")
+    assert mask.any()
+    assert not (mask.astype(bool) & ~BRIGHT).any()
+    assert mask.any(axis=(0, 1)).sum() == 1, "in one slice"
+    assert float(row["lesion_volume_mm3"]) == pytest.approx(mask.sum() * VOXEL, abs=1e-3)
+
+
 @pytest.fixture(scope="module")
 def volume_run(
     cli: Callable[..., Any],

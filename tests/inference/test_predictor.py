@@ -13,7 +13,8 @@ from dxseg.config import ModelConfig
 from dxseg.data.preprocess import Preprocessing
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.bundle import BundleInfo, save_bundle
-from dxseg.inference.predictor import Prediction, Predictor, to_mask
+from dxseg.inference.decision import to_mask
+from dxseg.inference.predictor import Prediction, Predictor
 from dxseg.models.build import Task, build_segmenter
 
 
@@ -217,8 +218,8 @@ def test_output_that_is_no_number_is_an_error_and_not_an_empty_mask(
 ):
     predictor = make_predictor()
 
-    def broken(x: torch.Tensor):
-        out = type(predictor.segmenter)._padded_outputs(predictor.segmenter, x)
+    def broken(x: torch.Tensor, known: torch.Tensor | None):
+        out = type(predictor.segmenter)._padded_outputs(predictor.segmenter, x, known)
         out.mask_logits[1] = float("nan")
         return out
 

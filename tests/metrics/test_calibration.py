@@ -3,9 +3,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torchmetrics.functional.classification import binary_calibration_error
 
-from dxseg.metrics.calibration import CalibrationHistogram, expected_calibration_error
+from dxseg.metrics.calibration import (
+    TEMPERATURES,
+    CalibrationHistogram,
+    expected_calibration_error,
+    fit_temperature,
+    temper_labels,
+    temper_sigmoid,
+)
 
 
 def test_constant_probability_errs_by_its_distance_from_the_frequency():
@@ -63,3 +72,58 @@ def test_refuses_other_shapes_and_no_bins():
         expected_calibration_error([0.5], [[True]])
     with pytest.raises(ValueError, match="bins"):
         CalibrationHistogram(0)
+
+
+WARMTHS = st.floats(*TEMPERATURES)
+CHANCES = st.lists(st.floats(0, 1), min_size=1, max_size=30)
+
+
+def test_a_temperature_in_closed_form():
+    """Of ten events told with 0.9 six happen: 0.6 is right, so logit(0.9) / T = logit(0.6)."""
+    expected = np.log(9) / np.log(1.5)
+    probability, target = np.full(10, 0.9), np.arange(10) < 6
+    assert fit_temperature(probability, target) == pytest.approx(expected, rel=1e-3)
+    rows = np.stack([1 - probability, probability], axis=1)
+    assert fit_temperature(rows, target.astype(int)) == pytest.approx(expected, rel=1e-3)
+    assert temper_sigmoid(probability, expected) == pytest.approx(0.6)
+    tempered = temper_labels(rows, expected, multi_label=False)
+    assert tempered == pytest.approx(np.tile([0.4, 0.6], (10, 1)))
+
+
+@pytest.mark.parametrize(
+    ("probability", "target"),
+    [
+        ([], []),
+        ([0.9, 0.2], [True, False]),  # no mistake
+        ([0.9, 0.2], [False, True]),  # nothing else
+        ([1.0, 0.0], [True, False]),
+        ([0.5, 0.5], [True, False]),
+    ],
+)
+def test_what_determines_no_temperature(probability, target):
+    assert fit_temperature(np.array(probability), np.array(target, dtype=bool)) is None
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    for shape, target in (((4, 2), 3), ((4, 2), (4, 3)), ((4,), 3)):
+        with pytest.raises(ValueError, match="do not fit"):
+            fit_temperature(np.full(shape, 0.5), np.zeros(target))
+
+
+@given(CHANCES, WARMTHS)
+def test_tempering_keeps_order_side_and_range(chances, temperature):
+    before = np.sort(np.array(chances))
+    after = temper_sigmoid(before, temperature)
+    assert ((after >= 0) & (after <= 1)).all()
+    assert (np.diff(after) >= 0).all()
+    clear = np.abs(before - 0.5) > 1e-9
+    assert np.array_equal((after >= 0.5)[clear], (before >= 0.5)[clear])
+    assert temper_sigmoid(np.array([0.0, 0.5, 1.0]), temperature).tolist() == [0, 0.5, 1]
+
+
+def test_tempering_survives_what_interpolation_overshoots():
+    overshot = np.array([-1e-7, 1 + 1e-6], np.float32)
+    tempered = temper_sigmoid(overshot, 2.0)
+    assert tempered.tolist() == [0, 1]
+    assert tempered.dtype == np.float32
+    assert temper_sigmoid(overshot, 1.0) is overshot, "1 changes nothing"

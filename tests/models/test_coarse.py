@@ -102,3 +102,30 @@ def test_every_decoder_level_speaks_in_the_evidence() -> None:
             raised = coarse(x).evidence_logits - before
             assert torch.allclose(raised, torch.full_like(raised, count), atol=1e-4)
     assert count == 3
+
+
+def test_a_known_label_stands_in_for_the_branch_s_own_opinion() -> None:
+    coarse = branch(lesion_free=(2,))
+    output = answered(coarse, lesion_at(slice(5, 8), slice(5, 8)).expand(4, -1, -1, -1))
+    own = coarse.evidence(output)
+    evidence = coarse.evidence(output, torch.tensor([-1, 0, 1, 2]))
+    assert torch.equal(evidence[0], own[0])
+    excess = (output.evidence_logits - output.pooled_logits[:, :, None, None]).sigmoid()
+    for image, label in ((1, 0), (2, 1), (3, 2)):
+        assert torch.equal(evidence[image, label], excess[image, label]), "at full strength"
+        others = [other for other in range(3) if other != label]
+        assert not evidence[image, others].any(), "of nothing else"
+
+
+def test_known_labels_of_several_each_stand_alone() -> None:
+    coarse = branch(multi_label=True)
+    maps = torch.randn(2, 3, 16, 16)
+    output = answered(coarse, maps)
+    nan = float("nan")
+    evidence = coarse.evidence(output, torch.tensor([[1.0, 0.0, nan], [nan, nan, nan]]))
+    own = coarse.evidence(output)
+    excess = (output.evidence_logits - output.pooled_logits[:, :, None, None]).sigmoid()
+    assert torch.equal(evidence[0, 0], excess[0, 0])
+    assert not evidence[0, 1].any()
+    assert torch.equal(evidence[0, 2], own[0, 2])
+    assert torch.equal(evidence[1], own[1])

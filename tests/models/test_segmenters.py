@@ -96,6 +96,23 @@ class SegmenterContract:
         with torch.no_grad():
             assert torch.equal(segmenter(x), segmenter.outputs(x).mask_logits)
 
+    def test_an_unknown_label_changes_nothing(self, segmenter: Segmenter) -> None:
+        x = images(2, 1)
+        with torch.no_grad():
+            assert torch.equal(segmenter(x, torch.tensor([-1, -1])), segmenter(x))
+
+    def test_a_known_label_moves_the_mask_where_evidence_prompts(
+        self, config: ModelConfig, segmenter: Segmenter
+    ) -> None:
+        x = images(3, 1)
+        prompted = config.architecture == "sks" and config.skips.evidence
+        with torch.no_grad():
+            own, told = segmenter.outputs(x), segmenter.outputs(x, torch.tensor([0, -1, 2]))
+        moved = (told.mask_logits != own.mask_logits).flatten(1).any(dim=1)
+        assert moved.tolist() == [prompted, False, prompted]
+        if own.label_logits is not None:
+            assert torch.equal(told.label_logits, own.label_logits), "its own opinion stays"
+
     def test_images_of_a_batch_do_not_touch_each_other(self, segmenter: Segmenter) -> None:
         x = images(3, 1)
         with torch.no_grad():
@@ -105,7 +122,11 @@ class SegmenterContract:
 
     def test_gradients_reach_every_trainable_parameter(self, config: ModelConfig) -> None:
         segmenter = build(config, self.task).to(memory_format=torch.channels_last).train()
-        segmenter(images(4, 1)).square().mean().backward()
+        outputs = segmenter.outputs(images(4, 1))
+        loss = outputs.mask_logits.square().mean()
+        if config.label_head:
+            loss = loss + outputs.label_logits.square().mean()  # type: ignore[union-attr]
+        loss.backward()
         dead = [
             name
             for name, parameter in segmenter.named_parameters()
@@ -140,6 +161,14 @@ class TestArms(SegmenterContract):
     @pytest.fixture
     def config(self, arm: str) -> ModelConfig:  # type: ignore[override]
         return model_config(arm)
+
+
+class TestSharedEncoders(SegmenterContract):
+    """The dual branch with three of five levels in common."""
+
+    @pytest.fixture
+    def config(self) -> ModelConfig:
+        return model_config("sks-evidence", shared_stages=3)
 
 
 @pytest.mark.parametrize("arm", ["sks-evidence", "unet"])

@@ -150,3 +150,30 @@ class TestMaskLoss:
             entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
             missed.append(float(MaskLoss()(logits, target) - entropy))
         assert missed[0] == pytest.approx(missed[1], abs=1e-3) == pytest.approx(0.5, abs=1e-3)
+
+    def test_soft_targets_are_learnt_as_they_are(self) -> None:
+        """Plain Dice would rather have them rounded."""
+        target = torch.tensor([[0.9, 0.6], [0.3, 0.1]])[None, None]
+        candidates = {
+            "as it is": target,
+            "rounded": (target > 0.5).float() * 0.98 + 0.01,
+            "pale": target / 2,
+        }
+        soft, hard = MaskLoss(soft_targets=True), MaskLoss()
+        dice = {
+            name: (
+                float(soft.dice(torch.logit(p), target)),
+                float(hard.dice(torch.logit(p), target)),
+            )
+            for name, p in candidates.items()
+        }
+        assert dice["as it is"][0] == pytest.approx(0, abs=1e-4)
+        assert min(dice, key=lambda name: dice[name][0]) == "as it is"
+        assert min(dice, key=lambda name: dice[name][1]) == "rounded"
+
+    def test_on_masks_of_zero_and_one_both_forms_are_equal(self) -> None:
+        torch.manual_seed(0)
+        logits, target = torch.randn(2, 2, 8, 8), (torch.rand(2, 2, 8, 8) > 0.7).float()
+        assert float(MaskLoss(soft_targets=True)(logits, target)) == pytest.approx(
+            float(MaskLoss()(logits, target)), abs=1e-5
+        )

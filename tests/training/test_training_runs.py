@@ -26,7 +26,8 @@ from dxseg.inference.predictor import Predictor
 from dxseg.models.build import build_segmenter
 from dxseg.training import run as run_module
 from dxseg.training import stages
-from dxseg.training.run import read_run, train_run
+from dxseg.training.records import read_run
+from dxseg.training.run import train_run
 from dxseg.training.stage1 import MacroAUROC
 from dxseg.training.stage2 import Stage2Module
 
@@ -251,14 +252,17 @@ class TestRefusals:
         with pytest.raises(DxsegError, match="no training case with a lesion has a mask"):
             train(dataset=copied)
 
-    def test_no_label_for_stage_one(self, train: Callable[..., Path], copied: Path) -> None:
+    @pytest.mark.parametrize("arm", ["sks", "unet-multitask"])
+    def test_no_label_to_learn_from(
+        self, arm: str, train: Callable[..., Path], copied: Path
+    ) -> None:
         dataset = Dataset.load(copied)
         lesions = dataset.cases["label"] != "none"
         dataset.cases["label"] = ""
         dataset.cases.loc[lesions & (dataset.cases["split"] != "train"), "label"] = "dark"
         dataset.save()
-        with pytest.raises(DxsegError, match="stage 1 needs image-level labels"):
-            train("sks", dataset=copied)
+        with pytest.raises(DxsegError, match="need image-level labels, and no training case"):
+            train(arm, dataset=copied)
 
     def test_a_training_that_diverges(self, train: Callable[..., Path]) -> None:
         wild = {"steps": 6, "steps_per_epoch": 3, "learning_rate": 1e30, "warmup_steps": 0}
@@ -380,8 +384,7 @@ class TestStageOptions:
         assert read_run(run)["cases"]["validation_masks"] == 0
 
     def test_a_small_batch_keeps_a_lesion(self) -> None:
-        data = stages.DataConfig(batch_size=2, lesion_free_share=0.9)
-        pools = stages._mask_pools(np.array([True, True, False]), data)
+        pools = stages._mask_pools(np.array([True, True, False]), 2, lesion_free_share=0.9)
         assert [count for _, count in pools] == [1, 1]
 
     def test_workers_change_nothing(self, train: Callable[..., Path]) -> None:

@@ -23,13 +23,15 @@ Draw = tuple[int, int]
 class Batch(TypedDict):
     """What a training step sees.
 
-    ``image`` (B, C, S, S) standardised; ``mask`` (B, K, S, S) of 0 and 1; ``label`` (B,) class
+    ``image`` (B, C, S, S) standardised; ``mask`` (B, K, S, S) of 0 and 1 or a teacher's
+    probabilities, empty where it is not known; ``masked`` (B,) whether it is; ``label`` (B,) class
     indices, -1 where unknown, or (B, L) of 0, 1 and NaN; ``study`` (B,) number of the study whose
     label the image shares with others, -1 for none, and ``study_label`` that label, as ``label``.
     """
 
     image: Tensor
     mask: Tensor
+    masked: Tensor
     label: Tensor
     study: Tensor
     study_label: Tensor
@@ -65,7 +67,7 @@ class CaseArrays:
         images: memory map (M, S, S, C), uint8 or uint16.
         image_rows: (N,) the row of each case in ``images``.
         masks: memory map (P, S, S) of label maps, or None where only labels are looked at.
-        mask_rows: (N,) the row of each case in ``masks``.
+        mask_rows: (N,) the row of each case in ``masks``; -1 where its mask may not be used.
         labels: (N,) or (N, L), see :class:`Batch`.
         mask_classes: K.
         studies: labels that several of the cases share, or None where there are none.
@@ -87,10 +89,23 @@ class CaseArrays:
         return np.array(self.images[self.image_rows[case]])
 
     def mask(self, case: int) -> NDArray[np.uint8]:
-        """The label map (S, S) of a case, a copy; empty where only labels are looked at."""
-        if self.masks is None:
+        """The label map (S, S) of a case, a copy; empty where it is not looked at."""
+        if self.masks is None or self.mask_rows[case] < 0:
             return np.zeros(self.images.shape[1:3], dtype=np.uint8)
         return np.array(self.masks[self.mask_rows[case]])
+
+    def targets(self, mask: Tensor) -> Tensor:
+        """What :meth:`mask` stores of a case, augmented, as a target (K, S, S) of 0 and 1."""
+        classes = torch.arange(1, self.mask_classes + 1)[:, None, None]
+        return (mask == classes).float()
+
+
+class SoftCaseArrays(CaseArrays):
+    """Cases whose ``masks`` are (P, K, S, S) of probabilities in 255ths, not label maps."""
+
+    def targets(self, mask: Tensor) -> Tensor:
+        """Probabilities (K, S, S), 0 to 1."""
+        return mask.float() / 255
 
 
 class CaseBatches(Dataset[Batch]):
@@ -117,10 +132,10 @@ class CaseBatches(Dataset[Batch]):
         if self.arrays.studies is not None:
             study = torch.from_numpy(self.arrays.studies.numbers[rows])
             study_label = torch.from_numpy(self.arrays.studies.labels[rows])
-        classes = torch.arange(1, self.arrays.mask_classes + 1)[:, None, None]
         return {
             "image": self.preprocessing.standardise(torch.stack([image for image, _ in pairs])),
-            "mask": torch.stack([(mask == classes).float() for _, mask in pairs]),
+            "mask": torch.stack([self.arrays.targets(mask) for _, mask in pairs]),
+            "masked": torch.from_numpy(self.arrays.mask_rows[rows] >= 0),
             "label": label,
             "study": study,
             "study_label": study_label,

@@ -8,31 +8,34 @@ dataset with many labels and few masks needs some of those few in validation and
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dxseg.data.apportion import apportion, nested_order
+from dxseg.data.apportion import nested_order
 from dxseg.data.cases import split_labels
 from dxseg.data.dataset import Dataset
 from dxseg.data.duplicates import join, near_duplicate_groups, number_by_appearance
 from dxseg.data.split_table import check_groups, read_splits, write_splits
+from dxseg.data.strata import Strata
 from dxseg.errors import DxsegError, UsageError
 
-__all__ = ["choose_masks", "make_splits", "read_splits", "select_fold", "write_splits"]
+__all__ = [
+    "choose_masks",
+    "group_cases",
+    "make_splits",
+    "read_splits",
+    "select_fold",
+    "write_splits",
+]
 
 IDENTITIES = ("patient_id", "volume_id", "group")
 """Columns whose equal values say that cases belong together."""
 
 TRAIN, VALIDATION, TEST, DROPPED = "train", "validation", "test", "dropped"
-# A combination of labels with fewer groups than this is stratified by one of its labels: strata
-# of a handful of groups cannot follow the fractions.
-COMBINATION_GROUPS = 10
 
 
 def make_splits(
@@ -80,38 +83,69 @@ def make_splits(
         DxsegError: If the given split divides a group, is incomplete, or an image is unreadable.
     """
     _check_request(fractions, folds)
-    cases = dataset.cases
     given = _given_split(dataset)
-    alike = None if groups is None else _aligned(groups, cases["case_id"])
-    if alike is None and not given and not _identified(cases).all():
-        files = [dataset.image_path(row) for row in cases.itertuples()]
-        alike = near_duplicate_groups(
-            files, known=known_groups(cases), cache=cache, workers=workers, progress=progress
-        )
-
-    labels = label_sets(dataset, cases["label"])
-    result = pd.DataFrame({"case_id": cases["case_id"].to_numpy()})
-    result["group"] = link_groups(cases, alike)
-    strata = _Strata(dataset, labels)
+    group, dropped = group_cases(
+        dataset,
+        groups=groups,
+        look=not given,
+        cache=cache,
+        workers=workers,
+        progress=progress,
+    )
+    result = pd.DataFrame({"case_id": dataset.cases["case_id"].to_numpy(), "group": group})
+    strata = Strata(dataset, label_sets(dataset, dataset.cases["label"]))
     if given:
-        result["split"] = cases["split"].to_numpy()
+        result["split"] = dataset.cases["split"].to_numpy()
     else:
-        dropped = (
-            np.zeros(len(cases), np.bool_)
-            if alike is None
-            else contradicting(alike, label_sets(dataset, dataset.image_labels))
-        )
-        part = strata.divide(result["group"].to_numpy(), ~dropped, fractions, [seed, 0])
+        part = strata.divide(group, ~dropped, fractions, [seed, 0])
         result["split"] = np.array([TRAIN, VALIDATION, TEST, DROPPED], object)[part]
     used = result["split"].isin([TRAIN, VALIDATION]).to_numpy()
-    if given and cases["fold"][used].notna().all():
-        fold = cases["fold"]
+    if given and dataset.cases["fold"][used].notna().all():
+        fold = dataset.cases["fold"]
     else:
-        part = strata.divide(result["group"].to_numpy(), used, [1 / folds] * folds, [seed, 1])
+        part = strata.divide(group, used, [1 / folds] * folds, [seed, 1])
         fold = pd.Series(part).astype("Int64")
     result["fold"] = fold.where(used, pd.NA)
     check_groups(result, str(dataset.root / "cases.csv"))
     return result
+
+
+def group_cases(
+    dataset: Dataset,
+    *,
+    groups: pd.Series[int] | None = None,
+    look: bool = True,
+    cache: Path | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Say which cases belong together, and which contradict each other.
+
+    Args:
+        dataset: The table of cases.
+        groups: Near-duplicate group of each case, indexed by case_id, if known already.
+        look: Whether near-duplicates are looked for where ``groups`` is not given and some case
+            has neither patient, volume nor group.
+        cache: As for `make_splits`.
+        workers: As for `make_splits`.
+        progress: As for `make_splits`.
+
+    Returns:
+        The group of each case, (N,) 0, 1, ...; and whether it is one of near-duplicates with
+        contradicting labels, (N,).
+    """
+    cases = dataset.cases
+    alike = None if groups is None else _aligned(groups, cases["case_id"])
+    if alike is None and look and not _identified(cases).all():
+        files = [dataset.image_path(row) for row in cases.itertuples()]
+        alike = near_duplicate_groups(
+            files, known=known_groups(cases), cache=cache, workers=workers, progress=progress
+        )
+    if alike is None:
+        dropped = np.zeros(len(cases), np.bool_)
+    else:
+        dropped = contradicting(alike, label_sets(dataset, dataset.image_labels))
+    return link_groups(cases, alike), dropped
 
 
 def select_fold(splits: pd.DataFrame, fold: int) -> pd.DataFrame:
@@ -182,49 +216,6 @@ def choose_masks(
     result = splits.copy()
     result["use_mask"] = use
     return result
-
-
-class _Strata:
-    """Divides the groups of a dataset, stratified by label and presence of a lesion mask."""
-
-    def __init__(self, dataset: Dataset, labels: list[frozenset[str]]) -> None:
-        self.labels = labels
-        self.lesion_mask = (dataset.has_mask & ~dataset.lesion_free).to_numpy()
-        self.lesion_free = set(dataset.spec.lesion_free)
-
-    def divide(
-        self, group: NDArray[np.int64], used: NDArray[np.bool_], fractions: Any, seed: list[int]
-    ) -> NDArray[np.int64]:
-        """Give the part of each case; cases that are not used get -1."""
-        part = np.full(len(group), -1, np.int64)
-        if not used.any():
-            return part
-        rows = np.flatnonzero(used)
-        member = number_by_appearance(group[rows])
-        combined: list[set[str]] = [set() for _ in range(int(member.max()) + 1)]
-        masked = np.zeros(len(combined), np.bool_)
-        for row, position in zip(rows.tolist(), member.tolist(), strict=True):
-            combined[position] |= self.labels[row]
-            masked[position] |= self.lesion_mask[row]
-        strata = [
-            f"{name}|{'mask' if has else ''}"
-            for name, has in zip(self._names(combined), masked, strict=True)
-        ]
-        rng = np.random.default_rng(seed)
-        part[rows] = apportion(np.bincount(member), strata, fractions, rng)[member]
-        return part
-
-    def _names(self, combined: list[set[str]]) -> list[str]:
-        """Name the stratum of each group: its combination of labels, or its rarest label."""
-        names = [";".join(sorted(labels)) for labels in combined]
-        frequent = Counter(names)
-        single = Counter(label for labels in combined for label in labels)
-        return [
-            name
-            if len(labels) < 2 or frequent[name] >= COMBINATION_GROUPS
-            else min(labels, key=lambda label: (label in self.lesion_free, single[label], label))
-            for name, labels in zip(names, combined, strict=True)
-        ]
 
 
 def label_sets(dataset: Dataset, column: pd.Series[str]) -> list[frozenset[str]]:

@@ -23,7 +23,7 @@ from dxseg.evaluation.cases import (
     measure,
 )
 from dxseg.evaluation.evidence import EvidenceQuality, measure_evidence
-from dxseg.evaluation.runs import read_record
+from dxseg.evaluation.runs import file_suffix, read_record
 from dxseg.evaluation.stream import Progress, images, predicted_cases, split_rows
 from dxseg.evaluation.summary import (
     AverageBy,
@@ -139,6 +139,7 @@ def evaluate_run(
     run: str | Path,
     *,
     split: str = "test",
+    known_labels: bool = False,
     dataset: str | Path | None = None,
     output: str | Path | None = None,
     tolerance: float = DEFAULT_TOLERANCE,
@@ -158,9 +159,11 @@ def evaluate_run(
     Args:
         run: A run folder with `model/`, `splits.csv` and `run.json`.
         split: `test`, `validation` or `train`.
+        known_labels: Whether the model is told the label of each image that has one, as
+            `dxseg predict --labels` would; see `dxseg.inference.decision` for what follows.
         dataset: The dataset's folder if it is no longer where `run.json` says.
         output: Folder for evaluation.json, per_image.csv, per_patient.csv; the run by default.
-            For another split than test the names end in `_<split>`.
+            For another split than test the names end in `_<split>`, with known labels in `_known`.
         tolerance: Of the normalised surface Dice, in millimetres or pixels.
         resamples: Of the bootstrap.
         device: As torch names it.
@@ -187,9 +190,12 @@ def evaluate_run(
             f"{run / 'model'}: the model's mask classes are {info.mask_classes}, those of "
             f"{data.root} are {data.spec.mask_classes}; evaluate on the dataset it was trained on"
         )
+    labels = dict(zip(rows["case_id"], rows["label"], strict=True)) if known_labels else None
     by_patient = bool(rows["patient_id"].ne("").all())
     evidence = EvidenceQuality(info)
-    cases = predicted_cases(data, rows, predictor.stream(images(data, rows)), progress)
+    cases = predicted_cases(
+        data, rows, predictor.stream(images(data, rows), known=labels), progress
+    )
     evaluation = evaluate_cases(
         evidence.watch(cases),
         protocol=EvaluationProtocol(
@@ -210,6 +216,7 @@ def evaluate_run(
     evaluation.summary.update(
         {
             "split": split,
+            "known_labels": known_labels,
             "dataset": data.spec.name,
             "dataset_digest": data.digest(),
             "splits_sha256": sha256_file(run / "splits.csv"),
@@ -217,7 +224,7 @@ def evaluate_run(
             "threshold": info.threshold,
         }
     )
-    suffix = "" if split == "test" else f"_{split}"
+    suffix = file_suffix(split) + ("_known" if known_labels else "")
     evaluation.write(Path(output) if output is not None else run, suffix)
     return evaluation
 

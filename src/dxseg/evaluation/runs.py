@@ -25,6 +25,7 @@ class EvaluatedRun:
         averaged_by: What means weigh alike.
         units: Of distances and areas.
         table: per_image.csv in the order of case_id.
+        summary: The whole of evaluation.json.
     """
 
     path: Path
@@ -33,6 +34,12 @@ class EvaluatedRun:
     averaged_by: AverageBy
     units: dict[str, Any]
     table: pd.DataFrame
+    summary: dict[str, Any]
+
+
+def file_suffix(split: str) -> str:
+    """What the evaluation of a split adds to the stem of each of its files."""
+    return "" if split == "test" else f"_{split}"
 
 
 def read_record(run: Path) -> dict[str, Any]:
@@ -61,11 +68,12 @@ def read_record(run: Path) -> dict[str, Any]:
     return record
 
 
-def load_run(path: Path) -> EvaluatedRun:
+def load_run(path: Path, split: str = "test") -> EvaluatedRun:
     """Read what `dxseg train` and `dxseg evaluate` left in a run folder.
 
     Args:
         path: The run folder.
+        split: Of the evaluation.
 
     Raises:
         DxsegError: A file is absent or wrong, such as of a run that is not evaluated.
@@ -77,8 +85,9 @@ def load_run(path: Path) -> EvaluatedRun:
             f"{path / 'run.json'}: arm is {arm!r} and seed {seed!r}; expected a name and a whole "
             "number"
         )
-    table = read_per_image(path / "per_image.csv")
-    source = path / "evaluation.json"
+    suffix = file_suffix(split)
+    table = read_per_image(path / f"per_image{suffix}.csv")
+    source = path / f"evaluation{suffix}.json"
     try:
         evaluation = json.loads(source.read_text(encoding="utf-8"))
         averaged_by, units = evaluation["averaged_by"], evaluation["units"]
@@ -86,7 +95,14 @@ def load_run(path: Path) -> EvaluatedRun:
         raise DxsegError(
             f"{source}: not an evaluation ({error!r}); run `dxseg evaluate`"
         ) from error
-    return EvaluatedRun(path, arm, seed, averaged_by, units, table.sort_values("case_id"))
+    return EvaluatedRun(
+        path, arm, seed, averaged_by, units, table.sort_values("case_id"), evaluation
+    )
+
+
+def is_evaluated(folder: Path, split: str) -> bool:
+    """Whether a run is trained and evaluated on the split."""
+    return (folder / f"evaluation{file_suffix(split)}.json").is_file()
 
 
 def check_seeds(runs: list[EvaluatedRun]) -> list[int]:

@@ -23,6 +23,7 @@ from dxseg.data.preprocess import Preprocessing
 from dxseg.data.slicing import Slicing
 from dxseg.data.tables import is_formula
 from dxseg.errors import DxsegError
+from dxseg.metrics.calibration import TEMPERATURES
 from dxseg.models.build import Task, build_segmenter
 from dxseg.models.segmenter import Segmenter
 
@@ -46,14 +47,16 @@ class BundleInfo(BaseModel):
         dxseg_version: The version that wrote it.
         model: The network.
         preprocessing: From decoded pixels to the network's input, and back.
-        labels: Names of the image-level labels, in the order of the network's outputs; none for a
-            network without a classifier's training.
+        labels: Names of the image-level labels, in the order of the network's outputs. A network
+            that learnt none of them can carry them too: rules about known labels use them.
         lesion_free: Those of them that mean an empty mask.
         multi_label: Whether an image may have several labels.
         mask_classes: Names of mask values 1, 2, ...
         threshold: Probability from which a pixel is lesion, in (0, 1).
         gate: Probability of a lesion, by the label head, below which an image gets no mask; None
             shows every mask.
+        mask_temperature: Divides the logits of the pixels.
+        label_temperature: Divides the logits of the labels; the gate is chosen after it.
         slicing: How the volumes that it was trained on became images; None for a network of
             images, which knows no volumes.
         training: Whatever the training wants remembered; inference does not read it.
@@ -72,6 +75,8 @@ class BundleInfo(BaseModel):
     mask_classes: list[_Name] = Field(default=["lesion"], min_length=1, max_length=255)
     threshold: float = Field(default=0.5, gt=0, lt=1)
     gate: float | None = Field(default=None, ge=0, le=1)
+    mask_temperature: float = Field(default=1.0, ge=TEMPERATURES[0], le=TEMPERATURES[1])
+    label_temperature: float = Field(default=1.0, ge=TEMPERATURES[0], le=TEMPERATURES[1])
     slicing: Slicing | None = None
     training: dict[str, Any] = {}
     weights_sha256: str = ""

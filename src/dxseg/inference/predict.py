@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,16 +12,24 @@ from dxseg.data.dicom.series import read_stack, series_in
 from dxseg.data.nifti import nifti_grid, read_nifti, write_label_map, write_label_map_at
 from dxseg.data.slicing import SlicedVolume, count_slices
 from dxseg.data.volume import Volume
-from dxseg.errors import DxsegError, UsageError
+from dxseg.errors import DxsegError
 from dxseg.inference.bundle import BundleInfo
 from dxseg.inference.inputs import Item, find_images
+from dxseg.inference.label_table import KnownLabels, known_labels
 from dxseg.inference.predictor import Prediction, Predictor
+from dxseg.inference.results import (
+    MASKS,
+    OVERLAYS,
+    TABLE_FILE,
+    Finished,
+    checked_path,
+    claim_folder,
+    remove_results,
+    result_files,
+)
 from dxseg.inference.rows import columns, image_values, model_name, volume_values
 from dxseg.inference.volumes import VolumePrediction, predict_volume
 from dxseg.inference.writers import PredictionTable, Row, write_mask_png, write_overlay_png
-
-TABLE_FILE = "predictions.csv"
-MASKS, OVERLAYS = "masks", "overlays"
 
 Progress = Callable[[int, int], None]
 
@@ -34,11 +42,15 @@ class PredictSummary:
         done: Images and volumes predicted.
         skipped: Those that the table already held.
         failed: Name and reason of each one without a result.
+        known: How many of all have a known label.
+        unmatched_labels: Places in the table of labels that speak of none of them.
     """
 
     done: int = 0
     skipped: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
+    known: int = 0
+    unmatched_labels: list[str] = field(default_factory=list)
 
 
 def predict_files(
@@ -46,6 +58,7 @@ def predict_files(
     bundle: str | Path,
     output: str | Path,
     *,
+    labels: str | Path | Mapping[str, str] | None = None,
     overwrite: bool = False,
     device: str = "cpu",
     batch_size: int = 8,
@@ -60,18 +73,21 @@ def predict_files(
     a volume too: its label map is `masks/sub/series.nii.gz`.
 
     `predictions.csv` gets a row for each: name, height, width (pixels), status (ok or failed),
-    p_LABEL for each label (0..1), lesion_area_px (pixels; and one column a class where there are
-    several), confidence (0..1, see `Prediction.confidence`), error, source (the file) and model
-    (the first digits of the weights' SHA-256). A model of slices adds slices and lesion_volume_mm3,
-    which volumes fill in place of the area; see `VolumePrediction` for the rest. Called again, what
-    has a row that is ok, of the same file and model, and whose files exist is skipped; what failed
-    is tried again.
+    known_label (that was used), p_LABEL for each label (0..1), lesion_area_px (pixels; and one
+    column a class where there are several), confidence (0..1, see `Prediction.confidence`), error,
+    source (the file) and model (the first digits of the weights' SHA-256). A model of slices adds
+    slices and lesion_volume_mm3, which volumes fill in place of the area; see `VolumePrediction`
+    for the rest. Called again, what has a row that is ok, of the same file, model and known label,
+    and whose files exist is skipped; what failed is tried again.
 
     Args:
         inputs: Files, folders (searched through all levels) or patterns; names in the output are
             relative to the folder they share.
         bundle: The model folder.
         output: The folder to write to, made if absent; nothing is written outside it.
+        labels: Labels that are known without looking: a table (`dxseg.inference.label_table`), or
+            by file. An image's is told to the network and followed by rule
+            (`dxseg.inference.decision`); for a volume's see `predict_volume`.
         overwrite: Predict everything anew and start the table anew.
         device: As torch names it.
         batch_size: Images through the network at once.
@@ -80,8 +96,8 @@ def predict_files(
         progress: Called with the number of images and slices finished or skipped, and of all.
 
     Raises:
-        UsageError: No image was found, two would share a result, or the output folder holds
-            results of other files.
+        UsageError: No image was found, two would share a result, the output folder holds results
+            of other files, or the labels are not of the model or of these files.
         DxsegError: The bundle is bad, or the output folder cannot be written.
     """
     root = Path(output).resolve()
@@ -89,15 +105,21 @@ def predict_files(
     predictor = Predictor.from_bundle(bundle, device, batch_size)
     series = predictor.info.slicing is not None
     items = find_images(given, skip=[root / MASKS, root / OVERLAYS], series=series)
+    known = KnownLabels() if labels is None else known_labels(labels, items, predictor.info)
     table = PredictionTable(root / TABLE_FILE, columns(predictor.info))
     try:
-        _claim(root, overwrite)
-        finished = _Finished(root, items, predictor.info)
+        claim_folder(root, overwrite)
+        finished = Finished(root, items, predictor.info, known.by_name)
         table.open(finished.keep)
         todo = [item for item in items if item.name not in finished.names]
-        summary = PredictSummary(skipped=len(items) - len(todo))
+        summary = PredictSummary(
+            skipped=len(items) - len(todo),
+            known=len(known.by_name),
+            unmatched_labels=known.unmatched,
+        )
         with table:
-            _Job(predictor, root, table, summary, progress, slice_overlays).run(items, todo)
+            job = _Job(predictor, root, table, summary, progress, slice_overlays, known.by_name)
+            job.run(items, todo)
     except OSError as error:
         raise DxsegError(f"{root}: cannot write there ({error})") from error
     return summary
@@ -114,8 +136,9 @@ class _Job:
         summary: PredictSummary,
         progress: Progress | None,
         slice_overlays: bool,
+        known: Mapping[str, str],
     ) -> None:
-        self.slice_overlays = slice_overlays
+        self.slice_overlays, self.known = slice_overlays, known
         self.predictor, self.root, self.table, self.summary = predictor, root, table, summary
         self.info = predictor.info
         self.progress = progress or (lambda _done, _all: None)
@@ -129,7 +152,7 @@ class _Job:
         self.progress(self.steps, self.total)
         images = [item for item in todo if not item.is_volume]
         sources = ((item.name, item.source) for item in images)
-        results = self.predictor.stream(sources, keep_images=True)
+        results = self.predictor.stream(sources, keep_images=True, known=self.known)
         for item, (_, result) in zip(images, results, strict=True):
             self._note(item, 1, partial(self._image, item, result))
         for item in todo:
@@ -144,7 +167,7 @@ class _Job:
             self.summary.done += 1
         except (DxsegError, OSError) as error:
             reason = " ".join(str(error).split())
-            _remove(self.root, item)
+            remove_results(self.root, item)
             row |= {"status": "failed", "error": reason}
             self.summary.failed.append((item.name, reason))
         # Last: a row promises that its files are there.
@@ -155,7 +178,9 @@ class _Job:
     def _image(self, item: Item, result: Prediction | DxsegError) -> Row:
         if isinstance(result, DxsegError):
             raise result
-        mask_path, overlay_path = (_checked(self.root, path) for path in _files(self.root, item))
+        mask_path, overlay_path = (
+            checked_path(self.root, path) for path in result_files(self.root, item)
+        )
         assert result.image is not None, "the stream keeps images"
         caption = _caption(result, self.info)
         write_overlay_png(overlay_path, result.image, result.mask, caption=caption)
@@ -163,8 +188,8 @@ class _Job:
         return image_values(result, self.info)
 
     def _volume(self, item: Item) -> Row:
-        [path] = _files(self.root, item)
-        _checked(self.root, path)
+        [path] = result_files(self.root, item)
+        checked_path(self.root, path)
         begun = self.steps
         try:
             volume = _read(item)
@@ -172,6 +197,7 @@ class _Job:
                 self.predictor,
                 volume,
                 lambda done, _: self.progress(begun + done, self.total),
+                known=self.known.get(item.name, ""),
             )
         except DxsegError as error:
             if str(item.source) in str(error):
@@ -192,7 +218,7 @@ class _Job:
         # No other input can have a file in it: where a file lies, there is no folder. Beside the
         # slices of a series, though, images may lie.
         name = f"{item.name}.nii.gz" if item.is_series else item.name
-        folder = _checked(self.root, self.root / OVERLAYS / name / "slices").parent
+        folder = checked_path(self.root, self.root / OVERLAYS / name / "slices").parent
         if folder.is_dir():
             shutil.rmtree(folder)
         for index, mask in enumerate(sliced.turn(result.mask)):
@@ -222,72 +248,6 @@ def _caption(prediction: Prediction, info: BundleInfo) -> str:
     probabilities = prediction.label_probabilities or {}
     ranked = sorted(probabilities.items(), key=lambda pair: -pair[1])
     shown = [pair for pair in ranked if pair[1] >= 0.5] if info.multi_label else ranked[:1]
+    if prediction.known:
+        return f"known: {prediction.known}"
     return ", ".join(f"{label} {value:.2f}" for label, value in shown)
-
-
-def _files(root: Path, item: Item) -> list[Path]:
-    """What a result consists of, the mask first."""
-    if item.is_volume:
-        return [root / MASKS / f"{item.stem}.nii.gz"]
-    return [root / kind / f"{item.stem}.png" for kind in (MASKS, OVERLAYS)]
-
-
-def _checked(root: Path, path: Path) -> Path:
-    # A link that lies in the output folder must not lead the writing elsewhere.
-    if not path.parent.resolve().is_relative_to(root):
-        raise DxsegError(f"{path.parent}: a link leads outside {root}; remove it")
-    return path
-
-
-def _remove(root: Path, item: Item) -> None:
-    """Leave no result of an earlier call beside a row that says failed."""
-    for path in _files(root, item):
-        if path.parent.resolve().is_relative_to(root) and path.is_file():
-            path.unlink()
-
-
-def _claim(root: Path, overwrite: bool) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    table = root / TABLE_FILE
-    if overwrite:
-        table.unlink(missing_ok=True)
-        return
-    strangers = [kind for kind in (MASKS, OVERLAYS) if (root / kind).exists()]
-    if strangers and not table.exists():
-        raise UsageError(
-            f"{root}: has {' and '.join(strangers)} but no {TABLE_FILE}, so they are not of "
-            "`dxseg predict`; choose another output folder, or overwrite"
-        )
-
-
-def _written(path: Path) -> bool:
-    """Whether a file is there; a power cut may have left an empty one."""
-    return path.is_file() and path.stat().st_size > 0
-
-
-class _Finished:
-    """Decides which rows of an earlier call still hold."""
-
-    def __init__(self, root: Path, items: list[Item], info: BundleInfo) -> None:
-        self.names: set[str] = set()
-        self._root, self._model = root, model_name(info)
-        self._items = {item.name: item for item in items}
-
-    def keep(self, row: Row) -> bool:
-        """Keep rows of other images and rows that still hold; drop what is predicted anew."""
-        item = self._items.get(row["name"])
-        if item is None:
-            return True
-        if row["status"] != "ok" or item.name in self.names:
-            return False
-        if row["source"] != str(item.source):
-            raise UsageError(
-                f"{self._root}: holds results of {row['source']} under the name {item.name}, "
-                f"which is now {item.source}; choose another output folder, or overwrite"
-            )
-        if row["model"] != self._model or not all(
-            _written(_checked(self._root, path)) for path in _files(self._root, item)
-        ):
-            return False
-        self.names.add(item.name)
-        return True

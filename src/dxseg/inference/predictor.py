@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,9 @@ from dxseg.data.preprocess import Geometry
 from dxseg.data.readers import read_image, to_channels
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.bundle import BundleInfo, load_bundle
-from dxseg.inference.gate import bounded, closes
+from dxseg.inference.decision import decide
+from dxseg.inference.known import Names, has_lesion, label_names, label_prompt, label_text
+from dxseg.metrics.calibration import temper_sigmoid
 from dxseg.metrics.image_level import lesion_probability
 from dxseg.models.segmenter import Segmenter
 
@@ -35,12 +37,14 @@ class Prediction:
     Attributes:
         probabilities: (K, H, W) in 0..1 at the image's own size, one sigmoid a mask class.
         mask: (H, W) label map: 0 where no class reaches the threshold, else 1 + the likeliest;
-            empty where the image-level gate closes (`dxseg.inference.gate`).
+            the image-level gate and a known label have their say (`dxseg.inference.decision`).
         label_probabilities: By label name; softmax, or a sigmoid each where an image may have
-            several labels. None for a network without image-level labels.
+            several labels. The network's own opinion, also where the label is known. None for a
+            network without image-level labels.
         evidence: (L, h, w) in 0..1 at the network's resolution, h and w in proportion to the
             image. None for a network without evidence.
         image: The decoded pixels (H, W, C), where `Predictor.stream` was asked to keep them.
+        known: The known label that was used, as `cases.csv` writes it; "" for none.
     """
 
     probabilities: NDArray[np.float32]
@@ -48,10 +52,11 @@ class Prediction:
     label_probabilities: dict[str, float] | None = None
     evidence: NDArray[np.float32] | None = None
     image: Pixels | None = None
+    known: str = ""
 
     @property
     def confidence(self) -> float:
-        """How sure the mask is, in 0..1; higher is surer. Uncalibrated.
+        """How sure the mask is, in 0..1; higher is surer.
 
         With a lesion: the mean of max(p, 1 - p) over its pixels, p being the probability of the
         class shown. Without: 1 - the highest probability anywhere.
@@ -67,6 +72,7 @@ class Prediction:
 class _Prepared:
     square: Pixels
     geometry: Geometry
+    known: Names
     image: Pixels | None
 
 
@@ -122,18 +128,31 @@ class Predictor:
         segmenter, info = load_bundle(folder)
         return cls(segmenter, info, device, batch_size)
 
-    def predict(self, images: Sequence[Pixels]) -> list[Prediction]:
+    def predict(
+        self, images: Sequence[Pixels], known: Sequence[str | None] | None = None
+    ) -> list[Prediction]:
         """Segment images that are in memory.
 
         Args:
             images: (H, W, C) each, 8 or 16 bit, of any sizes.
+            known: The label of each image where it is known without looking, as `cases.csv` writes
+                it; None or "" where it is not.
 
         Raises:
+            UsageError: `known` is not one an image, or names a label that the model does not have.
             DxsegError: An image has channels or a bit depth that the network was not trained on.
         """
+        if known is not None and len(known) != len(images):
+            raise UsageError(
+                f"known has {len(known)} labels for {len(images)} images; give one each"
+            )
+        names = [label_names(text, self.info) for text in known or [None] * len(images)]
         predictions = []
         for start in range(0, len(images), self.batch_size):
-            prepared = [self._prepare(image) for image in images[start : start + self.batch_size]]
+            batch = slice(start, start + self.batch_size)
+            prepared = [
+                self._prepare(*pair) for pair in zip(images[batch], names[batch], strict=True)
+            ]
             for prediction in self._run(prepared):
                 if isinstance(prediction, DxsegError):
                     raise prediction
@@ -141,7 +160,11 @@ class Predictor:
         return predictions
 
     def stream(
-        self, items: Iterable[tuple[str, Source]], *, keep_images: bool = False
+        self,
+        items: Iterable[tuple[str, Source]],
+        *,
+        keep_images: bool = False,
+        known: Mapping[str, str] | None = None,
     ) -> Iterator[tuple[str, Prediction | DxsegError]]:
         """Segment files or slices, in their order and in constant memory.
 
@@ -151,17 +174,24 @@ class Predictor:
         Args:
             items: Name and source of each image; consumed as needed, so it may be endless.
             keep_images: Whether predictions carry the decoded pixels, for overlays.
+            known: By name, labels that are known without looking, as `cases.csv` writes them.
 
         Yields:
             The name, and the prediction or why there is none; a bad file does not stop the others.
+
+        Raises:
+            UsageError: The model does not have a known label.
         """
+        labels = {name: label_names(text, self.info) for name, text in (known or {}).items()}
         source = iter(items)
         pending: deque[tuple[str, Future[_Prepared | DxsegError]]] = deque()
         with ThreadPoolExecutor(_DECODERS, thread_name_prefix="dxseg-decode") as pool:
 
             def top_up() -> None:
                 for name, image in itertools.islice(source, self.batch_size - len(pending)):
-                    pending.append((name, pool.submit(self._read, name, image, keep_images)))
+                    told = labels.get(name, ())
+                    read = pool.submit(self._read, name, image, told, keep_images)
+                    pending.append((name, read))
 
             try:
                 top_up()
@@ -181,38 +211,45 @@ class Predictor:
         for name, item in read:
             yield name, next(predictions) if isinstance(item, _Prepared) else item
 
-    def _read(self, name: str, source: Source, keep_image: bool) -> _Prepared | DxsegError:
+    def _read(
+        self, name: str, source: Source, known: Names, keep_image: bool
+    ) -> _Prepared | DxsegError:
         where = str(source) if isinstance(source, Path) else name
         try:
             pixels = read_image(source) if isinstance(source, Path) else source()
-            return self._prepare(pixels, keep_image)
+            return self._prepare(pixels, known, keep_image)
         except DxsegError as error:
             text = str(error)
             return error if where in text else DxsegError(f"{where}: {text}")
         except (OSError, ValueError, MemoryError) as error:
             return DxsegError(f"{where}: cannot be read ({error or type(error).__name__})")
 
-    def _prepare(self, image: Pixels, keep_image: bool = False) -> _Prepared:
+    def _prepare(self, image: Pixels, known: Names, keep_image: bool = False) -> _Prepared:
         preprocessing = self.info.preprocessing
         square, geometry = preprocessing.fit(to_channels(image, preprocessing.channels))
-        return _Prepared(square, geometry, image if keep_image else None)
+        return _Prepared(square, geometry, known, image if keep_image else None)
 
     def _run(self, prepared: list[_Prepared]) -> Iterator[Prediction | DxsegError]:
         """Give the predictions of one batch, each restored only when it is asked for."""
         if not prepared:
             return
-        output = self._network([item.square for item in prepared])
+        output = self._network(prepared)
         for index, item in enumerate(prepared):
             yield self._restore(output, index, item)
 
     @torch.inference_mode()
-    def _network(self, squares: list[Pixels]) -> _BatchOutput:
-        pixels = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).to(self.device)
+    def _network(self, prepared: list[_Prepared]) -> _BatchOutput:
+        squares = np.stack([item.square for item in prepared])
+        pixels = torch.from_numpy(squares).permute(0, 3, 1, 2).to(self.device)
         normalised = self.info.preprocessing.normalise(pixels)
-        outputs = self.segmenter.outputs(normalised.contiguous(memory_format=torch.channels_last))
+        known = label_prompt([item.known for item in prepared], self.info)
+        outputs = self.segmenter.outputs(
+            normalised.contiguous(memory_format=torch.channels_last),
+            None if known is None else known.to(self.device),
+        )
         labels = outputs.label_logits if self.info.model.knows_labels else None
         if labels is not None:
-            labels = labels.float()
+            labels = labels.float() / self.info.label_temperature
             labels = (labels.sigmoid() if self.info.multi_label else labels.softmax(1)).cpu()
         evidence = None if outputs.evidence is None else outputs.evidence.float().cpu()
         return _BatchOutput(outputs.mask_logits.float().sigmoid().cpu(), labels, evidence)
@@ -226,7 +263,6 @@ class Predictor:
             # Compared with the threshold, NaN would pass for an image without lesion.
             return DxsegError("the network's output is not finite; the model or the image is bad")
         restored = self.info.preprocessing.restore(masks, item.geometry)
-        probabilities: NDArray[np.float32] = restored.numpy()
         labels = None
         if output.labels is not None and self.info.labels:
             values = output.labels[index].tolist()
@@ -234,11 +270,17 @@ class Predictor:
         evidence = None
         if output.evidence is not None:
             evidence = _inside(output.evidence[index], item, self.info.preprocessing.image_size)
-        mask = to_mask(probabilities, self.info.threshold)
-        lesion = lesion_probability(labels, self.info.lesion_free, self.info.multi_label)
-        if closes(self.info.gate, lesion):
-            probabilities, mask = bounded(probabilities, lesion), np.zeros_like(mask)
-        return Prediction(probabilities, mask, labels, evidence, item.image)
+        probabilities, mask = decide(
+            # After resizing, so that no mask at a threshold of 0.5 depends on the temperature.
+            temper_sigmoid(restored.numpy(), self.info.mask_temperature),
+            threshold=self.info.threshold,
+            gate=self.info.gate,
+            lesion_probability=lesion_probability(
+                labels, self.info.lesion_free, self.info.multi_label
+            ),
+            known_lesion=has_lesion(item.known, self.info),
+        )
+        return Prediction(probabilities, mask, labels, evidence, item.image, label_text(item.known))
 
 
 def _inside(maps: torch.Tensor, item: _Prepared, image_size: int) -> NDArray[np.float32]:
@@ -247,19 +289,3 @@ def _inside(maps: torch.Tensor, item: _Prepared, image_size: int) -> NDArray[np.
     width = -(-item.geometry.fitted_width * maps.shape[2] // image_size)
     cut: NDArray[np.float32] = maps[:, :height, :width].numpy()
     return cut
-
-
-def to_mask(probabilities: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
-    """Choose a class for every pixel.
-
-    Args:
-        probabilities: (K, H, W) in 0..1.
-        threshold: A pixel whose highest probability is below it is background.
-
-    Returns:
-        (H, W) label map of 0..K; of equal classes the first wins.
-    """
-    mask = np.zeros(probabilities.shape[1:], np.uint8)
-    found = probabilities.max(axis=0) >= threshold
-    mask[found] = probabilities.argmax(axis=0)[found] + 1
-    return mask

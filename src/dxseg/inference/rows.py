@@ -10,6 +10,7 @@ from dxseg.inference.predictor import Prediction
 from dxseg.inference.volumes import VolumePrediction
 from dxseg.inference.writers import Row
 
+KNOWN = "known_label"
 AREA, VOLUME = "lesion_area_px", "lesion_volume_mm3"
 
 
@@ -21,6 +22,7 @@ def columns(info: BundleInfo) -> list[str]:
         *("name", "height", "width"),
         *(("slices",) if sliced else ()),
         "status",
+        *((KNOWN,) if info.labels else ()),
         *(f"p_{label}" for label in info.labels),
         *(AREA, *(f"{AREA}_{name}" for name in several)),
         *((VOLUME, *(f"{VOLUME}_{name}" for name in several)) if sliced else ()),
@@ -39,6 +41,7 @@ def image_values(prediction: Prediction, info: BundleInfo) -> Row:
     return {
         "height": str(height),
         "width": str(width),
+        **_known(prediction.known, info),
         **_labels(prediction.label_probabilities),
         **{name: str(count) for name, count in _sizes(AREA, prediction.mask, info).items()},
         "confidence": f"{prediction.confidence:.6f}",
@@ -53,6 +56,7 @@ def volume_values(prediction: VolumePrediction, info: BundleInfo) -> Row:
         "height": str(height),
         "width": str(width),
         "slices": str(slices),
+        **_known(prediction.known, info),
         **_labels(prediction.label_probabilities),
         **{name: f"{count * prediction.voxel_mm3:.3f}" for name, count in sizes.items()},
         "confidence": f"{prediction.confidence:.6f}",
@@ -61,6 +65,10 @@ def volume_values(prediction: VolumePrediction, info: BundleInfo) -> Row:
 
 def _labels(probabilities: dict[str, float] | None) -> Row:
     return {f"p_{label}": f"{value:.6f}" for label, value in (probabilities or {}).items()}
+
+
+def _known(text: str, info: BundleInfo) -> Row:
+    return {KNOWN: text} if info.labels else {}
 
 
 def _sizes(column: str, mask: NDArray[np.uint8], info: BundleInfo) -> dict[str, int]:

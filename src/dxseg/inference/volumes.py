@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dxseg.data.slicing import SlicedVolume
 from dxseg.data.volume import Volume
 from dxseg.errors import DxsegError
+from dxseg.inference.known import has_lesion, label_names, label_text
 from dxseg.inference.predictor import Prediction, Predictor, Source
 from dxseg.inference.studies import study_probabilities
 
@@ -29,6 +30,7 @@ class VolumePrediction:
         label_probabilities: Of the volume, by label name, 0 to 1: those of its slices, pooled (see
             `dxseg.models.bags`).
         confidence: 0 to 1, as `Prediction.confidence`, over all voxels.
+        known: The known label that was used, as `cases.csv` writes it; "" for none.
     """
 
     mask: NDArray[np.uint8]
@@ -36,19 +38,30 @@ class VolumePrediction:
     slice_shape: tuple[int, int, int]
     label_probabilities: dict[str, float] | None
     confidence: float
+    known: str = ""
 
 
 def predict_volume(
-    predictor: Predictor, volume: Volume, progress: Progress | None = None
+    predictor: Predictor,
+    volume: Volume,
+    progress: Progress | None = None,
+    *,
+    known: str = "",
 ) -> VolumePrediction:
     """Slice a volume as the network's training data were, predict, and stack the masks.
+
+    A known label is of the whole volume. Lesion-free holds for every slice. A lesion is in some
+    slice, nobody knows in which: the slices are predicted as if nothing were known, and only if all
+    stay empty, the one with the highest probability is predicted once more as known to have it.
 
     Args:
         predictor: Of a model that was trained on slices.
         volume: Any orientation.
         progress: Called with (done, total) after each slice.
+        known: The volume's label where it is known, as `cases.csv` writes it.
 
     Raises:
+        UsageError: The model does not have that label.
         DxsegError: The model knows images only, or a slice cannot be predicted.
     """
     slicing = predictor.info.slicing
@@ -57,10 +70,13 @@ def predict_volume(
             "the model was trained on images that are no slices of volumes, so it is not known how "
             "to slice this one; train on a dataset of `dxseg import volumes`"
         )
+    names = label_names(known, predictor.info)
+    lesion = has_lesion(names, predictor.info)
     sliced = SlicedVolume(volume, slicing)
     stack = np.zeros(sliced.shape, np.uint8)
     gathered = _Gathered()
-    results = predictor.stream(_slices(sliced))
+    told = {name: known for name, _ in _slices(sliced)} if lesion is False else None
+    results = predictor.stream(_slices(sliced), known=told)
     for index, (_, result) in enumerate(results):
         if isinstance(result, DxsegError):
             raise result
@@ -68,14 +84,19 @@ def predict_volume(
         gathered.add(result)
         if progress is not None:
             progress(index + 1, len(sliced))
+    labels = study_probabilities(gathered.labels, predictor.info) if gathered.labels else None
+    if lesion and not stack.any():
+        likeliest = gathered.likeliest
+        [result] = predictor.predict([sliced.image(likeliest)], [known])
+        stack[likeliest] = result.mask
+        gathered.add(result)
     return VolumePrediction(
         mask=np.ascontiguousarray(sliced.restore(stack)),
         voxel_mm3=float(abs(np.linalg.det(volume.affine[:3, :3]))),
         slice_shape=sliced.shape,
-        label_probabilities=(
-            study_probabilities(gathered.labels, predictor.info) if gathered.labels else None
-        ),
+        label_probabilities=labels,
         confidence=gathered.confidence,
+        known=label_text(names),
     )
 
 
@@ -90,8 +111,10 @@ class _Gathered:
     def __init__(self) -> None:
         self.labels: list[dict[str, float]] = []
         self._pixels, self._sum, self._empty = 0, 0.0, 1.0
+        self._peaks: list[float] = []
 
     def add(self, prediction: Prediction) -> None:
+        self._peaks.append(float(prediction.probabilities.max()))
         if prediction.label_probabilities is not None:
             self.labels.append(prediction.label_probabilities)
         pixels = int((prediction.mask > 0).sum())
@@ -100,6 +123,11 @@ class _Gathered:
             self._sum += pixels * prediction.confidence
         else:
             self._empty = min(self._empty, prediction.confidence)
+
+    @property
+    def likeliest(self) -> int:
+        """The slice with the highest probability, counted as they were added."""
+        return int(np.argmax(self._peaks))
 
     @property
     def confidence(self) -> float:

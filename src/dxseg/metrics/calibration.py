@@ -1,11 +1,18 @@
-"""Expected calibration error, accumulated so that no image has to stay in memory."""
+"""Expected calibration error, without keeping images in memory, and temperature scaling."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 DEFAULT_BINS = 15
+TEMPERATURES = (0.05, 20.0)
+"""Lowest and highest temperature that is believed."""
+
+_END = 0.01
+_FLAT = 1e-9
 
 
 class CalibrationHistogram:
@@ -83,3 +90,96 @@ def expected_calibration_error(
     histogram = CalibrationHistogram(bins)
     histogram.update(probability, target)
     return histogram.error()
+
+
+def temper_sigmoid(probability: NDArray[Any], temperature: float) -> NDArray[Any]:
+    """Divide the logits behind probabilities of independent events by a temperature.
+
+    Args:
+        probability: Any shape, 0 to 1; interpolation may have overshot by a rounding error.
+        temperature: Above 1 makes less sure, 1 changes nothing.
+
+    Returns:
+        Probabilities of the same shape and type; what was below, at or above 0.5 still is.
+    """
+    if temperature == 1:
+        return probability
+    from scipy.special import expit, logit
+
+    tempered: NDArray[Any] = expit(logit(probability.clip(0, 1)) / temperature)
+    return tempered.astype(probability.dtype, copy=False)
+
+
+def temper_labels(
+    probability: NDArray[np.float64], temperature: float, *, multi_label: bool
+) -> NDArray[np.float64]:
+    """Divide the logits behind label probabilities by a temperature.
+
+    Args:
+        probability: (N, L), 0 to 1; rows sum to 1 unless several labels are possible.
+        temperature: Above 1 makes less sure, 1 changes nothing.
+        multi_label: Whether labels are independent instead of exclusive.
+
+    Returns:
+        (N, L) probabilities in the same order within each row.
+    """
+    if multi_label:
+        return temper_sigmoid(probability, temperature)
+    if temperature == 1:
+        return probability
+    from scipy.special import softmax
+
+    tempered: NDArray[np.float64] = softmax(_log(probability) / temperature, axis=1)
+    return tempered
+
+
+def fit_temperature(probability: ArrayLike, target: ArrayLike) -> float | None:
+    """The temperature that makes what happened likeliest (Guo et al. 2017).
+
+    The negative log-likelihood is convex in one over the temperature, so a bounded search over its
+    logarithm finds the minimum.
+
+    Args:
+        probability: Of exclusive labels (N, L), rows summing to 1; or of independent events, any
+            shape.
+        target: The label (N,) that each row has; or of the same shape as probability, true where
+            the event happened.
+
+    Returns:
+        Temperature within `TEMPERATURES`. None where the samples do not determine it: without
+        samples, or where no mistake, or nothing but mistakes, would make it ever more extreme.
+
+    Raises:
+        ValueError: The shapes do not belong together.
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
+
+    values, truth = np.asarray(probability, dtype=np.float64), np.asarray(target)
+    if values.shape == truth.shape:
+        # An event and its opposite exclude each other.
+        values = np.stack([1 - values.ravel(), values.ravel()], axis=1)
+        truth = truth.ravel() > 0
+    if values.ndim != 2 or truth.shape != values.shape[:1]:
+        raise ValueError(f"probability {values.shape} and target {truth.shape} do not fit")
+    if not len(values):
+        return None
+    logs = _log(values)
+    # Measured from what happened: its own column is 0.
+    logs -= np.take_along_axis(logs, truth.astype(np.int64)[:, None], axis=1)
+
+    def loss(log_temperature: float) -> float:
+        return float(logsumexp(logs / np.exp(log_temperature), axis=1).mean())
+
+    low, high = np.log(TEMPERATURES)
+    found = float(minimize_scalar(loss, bounds=(low, high), method="bounded").x)
+    # A minimum at the end of the range is none, nor is a place on a plain.
+    inside = low + _END < found < high - _END
+    deep = loss(found) + _FLAT < min(loss(low), loss(high))
+    return float(np.exp(found)) if inside and deep else None
+
+
+def _log(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logarithm that stays finite for what rounding made 0."""
+    logs: NDArray[np.float64] = np.log(probability.clip(min=1e-38))
+    return logs

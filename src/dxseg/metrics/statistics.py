@@ -143,6 +143,48 @@ def paired_bootstrap(
     return PairedDifference(**vars(interval), p_value=p_value)
 
 
+def resampled_means(
+    values: ArrayLike,
+    groups: ArrayLike,
+    *,
+    weighting: Weighting = "image",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """Means of several arms under the same draws of groups, for what is not a mean of differences.
+
+    Args:
+        values: (N, M) one column an arm; NaN where the image has no value, in all columns alike.
+        groups: (N,) the patient or group of each image.
+        weighting: As for `mean_by`.
+        resamples: Number of draws.
+        seed: Of the draws.
+
+    Returns:
+        (resamples, M) the mean of each column in each draw; no row with fewer than two groups.
+
+    Raises:
+        ValueError: The lengths differ, or a value is missing in some columns only.
+    """
+    table = np.asarray(values, dtype=np.float64)
+    missing = np.isnan(table)
+    if (missing.any(axis=1) != missing.all(axis=1)).any():
+        raise ValueError("an image has a value in some arms only: the arms are not paired")
+    columns = [_per_group(column, groups) for column in table.T]
+    counts = columns[0][1]
+    if len(counts) < 2:
+        return np.empty((0, table.shape[1]))
+    terms = [_terms(sums, counts, weighting) for sums, counts in columns]
+    numerators = np.stack([numerator for numerator, _ in terms], axis=1)
+    denominator = terms[0][1]
+    return np.concatenate(
+        [
+            (draws @ numerators) / (draws @ denominator)[:, None]
+            for draws in _draws(len(counts), resamples, np.random.default_rng(seed))
+        ]
+    )
+
+
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     """Holm's step-down adjustment for several comparisons (Scand. J. Statist. 6:65, 1979).
 

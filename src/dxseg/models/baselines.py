@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import segmentation_models_pytorch as smp
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from dxseg.models.pyramid import PyramidEncoder
 from dxseg.models.segmenter import Segmenter, SegmenterOutput
 
-ARCHITECTURES = {"unet": smp.Unet, "unetplusplus": smp.UnetPlusPlus}
+ARCHITECTURES = {"unet": smp.Unet, "unetplusplus": smp.UnetPlusPlus, "manet": smp.MAnet}
 
 
 class BaselineSegmenter(Segmenter):
@@ -23,8 +24,18 @@ class BaselineSegmenter(Segmenter):
         in_channels: int,
         decoder_channels: Sequence[int],
         mask_classes: int,
+        **heads: Any,
     ) -> None:
-        """Build the network around the body of ``encoder``, weights included."""
+        """Build the network around the body of ``encoder``, weights included.
+
+        Args:
+            architecture: a key of `ARCHITECTURES`.
+            encoder: its body becomes a part of the network.
+            in_channels: image channels.
+            decoder_channels: widths of the decoder blocks, deepest first.
+            mask_classes: classes of the mask.
+            heads: what a subclass asks of the library beside the mask.
+        """
         super().__init__()
         self.network: nn.Module = ARCHITECTURES[architecture](
             f"tu-{encoder.backbone_name}",
@@ -32,6 +43,7 @@ class BaselineSegmenter(Segmenter):
             in_channels=in_channels,
             classes=mask_classes,
             decoder_channels=list(decoder_channels),
+            **heads,
         )
         self.network.encoder.model = encoder.body
 
@@ -40,5 +52,34 @@ class BaselineSegmenter(Segmenter):
         """The only encoder."""
         return self.network.get_submodule("encoder")
 
-    def _padded_outputs(self, x: Tensor) -> SegmenterOutput:
+    def _padded_outputs(self, x: Tensor, known: Tensor | None) -> SegmenterOutput:  # noqa: ARG002
         return SegmenterOutput(self.network(x))
+
+
+class MultitaskSegmenter(BaselineSegmenter):
+    """A baseline that also names the label: a linear layer on the averaged deepest feature."""
+
+    def __init__(
+        self,
+        architecture: str,
+        encoder: PyramidEncoder,
+        in_channels: int,
+        decoder_channels: Sequence[int],
+        mask_classes: int,
+        labels: int,
+    ) -> None:
+        """Build the network; ``labels`` is the number of image-level labels."""
+        head = {"classes": labels, "pooling": "avg", "dropout": None}
+        super().__init__(
+            architecture, encoder, in_channels, decoder_channels, mask_classes, aux_params=head
+        )
+
+    @property
+    def label_head(self) -> nn.Linear:
+        """From the averaged deepest feature to label logits."""
+        head = self.network.get_submodule("classification_head")
+        return next(part for part in head.children() if isinstance(part, nn.Linear))
+
+    def _padded_outputs(self, x: Tensor, known: Tensor | None) -> SegmenterOutput:  # noqa: ARG002
+        masks, labels = self.network(x)
+        return SegmenterOutput(masks, labels)

@@ -73,11 +73,7 @@ def build_segmenter(
         encoder.load_state_dict(stage1.encoder.state_dict())
     if config.architecture == "sks":
         return _build_sks(config, task, encoder, stage1, pretrained)
-    from dxseg.models.baselines import BaselineSegmenter  # smp is slow to import
-
-    return BaselineSegmenter(
-        config.architecture, encoder, task.channels, config.decoder_channels, task.mask_classes
-    )
+    return _build_baseline(config, task, encoder, stage1)
 
 
 def _encoder(config: ModelConfig, task: Task, pretrained: bool) -> PyramidEncoder:
@@ -87,6 +83,21 @@ def _encoder(config: ModelConfig, task: Task, pretrained: bool) -> PyramidEncode
     return encoder
 
 
+def _build_baseline(
+    config: ModelConfig, task: Task, encoder: PyramidEncoder, stage1: CoarseBranch | None
+) -> Segmenter:
+    from dxseg.models.baselines import BaselineSegmenter, MultitaskSegmenter  # smp imports slowly
+
+    shape = (encoder, task.channels, config.decoder_channels, task.mask_classes)
+    if not config.label_head:
+        return BaselineSegmenter(config.architecture, *shape)
+    segmenter = MultitaskSegmenter(config.architecture, *shape, task.labels)
+    if stage1 is not None and config.encoder_init == "stage1":
+        # The head that stage 1 trained on the same feature of the same encoder.
+        segmenter.label_head.load_state_dict(stage1.global_head.state_dict())
+    return segmenter
+
+
 def _build_sks(
     config: ModelConfig,
     task: Task,
@@ -94,7 +105,8 @@ def _build_sks(
     stage1: CoarseBranch | None,
     pretrained: bool,
 ) -> Segmenter:
-    from dxseg.models.sks import SKS
+    from dxseg.models.sharing import EncoderRest
+    from dxseg.models.sks import SKS, SharedSKS
 
     coarse = build_coarse_branch(
         config, task, pretrained=pretrained and config.coarse_init == "pretrained"
@@ -103,7 +115,9 @@ def _build_sks(
         coarse.load_state_dict(stage1.state_dict())
     skips, strides = config.skips, encoder.strides
     # Without compensation only the deepest level is read: fusions elsewhere would never learn.
-    fused = encoder.channels if skips.resolution_compensation else encoder.channels[-1:]
+    # A shared level is the same in both pyramids: there is nothing to fuse.
+    first = config.shared_stages if skips.resolution_compensation else -1
+    fused = encoder.channels[first:]
     share: nn.Module = FeatureShareSkip(fused) if skips.feature_share else NoFeatureShare()
     compensation: nn.Module = (
         ResolutionCompensationSkip()
@@ -115,9 +129,11 @@ def _build_sks(
         prompts.append(LongSkip(strides, coarse.decoder.channels))
     if skips.evidence:
         prompts.append(EvidencePrompt(strides, task.labels))
-    return SKS(
+    shared = config.shared_stages
+    network = SharedSKS if shared else SKS
+    return network(
         coarse,
-        encoder,
+        EncoderRest(encoder, shared) if shared else encoder,
         share,
         compensation,
         prompts,

@@ -94,15 +94,23 @@ class CoarseBranch(nn.Module):
             pooled_logits=log_mean_exp(evidence),
         )
 
-    def evidence(self, output: CoarseOutput) -> Tensor:
+    def evidence(self, output: CoarseOutput, known: Tensor | None = None) -> Tensor:
         """What the image is thought to have, and where: (B, L, h, w) in 0..1.
 
         The probability of each label for the image, times the sigmoid of how far a place exceeds
         the pooled evidence of its image. A softmax at each place would be close to 1 over most of
         an image that has a lesion; relative to its image, evidence alone outlines many lesions.
+
+        Args:
+            output: what the branch sees.
+            known: labels as in :meth:`dxseg.models.segmenter.Segmenter.outputs`. A known label
+                stands in for the branch's own probabilities (label prompt): only evidence of what
+                the image is known to have remains, at full strength.
         """
         logits = output.label_logits
         present = logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
+        if known is not None:
+            present = _replaced(present, known, self.multi_label)
         excess = output.evidence_logits - output.pooled_logits[:, :, None, None]
         return present[:, :, None, None] * excess.sigmoid()
 
@@ -126,6 +134,14 @@ class CoarseBranch(nn.Module):
             free = evidence[:, list(self.lesion_free)].logsumexp(dim=1, keepdim=True)
             evidence = evidence - free
         return evidence
+
+
+def _replaced(present: Tensor, known: Tensor, multi_label: bool) -> Tensor:
+    """Label probabilities (B, L), with 0 and 1 where the label is known."""
+    if multi_label:
+        return torch.where(known.isnan(), present, known.to(present.dtype))
+    certain = F.one_hot(known.clamp(min=0), present.shape[1]).to(present.dtype)
+    return torch.where(known[:, None] >= 0, certain, present)
 
 
 def log_mean_exp(values: Tensor, dims: tuple[int, ...] = (-2, -1)) -> Tensor:

@@ -23,6 +23,7 @@ class PyramidEncoder(nn.Module):
         strides: input pixels per feature pixel of each level, finest first.
         mean: per-channel mean of the pretraining, of inputs scaled to [0, 1].
         std: per-channel standard deviation of the same.
+        channels_last_output: whether the backbone itself computes (B, H, W, C).
     """
 
     def __init__(self, backbone: str, in_channels: int) -> None:
@@ -44,7 +45,7 @@ class PyramidEncoder(nn.Module):
                 f"model.backbone = {backbone!r}: its features have strides {info.reduction()}; "
                 "choose a backbone whose strides double up to 32, e.g. resnet18"
             )
-        self._channels_last_output = str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC")
+        self.channels_last_output = str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC")
         cfg = timm.get_pretrained_cfg(backbone)
         self.mean = _match_channels(cfg.mean if cfg else (0.5,) * 3, in_channels)
         self.std = _match_channels(cfg.std if cfg else (0.5,) * 3, in_channels)
@@ -53,7 +54,7 @@ class PyramidEncoder(nn.Module):
         """Features (B, C_l, H / stride_l, W / stride_l), finest first; H, W multiples of 32."""
         levels = self.body(x)
         features = [levels[i] for i in self._keep]
-        if self._channels_last_output:
+        if self.channels_last_output:
             features = [feature.permute(0, 3, 1, 2).contiguous() for feature in features]
         return features
 

@@ -18,7 +18,8 @@ class SegmenterOutput:
 
     Attributes:
         mask_logits: (B, K, H, W) at input size, one sigmoid a mask class.
-        label_logits: (B, L) image-level logits, or None for a network without a label head.
+        label_logits: (B, L) image-level logits, or None for a network without a label head; the
+            network's own answer, also where the label is known.
         evidence: (B, L, h, w) evidence probabilities, or None.
     """
 
@@ -35,25 +36,31 @@ class Segmenter(nn.Module):
         """The encoder that stage 2 trains."""
         raise NotImplementedError
 
-    def outputs(self, x: Tensor) -> SegmenterOutput:
+    def outputs(self, x: Tensor, known: Tensor | None = None) -> SegmenterOutput:
         """Segment normalised images (B, C, H, W).
 
         Sizes that are no multiple of 32 are zero-padded at the bottom and right, and cropped back.
+
+        Args:
+            x: the images.
+            known: label prompt, the diagnoses that are known without looking: (B,) int64 label
+                positions, -1 where unknown, or for multi-label (B, L) of 0, 1 and NaN (unknown).
+                None: all unknown. Networks without a label branch do not look at it.
         """
         height, width = x.shape[-2:]
         padded = pad_to_multiple(x, STRIDE)
-        out = self._padded_outputs(padded)
+        out = self._padded_outputs(padded, known)
         if padded is x:
             return out
         return SegmenterOutput(
             out.mask_logits[..., :height, :width], out.label_logits, _crop(out.evidence, x, padded)
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Mask logits (B, K, H, W) of normalised images (B, C, H, W)."""
-        return self.outputs(x).mask_logits
+    def forward(self, x: Tensor, known: Tensor | None = None) -> Tensor:
+        """Mask logits (B, K, H, W) of normalised images (B, C, H, W); see :meth:`outputs`."""
+        return self.outputs(x, known).mask_logits
 
-    def _padded_outputs(self, x: Tensor) -> SegmenterOutput:
+    def _padded_outputs(self, x: Tensor, known: Tensor | None) -> SegmenterOutput:
         raise NotImplementedError
 
 

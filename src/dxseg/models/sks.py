@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from dxseg.models.coarse import CoarseBranch, CoarseOutput
 from dxseg.models.decoder import UDecoder
 from dxseg.models.pyramid import PyramidEncoder
 from dxseg.models.segmenter import Segmenter, SegmenterOutput
+from dxseg.models.sharing import EncoderRest, divide
 from dxseg.models.skips import EvidencePrompt, LongSkip
 
 
@@ -24,7 +26,7 @@ class SKS(Segmenter):
     def __init__(
         self,
         coarse: CoarseBranch,
-        encoder: PyramidEncoder,
+        encoder: PyramidEncoder | EncoderRest,
         share: nn.Module,
         compensation: nn.Module,
         prompts: Sequence[LongSkip | EvidencePrompt],
@@ -54,7 +56,7 @@ class SKS(Segmenter):
         self.train(self.training)
 
     @property
-    def fine_encoder(self) -> PyramidEncoder:
+    def fine_encoder(self) -> nn.Module:
         """The encoder of the fine branch."""
         return self.encoder
 
@@ -70,13 +72,49 @@ class SKS(Segmenter):
             output: CoarseOutput = self.coarse(x)
         return output
 
-    def _padded_outputs(self, x: Tensor) -> SegmenterOutput:
+    def _look_finely(self, x: Tensor, coarse: CoarseOutput) -> list[Tensor]:  # noqa: ARG002
+        """The levels s_l of the fine encoder, finest first."""
+        features: list[Tensor] = self.encoder(x)
+        return features
+
+    def _padded_outputs(self, x: Tensor, known: Tensor | None) -> SegmenterOutput:
         coarse = self._look_coarsely(x)
-        evidence = self.coarse.evidence(coarse)
-        fine = self.encoder(x)
+        evidence = self.coarse.evidence(coarse, known)
+        fine = self._look_finely(x, coarse)
         fused = self.share(fine, coarse.encoder_features)
         entering = self.compensation(fine, fused)
         prompts = [prompt(coarse, evidence) for prompt in self.prompts]
         by_level = [[t for p in prompts for t in p[level]] for level in range(len(entering))]
         decoded = self.decoder(entering, by_level)
         return SegmenterOutput(self.head(decoded[1]), coarse.label_logits, evidence)
+
+
+class SharedSKS(SKS):
+    """SKS whose fine encoder goes on where the shared levels of the coarse one end.
+
+    The shared levels are frozen, statistics included, whether or not the rest of the coarse branch
+    learns: two branches would pull them in two directions.
+    """
+
+    encoder: EncoderRest
+
+    def __init__(self, *parts: Any, **options: Any) -> None:
+        """Wire as :class:`SKS` does; its ``encoder`` is an :class:`EncoderRest`."""
+        super().__init__(*parts, **options)
+        for level in self._shared_levels():
+            level.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> SharedSKS:
+        """Training mode; the shared levels keep their statistics."""
+        super().train(mode)
+        for level in self._shared_levels():
+            level.eval()
+        return self
+
+    def _shared_levels(self) -> list[nn.Sequential]:
+        return divide(self.coarse.encoder)[: self.encoder.shared]
+
+    def _look_finely(self, x: Tensor, coarse: CoarseOutput) -> list[Tensor]:  # noqa: ARG002
+        shared = coarse.encoder_features[: self.encoder.shared]
+        own: list[Tensor] = self.encoder(shared[-1])
+        return [*shared, *own]

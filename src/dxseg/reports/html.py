@@ -205,7 +205,11 @@ def _dice_of(runs: Sequence[_Run]) -> dict[str, Any]:
 
 
 def _curves(run: Path) -> bytes:
-    stages = {"Stage 1, image-level labels": "stage1", "Stage 2, masks": "stage2"}
+    stages = {
+        "Stage 1, image-level labels": "stage1",
+        "Stage 2, masks": "stage2",
+        "Self-training": "selftraining",
+    }
     return training_curves(
         {title: read_metrics(run / folder / "metrics.csv") for title, folder in stages.items()}
     )
@@ -255,8 +259,12 @@ def _protocol(run: _Run, data: Dataset, config: RunConfig) -> list[tuple[str, st
 
 
 def _steps(config: RunConfig) -> str:
-    first = f"{config.stage1.steps} in stage 1, " if config.model.needs_stage1 else "no stage 1, "
-    return f"{first}{config.stage2.steps} in stage 2, batches of {config.data.batch_size}"
+    stage1, own = config.stage1, config.selftraining
+    length = stage1.steps or f"those of {stage1.passes:g} passes over the labels"
+    parts = [f"{length} in stage 1" if config.model.needs_stage1 else "no stage 1"]
+    parts.append(f"{config.stage2.steps} in stage 2")
+    parts += [f"{own.steps} in self-training"] if own is not None else []
+    return f"{', '.join(parts)}; batches of {config.data.batch_size}"
 
 
 def _number(value: Any, decimals: int) -> str:

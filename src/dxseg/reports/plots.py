@@ -101,6 +101,39 @@ def score_distribution(scores: Mapping[str, NDArray[np.float64]], name: str) -> 
     return _png(figure)
 
 
+def efficiency_curves(lines: Mapping[str, pd.DataFrame], name: str) -> bytes:
+    """Plot a score over the number of masks, one line an arm, its interval as a band.
+
+    Args:
+        lines: Arm to a table with the columns masks, value, low, high, masks rising; one point is
+            drawn as a point.
+        name: What the score is called on the axis.
+
+    Returns:
+        PNG bytes, or none if there is nothing to plot.
+    """
+    if not lines:
+        return b""
+    figure = _figure(9.0, 5.0)
+    axes = figure.subplots()
+    for (arm, table), colour in zip(lines.items(), _cycle(len(lines)), strict=True):
+        masks = table["masks"].to_numpy(dtype=float)
+        low, high = (table[end].to_numpy(dtype=float) for end in ("low", "high"))
+        axes.plot(masks, table["value"], "o-", color=colour, markersize=4, label=_plain(arm, 40))
+        if len(masks) > 1:
+            axes.fill_between(masks, low, high, color=colour, alpha=0.12, linewidth=0)
+        else:
+            axes.plot([masks[0]] * 2, [low[0], high[0]], color=colour)
+    axes.set_xscale("log")
+    ticks = sorted({float(value) for table in lines.values() for value in table["masks"]})
+    axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("training masks")
+    axes.set_ylabel(_plain(name))
+    axes.legend(fontsize=8)
+    return _png(figure)
+
+
 def _lines(axes: Any, table: pd.DataFrame, names: list[str], title: str) -> None:
     for name, colour in zip(names, _cycle(len(names)), strict=True):
         values = table[name].dropna()

@@ -28,6 +28,9 @@ from dxseg.data.loader import Batch
 from dxseg.errors import DxsegError
 from dxseg.training.progress import StageProgress
 
+Batches = DataLoader[Batch] | dict[str, DataLoader[Batch]]
+"""Of one loader, or of several that give a batch each to every step."""
+
 LAST = "last.ckpt"
 BEST = "best.ckpt"
 
@@ -87,7 +90,7 @@ class CheckpointFiles(TorchCheckpointIO):
 
 def fit_stage(
     module: pl.LightningModule,
-    train: DataLoader[Batch],
+    train: Batches,
     validation: DataLoader[Batch] | None,
     folder: Path,
     *,
@@ -101,7 +104,7 @@ def fit_stage(
 
     Args:
         module: the stage; afterwards it holds the selected weights.
-        train: batches of one epoch; its sampler follows ``set_epoch``.
+        train: batches of one epoch; samplers follow ``set_epoch``.
         validation: every validation case once, or None.
         folder: of the stage, for ``last.ckpt``, ``metrics.csv`` and TensorBoard events.
         title: of the progress bar.
@@ -147,7 +150,7 @@ def fit_stage(
 
 def _train(
     module: pl.LightningModule,
-    train: DataLoader[Batch],
+    train: Batches,
     validation: DataLoader[Batch] | None,
     folder: Path,
     callbacks: list[pl.Callback],

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dxseg.data.loader import CaseArrays
 from dxseg.inference.bundle import BundleInfo
 from dxseg.inference.gate import choose_gate
-from dxseg.inference.predictor import Predictor
-from dxseg.inference.studies import study_probabilities
 from dxseg.metrics.image_level import lesion_probability
-from dxseg.models.segmenter import Segmenter
+
+_ROUNDING = 1e-6
 
 
 def validation_gate(
-    segmenter: Segmenter,
+    probabilities: NDArray[np.float64],
+    labels: NDArray[Any],
     info: BundleInfo,
-    validation: CaseArrays | None,
     sensitivity: float | None,
 ) -> float | None:
-    """Choose the gate by the predictor itself; labels only, no mask is looked at.
+    """Choose the gate; labels only, no mask is looked at.
 
     A study whose label says that there is a lesion counts as one image, with the probability that
     is pooled from its images. No image of it is known to show the lesion; but the pooled
@@ -29,40 +29,41 @@ def validation_gate(
     if the study does.
 
     Args:
-        segmenter: The trained network.
-        info: Of its bundle; without a gate yet.
-        validation: Validation images with their labels, or None.
+        probabilities: (N, L) of the labels of validation images, as inference will have them, and
+            of studies, pooled from their images.
+        labels: (N,) label positions, or (N, L) of 0 and 1; what is known of these.
+        info: Of the bundle.
         sensitivity: Share of the images and studies with a lesion that must pass; None for no gate.
 
     Returns:
-        The gate, or None where it is off, the network has learnt no labels, no label means
-        lesion-free, or validation has no label that says that there is a lesion.
+        The gate, or None where it is off, no label means lesion-free, or there is no image or study
+        whose label says that it has a lesion.
     """
-    known = info.model.knows_labels and bool(info.lesion_free)
-    if sensitivity is None or validation is None or not known:
+    if sensitivity is None or not info.lesion_free:
         return None
     free = [info.labels.index(name) for name in info.lesion_free]
-    predictor = Predictor(segmenter, info)
-    labels = validation.labels
-    has_lesion = (
-        (labels >= 0).all(axis=1) & (labels[:, free] == 0).all(axis=1) & (labels > 0).any(axis=1)
-        if info.multi_label
-        else (labels >= 0) & ~np.isin(labels, free)
-    )
-    diagnoses = _diagnoses(predictor, validation, np.flatnonzero(has_lesion).tolist())
-    for rows in [] if validation.studies is None else validation.studies.members():
-        images = _diagnoses(predictor, validation, rows.tolist())
-        diagnoses.append(study_probabilities(images, info))
-    found = [lesion_probability(one, info.lesion_free, info.multi_label) for one in diagnoses]
-    return choose_gate(found, sensitivity)
+    has_lesion = label_says_lesion(labels, free)
+    found = [
+        lesion_probability(
+            dict(zip(info.labels, row.tolist(), strict=True)), info.lesion_free, info.multi_label
+        )
+        for row in probabilities[has_lesion]
+    ]
+    # Rounding must not close the gate on the very image that it was chosen by.
+    return choose_gate([chance * (1 - _ROUNDING) for chance in found], sensitivity)
 
 
-def _diagnoses(
-    predictor: Predictor, validation: CaseArrays, rows: Sequence[int]
-) -> list[dict[str, float]]:
-    """Label probabilities of images, in constant memory."""
-    found: list[dict[str, float]] = []
-    for start in range(0, len(rows), predictor.batch_size):
-        batch = [validation.image(row) for row in rows[start : start + predictor.batch_size]]
-        found += [one.label_probabilities or {} for one in predictor.predict(batch)]
-    return found
+def label_says_lesion(labels: NDArray[Any], lesion_free: Sequence[int]) -> NDArray[np.bool_]:
+    """Which images have a label, and none that means: no lesion.
+
+    Args:
+        labels: (N,) class indices with -1 for unknown, or (N, L) of 0, 1 and NaN.
+        lesion_free: positions of the labels that mean: no lesion.
+
+    Returns:
+        Shape (N,).
+    """
+    if labels.ndim == 1:
+        return (labels >= 0) & ~np.isin(labels, lesion_free)
+    known, some = (labels >= 0).all(axis=1), (labels > 0).any(axis=1)
+    return np.asarray(known & some & (labels[:, list(lesion_free)] == 0).all(axis=1), np.bool_)

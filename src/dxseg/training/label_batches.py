@@ -59,6 +59,11 @@ class LabelBatches:
         firsts = [rows[0] for rows in self.studies]
         return np.concatenate([own, self.arrays.studies.labels[firsts]])
 
+    @property
+    def image_total(self) -> int:
+        """Images that a label speaks of, their own or that of their study."""
+        return len(self.images) + sum(len(rows) for rows in self.studies)
+
     def balance(self, task: Task) -> Tensor:
         """Weights that give every label the same say in the batches, (L,)."""
         draws = [

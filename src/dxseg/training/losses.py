@@ -97,13 +97,19 @@ class MaskLoss(nn.Module):
     it is constant where the target is empty, and lesion-free images would teach it nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, soft_targets: bool = False) -> None:
+        """Build the loss.
+
+        Args:
+            soft_targets: whether targets may lie between 0 and 1. Plain Dice is then lowest at the
+                target rounded to 0 and 1; its semimetric form (Wang et al. 2023) at the target.
+        """
         super().__init__()
         from monai.losses.dice import DiceLoss
 
-        self.dice = DiceLoss(sigmoid=True, batch=True)
+        self.dice = DiceLoss(sigmoid=True, batch=True, soft_label=soft_targets)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Mean loss of logits (B, K, H, W) against masks of 0 and 1 of the same shape."""
+        """Mean loss of logits (B, K, H, W) against masks of the same shape, 0 to 1."""
         dice: Tensor = self.dice(logits, target)
         return dice + F.binary_cross_entropy_with_logits(logits, target)

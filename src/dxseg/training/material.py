@@ -29,7 +29,8 @@ class Material:
     Attributes:
         task: channels, classes, labels.
         preprocessing: image geometry and intensity, as the bundle will store it.
-        label_train: all training images with their labels (stage 1).
+        label_train: all training images with their labels, and their mask where it may be used
+            (stage 1, self-training).
         label_validation: all validation images with their labels.
         mask_train: training images whose mask may be used (stage 2).
         mask_validation: validation images whose mask may be used, or None.
@@ -145,7 +146,7 @@ def gather(
     return Material(
         task,
         preprocessing,
-        arrays(train, with_masks=False),
+        arrays(train, with_masks=True),
         arrays(validation, with_masks=False) if len(validation) else None,
         arrays(mask_train, with_masks=True),
         arrays(mask_validation, with_masks=True) if len(mask_validation) else None,

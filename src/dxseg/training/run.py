@@ -1,8 +1,9 @@
-"""A whole run: splits, stage 1, stage 2, bundle; every finished step is kept and skipped."""
+"""A whole run: splits, stage 1, stage 2, self-training, bundle; what is finished is skipped."""
 
 from __future__ import annotations
 
 import platform
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,21 +18,22 @@ from dxseg.data.dataset import Dataset
 from dxseg.data.files import sha256_file, write_json_atomic, write_text_atomic
 from dxseg.data.splits import read_splits, write_splits
 from dxseg.errors import DxsegError
-from dxseg.inference.bundle import BundleInfo, save_bundle
+from dxseg.inference.bundle import INFO_FILE, BundleInfo, load_bundle, save_bundle
 from dxseg.models.coarse import CoarseBranch
 from dxseg.models.pyramid import PyramidEncoder
+from dxseg.models.segmenter import Segmenter
 from dxseg.progress import reporting
-from dxseg.training.gate import validation_gate
+from dxseg.training.calibration import calibrate
 from dxseg.training.material import Material, gather, resolve_splits
+from dxseg.training.records import RUN_FILE, read_run
+from dxseg.training.reuse import borrow_stage1, check_stage2
 from dxseg.training.stages import (
     check_choices,
-    load_stage1,
     remove_checkpoints,
+    train_by_itself,
     train_stage1,
     train_stage2,
 )
-
-RUN_FILE = "run.json"
 
 
 def train_run(
@@ -41,6 +43,7 @@ def train_run(
     *,
     splits_path: Path | None = None,
     stage1_run: Path | None = None,
+    stage2_run: Path | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Train an arm; the same call again continues an interrupted run and skips a finished one.
@@ -51,6 +54,8 @@ def train_run(
         config: of the run.
         splits_path: a splits.csv to use instead of drawing one.
         stage1_run: another run whose stage 1 is used instead of training one.
+        stage2_run: a finished run without self-training, otherwise of this configuration, from
+            whose network self-training goes on.
         console: where progress is drawn; standard error if absent.
 
     Returns:
@@ -58,37 +63,52 @@ def train_run(
 
     Raises:
         DxsegError: the folder holds a run of another configuration or dataset; the given stage 1
-            does not fit or has seen validation or test cases; files are damaged.
+            does not fit or has seen validation or test cases; the given stage 2 is of another
+            configuration or split; files are damaged.
         KeyboardInterrupt: the user stopped the run.
     """
     console = console or Console(stderr=True)
     dataset = Dataset.load(dataset_path)
-    _check_folder(output, config, dataset)
+    check_folder(output, config, dataset)
     if (output / RUN_FILE).is_file():
         return read_run(output)
-    encoder = PyramidEncoder(config.model.backbone, dataset.spec.channels)
-    splits = _splits(dataset, output, config, splits_path, console)
-    with reporting(console, "Reading images") as report:
-        material = gather(dataset, splits, config, (encoder.mean, encoder.std), report)
-    check_choices(material, config)
-    started = monotonic()
-    stage1 = None
-    if config.model.needs_stage1:
-        stage1 = _stage1(dataset, splits, material, config, output, stage1_run, console)
-    between = monotonic()
-    segmenter, metrics = train_stage2(material, config, output / "stage2", stage1, console)
-    info = BundleInfo(
-        model=config.model,
-        preprocessing=material.preprocessing,
-        labels=dataset.spec.labels,
-        lesion_free=dataset.spec.lesion_free,
-        multi_label=dataset.spec.multi_label,
-        mask_classes=dataset.spec.mask_classes,
-        slicing=dataset.spec.slicing,
-        training={"arm": config.arm, "seed": config.seed, "dataset": dataset.spec.name},
-    )
-    gate = validation_gate(segmenter, info, material.label_validation, config.gate_sensitivity)
-    save_bundle(output / "model", segmenter, info.model_copy(update={"gate": gate}))
+    work = _prepared(dataset, output, config, splits_path, console)
+    segmenter, recorded, seconds = _stages(work, stage1_run, stage2_run)
+    further = {
+        "stage1_from": None if stage1_run is None else str(stage1_run.resolve()),
+        "stage2_from": None if stage2_run is None else str(stage2_run.resolve()),
+        **recorded,
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+    }
+    return finish_run(output, segmenter, config, dataset, work.splits, work.material, further)
+
+
+def finish_run(
+    output: Path,
+    segmenter: Segmenter,
+    config: RunConfig,
+    dataset: Dataset,
+    splits: pd.DataFrame,
+    material: Material,
+    further: dict[str, Any],
+) -> dict[str, Any]:
+    """Choose temperatures and gate, write ``model/`` and ``run.json``, remove what is left over.
+
+    Args:
+        output: folder of the run.
+        segmenter: trained.
+        config: of the run.
+        dataset: it was trained on.
+        splits: of the run.
+        material: of the run.
+        further: keys of ``run.json`` that only the caller knows.
+
+    Returns:
+        What ``run.json`` holds.
+    """
+    info = bundle_info(config, dataset, material)
+    info, calibration = calibrate(segmenter, info, material, config.gate_sensitivity)
+    save_bundle(output / "model", segmenter, info)
     run = {
         "arm": config.arm,
         "seed": config.seed,
@@ -96,48 +116,70 @@ def train_run(
         "dataset_name": dataset.spec.name,
         "dataset_digest": dataset.digest(),
         "splits_sha256": sha256_file(output / "splits.csv"),
-        "stage1_from": None if stage1_run is None else str(stage1_run.resolve()),
         "cases": _count_cases(dataset, splits),
         "parameters": sum(p.numel() for p in segmenter.parameters()),
-        "stage2": metrics,
-        "gate": gate,
-        "seconds": {
-            "stage1": round(between - started, 1),
-            "stage2": round(monotonic() - between, 1),
-        },
+        "gate": info.gate,
+        "calibration": calibration,
+        **further,
         "versions": _versions(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_json_atomic(output / RUN_FILE, run)
-    remove_checkpoints(output / "stage2")
+    for stage in ("stage2", "selftraining"):
+        remove_checkpoints(output / stage)
     return run
 
 
-def read_run(output: Path) -> dict[str, Any]:
-    """The ``run.json`` of a finished run.
+def bundle_info(config: RunConfig, dataset: Dataset, material: Material) -> BundleInfo:
+    """What ``model.json`` says of a run's network; the gate is not chosen yet."""
+    spec = dataset.spec
+    return BundleInfo(
+        model=config.model,
+        preprocessing=material.preprocessing,
+        labels=spec.labels,
+        lesion_free=spec.lesion_free,
+        multi_label=spec.multi_label,
+        mask_classes=spec.mask_classes,
+        slicing=spec.slicing,
+        training={"arm": config.arm, "seed": config.seed, "dataset": spec.name},
+    )
+
+
+def train_stage1_run(
+    dataset_path: Path,
+    output: Path,
+    config: RunConfig,
+    *,
+    splits_path: Path | None = None,
+    console: Console | None = None,
+) -> None:
+    """Train a stage 1 alone, for runs that are given it as ``stage1_run``.
+
+    It depends neither on the masks nor on the arm. The same call continues an interrupted one and
+    skips a finished one.
+
+    Args:
+        dataset_path: folder of the dataset.
+        output: folder that gets ``stage1/``, made if absent.
+        config: of one of the runs.
+        splits_path: a splits.csv to use instead of drawing one.
+        console: where progress is drawn; standard error if absent.
 
     Raises:
-        DxsegError: there is none, or it is damaged.
+        DxsegError: see :func:`train_run`.
     """
-    import json
-
-    path = output / RUN_FILE
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DxsegError(
-            f"{path}: not found; expected the folder of a finished run: train it, or continue it "
-            "with the command that started it"
-        ) from error
-    except ValueError as error:
-        raise DxsegError(f"{path}: not JSON ({error}); remove it and train again") from error
-    if not isinstance(loaded, dict):
-        raise DxsegError(f"{path}: expected an object; remove it and train again")
-    return loaded
+    console = console or Console(stderr=True)
+    dataset = Dataset.load(dataset_path)
+    check_folder(output, config, dataset)
+    _stage1(_prepared(dataset, output, config, splits_path, console), None)
 
 
-def _check_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
-    """Check that the folder is free, or that its run is the one asked for."""
+def check_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
+    """Check that the folder is free, or that its run is the one asked for.
+
+    Raises:
+        DxsegError: it holds something else, or a run of another configuration or dataset.
+    """
     path = output / "config.yaml"
     if path.is_file():
         recorded = read_config(path)
@@ -182,37 +224,69 @@ def _splits(
     return recorded
 
 
-def _stage1(
-    dataset: Dataset,
-    splits: pd.DataFrame,
-    material: Material,
-    config: RunConfig,
-    output: Path,
-    other: Path | None,
-    console: Console,
-) -> CoarseBranch:
+@dataclass(frozen=True)
+class _Work:
+    """What all stages of a run work on."""
+
+    dataset: Dataset
+    splits: pd.DataFrame
+    material: Material
+    config: RunConfig
+    output: Path
+    console: Console
+
+
+def _prepared(
+    dataset: Dataset, output: Path, config: RunConfig, splits_path: Path | None, console: Console
+) -> _Work:
+    encoder = PyramidEncoder(config.model.backbone, dataset.spec.channels)
+    splits = _splits(dataset, output, config, splits_path, console)
+    with reporting(console, "Reading images") as report:
+        material = gather(dataset, splits, config, (encoder.mean, encoder.std), report)
+    check_choices(material, config)
+    return _Work(dataset, splits, material, config, output, console)
+
+
+def _stages(
+    work: _Work, stage1_run: Path | None, stage2_run: Path | None
+) -> tuple[Segmenter, dict[str, Any], dict[str, float]]:
+    """The trained network, the last metrics of each stage and the seconds that each took."""
+    material, config, output = work.material, work.config, work.output
+    seconds = {"stage1": 0.0, "stage2": 0.0, "selftraining": 0.0}
+    if stage2_run is not None:
+        check_stage2(stage2_run, output, config, work.dataset)
+    finished = (stage2_run or output / "stage2") / "model"
+    if (finished / INFO_FILE).is_file():
+        segmenter, info = load_bundle(finished)
+        recorded = {"stage2": info.training.get("stage2", {})}
+    else:
+        started = monotonic()
+        stage1 = _stage1(work, stage1_run) if config.model.needs_stage1 else None
+        between = monotonic()
+        segmenter, metrics = train_stage2(material, config, output / "stage2", stage1, work.console)
+        seconds |= {"stage1": between - started, "stage2": monotonic() - between}
+        recorded = {"stage2": metrics}
+    if config.selftraining is not None:
+        if stage2_run is None:
+            info = bundle_info(config, work.dataset, material)
+            training = info.training | recorded
+            save_bundle(finished, segmenter, info.model_copy(update={"training": training}))
+        started = monotonic()
+        segmenter, recorded["selftraining"] = train_by_itself(
+            material, config, output / "selftraining", segmenter, work.console
+        )
+        seconds["selftraining"] = monotonic() - started
+    return segmenter, recorded, seconds
+
+
+def _stage1(work: _Work, other: Path | None) -> CoarseBranch:
     """This run's own stage 1, or another run's after checking that it may be used."""
+    dataset, splits, config = work.dataset, work.splits, work.config
+    material, output, console = work.material, work.output, work.console
     if other is None:
         case_ids = dataset.cases["case_id"][splits["split"].eq("train").to_numpy()].tolist()
         return train_stage1(material, config, output / "stage1", case_ids, console)
-    coarse, record = load_stage1(other / "stage1")
-    seen = splits["case_id"].isin(record.case_ids)
-    held_out = splits["split"].isin(["validation", "test"])
-    seen_groups = set(splits.loc[seen, "group"])
-    leaked = held_out & (seen | splits["group"].isin(seen_groups))
-    if leaked.any():
-        raise DxsegError(
-            f"{other / 'stage1'}: this classifier was trained on {int(leaked.sum())} cases (or "
-            "others of their patient or near-duplicate group) that are validation or test cases "
-            "here; train stage 1 on this run's splits, or give both runs the same --splits file"
-        )
-    mine = (config.model.backbone, config.model.decoder_channels, material.task)
-    if (record.model.backbone, record.model.decoder_channels, record.task) != mine:
-        raise DxsegError(
-            f"{other / 'stage1'}: another backbone, decoder or set of labels than this run's; use "
-            "the same preset and dataset for both"
-        )
-    return coarse
+    return borrow_stage1(other, splits, config, material.task)
 
 
 def _count_cases(dataset: Dataset, splits: pd.DataFrame) -> dict[str, int]:

@@ -19,30 +19,54 @@ class Stage2Module(pl.LightningModule):
     """Lightning wrapper of every segmenter, prompted or not."""
 
     def __init__(
-        self, segmenter: Segmenter, model: ModelConfig, config: StageConfig, seed: int
+        self,
+        segmenter: Segmenter,
+        model: ModelConfig,
+        config: StageConfig,
+        seed: int,
+        known_label_share: float = 0.0,
     ) -> None:
+        """Wrap a segmenter.
+
+        Args:
+            segmenter: the network.
+            model: its configuration, for the rates of its parts.
+            config: of the stage.
+            seed: of the run.
+            known_label_share: probability that a training image's label is given to the network.
+        """
         super().__init__()
         self.segmenter = segmenter
         self.model_config = model
         self.config = config
         self.seed = seed
+        self.known_label_share = known_label_share
         self.loss = MaskLoss()
         self.val_dice = MeanMetric()
         self.val_false_positives = MeanMetric()
 
+    @property
+    def validated(self) -> Segmenter:
+        """The network that validation looks at."""
+        return self.segmenter
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        """Seed by step, so that a resumed stage draws the same dropout as an uninterrupted one."""
+        """Seed by step, so that a resumed stage draws what an uninterrupted one draws."""
         torch.manual_seed(self.seed * 1_000_003 + self.trainer.fit_loop.total_batch_idx)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
-        """Dice plus binary cross-entropy."""
-        loss: Tensor = self.loss(self.segmenter(batch["image"]), batch["mask"])
+        """Dice plus binary cross-entropy; the network is told some labels."""
+        known = some_known(batch["label"], self.known_label_share)
+        loss: Tensor = self.loss(self.segmenter(batch["image"], known), batch["mask"])
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["image"]))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        """Loss; Dice where there is a lesion; the share of lesion-free images that get a mask."""
-        logits, target = self.segmenter(batch["image"]), batch["mask"]
+        """Loss; Dice where there is a lesion; the share of lesion-free images that get a mask.
+
+        No label is known: so the network will mostly be used.
+        """
+        logits, target = self.validated(batch["image"]), batch["mask"]
         self.log("val_loss", self.loss(logits, target), batch_size=len(logits))
         predicted = (logits > 0).float()
         has_lesion = target.flatten(1).any(dim=1)
@@ -64,3 +88,22 @@ class Stage2Module(pl.LightningModule):
         parts.append((self.segmenter.fine_encoder, self.config.encoder_learning_rate_scale))
         parts.append((self.segmenter, 1.0))
         return build_optimiser(parts, self.config)
+
+
+def some_known(label: Tensor, share: float) -> Tensor | None:
+    """Draw the images whose label the network is told, so that it learns to work with and without.
+
+    Args:
+        label: as in :class:`dxseg.data.loader.Batch`.
+        share: probability that a label stays.
+
+    Returns:
+        The labels with the others unknown, as :meth:`Segmenter.outputs` takes them; None for a
+        share of 0, which draws nothing.
+    """
+    if not share:
+        return None
+    hidden = (torch.rand(len(label)) >= share).to(label.device)
+    if label.is_floating_point():
+        return label.masked_fill(hidden[:, None], float("nan"))
+    return label.masked_fill(hidden, -1)

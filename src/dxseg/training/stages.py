@@ -1,4 +1,4 @@
-"""The two stages of a run, from cached pixels to trained weights."""
+"""The stages of a run, from cached pixels to trained weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch.utils.data import DataLoader, Sampler
 
-from dxseg.config import DataConfig, ModelConfig, RunConfig
+from dxseg.config import DataConfig, ModelConfig, RunConfig, StageConfig
 from dxseg.data.augment import build_augmentation
 from dxseg.data.files import sha256_file, write_bytes_atomic, write_text_atomic
 from dxseg.data.loader import (
@@ -30,9 +30,12 @@ from dxseg.errors import DxsegError
 from dxseg.models.build import Task, build_coarse_branch, build_segmenter
 from dxseg.models.coarse import CoarseBranch
 from dxseg.models.segmenter import Segmenter
-from dxseg.training.fit import BEST, LAST, fit_stage
-from dxseg.training.label_batches import LabelBatches
+from dxseg.training.fit import BEST, LAST, Batches, fit_stage
+from dxseg.training.label_batches import LabelBatches, labelled
+from dxseg.training.losses import LabelLoss, label_balance
 from dxseg.training.material import Material
+from dxseg.training.multitask import MultitaskModule
+from dxseg.training.selftrain import SelfTrainingModule
 from dxseg.training.stage1 import Stage1Module
 from dxseg.training.stage2 import Stage2Module
 
@@ -82,21 +85,18 @@ def train_stage1(
     coarse = build_coarse_branch(config.model, task, pretrained=True)
     batches = LabelBatches.plan(material.label_train, config.data)
     if not len(batches.known()):
-        raise DxsegError(
-            "stage 1 needs image-level labels, and no training case has one; add labels to "
-            "cases.csv, or train an arm without stage 1 (--arm unet)"
-        )
-    balance = batches.balance(task)
-    module = Stage1Module(coarse, balance, task.labels, config.stage1, config.seed)
-    epoch = config.stage1.epoch_steps * config.stage1.accumulate
+        raise _no_labels()
+    stage = config.stage1.for_images(batches.image_total, config.data.batch_size)
+    sampler = batches.sampler(stage.epoch_steps * stage.accumulate, config.seed)
+    module = Stage1Module(coarse, batches.balance(task), task.labels, stage, config.seed)
     metrics = fit_stage(
         _placed(module),
-        _train_loader(material.label_train, material, config, batches.sampler(epoch, config.seed)),
+        _train_loader(material.label_train, material, config, sampler),
         _validation_loader(material.label_validation, material, config.data),
         folder,
         title="Stage 1, image-level labels",
         monitor=("val_auroc", "max"),
-        config=config.stage1,
+        config=stage,
         device=config.device,
         console=console,
     )
@@ -151,14 +151,10 @@ def train_stage2(
     """Train the segmenter on the masks that may be used; gives it and its last metrics."""
     torch.manual_seed(config.seed)
     segmenter = build_segmenter(config.model, material.task, stage1=stage1)
-    module = Stage2Module(segmenter, config.model, config.stage2, config.seed)
-    pools = _mask_pools(material.lesion_free_train, config.data)
-    epoch = config.stage2.epoch_steps * config.stage2.accumulate
+    module, train = _stage2_module(segmenter, material, config)
     metrics = fit_stage(
         _placed(module),
-        _train_loader(
-            material.mask_train, material, config, PoolSampler(pools, epoch, config.seed)
-        ),
+        train,
         _validation_loader(material.mask_validation, material, config.data),
         folder,
         title=f"Stage 2, masks ({config.arm})",
@@ -168,6 +164,59 @@ def train_stage2(
         console=console,
     )
     return segmenter, metrics
+
+
+def _stage2_module(
+    segmenter: Segmenter, material: Material, config: RunConfig
+) -> tuple[Stage2Module, Batches]:
+    """How the segmenter learns, and from what: masks, or masks and labels."""
+    stage, task = config.stage2, material.task
+    data = config.data
+    pools = _mask_pools(material.lesion_free_train, data.batch_size, data.lesion_free_share)
+    sampler = PoolSampler(pools, stage.epoch_steps * stage.accumulate, config.seed)
+    masks = _train_loader(material.mask_train, material, config, sampler)
+    if not config.model.label_head:
+        told = _told_labels(config)
+        return Stage2Module(segmenter, config.model, stage, config.seed, told), masks
+    labels = _label_loader(material, config, stage)
+    balance = label_balance(material.label_train.labels, task.labels, task.multi_label)
+    loss = LabelLoss(balance, task.multi_label, stage.label_smoothing)
+    module = MultitaskModule(segmenter, loss, config.model, stage, config.seed)
+    return module, {"masks": masks, "labels": labels}
+
+
+def train_by_itself(
+    material: Material, config: RunConfig, folder: Path, segmenter: Segmenter, console: Console
+) -> tuple[Segmenter, dict[str, float]]:
+    """Go on from stage 2 with the images that have only a label; gives the teacher."""
+    options = config.selftraining
+    if options is None:
+        raise ValueError("the configuration has no self-training")
+    torch.manual_seed(config.seed)
+    module = SelfTrainingModule(
+        segmenter, config.model, options, config.seed, material.task, _told_labels(config)
+    )
+    masked = material.label_train.mask_rows >= 0
+    unmasked = np.flatnonzero(~masked)
+    size = config.data.batch_size
+    proposed = min(size - 1, max(1, round(size * options.label_only_share))) if len(unmasked) else 0
+    share = config.data.lesion_free_share
+    lesions, free = _mask_pools(material.lesion_free_train, size - proposed, share)
+    rows = np.flatnonzero(masked)
+    pools = [(rows[lesions[0]], lesions[1]), (rows[free[0]], free[1]), (unmasked, proposed)]
+    sampler = PoolSampler(pools, options.epoch_steps * options.accumulate, config.seed)
+    metrics = fit_stage(
+        _placed(module),
+        _train_loader(material.label_train, material, config, sampler),
+        _validation_loader(material.mask_validation, material, config.data),
+        folder,
+        title=f"Self-training ({config.arm})",
+        monitor=("val_dice", "max"),
+        config=options,
+        device=config.device,
+        console=console,
+    )
+    return module.teacher, metrics
 
 
 def check_choices(material: Material, config: RunConfig) -> None:
@@ -180,12 +229,16 @@ def check_choices(material: Material, config: RunConfig) -> None:
     known = None if labels is None else LabelBatches.plan(labels, config.data).known()
     distinct = 0 if known is None else len(np.unique(known, axis=0))
     lesions = masks is not None and any(masks.mask(case).any() for case in range(len(masks)))
+    with_masks = "images with a lesion mask (split.validation_masks)"
     for name, stage, possible, remedy in (
         ("stage1", config.stage1, distinct > 1, "images with different labels"),
-        ("stage2", config.stage2, lesions, "images with a lesion mask (split.validation_masks)"),
+        ("stage2", config.stage2, lesions, with_masks),
+        ("selftraining", config.selftraining, lesions, with_masks),
     ):
+        if stage is None:
+            continue
         chosen = stage.select == "best" or stage.early_stopping_patience is not None
-        if chosen and not possible and (name == "stage2" or config.model.needs_stage1):
+        if chosen and not possible and (name != "stage1" or config.model.needs_stage1):
             raise DxsegError(
                 f"{name}: select 'best' and early stopping are decided on validation, which needs "
                 f"{remedy}; add some, or set {name}.select=last and no early_stopping_patience"
@@ -198,14 +251,22 @@ def remove_checkpoints(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+def _told_labels(config: RunConfig) -> float:
+    """The share of training images whose label the network is told (label prompt).
+
+    A branch that never saw a label must not be told one either.
+    """
+    return config.data.known_label_share if config.model.knows_labels else 0.0
+
+
 def _mask_pools(
-    lesion_free: NDArray[np.bool_], data: DataConfig
+    lesion_free: NDArray[np.bool_], size: int, lesion_free_share: float
 ) -> list[tuple[NDArray[np.int64], int]]:
     """Rows with a lesion and rows without, each with its part of a batch."""
     free = np.flatnonzero(lesion_free)
-    free_count = round(data.batch_size * data.lesion_free_share) if len(free) else 0
-    free_count = min(free_count, data.batch_size - 1)  # a batch without a lesion teaches no mask
-    return [(np.flatnonzero(~lesion_free), data.batch_size - free_count), (free, free_count)]
+    free_count = round(size * lesion_free_share) if len(free) else 0
+    free_count = min(free_count, size - 1)  # a batch without a lesion teaches no mask
+    return [(np.flatnonzero(~lesion_free), size - free_count), (free, free_count)]
 
 
 def _train_loader(
@@ -213,6 +274,24 @@ def _train_loader(
 ) -> DataLoader[Batch]:
     batches = CaseBatches(arrays, material.preprocessing, build_augmentation(config.augment))
     return batch_loader(batches, sampler, config.data.workers)
+
+
+def _label_loader(material: Material, config: RunConfig, stage: StageConfig) -> DataLoader[Batch]:
+    """Training images that have a label, whether or not they have a mask."""
+    rows = np.flatnonzero(labelled(material.label_train.labels))
+    if not len(rows):
+        raise _no_labels()
+    pools = [(rows, config.data.batch_size)]
+    sampler = PoolSampler(pools, stage.epoch_steps * stage.accumulate, config.seed)
+    return _train_loader(material.label_train, material, config, sampler)
+
+
+def _no_labels() -> DxsegError:
+    return DxsegError(
+        "stage 1 and label heads need image-level labels, and no training case has one (stage 1 "
+        "can also learn from labels of studies); add labels to cases.csv, or train an arm without "
+        "them (--arm unet)"
+    )
 
 
 def _validation_loader(

@@ -1,0 +1,87 @@
+"""Write the tables of docs/results.md from the committed results of studies.
+
+    python benchmarks/make_results.py
+    python benchmarks/make_results.py --check
+
+A study is a folder `results/NAME` with study.yaml, results.csv, curves.csv, differences.csv and
+masks_saved.csv, copied from where `dxseg compare` wrote them. Its tables stand in docs/results.md
+between the lines `<!-- begin NAME -->` and `<!-- end NAME -->`; what is written around them stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from dxseg.data.files import write_text_atomic
+from dxseg.studies.study import parse_study, read_study_text
+from dxseg.studies.tables import study_tables, to_markdown
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results"
+PAGE = ROOT / "docs" / "results.md"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="only say whether the page is in sync")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the studies")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the page to write into")
+    args = parser.parse_args(arguments)
+    before = args.page.read_text(encoding="utf-8")
+    after = fill(before, args.results)
+    if args.check:
+        if after != before:
+            raise SystemExit(f"{args.page.name}: not in sync; run benchmarks/make_results.py")
+        return
+    write_text_atomic(args.page, after)
+
+
+def fill(text: str, results: Path) -> str:
+    """Put the tables of each study between its markers; a study without markers is an error."""
+    studies = sorted(path.parent for path in results.glob("*/results.csv"))
+    marked = re.findall(r"^<!-- begin (\S+) -->$", text, re.MULTILINE)
+    if sorted(marked) != [study.name for study in studies]:
+        raise SystemExit(
+            f"marked in the page: {sorted(marked)}; studies: {[s.name for s in studies]}; each "
+            "study needs one pair of lines <!-- begin NAME --> and <!-- end NAME -->"
+        )
+    for study in studies:
+        begin, end = (f"<!-- {word} {study.name} -->" for word in ("begin", "end"))
+        head, rest = text.split(f"{begin}\n", 1)
+        if f"{end}\n" not in rest:
+            raise SystemExit(f"the line {end} is missing after {begin}")
+        tail = rest.split(f"{end}\n", 1)[1]
+        text = f"{head}{begin}\n\n{tables_of(study)}\n{end}\n{tail}"
+    return text
+
+
+def tables_of(folder: Path) -> str:
+    """The Markdown tables of a committed study."""
+    path = folder / "study.yaml"
+    study = parse_study(read_study_text(path), str(path))
+    names = ("results", "curves", "differences", "masks_saved")
+    results, curves, differences, saved = (read(folder / f"{name}.csv") for name in names)
+    return to_markdown(study_tables(study, results, curves, differences, saved))
+
+
+def read(path: Path) -> pd.DataFrame:
+    """A table as it was before it was written: budgets as numbers or "all", no text as ""."""
+    texts = ["masks", "against_masks", "error"]
+    if path.name == "masks_saved.csv":
+        texts += ["equal_at", "low", "high"]
+    table = pd.read_csv(path, dtype=dict.fromkeys(texts, str))
+    for column in table.columns.intersection(texts):
+        table[column] = table[column].fillna("")
+        if column.endswith("masks"):
+            table[column] = [text if text == "all" else int(text) for text in table[column]]
+    return table
+
+
+if __name__ == "__main__":
+    main()

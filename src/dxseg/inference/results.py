@@ -1,0 +1,132 @@
+"""The output folder of `dxseg predict`: which files a result has, and which of them still hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from dxseg.errors import DxsegError, UsageError
+from dxseg.inference.bundle import BundleInfo
+from dxseg.inference.inputs import Item
+from dxseg.inference.rows import KNOWN, model_name
+from dxseg.inference.writers import Row
+
+TABLE_FILE = "predictions.csv"
+MASKS, OVERLAYS = "masks", "overlays"
+
+
+def result_files(root: Path, item: Item) -> list[Path]:
+    """What a result consists of, the mask first.
+
+    Args:
+        root: The output folder.
+        item: The image or volume.
+    """
+    if item.is_volume:
+        return [root / MASKS / f"{item.stem}.nii.gz"]
+    return [root / kind / f"{item.stem}.png" for kind in (MASKS, OVERLAYS)]
+
+
+def checked_path(root: Path, path: Path) -> Path:
+    """Give the path back, unless a link in the output folder leads the writing elsewhere.
+
+    Args:
+        root: The output folder, resolved.
+        path: A file in it.
+
+    Raises:
+        DxsegError: It lies outside.
+    """
+    if not path.parent.resolve().is_relative_to(root):
+        raise DxsegError(f"{path.parent}: a link leads outside {root}; remove it")
+    return path
+
+
+def remove_results(root: Path, item: Item) -> None:
+    """Leave no result of an earlier call beside a row that says failed.
+
+    Args:
+        root: The output folder, resolved.
+        item: What failed.
+    """
+    for path in result_files(root, item):
+        if path.parent.resolve().is_relative_to(root) and path.is_file():
+            path.unlink()
+
+
+def claim_folder(root: Path, overwrite: bool) -> None:
+    """Make the output folder, or make sure that it is one.
+
+    Args:
+        root: The output folder.
+        overwrite: Whether the table of an earlier call is removed.
+
+    Raises:
+        UsageError: It has masks or overlays that no table speaks of.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    table = root / TABLE_FILE
+    if overwrite:
+        table.unlink(missing_ok=True)
+        return
+    strangers = [kind for kind in (MASKS, OVERLAYS) if (root / kind).exists()]
+    if strangers and not table.exists():
+        raise UsageError(
+            f"{root}: has {' and '.join(strangers)} but no {TABLE_FILE}, so they are not of "
+            "`dxseg predict`; choose another output folder, or overwrite"
+        )
+
+
+def _written(path: Path) -> bool:
+    """Whether a file is there; a power cut may have left an empty one."""
+    return path.is_file() and path.stat().st_size > 0
+
+
+class Finished:
+    """Decides which rows of an earlier call still hold.
+
+    Attributes:
+        names: Of the items whose row holds; filled by `keep`.
+    """
+
+    def __init__(
+        self, root: Path, items: list[Item], info: BundleInfo, known: Mapping[str, str]
+    ) -> None:
+        """Remember what is asked now.
+
+        Args:
+            root: The output folder, resolved.
+            items: The images and volumes.
+            info: Of the model.
+            known: Known labels by `Item.name`.
+        """
+        self.names: set[str] = set()
+        self._root, self._model, self._known = root, model_name(info), known
+        self._items = {item.name: item for item in items}
+
+    def keep(self, row: Row) -> bool:
+        """Keep rows of other images and rows that still hold; drop what is predicted anew.
+
+        Args:
+            row: A row of the earlier table.
+
+        Raises:
+            UsageError: It is of another file under the same name.
+        """
+        item = self._items.get(row["name"])
+        if item is None:
+            return True
+        if row["status"] != "ok" or item.name in self.names:
+            return False
+        if row["source"] != str(item.source):
+            raise UsageError(
+                f"{self._root}: holds results of {row['source']} under the name {item.name}, "
+                f"which is now {item.source}; choose another output folder, or overwrite"
+            )
+        told = self._known.get(item.name, "")
+        if (row["model"], row.get(KNOWN, "")) != (self._model, told) or not all(
+            _written(checked_path(self._root, path)) for path in result_files(self._root, item)
+        ):
+            return False
+        self.names.add(item.name)
+        return True

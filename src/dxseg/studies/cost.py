@@ -1,0 +1,102 @@
+"""What a network costs: parameters are counted by the run, work and time here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+from dxseg.data.files import sha256_json, write_json_atomic
+from dxseg.progress import Report
+
+COST_FILE = "cost.json"
+_ROUNDS = 20
+
+
+def measure_costs(models: Mapping[str, Path], store: Path, report: Report) -> dict[str, Any]:
+    """Measure the networks of arms, one image at a time, in turns, on the CPU.
+
+    Call it when nothing else of the study runs. What was measured before is kept.
+
+    Args:
+        models: By arm, the model folder of one of its runs.
+        store: The file that keeps what was measured.
+        report: Called with how many networks are done and how many there are.
+
+    Returns:
+        By arm: multiply_adds of one image at the network's input size; inference_ms, the median
+        over rounds of one call of the network, preprocessing left out; threads.
+    """
+    import torch
+
+    known = _read(store)
+    keys = {arm: _key(folder) for arm, folder in models.items()}
+    missing = {arm: f for arm, f in models.items() if known.get(arm, {}).get("key") != keys[arm]}
+    networks = {arm: _load(folder) for arm, folder in missing.items()}
+    counted = {arm: _multiply_adds(*network) for arm, network in networks.items()}
+    times: dict[str, list[float]] = {arm: [] for arm in networks}
+    for done in range(_ROUNDS + 1):
+        for arm, network in networks.items():
+            times[arm].append(_seconds(*network))
+        report(done, _ROUNDS)
+    for arm in networks:
+        known[arm] = {
+            "key": keys[arm],
+            "multiply_adds": counted[arm],
+            "inference_ms": round(1000 * median(times[arm][1:]), 2),  # the first warms up
+            "threads": torch.get_num_threads(),
+        }
+    if networks:
+        write_json_atomic(store, known)
+    return {
+        arm: {name: known[arm][name] for name in ("multiply_adds", "inference_ms")}
+        for arm in models
+    }
+
+
+def _read(store: Path) -> dict[str, Any]:
+    """What was measured before; a damaged file is measured again."""
+    try:
+        content = json.loads(store.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _key(folder: Path) -> str:
+    """Digest of what decides the cost: the network and its input, not the weights."""
+    info = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    return sha256_json([info["model"], info["preprocessing"]["image_size"], info["labels"]])
+
+
+def _load(folder: Path) -> tuple[Any, Any]:
+    """The network as the predictor holds it, and an image for it."""
+    import torch
+
+    from dxseg.inference.predictor import Predictor
+
+    predictor = Predictor.from_bundle(folder, batch_size=1)
+    size = predictor.info.preprocessing.image_size
+    pixels = torch.zeros(1, predictor.info.preprocessing.channels, size, size)
+    return predictor.segmenter, pixels.contiguous(memory_format=torch.channels_last)
+
+
+def _multiply_adds(segmenter: Any, pixels: Any) -> int:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        segmenter.outputs(pixels)
+    return int(counter.get_total_flops()) // 2
+
+
+def _seconds(segmenter: Any, pixels: Any) -> float:
+    import torch
+
+    with torch.inference_mode():
+        started = perf_counter()
+        segmenter.outputs(pixels)
+        return perf_counter() - started

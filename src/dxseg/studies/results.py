@@ -1,0 +1,185 @@
+"""`results.csv`: one row a run, whatever became of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dxseg.data.dataset import Dataset
+from dxseg.data.files import sha256_file
+from dxseg.evaluation.runs import EvaluatedRun, is_evaluated, load_run
+from dxseg.evaluation.summary import INTERVALS, MEANS
+from dxseg.studies.plan import Job
+from dxseg.studies.study import Study
+from dxseg.training.records import read_run
+
+DONE, FAILED, MISSING = "done", "failed", "missing"
+FIGURES = (*MEANS, "auroc_mask", "auroc_label", "ece_pixel", "ece_label")
+COUNTS = (
+    "images",
+    "groups",
+    "lesion_images",
+    "lesion_free_images",
+    "images_without_mask",
+    "missed_lesion_images",
+    "lesions_true",
+    "lesions_predicted",
+    "lesions_matched",
+)
+CASES = ("train", "validation", "test", "train_masks", "validation_masks")
+COST = (
+    "parameters",
+    "multiply_adds",
+    "stage1_seconds",
+    "stage2_seconds",
+    "selftraining_seconds",
+    "inference_ms",
+)
+ENDS = tuple(f"{metric}_{end}" for metric in INTERVALS for end in ("low", "high"))
+COLUMNS = (
+    *("study", "dataset", "arm", "recipe", "masks", "fold", "seed", "split"),
+    *("status", "error", "added_later"),
+    *FIGURES,
+    *ENDS,
+    *COUNTS,
+    *(f"cases_{name}" for name in CASES),
+    *COST,
+    *("study_sha256", "dataset_sha256", "splits_sha256", "weights_sha256", "config_sha256"),
+)
+
+_PART = r"[^/\\\s:;,'\")]+"
+_PATH = re.compile(rf"(?<![\w.-])(?:[A-Za-z]:)?(?:[/\\]{_PART})+[/\\]({_PART})")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What became of a run.
+
+    Attributes:
+        job: The run.
+        error: Why it failed; "" if it did not.
+        evaluated: Its evaluation, if it is finished.
+        row: Of results.csv.
+    """
+
+    job: Job
+    error: str
+    evaluated: EvaluatedRun | None
+    row: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where the runs of a study are, and what they were made from.
+
+    Attributes:
+        runs: Folder of all jobs.
+        dataset: Of the study.
+        split: Which split was evaluated.
+        study_sha256: Of the study file that was registered first.
+        added: Names of the runs that were added to the study later.
+    """
+
+    runs: Path
+    dataset: Dataset
+    split: str
+    study_sha256: str
+    added: set[str]
+
+
+def collect(
+    study: Study,
+    jobs: Sequence[Job],
+    where: Where,
+    failures: Mapping[str, str],
+    costs: Mapping[str, Mapping[str, Any]],
+) -> list[RunResult]:
+    """Gather what there is of every run.
+
+    Args:
+        study: What was asked for.
+        jobs: All of its jobs.
+        where: Where they are.
+        failures: Why jobs failed, by name.
+        costs: By arm: parameters, multiply_adds, inference_ms.
+
+    Returns:
+        One a run, in the order of the jobs.
+    """
+    recipes = {arm.name: arm.arm for arm in study.arms}
+    results = []
+    for job in jobs:
+        if job.is_stage1:
+            continue
+        assert job.arm is not None
+        folder = where.runs / job.name
+        error = without_paths(failures.get(job.name, ""))
+        evaluated = load_run(folder, where.split) if is_evaluated(folder, where.split) else None
+        row: dict[str, Any] = dict.fromkeys(COLUMNS)
+        row |= {
+            "study": study.name,
+            "dataset": where.dataset.spec.name,
+            "arm": job.arm,
+            "recipe": recipes[job.arm],
+            "masks": job.masks,
+            "fold": job.part.number,
+            "seed": job.part.seed,
+            "split": where.split,
+            "status": FAILED if error else MISSING,
+            "error": error,
+            "added_later": job.name in where.added,
+            "study_sha256": where.study_sha256,
+        }
+        if evaluated is not None:
+            row |= {"status": DONE, "error": ""} | _figures(evaluated) | _record(job, where)
+            row |= costs.get(job.arm, {})
+        results.append(RunResult(job, error, evaluated, row))
+    return results
+
+
+def results_table(results: Sequence[RunResult]) -> pd.DataFrame:
+    """The rows as a table: whole numbers stay whole where others are missing."""
+    table = pd.DataFrame([result.row for result in results], columns=list(COLUMNS))
+    whole = [*COUNTS, *(f"cases_{name}" for name in CASES), "parameters", "multiply_adds", "fold"]
+    return table.astype(dict.fromkeys(whole, "Int64"))
+
+
+def without_paths(text: str) -> str:
+    """An error without the folders of this machine: of every path only the last name is left."""
+    return _PATH.sub(r"\1", text)
+
+
+def _figures(evaluated: EvaluatedRun) -> dict[str, Any]:
+    summary = evaluated.summary
+    ends = {
+        f"{metric}_{end}": value
+        for metric in INTERVALS
+        for end, value in zip(("low", "high"), summary[f"{metric}_ci"], strict=True)
+    }
+    counts = {name: summary["counts"][name] for name in COUNTS}
+    digests = {name: summary[name] for name in ("splits_sha256", "weights_sha256")}
+    return {name: summary[name] for name in FIGURES} | ends | counts | digests
+
+
+def _record(job: Job, where: Where) -> dict[str, Any]:
+    folder = where.runs / job.name
+    record = read_run(folder)
+    row = {f"cases_{name}": record["cases"].get(name, 0) for name in CASES}
+    row["parameters"] = record["parameters"]
+    taken = job.inputs.get("stage2_run")
+    before = record if taken is None else read_run(where.runs / taken)
+    row["stage2_seconds"] = before["seconds"]["stage2"]
+    row["selftraining_seconds"] = record["seconds"]["selftraining"]
+    if before["stage1_from"] is not None:
+        record_file = Path(before["stage1_from"]) / "stage1" / "stage1.json"
+        metrics = json.loads(record_file.read_text(encoding="utf-8"))["metrics"]
+        row["stage1_seconds"] = metrics["seconds"]
+    row["dataset_sha256"] = record["dataset_digest"]
+    row["config_sha256"] = sha256_file(folder / "config.yaml")
+    return row

@@ -1,0 +1,149 @@
+"""Run a study from its file: register, divide, train and evaluate every arm, write the results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from dxseg.data.dataset import Dataset
+from dxseg.errors import DxsegError, UsageError
+from dxseg.evaluation.runs import file_suffix, is_evaluated
+from dxseg.progress import reporting
+from dxseg.studies.cost import COST_FILE, measure_costs
+from dxseg.studies.division import check_budgets, divide, write_division
+from dxseg.studies.outputs import write_outputs, write_results
+from dxseg.studies.plan import Job, plan
+from dxseg.studies.processes import run_orders
+from dxseg.studies.registration import Registration, register
+from dxseg.studies.results import Where, collect, results_table
+from dxseg.studies.study import Study, parse_study, read_study_text
+from dxseg.studies.work import Order
+
+
+@dataclass(frozen=True)
+class StudyOutcome:
+    """How a study ended.
+
+    Attributes:
+        results: results.csv.
+        failures: Why runs and stages failed, by name.
+        markdown: The tables to read.
+        report: The page to open.
+    """
+
+    results: pd.DataFrame
+    failures: dict[str, str]
+    markdown: str
+    report: Path
+
+
+def run_study(
+    path: str | Path,
+    output: str | Path,
+    *,
+    jobs: int = 1,
+    validation_only: bool = False,
+    console: Console | None = None,
+) -> StudyOutcome:
+    """Train and evaluate what a study file asks for; what is done already is kept.
+
+    The file is registered in the folder at the first call. A run that fails is a row with its
+    error; it is tried again by the next call.
+
+    Args:
+        path: The study file.
+        output: The study's folder, made if absent.
+        jobs: Processes at a time; they share the cores.
+        validation_only: Evaluate on the validation cases and leave the test cases alone.
+        console: Where progress is drawn; standard error if absent.
+
+    Returns:
+        The results and what failed.
+
+    Raises:
+        UsageError: The study file is wrong, or a budget cannot be met.
+        DxsegError: The study or its dataset has changed since it was registered, or another
+            process works in the folder.
+        KeyboardInterrupt: The user stopped the study; the same call continues it.
+    """
+    if jobs < 1:
+        raise UsageError(f"{jobs} jobs: expected 1 or more")
+    path, output = Path(path), Path(output).resolve()
+    console = console or Console(stderr=True)
+    text = read_study_text(path)
+    study = parse_study(text, str(path))
+    planned = plan(study)
+    dataset = Dataset.load(path.parent / study.dataset)
+    with _alone(output):
+        splits = divide(study, path.parent, dataset, output / "splits", console)
+        check_budgets(dataset, planned, splits)
+        registration = register(study, text, dataset, output)
+        write_division(output / "splits", splits)
+        split = "validation" if validation_only else "test"
+        where = Where(output / "runs", dataset, split, registration.sha256, registration.added)
+        return _run(study, planned, registration, where, jobs, console)
+
+
+def _run(
+    study: Study,
+    planned: list[Job],
+    registration: Registration,
+    where: Where,
+    jobs: int,
+    console: Console,
+) -> StudyOutcome:
+    output = where.runs.parent
+    orders = [_order(job, where, jobs) for job in planned]
+    needs = {job.name: list(job.inputs.values()) for job in planned}
+
+    def note(failures: dict[str, str]) -> None:
+        write_results(collect(study, planned, where, failures, {}), output, where.split)
+
+    failures = run_orders(orders, needs, jobs=jobs, console=console, ended=note)
+    models = {
+        job.arm: where.runs / job.name / "model"
+        for job in reversed(planned)
+        if job.arm is not None and is_evaluated(where.runs / job.name, where.split)
+    }
+    with reporting(console, "Measuring the cost") as report:
+        costs = measure_costs(models, output / COST_FILE, report)
+    results = collect(study, planned, where, failures, costs)
+    markdown = write_outputs(
+        study, where.dataset, registration, results, output, where.split, console
+    )
+    page = output / f"report{file_suffix(where.split)}.html"
+    return StudyOutcome(results_table(results), failures, markdown, page)
+
+
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Keep a second process out of the folder; the lock lies beside it and is left there."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(output.with_name(f".{output.name}.lock"), timeout=0):
+            yield
+    except Timeout as error:
+        raise DxsegError(
+            f"{output}: another process works on this study; wait for it, or end it"
+        ) from error
+
+
+def _order(job: Job, where: Where, jobs: int) -> Order:
+    output = where.runs.parent
+    return Order(
+        name=job.name,
+        dataset=where.dataset.root,
+        splits=output / "splits" / job.part.splits,
+        output=where.runs / job.name,
+        config=job.config,
+        split=None if job.is_stage1 else where.split,
+        inputs={argument: where.runs / name for argument, name in job.inputs.items()},
+        log=output / "logs" / f"{job.name.replace('/', '_')}.log",
+        jobs=jobs,
+    )

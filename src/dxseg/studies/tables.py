@@ -1,0 +1,314 @@
+"""The tables of a study, built once and written as Markdown, LaTeX and HTML."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from dxseg.studies.pooled import LOWER_IS_BETTER
+from dxseg.studies.results import DONE
+from dxseg.studies.study import Study
+
+MISSING = "–"
+_UNTOUCHED = "The test cases were left alone: these figures are of the validation cases."
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{character: f"\\{character}" for character in "&%$#_"},
+    "–": "--",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "†": r"\textdagger{}",
+    "‡": r"\textdaggerdbl{}",
+    "−": "$-$",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value, its 95% interval if it has one, and whether it is the best of its column."""
+
+    value: str
+    interval: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table to read: a title, the names of its columns, rows of cells, and a note."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[list[Cell]]
+    note: str = ""
+
+
+def study_tables(
+    study: Study,
+    results: pd.DataFrame,
+    curves: pd.DataFrame,
+    differences: pd.DataFrame,
+    saved: pd.DataFrame,
+) -> list[Table]:
+    """The tables that have something to show, the main one first.
+
+    Args:
+        study: What was asked for.
+        results: results.csv.
+        curves: curves.csv.
+        differences: differences.csv.
+        saved: masks_saved.csv.
+    """
+    tables = [
+        _main(study, results, curves, differences),
+        _hypotheses(differences),
+        _efficiency(study, curves),
+        _saved(study, saved),
+        _failures(results),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def to_markdown(tables: Sequence[Table]) -> str:
+    """All tables as Markdown; the best of a column is bold."""
+    lines: list[str] = []
+    for table in tables:
+        lines += [f"**{table.title}**", ""]
+        lines.append("| " + " | ".join(_bar_free(name) for name in table.columns) + " |")
+        lines.append("|---" * len(table.columns) + "|")
+        for row in table.rows:
+            lines.append("| " + " | ".join(_markdown_cell(cell) for cell in row) + " |")
+        lines += ["", table.note, ""] if table.note else [""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def to_latex(tables: Sequence[Table]) -> str:
+    """All tables as LaTeX; they need the package booktabs."""
+    return "\n".join(_latex_table(table) for table in tables)
+
+
+def escape_latex(text: str) -> str:
+    """The text with every character that LaTeX would act on made harmless."""
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _main(
+    study: Study, results: pd.DataFrame, curves: pd.DataFrame, differences: pd.DataFrame
+) -> Table:
+    masks = study.masks[0]
+    rows = curves[curves["masks"] == masks]
+    columns = (
+        "arm",
+        "Dice, lesion images",
+        "Dice, all images",
+        "lesion-free images with a mask",
+        "HD95",
+        f"Dice minus {study.reference}",
+        "p (Holm)",
+        "parameters (M)",
+        "multiply-adds (G)",
+        "ms an image",
+    )
+    best = {
+        name: (rows[name].min() if name in LOWER_IS_BETTER else rows[name].max())
+        for name in ("dice_lesion", "dice_all", "false_positive_rate", "hd95_lesion")
+        if len(rows)
+    }
+    against = differences[
+        (differences["kind"] == "reference") & (differences["metric"] == "dice_lesion")
+    ]
+    cells = []
+    for row in rows.to_dict("records"):
+        [*paired] = against[(against["arm"] == row["arm"]) & (against["masks"] == masks)].to_dict(
+            "records"
+        )
+        cells.append(
+            [
+                Cell(_arm_name(study, row)),
+                _figure(row, "dice_lesion", best),
+                _figure(row, "dice_all", best),
+                _figure(row, "false_positive_rate", best),
+                _figure(row, "hd95_lesion", best, 1),
+                _difference(paired[0]) if paired else Cell(MISSING),
+                Cell(_p(paired[0]["p_holm"]) if paired else MISSING),
+                Cell(_number(row["parameters"] / 1e6, 1)),
+                Cell(_number(row["multiply_adds"] / 1e9, 2)),
+                Cell(_number(row["inference_ms"], 1)),
+            ]
+        )
+    return Table(_title(study, results, masks), columns, cells, _main_note(study, results, rows))
+
+
+def _title(study: Study, results: pd.DataFrame, masks: Any) -> str:
+    dataset = results["dataset"].iloc[0] if len(results) else ""
+    budget = "all masks" if masks == "all" else f"{masks} masks"
+    return f"{study.name}: {dataset}, {budget}"
+
+
+def _main_note(study: Study, results: pd.DataFrame, rows: pd.DataFrame) -> str:
+    if not len(rows):
+        return ""
+    how = (
+        f"{study.folds}-fold grouped cross-validation"
+        if study.folds is not None
+        else f"{len(study.seeds or ())} seeds on one split"
+    )
+    largest = rows.sort_values("images").iloc[-1]
+    note = (
+        f"{how}; {largest['images']} images in {largest['groups']} groups. Intervals: 95%, "
+        "bootstrap of whole groups. Bold: best of the column."
+    )
+    if (results["split"] != "test").any():
+        note = f"{_UNTOUCHED} {note}"
+    if study.primary is not None:
+        note += f" Primary arm, named before: {study.primary}."
+    if (rows["runs"] < rows["planned"]).any():
+        note += " †: some runs failed or are missing; figures are of the others."
+    if rows["added_later"].any():
+        note += " ‡: added after the study was registered."
+    return note
+
+
+def _hypotheses(differences: pd.DataFrame) -> Table:
+    columns = ("hypothesis", "figure", "difference", "p (Holm)", "margin", "met")
+    rows = [
+        [
+            Cell(f"{_at(row, 'arm', 'masks')} − {_at(row, 'against', 'against_masks')}"),
+            Cell(row["metric"]),
+            _difference(row),
+            Cell(_p(row["p_holm"])),
+            Cell(f"{row['margin']:+.3f}"),
+            Cell("yes" if row["met"] else "no"),
+        ]
+        for row in differences[differences["kind"] == "hypothesis"].to_dict("records")
+    ]
+    note = (
+        "Stated in the study file before the runs. Met: the difference is at least the margin and "
+        "its interval lies above 0, or above the margin where that is negative; turned round for "
+        "figures of which lower is better."
+    )
+    return Table("Hypotheses", columns, rows, note)
+
+
+def _efficiency(study: Study, curves: pd.DataFrame) -> Table:
+    if len(study.masks) < 2:
+        return Table("", (), [])
+    rows = []
+    for arm in study.arms:
+        own = curves[curves["arm"] == arm.name].set_index("masks")
+        if len(own) > 1:
+            best: dict[str, Any] = {}
+            cells = [
+                _figure(own.loc[masks].to_dict(), "dice_lesion", best)
+                if masks in own.index
+                else Cell(MISSING)
+                for masks in study.masks
+            ]
+            rows.append([Cell(arm.name), *cells])
+    columns = ("arm", *(f"{masks} masks" for masks in study.masks))
+    return Table("Dice on lesion images over the number of training masks", columns, rows)
+
+
+def _saved(study: Study, saved: pd.DataFrame) -> Table:
+    rows = [
+        [
+            Cell(row["arm"]),
+            Cell(str(row["masks"])),
+            Cell(_number(row["value"], 3)),
+            Cell(str(row["equal_at"]), f"{row['low']} to {row['high']}"),
+        ]
+        for row in saved.to_dict("records")
+    ]
+    columns = ("arm", "masks", "Dice, lesion images", f"masks {study.reference} needs to equal it")
+    note = (
+        f"Where the curve of {study.reference}, linear in the logarithm of the masks, first "
+        "reaches the arm's Dice."
+    )
+    return Table("Masks saved", columns, rows, note)
+
+
+def _failures(results: pd.DataFrame) -> Table:
+    rows = [
+        [
+            Cell(str(row["arm"])),
+            Cell(str(row["masks"])),
+            Cell(str(row["seed"])),
+            Cell(row["status"]),
+            Cell(row["error"] or MISSING),
+        ]
+        for row in results[results["status"] != DONE].to_dict("records")
+    ]
+    columns = ("arm", "masks", "seed", "status", "error")
+    return Table("Runs that failed or are missing", columns, rows)
+
+
+def _arm_name(study: Study, row: dict[Any, Any]) -> str:
+    marks = "†" * (row["runs"] < row["planned"]) + "‡" * bool(row["added_later"])
+    return f"{row['arm']}{' (primary)' * (row['arm'] == study.primary)}{marks}"
+
+
+def _at(row: dict[Any, Any], arm: str, masks: str) -> str:
+    return f"{row[arm]} at {row[masks]}"
+
+
+def _figure(row: dict[Any, Any], name: str, best: dict[str, Any], decimals: int = 3) -> Cell:
+    interval = ""
+    if f"{name}_low" in row and not pd.isna(row[f"{name}_low"]):
+        interval = f"{row[f'{name}_low']:.{decimals}f} to {row[f'{name}_high']:.{decimals}f}"
+    leads = name in best and row[name] == best[name]
+    return Cell(_number(row[name], decimals), interval, bool(leads))
+
+
+def _difference(row: dict[Any, Any]) -> Cell:
+    if pd.isna(row["difference"]):
+        return Cell(MISSING)
+    return Cell(f"{row['difference']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}")
+
+
+def _number(value: Any, decimals: int) -> str:
+    known = value is not None and not pd.isna(value) and math.isfinite(value)
+    return f"{value:.{decimals}f}" if known else MISSING
+
+
+def _p(value: Any) -> str:
+    return MISSING if pd.isna(value) else f"{value:.4f}"
+
+
+def _markdown_cell(cell: Cell) -> str:
+    value = _bar_free(cell.value)
+    value = f"**{value}**" if cell.best else value
+    return f"{value} ({_bar_free(cell.interval)})" if cell.interval else value
+
+
+def _bar_free(text: str) -> str:
+    # HTML is markup in Markdown too, and a line end would end the row.
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    return " ".join(text.split())
+
+
+def _latex_table(table: Table) -> str:
+    lines = [
+        r"\begin{table}",
+        rf"\caption{{{escape_latex(table.title)}. {escape_latex(table.note)}}}",
+        rf"\begin{{tabular}}{{{'l' * len(table.columns)}}}",
+        r"\toprule",
+        " & ".join(escape_latex(name) for name in table.columns) + r" \\",
+        r"\midrule",
+    ]
+    lines += [" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in table.rows]
+    lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
+    return "\n".join(lines)
+
+
+def _latex_cell(cell: Cell) -> str:
+    value = escape_latex(cell.value)
+    value = rf"\textbf{{{value}}}" if cell.best else value
+    return rf"{value} {{\scriptsize ({escape_latex(cell.interval)})}}" if cell.interval else value

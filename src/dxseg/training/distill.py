@@ -1,0 +1,184 @@
+"""Distillation: a single-branch student learns what a trained two-branch run knows.
+
+After Hinton et al. 2015, for deployment: the student is a U-Net with a label head on the backbone
+of its teacher, and costs what the control C1 costs.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from dxseg.config import RunConfig, merge, read_config, validate_config
+from dxseg.data.dataset import Dataset
+from dxseg.data.files import sha256_file, write_json_atomic, write_text_atomic
+from dxseg.data.splits import read_splits, write_splits
+from dxseg.errors import DxsegError, UsageError
+from dxseg.inference.bundle import WEIGHTS_FILE, load_bundle
+from dxseg.models.sks import SKS
+from dxseg.progress import reporting
+from dxseg.training.material import gather
+from dxseg.training.records import RUN_FILE, read_run
+from dxseg.training.run import check_folder, finish_run
+from dxseg.training.stages import check_choices, train_stage2
+from dxseg.training.teacher import teach
+
+TEACHER_FILE = "teacher.json"
+TARGETS_FILE = "teacher-masks.npy"
+
+FREE_SECTIONS = ("stage2", "augment", "device", "data", "gate_sensitivity", "arm")
+"""What may differ from the teacher's configuration; of ``data``, all but the size of the image."""
+
+
+def distill_run(
+    teacher: Path,
+    output: Path,
+    overrides: dict[str, Any] | None = None,
+    *,
+    dataset_path: Path | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Train a student of a finished run; the same call again continues an interrupted one.
+
+    The student sees the teacher's split and masks, and the soft masks of
+    :func:`dxseg.training.teacher.teach`. Its encoder and its label head start from the teacher's
+    coarse branch, not from its fine encoder: stage 1 trained the two together, so the student
+    names labels from the start, whether or not the teacher's encoders share levels.
+
+    Args:
+        teacher: folder of a run whose network has two branches.
+        output: folder of the student's run, made if absent.
+        overrides: nested values of :class:`dxseg.config.RunConfig`, within `FREE_SECTIONS`.
+        dataset_path: the dataset, if it is no longer where the teacher was trained.
+        console: where progress is drawn; standard error if absent.
+
+    Returns:
+        What ``run.json`` holds: the keys of a trained run, and ``distilled_from``.
+
+    Raises:
+        DxsegError: the run is not finished, has no second branch, or its dataset has changed; the
+            folder holds something else.
+        KeyboardInterrupt: the user stopped the run.
+    """
+    console = console or Console(stderr=True)
+    record = read_run(teacher)
+    network, info = load_bundle(teacher / "model")
+    if not isinstance(network, SKS):
+        raise UsageError(
+            f"{teacher}: arm {record.get('arm')!r} has one branch ({info.model.architecture}) "
+            "already; distil a run of two, such as sks-evidence"
+        )
+    config = student_config(read_config(teacher / "config.yaml"), overrides or {})
+    dataset = Dataset.load(dataset_path or record["dataset"])
+    if dataset.digest() != record["dataset_digest"]:
+        raise DxsegError(
+            f"{dataset.root}: not the dataset that {teacher} was trained on, or changed since; "
+            "give that one with --dataset, or train the teacher again"
+        )
+    check_folder(output, config, dataset)
+    source = _claim(teacher, output, config, dataset)
+    if (output / RUN_FILE).is_file():
+        return read_run(output)
+    splits = read_splits(output / "splits.csv", dataset)
+    statistics = (info.preprocessing.mean, info.preprocessing.std)
+    with reporting(console, "Reading images") as report:
+        material = gather(dataset, splits, config, statistics, report)
+    check_choices(material, config)
+    started = monotonic()
+    training = splits["split"].eq("train").to_numpy()
+    targets = output / TARGETS_FILE
+    with reporting(console, "The teacher's masks") as report:
+        taught = teach(
+            network,
+            material,
+            dataset.lesion_free.to_numpy(dtype=bool)[training],
+            targets,
+            report,
+            _device(config),
+        )
+    between = monotonic()
+    network.to("cpu")
+    lesson = replace(material, mask_train=taught.cases, lesion_free_train=taught.lesion_free)
+    segmenter, metrics = train_stage2(lesson, config, output / "stage2", network.coarse, console)
+    further = {
+        "stage1_from": str(teacher.resolve()),
+        "distilled_from": source | {"training_images": taught.counts},
+        "stage2": metrics,
+        "seconds": {
+            "teacher": round(between - started, 1),
+            "stage2": round(monotonic() - between, 1),
+        },
+    }
+    run = finish_run(output, segmenter, config, dataset, splits, material, further)
+    targets.unlink(missing_ok=True)
+    return run
+
+
+def student_config(teacher: RunConfig, overrides: dict[str, Any]) -> RunConfig:
+    """The configuration of a student: a U-Net with a label head, the rest as the teacher's.
+
+    It does not train itself: its teacher's masks are its proposals.
+
+    Raises:
+        UsageError: a value that has to be the teacher's is to be changed, or is out of range.
+    """
+    model = {
+        "architecture": "unet",
+        "backbone": teacher.model.backbone,
+        "decoder_channels": teacher.model.decoder_channels,
+        "encoder_init": "stage1",
+        "label_head": True,
+    }
+    student = {
+        "arm": f"{teacher.arm}-student",
+        "model": model,
+        "selftraining": None,
+    }
+    values = merge(teacher.model_dump(exclude={"model"}), student)
+    bound = [key for key in overrides if key not in FREE_SECTIONS]
+    bound += ["data.image_size"] if "image_size" in (overrides.get("data") or {}) else []
+    if bound:
+        raise UsageError(
+            f"{', '.join(bound)}: a student has these of its teacher; of the others "
+            f"{', '.join(FREE_SECTIONS)} may be changed"
+        )
+    return validate_config(merge(values, overrides))
+
+
+def _claim(teacher: Path, output: Path, config: RunConfig, dataset: Dataset) -> dict[str, Any]:
+    """Make the folder this student's, or check that it is; gives what is remembered of the teacher.
+
+    Raises:
+        DxsegError: the folder belongs to a student of another teacher.
+    """
+    source = {
+        "run": str(teacher.resolve()),
+        "weights_sha256": sha256_file(teacher / "model" / WEIGHTS_FILE),
+    }
+    path = output / TEACHER_FILE
+    if path.is_file():
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+        if recorded["weights_sha256"] != source["weights_sha256"]:
+            raise DxsegError(
+                f"{output}: holds a student of {recorded['run']}, or that was trained again since; "
+                "choose another folder with --out"
+            )
+        return source
+    splits = read_splits(teacher / "splits.csv", dataset)
+    write_text_atomic(output / "config.yaml", config.to_yaml())
+    write_text_atomic(output / "dataset.sha256", dataset.digest() + "\n")
+    write_splits(output / "splits.csv", splits)
+    write_json_atomic(path, source)
+    return source
+
+
+def _device(config: RunConfig) -> str:
+    """Where the teacher computes: as Lightning would choose, but one GPU at most."""
+    wanted = config.device.accelerator in ("auto", "gpu", "cuda")
+    return "cuda" if wanted and torch.cuda.is_available() else "cpu"

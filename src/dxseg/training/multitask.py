@@ -1,0 +1,56 @@
+"""One branch learns masks and image-level labels together."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+
+from dxseg.config import ModelConfig, StageConfig
+from dxseg.data.loader import Batch
+from dxseg.models.segmenter import Segmenter
+from dxseg.training.losses import LabelLoss, MaskLoss
+from dxseg.training.stage2 import Stage2Module
+
+
+class TwoBatches(TypedDict):
+    """What a step sees: ``masks`` teaches the mask, ``labels`` the image-level label."""
+
+    masks: Batch
+    labels: Batch
+
+
+class MultitaskModule(Stage2Module):
+    """Lightning wrapper of a segmenter with a label head.
+
+    A step sees one batch of stage 2 and one batch of stage 1, so as many images as both stages
+    together, and both losses have the same weight.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        label_loss: LabelLoss,
+        model: ModelConfig,
+        config: StageConfig,
+        seed: int,
+    ) -> None:
+        super().__init__(segmenter, model, config, seed)
+        # The same figure where targets are 0 and 1, and right where they lie between.
+        self.loss = MaskLoss(soft_targets=True)
+        self.label_loss = label_loss
+
+    def training_step(self, batch: TwoBatches, batch_idx: int) -> Tensor:  # type: ignore[override]  # noqa: ARG002
+        """Mask loss of the one batch and label loss of the other, in one pass."""
+        masked, labelled = batch["masks"], batch["labels"]
+        images = torch.cat([masked["image"], labelled["image"]])
+        outputs = self.segmenter.outputs(images)
+        assert outputs.label_logits is not None, "a segmenter with a label head"
+        count = len(masked["image"])
+        mask_loss = self.loss(outputs.mask_logits[:count], masked["mask"])
+        label_loss = self.label_loss(outputs.label_logits[count:], labelled["label"])
+        loss: Tensor = mask_loss + label_loss
+        for name, part in (("loss", loss), ("mask_loss", mask_loss), ("label_loss", label_loss)):
+            self.log(f"train_{name}", part, on_step=False, on_epoch=True, batch_size=count)
+        return loss

@@ -1,0 +1,136 @@
+"""What a trained network teaches another: soft masks of all training images, filtered by label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dxseg.data.files import atomic_path
+from dxseg.data.loader import CaseArrays, SoftCaseArrays
+from dxseg.data.preprocess import Preprocessing
+from dxseg.models.segmenter import Segmenter
+from dxseg.progress import Report
+from dxseg.training.gate import label_says_lesion
+from dxseg.training.material import Material
+
+FULL = 255
+"""Stored for a probability of 1."""
+
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Taught:
+    """The images that have something to teach a mask.
+
+    Attributes:
+        cases: with their masks, true ones or the teacher's.
+        lesion_free: whether each of them is lesion-free, bool (N,).
+        counts: how many have a ``true_mask``, are ``lesion_free``, have a ``teacher_mask``, and how
+            many of the training images are ``left_out``.
+    """
+
+    cases: SoftCaseArrays
+    lesion_free: NDArray[np.bool_]
+    counts: dict[str, int]
+
+
+def teach(
+    teacher: Segmenter,
+    material: Material,
+    lesion_free: NDArray[np.bool_],
+    path: Path,
+    report: Report,
+    device: str = "cpu",
+) -> Taught:
+    """Give every training image a soft mask, as far as there is one to trust.
+
+    A mask that may be used wins over the teacher. A label that means "no lesion" gives an empty
+    mask. A label that means a lesion lets the teacher speak, if it finds one: some pixel above
+    one half. All others are left out: nothing vouches for the teacher there.
+
+    Args:
+        teacher: the trained network.
+        material: of the run that it was trained in.
+        lesion_free: whether the label of each of ``material.label_train`` says so, bool (N,).
+        path: where the masks lie while they are needed, a memory map of (N, K, S, S); one that an
+            earlier attempt has finished is used again.
+        report: called with (done, total).
+        device: as torch names it; the teacher computes there.
+    """
+    train, masked = material.label_train, material.mask_train
+    true_row = np.full(len(train), -1)
+    # Both are in the order of the table, and an image has one row.
+    true_row[np.searchsorted(train.image_rows, masked.image_rows)] = np.arange(len(masked))
+    free_positions = material.task.lesion_free
+    asked = (true_row < 0) & ~lesion_free & label_says_lesion(train.labels, free_positions)
+    if not path.is_file():
+        with atomic_path(path) as temporary:
+            _write(temporary, teacher, material, true_row, np.flatnonzero(asked), report, device)
+    masks = np.load(path, mmap_mode="r", allow_pickle=False)
+    found = np.array([mask.max() > FULL // 2 for mask in masks])
+    is_true, taught = (true_row >= 0) & ~lesion_free, asked & found
+    kept = np.flatnonzero(is_true | lesion_free | taught)
+    cases = SoftCaseArrays(
+        train.images, train.image_rows[kept], masks, kept, train.labels[kept], train.mask_classes
+    )
+    counts = {
+        "true_mask": int(is_true.sum()),
+        "lesion_free": int(lesion_free.sum()),
+        "teacher_mask": int(taught.sum()),
+        "left_out": len(train) - len(kept),
+    }
+    return Taught(cases, lesion_free[kept], counts)
+
+
+def _write(
+    path: Path,
+    teacher: Segmenter,
+    material: Material,
+    true_row: NDArray[np.int64],
+    asked: NDArray[np.int64],
+    report: Report,
+    device: str,
+) -> None:
+    """One mask in memory at a time; what is neither true nor asked for stays empty."""
+    train, masked = material.label_train, material.mask_train
+    size = material.preprocessing.image_size
+    masks = np.lib.format.open_memmap(
+        path, mode="w+", dtype=np.uint8, shape=(len(train), train.mask_classes, size, size)
+    )
+    for case in np.flatnonzero(true_row >= 0):
+        known = torch.from_numpy(masked.mask(true_row[case]))
+        masks[case] = masked.targets(known).numpy() * FULL
+    teacher = teacher.eval().to(device)
+    for start in range(0, len(asked), _BATCH):
+        cases = asked[start : start + _BATCH]
+        masks[cases] = _ask(teacher, material.preprocessing, train, cases, device)
+        report(start + len(cases), len(asked))
+    masks.flush()
+
+
+def _ask(
+    teacher: Segmenter,
+    preprocessing: Preprocessing,
+    train: CaseArrays,
+    cases: NDArray[np.int64],
+    device: str,
+) -> NDArray[np.uint8]:
+    stored = np.stack([train.image(case) for case in cases])
+    pixels = preprocessing.normalise(torch.from_numpy(stored).permute(0, 3, 1, 2).to(device))
+    soft = flip_averaged(teacher, pixels) * FULL
+    rounded: NDArray[np.uint8] = soft.round().to(torch.uint8).cpu().numpy()
+    return rounded
+
+
+@torch.inference_mode()
+def flip_averaged(network: Segmenter, x: Tensor) -> Tensor:
+    """Mask probabilities (B, K, H, W) of images (B, C, H, W), the mean over a horizontal flip."""
+    mirrored: Tensor = network(x.flip(-1)).sigmoid().flip(-1)
+    mean: Tensor = (network(x).sigmoid() + mirrored) / 2
+    return mean

@@ -1,0 +1,221 @@
+"""A study really trained: two arms and a failing one on two folds of phantoms, and its resumption.
+
+Every run is trained by a fresh process, so that a resumed study gives the figures of an
+uninterrupted one to the bit.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from filelock import FileLock
+from rich.console import Console
+
+import dxseg
+from dxseg.errors import DxsegError, UsageError
+from dxseg.studies.results import COST, FIGURES
+from dxseg.studies.runner import StudyOutcome, run_study
+
+STAGE = {"steps": 4, "steps_per_epoch": 1, "warmup_steps": 1}
+STUDY: dict[str, Any] = {
+    "name": "tiny",
+    "masks": [4],
+    "folds": 2,
+    "arms": [
+        "unet",
+        "sks-evidence",
+        {
+            "name": "too fast",
+            "arm": "unet",
+            "folds": [0],
+            "set": {"stage2": {"learning_rate": 1e30}},
+        },
+    ],
+    "reference": "unet",
+    "primary": "sks-evidence",
+    "hypotheses": [{"arm": "sks-evidence", "against": "unet", "margin": 0.5}],
+    "resamples": 200,
+    "set": {
+        "model": {"decoder_channels": [8, 8, 8, 8, 8]},
+        "data": {"image_size": 32, "batch_size": 4},
+        "stage1": STAGE,
+        "stage2": STAGE,
+    },
+}
+TIMES = [name for name in COST if name.endswith(("seconds", "ms"))]
+
+
+@pytest.fixture(scope="module")
+def study_file(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("study") / "study.yaml"
+    path.write_text(yaml.safe_dump(STUDY | {"dataset": os.path.relpath(phantoms, path.parent)}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(study_file: Path) -> StudyOutcome:
+    return run_study(study_file, study_file.parent / "out", jobs=2, console=Console(quiet=True))
+
+
+def test_every_run_is_a_row_also_the_one_that_failed(finished: StudyOutcome) -> None:
+    rows = finished.results.set_index(["arm", "fold"])
+    assert rows["status"].to_dict() == {
+        ("unet", 0): "done",
+        ("sks-evidence", 0): "done",
+        ("too fast", 0): "failed",
+        ("unet", 1): "done",
+        ("sks-evidence", 1): "done",
+    }
+    assert "diverged" in rows.loc[("too fast", 0), "error"]
+    assert "diverged" in finished.failures["too_fast/4-masks/fold-0"]
+    done = finished.results[finished.results["status"] == "done"]
+    assert done["images"].sum() == 48, "each of 24 images is tested once by each of two arms"
+    assert done["dice_lesion"].between(0, 1).all()
+    assert done["seed"].tolist() == done["fold"].tolist()
+    assert done["multiply_adds"].gt(1e6).all()
+    assert done[["stage2_seconds", "inference_ms"]].gt(0).all(axis=None)
+    assert done.groupby("arm")["parameters"].nunique().eq(1).all()
+    assert done.set_index("arm")["stage1_seconds"].notna().groupby("arm").all().to_dict() == {
+        "unet": False,
+        "sks-evidence": True,
+    }
+    assert "too fast" in finished.markdown
+
+
+def test_nothing_of_the_machine_is_in_the_results(finished: StudyOutcome) -> None:
+    out = finished.report.parent
+    files = [*out.glob("*.csv"), out / "table.md", out / "table.tex", out / "report.html"]
+    assert len(files) == 7
+    for path in files:
+        assert str(out.parent.parent) not in path.read_text(), path.name
+
+
+def test_stage_1_is_shared_and_the_splits_are_those_of_the_folds(finished: StudyOutcome) -> None:
+    out = finished.report.parent
+    assert len(list((out / "runs").rglob("stage1.json"))) == 2
+    splits = [pd.read_csv(out / "splits" / f"fold-{fold}.csv") for fold in (0, 1)]
+    tested = [set(table.loc[table["split"] == "test", "case_id"]) for table in splits]
+    assert len(tested[0] | tested[1]) == 24
+    assert tested[0].isdisjoint(tested[1])
+    assert (out / "logs" / "unet_4-masks_fold-0.log").read_text()
+
+
+def test_the_same_call_again_trains_nothing(study_file: Path, finished: StudyOutcome) -> None:
+    runs = finished.report.parent / "runs"
+    before = {path: path.stat().st_mtime_ns for path in runs.rglob("model.safetensors")}
+    copy = study_file.parent / "again"
+    shutil.copytree(finished.report.parent, copy, dirs_exist_ok=True)
+    shutil.rmtree(copy / "runs" / "too_fast")
+    again = run_study(study_file, copy, console=Console(quiet=True))
+    assert before == {path: path.stat().st_mtime_ns for path in runs.rglob("model.safetensors")}
+    pd.testing.assert_frame_equal(
+        again.results.drop(columns=["error"]), finished.results.drop(columns=["error"])
+    )
+
+
+INTERRUPTED = 130
+
+
+def begin(study: Path, out: Path) -> None:
+    """What the process that is stopped runs."""
+    # A shell lets what it starts in the background ignore Ctrl-C, and so would this process.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        run_study(study, out, console=Console(quiet=True))
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+
+
+def stop(study: Path, out: Path, when: Path, number: int) -> int | None:
+    """Run a study in a process that gets a signal once a file is there; gives its exit code."""
+    process = multiprocessing.get_context("spawn").Process(target=begin, args=(study, out))
+    process.start()
+    while process.is_alive() and not when.exists():
+        time.sleep(0.01)
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join()
+    return process.exitcode
+
+
+def test_stopped_twice_and_continued(
+    study_file: Path, finished: StudyOutcome, tmp_path: Path
+) -> None:
+    plain = yaml.safe_load(study_file.read_text()) | {"arms": ["unet"], "hypotheses": []}
+    plain |= {"primary": None, "dataset": str(study_file.parent / plain["dataset"])}
+    path, out = tmp_path / "study.yaml", tmp_path / "out"
+    path.write_text(yaml.safe_dump(plain))
+    first, second = (out / "runs" / "unet" / "4-masks" / f"fold-{fold}" for fold in (0, 1))
+
+    assert stop(path, out, first / "stage2", signal.SIGINT) == INTERRUPTED
+    assert not second.exists()
+    assert stop(path, out, second / "stage2", signal.SIGKILL) == -signal.SIGKILL
+    assert pd.read_csv(out / "results.csv")["status"].tolist() == ["done", "missing"]
+
+    resumed = run_study(path, out, console=Console(quiet=True)).results
+    reference = finished.results[finished.results["arm"] == "unet"].reset_index(drop=True)
+    same = [*FIGURES, "weights_sha256", "splits_sha256", "multiply_adds", "images"]
+    pd.testing.assert_frame_equal(resumed[same], reference[same])
+
+
+def test_validation_leaves_the_test_cases_alone(study_file: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(study_file.read_text()) | {"arms": ["unet"], "hypotheses": []}
+    content |= {"primary": None, "dataset": str(study_file.parent / content["dataset"])}
+    content |= {"arms": [{"name": "unet", "folds": [1]}]}
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(content))
+    outcome = dxseg.compare_study(path, tmp_path / "out", validation_only=True)
+    assert outcome.report.name == "report_validation.html"
+    assert outcome.results["split"].tolist() == ["validation"]
+    assert "test cases were left alone" in outcome.markdown
+    out = tmp_path / "out"
+    assert list(out.rglob("evaluation_validation.json"))
+    assert not list(out.rglob("evaluation.json"))
+    assert not (out / "results.csv").exists()
+
+
+def test_a_budget_that_cannot_be_met_registers_nothing(
+    study_file: Path, cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    content = yaml.safe_load(study_file.read_text())
+    content |= {"masks": [4, 500], "dataset": str(study_file.parent / content["dataset"])}
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(content))
+    result = cli("compare", path, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "fold-0: 500 masks for train" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_second_process_is_kept_out(study_file: Path, tmp_path: Path) -> None:
+    with FileLock(tmp_path / ".out.lock"), pytest.raises(DxsegError, match="another process"):
+        run_study(study_file, tmp_path / "out")
+    with pytest.raises(UsageError, match="0 jobs"):
+        run_study(study_file, tmp_path / "out", jobs=0)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["a.yaml", "b.yaml", "--out", "x"], "stands alone"),
+        (["a.yaml"], "name it with --out"),
+        (["a.yaml", "--out", "x", "--reference", "unet"], "leave the option out"),
+        (["a.yaml", "--out", "x"], "cannot be read as a study file"),
+        (["run", "--jobs", "2"], "for a study file"),
+        (["run", "--validation-only"], "for a study file"),
+    ],
+)
+def test_wrong_use_is_told(words: list[str], told: str, cli: Callable[..., Any]) -> None:
+    result = cli("compare", *words)
+    assert result.exit_code == 2
+    assert told in result.output

@@ -1,0 +1,183 @@
+"""The tables of a study: what is bold, what is marked, and that no text breaks them."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from dxseg.data.dataset import Dataset
+from dxseg.studies.outputs import write_outputs
+from dxseg.studies.registration import Registration
+from dxseg.studies.results import RunResult, without_paths
+from dxseg.studies.study import Study
+from dxseg.studies.tables import Cell, Table, escape_latex, to_latex, to_markdown
+
+REGISTRATION = Registration(
+    [{"sha256": "a" * 64, "at": "2030-01-02T03:04:05+00:00", "added": [], "text": "name: <b>"}],
+    "d" * 64,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("a_b & 50% #1 $x$", r"a\_b \& 50\% \#1 \$x\$"),
+        (r"\input{x}", r"\textbackslash{}input\{x\}"),
+        ("~^", r"\textasciitilde{}\textasciicircum{}"),
+        (">140", r"\textgreater{}140"),
+        ("0.5", "0.5"),
+    ],
+)
+def test_latex_is_escaped(text: str, escaped: str) -> None:
+    assert escape_latex(text) == escaped
+
+
+def test_a_table_in_latex_and_markdown() -> None:
+    table = Table("T_1", ("arm", "D|ce"), [[Cell("a&b"), Cell("0.5", "0.4 to 0.6", True)]], "50%")
+    tex = to_latex([table])
+    assert r"a\&b & \textbf{0.5} {\scriptsize (0.4 to 0.6)} \\" in tex
+    assert r"\caption{T\_1. 50\%}" in tex
+    assert [tex.count(rf"\{rule}") for rule in ("toprule", "midrule", "bottomrule")] == [1, 1, 1]
+    assert to_markdown([table]).splitlines() == [
+        "**T_1**",
+        "",
+        "| arm | D\\|ce |",
+        "|---|---|",
+        "| a&amp;b | **0.5** (0.4 to 0.6) |",
+        "",
+        "50%",
+    ]
+
+
+def test_paths_of_the_machine_are_left_out() -> None:
+    error = "/home/x/out/runs/unet/stage2: diverged; see '/var/log/a b' and C:\\Users\\x\\y.log"
+    assert without_paths(error).startswith("stage2: diverged; see 'a b' and y.log")
+    for harmless in ("0.5 / 3 and a/b", "it needs stage1/ab12/fold-0, which failed"):
+        assert without_paths(harmless) == harmless
+
+
+def test_everything_is_written_and_says_the_same(
+    make_study: Callable[..., Study],
+    make_results: Callable[..., list[RunResult]],
+    phantoms: Path,
+    tmp_path: Path,
+) -> None:
+    study = make_study(
+        arms=["unet", "sks-evidence", {"name": "odd_100%", "arm": "sks", "masks": [15]}],
+        hypotheses=[{"arm": "sks-evidence", "against": "unet", "margin": 0.05}],
+    )
+    results = make_results(
+        study,
+        lambda arm, masks: {"unet": 0.4, "sks-evidence": 0.5}.get(arm, 0.3) + (masks == 60) * 0.2,
+    )
+    lost = results[2]
+    error = "<script>alert(1)</script> | diverged"
+    row = lost.row | {"status": "failed", "error": error}
+    results[2] = RunResult(lost.job, error, None, row)
+    markdown = write_outputs(
+        study,
+        Dataset.load(phantoms),
+        REGISTRATION,
+        results,
+        tmp_path,
+        "test",
+        Console(quiet=True),
+    )
+    written = {path.name for path in tmp_path.iterdir()}
+    tables = {"results.csv", "curves.csv", "differences.csv", "masks_saved.csv"}
+    assert written == tables | {"table.md", "table.tex", "report.html", "curves.png"}
+    main = markdown.split("\n\n")[1]
+    assert re.search(r"^\| sks-evidence \(primary\) \| \*\*0\.[45]\d\d\*\* \(", main, re.MULTILINE)
+    assert "| odd_100%† |" in main
+    assert "| sks-evidence at 15 − unet at 15 | dice_lesion |" in markdown
+    assert (
+        "| odd_100% | 15 | 0 | failed | &lt;script>alert(1)&lt;/script> \\| diverged |" in markdown
+    )
+    tex = (tmp_path / "table.tex").read_text()
+    assert r"odd\_100\%\textdagger{}" in tex
+    page = (tmp_path / "report.html").read_text()
+    assert "<script" not in page
+    assert "These are phantoms" in page
+    assert str(phantoms) not in page
+    assert np.array(Image.open(tmp_path / "curves.png").convert("RGB")).std() > 1
+
+
+def test_a_study_of_failures_only_still_writes_its_page(
+    make_study: Callable[..., Study],
+    make_results: Callable[..., list[RunResult]],
+    phantoms: Path,
+    tmp_path: Path,
+) -> None:
+    study = make_study()
+    results = make_results(study, lambda *_: None)
+    markdown = write_outputs(
+        study,
+        Dataset.load(phantoms),
+        REGISTRATION,
+        results,
+        tmp_path,
+        "validation",
+        Console(quiet=True),
+    )
+    assert markdown.count("| failed | diverged |") == len(results)
+    assert "failed" in (tmp_path / "report_validation.html").read_text()
+    assert (tmp_path / "results_validation.csv").read_text().count("diverged") == len(results)
+
+
+def test_committed_tables_give_the_tables_of_the_study(
+    make_study: Callable[..., Study],
+    make_results: Callable[..., list[RunResult]],
+    phantoms: Path,
+    tmp_path: Path,
+) -> None:
+    script = load_script()
+    study = make_study(
+        masks=[15, 60, "all"],
+        hypotheses=[{"arm": "sks-evidence", "against": "unet", "against_masks": "all"}],
+    )
+    levels = {15: 0.4, 60: 0.5, "all": 0.6}
+    results = make_results(study, lambda arm, masks: levels[masks] + 0.1 * (arm != "unet"))
+    lost = results[4]
+    row = lost.row | {"status": "failed", "error": "diverged"}
+    results[4] = RunResult(lost.job, "diverged", None, row)
+    folder = tmp_path / "results" / "trial"
+    markdown = write_outputs(
+        study, Dataset.load(phantoms), REGISTRATION, results, folder, "test", Console(quiet=True)
+    )
+    (folder / "study.yaml").write_text(study.model_dump_json(by_alias=True, exclude_none=True))
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- begin trial -->\nold\n<!-- end trial -->\nafter\n")
+    words = ["--page", str(page), "--results", str(tmp_path / "results")]
+    with pytest.raises(SystemExit, match="not in sync"):
+        script.main([*words, "--check"])
+    script.main(words)
+    script.main([*words, "--check"])
+    text = page.read_text()
+    assert markdown in text
+    assert text.startswith("before\n<!-- begin trial -->\n")
+    assert text.endswith("<!-- end trial -->\nafter\n")
+    page.write_text("no marker\n")
+    with pytest.raises(SystemExit, match="each study needs one pair"):
+        script.main(words)
+
+
+def test_the_committed_page_is_in_sync() -> None:
+    load_script().main(["--check"])
+
+
+def load_script() -> ModuleType:
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / "make_results.py"
+    spec = importlib.util.spec_from_file_location("make_results", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
