@@ -101,6 +101,22 @@ def test_check_scale_finds_what_it_planted(capsys):
     assert min(result["images_per_s"], result["peak_mb"]) > 0
 
 
+@pytest.mark.slow
+def test_serve_load_loses_nothing(capsys):
+    bench = load("serve_load")
+    small = ["--requests", "30", "--clients", "4", "--slow", "2", "--queue", "2", "--size", "64"]
+    result = bench.main(small)
+    assert json_line(capsys.readouterr().out) == result
+    assert (result["lost"], result["exit_code"]) == (0, 0)
+    assert {key: value for key, value in result["statuses"].items() if key != "429"} == {
+        "200": 27,
+        "422": 3,
+    }
+    assert 0 < result["seconds_p50"] <= result["seconds_p95"] <= result["seconds_p99"]
+    assert len(result["memory_mb"]) == 10
+    assert min(*result["memory_mb"], result["requests_per_s"]) > 0
+
+
 @pytest.mark.parametrize("name", ["train_throughput", "predict_throughput", "inference_backends"])
 def test_help_says_what_is_measured(name, capsys):
     with pytest.raises(SystemExit) as stop:

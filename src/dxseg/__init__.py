@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         info,
         predict,
         report,
+        serve,
         split,
         train,
     )
@@ -51,6 +52,7 @@ __all__ = [
     "info",
     "predict",
     "report",
+    "serve",
     "split",
     "train",
 ]

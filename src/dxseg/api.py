@@ -21,6 +21,7 @@ from dxseg.data.importers.nifti import import_volumes
 from dxseg.data.importers.nnunet import import_nnunet
 from dxseg.data.splits import choose_masks, make_splits, select_fold, write_splits
 from dxseg.demonstration import demo
+from dxseg.deploy.serve import serve
 from dxseg.description import describe as info
 from dxseg.doctor.check import check_dataset
 from dxseg.doctor.findings import CheckReport
@@ -55,6 +56,7 @@ __all__ = [
     "info",
     "predict",
     "report",
+    "serve",
     "split",
     "train",
 ]
@@ -280,6 +282,7 @@ def predict(
     precision: str = "float32",
     flip: bool = False,
     windows: bool = False,
+    dicom_seg: bool = False,
     console: Console | None = None,
 ) -> PredictSummary:
     """Segment images and volumes with a run or its model; what is done is skipped.
@@ -299,6 +302,7 @@ def predict(
         precision: ``float32``, or ``bfloat16`` for torch and openvino.
         flip: whether each image is also predicted mirrored, and the mean taken.
         windows: whether images larger than the network's input are cut into windows.
+        dicom_seg: whether DICOM images and series get a DICOM SEG too, which names their patient.
         console: where progress is drawn.
 
     Raises:
@@ -319,6 +323,7 @@ def predict(
             precision=precision,
             flip=flip,
             windows=windows,
+            dicom_seg=dicom_seg,
             progress=progress,
         )
 

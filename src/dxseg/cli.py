@@ -14,6 +14,7 @@ from dxseg.cli_compare import compare_command
 from dxseg.cli_distill import distill_command
 from dxseg.cli_export import exporter
 from dxseg.cli_import import importer
+from dxseg.cli_serve import serve_command
 from dxseg.errors import DxsegError, UsageError
 from dxseg.terminal import Verbs, arms_table, complain, err, out, value_table
 
@@ -32,6 +33,7 @@ app.add_typer(exporter, name="export")
 app.command("check")(check_command)
 app.command("compare")(compare_command)
 app.command("distill")(distill_command)
+app.command("serve")(serve_command)
 
 DatasetArgument = Annotated[Path, typer.Argument(help="Folder with dataset.yaml and cases.csv.")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.")]
@@ -236,6 +238,9 @@ def predict(
     windows: Annotated[
         bool, typer.Option("--windows", help="Cut large images into windows; keep their scale.")
     ] = False,
+    dicom_seg: Annotated[
+        bool, typer.Option("--dicom-seg", help="A DICOM SEG for what is DICOM; names the patient.")
+    ] = False,
 ) -> None:
     """Segment images (a mask, an overlay, a row of predictions.csv) and volumes (a label map)."""
     from dxseg import api
@@ -254,6 +259,7 @@ def predict(
         precision=precision,
         flip=flip,
         windows=windows,
+        dicom_seg=dicom_seg,
         console=err,
     )
     out.print(

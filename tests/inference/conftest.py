@@ -1,102 +1,20 @@
-"""A network that finds bright pixels, so that every prediction has a closed form."""
+"""Predictors of a network that finds bright pixels, and images for it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from dxseg.config import ModelConfig
-from dxseg.data.preprocess import Preprocessing
-from dxseg.data.slicing import Slicing
-from dxseg.inference.bundle import BundleInfo
-from dxseg.inference.predictor import Predictor
-from dxseg.models.segmenter import Segmenter, SegmenterOutput
-
-
-class BrightnessSegmenter(Segmenter):
-    """Class k is where channel k is brighter than half; label 1 is "something is bright"."""
-
-    def __init__(self, mask_classes: int = 1, labels: int = 2) -> None:
-        super().__init__()
-        self.mask_classes, self.labels = mask_classes, labels
-        self.batches: list[tuple[int, ...]] = []
-        self.prompts: list[torch.Tensor | None] = []
-
-    def _padded_outputs(self, x: torch.Tensor, known: torch.Tensor | None) -> SegmenterOutput:
-        self.batches.append(tuple(x.shape))
-        self.prompts.append(known)
-        logits = 20 * x[:, : self.mask_classes]
-        if not self.labels:
-            return SegmenterOutput(logits)
-        peak = logits.amax(dim=(1, 2, 3))
-        labels = torch.stack([torch.zeros_like(peak)] * (self.labels - 1) + [peak], dim=1)
-        evidence = torch.nn.functional.avg_pool2d(logits[:, :1], 4).sigmoid()
-        return SegmenterOutput(logits, labels, evidence.repeat(1, self.labels, 1, 1))
-
-
-@dataclass
-class Maker:
-    """Builds predictors of `BrightnessSegmenter`; remembers the last network."""
-
-    networks: list[BrightnessSegmenter] = field(default_factory=list)
-
-    def __call__(
-        self,
-        *,
-        channels: int = 1,
-        classes: int = 1,
-        labels: tuple[str, ...] = ("normal", "bright"),
-        batch_size: int = 4,
-        size: int = 32,
-        high: float = 255.0,
-        threshold: float = 0.5,
-        multi_label: bool = False,
-        lesion_free: tuple[str, ...] = (),
-        gate: float | None = None,
-        model: ModelConfig | None = None,
-        slicing: Slicing | None = None,
-        digest: str = "ab" * 32,
-    ) -> Predictor:
-        info = BundleInfo(
-            model=model or ModelConfig(),
-            preprocessing=Preprocessing(
-                image_size=size,
-                channels=channels,
-                dtype="uint8" if high == 255 else "uint16",
-                high=high,
-                mean=(0.5,) * channels,
-                std=(1.0,) * channels,
-            ),
-            labels=list(labels),
-            lesion_free=list(lesion_free),
-            multi_label=multi_label,
-            gate=gate,
-            slicing=slicing,
-            mask_classes=[f"class{index}" for index in range(classes)],
-            threshold=threshold,
-            weights_sha256=digest,
-        )
-        network = BrightnessSegmenter(classes, len(labels))
-        self.networks.append(network)
-        return Predictor(network, info, batch_size=batch_size)
+from brightness import Maker, bright_square
 
 
 @pytest.fixture
 def make_predictor() -> Maker:
     return Maker()
-
-
-def bright_square(height: int, width: int, side: int = 8, dtype: type = np.uint8) -> np.ndarray:
-    """Dark (H, W, 1) image with a bright square at (4, 4)."""
-    image = np.full((height, width, 1), 10, dtype)
-    image[4 : 4 + side, 4 : 4 + side] = 250
-    return image
 
 
 @pytest.fixture

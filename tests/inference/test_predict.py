@@ -299,7 +299,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from conftest import Maker
+from brightness import Maker
 from dxseg.inference.predict import predict_files
 from dxseg.inference.predictor import Predictor
 predictor = Maker()(batch_size=1)
@@ -312,7 +312,9 @@ def test_killed_and_started_again_it_ends_as_if_never_killed(tmp_path, use, writ
     for index in range(40):
         write_image(tmp_path / f"in/{index:02}.png")
     code = KILLED.format(
-        tests=str(Path(__file__).parent), source=str(tmp_path / "in"), output=str(tmp_path / "out")
+        tests=str(Path(__file__).parents[1]),
+        source=str(tmp_path / "in"),
+        output=str(tmp_path / "out"),
     )
     process = subprocess.Popen([sys.executable, "-c", code])
     path = tmp_path / "out/predictions.csv"

@@ -148,6 +148,7 @@ def stop(study: Path, out: Path, when: Path, number: int) -> int | None:
     return process.exitcode
 
 
+@pytest.mark.slow  # six more processes; that a run continues is tested in test_resume.py by default
 def test_stopped_twice_and_continued(
     study_file: Path, finished: StudyOutcome, tmp_path: Path
 ) -> None:

@@ -1,1 +1,1 @@
-"""Deployment: exported models."""
+"""Deployment: exported networks, and a model behind HTTP."""

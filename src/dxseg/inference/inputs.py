@@ -37,6 +37,11 @@ class Item:
         return self.is_series or is_nifti(self.source)
 
     @property
+    def is_dicom(self) -> bool:
+        """Whether it is DICOM, by its content."""
+        return self.is_series or is_dicom(self.source)
+
+    @property
     def stem(self) -> str:
         """The name without its suffix: where results go below `masks/` and `overlays/`."""
         if self.is_series:

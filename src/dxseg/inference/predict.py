@@ -10,17 +10,23 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from dxseg.data.dicom.series import read_stack, series_in
+from dxseg.data.dicom.series import Stack, read_stack, series_in
 from dxseg.data.nifti import nifti_grid, read_nifti, write_label_map, write_label_map_at
 from dxseg.data.slicing import SlicedVolume, count_slices
 from dxseg.data.volume import Volume
-from dxseg.errors import DxsegError
+from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.bundle import BundleInfo
+from dxseg.inference.dicom_seg import (
+    image_segmentation,
+    require_highdicom,
+    series_segmentation,
+    write_segmentation,
+)
 from dxseg.inference.inputs import Item, find_images
 from dxseg.inference.label_table import KnownLabels, known_labels
 from dxseg.inference.predictor import Prediction, Predictor
 from dxseg.inference.results import (
-    MASKS,
+    FOLDERS,
     OVERLAYS,
     TABLE_FILE,
     Finished,
@@ -28,6 +34,7 @@ from dxseg.inference.results import (
     claim_folder,
     remove_results,
     result_files,
+    seg_file,
 )
 from dxseg.inference.rows import columns, image_values, model_name, volume_values
 from dxseg.inference.volumes import VolumePrediction, predict_volume
@@ -73,6 +80,7 @@ def predict_files(
     precision: str = "float32",
     flip: bool = False,
     windows: bool = False,
+    dicom_seg: bool = False,
     progress: Progress | None = None,
 ) -> PredictSummary:
     """Predict images and volumes into masks, overlays and a table.
@@ -108,11 +116,14 @@ def predict_files(
         precision: float32, or bfloat16 for torch and openvino.
         flip: Whether each image is also predicted mirrored, and the mean taken.
         windows: Whether images larger than the network's input are cut into windows.
+        dicom_seg: Whether what is DICOM gets `segmentations/NAME.dcm` too, a SEG that refers to its
+            source and names its patient (`dxseg.inference.dicom_seg`).
         progress: Called with the number of images and slices finished or skipped, and of all.
 
     Raises:
         UsageError: No image was found, two would share a result, the output folder holds results
-            of other files, or the labels are not of the model or of these files.
+            of other files, the labels are not of the model or of these files, or SEG is wanted
+            where nothing is DICOM or highdicom is absent.
         DxsegError: The bundle is bad, or the output folder cannot be written.
     """
     root = Path(output).resolve()
@@ -127,12 +138,23 @@ def predict_files(
         windows=windows,
     )
     series = predictor.info.slicing is not None
-    items = find_images(given, skip=[root / MASKS, root / OVERLAYS], series=series)
+    items = find_images(given, skip=[root / kind for kind in FOLDERS], series=series)
+    if dicom_seg:
+        require_highdicom()
+        if not any(item.is_dicom for item in items):
+            raise UsageError(f"{given[0]}: no DICOM there, which DICOM SEG refers to; leave it out")
     known = KnownLabels() if labels is None else known_labels(labels, items, predictor.info)
     table = PredictionTable(root / TABLE_FILE, columns(predictor.info))
     try:
         claim_folder(root, overwrite)
-        finished = Finished(root, items, predictor.info, known.by_name, overlays=overlays)
+        finished = Finished(
+            root,
+            items,
+            predictor.info,
+            known.by_name,
+            overlays=overlays,
+            dicom_seg=dicom_seg,
+        )
         table.open(finished.keep)
         todo = [item for item in items if item.name not in finished.names]
         summary = PredictSummary(
@@ -141,9 +163,8 @@ def predict_files(
             unmatched_labels=known.unmatched,
         )
         with table:
-            job = _Job(
-                predictor, root, table, summary, progress, overlays, slice_overlays, known.by_name
-            )
+            job = _Job(predictor, root, table, summary, progress, known.by_name)
+            job.overlays, job.slice_overlays, job.dicom_seg = overlays, slice_overlays, dicom_seg
             job.run(items, todo)
     except OSError as error:
         raise DxsegError(f"{root}: cannot write there ({error})") from error
@@ -160,11 +181,10 @@ class _Job:
         table: PredictionTable,
         summary: PredictSummary,
         progress: Progress | None,
-        overlays: bool,
-        slice_overlays: bool,
         known: Mapping[str, str],
     ) -> None:
-        self.overlays, self.slice_overlays, self.known = overlays, slice_overlays, known
+        self.overlays, self.slice_overlays, self.dicom_seg = True, False, False
+        self.known = known
         self.predictor, self.root, self.table, self.summary = predictor, root, table, summary
         self.info = predictor.info
         self.progress = progress or (lambda _done, _all: None)
@@ -231,14 +251,18 @@ class _Job:
             caption = _caption(result, self.info)
             write_overlay_png(path, result.image, result.mask, caption=caption)
         write_mask_png(mask_path, result.mask, len(self.info.mask_classes))
+        if self.dicom_seg and item.is_dicom:
+            self._write_seg(item, image_segmentation(item.source, result.mask, self.info))
         return image_values(result, self.info)
 
     def _volume(self, item: Item) -> Row:
         [path] = result_files(self.root, item)
         checked_path(self.root, path)
         begun = self.steps
+        stack: Stack | None = None
         try:
-            volume = _read(item)
+            stack = series_in(item.source) if item.is_series else None
+            volume = read_nifti(item.source) if stack is None else read_stack(stack)
             result = predict_volume(
                 self.predictor,
                 volume,
@@ -251,11 +275,16 @@ class _Job:
             raise DxsegError(f"{item.source}: {error}") from error
         if self.slice_overlays:
             self._write_overlays(item, volume, result)
-        if item.is_series:
-            write_label_map_at(path, result.mask, volume.affine)
-        else:
+        if stack is None:
             write_label_map(path, result.mask, item.source)
+        else:
+            write_label_map_at(path, result.mask, volume.affine)
+            if self.dicom_seg:
+                self._write_seg(item, series_segmentation(stack, result.mask, self.info))
         return volume_values(result, self.info)
+
+    def _write_seg(self, item: Item, content: bytes) -> None:
+        write_segmentation(checked_path(self.root, seg_file(self.root, item)), content)
 
     def _write_overlays(self, item: Item, volume: Volume, result: VolumePrediction) -> None:
         assert self.info.slicing is not None, "predict_volume has refused a model of images"
@@ -284,10 +313,6 @@ def _weight(item: Item, info: BundleInfo) -> int:
     except DxsegError:
         # Told when its turn comes.
         return 1
-
-
-def _read(item: Item) -> Volume:
-    return read_stack(series_in(item.source)) if item.is_series else read_nifti(item.source)
 
 
 def _caption(prediction: Prediction, info: BundleInfo) -> str:

@@ -12,7 +12,7 @@ from dxseg.inference.rows import KNOWN, model_name
 from dxseg.inference.writers import Row
 
 TABLE_FILE = "predictions.csv"
-MASKS, OVERLAYS = "masks", "overlays"
+MASKS, OVERLAYS, SEGMENTATIONS = FOLDERS = "masks", "overlays", "segmentations"
 
 
 def result_files(root: Path, item: Item, overlays: bool = True) -> list[Path]:
@@ -27,6 +27,16 @@ def result_files(root: Path, item: Item, overlays: bool = True) -> list[Path]:
         return [root / MASKS / f"{item.stem}.nii.gz"]
     kinds = (MASKS, OVERLAYS) if overlays else (MASKS,)
     return [root / kind / f"{item.stem}.png" for kind in kinds]
+
+
+def seg_file(root: Path, item: Item) -> Path:
+    """The DICOM SEG of a result, where one is wanted.
+
+    Args:
+        root: The output folder.
+        item: What is DICOM.
+    """
+    return root / SEGMENTATIONS / f"{item.stem}.dcm"
 
 
 def checked_path(root: Path, path: Path) -> Path:
@@ -51,7 +61,7 @@ def remove_results(root: Path, item: Item) -> None:
         root: The output folder, resolved.
         item: What failed.
     """
-    for path in result_files(root, item):
+    for path in (*result_files(root, item), seg_file(root, item)):
         if path.parent.resolve().is_relative_to(root) and path.is_file():
             path.unlink()
 
@@ -64,14 +74,14 @@ def claim_folder(root: Path, overwrite: bool) -> None:
         overwrite: Whether the table of an earlier call is removed.
 
     Raises:
-        UsageError: It has masks or overlays that no table speaks of.
+        UsageError: It has results that no table speaks of.
     """
     root.mkdir(parents=True, exist_ok=True)
     table = root / TABLE_FILE
     if overwrite:
         table.unlink(missing_ok=True)
         return
-    strangers = [kind for kind in (MASKS, OVERLAYS) if (root / kind).exists()]
+    strangers = [kind for kind in FOLDERS if (root / kind).exists()]
     if strangers and not table.exists():
         raise UsageError(
             f"{root}: has {' and '.join(strangers)} but no {TABLE_FILE}, so they are not of "
@@ -99,6 +109,7 @@ class Finished:
         known: Mapping[str, str],
         *,
         overlays: bool = True,
+        dicom_seg: bool = False,
     ) -> None:
         """Remember what is asked now.
 
@@ -108,7 +119,9 @@ class Finished:
             info: Of the model.
             known: Known labels by `Item.name`.
             overlays: Whether images need an overlay.
+            dicom_seg: Whether what is DICOM has a SEG too.
         """
+        self._dicom_seg = dicom_seg
         self.names: set[str] = set()
         self._overlays = overlays
         self._root, self._model, self._known = root, model_name(info), known
@@ -134,9 +147,11 @@ class Finished:
                 f"which is now {item.source}; choose another output folder, or overwrite"
             )
         told = self._known.get(item.name, "")
+        files = result_files(self._root, item, self._overlays)
+        if self._dicom_seg and item.is_dicom:
+            files.append(seg_file(self._root, item))
         if (row["model"], row.get(KNOWN, "")) != (self._model, told) or not all(
-            _written(checked_path(self._root, path))
-            for path in result_files(self._root, item, self._overlays)
+            _written(checked_path(self._root, path)) for path in files
         ):
             return False
         self.names.add(item.name)

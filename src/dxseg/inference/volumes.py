@@ -84,6 +84,7 @@ def predict_volume(
         gathered.add(result)
         if progress is not None:
             progress(index + 1, len(sliced))
+    labels = study_probabilities(gathered.labels, predictor.info) if gathered.labels else None
     if lesion and not stack.any():
         likeliest = gathered.likeliest
         [result] = predictor.predict([sliced.image(likeliest)], [known])
@@ -93,9 +94,7 @@ def predict_volume(
         mask=np.ascontiguousarray(sliced.restore(stack)),
         voxel_mm3=float(abs(np.linalg.det(volume.affine[:3, :3]))),
         slice_shape=sliced.shape,
-        label_probabilities=(
-            study_probabilities(gathered.labels, predictor.info) if gathered.labels else None
-        ),
+        label_probabilities=labels,
         confidence=gathered.confidence,
         known=label_text(names),
     )

@@ -39,8 +39,25 @@ def write_mask_png(path: str | Path, mask: NDArray[np.uint8], classes: int) -> N
         raise DxsegError(
             f"{path}: a mask must be (H, W) with values 0..{classes}, got {mask.shape}"
         )
-    shown = (mask > 0).astype(np.uint8) * 255 if classes == 1 else mask.astype(np.uint8)
-    _write_png(path, shown)
+    _write_png(path, mask_levels(mask, classes))
+
+
+def mask_levels(mask: NDArray[np.uint8], classes: int) -> NDArray[np.uint8]:
+    """Grey levels of a label map: 0 and 255 for one class, else the class numbers.
+
+    Args:
+        mask: (H, W) values 0..classes.
+        classes: Lesion classes.
+    """
+    return (mask > 0).astype(np.uint8) * np.uint8(255) if classes == 1 else mask.astype(np.uint8)
+
+
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Encode (H, W) grey or (H, W, 3) colours as PNG."""
+    stream = io.BytesIO()
+    # Level 1 is several times faster than the default and masks stay tiny either way.
+    Image.fromarray(pixels).save(stream, format="PNG", compress_level=1)
+    return stream.getvalue()
 
 
 def write_overlay_png(
@@ -152,8 +169,7 @@ def _write_png(path: str | Path, pixels: NDArray[np.uint8]) -> None:
     # Flushing two files an image to disk can cost as much as the network; `predict_files` makes a
     # result that a power cut emptied again.
     with atomic_path(path, flush=False) as temporary:
-        # Level 1 is several times faster than the default and masks stay tiny either way.
-        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=1)
+        temporary.write_bytes(encode_png(pixels))
 
 
 class PredictionTable:

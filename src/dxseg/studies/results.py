@@ -144,10 +144,11 @@ def collect(
 
 
 def results_table(results: Sequence[RunResult]) -> pd.DataFrame:
-    """The rows as a table: whole numbers stay whole where others are missing."""
+    """The rows as a table: numbers are numbers, and whole ones whole, where others are missing."""
     table = pd.DataFrame([result.row for result in results], columns=list(COLUMNS))
     whole = [*COUNTS, *(f"cases_{name}" for name in CASES), "parameters", "multiply_adds", "fold"]
-    return table.astype(dict.fromkeys(whole, "Int64"))
+    real = [name for name in (*FIGURES, *ENDS, *COST) if name not in whole]
+    return table.astype(dict.fromkeys(whole, "Int64") | dict.fromkeys(real, "float64"))
 
 
 def without_paths(text: str) -> str:

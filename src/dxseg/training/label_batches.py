@@ -51,11 +51,6 @@ class LabelBatches:
         image_count = data.batch_size - for_studies if len(images) else 0
         return cls(arrays, images, studies, image_count, study_count, data.bag_size)
 
-    @property
-    def drawn(self) -> int:
-        """Images that batches are drawn from, those of studies among them."""
-        return len(self.images) + sum(len(rows) for rows in self.studies)
-
     def known(self) -> NDArray[Any]:
         """The labels there are, (N,) or (N, L): of images, then of studies, one each."""
         own = self.arrays.labels[self.images]
@@ -63,6 +58,11 @@ class LabelBatches:
             return own
         firsts = [rows[0] for rows in self.studies]
         return np.concatenate([own, self.arrays.studies.labels[firsts]])
+
+    @property
+    def image_total(self) -> int:
+        """Images that a label speaks of, their own or that of their study."""
+        return len(self.images) + sum(len(rows) for rows in self.studies)
 
     def balance(self, task: Task) -> Tensor:
         """Weights that give every label the same say in the batches, (L,)."""

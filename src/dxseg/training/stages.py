@@ -90,7 +90,7 @@ def train_stage1(
     batches = LabelBatches.plan(material.label_train, config.data)
     if not len(batches.known()):
         raise DxsegError(NO_LABELS)
-    stage = config.stage1.for_images(batches.drawn, config.data.batch_size)
+    stage = config.stage1.for_images(batches.image_total, config.data.batch_size)
     epoch = stage.epoch_steps * stage.accumulate
     module = Stage1Module(coarse, batches.balance(task), task.labels, stage, config.seed)
     metrics = fit_stage(

@@ -1,0 +1,252 @@
+"""`dxseg serve` under load, on loopback: many clients, malformed uploads, slow clients."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import json
+import queue
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from dxseg.config import load_config
+from dxseg.data.phantom import make_phantoms
+from dxseg.data.preprocess import Preprocessing
+from dxseg.inference.bundle import BundleInfo, save_bundle
+from dxseg.models.build import Task, build_segmenter
+
+DETAILS = """
+An untrained network (how fast it is does not depend on what it has learnt) is served in a process
+of its own. Clients send phantoms, one after the other, each as soon as the one before is answered;
+one request in --malformed is cut, garbage or not an image. Beside them, slow clients keep sending
+bytes of requests that never end. A request that is answered with 429 is sent again.
+
+Lost is what was neither answered with the status that it must have (200, or 422 for what is no
+image) nor with 429. Latency is from the first try to the answer, so it holds the waiting of 429s.
+Memory is the server's resident set after each tenth of the requests.
+"""
+
+
+def make_model(folder: Path, size: int, arm: str) -> Path:
+    """An untrained bundle of an arm, as `dxseg train` would write it."""
+    model = load_config("cpu", arm).model
+    labels = ["normal", "benign", "malignant"]
+    save_bundle(
+        folder,
+        build_segmenter(model, Task(3, 1, len(labels), lesion_free=(0,)), pretrained=False),
+        BundleInfo(
+            model=model,
+            preprocessing=Preprocessing(
+                image_size=size, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3
+            ),
+            labels=labels,
+            lesion_free=["normal"],
+        ),
+    )
+    return folder
+
+
+@contextmanager
+def serving(model: Path, arguments: argparse.Namespace) -> Iterator[tuple[Any, str]]:
+    """A server process and its address."""
+    command = [sys.executable, "-c", "from dxseg.cli import main; main()", "serve", str(model)]
+    command += ["--port", "0", "--queue", str(arguments.queue), "--upload-timeout", "5"]
+    command += ["--timeout", "600"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            [url] = re.findall(r"http://\S+(?=;)", process.stdout.readline())
+            yield process, url
+        finally:
+            process.kill()
+
+
+def bodies(folder: Path, native: int, malformed: int) -> list[tuple[bytes, int]]:
+    """What clients send in turns, and the status that each must be answered with."""
+    dataset = make_phantoms(folder, images=24, size=native)
+    good = [(path.read_bytes(), 200) for path in sorted((dataset.root / "images").glob("*.png"))]
+    generator = np.random.default_rng(0)
+    whole = good[0][0]
+    stream = io.BytesIO()
+    Image.fromarray(generator.integers(0, 256, (64, 64), dtype=np.uint8)).save(stream, "JPEG")
+    bad = [b"", b"not an image", whole[: len(whole) // 2], generator.bytes(5000)]
+    bad.append(stream.getvalue()[:-400])
+    mixed, broken = [], itertools.cycle(bad)
+    for number, one in enumerate(itertools.islice(itertools.cycle(good), 120), 1):
+        mixed.append((next(broken), 422) if malformed and number % malformed == 0 else one)
+    return mixed
+
+
+class Load:
+    """Clients that send what is in a queue until it is empty."""
+
+    def __init__(self, url: str, work: Sequence[tuple[bytes, int]], clients: int) -> None:
+        self.url, self.clients = url, clients
+        self.todo: queue.SimpleQueue[tuple[bytes, int]] = queue.SimpleQueue()
+        for one in work:
+            self.todo.put(one)
+        self.seconds: list[float] = []
+        self.statuses: Counter[str] = Counter()
+        self.lost: list[str] = []
+
+    def run(self) -> None:
+        """Send all."""
+        threads = [threading.Thread(target=self._client) for _ in range(self.clients)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _client(self) -> None:
+        with httpx2.Client(timeout=600) as client:
+            while True:
+                try:
+                    content, expected = self.todo.get_nowait()
+                except queue.Empty:
+                    return
+                begun = time.perf_counter()
+                status = self._send(client, content)
+                self.seconds.append(time.perf_counter() - begun)
+                self.statuses[status] += 1
+                if status != str(expected):
+                    self.lost.append(status)
+
+    def _send(self, client: httpx2.Client, content: bytes) -> str:
+        while True:
+            try:
+                answer = client.post(f"{self.url}/v1/predict", files={"file": content})
+            except httpx2.HTTPError as error:
+                return type(error).__name__
+            if answer.status_code != 429:
+                return str(answer.status_code)
+            self.statuses["429"] += 1
+            time.sleep(float(answer.headers["retry-after"]) / 4)
+
+
+class SlowClients:
+    """Clients whose requests never end, a byte at a time; they come back when they are let go."""
+
+    def __init__(self, url: str, count: int) -> None:
+        self.url, self.let_go, self._over = url, 0, threading.Event()
+        self.threads = [threading.Thread(target=self._drip, daemon=True) for _ in range(count)]
+
+    def __enter__(self) -> SlowClients:
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._over.set()
+        for thread in self.threads:
+            thread.join()
+
+    def _drip(self) -> None:
+        def body() -> Iterator[bytes]:
+            yield b"--x\r\n"
+            while not self._over.wait(0.2):
+                yield b"y"
+
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        with httpx2.Client(timeout=60) as client:
+            while not self._over.is_set():
+                with suppress(httpx2.HTTPError):
+                    client.post(f"{self.url}/v1/predict", content=body(), headers=headers)
+                self.let_go += 1
+                self._over.wait(0.2)
+
+
+def resident_mb(url: str) -> float:
+    """The server's memory, as its own metrics have it."""
+    [value] = re.findall(
+        r"^process_resident_memory_bytes (\S+)", httpx2.get(f"{url}/metrics").text, re.MULTILINE
+    )
+    return float(value) / 2**20
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Serve, load, stop; gives the figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = make_model(Path(folder) / "model", arguments.size, arguments.arm)
+        kinds = bodies(Path(folder) / "phantoms", arguments.native, arguments.malformed)
+        work = list(itertools.islice(itertools.cycle(kinds), arguments.requests))
+        tenth = max(1, arguments.requests // 10)
+        with serving(model, arguments) as (process, url), SlowClients(url, arguments.slow) as slow:
+            loads, memory, elapsed = [], [], 0.0
+            for start in range(0, len(work), tenth):
+                loads.append(Load(url, work[start : start + tenth], arguments.clients))
+                begun = time.perf_counter()
+                loads[-1].run()
+                elapsed += time.perf_counter() - begun
+                memory.append(round(resident_mb(url)))
+            process.send_signal(signal.SIGTERM)
+            ended_with = process.wait(60)
+    seconds = [one for load in loads for one in load.seconds]
+    p50, p95, p99 = np.percentile(seconds, (50, 95, 99)).tolist()
+    return {
+        "benchmark": "serve_load",
+        "arm": arguments.arm,
+        "image_size": arguments.size,
+        "requests": arguments.requests,
+        "clients": arguments.clients,
+        "slow_clients": arguments.slow,
+        "slow_clients_let_go": slow.let_go,
+        "queue": arguments.queue,
+        "statuses": dict(sorted(sum((load.statuses for load in loads), Counter()).items())),
+        "lost": sum(len(load.lost) for load in loads),
+        "requests_per_s": len(seconds) / elapsed,
+        "seconds_p50": p50,
+        "seconds_p95": p95,
+        "seconds_p99": p99,
+        "memory_mb": memory,
+        "exit_code": ended_with,
+    }
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=DETAILS, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--requests", type=int, default=2000, help="images to send (2000)")
+    parser.add_argument("--clients", type=int, default=16, help="that send at once (16)")
+    parser.add_argument("--slow", type=int, default=8, help="clients that never finish (8)")
+    parser.add_argument("--malformed", type=int, default=10, help="one in so many (10); 0: none")
+    parser.add_argument("--queue", type=int, default=12, help="of the server (12)")
+    parser.add_argument("--native", type=int, default=256, help="side of phantoms, pixels (256)")
+    parser.add_argument("--size", type=int, default=128, help="side of the network's input (128)")
+    parser.add_argument("--arm", default="sks-evidence", help="see dxseg arms (sks-evidence)")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measure, print a table and a JSON line; gives what the line holds."""
+    result = measure(parse(argv))
+    table = Table("", "", title="dxseg serve under load", show_header=False)
+    for key, value in result.items():
+        table.add_row(key, f"{value:.3f}" if isinstance(value, float) else str(value))
+    Console().print(table)
+    print(json.dumps(result))
+    return result
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,48 @@
+"""The verb `dxseg serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dxseg.terminal import err, out
+
+
+def serve_command(
+    model: Annotated[Path, typer.Argument(help="Folder of a run, or of a model.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 for any.")] = 8000,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the bearer token; needed beyond loopback.")
+    ] = None,
+    queue: Annotated[int, typer.Option(help="Images in hand at most; more get 429.")] = 32,
+    batch_size: Annotated[int, typer.Option(help="Images through the network at once.")] = 8,
+    max_megabytes: Annotated[float, typer.Option(help="Size of a request at most.")] = 64,
+    max_megapixels: Annotated[float, typer.Option(help="Size of an image at most.")] = 16,
+    upload_timeout: Annotated[float, typer.Option(help="Seconds to send a request.")] = 30,
+    timeout: Annotated[float, typer.Option(help="Seconds to answer it after that.")] = 60,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+) -> None:
+    """Serve a model over HTTP: predictions as JSON or DICOM SEG. Not for clinical use."""
+    from dxseg import api
+
+    def ready(url: str) -> None:
+        out.print(f"Serving {model} at {url}; Ctrl-C ends it.", soft_wrap=True)
+        err.print("Research software, not a medical device: not for diagnosis or treatment.")
+
+    api.serve(
+        model,
+        host=host,
+        port=port,
+        token_file=token_file,
+        queue=queue,
+        batch_size=batch_size,
+        max_bytes=int(max_megabytes * 2**20),
+        max_pixels=int(max_megapixels * 2**20),
+        upload_seconds=upload_timeout,
+        seconds=timeout,
+        device=device,
+        ready=ready,
+    )

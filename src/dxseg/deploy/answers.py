@@ -1,0 +1,203 @@
+"""What the server answers: typed, so that OpenAPI describes it, and made from predictions."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+
+from dxseg.deploy.uploads import Spacing
+from dxseg.inference.bundle import BundleInfo
+from dxseg.inference.predictor import Prediction
+from dxseg.inference.rows import model_name
+from dxseg.inference.writers import encode_png, mask_levels
+
+NOTICE = "Research software, not a medical device: not for diagnosis or treatment."
+
+
+class ImageAnswer(BaseModel):
+    """The image that was sent."""
+
+    height: int = Field(description="Pixels.")
+    width: int = Field(description="Pixels.")
+    spacing_mm: Spacing | None = Field(
+        description="Height and width of a pixel, from the request or the DICOM header."
+    )
+
+
+class Area(BaseModel):
+    """How much of the image a class covers."""
+
+    pixels: int
+    mm2: float | None = Field(description="Where the spacing is known.")
+
+
+class RunLengths(BaseModel):
+    """A binary mask, uncompressed run-length encoding of COCO."""
+
+    size: tuple[int, int] = Field(description="Height and width.")
+    counts: list[int] = Field(
+        description="Lengths of runs of 0 and 1 in turns, 0 first, down the columns."
+    )
+
+
+class MaskAnswer(BaseModel):
+    """The predicted mask, at the size of the image."""
+
+    png: str = Field(
+        description="Grey PNG of 8 bit in base64: 0 and 255, or class numbers where the model has "
+        "several classes."
+    )
+    rle: dict[str, RunLengths] = Field(description="By class.")
+
+
+class PredictionAnswer(BaseModel):
+    """What the network says of an image."""
+
+    request_id: str
+    model: str = Field(description="First digits of the SHA-256 of the weights.")
+    image: ImageAnswer
+    known: str = Field(description='The known label that was used; "" for none.')
+    label_probabilities: dict[str, float] | None = Field(
+        description="By label, the network's own opinion; null for a network without labels."
+    )
+    confidence: float = Field(description="How sure the mask is, 0 to 1.")
+    area: dict[str, Area] = Field(description="By class.")
+    mask: MaskAnswer
+    evidence: dict[str, str] | None = Field(
+        description="Where the label comes from: by label, a grey PNG of 8 bit in base64 at the "
+        "network's resolution, 255 is certain. Null unless asked for, or without evidence."
+    )
+    notice: str = NOTICE
+
+
+class Limits(BaseModel):
+    """What the server takes."""
+
+    max_bytes: int = Field(description="Of a request.")
+    max_pixels: int = Field(description="Height times width of an image.")
+    queue: int = Field(description="Images in hand.")
+
+
+class ModelAnswer(BaseModel):
+    """The model that is served."""
+
+    model: str = Field(description="First digits of the SHA-256 of the weights.")
+    dxseg_version: str = Field(description="That trained it.")
+    architecture: str
+    labels: list[str]
+    lesion_free: list[str] = Field(description="Labels that mean an empty mask.")
+    multi_label: bool = Field(description="Whether an image may have several labels.")
+    mask_classes: list[str]
+    threshold: float = Field(description="Probability from which a pixel is lesion.")
+    gate: float | None = Field(description="Probability of a lesion below which masks are empty.")
+    image_size: int = Field(description="Side of the network's input, pixels.")
+    channels: int
+    dtype: str = Field(description="Of the pixels that it was trained on.")
+    limits: Limits
+    notice: str = NOTICE
+
+
+class Health(BaseModel):
+    """Whether predictions are made."""
+
+    status: str
+
+
+class Problem(BaseModel):
+    """Why there is no result (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    request_id: str
+
+
+def describe_model(info: BundleInfo, limits: Limits) -> ModelAnswer:
+    """Say what is served.
+
+    Args:
+        info: Of the bundle; what its training wrote down stays there.
+        limits: Of the server.
+    """
+    same = ("labels", "lesion_free", "multi_label", "mask_classes", "threshold", "gate")
+    return ModelAnswer(
+        model=model_name(info),
+        dxseg_version=info.dxseg_version,
+        architecture=info.model.architecture,
+        image_size=info.preprocessing.image_size,
+        channels=info.preprocessing.channels,
+        dtype=info.preprocessing.dtype,
+        limits=limits,
+        **{name: getattr(info, name) for name in same},
+    )
+
+
+def describe_prediction(
+    prediction: Prediction,
+    info: BundleInfo,
+    *,
+    request_id: str,
+    spacing: Spacing | None,
+    evidence: bool,
+) -> PredictionAnswer:
+    """Say what was predicted.
+
+    Args:
+        prediction: Of one image.
+        info: Names labels and classes.
+        request_id: Of the request.
+        spacing: Height and width of a pixel in millimetres, where they are known.
+        evidence: Whether to give evidence maps.
+    """
+    mask, classes = prediction.mask, info.mask_classes
+    binary = {name: mask == number for number, name in enumerate(classes, 1)}
+    height, width = mask.shape
+    return PredictionAnswer(
+        request_id=request_id,
+        model=model_name(info),
+        image=ImageAnswer(height=height, width=width, spacing_mm=spacing),
+        known=prediction.known,
+        label_probabilities=prediction.label_probabilities,
+        confidence=prediction.confidence,
+        area={name: _area(int(one.sum()), spacing) for name, one in binary.items()},
+        mask=MaskAnswer(
+            png=_png(mask_levels(mask, len(classes))),
+            rle={name: run_lengths(one) for name, one in binary.items()},
+        ),
+        evidence=_evidence(prediction, info) if evidence else None,
+    )
+
+
+def run_lengths(mask: NDArray[np.bool_]) -> RunLengths:
+    """Encode a binary mask as COCO does, uncompressed.
+
+    Args:
+        mask: (H, W).
+    """
+    column_wise = mask.ravel(order="F")
+    changes = np.flatnonzero(np.diff(column_wise)) + 1
+    edges = [0, *changes.tolist(), column_wise.size]
+    counts = [end - start for start, end in itertools.pairwise(edges)]
+    first_is_one = bool(column_wise[0])
+    return RunLengths(size=mask.shape, counts=[0, *counts] if first_is_one else counts)
+
+
+def _area(pixels: int, spacing: Spacing | None) -> Area:
+    return Area(pixels=pixels, mm2=None if spacing is None else pixels * spacing[0] * spacing[1])
+
+
+def _evidence(prediction: Prediction, info: BundleInfo) -> dict[str, str] | None:
+    if prediction.evidence is None or len(prediction.evidence) != len(info.labels):
+        return None
+    levels = np.rint(prediction.evidence * 255).astype(np.uint8)
+    return {name: _png(one) for name, one in zip(info.labels, levels, strict=True)}
+
+
+def _png(pixels: NDArray[Any]) -> str:
+    return base64.b64encode(encode_png(pixels)).decode("ascii")

@@ -1,0 +1,65 @@
+"""The verb `serve`: what it is told becomes settings, and what it needs is looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from dxseg.deploy.settings import Settings, read_token
+from dxseg.errors import UsageError
+from dxseg.inference.bundle import bundle_folder
+
+
+def serve(
+    model: str | Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token_file: str | Path | None = None,
+    queue: int = 32,
+    batch_size: int = 8,
+    max_bytes: int = 64 * 2**20,
+    max_pixels: int = 2**24,
+    upload_seconds: float = 30.0,
+    seconds: float = 60.0,
+    device: str = "cpu",
+    ready: Callable[[str], None] = lambda _url: None,
+) -> None:
+    """Serve a run or its model over HTTP until SIGTERM or SIGINT.
+
+    Args:
+        model: folder of a run, or of a model.
+        host: address to listen on; any but loopback needs a token.
+        port: to listen on; 0 for any that is free.
+        token_file: file with the bearer token that clients must show.
+        queue: images in hand at most; more are answered with 429.
+        batch_size: images through the network at once.
+        max_bytes: of a request.
+        max_pixels: height times width of an image.
+        upload_seconds: for a client to send a request.
+        seconds: from a received image to its answer.
+        device: as torch names it.
+        ready: called with the address once connections are taken.
+
+    Raises:
+        UsageError: a limit or the token is wrong, a token is needed, or the extra is not installed.
+        DxsegError: see :func:`dxseg.deploy.run.serve_model`.
+    """
+    try:
+        from dxseg.deploy.run import serve_model
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"the server needs {error.name}, which is not installed; pip install 'dxseg[serve]'"
+        ) from error
+    settings = Settings(
+        host=host,
+        token=None if token_file is None else read_token(token_file),
+        queue=queue,
+        max_bytes=max_bytes,
+        max_pixels=max_pixels,
+        upload_seconds=upload_seconds,
+        seconds=seconds,
+    )
+    serve_model(
+        bundle_folder(model), settings, port=port, device=device, batch_size=batch_size, ready=ready
+    )

@@ -1,0 +1,86 @@
+"""What the server is told: where it listens, who may ask, and how much it takes on."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from dxseg.errors import UsageError
+
+TOKEN_LENGTH = 16
+"""Characters that a token has at least."""
+
+_TOKEN = re.compile(rf"[A-Za-z0-9._~+/=-]{{{TOKEN_LENGTH},4096}}")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Limits of the server; none of them is about the model.
+
+    Attributes:
+        host: Address to listen on. Any but a loopback address needs a token.
+        token: What clients show as a bearer token; None lets all in.
+        queue: Images that wait or are being predicted; more are answered with 429.
+        max_bytes: Size of a request.
+        max_pixels: Height times width of an image.
+        upload_seconds: Time that a client has for sending a request.
+        seconds: Time from a received image to its answer.
+    """
+
+    host: str = "127.0.0.1"
+    token: str | None = None
+    queue: int = 32
+    max_bytes: int = 64 * 2**20
+    max_pixels: int = 2**24
+    upload_seconds: float = 30.0
+    seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Refuse what could not serve, and what would let strangers in.
+
+        Raises:
+            UsageError: A limit is not positive, or the network may reach it without a token.
+        """
+        for name in ("queue", "max_bytes", "max_pixels", "upload_seconds", "seconds"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} {getattr(self, name)}: expected more than 0")
+        if self.token is None and not self.is_loopback:
+            raise UsageError(
+                f"host {self.host}: others can reach it, so a token is needed; give a file with "
+                "one (--token-file), or listen on 127.0.0.1"
+            )
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs of this machine can connect."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def read_token(path: str | Path) -> str:
+    """Read a token from a file of one line.
+
+    Args:
+        path: The file; white space around the token is dropped.
+
+    Raises:
+        UsageError: It cannot be read, or holds no token of at least `TOKEN_LENGTH` characters.
+    """
+    try:
+        with Path(path).open("rb") as stream:
+            token = stream.read(8192).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: no token can be read ({type(error).__name__})") from error
+    if not _TOKEN.fullmatch(token):
+        # The token itself is not repeated.
+        raise UsageError(
+            f"{path}: expected one line of at least {TOKEN_LENGTH} letters, digits or ._~+/=- "
+            "(such as of `openssl rand -hex 32`)"
+        )
+    return token

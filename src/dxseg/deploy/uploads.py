@@ -1,0 +1,80 @@
+"""Uploads: kept in a private folder while they are worked on, judged before they are decoded."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from dxseg.data.dicom.headers import called, pixel_spacing
+from dxseg.data.dicom.image import dicom_size
+from dxseg.data.dicom.objects import is_dicom, open_object
+from dxseg.data.raster import raster_size
+from dxseg.errors import DxsegError
+
+NAME = "the upload"
+"""What messages call an upload, whose own name may name a patient."""
+
+Spacing = tuple[float, float]
+
+
+class TooManyPixelsError(DxsegError):
+    """An image is larger than the server takes."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An image that was sent.
+
+    Attributes:
+        path: Where its bytes are.
+        is_dicom: Whether it is DICOM; else PNG, JPEG, TIFF or BMP.
+        height: In pixels.
+        width: In pixels.
+        spacing: Height and width of a pixel in millimetres, where the file says it.
+    """
+
+    path: Path
+    is_dicom: bool
+    height: int
+    width: int
+    spacing: Spacing | None
+
+
+def keep(stream: IO[bytes], folder: Path) -> Path:
+    """Write an upload to a file of a random name.
+
+    Args:
+        stream: Its bytes, from where the stream stands.
+        folder: Where to; nobody else may read it.
+    """
+    # A suffix that the readers know; what the file holds is seen when it is opened.
+    path = folder / f"{secrets.token_hex(16)}.png"
+    with path.open("xb") as target:
+        shutil.copyfileobj(stream, target, 1 << 20)
+    return path.rename(path.with_suffix(".dcm")) if is_dicom(path) else path
+
+
+def inspect_upload(path: Path, max_pixels: int) -> Upload:
+    """Read an image's header.
+
+    Args:
+        path: From `keep`.
+        max_pixels: Height times width at most.
+
+    Raises:
+        TooManyPixelsError: It has more.
+        DxsegError: It is no image that can be read.
+    """
+    with called(path, NAME):
+        dicom = path.suffix == ".dcm"
+        height, width = dicom_size(path) if dicom else raster_size(path)
+        if height * width > max_pixels:
+            raise TooManyPixelsError(
+                f"{path}: {height} x {width} pixels; expected at most {max_pixels}; crop it or "
+                "make it smaller"
+            )
+        spacing = pixel_spacing(open_object(path)) if dicom else None
+    return Upload(path, dicom, height, width, None if spacing is None else (spacing[0], spacing[1]))

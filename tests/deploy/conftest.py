@@ -1,0 +1,66 @@
+"""The server around a network that finds bright pixels: with a client, or listening."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brightness import Maker
+
+pytest.importorskip("fastapi")
+
+from starlette.testclient import TestClient
+
+from dxseg.deploy.app import create_app
+from dxseg.deploy.run import address, listen, make_server
+from dxseg.deploy.settings import Settings
+from serving import Served
+
+
+@pytest.fixture
+def make_client(tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
+    """Start a server in this process; it is stopped after the test."""
+    opened: list[TestClient] = []
+
+    def make(settings: Settings | None = None, *, web: Path | None = None, **model: Any) -> Any:
+        model.setdefault("lesion_free", ("normal",))
+        app = create_app(Maker()(**model), settings or Settings(), web=web or tmp_path / "no web")
+        client = TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
+        opened.append(client.__enter__())
+        return client
+
+    yield make
+    for client in opened:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def start_server() -> Iterator[Callable[..., Served]]:
+    """Start a server whose network takes `pause` seconds a batch."""
+    started: list[Served] = []
+
+    def start(*, pause: float = 0.0, batch_size: int = 4, **settings: Any) -> Served:
+        predictor = Maker()(lesion_free=("normal",), batch_size=batch_size)
+        outputs = predictor.segmenter.outputs
+
+        def slow(*arguments: Any) -> Any:
+            time.sleep(pause)
+            return outputs(*arguments)
+
+        predictor.segmenter.outputs = slow
+        listening = listen("127.0.0.1", 0)
+        server = make_server(predictor, Settings(**settings))
+        thread = threading.Thread(target=lambda: server.run(sockets=[listening]), daemon=True)
+        thread.start()
+        served = Served(address(listening), server, thread)
+        started.append(served)
+        return served
+
+    yield start
+    for served in started:
+        served.stop()

@@ -1,0 +1,100 @@
+"""`dxseg serve` before it serves: what it refuses, and what it hands on."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brightness import Maker
+from dxseg.deploy import run
+from dxseg.deploy.settings import Settings
+from dxseg.inference.predictor import Predictor
+from serving import TOKEN
+
+Cli = Callable[..., Any]
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What would have been served."""
+    calls: list[dict[str, Any]] = []
+
+    def serve_model(bundle: Path, settings: Settings, **more: Any) -> None:
+        more.pop("ready")("http://127.0.0.1:1")
+        calls.append({"bundle": bundle, "settings": settings, **more})
+
+    monkeypatch.setattr(run, "serve_model", serve_model)
+    return calls
+
+
+def test_options_become_settings(cli: Cli, served: list[dict[str, Any]], tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    (tmp_path / "run/model").mkdir(parents=True)
+    words = ["--host", "0.0.0.0", "--token-file", tmp_path / "token", "--port", 7, "--queue", 3]
+    words += ["--batch-size", 2, "--max-megabytes", 1, "--max-megapixels", 0.5, "--device", "cpu"]
+    result = cli("serve", tmp_path / "run", *words, "--upload-timeout", 4, "--timeout", 5)
+    assert result.exit_code == 0, result.output
+    assert "http://127.0.0.1:1" in result.output
+    assert TOKEN not in result.output
+    assert served == [
+        {
+            "bundle": tmp_path / "run/model",
+            "settings": Settings("0.0.0.0", TOKEN, 3, 2**20, 2**19, 4.0, 5.0),
+            "port": 7,
+            "device": "cpu",
+            "batch_size": 2,
+        }
+    ]
+
+
+def test_the_command_has_the_defaults_of_the_function(
+    cli: Cli, served: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    import dxseg
+
+    assert cli("serve", tmp_path).exit_code == 0
+    dxseg.serve(tmp_path)
+    assert served[0] == served[1]
+    assert served[0]["settings"] == Settings()
+
+
+def test_beyond_loopback_it_does_not_start_without_a_token(
+    cli: Cli, served: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    result = cli("serve", tmp_path, "--host", "0.0.0.0")
+    assert result.exit_code == 2
+    assert "--token-file" in result.output
+    assert served == []
+
+
+def test_without_the_extra_it_is_named(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "dxseg.deploy.run")
+    result = cli("serve", tmp_path)
+    assert result.exit_code == 2
+    assert "dxseg[serve]" in result.output
+
+
+def test_a_port_that_is_taken_is_an_error(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Predictor, "from_bundle", lambda *_args: Maker()())
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = cli("serve", tmp_path, "--port", port)
+    assert result.exit_code == 1
+    assert f"port {port}" in result.output
+    assert cli("serve", tmp_path, "--port", 70000).exit_code == 1
+
+
+def test_a_model_that_is_none_is_an_error(cli: Cli, tmp_path: Path) -> None:
+    result = cli("serve", tmp_path, "--port", 0)
+    assert result.exit_code == 1
+    assert "model.json" in result.output
