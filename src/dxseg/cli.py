@@ -157,6 +157,7 @@ def arms() -> None:
     from dxseg.config import arm_names, load_config
 
     table = Table("arm", "architecture", "encoder from", "learns labels", "skips")
+    table.columns[0].no_wrap = True  # a name that is cut cannot be copied
     for name in arm_names():
         model = load_config("cpu", name).model
         skips = [key for key, on in model.skips.model_dump().items() if on]

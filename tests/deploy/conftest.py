@@ -46,13 +46,13 @@ def start_server() -> Iterator[Callable[..., Served]]:
 
     def start(*, pause: float = 0.0, batch_size: int = 4, **settings: Any) -> Served:
         predictor = Maker()(lesion_free=("normal",), batch_size=batch_size)
-        outputs = predictor.segmenter.outputs
+        outputs = predictor.backend.outputs
 
         def slow(*arguments: Any) -> Any:
             time.sleep(pause)
             return outputs(*arguments)
 
-        predictor.segmenter.outputs = slow
+        predictor.backend.outputs = slow
         listening = listen("127.0.0.1", 0)
         server = make_server(predictor, Settings(**settings))
         thread = threading.Thread(target=lambda: server.run(sockets=[listening]), daemon=True)

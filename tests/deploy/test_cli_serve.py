@@ -85,7 +85,7 @@ def test_without_the_extra_it_is_named(
 def test_a_port_that_is_taken_is_an_error(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Predictor, "from_bundle", lambda *_args: Maker()())
+    monkeypatch.setattr(Predictor, "from_bundle", lambda *_args, **_options: Maker()())
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         result = cli("serve", tmp_path, "--port", port)

@@ -77,9 +77,10 @@ def test_a_run_is_converted_for_a_backend(cli, trained, phantoms, tmp_path):
     assert cli(*words, "--flip", "--windows").exit_code == 0
 
 
-def test_int8_reports_what_it_costs_and_predicts(cli, trained, phantoms, tmp_path):
+def test_int8_reports_what_it_costs_and_predicts(cli, phantoms, tmp_path):
     path = tmp_path / "int8.onnx"
-    words = ["export", "onnx", trained, "--out", path, "--int8", "--calibration", phantoms]
+    bundle = make_bundle(tmp_path / "bundle", "sks-evidence")
+    words = ["export", "onnx", bundle, "--out", path, "--int8", "--calibration", phantoms]
     result = cli(*words, "--max-dice-loss", 1)
     assert result.exit_code == 0, result.output
     assert "agreement" in result.stdout

@@ -59,12 +59,12 @@ from dxseg.deploy.run import serve_model
 from dxseg.deploy.settings import Settings
 from dxseg.inference.predictor import Predictor
 predictor = Maker()(batch_size=2)
-outputs = predictor.segmenter.outputs
+outputs = predictor.backend.outputs
 def slow(*arguments):
     time.sleep(0.5)
     return outputs(*arguments)
-predictor.segmenter.outputs = slow
-Predictor.from_bundle = lambda *_args: predictor
+predictor.backend.outputs = slow
+Predictor.from_bundle = lambda *_args, **_options: predictor
 serve_model("bundle", Settings(), port=0, ready=lambda url: print(url, flush=True))
 print("ended", flush=True)
 """

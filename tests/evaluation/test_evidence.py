@@ -207,7 +207,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, predictor: Pointing) -> Pointing:
-    monkeypatch.setattr(Predictor, "from_bundle", lambda *_: predictor)
+    monkeypatch.setattr(Predictor, "from_bundle", lambda *_args, **_options: predictor)
     return predictor
 
 

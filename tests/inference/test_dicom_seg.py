@@ -51,7 +51,7 @@ def use(monkeypatch: pytest.MonkeyPatch, make_predictor: Any) -> Callable[..., P
 
     def install(**options: Any) -> Predictor:
         predictor = make_predictor(**options)
-        monkeypatch.setattr(Predictor, "from_bundle", lambda *_args: predictor)
+        monkeypatch.setattr(Predictor, "from_bundle", lambda *_args, **_options: predictor)
         return predictor
 
     return install

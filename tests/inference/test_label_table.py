@@ -113,7 +113,7 @@ def test_predictions_follow_the_table_and_say_so(
     tmp_path, make_predictor, monkeypatch, write_image
 ):
     predictor = make_predictor(**SETTINGS)
-    monkeypatch.setattr(Predictor, "from_bundle", lambda *_: predictor)
+    monkeypatch.setattr(Predictor, "from_bundle", lambda *_args, **_options: predictor)
     for name in "abc":
         write_image(tmp_path / f"in/{name}.png")
     path = table(tmp_path / "t.csv", "file,label", "a,normal", "b,benign", "elsewhere,benign")
@@ -136,7 +136,7 @@ def test_predictions_follow_the_table_and_say_so(
 
 def test_a_wrong_table_leaves_no_output_behind(tmp_path, make_predictor, monkeypatch, write_image):
     predictor = make_predictor(**SETTINGS)
-    monkeypatch.setattr(Predictor, "from_bundle", lambda *_: predictor)
+    monkeypatch.setattr(Predictor, "from_bundle", lambda *_args, **_options: predictor)
     write_image(tmp_path / "in/a.png")
     path = table(tmp_path / "t.csv", "file,label", "a,cancer")
     with pytest.raises(UsageError):

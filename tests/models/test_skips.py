@@ -116,13 +116,13 @@ class TestPrompts:
         assert entering[1][0] is coarse.decoder_features[16]
 
     def test_evidence_is_averaged_down_to_each_level(self) -> None:
-        evidence = torch.rand(2, 3, 8, 8)
-        prompt = EvidencePrompt(STRIDES, 3)
-        assert prompt.channels == [3, 3, 3]
+        evidence = torch.rand(2, 3, 16, 16)  # at stride 4, as the coarse branch gives it
+        prompt = EvidencePrompt((4, *STRIDES), 3)
+        assert prompt.channels == [3, 3, 3, 3]
         entering = [level[0] for level in prompt(coarse_output(), evidence)]
-        assert [tuple(t.shape) for t in entering] == [(2, 3, 8, 8), (2, 3, 4, 4), (2, 3, 2, 2)]
+        assert [t.shape[-1] for t in entering] == [16, 8, 4, 2]
         assert torch.equal(entering[0], evidence)
-        wanted = evidence.reshape(2, 3, 4, 2, 4, 2).mean(dim=(3, 5))
+        wanted = evidence.reshape(2, 3, 8, 2, 8, 2).mean(dim=(3, 5))
         assert torch.allclose(entering[1], wanted, atol=1e-6)
         # A distribution over labels stays one.
         halves = evidence.softmax(dim=1)
@@ -131,7 +131,7 @@ class TestPrompts:
 
     def test_evidence_is_interpolated_up_to_a_finer_level(self) -> None:
         ramp = torch.linspace(0, 1, 4)[None, None, None].expand(2, 3, 4, 4)
-        finest = EvidencePrompt(STRIDES, 3)(coarse_output(), ramp)[0][0]
+        finest = EvidencePrompt((2, 4), 3)(coarse_output(), ramp)[0][0]
         assert tuple(finest.shape) == (2, 3, 8, 8)
         across = finest[0, 0, 0]
         assert (across.diff() >= 0).all()

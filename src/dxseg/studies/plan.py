@@ -86,8 +86,8 @@ def parts(study: Study) -> list[Part]:
 def plan(study: Study) -> list[Job]:
     """Every job of a study, in the order in which they are started.
 
-    Parts come first, then budgets, then arms: a study that is stopped early has compared all arms
-    on some folds, not some arms on all folds.
+    The main budget comes first, and of a budget one part after the other: a study that is stopped
+    early has compared all arms on some folds, not some arms on all folds.
 
     Args:
         study: What to do.
@@ -96,8 +96,8 @@ def plan(study: Study) -> list[Job]:
         UsageError: The configuration of an arm is wrong.
     """
     jobs: dict[str, Job] = {}
-    for part in parts(study):
-        for masks in study.masks:
+    for masks in study.masks:
+        for part in parts(study):
             for arm in study.arms:
                 if masks in study.budgets(arm) and _takes_part(arm, part):
                     _add(jobs, study, arm, masks, part)

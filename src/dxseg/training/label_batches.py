@@ -85,4 +85,5 @@ class LabelBatches:
 
 def labelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
     """Which cases have their label: not -1, or no row of NaN."""
-    return np.asarray((labels >= 0).reshape(len(labels), -1).all(axis=1), dtype=np.bool_)
+    known = labels >= 0
+    return np.asarray(known if labels.ndim == 1 else known.all(axis=1), dtype=np.bool_)
