@@ -12,8 +12,8 @@ each round:
 
 The network alone is measured besides (one batch of eight that is in memory). A distilled student
 of `dxseg distill` is the architecture unet, so the row unet is its row too. Weights are random; the
-int8 models are calibrated on the images themselves, and what they lose is no matter here. Ratios are
-medians over rounds.
+int8 models are calibrated on the images themselves, and what they lose is no matter here. Ratios
+are medians over rounds.
 """
 
 from __future__ import annotations

@@ -124,4 +124,4 @@ def test_help_says_what_is_measured(name, capsys):
     assert stop.value.code == 0
     shown = capsys.readouterr().out
     assert "--dataset" in shown
-    assert "medians over rounds" in shown or "median over these rounds" in shown
+    assert "medians over rounds" in " ".join(shown.split()) or "median over these rounds" in shown
