@@ -27,6 +27,7 @@ from dxseg.models.build import build_segmenter
 from dxseg.models.sharing import divide
 from dxseg.training import run as run_module
 from dxseg.training import stages
+from dxseg.training.batches import mask_pools
 from dxseg.training.records import read_run
 from dxseg.training.run import train_run
 from dxseg.training.stage1 import MacroAUROC
@@ -403,7 +404,7 @@ class TestStageOptions:
         assert read_run(run)["cases"]["validation_masks"] == 0
 
     def test_a_small_batch_keeps_a_lesion(self) -> None:
-        pools = stages._mask_pools(np.array([True, True, False]), 2, lesion_free_share=0.9)
+        pools = mask_pools(np.array([True, True, False]), 2, lesion_free_share=0.9)
         assert [count for _, count in pools] == [1, 1]
 
     def test_workers_change_nothing(self, train: Callable[..., Path]) -> None:

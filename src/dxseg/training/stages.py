@@ -7,31 +7,30 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch.utils.data import DataLoader, Sampler
 
-from dxseg.config import DataConfig, ModelConfig, RunConfig, StageConfig
-from dxseg.data.augment import build_augmentation
+from dxseg.config import ModelConfig, RunConfig
 from dxseg.data.files import sha256_file, write_bytes_atomic, write_text_atomic
 from dxseg.data.loader import (
-    Batch,
-    CaseArrays,
-    CaseBatches,
-    Draw,
-    InOrder,
     PoolSampler,
-    batch_loader,
 )
 from dxseg.errors import DxsegError
 from dxseg.models.build import Task, build_coarse_branch, build_segmenter
 from dxseg.models.coarse import CoarseBranch
 from dxseg.models.segmenter import Segmenter
+from dxseg.training.batches import (
+    NO_LABELS,
+    label_loader,
+    mask_pools,
+    self_training_pools,
+    train_loader,
+    validation_loader,
+)
 from dxseg.training.fit import BEST, LAST, Batches, fit_stage
-from dxseg.training.label_batches import LabelBatches, labelled
+from dxseg.training.label_batches import LabelBatches
 from dxseg.training.losses import LabelLoss, label_balance
 from dxseg.training.material import Material
 from dxseg.training.multitask import MultitaskModule
@@ -41,10 +40,6 @@ from dxseg.training.stage2 import Stage2Module
 
 WEIGHTS = "coarse.safetensors"
 RECORD = "stage1.json"
-NO_LABELS = (
-    "stage 1 and label heads need image-level labels, and no training case has one; add labels to "
-    "cases.csv, or train an arm without them (--arm unet)"
-)
 
 
 class Stage1Record(BaseModel):
@@ -95,8 +90,8 @@ def train_stage1(
     module = Stage1Module(coarse, batches.balance(task), task.labels, stage, config.seed)
     metrics = fit_stage(
         _placed(module),
-        _train_loader(material.label_train, material, config, batches.sampler(epoch, config.seed)),
-        _validation_loader(material.label_validation, material, config.data),
+        train_loader(material.label_train, material, config, batches.sampler(epoch, config.seed)),
+        validation_loader(material.label_validation, material, config.data),
         folder,
         title="Stage 1, image-level labels",
         monitor=("val_auroc", "max"),
@@ -159,7 +154,7 @@ def train_stage2(
     metrics = fit_stage(
         _placed(module),
         train,
-        _validation_loader(material.mask_validation, material, config.data),
+        validation_loader(material.mask_validation, material, config.data),
         folder,
         title=f"Stage 2, masks ({config.arm})",
         monitor=("val_dice", "max"),
@@ -176,13 +171,13 @@ def _stage2_module(
     """How the segmenter learns, and from what: masks, or masks and labels."""
     stage, task = config.stage2, material.task
     data = config.data
-    pools = _mask_pools(material.lesion_free_train, data.batch_size, data.lesion_free_share)
+    pools = mask_pools(material.lesion_free_train, data.batch_size, data.lesion_free_share)
     sampler = PoolSampler(pools, stage.epoch_steps * stage.accumulate, config.seed)
-    masks = _train_loader(material.mask_train, material, config, sampler)
+    masks = train_loader(material.mask_train, material, config, sampler)
     if not config.model.label_head:
         told = _told_labels(config)
         return Stage2Module(segmenter, config.model, stage, config.seed, told), masks
-    labels = _label_loader(material, config, stage)
+    labels = label_loader(material, config, stage)
     balance = label_balance(material.label_train.labels, task.labels, task.multi_label)
     loss = LabelLoss(balance, task.multi_label, stage.label_smoothing)
     module = MultitaskModule(segmenter, loss, config.model, stage, config.seed)
@@ -200,19 +195,12 @@ def train_by_itself(
     module = SelfTrainingModule(
         segmenter, config.model, options, config.seed, material.task, _told_labels(config)
     )
-    masked = material.label_train.mask_rows >= 0
-    unmasked = np.flatnonzero(~masked)
-    size = config.data.batch_size
-    proposed = min(size - 1, max(1, round(size * options.label_only_share))) if len(unmasked) else 0
-    share = config.data.lesion_free_share
-    lesions, free = _mask_pools(material.lesion_free_train, size - proposed, share)
-    rows = np.flatnonzero(masked)
-    pools = [(rows[lesions[0]], lesions[1]), (rows[free[0]], free[1]), (unmasked, proposed)]
+    pools = self_training_pools(material, config.data, options.label_only_share)
     sampler = PoolSampler(pools, options.epoch_steps * options.accumulate, config.seed)
     metrics = fit_stage(
         _placed(module),
-        _train_loader(material.label_train, material, config, sampler),
-        _validation_loader(material.mask_validation, material, config.data),
+        train_loader(material.label_train, material, config, sampler),
+        validation_loader(material.mask_validation, material, config.data),
         folder,
         title=f"Self-training ({config.arm})",
         monitor=("val_dice", "max"),
@@ -261,42 +249,6 @@ def _told_labels(config: RunConfig) -> float:
     A branch that never saw a label must not be told one either.
     """
     return config.data.known_label_share if config.model.knows_labels else 0.0
-
-
-def _mask_pools(
-    lesion_free: NDArray[np.bool_], size: int, lesion_free_share: float
-) -> list[tuple[NDArray[np.int64], int]]:
-    """Rows with a lesion and rows without, each with its part of a batch."""
-    free = np.flatnonzero(lesion_free)
-    free_count = round(size * lesion_free_share) if len(free) else 0
-    free_count = min(free_count, size - 1)  # a batch without a lesion teaches no mask
-    return [(np.flatnonzero(~lesion_free), size - free_count), (free, free_count)]
-
-
-def _train_loader(
-    arrays: CaseArrays, material: Material, config: RunConfig, sampler: Sampler[list[Draw]]
-) -> DataLoader[Batch]:
-    batches = CaseBatches(arrays, material.preprocessing, build_augmentation(config.augment))
-    return batch_loader(batches, sampler, config.data.workers)
-
-
-def _label_loader(material: Material, config: RunConfig, stage: StageConfig) -> DataLoader[Batch]:
-    """Training images that have a label, whether or not they have a mask."""
-    rows = np.flatnonzero(labelled(material.label_train.labels))
-    if not len(rows):
-        raise DxsegError(NO_LABELS)
-    pools = [(rows, config.data.batch_size)]
-    sampler = PoolSampler(pools, stage.epoch_steps * stage.accumulate, config.seed)
-    return _train_loader(material.label_train, material, config, sampler)
-
-
-def _validation_loader(
-    arrays: CaseArrays | None, material: Material, data: DataConfig
-) -> DataLoader[Batch] | None:
-    if arrays is None:
-        return None
-    batches = CaseBatches(arrays, material.preprocessing, None)
-    return batch_loader(batches, InOrder(len(arrays), 2 * data.batch_size), 0)
 
 
 def _placed(module: Any) -> Any:
