@@ -15,7 +15,11 @@ from dxseg.errors import DxsegError
 
 @pytest.fixture(scope="module")
 def small(tiny_overrides: dict[str, Any]) -> dict[str, Any]:
-    return merge(tiny_overrides, {"split": {"masks": 6, "validation_masks": 1}})
+    again = {"steps": 2, "steps_per_epoch": 1, "warmup_steps": 1}
+    return merge(
+        tiny_overrides,
+        {"split": {"masks": 6, "validation_masks": 1}, "selftraining": again},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +29,7 @@ def result(small: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> D
 
 def test_the_report_names_both_arms_and_says_that_these_are_phantoms(result: DemoResult) -> None:
     page = result.report.read_text(encoding="utf-8")
-    assert result.report.parent == result.runs["sks-evidence"]
+    assert result.report.parent == result.runs[ARMS[0]]
     text = re.sub(r"<[^>]+>", " ", re.sub(r'src="data:[^"]*"', "", page))
     assert "phantom" in text.lower()
     assert "medical device" in text
@@ -37,7 +41,7 @@ def test_the_report_names_both_arms_and_says_that_these_are_phantoms(result: Dem
 
 def test_the_comparison_holds_both_arms_on_the_same_images(result: DemoResult) -> None:
     assert result.comparison.arms["arm"].tolist() == list(ARMS)
-    assert set(result.comparison.differences["arm"]) == {"sks-evidence"}
+    assert set(result.comparison.differences["arm"]) == {ARMS[0]}
     assert result.comparison.summary["reference"] == "unet"
 
 
