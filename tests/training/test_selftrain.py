@@ -21,6 +21,7 @@ from dxseg.models.build import Task
 from dxseg.models.segmenter import Segmenter, SegmenterOutput
 from dxseg.training import run as run_module
 from dxseg.training.material import gather, resolve_splits
+from dxseg.training.records import read_run
 from dxseg.training.run import train_run
 from dxseg.training.selftrain import EVIDENCE_CUT, SelfTrainingModule
 
@@ -216,6 +217,7 @@ class TestRuns:
             disks, tmp_path / "taken", config, stage2_run=tmp_path / "plain", console=quiet
         )
         assert run["stage2_from"] == str(tmp_path / "plain")
+        assert run["stage2"] == read_run(tmp_path / "plain")["stage2"]
         mine, theirs = (
             load_file(tmp_path / name / "model" / "model.safetensors") for name in ("taken", "own")
         )

@@ -258,7 +258,9 @@ def _stages(
     finished = (stage2_run or output / "stage2") / "model"
     if (finished / INFO_FILE).is_file():
         segmenter, info = load_bundle(finished)
-        recorded = {"stage2": info.training.get("stage2", {})}
+        # Another run tells its metrics in run.json; this one, which has none yet, in the bundle.
+        told = info.training if stage2_run is None else read_run(stage2_run)
+        recorded = {"stage2": told["stage2"]}
     else:
         started = monotonic()
         stage1 = _stage1(work, stage1_run) if config.model.needs_stage1 else None
