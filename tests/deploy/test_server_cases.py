@@ -121,6 +121,7 @@ def test_an_upload_is_known_by_its_bytes(client: Any, root: Path) -> None:
     known = client.post("/v1/predict", **sent(content), data=fields).json()
     other = client.post("/v1/predict", **sent(png()), data=fields).json()
     assert (known["case"]["case_id"], other["case"]) == ("case2", None)
+    assert known["image"]["spacing_mm"] == [0.5, 0.5]
     assert client.post("/v1/predict", **sent(content)).json()["picture"] is None
 
 

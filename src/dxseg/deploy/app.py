@@ -150,9 +150,9 @@ def _add_routes(app: FastAPI, service: Service, cases: Cases | None) -> None:
                 prediction,
                 service.info,
                 request_id=request.state.request_id,
-                spacing=spacing or upload.spacing,
+                spacing=spacing or upload.spacing or (case and case.spacing),
                 evidence=evidence,
-                case=None if case is None else describe_case(case),
+                case=None if case is None else describe_case(case.row),
             )
             return Response(answer.model_dump_json(), media_type="application/json")
 

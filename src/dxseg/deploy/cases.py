@@ -117,8 +117,8 @@ class Cases:
         known = dataset.spec.spacing_unit == "mm" and not math.isnan(height)
         return FoundCase(row, dataset.image_path(row), (height, width) if known else None)
 
-    def same_image(self, path: Path) -> Any | None:
-        """Give the row of the case whose image is the same file, byte for byte; None without one.
+    def same_image(self, path: Path) -> FoundCase | None:
+        """Give the case whose image is the same file, byte for byte; None without one.
 
         Args:
             path: Of the file.
@@ -128,11 +128,11 @@ class Cases:
             if self._by_bytes is None:
                 self._by_bytes = _images_by_size(dataset)
         alike = self._by_bytes.get(path.stat().st_size, [])
-        rows = dataset.cases[dataset.cases["case_id"].isin(alike)] if alike else dataset.cases[:0]
-        digest = sha256_file(path) if len(rows) else ""
-        for _, row in rows.iterrows():
-            if sha256_file(dataset.image_path(row)) == digest:
-                return row
+        digest = sha256_file(path) if alike else ""
+        for case_id in alike:
+            case = self.find(case_id)
+            if sha256_file(case.image) == digest:
+                return case
         return None
 
 

@@ -17,14 +17,16 @@ class Page {
   #maps = {};
   #asked = 0;
   #unsaved = false;
+  #started;
 
   constructor() {
     this.view = new View(byId("view"));
     this.tools = new Tools(this.view, this);
     this.#listen();
+    this.#started = this.#start();
   }
 
-  async start() {
+  async #start() {
     takeToken();
     try {
       this.model = await getModel();
@@ -51,7 +53,8 @@ class Page {
     this.#open({ name: case_id, ask: (told) => predictCase(case_id, told) }, known);
   }
 
-  #open(source, known) {
+  async #open(source, known) {
+    await this.#started; // a file may be dropped before the model is known
     if (!this.model) return;
     if (this.#unsaved && !confirm("The correction is not saved. Leave it?")) return;
     this.#source = source;
@@ -274,4 +277,4 @@ async function load(png) {
   return image;
 }
 
-new Page().start();
+new Page();
