@@ -56,7 +56,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def squares(root: Path, count: int = 4) -> Dataset:
-    """A dataset of bright squares of 10 x 15 in 48 x 64, without masks; the last is known healthy."""
+    """A dataset of bright squares of 10 x 15 in 48 x 64, without masks; the last is healthy."""
     (root / "images").mkdir(parents=True)
     rows = []
     for number in range(count):

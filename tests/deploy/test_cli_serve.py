@@ -67,9 +67,7 @@ def test_with_a_dataset_a_token_is_made_up_and_only_shown(
     assert served[1]["settings"].token != token
 
 
-def test_suggestions_need_a_dataset(
-    cli: Cli, served: list[dict[str, Any]], tmp_path: Path
-) -> None:
+def test_suggestions_need_a_dataset(cli: Cli, served: list[dict[str, Any]], tmp_path: Path) -> None:
     result = cli("serve", tmp_path, "--suggestions", "s.csv")
     assert (result.exit_code, served) == (2, [])
     assert "--dataset" in result.output
