@@ -31,6 +31,7 @@ from dxseg.inference.bundle import bundle_folder
 from dxseg.inference.predict import PredictSummary, predict_files
 from dxseg.progress import reporting
 from dxseg.reports.html import build_report
+from dxseg.reproduction import reproduce
 from dxseg.studies.runner import run_study as compare_study
 from dxseg.training.distill import distill_run
 from dxseg.training.run import train_run
@@ -56,6 +57,7 @@ __all__ = [
     "info",
     "predict",
     "report",
+    "reproduce",
     "serve",
     "split",
     "train",

@@ -240,12 +240,17 @@ class SelfTrainingConfig(StageConfig):
 
 
 class DeviceConfig(_Strict):
-    """Where and how to compute, handed to Lightning's Trainer."""
+    """Where and how to compute, handed to Lightning's Trainer.
+
+    ``deterministic`` refuses operations that give other bits from call to call; without it they are
+    warned of.
+    """
 
     accelerator: str = "auto"
     devices: int | Literal["auto"] = "auto"
     nodes: PositiveInt = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    deterministic: bool = False
 
 
 class RunConfig(_Strict):

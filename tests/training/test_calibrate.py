@@ -57,7 +57,7 @@ def made(count: int, *, multi_label: bool = False, seed: int = 0) -> tuple[CaseA
 def material(arrays: CaseArrays, task: Task) -> Material:
     preprocessing = Preprocessing(image_size=SIZE, channels=1, mean=(0.5,), std=(1.0,))
     free = np.zeros(len(arrays), bool)
-    return Material(task, preprocessing, arrays, arrays, arrays, arrays, free)
+    return Material(task, preprocessing, arrays, arrays, arrays, arrays, free, "")
 
 
 def info(given: Material, model: ModelConfig | None = None) -> BundleInfo:

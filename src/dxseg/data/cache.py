@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -173,17 +174,18 @@ def _write(path: Path, store: RecordStore, sources: Sequence[Source]) -> None:
         np.load(io.BytesIO(record), allow_pickle=False) for record in store.read(_rows(sources))
     )
     first = next(items)
-    with atomic_path(path) as temporary:
-        array = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=first.dtype, shape=(len(sources), *first.shape)
-        )
-        array[0] = first
-        for row, item in enumerate(items, start=1):
-            if item.dtype != array.dtype:
+    header = {
+        "descr": first.dtype.str,
+        "fortran_order": False,
+        "shape": (len(sources), *first.shape),
+    }
+    # Not through a memory map: on a full disk that ends the process with a bus error.
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for row, item in enumerate(chain([first], items)):
+            if item.dtype != first.dtype:
                 raise DxsegError(
-                    f"{sources[row]}: {item.dtype} where the cases before are {array.dtype}; a "
+                    f"{sources[row]}: {item.dtype} where the cases before are {first.dtype}; a "
                     "dataset holds 8-bit or 16-bit images, not both: convert one kind"
                 )
-            array[row] = item
-        array.flush()
-        del array
+            stream.write(item.tobytes())

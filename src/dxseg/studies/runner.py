@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 from dxseg.data.dataset import Dataset
-from dxseg.errors import DxsegError, UsageError
+from dxseg.data.lock import alone
+from dxseg.errors import UsageError
 from dxseg.evaluation.runs import file_suffix, is_evaluated
 from dxseg.progress import reporting
 from dxseg.studies.cost import COST_FILE, measure_costs
@@ -80,7 +78,7 @@ def run_study(
     study = parse_study(text, str(path))
     planned = plan(study)
     dataset = Dataset.load(path.parent / study.dataset)
-    with _alone(output):
+    with alone(output, "study"):
         splits = divide(study, path.parent, dataset, output / "splits", console)
         check_budgets(dataset, planned, splits)
         registration = register(study, text, dataset, output)
@@ -119,19 +117,6 @@ def _run(
     )
     page = output / f"report{file_suffix(where.split)}.html"
     return StudyOutcome(results_table(results), failures, markdown, page)
-
-
-@contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """Keep a second process out of the folder; the lock lies beside it and is left there."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(output.with_name(f".{output.name}.lock"), timeout=0):
-            yield
-    except Timeout as error:
-        raise DxsegError(
-            f"{output}: another process works on this study; wait for it, or end it"
-        ) from error
 
 
 def _order(job: Job, where: Where, jobs: int) -> Order:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import platform
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import pandas as pd
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from dxseg.config import RunConfig, read_config
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import sha256_file, write_json_atomic, write_text_atomic
+from dxseg.data.lock import alone
 from dxseg.data.splits import read_splits, write_splits
 from dxseg.errors import DxsegError
 from dxseg.inference.bundle import INFO_FILE, BundleInfo, load_bundle, save_bundle
@@ -25,7 +26,7 @@ from dxseg.models.segmenter import Segmenter
 from dxseg.progress import reporting
 from dxseg.training.calibration import calibrate
 from dxseg.training.material import Material, gather, resolve_splits
-from dxseg.training.records import RUN_FILE, read_run
+from dxseg.training.records import RUN_FILE, machine, read_run, versions
 from dxseg.training.reuse import borrow_stage1, check_stage2
 from dxseg.training.stages import (
     check_choices,
@@ -64,23 +65,24 @@ def train_run(
     Raises:
         DxsegError: the folder holds a run of another configuration or dataset; the given stage 1
             does not fit or has seen validation or test cases; the given stage 2 is of another
-            configuration or split; files are damaged.
+            configuration or split; files are damaged; another process trains this run.
         KeyboardInterrupt: the user stopped the run.
     """
     console = console or Console(stderr=True)
     dataset = Dataset.load(dataset_path)
-    check_folder(output, config, dataset)
-    if (output / RUN_FILE).is_file():
-        return read_run(output)
-    work = _prepared(dataset, output, config, splits_path, console)
-    segmenter, recorded, seconds = _stages(work, stage1_run, stage2_run)
-    further = {
-        "stage1_from": None if stage1_run is None else str(stage1_run.resolve()),
-        "stage2_from": None if stage2_run is None else str(stage2_run.resolve()),
-        **recorded,
-        "seconds": {name: round(value, 1) for name, value in seconds.items()},
-    }
-    return finish_run(output, segmenter, config, dataset, work.splits, work.material, further)
+    with alone_in(output):
+        check_folder(output, config, dataset)
+        if (output / RUN_FILE).is_file():
+            return read_run(output)
+        work = _prepared(dataset, output, config, splits_path, console)
+        segmenter, recorded, seconds = _stages(work, stage1_run, stage2_run)
+        further = {
+            "stage1_from": None if stage1_run is None else str(stage1_run.resolve()),
+            "stage2_from": None if stage2_run is None else str(stage2_run.resolve()),
+            **recorded,
+            "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        }
+        return finish_run(output, segmenter, config, dataset, work.splits, work.material, further)
 
 
 def finish_run(
@@ -108,7 +110,7 @@ def finish_run(
     """
     info = bundle_info(config, dataset, material)
     info, calibration = calibrate(segmenter, info, material, config.gate_sensitivity)
-    save_bundle(output / "model", segmenter, info)
+    info = save_bundle(output / "model", segmenter, info)
     run = {
         "arm": config.arm,
         "seed": config.seed,
@@ -116,12 +118,15 @@ def finish_run(
         "dataset_name": dataset.spec.name,
         "dataset_digest": dataset.digest(),
         "splits_sha256": sha256_file(output / "splits.csv"),
+        "pixels_sha256": material.pixels_sha256,
+        "weights_sha256": info.weights_sha256,
         "cases": _count_cases(dataset, splits),
         "parameters": sum(p.numel() for p in segmenter.parameters()),
         "gate": info.gate,
         "calibration": calibration,
         **further,
-        "versions": _versions(),
+        "versions": versions(),
+        "machine": machine(config.device),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_json_atomic(output / RUN_FILE, run)
@@ -170,8 +175,18 @@ def train_stage1_run(
     """
     console = console or Console(stderr=True)
     dataset = Dataset.load(dataset_path)
-    check_folder(output, config, dataset)
-    _stage1(_prepared(dataset, output, config, splits_path, console), None)
+    with alone_in(output):
+        check_folder(output, config, dataset)
+        _stage1(_prepared(dataset, output, config, splits_path, console), None)
+
+
+def alone_in(output: Path) -> AbstractContextManager[None]:
+    """Keep a second training out of a run's folder; processes that train together count as one.
+
+    Raises:
+        DxsegError: another training is in it.
+    """
+    return alone(output, "run") if getattr(rank_zero_only, "rank", 0) == 0 else nullcontext()
 
 
 def check_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
@@ -298,8 +313,3 @@ def _count_cases(dataset: Dataset, splits: pd.DataFrame) -> dict[str, int]:
     for split in ("train", "validation"):
         counts[f"{split}_masks"] = int((masks & splits["split"].eq(split).to_numpy()).sum())
     return counts
-
-
-def _versions() -> dict[str, str]:
-    packages = ("dxseg", "torch", "torchvision", "lightning", "timm", "monai")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}
