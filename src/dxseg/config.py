@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from dxseg.errors import DxsegError, UsageError
 
 Preset = Literal["cpu", "paper"]
 PRESETS: tuple[Preset, ...] = ("cpu", "paper")
+_BYTE_LIMIT = 1 << 20
 
 
 class _Strict(BaseModel):
@@ -313,8 +315,10 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
             raise UsageError(f"--set {pair!r}: expected SECTION.KEY=VALUE, e.g. stage2.steps=50")
         try:
             value: Any = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UsageError(f"--set {pair!r}: the value is not valid YAML: {error}") from error
+        except Exception as error:
+            # Wrong dates, numbers and depths come as nearly every type there is, not as YAMLError.
+            reason = str(error) or type(error).__name__
+            raise UsageError(f"--set {pair!r}: the value is not valid YAML: {reason}") from error
         for key in reversed(path.split(".")):
             value = {key: value}
         overrides = merge(overrides, value)
@@ -356,19 +360,35 @@ def read_config(path: Path) -> RunConfig:
         DxsegError: the file is missing, not YAML, or not a configuration.
     """
     try:
-        return RunConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        if path.stat().st_size > _BYTE_LIMIT:
+            raise DxsegError(f"{path}: larger than {_BYTE_LIMIT} bytes; expected a config.yaml")
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise DxsegError(f"{path}: not found; expected the config.yaml of a run") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DxsegError(f"{path}: not valid YAML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DxsegError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+    try:
+        content = yaml.safe_load(text)
+    except Exception as error:  # of nearly every type, as above
+        reason = str(error) or type(error).__name__
+        raise DxsegError(f"{path}: not valid YAML: {reason}") from error
+    try:
+        return RunConfig.model_validate(content)
     except ValidationError as error:
         raise DxsegError(f"{path}: {_first_problems(error)}") from error
 
 
 def _first_problems(error: ValidationError, limit: int = 5) -> str:
     problems = [
-        f"{'.'.join(str(part) for part in item['loc'])} = {item['input']!r}: {item['msg']}"
+        f"{'.'.join(str(part) for part in item['loc'])} = {_shown(item['input'])}: {item['msg']}"
         for item in error.errors()
     ]
     more = f"; and {len(problems) - limit} more" if len(problems) > limit else ""
     return "; ".join(problems[:limit]) + more
+
+
+def _shown(value: Any) -> str:
+    """Show a wrong value without writing all of it: aliases in YAML may be 10^9 long."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 1, 80, 80
+    return short.repr(value)

@@ -61,7 +61,7 @@ def read_record(run: Path) -> dict[str, Any]:
         raise DxsegError(
             f"{path}: no such file; expected a run folder that `dxseg train` has finished"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DxsegError(f"{path}: not valid JSON ({error}); train the run again") from error
     if not isinstance(record, dict) or not isinstance(record.get("dataset"), str):
         raise DxsegError(f"{path}: the key dataset is missing; expected the dataset's folder")
@@ -91,7 +91,7 @@ def load_run(path: Path, split: str = "test") -> EvaluatedRun:
     try:
         evaluation = json.loads(source.read_text(encoding="utf-8"))
         averaged_by, units = evaluation["averaged_by"], evaluation["units"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DxsegError(
             f"{source}: not an evaluation ({error!r}); run `dxseg evaluate`"
         ) from error
