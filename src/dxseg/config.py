@@ -6,7 +6,7 @@ import math
 import reprlib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
@@ -55,7 +55,7 @@ class ModelConfig(_Strict):
 
     architecture: Literal["sks", "unet", "unetplusplus", "manet"] = "sks"
     backbone: str = "tf_efficientnet_lite0"
-    decoder_channels: tuple[PositiveInt, ...] = Field(
+    decoder_channels: tuple[Annotated[int, Field(gt=0, le=2048)], ...] = Field(
         default=(128, 64, 32, 16, 8), min_length=5, max_length=5
     )
     skips: SkipsConfig = SkipsConfig()

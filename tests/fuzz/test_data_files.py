@@ -101,9 +101,19 @@ def images() -> list[bytes]:
 
 
 @cache
+def masks() -> list[bytes]:
+    return [encoded(GREY > 99, "png"), encoded(GREY % 3, "png"), tiff(GREY % 2 * np.uint8(255))]
+
+
+@cache
 def volumes() -> list[bytes]:
     voxels = RNG.integers(-900, 900, (5, 4, 3)).astype(np.int16)
     return [nibabel.Nifti1Image(voxels.astype(kind), AFFINE).to_bytes() for kind in ("i2", "f4")]
+
+
+@cache
+def label_maps() -> list[bytes]:
+    return [nibabel.Nifti1Image(RNG.integers(0, 3, (5, 4, 3), "u1"), AFFINE).to_bytes()]
 
 
 def palette() -> Any:
@@ -191,13 +201,13 @@ def config_tree() -> Any:
 
 PARSERS = {
     "image": Parser("x.png", picture, images),
-    "mask": Parser("x.png", lambda path: inspect_mask(path, 2), images),
+    "mask": Parser("x.png", lambda path: inspect_mask(path, 2), masks),
     "NIfTI": Parser("x.nii", read_nifti, volumes),
     "NIfTI, compressed": Parser(
         "x.nii.gz", read_nifti, lambda: [gzip.compress(one) for one in volumes()]
     ),
     "NIfTI label map": Parser(
-        "x.nii", lambda path: read_nifti_labels(path, AFFINE, (5, 4, 3)), volumes
+        "x.nii", lambda path: read_nifti_labels(path, AFFINE, (5, 4, 3)), label_maps
     ),
     "DICOM image (RLE and palettes too)": Parser("x.dcm", picture, dicom),
     "DICOM masks": Parser("x.dcm", lambda path: read_outlines(read_header(path, "x")), dicom_masks),

@@ -161,11 +161,16 @@ def test_killed_and_continued(
     assert_same(run, uninterrupted)
 
 
-def test_interrupted_from_the_keyboard_and_continued(
-    spawn: Callable[..., int | None], config: RunConfig, uninterrupted: Path, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_by_keyboard_or_scheduler_and_continued(
+    number: int,
+    spawn: Callable[..., int | None],
+    config: RunConfig,
+    uninterrupted: Path,
+    tmp_path: Path,
 ) -> None:
     run = tmp_path / "run"
-    assert spawn(run, config, MOMENTS[2], signal.SIGINT) == INTERRUPTED
+    assert spawn(run, config, MOMENTS[2], number) == INTERRUPTED
     assert (run / "stage2" / "last.ckpt").is_file()
     assert spawn(run, config) == 0
     assert_same(run, uninterrupted)

@@ -12,7 +12,7 @@ from dxseg.errors import DxsegError
 
 
 @contextmanager
-def alone(output: Path, what: str) -> Iterator[None]:
+def alone(output: Path, what: str, patience: float = 0.0) -> Iterator[None]:
     """Keep a second process out of a folder for a block; a process that is killed leaves it free.
 
     The lock lies beside the folder, which may not exist yet, and is left there.
@@ -20,6 +20,7 @@ def alone(output: Path, what: str) -> Iterator[None]:
     Args:
         output: The folder.
         what: Is done there: "run", "study".
+        patience: Seconds to wait for another process, such as one that is about to end.
 
     Raises:
         DxsegError: Another process is in it.
@@ -27,7 +28,7 @@ def alone(output: Path, what: str) -> Iterator[None]:
     output = output.resolve()
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(output.with_name(f".{output.name}.lock"), timeout=0):
+        with FileLock(output.with_name(f".{output.name}.lock"), timeout=patience):
             yield
     except Timeout as error:
         raise DxsegError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -29,7 +28,7 @@ from dxseg.deploy.guard import BUSY, HEALTH, METRICS, MODEL, PREDICT, Guard
 from dxseg.deploy.problems import MEDIA_TYPE, answer_with_problems
 from dxseg.deploy.settings import Settings
 from dxseg.deploy.telemetry import Metrics
-from dxseg.deploy.uploads import NAME, Spacing, Upload, inspect_upload, keep
+from dxseg.deploy.uploads import NAME, PrivateFolder, Spacing, Upload, inspect_upload, keep
 from dxseg.deploy.worker import QueueFullError, StoppingError, Worker
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.bundle import DXSEG_VERSION
@@ -68,12 +67,12 @@ class _Service:
         self.info, self.settings = predictor.info, settings
         self.worker = Worker(predictor, settings.queue)
         self.metrics = Metrics(lambda: self.worker.in_hand)
-        self._folder = tempfile.TemporaryDirectory(prefix="dxseg-serve-")
+        self._folder = PrivateFolder()
 
     @asynccontextmanager
     async def received(self, file: UploadFile) -> AsyncIterator[Upload]:
         """Keep an upload as a file while the block runs."""
-        path = await asyncio.to_thread(keep, file.file, Path(self._folder.name))
+        path = await asyncio.to_thread(keep, file.file, self._folder.path)
         try:
             yield await asyncio.to_thread(inspect_upload, path, self.settings.max_pixels)
         finally:
@@ -96,7 +95,7 @@ class _Service:
     def close(self) -> None:
         """Finish what is in hand, then leave nothing behind."""
         self.worker.stop()
-        self._folder.cleanup()
+        self._folder.close()
 
 
 def create_app(predictor: Predictor, settings: Settings, *, web: Path = WEB) -> FastAPI:

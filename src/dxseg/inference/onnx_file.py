@@ -25,6 +25,7 @@ FILE_LIMIT = 1 << 30
 """Bytes that an ONNX file may have."""
 
 INFO_KEY, FORMAT_KEY, NOTICE_KEY = "dxseg.model", "dxseg.number_format", "dxseg.notice"
+DIGEST_KEY = "dxseg.graph_sha256"
 NOTICE = "Research software, not a medical device."
 _DOMAINS = ("", "ai.onnx")
 
@@ -81,6 +82,7 @@ def pack(graph: bytes, info: BundleInfo, number_format: NumberFormat) -> bytes:
         INFO_KEY: info.model_dump_json(),
         FORMAT_KEY: number_format,
         NOTICE_KEY: NOTICE,
+        DIGEST_KEY: graph_digest(proto.graph),
     }
     for key, value in entries.items():
         proto.metadata_props.add(key=key, value=value)
@@ -130,10 +132,23 @@ def parse_onnx(content: bytes, path: Path) -> OnnxModel:
         raise DxsegError(f"{path}: {FORMAT_KEY} is {written!r}; expected float32 or int8")
     info = parse_info(text, path)
     _check_interface(proto, info, path)
+    if known.get(DIGEST_KEY, "") != graph_digest(proto.graph):
+        raise DxsegError(
+            f"{path}: its network is not that of its {DIGEST_KEY}: the file is damaged, was changed "
+            "or is of an earlier dxseg; copy it, or export it, again"
+        )
     digest = hashlib.sha256(content).hexdigest()
     return OnnxModel(
         content, info.model_copy(update={"weights_sha256": digest}), number_format, path
     )
+
+
+def graph_digest(graph: Any) -> str:
+    """SHA-256 of the operators and weights of a graph: a runtime would not notice a changed bit."""
+    digest = hashlib.sha256()
+    for part in (*graph.node, *graph.initializer, *graph.sparse_initializer):
+        digest.update(part.SerializeToString(deterministic=True))
+    return digest.hexdigest()
 
 
 def _onnx() -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from dxseg.errors import DxsegError
 
 _WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\) (.*)", re.DOTALL)
-_NO_MEMORY = ("can't allocate memory", "out of memory", "cannot allocate memory")
+_NO_MEMORY = ("allocate memory", "out of memory", "unable to allocate", "memoryerror")
 
 
 def explain_failure(error: Exception, folder: Path) -> DxsegError | None:

@@ -36,6 +36,9 @@ from dxseg.training.stages import (
     train_stage2,
 )
 
+_PATIENCE = 10.0
+"""Seconds: the processes of a study that was killed take a moment to notice it."""
+
 
 def train_run(
     dataset_path: Path,
@@ -186,7 +189,9 @@ def alone_in(output: Path) -> AbstractContextManager[None]:
     Raises:
         DxsegError: another training is in it.
     """
-    return alone(output, "run") if getattr(rank_zero_only, "rank", 0) == 0 else nullcontext()
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        return nullcontext()
+    return alone(output, "run", _PATIENCE)
 
 
 def check_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
