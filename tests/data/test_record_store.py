@@ -51,9 +51,14 @@ def test_a_store_that_cannot_be_written_is_told_and_kept(tmp_path: Path) -> None
     path = tmp_path / "store"
     with RecordStore(path) as store:
         store.put("a", b"1")
-    with pytest.raises(DxsegError, match=r"store: .*full.*make room"), RecordStore(path) as store:
-        store._connection.execute("PRAGMA max_page_count = 4")
-        store.put("b", bytes(100_000))
+
+    def fill() -> None:
+        with RecordStore(path) as store:
+            store._connection.execute("PRAGMA max_page_count = 4")
+            store.put("b", bytes(100_000))
+
+    with pytest.raises(DxsegError, match=r"store: .*full.*make room"):
+        fill()
     with RecordStore(path) as store:
         assert list(store.read(["a"])) == [b"1"]
         assert store.missing(["b"]) == [0]

@@ -134,8 +134,8 @@ def parse_onnx(content: bytes, path: Path) -> OnnxModel:
     _check_interface(proto, info, path)
     if known.get(DIGEST_KEY, "") != graph_digest(proto.graph):
         raise DxsegError(
-            f"{path}: its network is not that of its {DIGEST_KEY}: the file is damaged, was changed "
-            "or is of an earlier dxseg; copy it, or export it, again"
+            f"{path}: its network is not that of its {DIGEST_KEY}: the file is damaged, changed or "
+            "of an earlier dxseg; copy it, or export it, again"
         )
     digest = hashlib.sha256(content).hexdigest()
     return OnnxModel(
