@@ -187,7 +187,7 @@ class OwnDraws(Dataset[Any]):
     """An augmentation of a user's own, which asks the global generators."""
 
     def __getitem__(self, draws: Any) -> tuple[float, float, float]:
-        return torch.rand(()).item(), np.random.random(), random.random()
+        return torch.rand(()).item(), np.random.random(), random.random()  # noqa: NPY002
 
 
 def test_a_worker_s_global_generators_are_seeded_too() -> None:

@@ -102,7 +102,7 @@ def images() -> list[bytes]:
 
 @cache
 def masks() -> list[bytes]:
-    return [encoded(GREY > 99, "png"), encoded(GREY % 3, "png"), tiff(GREY % 2 * np.uint8(255))]
+    return [encoded(GREY % 3, "png"), encoded(GREY % 3, "bmp"), tiff(GREY % 2)]
 
 
 @cache

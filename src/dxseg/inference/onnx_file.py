@@ -119,7 +119,8 @@ def parse_onnx(content: bytes, path: Path) -> OnnxModel:
     except Exception as error:
         reason = str(error).split("\n")[0]
         raise DxsegError(f"{path}: not a valid ONNX model ({reason}); copy it again") from error
-    known = {entry.key: entry.value for entry in proto.metadata_props}
+    # What is no UTF-8 comes as bytes, and is not what an export has written.
+    known = {entry.key: entry.value for entry in proto.metadata_props if _is_text(entry.value)}
     text = known.get(INFO_KEY, "").encode()
     if not text or len(text) > INFO_LIMIT:
         raise DxsegError(
@@ -141,6 +142,10 @@ def parse_onnx(content: bytes, path: Path) -> OnnxModel:
     return OnnxModel(
         content, info.model_copy(update={"weights_sha256": digest}), number_format, path
     )
+
+
+def _is_text(value: str | bytes) -> bool:
+    return isinstance(value, str)
 
 
 def graph_digest(graph: Any) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dxseg.errors import DxsegError
 
-_WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\) (.*)", re.DOTALL)
+_WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\) (.*)")
 _NO_MEMORY = ("allocate memory", "out of memory", "unable to allocate", "memoryerror")
 
 
@@ -21,7 +21,8 @@ def explain_failure(error: Exception, folder: Path) -> DxsegError | None:
     Returns:
         What to raise instead; None where the error has to be seen as it is.
     """
-    text = str(error)
+    # Which of the two torch raises first, "killed by signal" or "exited", is a matter of chance.
+    text = "\n".join(str(one) for one in (error.__cause__ or error.__context__, error) if one)
     worker = _WORKER.search(text)
     again = "then the same command continues"
     if isinstance(error, MemoryError) or any(sign in text.lower() for sign in _NO_MEMORY):
