@@ -15,10 +15,10 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-ROOM = "24m"
+ROOM = "48m"
 TINY = [
     *("--set", "data.image_size=32", "--set", "data.batch_size=4"),
-    *("--set", "model.decoder_channels=[8, 8, 8, 8, 8]"),
+    *("--set", "model.backbone=lcnet_050", "--set", "model.decoder_channels=[8, 8, 8, 8, 8]"),
     *("--set", "stage2.steps=2", "--set", "stage2.steps_per_epoch=1"),
     *("--set", "device.accelerator=cpu"),
 ]
@@ -77,7 +77,9 @@ def main(phantoms: Path, model: Path, disk: Path) -> Told:
         folder = disk / "tree" / ("benign", "normal")[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(image, folder / image.name)
-        shutil.copy(image, folder / f"{image.stem}_mask{image.suffix}")
+        mask = phantoms / "masks" / image.name
+        for part in range(2 if mask.exists() else 0):  # which the import unites and writes
+            shutil.copy(mask, folder / f"{image.stem}_mask_{part}{image.suffix}")
     # Room for folders and small files, not for a cache, a checkpoint or all masks.
     for left in (0, 24_000):
         fill(disk / "filler", left)
@@ -89,9 +91,14 @@ def main(phantoms: Path, model: Path, disk: Path) -> Told:
         shutil.copytree(disk / made, disk.parent / "kept" / made)
         shutil.rmtree(disk / made)
     (disk / "splits.csv").unlink()
-    mounted("-o", "remount,ro", str(disk))
+    # A second view of it, so that nothing that is open stands in the way.
+    view = disk.with_name("read-only disk")
+    view.mkdir()
+    mounted("--bind", str(disk), str(view))
+    mounted("-o", "remount,bind,ro", str(view))
+    verbs.disk = view
     verbs.all("read-only")
-    mounted("-o", "remount,rw", str(disk))
+    verbs.disk = disk
     assert state.keys() >= {path for path in disk.rglob("*") if path.is_file()}
     unreadable(verbs)
     return verbs.told
@@ -99,7 +106,8 @@ def main(phantoms: Path, model: Path, disk: Path) -> Told:
 
 def unreadable(verbs: Verbs) -> None:
     """One file of a copy of the dataset, then its table, then the model, without any rights."""
-    copy = verbs.disk / "dataset"
+    folder = verbs.disk.with_name("unreadable")
+    copy = folder / "dataset"
     shutil.copytree(verbs.phantoms, copy, ignore=shutil.ignore_patterns(".cache", "check"))
     image = sorted((copy / "images").iterdir())[0]
     image.chmod(0)
@@ -112,7 +120,7 @@ def unreadable(verbs: Verbs) -> None:
         "unet-scratch",
         *TINY,
         "--out",
-        verbs.disk / "run",
+        folder / "run",
     )
     verbs.call(
         "predict, unreadable image",
@@ -120,19 +128,19 @@ def unreadable(verbs: Verbs) -> None:
         verbs.model,
         copy / "images",
         "--out",
-        verbs.disk / "some",
+        folder / "some",
     )
     (copy / "cases.csv").chmod(0)
     verbs.call("check, unreadable table", "check", copy)
-    shutil.copytree(verbs.model, verbs.disk / "model")
-    (verbs.disk / "model" / "model.safetensors").chmod(0)
+    shutil.copytree(verbs.model, folder / "model")
+    (folder / "model" / "model.safetensors").chmod(0)
     verbs.call(
         "predict, unreadable model",
         "predict",
-        verbs.disk / "model",
+        folder / "model",
         image.parent,
         "--out",
-        verbs.disk / "none",
+        folder / "none",
     )
     verbs.told["name of the image"] = (0, image.name)
 

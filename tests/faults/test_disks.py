@@ -1,6 +1,6 @@
 """Full disks, read-only disks, files that may not be read: one line that says so, nothing lost.
 
-A tmpfs of 24 MiB in a mount namespace of its own, so that it needs no rights and leaves no mount.
+A tmpfs of 48 MiB in a mount namespace of its own, so that it needs no rights and leaves no mount.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ def told(phantoms: Path, trained: Path, places: Path) -> Told:
         [*PRIVATE, sys.executable, *map(str, words)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    (places / "told.json").write_text(done.stdout.splitlines()[-1])
     answers: Told = json.loads(done.stdout.splitlines()[-1])
     return answers
 
@@ -57,7 +58,7 @@ def told(phantoms: Path, trained: Path, places: Path) -> Told:
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        ("0 bytes left", ("full",)),
+        ("0 bytes left", ("full", "No space left")),
         ("read-only", ("read-only", "Read-only", "readonly", "unable to open")),
     ],
 )
@@ -67,9 +68,9 @@ def test_a_disk_that_takes_nothing_is_told_in_a_line(
     code, output = told[f"{verb}, {state}"]
     assert code == 1, output
     assert "Traceback" not in output
-    [line] = [line for line in output.splitlines() if line.startswith("error:")][:1]
-    assert any(word in output for word in words), output
-    assert str(Path("starved")) not in line or "disk" in line
+    [line] = [line for line in output.splitlines() if line.startswith("error:")]
+    assert any(word in line for word in words), line
+    assert "disk" in line, "the place is named"
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -7,6 +7,7 @@ import io
 import logging
 import math
 import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -143,7 +144,7 @@ def _train(
     device: DeviceConfig,
     resume: bool,
 ) -> None:
-    with warnings.catch_warnings(), _no_memory_filling():
+    with warnings.catch_warnings(), _no_memory_filling(), _quiet_threads():
         _quiet()
         trainer = pl.Trainer(
             accelerator=device.accelerator,
@@ -173,6 +174,9 @@ def _train(
             # Lightning turns Ctrl-C into SystemExit and leaves further Ctrl-C ignored.
             signal.signal(signal.SIGINT, handler)
             raise KeyboardInterrupt from error
+        except OSError as error:
+            error.filename = error.filename or str(folder)
+            raise
         except (RuntimeError, MemoryError) as error:
             explained = explain_failure(error, folder)
             if explained is None:
@@ -227,6 +231,22 @@ def _no_memory_filling() -> Iterator[None]:
         yield
     finally:
         switch.fill_uninitialized_memory = before
+
+
+@contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """Leave errors of the system to this thread: TensorBoard's hands them over, and prints them."""
+    before = threading.excepthook
+
+    def hook(arguments: Any) -> None:
+        if not isinstance(arguments.exc_value, OSError):
+            before(arguments)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _quiet() -> None:
