@@ -33,6 +33,7 @@ _RESULTS = (
     "stage2",
     "selftraining",
     "gate",
+    "rule_in",
     "calibration",
     "cases",
     "splits_sha256",
