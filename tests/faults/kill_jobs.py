@@ -49,7 +49,7 @@ STUDY = {
     "folds": 2,
     "arms": ["unet-scratch", "sks-evidence"],
     "reference": "unet-scratch",
-    "resamples": 50,
+    "resamples": 100,
     "set": {name: CHANGES[name] for name in ("model", "data", "stage1", "stage2")},
 }
 
@@ -94,7 +94,8 @@ def whole_or_absent(name: str) -> Callable[[Path, Content], None]:
 
 
 def do_import(inputs: Path, folder: Path) -> None:
-    import_folder(inputs / "tree", folder)
+    if not (folder / "dataset.yaml").exists():  # else it is done, and would be refused
+        import_folder(inputs / "tree", folder)
 
 
 def do_check(inputs: Path, folder: Path) -> None:
