@@ -8,8 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+
+from dxseg.data.dataset import Dataset
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -99,6 +103,46 @@ def test_check_scale_finds_what_it_planted(capsys):
     assert (result["images"], result["workers"]) == (200, 1)
     assert result["found"] == result["planted"] > 10
     assert min(result["images_per_s"], result["peak_mb"]) > 0
+
+
+def test_suggest_gives_all_strategies_the_same_start_and_goes_on_where_it_stopped(
+    capsys, phantoms, tiny, tmp_path
+):
+    bench = load("suggest")
+    chosen = {"--start": "3", "--add": "2", "--rounds": "1", "--seeds": "1", "--out": str(tmp_path)}
+    words = [str(phantoms), *(word for pair in chosen.items() for word in pair), *tiny()]
+    strategies = ["random", "suggest", "score", "diverse"]
+    curve = bench.main([*words, "--strategies", *strategies])
+    assert curve[["strategy", "masks"]].to_numpy().tolist() == [
+        ["start", 3],
+        *([strategy, 5] for strategy in strategies),
+    ]
+    assert curve["dice_lesion"].between(0, 1).all()
+    told = curve.set_index("strategy")
+    assert told["difference"].isna().tolist() == [True, True, False, False, False]
+    gained = told.loc["suggest", "dice_lesion"] - told.loc["random", "dice_lesion"]
+    assert told.loc["suggest", "difference"] == pytest.approx(gained)
+    runs = pd.read_csv(tmp_path / "runs.csv").set_index("strategy")
+    assert runs["dice_lesion"].to_dict() == pytest.approx(told["dice_lesion"].to_dict(), abs=1e-4)
+
+    masks = {path.parent.name: use_mask(path) for path in tmp_path.glob("seed-1/*/splits.csv")}
+    start = masks.pop("start-3")
+    lesions = ~Dataset.load(phantoms).lesion_free.to_numpy()
+    for name, shown in masks.items():
+        assert (shown & ~start & lesions).sum() == 2, name
+        assert not (start & ~shown).any(), name
+        record = json.loads((tmp_path / "seed-1" / name / "run" / "run.json").read_text())
+        assert record["cases"]["train_masks"] == 5
+        assert record["stage1_from"] == str(tmp_path / "seed-1" / "start-3" / "run")
+
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("run.json")}
+    again = bench.main([*words, "--strategies", *strategies])
+    assert again.equals(curve)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("run.json")} == before
+
+
+def use_mask(splits: Path) -> np.ndarray:
+    return pd.read_csv(splits)["use_mask"].to_numpy()
 
 
 @pytest.mark.slow
