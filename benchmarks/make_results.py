@@ -6,8 +6,8 @@
 A study is a folder `results/NAME` with study.yaml, results.csv, curves.csv, differences.csv and
 masks_saved.csv, copied from where `dxseg compare` wrote them. Its tables stand in docs/results.md
 between the lines `<!-- begin NAME -->` and `<!-- end NAME -->`; what is written around them stays.
-A folder with curve.csv holds a simulation of benchmarks/suggest.py instead. Lines that name a folder
-that is not there say that it has not run.
+A folder with curve.csv holds a simulation of benchmarks/suggest.py instead. Between lines that
+name a folder without either stands that it has not run.
 """
 
 from __future__ import annotations
@@ -87,10 +87,8 @@ def curve_of(folder: Path) -> str:
         "|---|---|---|---|---|---|",
     ]
     for row in curve.to_dict("records"):
-        spread = [
-            f"{row[name]:.3f} ± {row[f'{name}_sd']:.3f}"
-            for name in ("dice_lesion", "dice_all", "false_positive_rate")
-        ]
+        figures = ("dice_lesion", "dice_all", "false_positive_rate")
+        spread = [f"{row[name]:.3f} ± {row[f'{name}_sd']:.3f}" for name in figures]
         gain = ""
         if pd.notna(row["difference"]):
             gain = f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"

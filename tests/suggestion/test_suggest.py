@@ -146,6 +146,30 @@ def test_the_table_names_training_cases_without_a_mask(
     assert again.failed == []
 
 
+def test_what_has_been_annotated_is_not_suggested_again(
+    trained: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    """The loop of docs/suggest.md, without the training."""
+    original = Dataset.load(phantoms)
+    splits = read_splits(trained / "splits.csv", original)
+    known = splits["use_mask"].to_numpy()
+    copy = shutil.copytree(phantoms, tmp_path / "data")
+    Dataset.create(
+        copy, original.spec, original.cases.assign(mask=original.cases["mask"].where(known, ""))
+    )
+    table = splits.drop(columns="use_mask")
+    table.to_csv(tmp_path / "splits.csv", index=False)
+    options = {"count": 3, "splits": tmp_path / "splits.csv"}
+    first = dxseg.suggest(trained, copy, tmp_path / "first.csv", **options).table["case_id"]
+    known = known | splits["case_id"].isin(first).to_numpy()
+    Dataset.create(
+        copy, original.spec, original.cases.assign(mask=original.cases["mask"].where(known, ""))
+    )
+    second = dxseg.suggest(trained, copy, tmp_path / "second.csv", **options)
+    assert second.candidates == (~known & splits["split"].eq("train")).sum()
+    assert not set(first) & set(second.table["case_id"])
+
+
 def test_an_unreadable_image_is_told_and_does_not_stop_the_others(
     cli: Cli, trained: Path, phantoms: Path, tmp_path: Path
 ) -> None:
