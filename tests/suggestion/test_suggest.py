@@ -195,7 +195,7 @@ def test_an_unreadable_image_is_told_and_does_not_stop_the_others(
     [
         ("", ["--count", 0], "count 0"),
         ("exported.onnx", [], "folder of the run"),
-        ("", [], "every case has a mask"),
+        ("", [], "nothing to annotate"),
     ],
 )
 def test_mistakes_are_told_in_one_line(

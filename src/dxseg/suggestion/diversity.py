@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 FARTHEST = 4.0
 """Squared distance of two directions that are opposite."""
 
+BLOCK = 256
+"""Annotated cases that are compared at once, so that memory does not grow with their number."""
+
 
 def directions(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Features, centred and scaled to length 1, so that no outlier is far from everything.
@@ -63,18 +66,19 @@ def choose(
     """
     random = np.random.default_rng(seed)
     nearest = np.full(len(points), FARTHEST)
-    for point in annotated:
-        nearest = np.minimum(nearest, _squared(points, point))
+    for start in range(0, len(annotated), BLOCK):
+        block = annotated[start : start + BLOCK]
+        nearest = np.minimum(nearest, _squared(points, block).min(axis=1))
     open_ = np.ones(len(points), np.bool_)
     chosen: list[int] = []
     distances: list[float] = []
     while len(chosen) < count and open_.any():
         drawn = _draw(weights * nearest, weights, open_, 2 + int(math.log(count)), random)
-        after = [np.minimum(nearest, _squared(points, points[one])) for one in drawn]
-        best = int(np.argmin([weights @ potential for potential in after]))
+        after = np.minimum(nearest[:, None], _squared(points, points[drawn]))
+        best = int((weights @ after).argmin())
         chosen.append(int(drawn[best]))
         distances.append(float(nearest[drawn[best]]))
-        nearest = after[best]
+        nearest = after[:, best]
         open_ &= groups != groups[drawn[best]]
     return np.array(chosen, np.int64), np.array(distances)
 
@@ -94,6 +98,8 @@ def _draw(
     return np.unique(random.choice(len(part), trials, p=part / part.sum()))
 
 
-def _squared(points: NDArray[np.float32], point: NDArray[np.float32]) -> NDArray[np.float64]:
-    squares: NDArray[np.float64] = ((points - point) ** 2).sum(axis=1, dtype=np.float64)
-    return squares
+def _squared(points: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Squared distances, (N, M), rounding kept within their range."""
+    lengths = [(some.astype(np.float64) ** 2).sum(axis=1) for some in (points, others)]
+    squares = lengths[0][:, None] + lengths[1] - 2 * (points @ others.T)
+    return squares.clip(0, FARTHEST)

@@ -150,27 +150,23 @@ def rows_in_question(
     Raises:
         UsageError: There is no candidate.
     """
+    annotated = data.cases["mask"].ne("").to_numpy()
+    wanted = ~data.lesion_free.to_numpy()
     if splits is None:
+        wanted &= data.cases["split"].isin(["", "train"]).to_numpy()
+        # Before images are compared, which takes a while.
+        _check_any(wanted & ~annotated, data)
         groups, dropped = group_cases(data, cache=cache, progress=progress)
-        training = data.cases["split"].isin(["", "train"]).to_numpy() & ~dropped
-        hidden = np.zeros(len(data), np.bool_)
+        wanted &= ~dropped
     else:
         divided = read_splits(splits, data)
-        groups, training = divided["group"].to_numpy(), divided["split"].eq("train").to_numpy()
-        allowed = divided.get("use_mask", pd.Series(True, index=divided.index))
-        hidden = ~allowed.to_numpy(dtype=bool)
-    rows = data.cases.assign(
-        group=groups,
-        label=data.image_labels,
-        annotated=data.cases["mask"].ne("").to_numpy() & ~hidden,
-    )
-    rows = rows[training & ~data.lesion_free.to_numpy()]
-    if rows["annotated"].all():
-        raise UsageError(
-            f"{data.root}: every {'training ' if splits else ''}case has a mask or a lesion-free "
-            "label; there is nothing to annotate"
-        )
-    return rows
+        groups = divided["group"].to_numpy()
+        wanted &= divided["split"].eq("train").to_numpy()
+        if "use_mask" in divided:
+            annotated &= divided["use_mask"].to_numpy()
+    _check_any(wanted & ~annotated, data)
+    rows = data.cases.assign(group=groups, label=data.image_labels, annotated=annotated)
+    return rows[wanted]
 
 
 def look_at(
@@ -227,6 +223,14 @@ def rank(seen: Seen, count: int, seed: int) -> pd.DataFrame:
         },
         columns=list(COLUMNS),
     )
+
+
+def _check_any(candidates: NDArray[np.bool_], data: Dataset) -> None:
+    if not candidates.any():
+        raise UsageError(
+            f"{data.root}: every case to train on has a mask or a lesion-free label; there is "
+            "nothing to annotate"
+        )
 
 
 def _score(prediction: Prediction, known_lesion: bool, predictor: Predictor) -> Score:
