@@ -163,7 +163,7 @@ def rows_in_question(
         groups = divided["group"].to_numpy()
         wanted &= divided["split"].eq("train").to_numpy()
         if "use_mask" in divided:
-            annotated &= divided["use_mask"].to_numpy()
+            annotated = annotated & divided["use_mask"].to_numpy()
     _check_any(wanted & ~annotated, data)
     rows = data.cases.assign(group=groups, label=data.image_labels, annotated=annotated)
     return rows[wanted]
