@@ -64,7 +64,7 @@ def choose(
         Positions of the chosen in the order of choice, fewer than ``count`` where there are fewer
         groups; and the squared distance that each had, 0 to `FARTHEST`.
     """
-    random = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     nearest = np.full(len(points), FARTHEST)
     for start in range(0, len(annotated), BLOCK):
         block = annotated[start : start + BLOCK]
@@ -73,7 +73,7 @@ def choose(
     chosen: list[int] = []
     distances: list[float] = []
     while len(chosen) < count and open_.any():
-        drawn = _draw(weights * nearest, weights, open_, 2 + int(math.log(count)), random)
+        drawn = _draw(weights * nearest, weights, open_, 2 + int(math.log(count)), generator)
         after = np.minimum(nearest[:, None], _squared(points, points[drawn]))
         best = int((weights @ after).argmin())
         chosen.append(int(drawn[best]))
@@ -88,18 +88,18 @@ def _draw(
     weights: NDArray[np.float64],
     open_: NDArray[np.bool_],
     trials: int,
-    random: np.random.Generator,
+    generator: np.random.Generator,
 ) -> NDArray[np.int64]:
     """Positions of some open cases, by potential; by weight, or alike, where nothing has any."""
     for shares in (potential, weights, np.ones(len(weights))):
         part = np.where(open_, shares, 0.0)
         if part.sum() > 0:
             break
-    return np.unique(random.choice(len(part), trials, p=part / part.sum()))
+    return np.unique(generator.choice(len(part), trials, p=part / part.sum()))
 
 
 def _squared(points: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float64]:
     """Squared distances, (N, M), rounding kept within their range."""
     lengths = [(some.astype(np.float64) ** 2).sum(axis=1) for some in (points, others)]
-    squares = lengths[0][:, None] + lengths[1] - 2 * (points @ others.T)
-    return squares.clip(0, FARTHEST)
+    squares: NDArray[np.float64] = lengths[0][:, None] + lengths[1] - 2 * (points @ others.T)
+    return np.clip(squares, 0, FARTHEST)
