@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         reproduce,
         serve,
         split,
+        suggest,
         train,
     )
 
@@ -56,6 +57,7 @@ __all__ = [
     "reproduce",
     "serve",
     "split",
+    "suggest",
     "train",
 ]
 

@@ -92,15 +92,16 @@ class ModelConfig(_Strict):
     @property
     def needs_stage1(self) -> bool:
         """Whether stage 2 of this arm starts from a stage-1 classifier."""
-        return self.encoder_init == "stage1" or self._has_trained_coarse_branch
+        return self.encoder_init == "stage1" or self.prompted
 
     @property
     def knows_labels(self) -> bool:
         """Whether the network answers with image-level labels that it has learnt."""
-        return self.label_head or self._has_trained_coarse_branch
+        return self.label_head or self.prompted
 
     @property
-    def _has_trained_coarse_branch(self) -> bool:
+    def prompted(self) -> bool:
+        """Whether a branch that learnt image-level labels prompts the segmentation."""
         return self.architecture == "sks" and self.coarse_init == "stage1"
 
 
@@ -199,17 +200,21 @@ class Stage1Config(StageConfig):
     """Optimisation of stage 1, whose length follows the number of labelled images.
 
     Without ``steps`` it makes so many ``passes`` over them, but no fewer than 300 steps and no more
-    than 3000.
+    than 3000. ``hold_out`` is the largest part of the training cases that is kept from it because
+    stage 2 learns from their masks, see :mod:`dxseg.training.hold_out`.
     """
 
     steps: PositiveInt | None = None  # type: ignore[assignment]  # settled by for_images
     passes: float = Field(default=8.0, gt=0)
+    hold_out: float = Field(default=0.4, ge=0, lt=1)
 
     def for_images(self, count: int, batch_size: int) -> StageConfig:
         """The stage for so many labelled images, with ``steps`` settled."""
         wanted = math.ceil(self.passes * count / (batch_size * self.accumulate))
         steps = self.steps or min(max(wanted, LEAST_STEPS), MOST_STEPS)
-        return StageConfig.model_validate(self.model_dump(exclude={"passes"}) | {"steps": steps})
+        return StageConfig.model_validate(
+            self.model_dump(exclude={"passes", "hold_out"}) | {"steps": steps}
+        )
 
 
 class SelfTrainingConfig(StageConfig):
