@@ -377,8 +377,7 @@ def read_config(path: Path) -> RunConfig:
     try:
         content = yaml.safe_load(text)
     except Exception as error:  # of nearly every type, as above
-        reason = str(error) or type(error).__name__
-        raise DxsegError(f"{path}: not valid YAML: {reason}") from error
+        raise DxsegError(f"{path}: not valid YAML: {str(error) or type(error).__name__}") from error
     try:
         return RunConfig.model_validate(content)
     except ValidationError as error:
