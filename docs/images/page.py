@@ -1,4 +1,4 @@
-"""Draw docs/images/page.png: the page in a browser, on a phantom, with a run that was trained on phantoms.
+"""Draw docs/images/page.png: the page on a phantom, with a run that was trained on phantoms.
 
 python docs/images/page.py RUN PHANTOMS
 """

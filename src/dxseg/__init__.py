@@ -28,8 +28,10 @@ if TYPE_CHECKING:
         info,
         predict,
         report,
+        reproduce,
         serve,
         split,
+        suggest,
         train,
     )
 
@@ -52,8 +54,10 @@ __all__ = [
     "info",
     "predict",
     "report",
+    "reproduce",
     "serve",
     "split",
+    "suggest",
     "train",
 ]
 

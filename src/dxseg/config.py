@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
@@ -14,6 +15,7 @@ from dxseg.errors import DxsegError, UsageError
 
 Preset = Literal["cpu", "paper"]
 PRESETS: tuple[Preset, ...] = ("cpu", "paper")
+_BYTE_LIMIT = 1 << 20
 
 
 class _Strict(BaseModel):
@@ -53,7 +55,7 @@ class ModelConfig(_Strict):
 
     architecture: Literal["sks", "unet", "unetplusplus", "manet"] = "sks"
     backbone: str = "tf_efficientnet_lite0"
-    decoder_channels: tuple[PositiveInt, ...] = Field(
+    decoder_channels: tuple[Annotated[int, Field(gt=0, le=2048)], ...] = Field(
         default=(128, 64, 32, 16, 8), min_length=5, max_length=5
     )
     skips: SkipsConfig = SkipsConfig()
@@ -90,15 +92,16 @@ class ModelConfig(_Strict):
     @property
     def needs_stage1(self) -> bool:
         """Whether stage 2 of this arm starts from a stage-1 classifier."""
-        return self.encoder_init == "stage1" or self._has_trained_coarse_branch
+        return self.encoder_init == "stage1" or self.prompted
 
     @property
     def knows_labels(self) -> bool:
         """Whether the network answers with image-level labels that it has learnt."""
-        return self.label_head or self._has_trained_coarse_branch
+        return self.label_head or self.prompted
 
     @property
-    def _has_trained_coarse_branch(self) -> bool:
+    def prompted(self) -> bool:
+        """Whether a branch that learnt image-level labels prompts the segmentation."""
         return self.architecture == "sks" and self.coarse_init == "stage1"
 
 
@@ -197,17 +200,21 @@ class Stage1Config(StageConfig):
     """Optimisation of stage 1, whose length follows the number of labelled images.
 
     Without ``steps`` it makes so many ``passes`` over them, but no fewer than 300 steps and no more
-    than 3000.
+    than 3000. ``hold_out`` is the largest part of the training cases that is kept from it because
+    stage 2 learns from their masks, see :mod:`dxseg.training.hold_out`.
     """
 
     steps: PositiveInt | None = None  # type: ignore[assignment]  # settled by for_images
     passes: float = Field(default=8.0, gt=0)
+    hold_out: float = Field(default=0.4, ge=0, lt=1)
 
     def for_images(self, count: int, batch_size: int) -> StageConfig:
         """The stage for so many labelled images, with ``steps`` settled."""
         wanted = math.ceil(self.passes * count / (batch_size * self.accumulate))
         steps = self.steps or min(max(wanted, LEAST_STEPS), MOST_STEPS)
-        return StageConfig.model_validate(self.model_dump(exclude={"passes"}) | {"steps": steps})
+        return StageConfig.model_validate(
+            self.model_dump(exclude={"passes", "hold_out"}) | {"steps": steps}
+        )
 
 
 class SelfTrainingConfig(StageConfig):
@@ -240,20 +247,26 @@ class SelfTrainingConfig(StageConfig):
 
 
 class DeviceConfig(_Strict):
-    """Where and how to compute, handed to Lightning's Trainer."""
+    """Where and how to compute, handed to Lightning's Trainer.
+
+    ``deterministic`` refuses operations that give other bits from call to call; without it they are
+    warned of.
+    """
 
     accelerator: str = "auto"
     devices: int | Literal["auto"] = "auto"
     nodes: PositiveInt = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    deterministic: bool = False
 
 
 class RunConfig(_Strict):
     """A whole run, as written to ``config.yaml``.
 
     ``selftraining`` follows stage 2 where it is given. ``gate_sensitivity`` is the share of
-    validation images with a lesion that the image-level gate must let through; nothing switches the
-    gate off.
+    validation images with a lesion that the image-level gate must let through,
+    ``rule_in_specificity`` that of the lesion-free ones that must not be taken for known lesions;
+    nothing switches either off.
     """
 
     arm: str = "sks-evidence"
@@ -266,6 +279,7 @@ class RunConfig(_Strict):
     stage2: StageConfig = StageConfig()
     selftraining: SelfTrainingConfig | None = None
     gate_sensitivity: float | None = Field(default=0.98, gt=0, le=1)
+    rule_in_specificity: float | None = Field(default=0.98, gt=0, le=1)
     device: DeviceConfig = DeviceConfig()
 
     def to_yaml(self) -> str:
@@ -308,8 +322,10 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
             raise UsageError(f"--set {pair!r}: expected SECTION.KEY=VALUE, e.g. stage2.steps=50")
         try:
             value: Any = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UsageError(f"--set {pair!r}: the value is not valid YAML: {error}") from error
+        except Exception as error:
+            # Wrong dates, numbers and depths come as nearly every type there is, not as YAMLError.
+            reason = str(error) or type(error).__name__
+            raise UsageError(f"--set {pair!r}: the value is not valid YAML: {reason}") from error
         for key in reversed(path.split(".")):
             value = {key: value}
         overrides = merge(overrides, value)
@@ -351,19 +367,34 @@ def read_config(path: Path) -> RunConfig:
         DxsegError: the file is missing, not YAML, or not a configuration.
     """
     try:
-        return RunConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        if path.stat().st_size > _BYTE_LIMIT:
+            raise DxsegError(f"{path}: larger than {_BYTE_LIMIT} bytes; expected a config.yaml")
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise DxsegError(f"{path}: not found; expected the config.yaml of a run") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DxsegError(f"{path}: not valid YAML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DxsegError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+    try:
+        content = yaml.safe_load(text)
+    except Exception as error:  # of nearly every type, as above
+        raise DxsegError(f"{path}: not valid YAML: {str(error) or type(error).__name__}") from error
+    try:
+        return RunConfig.model_validate(content)
     except ValidationError as error:
         raise DxsegError(f"{path}: {_first_problems(error)}") from error
 
 
 def _first_problems(error: ValidationError, limit: int = 5) -> str:
     problems = [
-        f"{'.'.join(str(part) for part in item['loc'])} = {item['input']!r}: {item['msg']}"
+        f"{'.'.join(str(part) for part in item['loc'])} = {_shown(item['input'])}: {item['msg']}"
         for item in error.errors()
     ]
     more = f"; and {len(problems) - limit} more" if len(problems) > limit else ""
     return "; ".join(problems[:limit]) + more
+
+
+def _shown(value: Any) -> str:
+    """Show a wrong value without writing all of it: aliases in YAML may be 10^9 long."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 1, 80, 80
+    return short.repr(value)

@@ -11,9 +11,21 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
-from dxseg.errors import DxsegError
+from dxseg.errors import DxsegError, TerminatedError
 
 INTERRUPTED = 130
+TERMINATED = (
+    143  # what a shell says of a process that SIGTERM ended, so that one rule requeues both
+)
+
+_REMEDIES = {
+    errno.ENOSPC: "; the disk is full: make room, then the same command continues",
+    errno.EDQUOT: "; the quota is used up: make room, then the same command continues",
+    errno.EFBIG: "; larger than files may be here: raise that limit (ulimit -f)",
+    errno.EROFS: "; choose a folder that can be written to",
+    errno.EACCES: "; choose a folder that you may use, or ask for the right to this one",
+    errno.EPERM: "; choose a folder that you may use, or ask for the right to this one",
+}
 
 # Paths and labels may hold square brackets, so nothing printed is markup.
 out = Console(markup=False, highlight=False)
@@ -24,7 +36,7 @@ class Verbs(TyperGroup):
     """Ends every verb alike: one line for what a user can mend, and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb; exit code 0 ok, 1 failed, 2 wrong usage, 130 interrupted."""
+        """Run the verb; exit code 0 ok, 1 failed, 2 wrong usage, 130 or 143 stopped by a signal."""
         try:
             return super().invoke(ctx)
         except DxsegError as error:
@@ -33,8 +45,12 @@ class Verbs(TyperGroup):
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
-            complain(f"{error.filename or 'the system'}: {error.strerror or error}")
+            remedy = _REMEDIES.get(error.errno or 0, "")
+            complain(f"{error.filename or 'the system'}: {error.strerror or error}{remedy}")
             raise typer.Exit(DxsegError.exit_code) from error
+        except TerminatedError as error:
+            err.print("Terminated. The same command continues where this one stopped.")
+            raise typer.Exit(TERMINATED) from error
         except KeyboardInterrupt as error:
             err.print("Interrupted. The same command continues where this one stopped.")
             raise typer.Exit(INTERRUPTED) from error

@@ -15,7 +15,8 @@ from dxseg.data.preprocess import Preprocessing
 from dxseg.inference.bundle import BundleInfo, load_bundle, save_bundle
 from dxseg.models.build import Task, build_coarse_branch, build_segmenter
 from dxseg.models.coarse import EVIDENCE_STRIDE
-from dxseg.models.segmenter import Segmenter
+from dxseg.models.heads import PRIOR
+from dxseg.models.segmenter import STRIDE, Segmenter
 from dxseg.models.sks import SKS
 
 SMALL: dict[str, Any] = {
@@ -81,6 +82,9 @@ class SegmenterContract:
             rows, columns = out.evidence.shape[-2:]
             wanted = (-(-size[0] // EVIDENCE_STRIDE), -(-size[1] // EVIDENCE_STRIDE))
             assert (rows, columns) == wanted
+        assert out.features is not None
+        assert out.features.shape[-2:] == tuple(-(-side // STRIDE) for side in size)
+        assert out.features.flatten(1).std(dim=0).max() > 0, "two images look different"
 
     def test_odd_sizes_are_padded_and_cropped(self, segmenter: Segmenter) -> None:
         x = images(1, 1, 40, 50)
@@ -89,6 +93,7 @@ class SegmenterContract:
         with torch.no_grad():
             whole, part = segmenter.outputs(padded), segmenter.outputs(x)
         assert torch.equal(part.mask_logits, whole.mask_logits[..., :40, :50])
+        assert torch.equal(part.features, whole.features)
         if part.evidence is not None:
             rows, columns = part.evidence.shape[-2:]
             assert torch.equal(part.evidence, whole.evidence[..., :rows, :columns])
@@ -168,6 +173,12 @@ class SegmenterContract:
         with torch.no_grad():
             logits = segmenter(images(1, channels, 32, 32))
         assert logits.shape == (1, mask_classes, 32, 32)
+
+    def test_lesions_are_seldom_before_anything_is_learnt(self, config: ModelConfig) -> None:
+        segmenter = build(config, Task(3, 2, labels=2)).eval()
+        with torch.no_grad():
+            before = segmenter(images(2, 3, 32, 32)).sigmoid()
+        assert before.mean() < 4 * PRIOR
 
 
 @pytest.mark.parametrize("arm", arm_names())

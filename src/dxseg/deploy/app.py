@@ -150,7 +150,7 @@ def _add_routes(app: FastAPI, service: Service, cases: Cases | None) -> None:
                 prediction,
                 service.info,
                 request_id=request.state.request_id,
-                spacing=spacing or upload.spacing or (case and case.spacing),
+                spacing=spacing or upload.spacing or (case.spacing if case else None),
                 evidence=evidence,
                 case=None if case is None else describe_case(case.row),
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from dxseg.deploy.guard import BUSY
 from dxseg.deploy.problems import MEDIA_TYPE
 from dxseg.deploy.settings import Settings
 from dxseg.deploy.telemetry import Metrics
-from dxseg.deploy.uploads import Upload, inspect_upload, keep
+from dxseg.deploy.uploads import PrivateFolder, Upload, inspect_upload, keep
 from dxseg.deploy.worker import QueueFullError, StoppingError, Worker
 from dxseg.inference.known import label_names
 from dxseg.inference.predictor import Prediction, Predictor
@@ -37,7 +36,7 @@ class Service:
         self.info, self.settings = predictor.info, settings
         self.worker = Worker(predictor, settings.queue)
         self.metrics = Metrics(lambda: self.worker.in_hand)
-        self._folder = tempfile.TemporaryDirectory(prefix="dxseg-serve-")
+        self._folder = PrivateFolder()
         # Declared for OpenAPI; the guard has looked at the token by then.
         self.secret = [Depends(HTTPBearer(auto_error=False))] if settings.token is not None else []
         self.refused = (403, 401) if self.secret else (403,)
@@ -45,7 +44,7 @@ class Service:
     @asynccontextmanager
     async def received(self, file: UploadFile) -> AsyncIterator[Upload]:
         """Keep an upload as a file while the block runs."""
-        path = await asyncio.to_thread(keep, file.file, Path(self._folder.name))
+        path = await asyncio.to_thread(keep, file.file, self._folder.path)
         try:
             yield await asyncio.to_thread(inspect_upload, path, self.settings.max_pixels)
         finally:
@@ -86,7 +85,7 @@ class Service:
     def close(self) -> None:
         """Finish what is in hand, then leave nothing behind."""
         self.worker.stop()
-        self._folder.cleanup()
+        self._folder.close()
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 import segmentation_models_pytorch as smp
 from torch import Tensor, nn
 
+from dxseg.models.heads import expect_few
 from dxseg.models.pyramid import PyramidEncoder
 from dxseg.models.segmenter import Segmenter, SegmenterOutput
 
@@ -46,6 +47,8 @@ class BaselineSegmenter(Segmenter):
             **heads,
         )
         self.network.encoder.model = encoder.body
+        head = self.network.get_submodule("segmentation_head")
+        expect_few(next(part for part in head.children() if isinstance(part, nn.Conv2d)))
 
     @property
     def fine_encoder(self) -> nn.Module:
@@ -53,7 +56,15 @@ class BaselineSegmenter(Segmenter):
         return self.network.get_submodule("encoder")
 
     def _padded_outputs(self, x: Tensor, known: Tensor | None) -> SegmenterOutput:  # noqa: ARG002
-        return SegmenterOutput(self.network(x))
+        features, masks = self._look(x)
+        return SegmenterOutput(masks, features=features)
+
+    def _look(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The deepest feature (B, F, h, w) and the mask logits."""
+        features: list[Tensor] = self.fine_encoder(x)
+        decoded = self.network.get_submodule("decoder")(features)
+        masks: Tensor = self.network.get_submodule("segmentation_head")(decoded)
+        return features[-1], masks
 
 
 class MultitaskSegmenter(BaselineSegmenter):
@@ -81,5 +92,6 @@ class MultitaskSegmenter(BaselineSegmenter):
         return next(part for part in head.children() if isinstance(part, nn.Linear))
 
     def _padded_outputs(self, x: Tensor, known: Tensor | None) -> SegmenterOutput:  # noqa: ARG002
-        masks, labels = self.network(x)
-        return SegmenterOutput(masks, labels)
+        features, masks = self._look(x)
+        labels = self.network.get_submodule("classification_head")(features)
+        return SegmenterOutput(masks, labels, features=features)

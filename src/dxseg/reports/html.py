@@ -16,10 +16,11 @@ from dxseg.data.dataset import Dataset
 from dxseg.data.files import write_text_atomic
 from dxseg.errors import DxsegError
 from dxseg.evaluation.compare import compare_runs
-from dxseg.evaluation.runs import load_run, read_record
+from dxseg.evaluation.runs import load_run
 from dxseg.reports.gallery import RULE, choose_cases, draw_gallery
 from dxseg.reports.page import png_uri, render
 from dxseg.reports.plots import read_metrics, score_distribution, training_curves
+from dxseg.training.records import read_run
 
 REPORT_FILE = "report.html"
 _GALLERY_COUNT = 3
@@ -140,7 +141,7 @@ def _load(path: Path) -> _Run:
     if not isinstance(evaluation.get("counts"), dict):
         raise DxsegError(f"{path / 'evaluation.json'}: has no counts; run `dxseg evaluate` again")
     name = f"{loaded.arm}, seed {loaded.seed}"
-    return _Run(path, name, read_record(path), evaluation, loaded.table)
+    return _Run(path, name, read_run(path), evaluation, loaded.table)
 
 
 def _summary(evaluation: dict[str, Any]) -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 from dxseg.data.dataset import Dataset
-from dxseg.errors import DxsegError, UsageError
+from dxseg.data.lock import alone
+from dxseg.errors import UsageError
 from dxseg.evaluation.runs import file_suffix, is_evaluated
 from dxseg.progress import reporting
 from dxseg.studies.cost import COST_FILE, measure_costs
@@ -59,7 +58,8 @@ def run_study(
     Args:
         path: The study file.
         output: The study's folder, made if absent.
-        jobs: Processes at a time; they share the cores.
+        jobs: Processes at a time, which share the cores; 0 trains nothing and writes the tables of
+            what is done.
         validation_only: Evaluate on the validation cases and leave the test cases alone.
         console: Where progress is drawn; standard error if absent.
 
@@ -72,15 +72,15 @@ def run_study(
             process works in the folder.
         KeyboardInterrupt: The user stopped the study; the same call continues it.
     """
-    if jobs < 1:
-        raise UsageError(f"{jobs} jobs: expected 1 or more")
+    if jobs < 0:
+        raise UsageError(f"{jobs} jobs: expected 1 or more, or 0 for the tables of what is done")
     path, output = Path(path), Path(output).resolve()
     console = console or Console(stderr=True)
     text = read_study_text(path)
     study = parse_study(text, str(path))
     planned = plan(study)
     dataset = Dataset.load(path.parent / study.dataset)
-    with _alone(output):
+    with alone(output, "study"):
         splits = divide(study, path.parent, dataset, output / "splits", console)
         check_budgets(dataset, planned, splits)
         registration = register(study, text, dataset, output)
@@ -99,17 +99,19 @@ def _run(
     console: Console,
 ) -> StudyOutcome:
     output = where.runs.parent
-    orders = [_order(job, where, jobs) for job in planned]
     needs = {job.name: list(job.inputs.values()) for job in planned}
+    orders = _worth_doing([_order(job, where, jobs) for job in planned], needs)
 
     def note(failures: dict[str, str]) -> None:
         write_results(collect(study, planned, where, failures, {}), output, where.split)
 
-    failures = run_orders(orders, needs, jobs=jobs, console=console, ended=note)
+    failures = run_orders(orders, needs, jobs=jobs, console=console, ended=note) if jobs else {}
     models = {
         job.arm: where.runs / job.name / "model"
         for job in reversed(planned)
-        if job.arm is not None and is_evaluated(where.runs / job.name, where.split)
+        if job.arm is not None
+        and is_evaluated(where.runs / job.name, where.split)
+        and (where.runs / job.name / "model").is_dir()
     }
     with reporting(console, "Measuring the cost") as report:
         costs = measure_costs(models, output / COST_FILE, report)
@@ -121,17 +123,10 @@ def _run(
     return StudyOutcome(results_table(results), failures, markdown, page)
 
 
-@contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """Keep a second process out of the folder; the lock lies beside it and is left there."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(output.with_name(f".{output.name}.lock"), timeout=0):
-            yield
-    except Timeout as error:
-        raise DxsegError(
-            f"{output}: another process works on this study; wait for it, or end it"
-        ) from error
+def _worth_doing(orders: list[Order], needs: Mapping[str, list[str]]) -> list[Order]:
+    """Leave out the stages 1 that only runs need that are done: their folders may be gone."""
+    needed = {name for order in orders if not order.done for name in needs[order.name]}
+    return [order for order in orders if order.split is not None or order.name in needed]
 
 
 def _order(job: Job, where: Where, jobs: int) -> Order:

@@ -19,19 +19,22 @@ from dxseg.data.dataset import Dataset
 from dxseg.data.files import sha256_file, write_text_atomic
 from dxseg.data.splits import read_splits, write_splits
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.bundle import WEIGHTS_FILE, load_bundle
+from dxseg.inference.bundle import WEIGHTS_FILE, BundleInfo, load_bundle
 from dxseg.models.sks import SKS
 from dxseg.progress import reporting
 from dxseg.training.material import gather
 from dxseg.training.records import RUN_FILE, read_run
-from dxseg.training.run import check_folder, finish_run
+from dxseg.training.run import alone_in, check_folder, finish_run
 from dxseg.training.stages import check_choices, train_stage2
 from dxseg.training.teacher import teach
 
 TEACHER_FILE = "teacher.sha256"
 TARGETS_FILE = "teacher-masks.npy"
 
-FREE_SECTIONS = ("stage2", "augment", "device", "data", "gate_sensitivity", "arm")
+FREE_SECTIONS = (
+    *("stage2", "augment", "device", "data", "arm"),
+    *("gate_sensitivity", "rule_in_specificity"),
+)
 """What may differ from the teacher's configuration; of ``data``, all but the size of the image."""
 
 
@@ -80,6 +83,19 @@ def distill_run(
             f"{dataset.root}: not the dataset that {teacher} was trained on, or changed since; "
             "give that one with --dataset, or train the teacher again"
         )
+    with alone_in(output):
+        return _distilled(teacher, network, info, output, config, dataset, console)
+
+
+def _distilled(
+    teacher: Path,
+    network: SKS,
+    info: BundleInfo,
+    output: Path,
+    config: RunConfig,
+    dataset: Dataset,
+    console: Console,
+) -> dict[str, Any]:
     check_folder(output, config, dataset)
     digest = _claim(teacher, output, config, dataset)
     if (output / RUN_FILE).is_file():

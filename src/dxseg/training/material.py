@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -13,11 +14,13 @@ from numpy.typing import NDArray
 from dxseg.config import RunConfig
 from dxseg.data.cache import cached_images, cached_masks
 from dxseg.data.dataset import Dataset
+from dxseg.data.files import sha256_json
 from dxseg.data.loader import CaseArrays, Studies
 from dxseg.data.preprocess import Preprocessing, intensity_range
 from dxseg.data.splits import choose_masks, make_splits, read_splits
 from dxseg.errors import DxsegError
 from dxseg.models.build import Task
+from dxseg.training.hold_out import held_out
 
 Progress = Callable[[int, int], None]
 
@@ -30,21 +33,27 @@ class Material:
         task: channels, classes, labels.
         preprocessing: image geometry and intensity, as the bundle will store it.
         label_train: all training images with their labels, and their mask where it may be used
-            (stage 1, self-training).
+            (self-training).
+        stage1_train: those of them that stage 1 learns.
         label_validation: all validation images with their labels.
         mask_train: training images whose mask may be used (stage 2).
         mask_validation: validation images whose mask may be used, or None.
         lesion_free_train: whether each of ``mask_train`` is lesion-free, by its label, or by its
             mask where the image has no label of its own; bool (N,).
+        held_out_train: whether each of ``mask_train`` is kept from stage 1; bool (N,).
+        pixels_sha256: of the files of all these images and masks, and of their size here.
     """
 
     task: Task
     preprocessing: Preprocessing
     label_train: CaseArrays
+    stage1_train: CaseArrays
     label_validation: CaseArrays | None
     mask_train: CaseArrays
     mask_validation: CaseArrays | None
     lesion_free_train: NDArray[np.bool_]
+    held_out_train: NDArray[np.bool_]
+    pixels_sha256: str
 
 
 def resolve_splits(
@@ -123,6 +132,7 @@ def gather(
             Studies(studies[cases], study_labels[cases], places[cases]),
         )
 
+    held = held_out(dataset, splits, config.stage1.hold_out, config.seed)
     train, validation = seen[split[seen] == "train"], seen[split[seen] == "validation"]
     mask_train, mask_validation = train[use_mask[train]], validation[use_mask[validation]]
     low, high = intensity_range(images, image_row[train])
@@ -147,10 +157,14 @@ def gather(
         task,
         preprocessing,
         arrays(train, with_masks=True),
+        arrays(train[~held[train]], with_masks=False),
         arrays(validation, with_masks=False) if len(validation) else None,
         arrays(mask_train, with_masks=True),
         arrays(mask_validation, with_masks=True) if len(mask_validation) else None,
         lesion_free[mask_train],
+        held[mask_train],
+        # The names of the caches are digests of what they were made from.
+        sha256_json([Path(cast(Any, array).filename).stem for array in (images, masks)]),
     )
 
 

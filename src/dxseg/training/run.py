@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import platform
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import pandas as pd
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from dxseg.config import RunConfig, read_config
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import sha256_file, write_json_atomic, write_text_atomic
+from dxseg.data.lock import alone
 from dxseg.data.splits import read_splits, write_splits
 from dxseg.errors import DxsegError
 from dxseg.inference.bundle import INFO_FILE, BundleInfo, load_bundle, save_bundle
@@ -24,8 +25,9 @@ from dxseg.models.pyramid import PyramidEncoder
 from dxseg.models.segmenter import Segmenter
 from dxseg.progress import reporting
 from dxseg.training.calibration import calibrate
+from dxseg.training.hold_out import held_out
 from dxseg.training.material import Material, gather, resolve_splits
-from dxseg.training.records import RUN_FILE, read_run
+from dxseg.training.records import RUN_FILE, machine, read_run, versions
 from dxseg.training.reuse import borrow_stage1, check_stage2
 from dxseg.training.stages import (
     check_choices,
@@ -34,6 +36,9 @@ from dxseg.training.stages import (
     train_stage1,
     train_stage2,
 )
+
+_PATIENCE = 10.0
+"""Seconds: the processes of a study that was killed take a moment to notice it."""
 
 
 def train_run(
@@ -64,23 +69,24 @@ def train_run(
     Raises:
         DxsegError: the folder holds a run of another configuration or dataset; the given stage 1
             does not fit or has seen validation or test cases; the given stage 2 is of another
-            configuration or split; files are damaged.
+            configuration or split; files are damaged; another process trains this run.
         KeyboardInterrupt: the user stopped the run.
     """
     console = console or Console(stderr=True)
     dataset = Dataset.load(dataset_path)
-    check_folder(output, config, dataset)
-    if (output / RUN_FILE).is_file():
-        return read_run(output)
-    work = _prepared(dataset, output, config, splits_path, console)
-    segmenter, recorded, seconds = _stages(work, stage1_run, stage2_run)
-    further = {
-        "stage1_from": None if stage1_run is None else str(stage1_run.resolve()),
-        "stage2_from": None if stage2_run is None else str(stage2_run.resolve()),
-        **recorded,
-        "seconds": {name: round(value, 1) for name, value in seconds.items()},
-    }
-    return finish_run(output, segmenter, config, dataset, work.splits, work.material, further)
+    with alone_in(output):
+        check_folder(output, config, dataset)
+        if (output / RUN_FILE).is_file():
+            return read_run(output)
+        work = _prepared(dataset, output, config, splits_path, console)
+        segmenter, recorded, seconds = _stages(work, stage1_run, stage2_run)
+        further = {
+            "stage1_from": None if stage1_run is None else str(stage1_run.resolve()),
+            "stage2_from": None if stage2_run is None else str(stage2_run.resolve()),
+            **recorded,
+            "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        }
+        return finish_run(output, segmenter, config, dataset, work.splits, work.material, further)
 
 
 def finish_run(
@@ -92,7 +98,7 @@ def finish_run(
     material: Material,
     further: dict[str, Any],
 ) -> dict[str, Any]:
-    """Choose temperatures and gate, write ``model/`` and ``run.json``, remove what is left over.
+    """Choose temperatures and thresholds, write ``model/`` and ``run.json``, clean up.
 
     Args:
         output: folder of the run.
@@ -107,8 +113,14 @@ def finish_run(
         What ``run.json`` holds.
     """
     info = bundle_info(config, dataset, material)
-    info, calibration = calibrate(segmenter, info, material, config.gate_sensitivity)
-    save_bundle(output / "model", segmenter, info)
+    info, calibration = calibrate(
+        segmenter,
+        info,
+        material,
+        sensitivity=config.gate_sensitivity,
+        specificity=config.rule_in_specificity,
+    )
+    info = save_bundle(output / "model", segmenter, info)
     run = {
         "arm": config.arm,
         "seed": config.seed,
@@ -116,12 +128,16 @@ def finish_run(
         "dataset_name": dataset.spec.name,
         "dataset_digest": dataset.digest(),
         "splits_sha256": sha256_file(output / "splits.csv"),
+        "pixels_sha256": material.pixels_sha256,
+        "weights_sha256": info.weights_sha256,
         "cases": _count_cases(dataset, splits),
         "parameters": sum(p.numel() for p in segmenter.parameters()),
         "gate": info.gate,
+        "rule_in": info.rule_in,
         "calibration": calibration,
         **further,
-        "versions": _versions(),
+        "versions": versions(),
+        "machine": machine(config.device),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_json_atomic(output / RUN_FILE, run)
@@ -155,8 +171,8 @@ def train_stage1_run(
 ) -> None:
     """Train a stage 1 alone, for runs that are given it as ``stage1_run``.
 
-    It depends neither on the masks nor on the arm. The same call continues an interrupted one and
-    skips a finished one.
+    It does not depend on the arm, and on the masks only by the cases that `stage1.hold_out` keeps
+    from it. The same call continues an interrupted one and skips a finished one.
 
     Args:
         dataset_path: folder of the dataset.
@@ -170,8 +186,20 @@ def train_stage1_run(
     """
     console = console or Console(stderr=True)
     dataset = Dataset.load(dataset_path)
-    check_folder(output, config, dataset)
-    _stage1(_prepared(dataset, output, config, splits_path, console), None)
+    with alone_in(output):
+        check_folder(output, config, dataset)
+        _stage1(_prepared(dataset, output, config, splits_path, console), None)
+
+
+def alone_in(output: Path) -> AbstractContextManager[None]:
+    """Keep a second training out of a run's folder; processes that train together count as one.
+
+    Raises:
+        DxsegError: another training is in it.
+    """
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        return nullcontext()
+    return alone(output, "run", _PATIENCE)
 
 
 def check_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
@@ -285,10 +313,12 @@ def _stage1(work: _Work, other: Path | None) -> CoarseBranch:
     """This run's own stage 1, or another run's after checking that it may be used."""
     dataset, splits, config = work.dataset, work.splits, work.config
     material, output, console = work.material, work.output, work.console
+    held = held_out(dataset, splits, config.stage1.hold_out, config.seed)
     if other is None:
-        case_ids = dataset.cases["case_id"][splits["split"].eq("train").to_numpy()].tolist()
+        learnt = splits["split"].eq("train").to_numpy() & ~held
+        case_ids = dataset.cases["case_id"][learnt].tolist()
         return train_stage1(material, config, output / "stage1", case_ids, console)
-    return borrow_stage1(other, splits, config, material.task)
+    return borrow_stage1(other, splits, held, config, material.task)
 
 
 def _count_cases(dataset: Dataset, splits: pd.DataFrame) -> dict[str, int]:
@@ -298,8 +328,3 @@ def _count_cases(dataset: Dataset, splits: pd.DataFrame) -> dict[str, int]:
     for split in ("train", "validation"):
         counts[f"{split}_masks"] = int((masks & splits["split"].eq(split).to_numpy()).sum())
     return counts
-
-
-def _versions() -> dict[str, str]:
-    packages = ("dxseg", "torch", "torchvision", "lightning", "timm", "monai")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}
