@@ -250,8 +250,7 @@ class SelfTrainingConfig(StageConfig):
 class DeviceConfig(_Strict):
     """Where and how to compute, handed to Lightning's Trainer.
 
-    ``deterministic`` refuses operations that give other bits from call to call; without it they are
-    warned of.
+    ``deterministic`` refuses operations that give other bits from call to call, not only warns.
     """
 
     accelerator: str = "auto"
