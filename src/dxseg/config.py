@@ -164,7 +164,7 @@ class StageConfig(_Strict):
     an improvement, nothing switches it off; ``select`` says which weights the stage ends with.
     """
 
-    steps: PositiveInt = 300
+    steps: PositiveInt = 150
     steps_per_epoch: PositiveInt = 50
     learning_rate: float = Field(default=1e-3, gt=0)
     encoder_learning_rate_scale: float = Field(default=1.0, gt=0, le=1)
@@ -223,11 +223,12 @@ class SelfTrainingConfig(StageConfig):
     ``label_only_share`` is the part of a batch whose mask is not known; ``teacher_decay`` the
     moving average of the student that proposes their masks; ``confidence`` the probability that a
     proposal has to reach somewhere; ``proposal_weight`` that of their loss. ``evidence_weight`` is
-    how much the evidence maps of a two-branch network say in its proposals. ``contrast``,
-    ``brightness`` and ``noise`` (in standard deviations of the images) and ``erased`` (largest part
-    of the area) disturb what the student sees of them.
+    what evidence maps have to say in them. ``contrast``, ``brightness`` and ``noise`` (in standard
+    deviations of the images) and ``erased`` (largest part of the area) disturb what the student
+    sees of them.
     """
 
+    steps: PositiveInt = 300
     learning_rate: float = Field(default=5e-4, gt=0)
     label_only_share: float = Field(default=0.5, gt=0, lt=1)
     teacher_decay: float = Field(default=0.99, gt=0, lt=1)
@@ -249,8 +250,7 @@ class SelfTrainingConfig(StageConfig):
 class DeviceConfig(_Strict):
     """Where and how to compute, handed to Lightning's Trainer.
 
-    ``deterministic`` refuses operations that give other bits from call to call; without it they are
-    warned of.
+    ``deterministic`` refuses operations that give other bits from call to call, not only warns.
     """
 
     accelerator: str = "auto"
