@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +93,17 @@ class Picture:
         self.page.mouse.click(*self.at(x, y))
 
     def colour(self, x: float, y: float) -> tuple[int, int, int]:
-        """The colour on the screen at a place of the image."""
+        """The colour on the screen at a place of the image.
+
+        A line of 2 pixels through the place covers the pixel that holds it wholly, the
+        neighbours perhaps in part.
+        """
         import io
 
         from PIL import Image
 
         at_x, at_y = self.at(x, y)
-        clip = {"x": round(at_x) - 1, "y": round(at_y) - 1, "width": 3, "height": 3}
+        clip = {"x": floor(at_x) - 1, "y": floor(at_y) - 1, "width": 3, "height": 3}
         shot = Image.open(io.BytesIO(self.page.screenshot(clip=clip))).convert("RGB")
         return shot.getpixel((1, 1))
 

@@ -160,6 +160,7 @@ def test_zoom_and_pan_do_not_move_what_is_drawn(picture: Picture, root: Path) ->
 
 def test_all_can_be_done_by_keys(picture: Picture, root: Path) -> None:
     page = picture.page
+    page.get_by_text("3 wait").wait_for()
     page.focus("#next")
     page.keyboard.press("Enter")
     picture.says("Predicted")
