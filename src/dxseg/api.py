@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from dxseg.api_export import export_nnunet, export_onnx
+from dxseg.api_export import export_hub, export_nnunet, export_onnx
 from dxseg.config import load_config, merge
 from dxseg.data.dataset import Dataset
 from dxseg.data.importers.busi import import_busi
@@ -44,6 +44,7 @@ __all__ = [
     "demo",
     "distill",
     "evaluate",
+    "export_hub",
     "export_nnunet",
     "export_onnx",
     "import_busi",

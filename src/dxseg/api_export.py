@@ -11,10 +11,25 @@ from dxseg.data.exporters.nnunet import ExportReport
 from dxseg.data.exporters.nnunet import export_nnunet as write_nnunet
 from dxseg.deploy.export import OnnxExport
 from dxseg.deploy.export import export_onnx as write_onnx
+from dxseg.deploy.hub import HubExport
+from dxseg.deploy.hub import export_hub as write_hub
 from dxseg.inference.bundle import bundle_folder
 from dxseg.progress import reporting
 
 PathLike = str | Path
+
+
+def export_hub(run: PathLike, destination: PathLike) -> HubExport:
+    """Write a run's model with a model card, as the Hugging Face Hub lays it out; uploads nothing.
+
+    Args:
+        run: folder of a run that is evaluated.
+        destination: a new folder, or that of an earlier export.
+
+    Raises:
+        DxsegError: see :func:`dxseg.deploy.hub.export_hub`.
+    """
+    return write_hub(run, destination)
 
 
 def export_nnunet(
