@@ -71,10 +71,25 @@ def inspect_upload(path: Path, max_pixels: int) -> Upload:
     with called(path, NAME):
         dicom = path.suffix == ".dcm"
         height, width = dicom_size(path) if dicom else raster_size(path)
-        if height * width > max_pixels:
-            raise TooManyPixelsError(
-                f"{path}: {height} x {width} pixels; expected at most {max_pixels}; crop it or "
-                "make it smaller"
-            )
+        check_pixels(str(path), (height, width), max_pixels)
         spacing = pixel_spacing(open_object(path)) if dicom else None
     return Upload(path, dicom, height, width, None if spacing is None else (spacing[0], spacing[1]))
+
+
+def check_pixels(name: str, size: tuple[int, int], max_pixels: int) -> None:
+    """Refuse what is too large.
+
+    Args:
+        name: What messages call it.
+        size: Height and width.
+        max_pixels: Their product at most.
+
+    Raises:
+        TooManyPixelsError: It has more.
+    """
+    height, width = size
+    if height * width > max_pixels:
+        raise TooManyPixelsError(
+            f"{name}: {height} x {width} pixels; expected at most {max_pixels}; crop it or make it "
+            "smaller"
+        )
