@@ -63,6 +63,18 @@ def export_hub_command(
     )
 
 
+@exporter.command("label-studio")
+def export_label_studio_command(
+    dataset: Annotated[Path, typer.Argument(help="Folder with dataset.yaml and cases.csv.")],
+    destination: Annotated[Path, typer.Argument(help="A new folder that Label Studio can read.")],
+) -> None:
+    """The cases without a mask, as tasks for Label Studio, and the interface to draw them."""
+    from dxseg import api
+
+    done = api.export_label_studio(dataset, destination, console=err)
+    out.print(f"Written: {done.destination}: {done.tasks} tasks", soft_wrap=True)
+
+
 @exporter.command("nnunet")
 def export_nnunet_command(
     dataset: Annotated[Path, typer.Argument(help="Folder with dataset.yaml and cases.csv.")],
