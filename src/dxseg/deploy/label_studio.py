@@ -152,8 +152,10 @@ def add_label_studio_routes(app: FastAPI, service: Service, cases: Cases) -> Non
         if failed:
             fields = {"request_id": request.state.request_id, "tasks": len(failed)}
             LOGGER.warning("not proposed", extra={"fields": fields})
-        results = [[] if isinstance(one, DxsegError) else one for one in found]
-        return TasksAnswer(results=results, model_version=version)
+        return TasksAnswer(
+            results=[[] if isinstance(one, DxsegError) else one for one in found],
+            model_version=version,
+        )
 
 
 async def _predicted(task: Task, service: Service, cases: Cases) -> Prediction:
