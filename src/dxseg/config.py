@@ -252,8 +252,9 @@ class RunConfig(_Strict):
     """A whole run, as written to ``config.yaml``.
 
     ``selftraining`` follows stage 2 where it is given. ``gate_sensitivity`` is the share of
-    validation images with a lesion that the image-level gate must let through; nothing switches the
-    gate off.
+    validation images with a lesion that the image-level gate must let through,
+    ``rule_in_specificity`` that of the lesion-free ones that must not be taken for known lesions;
+    nothing switches either off.
     """
 
     arm: str = "sks-evidence"
@@ -266,6 +267,7 @@ class RunConfig(_Strict):
     stage2: StageConfig = StageConfig()
     selftraining: SelfTrainingConfig | None = None
     gate_sensitivity: float | None = Field(default=0.98, gt=0, le=1)
+    rule_in_specificity: float | None = Field(default=0.98, gt=0, le=1)
     device: DeviceConfig = DeviceConfig()
 
     def to_yaml(self) -> str:

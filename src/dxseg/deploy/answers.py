@@ -112,6 +112,7 @@ class ModelAnswer(BaseModel):
     mask_classes: list[str]
     threshold: float = Field(description="Probability from which a pixel is lesion.")
     gate: float | None = Field(description="Probability of a lesion below which masks are empty.")
+    rule_in: float | None = Field(description="That above which a lesion counts as known.")
     image_size: int = Field(description="Side of the network's input, pixels.")
     channels: int
     dtype: str = Field(description="Of the pixels that it was trained on.")
@@ -144,7 +145,10 @@ def describe_model(info: BundleInfo, limits: Limits, dataset: str | None) -> Mod
         limits: Of the server.
         dataset: Name of the dataset that masks are saved into; None without one.
     """
-    same = ("labels", "lesion_free", "multi_label", "mask_classes", "threshold", "gate")
+    same = (
+        *("labels", "lesion_free", "multi_label", "mask_classes"),
+        *("threshold", "gate", "rule_in"),
+    )
     return ModelAnswer(
         model=model_name(info),
         dxseg_version=info.dxseg_version,

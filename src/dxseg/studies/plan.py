@@ -15,7 +15,10 @@ STAGE1 = "stage1"
 
 # Knobs that stage 1 does not see: runs that differ in nothing else share it. A knob that is not
 # named here counts as one that stage 1 sees, which costs time but mixes nothing up.
-_STAGE2_SECTIONS = ("arm", "split", "stage2", "selftraining", "gate_sensitivity")
+_STAGE2_SECTIONS = (
+    *("arm", "split", "stage2", "selftraining"),
+    *("gate_sensitivity", "rule_in_specificity"),
+)
 _STAGE2_KNOBS = {
     "model": (
         "architecture",

@@ -55,7 +55,7 @@ def check_stage2(other: Path, output: Path, config: RunConfig, dataset: Dataset)
             f"{other}; leave the option out, or choose an arm that trains itself"
         )
     theirs, record = read_config(other / "config.yaml"), read_run(other)
-    aside = {"arm", "selftraining", "gate_sensitivity", "device"}
+    aside = {"arm", "selftraining", "gate_sensitivity", "rule_in_specificity", "device"}
     differing = [
         key
         for key, value in config.model_dump(exclude=aside).items()

@@ -92,7 +92,7 @@ def finish_run(
     material: Material,
     further: dict[str, Any],
 ) -> dict[str, Any]:
-    """Choose temperatures and gate, write ``model/`` and ``run.json``, remove what is left over.
+    """Choose temperatures and thresholds, write ``model/`` and ``run.json``, clean up.
 
     Args:
         output: folder of the run.
@@ -107,7 +107,13 @@ def finish_run(
         What ``run.json`` holds.
     """
     info = bundle_info(config, dataset, material)
-    info, calibration = calibrate(segmenter, info, material, config.gate_sensitivity)
+    info, calibration = calibrate(
+        segmenter,
+        info,
+        material,
+        sensitivity=config.gate_sensitivity,
+        specificity=config.rule_in_specificity,
+    )
     save_bundle(output / "model", segmenter, info)
     run = {
         "arm": config.arm,
@@ -119,6 +125,7 @@ def finish_run(
         "cases": _count_cases(dataset, splits),
         "parameters": sum(p.numel() for p in segmenter.parameters()),
         "gate": info.gate,
+        "rule_in": info.rule_in,
         "calibration": calibration,
         **further,
         "versions": _versions(),
