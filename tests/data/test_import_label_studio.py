@@ -53,7 +53,8 @@ def annotation(*regions: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "created_at": "2026-11-20T10:00:00Z",
         "updated_at": "2026-11-20T10:05:00Z",
         "lead_time": 12.5,
-        "prediction": {"model_version": "ab" * 6, "score": 0.9, "result": []},
+        "parent_prediction": None,
+        "prediction": {},
     } | changes
 
 
@@ -111,12 +112,33 @@ def test_drawn_masks_become_those_of_the_cases(
     assert np.array_equal(found["b"], square(3) | square(6))
     with (dataset / "annotations.csv").open() as stream:
         records = list(csv.DictReader(stream))
-    assert [(one["case_id"], one["role"], one["model"]) for one in records] == [
-        ("a", "radiologist", "ab" * 6),
-        ("b", "radiologist", ""),
+    assert [(one["case_id"], one["role"]) for one in records] == [
+        ("a", "radiologist"),
+        ("b", "radiologist"),
     ]
     for path in dataset.rglob("*.csv"):
         assert "ane" not in path.read_text(), "who drew it is a role"
+
+
+def test_the_model_that_was_corrected_is_recorded(
+    dataset: Path, write: Callable[..., Path]
+) -> None:
+    full = {"id": 4, "model_version": "ab" * 6, "score": 0.9, "result": []}
+    drawn = region(square(2))
+    tasks = [
+        task("a", annotation(drawn, parent_prediction=4, prediction=full)),
+        task("b", annotation(drawn, parent_prediction=4)) | {"predictions": [full]},
+        # The prediction was there, but the annotation did not begin with it.
+        task("d", annotation(drawn, prediction=full)),
+    ]
+    import_label_studio(write(*tasks), dataset, role="other")
+    told = pd.read_csv(dataset / "annotations.csv", keep_default_na=False)["model"]
+    assert told.tolist() == ["ab" * 6, "ab" * 6, ""]
+    other = full | {"model_version": "Jane's"}
+    again = annotation(region(square(9)), parent_prediction=4, prediction=other)
+    import_label_studio(write(task("a", again)), dataset, role="other")
+    told = pd.read_csv(dataset / "annotations.csv", keep_default_na=False)["model"]
+    assert told.iloc[-1] == ""
 
 
 def test_the_same_import_again_changes_nothing(dataset: Path, write: Callable[..., Path]) -> None:

@@ -80,8 +80,8 @@ def asked(*case_ids: Any, config: str = CONFIG) -> dict[str, Any]:
             "meta": {},
             "project": 1,
             "total_annotations": 0,
-            "annotations": [],
-            "predictions": [],
+            "cancelled_annotations": 0,
+            "total_predictions": 0,
         }
         for number, case_id in enumerate(case_ids, 1)
     ]
@@ -210,7 +210,8 @@ def test_from_cases_to_tasks_to_masks(
     body = {"tasks": tasks, "project": "1.17", "label_config": config, "params": {}}
     told = make().post("/label-studio/predict", json=body).json()
     for one, proposal in zip(tasks, told["results"], strict=True):
-        one["annotations"] = [{"result": proposal["result"], "prediction": proposal}]
+        taken_over = {"parent_prediction": 1, "prediction": proposal | {"id": 1}}
+        one["annotations"] = [{"result": proposal["result"], **taken_over}]
     (tmp_path / "export.json").write_text(json.dumps(tasks))
     report = import_label_studio(tmp_path / "export.json", dataset, role="researcher")
     assert report.saved == ["case-0", "case-1", "case-3"]

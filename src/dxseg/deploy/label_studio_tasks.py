@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 from urllib.parse import quote
-from xml.sax.saxutils import quoteattr
 
 from pydantic import BaseModel
 
@@ -79,7 +79,7 @@ def labeling_config(mask_classes: list[str]) -> str:
     Args:
         mask_classes: Their names.
     """
-    labels = "\n".join(f"    <Label value={quoteattr(name)}/>" for name in mask_classes)
+    labels = "\n".join(f'    <Label value="{escape(name)}"/>' for name in mask_classes)
     return f"""<View>
   <Header value="$label"/>
   <Image name="image" value="$image" zoom="true" zoomControl="true" contrastControl="true"/>

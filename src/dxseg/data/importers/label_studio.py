@@ -54,7 +54,8 @@ class _Region(BaseModel):
     value: _Value = _Value()
 
 
-class _Source(BaseModel):
+class _Prediction(BaseModel):
+    id: int
     model_version: str | None = None
 
 
@@ -63,7 +64,8 @@ class _Annotation(BaseModel):
 
     was_cancelled: bool = False
     updated_at: str = ""
-    prediction: _Source | None = None
+    parent_prediction: int | None = None
+    prediction: _Prediction | dict[str, Any] | None = Field(None, union_mode="left_to_right")
     result: list[_Region] = []
 
 
@@ -73,6 +75,7 @@ class _Task(BaseModel):
     id: str = "without a number"
     data: dict[str, Any]
     annotations: list[_Annotation] = Field(description="Absent in exports of other formats.")
+    predictions: list[_Prediction | int] = Field([], description="Numbers alone in most exports.")
 
 
 @dataclass(frozen=True)
@@ -170,8 +173,16 @@ def _drawn(task: _Task, data: Dataset) -> _Drawn:
         mask[drawn] = number
     if not mask.any():
         raise DxsegError("nothing is drawn; a label that means lesion-free says so, no mask does")
-    model = (last.prediction or _Source()).model_version or ""
-    return _Drawn(row["case_id"], row, mask, model if _MODEL.fullmatch(model) else "")
+    return _Drawn(row["case_id"], row, mask, _corrected_model(last, task))
+
+
+def _corrected_model(annotation: _Annotation, task: _Task) -> str:
+    """The model whose proposal was corrected, where the export tells it; else ""."""
+    for one in (annotation.prediction, *task.predictions):
+        if isinstance(one, _Prediction) and one.id == annotation.parent_prediction:
+            version = one.model_version or ""
+            return version if _MODEL.fullmatch(version) else ""
+    return ""
 
 
 def _layers(
