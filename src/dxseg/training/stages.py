@@ -77,7 +77,7 @@ def train_stage1(
         case_ids: the training cases, for the record.
         console: where progress is drawn.
     """
-    if (folder / RECORD).is_file():
+    if (folder / RECORD).is_file() and (folder / WEIGHTS).is_file():
         return load_stage1(folder)[0]
     torch.manual_seed(config.seed)
     task = material.task
