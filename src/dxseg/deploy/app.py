@@ -26,6 +26,7 @@ from dxseg.deploy.answers import (
 from dxseg.deploy.case_routes import add_case_routes
 from dxseg.deploy.cases import Cases
 from dxseg.deploy.guard import HEALTH, METRICS, MODEL, PREDICT, Guard
+from dxseg.deploy.label_studio import add_label_studio_routes
 from dxseg.deploy.problems import answer_with_problems
 from dxseg.deploy.service import Service, problems
 from dxseg.deploy.settings import Settings
@@ -93,6 +94,7 @@ def create_app(
     _add_routes(app, service, cases)
     if cases is not None:
         add_case_routes(app, service, cases)
+        add_label_studio_routes(app, service, cases)
     if web.is_dir():
         app.mount("/", StaticFiles(directory=web, html=True), name="web")
     return app

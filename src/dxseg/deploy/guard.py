@@ -6,6 +6,7 @@ An ASGI middleware, because FastAPI reads the whole body before its dependencies
 from __future__ import annotations
 
 import asyncio
+import base64
 import secrets
 import time
 from collections.abc import Callable
@@ -23,10 +24,13 @@ from dxseg.deploy.worker import Worker
 
 PREDICT, MODEL, HEALTH, METRICS = "/v1/predict", "/v1/model", "/healthz", "/metrics"
 QUEUE, CASE, SAVE = "/v1/cases", "/v1/cases/predict", "/v1/cases/mask"
-ROUTES = (PREDICT, MODEL, QUEUE, CASE, SAVE, HEALTH, METRICS, "/openapi.json")
-_SECRET = (PREDICT, MODEL, QUEUE, CASE, SAVE, METRICS)
+LABEL_STUDIO_HEALTH, LABEL_STUDIO_SETUP, LABEL_STUDIO_PREDICT = _LABEL_STUDIO = (
+    *("/label-studio/health", "/label-studio/setup", "/label-studio/predict"),
+)
+_SECRET = (PREDICT, MODEL, QUEUE, CASE, SAVE, METRICS, *_LABEL_STUDIO)
+ROUTES = (*_SECRET, HEALTH, "/openapi.json")
 """Routes that need the token; the others tell nothing of patients or the model."""
-_PREDICTING = (PREDICT, CASE)
+_PREDICTING = (PREDICT, CASE, LABEL_STUDIO_PREDICT)
 _JSON_BYTES = 4 * 2**20
 """Size of a request that is parsed as JSON: its numbers take many times their text in memory."""
 
@@ -132,9 +136,8 @@ class Guard:
         headers, settings = Headers(scope=scope), self._settings
         self._check_source(headers)
         if settings.token is not None and scope["path"] in _SECRET:
-            scheme, _, shown = headers.get("authorization", "").partition(" ")
-            given, expected = shown.strip().encode(), settings.token.encode()
-            if scheme.lower() != "bearer" or not secrets.compare_digest(given, expected):
+            given = _shown_token(headers, basic=scope["path"] in _LABEL_STUDIO)
+            if not secrets.compare_digest(given, settings.token.encode()):
                 raise HTTPException(
                     401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"}
                 )
@@ -150,7 +153,7 @@ class Guard:
 
     def _max_bytes(self, path: str) -> int:
         limit = self._settings.max_bytes
-        return min(limit, _JSON_BYTES) if path in (CASE, SAVE) else limit
+        return min(limit, _JSON_BYTES) if path in (CASE, SAVE, *_LABEL_STUDIO) else limit
 
     def _check_source(self, headers: Headers) -> None:
         """Refuse what a page of another site would send from a user's browser."""
@@ -172,6 +175,25 @@ BUSY = "as many images are in hand as may be; try again soon"
 def too_large(max_bytes: int) -> str:
     """Say how much may be sent."""
     return f"the request is too large; expected at most {max_bytes} bytes"
+
+
+def _shown_token(headers: Headers, *, basic: bool) -> bytes:
+    """The token of a request; empty where it shows none.
+
+    Args:
+        headers: Of the request.
+        basic: Whether it may be the password of a basic authentication, whoever the user; programs
+            that know no other ask for some routes. No browser is told that it may ask so.
+    """
+    scheme, _, shown = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return shown.strip().encode()
+    if not basic or scheme.lower() != "basic":
+        return b""
+    try:
+        return base64.b64decode(shown.strip(), validate=True).partition(b":")[2]
+    except ValueError:
+        return b""
 
 
 def _host_name(host: str) -> str | None:
