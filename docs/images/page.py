@@ -1,6 +1,6 @@
-"""Draw docs/images/page.png: the page on a phantom, with a run that was trained on phantoms.
+"""Draw docs/images/page.png: the page on a phantom, with the first run of the guide annotate.md.
 
-python docs/images/page.py RUN PHANTOMS
+PYTHONPATH=tests python docs/images/page.py RUN PHANTOMS
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ LABEL_STUDIO_HEALTH, LABEL_STUDIO_SETUP, LABEL_STUDIO_PREDICT = _LABEL_STUDIO = 
     *("/label-studio/health", "/label-studio/setup", "/label-studio/predict"),
 )
 _SECRET = (PREDICT, MODEL, QUEUE, CASE, SAVE, METRICS, *_LABEL_STUDIO)
-ROUTES = (*_SECRET, HEALTH, "/openapi.json")
 """Routes that need the token; the others tell nothing of patients or the model."""
+ROUTES = (*_SECRET, HEALTH, "/openapi.json")
 _PREDICTING = (PREDICT, CASE, LABEL_STUDIO_PREDICT)
 _JSON_BYTES = 4 * 2**20
 """Size of a request that is parsed as JSON: its numbers take many times their text in memory."""
