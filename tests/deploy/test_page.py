@@ -241,6 +241,7 @@ def test_without_a_dataset_saving_is_off_and_says_why(
 def test_the_token_is_asked_for(browser: Any, start_server: Callable[..., Any], root: Path) -> None:
     opened = Picture.open(browser, start_server(dataset=root, token=TOKEN).url)
     opened.page.get_by_role("dialog", name="Token").wait_for()
+    assert opened.page.is_disabled("#next"), "there is no queue yet"
     opened.page.fill("#token", TOKEN)
     opened.page.keyboard.press("Enter")
     opened.page.get_by_text("3 wait").wait_for()
