@@ -89,7 +89,7 @@ def starved(*_: Any) -> None:
         # Torch hears of it by a signal or by a poll, whichever comes first, and words it so.
         (
             killed,
-            r"stage2: a data worker \(process \d+\) ended.*(Killed|unexpectedly).*for want of memory",
+            r"stage2: a data worker \(process \d+\) ended.*(Killed|unexpectedly).*want of memory",
         ),
         (starved, r"stage2: out of memory in a data worker \(.*Unable to allocate 32.0 PiB"),
     ],
