@@ -68,7 +68,8 @@ def test_the_folder_predicts_as_the_run(cli, trained, phantoms, exported, tmp_pa
 
 def test_the_hubs_library_reads_the_results(trained, exported):
     card = hub.ModelCard.load(exported / "README.md")
-    assert (card.data.library_name, card.data.pipeline_tag) == ("dxseg", "image-segmentation")
+    said = card.data.to_dict()
+    assert (said["library_name"], said["pipeline_tag"]) == ("dxseg", "image-segmentation")
     evaluation = json.loads((trained / "evaluation.json").read_text())
     expected = {
         figure.key: evaluation[figure.key]
