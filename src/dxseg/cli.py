@@ -17,8 +17,8 @@ from dxseg.cli_import import importer
 from dxseg.cli_reproduce import reproduce_command
 from dxseg.cli_serve import serve_command
 from dxseg.cli_suggest import suggest_command
-from dxseg.errors import DxsegError, UsageError
-from dxseg.terminal import Verbs, arms_table, complain, err, out, value_table
+from dxseg.errors import UsageError
+from dxseg.terminal import Verbs, arms_table, end_with, err, out, value_table
 
 # Heavy libraries are imported by the verbs, so that --help answers at once.
 
@@ -280,10 +280,7 @@ def predict(
             f"Known labels: {summary.known}{left if summary.unmatched_labels else ''}.",
             soft_wrap=True,
         )
-    if summary.failed:
-        for name, reason in summary.failed[:10]:
-            complain(f"{name}: {reason}")
-        raise typer.Exit(DxsegError.exit_code)
+    end_with(summary.failed)
 
 
 @app.command()

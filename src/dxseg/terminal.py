@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import typer
@@ -61,6 +61,19 @@ def complain(problem: str) -> None:
     # A file name may hold bytes that are no text.
     shown = problem.encode("utf-8", "backslashreplace").decode("utf-8")
     err.print(f"error: {shown}", style="red", soft_wrap=True)
+
+
+def end_with(failures: Iterable[tuple[str, str]]) -> None:
+    """End a verb that went on after failures: the first ten of them, and exit code 1.
+
+    Args:
+        failures: What failed, and why; nothing happens if there are none.
+    """
+    told = list(failures)
+    for name, reason in told[:10]:
+        complain(f"{name}: {reason}")
+    if told:
+        raise typer.Exit(DxsegError.exit_code)
 
 
 def value_table(values: Mapping[str, Any], title: str) -> Table:
