@@ -14,6 +14,7 @@ from dxseg.cli_compare import compare_command
 from dxseg.cli_distill import distill_command
 from dxseg.cli_export import exporter
 from dxseg.cli_import import importer
+from dxseg.cli_options import BackendOption
 from dxseg.cli_reproduce import reproduce_command
 from dxseg.cli_serve import serve_command
 from dxseg.cli_suggest import suggest_command
@@ -41,9 +42,6 @@ app.command("suggest")(suggest_command)
 
 DatasetArgument = Annotated[Path, typer.Argument(help="Folder with dataset.yaml and cases.csv.")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.")]
-BackendOption = Annotated[
-    str | None, typer.Option(help="torch, onnxruntime or openvino; as suits the model if absent.")
-]
 
 
 def main() -> None:

@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
+from dxseg.cli_options import BackendOption
 from dxseg.terminal import err, out
 
 
 def serve_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a run, or of a model.")],
+    model: Annotated[
+        Path, typer.Argument(help="Folder of a run or of a model, or an exported .onnx file.")
+    ],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 for any.")] = 8000,
     token_file: Annotated[
@@ -30,6 +33,7 @@ def serve_command(
     upload_timeout: Annotated[float, typer.Option(help="Seconds to send a request.")] = 30,
     timeout: Annotated[float, typer.Option(help="Seconds to answer it after that.")] = 60,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    backend: BackendOption = None,
 ) -> None:
     """Serve a model over HTTP, with a page to look and correct. Not for clinical use."""
     from dxseg import api
@@ -54,5 +58,6 @@ def serve_command(
         upload_seconds=upload_timeout,
         seconds=timeout,
         device=device,
+        backend=backend,
         ready=ready,
     )

@@ -37,7 +37,8 @@ def test_options_become_settings(cli: Cli, served: list[dict[str, Any]], tmp_pat
     (tmp_path / "run/model").mkdir(parents=True)
     words = ["--host", "0.0.0.0", "--token-file", tmp_path / "token", "--port", 7, "--queue", 3]
     words += ["--batch-size", 2, "--max-megabytes", 1, "--max-megapixels", 0.5, "--device", "cpu"]
-    result = cli("serve", tmp_path / "run", *words, "--upload-timeout", 4, "--timeout", 5)
+    rest = ["--upload-timeout", 4, "--timeout", 5, "--backend", "openvino"]
+    result = cli("serve", tmp_path / "run", *words, *rest)
     assert result.exit_code == 0, result.output
     assert "http://127.0.0.1:1" in result.output
     assert TOKEN not in result.output
@@ -48,6 +49,7 @@ def test_options_become_settings(cli: Cli, served: list[dict[str, Any]], tmp_pat
             "port": 7,
             "device": "cpu",
             "batch_size": 2,
+            "backend": "openvino",
             "dataset": None,
             "suggestions": None,
         }

@@ -30,6 +30,7 @@ def serve_model(
     *,
     port: int = 8000,
     device: str = "cpu",
+    backend: str | None = None,
     batch_size: int = 8,
     dataset: str | Path | None = None,
     suggestions: str | Path | None = None,
@@ -38,19 +39,21 @@ def serve_model(
     """Serve a model until SIGTERM or SIGINT; what was accepted by then is answered.
 
     Args:
-        bundle: The model folder.
+        bundle: The model folder, or an exported .onnx file.
         settings: Address, token and limits.
         port: To listen on; 0 for any that is free.
         device: As torch names it.
+        backend: What computes the network, see `dxseg.inference.loading.load_backend`.
         batch_size: Images through the network at once.
         dataset: Folder of the dataset that masks are saved into.
         suggestions: Table of `dxseg suggest` that says in which order its cases are offered.
         ready: Called with the server's address once connections are taken.
 
     Raises:
+        UsageError: The backend is unknown, not installed or cannot run the model.
         DxsegError: The bundle or the dataset is bad, or the address cannot be listened on.
     """
-    predictor = Predictor.from_bundle(bundle, device, batch_size)
+    predictor = Predictor.from_bundle(bundle, device, batch_size, backend=backend)
     cases = None
     if dataset is not None:
         table = None if suggestions is None else Path(suggestions)

@@ -26,12 +26,13 @@ def serve(
     upload_seconds: float = 30.0,
     seconds: float = 60.0,
     device: str = "cpu",
+    backend: str | None = None,
     ready: Callable[[str], None] = lambda _url: None,
 ) -> None:
     """Serve a run or its model over HTTP until SIGTERM or SIGINT.
 
     Args:
-        model: folder of a run, or of a model.
+        model: folder of a run or of a model, or an exported .onnx file.
         host: address to listen on; any but loopback needs a token.
         port: to listen on; 0 for any that is free.
         token_file: file with the bearer token that clients must show; with a dataset, one is made
@@ -45,12 +46,13 @@ def serve(
         upload_seconds: for a client to send a request.
         seconds: from a received image to its answer.
         device: as torch names it.
+        backend: torch, onnxruntime or openvino; what suits the model if absent.
         ready: called with the address once connections are taken; a token that was made up is
             its fragment, where browsers keep it to themselves.
 
     Raises:
-        UsageError: a limit or the token is wrong, a token or a dataset is needed, or the extra is
-            not installed.
+        UsageError: a limit or the token is wrong, a token or a dataset is needed, the extra is not
+            installed, or the backend is unknown, not installed or cannot run the model.
         DxsegError: see :func:`dxseg.deploy.run.serve_model`.
     """
     try:
@@ -80,6 +82,7 @@ def serve(
         settings,
         port=port,
         device=device,
+        backend=backend,
         batch_size=batch_size,
         dataset=dataset,
         suggestions=suggestions,
