@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import floor
@@ -42,8 +42,8 @@ class Picture:
     messages: list[str]
 
     @classmethod
-    def open(cls, browser: Any, url: str) -> Picture:
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
+    def open(cls, browser: Any, url: str, **context: Any) -> Picture:
+        page = browser.new_page(viewport={"width": 1280, "height": 900}, **context)
         page.set_default_timeout(PATIENCE)
         messages: list[str] = []
         page.on("console", lambda told: messages.append(f"{told.type}: {told.text}"))
@@ -80,6 +80,10 @@ class Picture:
         scale = float(place["scale"])
         return box["x"] + float(place["x"]) + scale * x, box["y"] + float(place["y"]) + scale * y
 
+    def scale(self) -> float:
+        """Pixels of the screen to a pixel of the image."""
+        return float(self.page.locator("#view").get_attribute("data-scale"))
+
     def drag(self, points: Sequence[tuple[float, float]]) -> None:
         """Draw with the mouse through places of the image."""
         mouse = self.page.mouse
@@ -88,6 +92,53 @@ class Picture:
         for point in points[1:]:
             mouse.move(*self.at(*point), steps=4)
         mouse.up()
+
+    def touch(self, *paths: Sequence[tuple[float, float] | None]) -> None:
+        """Move fingers over places of the image, one a path; a later finger starts at its own step.
+
+        Args:
+            paths: Of one length; None where a finger does not touch the picture yet.
+        """
+        # Where the places are now: the picture may move under the fingers.
+        seen = [[None if place is None else self.at(*place) for place in path] for path in paths]
+        send = self.page.context.new_cdp_session(self.page).send
+        before = 0
+        for step in zip(*seen, strict=True):
+            points = [
+                {"x": place[0], "y": place[1], "id": number}
+                for number, place in enumerate(step)
+                if place is not None
+            ]
+            kind = "touchStart" if len(points) > before else "touchMove"
+            send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+            before = len(points)
+        send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    def pen(
+        self,
+        points: Sequence[tuple[float, float]],
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Draw with a pen through places of the image.
+
+        Args:
+            points: The places.
+            meanwhile: Done at the last place, before the pen is lifted.
+        """
+        session = self.page.context.new_cdp_session(self.page)
+        seen = [self.at(*point) for point in points]
+
+        def send(kind: str, place: tuple[float, float], buttons: int) -> None:
+            told = {"button": "left", "buttons": buttons, "clickCount": 1, "pointerType": "pen"}
+            session.send(
+                "Input.dispatchMouseEvent", {"type": kind, "x": place[0], "y": place[1], **told}
+            )
+
+        send("mousePressed", seen[0], 1)
+        for place in seen[1:]:
+            send("mouseMoved", place, 1)
+        meanwhile()
+        send("mouseReleased", seen[-1], 0)
 
     def click(self, x: float, y: float) -> None:
         self.page.mouse.click(*self.at(x, y))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from brightness import Maker
+from browsing import chromium
 
 pytest.importorskip("fastapi")
 
@@ -21,6 +22,13 @@ from dxseg.deploy.cases import Cases
 from dxseg.deploy.run import address, listen, make_server
 from dxseg.deploy.settings import Settings
 from serving import Served
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """The system's browser; where there is none, the test is skipped."""
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture
@@ -55,9 +63,14 @@ def start_server() -> Iterator[Callable[..., Served]]:
     started: list[Served] = []
 
     def start(
-        *, pause: float = 0.0, batch_size: int = 4, dataset: Path | None = None, **settings: Any
+        *,
+        pause: float = 0.0,
+        batch_size: int = 4,
+        dataset: Path | None = None,
+        model: dict[str, Any] | None = None,
+        **settings: Any,
     ) -> Served:
-        predictor = Maker()(lesion_free=("normal",), batch_size=batch_size)
+        predictor = Maker()(lesion_free=("normal",), batch_size=batch_size, **(model or {}))
         outputs = predictor.backend.outputs
 
         def slow(*arguments: Any) -> Any:

@@ -9,19 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from browsing import Picture, chromium
+from browsing import Picture
 from dxseg.data.dataset import Dataset
 from dxseg.data.readers import read_mask
 from dxseg.data.tables import read_table
 from serving import TOKEN, png, squares
 
 ORANGE = (230, 159, 0)  # the outline of the first class
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture

@@ -113,6 +113,14 @@ class Page {
     this.say(tool === "move" ? "Move" : `${tool}, width ${this.width}`);
   }
 
+  /** Choose what brush and polygon paint; the first class is 1. */
+  chooseClass(value) {
+    const { options } = byId("class");
+    if (value > options.length) return;
+    byId("class").selectedIndex = value - 1;
+    this.say(`Class ${options[value - 1].text}`);
+  }
+
   resize(step) {
     byId("size").value = this.width + step;
     byId("size-told").value = this.width;
@@ -230,6 +238,7 @@ class Page {
     on("show-mask", "change", () => this.#showMask());
     for (const id of ["show-heat", "heat-label", "opacity"]) on(id, "input", () => this.#showEvidence());
     on("size", "input", () => this.resize(0));
+    on("class", "change", () => this.chooseClass(this.value));
     on("undo", "click", () => this.undo());
     on("redo", "click", () => this.redo());
     on("clear", "click", () => { this.tools.cancel(); this.mask.clear(); this.drawn(); });

@@ -1,5 +1,7 @@
 // Tables and fields beside the picture: probabilities, areas, known diagnosis, evidence.
 
+import { colour } from "./colours.js";
+
 const byId = (id) => document.getElementById(id);
 
 export function showModel(model) {
@@ -37,6 +39,9 @@ export function showProbabilities(probabilities) {
 
 export function showAreas(classes, areas, spacing) {
   fillTable(byId("areas"), classes.map((name, place) => [name, area(areas[place], spacing)]));
+  for (const [place, head] of byId("areas").querySelectorAll("tbody th").entries()) {
+    head.prepend(swatch(place + 1));
+  }
 }
 
 export function area(pixels, spacing) {
@@ -46,6 +51,12 @@ export function area(pixels, spacing) {
 
 export function fillOptions(select, names) {
   select.replaceChildren(...names.map((name) => new Option(name)));
+}
+
+function swatch(value) {
+  const found = Object.assign(document.createElement("span"), { className: "swatch" });
+  found.style.backgroundColor = colour(value);
+  return found;
 }
 
 function choice(kind, value, text) {

@@ -1,5 +1,8 @@
 // Brush, eraser and polygon, by pointer and by keys: what is drawn becomes a step of the mask.
 
+import { colour } from "./colours.js";
+import { Pointers } from "./pointers.js";
+
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const PAN = 40; // screen pixels a key press
 const CLOSE = 10; // screen pixels from the first corner that close a polygon
@@ -8,7 +11,8 @@ const LETTERS = { m: "move", b: "brush", e: "eraser", p: "polygon" };
 export class Tools {
   #view;
   #points = []; // x, y, x, y, ... of what is begun
-  #drawing = false; // whether the brush's tip is down
+  #drawing = false; // whether the tip of brush or eraser is down
+  #value = 0; // what it paints: a class, or 0 for background
   #cross = { x: 0, y: 0 };
 
   /** `page` gives mask, value and width of the brush, and is told of steps and what to say. */
@@ -16,16 +20,13 @@ export class Tools {
     this.#view = view;
     this.page = page;
     this.choose("move");
-    view.on("pointerdown", ({ evt }) => evt.button === 0 && this.#down());
-    view.on("pointermove", () => this.#move());
-    view.on("pointerup pointerleave pointercancel", () => this.#up());
+    new Pointers(view, this);
     view.element.addEventListener("keydown", (event) => this.#key(event));
   }
 
   choose(tool) {
     this.cancel();
     this.tool = tool;
-    this.#view.draggable = tool === "move";
     this.#view.element.dataset.tool = tool;
   }
 
@@ -43,34 +44,41 @@ export class Tools {
     this.#cross = { x: Math.floor(this.#view.width / 2) + 0.5, y: Math.floor(this.#view.height / 2) + 0.5 };
   }
 
-  get #value() { return this.tool === "eraser" ? 0 : this.page.value; }
+  // What pointers ask and do.
 
-  #down() {
+  get draws() { return this.tool !== "move" && this.page.mask !== null; }
+
+  down({ x, y }, erasing) {
     if (!this.page.mask) return;
-    const { x, y } = this.#view.pointer;
-    if (this.tool === "polygon") this.#corner(x, y);
-    else if (this.tool !== "move") this.#begin(x, y);
+    if (erasing) this.#begin(x, y, 0);
+    else if (this.tool !== "polygon") this.#begin(x, y, this.#chosen);
   }
 
-  #move() {
-    if (!this.#drawing) return;
-    const { x, y } = this.#view.pointer;
-    this.#extend(x, y);
+  move({ x, y }) {
+    if (this.#drawing) this.#extend(x, y);
   }
 
-  #up() {
+  up({ x, y }) {
     if (this.#drawing) this.#end();
+    else if (this.tool === "polygon" && this.page.mask) this.#corner(x, y);
   }
 
-  #begin(x, y) {
+  drop() {
+    if (this.#drawing) this.cancel();
+  }
+
+  get #chosen() { return this.tool === "eraser" ? 0 : this.page.value; }
+
+  #begin(x, y, value) {
     this.#drawing = true;
+    this.#value = value;
     this.#points = [x, y];
     this.#extend(x, y);
   }
 
   #extend(x, y) {
     this.#points.push(x, y);
-    const stroke = this.#value ? "#ffffff" : "#000000";
+    const stroke = this.#value ? colour(this.#value) : "#000000";
     const form = { strokeWidth: this.page.width, closed: false, fill: null, dash: null };
     this.#view.showBegun(this.#points, { ...form, stroke, strokeScaleEnabled: true });
   }
@@ -95,10 +103,11 @@ export class Tools {
   }
 
   #showCorners() {
-    const form = { stroke: "#ffffff", strokeWidth: 2, strokeScaleEnabled: false, dash: [6, 4] };
+    const stroke = colour(this.page.value);
+    const form = { stroke, strokeWidth: 2, strokeScaleEnabled: false, dash: [6, 4] };
     const [x, y] = this.#points;
     const dot = this.#points.length === 2 ? [x, y, x + 2, y] : this.#points;
-    this.#view.showBegun(dot.length ? dot : [], { ...form, closed: this.#points.length > 4, fill: "#ffffff40" });
+    this.#view.showBegun(dot.length ? dot : [], { ...form, closed: this.#points.length > 4, fill: `${stroke}40` });
   }
 
   #close() {
@@ -120,6 +129,7 @@ export class Tools {
       if (redo || key === "z") this.#done(event, redo ? this.page.redo() : this.page.undo());
     } else if (ARROWS[key]) this.#done(event, this.#arrow(...ARROWS[key], event.shiftKey ? 10 : 1));
     else if (LETTERS[key]) this.#done(event, this.page.choose(LETTERS[key]));
+    else if (/^[1-9]$/.test(key)) this.#done(event, this.page.chooseClass(Number(key)));
     else if (this.#ACTIONS[key]) this.#done(event, this.#ACTIONS[key]());
   }
 
@@ -156,7 +166,7 @@ export class Tools {
     if (this.tool === "polygon") this.#corner(x, y);
     else if (this.#drawing) this.#end();
     else if (this.tool !== "move") {
-      this.#begin(x, y);
+      this.#begin(x, y, this.#chosen);
       this.page.say("The tip is down.");
     }
     if (this.tool !== "move") this.#view.showCross(this.#cross);

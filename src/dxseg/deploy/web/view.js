@@ -1,6 +1,7 @@
 // The picture with what lies over it: evidence, mask, outlines, what is being drawn, the cross.
 
-export const COLOURS = ["#e69f00", "#009e73", "#cc79a7", "#f0e442", "#d55e00"]; // as in dxseg's overlays
+import { colour } from "./colours.js";
+
 const NEAREST = 40; // screen pixels an image pixel
 const CROSS = 12;
 
@@ -19,20 +20,24 @@ export class View {
     this.#stage = new Konva.Stage({ container: element, width: 10, height: 10 });
     this.#drawing.add(this.#mask, this.#begun, this.#cross);
     this.#stage.add(this.#picture, this.#evidence, this.#drawing);
-    this.#stage.on("dragmove wheel", () => this.#tell());
-    this.#stage.on("wheel", ({ evt }) => {
-      evt.preventDefault();
-      this.zoom(evt.deltaY < 0 ? 1.2 : 1 / 1.2, this.#stage.getPointerPosition());
-    });
+    element.addEventListener("wheel", (event) => {
+      event.preventDefault();
+      this.zoom(event.deltaY < 0 ? 1.2 : 1 / 1.2, this.at(event));
+    }, { passive: false });
     new ResizeObserver(() => this.fit()).observe(element);
   }
 
-  set draggable(value) { this.#stage.draggable(value); }
+  /** Where an event is, in pixels of the screen from the corner of the picture's frame. */
+  at({ clientX, clientY }) {
+    const { left, top } = this.element.getBoundingClientRect();
+    return { x: clientX - left, y: clientY - top };
+  }
 
-  on(events, handle) { this.#stage.on(events, handle); }
-
-  /** Where the pointer is, in pixels of the image. */
-  get pointer() { return this.#stage.getRelativePointerPosition(); }
+  /** Where an event is, in pixels of the image. */
+  place(event) {
+    const { x, y } = this.at(event);
+    return { x: (x - this.#stage.x()) / this.scale, y: (y - this.#stage.y()) / this.scale };
+  }
 
   show(picture, classes) {
     const other = picture.width !== this.width || picture.height !== this.height;
@@ -136,8 +141,6 @@ function outline(value) {
     },
   });
 }
-
-function colour(value) { return COLOURS[(value - 1) % COLOURS.length]; }
 
 /** The edges between pixels of a class and others, in long straight pieces. */
 function edges(labels, width, height, value) {
