@@ -72,6 +72,18 @@ def test_predict_throughput_reports_both_arms_against_both_loops(capsys):
     assert all(isinstance(value, float) for r in result["ratio"].values() for value in r.values())
 
 
+def test_predict_memory_reads_it_after_a_tenth_a_half_and_all(capsys, monkeypatch):
+    bench = load("predict_memory")
+    monkeypatch.setattr(bench, "PHANTOMS", 3)
+    result = bench.main(["--images", "20", "--threads", "1"])
+    assert json_line(capsys.readouterr().out) == result
+    assert (result["images"], result["predicted"], result["image_size"]) == (20, 20, 64)
+    assert list(result["memory_mb"]) == ["2", "10", "20"]
+    first, *_, last = result["memory_mb"].values()
+    assert first > 50, "a process with torch in it"
+    assert result["last_of_first"] == pytest.approx(last / first, abs=0.001)
+
+
 @pytest.mark.slow
 def test_inference_backends_reports_every_side_against_the_eager_loop(capsys):
     bench = load("inference_backends")

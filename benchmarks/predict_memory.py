@@ -1,0 +1,140 @@
+"""Resident memory of `dxseg predict` while it works through many images.
+
+One call of `predict_files`, as `dxseg predict` makes it: decode, resize, network, restore, then a
+mask, an overlay and a row of predictions.csv an image. The files are phantoms, the same few of them
+linked under many names, so that every file is opened and decoded. The network is the method
+(sks-evidence) around a very small encoder, with random weights: what would grow with the number of
+images is not the network.
+
+The resident set is read after a tenth, a half and all of the images; flat means that the last is
+about the first. Images of one size only: with larger ones it grows until the largest has been met.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from dxseg.config import load_config
+from dxseg.data.phantom import make_phantoms
+from dxseg.data.preprocess import Preprocessing
+from dxseg.inference.bundle import BundleInfo, save_bundle
+from dxseg.inference.predict import predict_files
+from dxseg.models.build import Task, build_segmenter
+from dxseg.models.heads import PRIOR
+
+ARM = "sks-evidence"
+TINY = {"backbone": "test_efficientnet", "decoder_channels": [8, 8, 4, 4, 4]}
+PHANTOMS = 50
+SHARES = (0.1, 0.5, 1.0)
+
+
+def make_bundle(folder: Path, size: int) -> Path:
+    """The method around a very small encoder, with random weights."""
+    model = load_config("cpu", ARM, {"model": TINY}).model
+    info = BundleInfo(
+        threshold=PRIOR,  # untrained networks mark about half of an image then
+        model=model,
+        preprocessing=Preprocessing(image_size=size, channels=1, mean=(0.5,), std=(0.25,)),
+        labels=["normal", "benign", "malignant"],
+    )
+    save_bundle(folder, build_segmenter(model, Task(1, 1, 3), pretrained=False), info)
+    return folder
+
+
+def many_images(folder: Path, count: int, size: int) -> Path:
+    """A folder of `count` names for a few phantoms."""
+    dataset = make_phantoms(folder / "phantoms", images=min(count, PHANTOMS), size=size)
+    sources = [dataset.image_path(row) for row in dataset.cases.itertuples()]
+    images = folder / "images"
+    images.mkdir()
+    for number in range(count):
+        (images / f"{number:06}.png").hardlink_to(sources[number % len(sources)])
+    return images
+
+
+def resident_mb() -> float:
+    """This process's resident set, as Linux tells it."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Predict all images in one call."""
+    marks = {max(1, round(share * arguments.images)) for share in SHARES}
+    memory: dict[str, float] = {}
+
+    def note(done: int, _all: int) -> None:
+        if done in marks:
+            memory[str(done)] = round(resident_mb(), 1)
+
+    with tempfile.TemporaryDirectory(prefix="dxseg-bench-") as name:
+        folder = Path(name)
+        images = many_images(folder, arguments.images, arguments.size)
+        bundle = make_bundle(folder / "model", arguments.size)
+        begun = process_time()
+        summary = predict_files(
+            images, bundle, folder / "out", backend=arguments.backend, progress=note
+        )
+        seconds = process_time() - begun
+    first, *_, last = memory.values()
+    return {
+        "benchmark": "predict_memory",
+        "images": arguments.images,
+        "predicted": summary.done,
+        "image_size": arguments.size,
+        "backend": arguments.backend or "torch",
+        "torch_threads": torch.get_num_threads(),
+        "cpu_seconds": round(seconds, 1),
+        "memory_mb": memory,
+        "last_of_first": round(last / first, 3),
+    }
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    description, _, details = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--images", type=int, default=10_000, help="images in all (10000)")
+    parser.add_argument("--size", type=int, default=64, help="side of images and input (64)")
+    parser.add_argument("--backend", help="as of dxseg predict (torch)")
+    parser.add_argument("--threads", type=int, help="torch threads (torch's own choice)")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measure, print a table and a JSON line; gives what the line holds."""
+    arguments = parse(argv)
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    result = measure(arguments)
+    table = Table(
+        title=f"Memory of predict, {result['images']} images of {result['image_size']} px, "
+        f"{result['backend']}"
+    )
+    for heading in ("images done", "resident, MB", "of the first"):
+        table.add_column(heading, justify="right")
+    first = next(iter(result["memory_mb"].values()))
+    for done, resident in result["memory_mb"].items():
+        table.add_row(done, f"{resident:.1f}", f"{resident / first:.3f}")
+    Console().print(table)
+    print(json.dumps(result))
+    return result
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
