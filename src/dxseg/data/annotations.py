@@ -128,7 +128,10 @@ def find_case(dataset: Dataset, case_id: str) -> Any:
     Raises:
         UnknownCaseError: It is not there.
     """
-    found = dataset.cases[dataset.cases["case_id"].eq(case_id)]
+    try:
+        found = dataset.cases[dataset.cases["case_id"].eq(case_id)]
+    except UnicodeEncodeError:  # half of a surrogate pair, which no table can hold
+        found = dataset.cases.head(0)
     if found.empty:
         raise UnknownCaseError(
             f"{dataset.root / CASES_FILE}: no case {case_id!r}; expected a case_id of the table"
