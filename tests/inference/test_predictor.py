@@ -248,6 +248,9 @@ def test_to_mask_takes_the_likeliest_class_that_reaches_the_threshold():
     assert to_mask(probabilities, 0.5).tolist() == [[1, 2, 0, 1]]
     assert to_mask(probabilities[:1], 0.5).tolist() == [[1, 1, 0, 1]]
     assert to_mask(probabilities, 0.5).dtype == np.uint8
+    many = np.random.default_rng(0).integers(0, 9, (4, 40, 50)).astype(np.float32) / 8
+    expected = np.where(many.max(axis=0) >= 0.75, many.argmax(axis=0) + 1, 0)
+    assert np.array_equal(to_mask(many, 0.75), expected)
 
 
 def test_the_threshold_of_the_bundle_decides(make_predictor):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import gaussian_filter, minimum_filter
 
 from dxseg.errors import DxsegError
 from dxseg.inference.writers import (
@@ -80,6 +81,16 @@ def test_outline_reaches_the_image_edge():
     assert (drawn[0] == PREDICTION_COLOURS[0]).all()
     assert (drawn[:, -1] == PREDICTION_COLOURS[0]).all()
     assert not drawn[5, 5].any()
+
+
+@pytest.mark.parametrize(("side", "size"), [(90, 3), (700, 7)])
+def test_the_outline_is_what_erosion_takes_away(side, size):
+    """Against scipy's minimum filter; 3 and 7 pixels are the filters of images of these sides."""
+    noise = np.random.default_rng(5).standard_normal((side, side + 9))
+    mask = (gaussian_filter(noise, side / 20) > 0).astype(np.uint8)
+    core = minimum_filter(mask, size=size, mode="constant", cval=0)
+    drawn = render_overlay(np.zeros((*mask.shape, 1), np.uint8), mask)
+    assert np.array_equal(drawn.any(axis=-1), (mask == 1) & (core == 0))
 
 
 def test_overlay_shows_truth_and_every_class_in_its_own_colour():

@@ -121,6 +121,22 @@ def test_tempering_keeps_order_side_and_range(chances, temperature):
     assert temper_sigmoid(np.array([0.0, 0.5, 1.0]), temperature).tolist() == [0, 0.5, 1]
 
 
+@pytest.mark.parametrize("temperature", [0.4, 1.3, 7.0])
+def test_tempering_in_single_precision_is_exact_and_keeps_to_its_side(temperature):
+    from scipy.special import expit, logit
+
+    before = np.linspace(0, 1, 100_001, dtype=np.float32)
+    expected = expit(logit(before.astype(np.float64)) / temperature)
+    assert temper_sigmoid(before, temperature) == pytest.approx(expected, abs=1e-6)
+    # The next 1000 numbers on either side of a half.
+    close = (np.float32(0.5).view(np.int32) + np.arange(-1000, 1001, dtype=np.int32)).view(
+        np.float32
+    )
+    after = temper_sigmoid(close, temperature)
+    assert np.array_equal(after >= 0.5, close >= 0.5)
+    assert after.dtype == np.float32
+
+
 def test_tempering_survives_what_interpolation_overshoots():
     overshot = np.array([-1e-7, 1 + 1e-6], np.float32)
     tempered = temper_sigmoid(overshot, 2.0)

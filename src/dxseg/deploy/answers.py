@@ -13,9 +13,10 @@ from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 from dxseg.data.raster import Pixels
 from dxseg.deploy.uploads import Spacing
 from dxseg.inference.bundle import BundleInfo
+from dxseg.inference.png import encode_png
 from dxseg.inference.predictor import Prediction
 from dxseg.inference.rows import model_name
-from dxseg.inference.writers import display_rgb, encode_png, mask_levels
+from dxseg.inference.writers import display_rgb, mask_levels
 
 NOTICE = "Research software, not a medical device: not for diagnosis or treatment."
 

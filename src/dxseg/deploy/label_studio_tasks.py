@@ -13,7 +13,8 @@ from dxseg.data.dataset import Dataset
 from dxseg.data.files import write_bytes_atomic, write_json_atomic, write_text_atomic
 from dxseg.data.readers import read_image
 from dxseg.errors import DxsegError
-from dxseg.inference.writers import display_rgb, encode_png
+from dxseg.inference.png import encode_png
+from dxseg.inference.writers import display_rgb
 
 TASKS_FILE = "tasks.json"
 CONFIG_FILE = "labeling_config.xml"

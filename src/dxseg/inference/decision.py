@@ -65,7 +65,11 @@ def to_mask(probabilities: NDArray[np.float32], threshold: float) -> NDArray[np.
     Returns:
         (H, W) label map of 0..K; of equal classes the first wins.
     """
-    mask = np.zeros(probabilities.shape[1:], np.uint8)
-    found = probabilities.max(axis=0) >= threshold
-    mask[found] = probabilities.argmax(axis=0)[found] + 1
+    # Class by class: numpy's argmax over the first axis takes longer than all the rest.
+    highest = probabilities[0]
+    mask = np.ones(highest.shape, np.uint8)
+    for place, chance in enumerate(probabilities[1:], 2):
+        mask[chance > highest] = place
+        highest = np.maximum(highest, chance)
+    mask *= highest >= threshold
     return mask

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import reduce
 from pathlib import Path
 from types import TracebackType
 
@@ -15,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dxseg.data.files import atomic_path
 from dxseg.errors import DxsegError
+from dxseg.inference.png import encode_png
 
 # Orange, green, purple, ... against sky blue for the reference: told apart by colour-blind readers
 # (Okabe & Ito, "Color Universal Design", 2008).
@@ -50,14 +52,6 @@ def mask_levels(mask: NDArray[np.uint8], classes: int) -> NDArray[np.uint8]:
         classes: Lesion classes.
     """
     return (mask > 0).astype(np.uint8) * np.uint8(255) if classes == 1 else mask.astype(np.uint8)
-
-
-def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """Encode (H, W) grey or (H, W, 3) colours as PNG."""
-    stream = io.BytesIO()
-    # Level 1 is several times faster than the default and masks stay tiny either way.
-    Image.fromarray(pixels).save(stream, format="PNG", compress_level=1)
-    return stream.getvalue()
 
 
 def write_overlay_png(
@@ -136,19 +130,24 @@ def display_rgb(image: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uin
 
 def _outline(mask: NDArray[np.uint8] | NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Inner boundary of the foreground, thicker on larger images so that it survives scaling."""
-    from scipy import ndimage
-
     outline = np.zeros(mask.shape, bool)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if rows.size == 0:
         return outline
     box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     inside = mask[box] > 0
-    size = 2 * max(1, round(min(mask.shape) / 256)) + 1
-    # Zero outside: a lesion that touches the image edge is outlined there too.
-    core = ndimage.minimum_filter(inside.view(np.uint8), size=size, mode="constant", cval=0)
-    outline[box] = inside & (core == 0)
+    outline[box] = inside & ~_eroded(inside, max(1, round(min(mask.shape) / 256)))
     return outline
+
+
+def _eroded(inside: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+    """Where the square of 2 * radius + 1 around a pixel is inside; beyond the edge nothing is."""
+    for _ in range(2):
+        # Outside, so that a lesion that touches the image edge is outlined there too.
+        padded = np.pad(inside, ((radius, radius), (0, 0)))
+        moved = [padded[start : start + len(inside)] for start in range(2 * radius + 1)]
+        inside = reduce(np.logical_and, moved).T
+    return inside
 
 
 def _with_caption(canvas: NDArray[np.uint8], caption: str) -> NDArray[np.uint8]:
