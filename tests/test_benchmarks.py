@@ -172,3 +172,17 @@ def test_help_says_what_is_measured(name, capsys):
     shown = capsys.readouterr().out
     assert "--dataset" in shown
     assert "medians over rounds" in " ".join(shown.split()) or "median over these rounds" in shown
+
+
+def test_streaming_formats_read_every_record_once_or_say_what_is_absent(capsys):
+    bench = load("streaming_formats")
+    result = bench.main(["--images", "20", "--size", "64", "--rounds", "1"])
+    assert json_line(capsys.readouterr().out) == result
+    assert list(result["formats"]) == list(bench.FORMATS)
+    assert result["formats"]["memory_map"]["by_row_per_s"] > 0
+    present = {name: told for name, told in result["formats"].items() if "absent" not in told}
+    assert "memory_map" in present
+    for name, figures in present.items():
+        assert figures["once"], name
+        assert figures["same"], name
+        assert figures["images_per_s"] > 0, name
