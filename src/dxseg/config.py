@@ -98,6 +98,16 @@ class ModelConfig(_Strict):
         return self.label_head or self._has_trained_coarse_branch
 
     @property
+    def learns_in_vain(self) -> bool:
+        """Whether stage 2 trains parts that no mask depends on.
+
+        Those are of a coarse branch that learns on: its evidence needs all of it, without evidence
+        its heads are of no use.
+        """
+        learns_on = self.architecture == "sks" and self.coarse_learning_rate_scale > 0
+        return learns_on and not self.skips.evidence
+
+    @property
     def _has_trained_coarse_branch(self) -> bool:
         return self.architecture == "sks" and self.coarse_init == "stage1"
 
@@ -105,6 +115,7 @@ class ModelConfig(_Strict):
 class DataConfig(_Strict):
     """Pixels and batches.
 
+    ``batch_size`` is of a step, however many processes share it out.
     ``lesion_free_share`` is the lesion-free part of a stage-2 batch. ``known_label_share`` is the
     part of stage-2 training images whose label the network is told (label prompt). ``bag_size`` is
     the largest number of slices that stand for a study in a step of stage 1.
@@ -240,7 +251,11 @@ class SelfTrainingConfig(StageConfig):
 
 
 class DeviceConfig(_Strict):
-    """Where and how to compute, handed to Lightning's Trainer."""
+    """Where and how to compute, handed to Lightning's Trainer.
+
+    Where a launcher such as torchrun has started several processes, it decides on their number, not
+    ``devices`` and ``nodes``.
+    """
 
     accelerator: str = "auto"
     devices: int | Literal["auto"] = "auto"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
@@ -24,6 +25,7 @@ from dxseg.models.pyramid import PyramidEncoder
 from dxseg.models.segmenter import Segmenter
 from dxseg.progress import reporting
 from dxseg.training.calibration import calibrate
+from dxseg.training.group import first_alone, first_then_others, together
 from dxseg.training.material import Material, gather, resolve_splits
 from dxseg.training.records import RUN_FILE, read_run
 from dxseg.training.reuse import borrow_stage1, check_stage2
@@ -68,11 +70,32 @@ def train_run(
         KeyboardInterrupt: the user stopped the run.
     """
     console = console or Console(stderr=True)
-    dataset = Dataset.load(dataset_path)
-    check_folder(output, config, dataset)
-    if (output / RUN_FILE).is_file():
+    arguments = dataset_path, output, config, splits_path, stage1_run, stage2_run
+    return together(config.device, console, _train_run, *arguments)
+
+
+def _train_run(
+    dataset_path: Path,
+    output: Path,
+    config: RunConfig,
+    splits_path: Path | None,
+    stage1_run: Path | None,
+    stage2_run: Path | None,
+    *,
+    console: Console,
+) -> dict[str, Any]:
+    """What each of the processes that train together does."""
+
+    def prepare() -> _Work | None:
+        dataset = Dataset.load(dataset_path)
+        check_folder(output, config, dataset)
+        if (output / RUN_FILE).is_file():
+            return None
+        return _prepared(dataset, output, config, splits_path, console)
+
+    work = first_then_others(prepare)
+    if work is None:
         return read_run(output)
-    work = _prepared(dataset, output, config, splits_path, console)
     segmenter, recorded, seconds = _stages(work, stage1_run, stage2_run)
     further = {
         "stage1_from": None if stage1_run is None else str(stage1_run.resolve()),
@@ -80,7 +103,8 @@ def train_run(
         **recorded,
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }
-    return finish_run(output, segmenter, config, dataset, work.splits, work.material, further)
+    parts = output, segmenter, config, work.dataset, work.splits, work.material, further
+    return first_alone(lambda: finish_run(*parts))
 
 
 def finish_run(
@@ -169,9 +193,24 @@ def train_stage1_run(
         DxsegError: see :func:`train_run`.
     """
     console = console or Console(stderr=True)
-    dataset = Dataset.load(dataset_path)
-    check_folder(output, config, dataset)
-    _stage1(_prepared(dataset, output, config, splits_path, console), None)
+    arguments = dataset_path, output, config, splits_path
+    together(config.device, console, _train_stage1_run, *arguments)
+
+
+def _train_stage1_run(
+    dataset_path: Path,
+    output: Path,
+    config: RunConfig,
+    splits_path: Path | None,
+    *,
+    console: Console,
+) -> None:
+    def prepare() -> _Work:
+        dataset = Dataset.load(dataset_path)
+        check_folder(output, config, dataset)
+        return _prepared(dataset, output, config, splits_path, console)
+
+    _stage1(first_then_others(prepare), None)
 
 
 def check_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
@@ -271,8 +310,8 @@ def _stages(
     if config.selftraining is not None:
         if stage2_run is None:
             info = bundle_info(config, work.dataset, material)
-            training = info.training | recorded
-            save_bundle(finished, segmenter, info.model_copy(update={"training": training}))
+            info = info.model_copy(update={"training": info.training | recorded})
+            first_alone(partial(save_bundle, finished, segmenter, info))
         started = monotonic()
         segmenter, recorded["selftraining"] = train_by_itself(
             material, config, output / "selftraining", segmenter, work.console
