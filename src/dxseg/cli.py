@@ -128,6 +128,7 @@ def train(
     """Train an arm; the same command continues an interrupted run."""
     from dxseg import api
     from dxseg.config import parse_overrides
+    from dxseg.training.group import is_first
 
     run = api.train(
         dataset,
@@ -142,6 +143,8 @@ def train(
         stage2=stage2,
         console=err,
     )
+    if not is_first():
+        return
     cases = run["cases"]
     out.print(
         f"Trained {run['arm']}, seed {run['seed']}: {cases['train_masks']} training masks, "

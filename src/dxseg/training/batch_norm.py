@@ -48,8 +48,8 @@ class WholeBatchNorm(nn.BatchNorm2d):
         mean = values / number
         variance = squares / number - mean * mean
         self._follow(mean.detach(), (variance * number / (number - 1)).detach())
-        scale = (variance + self.eps).rsqrt().float() * self.weight
-        shift = self.bias - mean.float() * scale
+        scale = (variance + self.eps).rsqrt().to(self.weight.dtype) * self.weight
+        shift = self.bias - mean.to(scale.dtype) * scale
         whole: Tensor = x * scale[:, None, None] + shift[:, None, None]
         return whole.to(x.dtype)
 
@@ -59,8 +59,9 @@ class WholeBatchNorm(nn.BatchNorm2d):
         assert self.num_batches_tracked is not None, "as above"
         assert self.momentum is not None, "as above"
         self.num_batches_tracked += 1
-        self.running_mean.lerp_(mean.float(), self.momentum)
-        self.running_var.lerp_(variance.float(), self.momentum)
+        kind = self.running_mean.dtype
+        self.running_mean.lerp_(mean.to(kind), self.momentum)
+        self.running_var.lerp_(variance.to(kind), self.momentum)
 
 
 def _by_pytorch(norm: nn.BatchNorm2d) -> nn.Module:
