@@ -90,12 +90,12 @@ class ModelConfig(_Strict):
     @property
     def needs_stage1(self) -> bool:
         """Whether stage 2 of this arm starts from a stage-1 classifier."""
-        return self.encoder_init == "stage1" or self._has_trained_coarse_branch
+        return self.encoder_init == "stage1" or self.prompted
 
     @property
     def knows_labels(self) -> bool:
         """Whether the network answers with image-level labels that it has learnt."""
-        return self.label_head or self._has_trained_coarse_branch
+        return self.label_head or self.prompted
 
     @property
     def learns_in_vain(self) -> bool:
@@ -108,7 +108,8 @@ class ModelConfig(_Strict):
         return learns_on and not self.skips.evidence
 
     @property
-    def _has_trained_coarse_branch(self) -> bool:
+    def prompted(self) -> bool:
+        """Whether a branch that learnt image-level labels prompts the segmentation."""
         return self.architecture == "sks" and self.coarse_init == "stage1"
 
 
@@ -208,17 +209,21 @@ class Stage1Config(StageConfig):
     """Optimisation of stage 1, whose length follows the number of labelled images.
 
     Without ``steps`` it makes so many ``passes`` over them, but no fewer than 300 steps and no more
-    than 3000.
+    than 3000. ``hold_out`` is the largest part of the training cases that is kept from it because
+    stage 2 learns from their masks, see :mod:`dxseg.training.hold_out`.
     """
 
     steps: PositiveInt | None = None  # type: ignore[assignment]  # settled by for_images
     passes: float = Field(default=8.0, gt=0)
+    hold_out: float = Field(default=0.4, ge=0, lt=1)
 
     def for_images(self, count: int, batch_size: int) -> StageConfig:
         """The stage for so many labelled images, with ``steps`` settled."""
         wanted = math.ceil(self.passes * count / (batch_size * self.accumulate))
         steps = self.steps or min(max(wanted, LEAST_STEPS), MOST_STEPS)
-        return StageConfig.model_validate(self.model_dump(exclude={"passes"}) | {"steps": steps})
+        return StageConfig.model_validate(
+            self.model_dump(exclude={"passes", "hold_out"}) | {"steps": steps}
+        )
 
 
 class SelfTrainingConfig(StageConfig):
@@ -267,8 +272,9 @@ class RunConfig(_Strict):
     """A whole run, as written to ``config.yaml``.
 
     ``selftraining`` follows stage 2 where it is given. ``gate_sensitivity`` is the share of
-    validation images with a lesion that the image-level gate must let through; nothing switches the
-    gate off.
+    validation images with a lesion that the image-level gate must let through,
+    ``rule_in_specificity`` that of the lesion-free ones that must not be taken for known lesions;
+    nothing switches either off.
     """
 
     arm: str = "sks-evidence"
@@ -281,6 +287,7 @@ class RunConfig(_Strict):
     stage2: StageConfig = StageConfig()
     selftraining: SelfTrainingConfig | None = None
     gate_sensitivity: float | None = Field(default=0.98, gt=0, le=1)
+    rule_in_specificity: float | None = Field(default=0.98, gt=0, le=1)
     device: DeviceConfig = DeviceConfig()
 
     def to_yaml(self) -> str:

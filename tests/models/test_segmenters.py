@@ -15,6 +15,7 @@ from dxseg.data.preprocess import Preprocessing
 from dxseg.inference.bundle import BundleInfo, load_bundle, save_bundle
 from dxseg.models.build import Task, build_coarse_branch, build_segmenter
 from dxseg.models.coarse import EVIDENCE_STRIDE
+from dxseg.models.heads import PRIOR
 from dxseg.models.segmenter import Segmenter
 from dxseg.models.sks import SKS
 
@@ -168,6 +169,12 @@ class SegmenterContract:
         with torch.no_grad():
             logits = segmenter(images(1, channels, 32, 32))
         assert logits.shape == (1, mask_classes, 32, 32)
+
+    def test_lesions_are_seldom_before_anything_is_learnt(self, config: ModelConfig) -> None:
+        segmenter = build(config, Task(3, 2, labels=2)).eval()
+        with torch.no_grad():
+            before = segmenter(images(2, 3, 32, 32)).sigmoid()
+        assert before.mean() < 4 * PRIOR
 
 
 @pytest.mark.parametrize("arm", arm_names())

@@ -26,7 +26,8 @@ def pretend(order: Order, answer: Connection) -> None:
         answer.send("diverged")
         return
     (order.output / "stage1").mkdir(parents=True)
-    (order.output / "stage1" / "stage1.json").write_text("{}")
+    for name in ("coarse.safetensors", "stage1.json"):
+        (order.output / "stage1" / name).write_text("{}")
 
 
 def order(folder: Path, name: str, *needs: str) -> Order:

@@ -123,6 +123,28 @@ def test_the_same_call_again_trains_nothing(study_file: Path, finished: StudyOut
     )
 
 
+def test_evaluated_runs_may_lose_everything_but_their_figures(
+    study_file: Path, finished: StudyOutcome
+) -> None:
+    """So a study can be carried elsewhere and go on there."""
+    copy = study_file.parent / "carried"
+    kept = ("config.yaml", "run.json", "evaluation.json", "per_image.csv", "stage1.json")
+    for path in finished.report.parent.rglob("*"):
+        of_a_run = "runs" in path.relative_to(finished.report.parent).parts
+        if path.is_file() and (not of_a_run or path.name in kept):
+            target = copy / path.relative_to(finished.report.parent)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    shutil.rmtree(copy / "runs" / "unet" / "4-masks" / "fold-1")
+    again = run_study(study_file, copy, console=Console(quiet=True))
+    assert [path.parts[-4] for path in copy.rglob("model.safetensors")] == ["4-masks"]
+    assert not list(copy.rglob("coarse.safetensors")), "nothing that is left to do needs it"
+    changing = ["error", "stage2_seconds"]
+    pd.testing.assert_frame_equal(
+        again.results.drop(columns=changing), finished.results.drop(columns=changing)
+    )
+
+
 INTERRUPTED = 130
 
 

@@ -14,12 +14,14 @@ from dxseg.config import ModelConfig, load_config
 from dxseg.data.loader import CaseArrays
 from dxseg.data.preprocess import Preprocessing
 from dxseg.inference.bundle import BundleInfo
-from dxseg.inference.gate import closes
+from dxseg.inference.decision import PEAK_SHARE
+from dxseg.inference.gate import EVEN, closes, rules_in
 from dxseg.inference.predictor import Predictor
 from dxseg.metrics.image_level import lesion_probability
 from dxseg.models.build import Task
 from dxseg.models.segmenter import Segmenter, SegmenterOutput
-from dxseg.training.calibration import MIN_IMAGES, MIN_LESIONS, calibrate
+from dxseg.training import calibration
+from dxseg.training.calibration import MIN_IMAGES, MIN_LESIONS
 from dxseg.training.material import Material
 
 SIZE, LABELS = 32, ["normal", "benign", "malignant"]
@@ -54,10 +56,22 @@ def made(count: int, *, multi_label: bool = False, seed: int = 0) -> tuple[CaseA
     return CaseArrays(images, rows, masks, rows, labels, 1), Task(1, 1, 3, multi_label, (0,))
 
 
+def calibrate(
+    segmenter: Segmenter,
+    bundle: BundleInfo,
+    given: Material,
+    sensitivity: float | None,
+    specificity: float | None = None,
+) -> tuple[BundleInfo, dict[str, Any]]:
+    return calibration.calibrate(
+        segmenter, bundle, given, sensitivity=sensitivity, specificity=specificity
+    )
+
+
 def material(arrays: CaseArrays, task: Task) -> Material:
     preprocessing = Preprocessing(image_size=SIZE, channels=1, mean=(0.5,), std=(1.0,))
     free = np.zeros(len(arrays), bool)
-    return Material(task, preprocessing, arrays, arrays, arrays, arrays, free)
+    return Material(task, preprocessing, arrays, arrays, arrays, arrays, arrays, free, free)
 
 
 def info(given: Material, model: ModelConfig | None = None) -> BundleInfo:
@@ -129,13 +143,39 @@ def test_the_gate_is_chosen_after_the_temperature_and_lets_enough_lesions_throug
     assert unscaled.gate != pytest.approx(found.gate, rel=0.05)
 
 
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_few_enough_lesion_free_images_are_ruled_in_and_their_masks_have_to_find_something(
+    multi_label,
+):
+    given = material(*made(300, multi_label=multi_label))
+    segmenter = Overconfident(1.0, 1.0)
+    found, _ = calibrate(segmenter, info(given), given, None, 0.9)
+    arrays = given.label_validation
+    labels = arrays.labels
+    free = labels[:, 0] > 0 if multi_label else labels == 0
+    if multi_label:
+        free &= ~labels[:, 1:].any(axis=1)
+    predicted = Predictor(segmenter, found).predict([arrays.image(r) for r in range(300)])
+    chances = np.array(
+        [lesion_probability(p.label_probabilities, ["normal"], multi_label) for p in predicted]
+    )
+    ruled = np.array([rules_in(found.rule_in, chance) for chance in chances])
+    assert found.rule_in > EVEN
+    assert ruled[free].sum() == int(0.1 * free.sum()), "a tenth of them may be taken for lesions"
+    assert ruled[~free].mean() > 1.5 * ruled[free].mean()
+    for prediction, sure in zip(predicted, ruled, strict=True):
+        peak = prediction.probabilities.max()
+        limit = min(0.5, PEAK_SHARE * peak) if sure else 0.5
+        assert np.array_equal(prediction.mask > 0, prediction.probabilities[0] >= limit)
+
+
 def few(arrays: CaseArrays, count: int) -> CaseArrays:
     rows = np.arange(count)
     return replace(arrays, image_rows=rows, mask_rows=rows, labels=arrays.labels[:count])
 
 
-def test_several_labels_with_a_lesion_free_one_or_none_at_all_choose_no_gate():
-    """Of what is lesion-free by its label, or has no label, nothing follows for the gate."""
+def test_of_several_labels_all_must_say_the_same_to_choose_a_threshold():
+    """Lesion-free by its label or by having none of them; without a label nothing follows."""
     arrays, task = made(40, multi_label=True)
     arrays.labels[:10] = [0, 1, 0]
     arrays.labels[10:20] = [1, 0, 0]
@@ -143,12 +183,17 @@ def test_several_labels_with_a_lesion_free_one_or_none_at_all_choose_no_gate():
     arrays.labels[30:] = np.nan
     given = material(arrays, task)
     segmenter = Overconfident(1.0, 1.0)
-    found, record = calibrate(segmenter, info(given), given, 1.0)
-    lesions = Predictor(segmenter, found).predict([arrays.image(row) for row in range(10)])
+    found, record = calibrate(segmenter, info(given), given, 1.0, 1.0)
+    images = [arrays.image(row) for row in range(30)]
+    predicted = Predictor(segmenter, found).predict(images)
+    lesions, others = predicted[:10], predicted[10:]
     chances = [lesion_probability(p.label_probabilities, ["normal"], True) for p in lesions]
     assert record["labels"]["images"] == 30
     assert found.gate == pytest.approx(min(0.5, *chances), abs=1e-5)
     assert not any(closes(found.gate, chance) for chance in chances)
+    chances = [lesion_probability(p.label_probabilities, ["normal"], True) for p in others]
+    assert found.rule_in == pytest.approx(max(0.5, *chances), abs=1e-5)
+    assert not any(rules_in(found.rule_in, chance) for chance in chances)
 
 
 def test_too_little_validation_leaves_everything_as_it_is():
@@ -164,8 +209,9 @@ def test_too_little_validation_leaves_everything_as_it_is():
     assert "fewer than" in record["labels"]["note"]
     assert "fewer than" in record["masks"]["note"]
     nothing = replace(given, label_validation=None, mask_validation=None)
-    found, record = calibrate(Overconfident(3.0, 3.0), info(given), nothing, 0.98)
-    assert (found.mask_temperature, found.label_temperature, found.gate) == (1, 1, None)
+    found, record = calibrate(Overconfident(3.0, 3.0), info(given), nothing, 0.98, 0.98)
+    assert (found.mask_temperature, found.label_temperature) == (1, 1)
+    assert (found.gate, found.rule_in) == (None, None)
     assert record["masks"]["images"] == record["labels"]["images"] == 0
 
 
@@ -180,8 +226,8 @@ def test_a_classifier_without_a_mistake_determines_no_temperature():
 def test_a_network_that_learnt_no_labels_has_no_gate_and_its_pixels_are_calibrated():
     given = material(*made(60))
     model = load_config("cpu", "unet").model
-    found, record = calibrate(Overconfident(3.0, 3.0), info(given, model), given, 0.98)
-    assert (found.gate, found.label_temperature) == (None, 1)
+    found, record = calibrate(Overconfident(3.0, 3.0), info(given, model), given, 0.98, 0.98)
+    assert (found.gate, found.rule_in, found.label_temperature) == (None, None, 1)
     assert "learnt no labels" in record["labels"]["note"]
     assert found.mask_temperature == pytest.approx(3, rel=0.05)
 

@@ -33,13 +33,26 @@ def test_the_gate_is_the_least_sure_lesion_of_validation(finished, disks):
     assert json.loads((finished / "run.json").read_text())["gate"] == gate
 
 
+def test_a_lesion_is_ruled_in_above_the_most_suspect_lesion_free_image(finished, disks):
+    rule_in = read_info(finished / "model").rule_in
+    labels, probabilities = lesion_probabilities(finished, disks, "validation")
+    assert rule_in == pytest.approx(max(0.5, probabilities[labels == "none"].max()), abs=1e-5)
+    assert json.loads((finished / "run.json").read_text())["rule_in"] == rule_in
+
+
 @pytest.mark.parametrize(
-    "change", [{"arm": "unet"}, {"arm": "sks-no-labels"}, {"gate_sensitivity": None}]
+    "change",
+    [
+        {"arm": "unet"},
+        {"arm": "sks-no-labels"},
+        {"gate_sensitivity": None, "rule_in_specificity": None},
+    ],
 )
-def test_no_gate_without_learnt_labels_or_where_it_is_off(
+def test_no_threshold_without_learnt_labels_or_where_it_is_off(
     disks, configure, quiet, tmp_path, change
 ):
     from dxseg.training.run import train_run
 
     train_run(disks, tmp_path / "run", configure(**change), console=quiet)
-    assert load_bundle(tmp_path / "run/model")[1].gate is None
+    info = load_bundle(tmp_path / "run/model")[1]
+    assert (info.gate, info.rule_in) == (None, None)

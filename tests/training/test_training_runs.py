@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torchmetrics.classification import MulticlassAUROC, MultilabelAUROC
 
-from dxseg.config import RunConfig, arm_names, read_config
+from dxseg.config import RunConfig, arm_names, load_config, read_config
 from dxseg.data.dataset import Dataset
 from dxseg.data.readers import read_image
 from dxseg.data.splits import read_splits
@@ -404,7 +405,11 @@ class TestStageOptions:
         assert read_run(run)["cases"]["validation_masks"] == 0
 
     def test_a_small_batch_keeps_a_lesion(self) -> None:
-        pools = mask_pools(np.array([True, True, False]), 2, lesion_free_share=0.9)
+        material = SimpleNamespace(
+            lesion_free_train=np.array([True, True, False]), held_out_train=np.zeros(3, bool)
+        )
+        config = load_config("cpu", "unet", {"data": {"lesion_free_share": 0.9}})
+        pools = mask_pools(material, config, 2)
         assert [count for _, count in pools] == [1, 1]
 
     def test_workers_change_nothing(self, train: Callable[..., Path]) -> None:

@@ -95,6 +95,7 @@ class ModelAnswer(BaseModel):
     mask_classes: list[str]
     threshold: float = Field(description="Probability from which a pixel is lesion.")
     gate: float | None = Field(description="Probability of a lesion below which masks are empty.")
+    rule_in: float | None = Field(description="That above which a lesion counts as known.")
     image_size: int = Field(description="Side of the network's input, pixels.")
     channels: int
     dtype: str = Field(description="Of the pixels that it was trained on.")
@@ -125,7 +126,10 @@ def describe_model(info: BundleInfo, limits: Limits) -> ModelAnswer:
         info: Of the bundle; what its training wrote down stays there.
         limits: Of the server.
     """
-    same = ("labels", "lesion_free", "multi_label", "mask_classes", "threshold", "gate")
+    same = (
+        *("labels", "lesion_free", "multi_label", "mask_classes"),
+        *("threshold", "gate", "rule_in"),
+    )
     return ModelAnswer(
         model=model_name(info),
         dxseg_version=info.dxseg_version,

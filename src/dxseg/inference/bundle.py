@@ -55,8 +55,10 @@ class BundleInfo(BaseModel):
         threshold: Probability from which a pixel is lesion, in (0, 1).
         gate: Probability of a lesion, by the label head, below which an image gets no mask; None
             shows every mask.
+        rule_in: Probability of a lesion above which an image counts as one with a lesion, see
+            `dxseg.inference.decision`; None for no such rule.
         mask_temperature: Divides the logits of the pixels.
-        label_temperature: Divides the logits of the labels; the gate is chosen after it.
+        label_temperature: Divides the logits of the labels; gate and rule_in are chosen after it.
         slicing: How the volumes that it was trained on became images; None for a network of
             images, which knows no volumes.
         training: Whatever the training wants remembered; inference does not read it.
@@ -75,6 +77,7 @@ class BundleInfo(BaseModel):
     mask_classes: list[_Name] = Field(default=["lesion"], min_length=1, max_length=255)
     threshold: float = Field(default=0.5, gt=0, lt=1)
     gate: float | None = Field(default=None, ge=0, le=1)
+    rule_in: float | None = Field(default=None, ge=0, le=1)
     mask_temperature: float = Field(default=1.0, ge=TEMPERATURES[0], le=TEMPERATURES[1])
     label_temperature: float = Field(default=1.0, ge=TEMPERATURES[0], le=TEMPERATURES[1])
     slicing: Slicing | None = None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dxseg.inference.gate import bounded, closes
+from dxseg.inference.gate import bounded, closes, rules_in
 
 PEAK_SHARE = 0.3
-"""Where a lesion is known to be, the threshold is at most this share of the highest probability.
+"""Where a lesion is known or ruled in, the threshold is at most this share of the highest
+probability.
 
 The threshold with the best expected Dice is half of that Dice (Lipton et al., "Optimal
 Thresholding of Classifiers to Maximize F1 Measure", ECML PKDD 2014): about 0.3 for the Dice of few
@@ -20,18 +21,21 @@ def decide(
     *,
     threshold: float,
     gate: float | None = None,
+    rule_in: float | None = None,
     lesion_probability: float = float("nan"),
     known_lesion: bool | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Choose the mask of an image.
 
     A diagnosis that is known is a rule, not an opinion to weigh: lesion-free gives an empty mask; a
-    lesion opens the gate and has to be found, so that the threshold gives way if need be.
+    lesion opens the gate and has to be found, so that the threshold gives way if need be. Where
+    nothing is known, a classifier that is sure enough counts as knowing.
 
     Args:
         probabilities: (K, H, W) in 0..1.
         threshold: A pixel whose highest probability is below it is background.
         gate: Probability of a lesion below which the mask is empty; None for no gate.
+        rule_in: Probability of a lesion above which one has to be found; None for no such rule.
         lesion_probability: Of the image, by the label head; NaN without one.
         known_lesion: Whether the image is known to have a lesion; None where it is not known.
 
@@ -43,6 +47,8 @@ def decide(
         return bounded(probabilities, 0.0), empty
     if known_lesion is None and closes(gate, lesion_probability):
         return bounded(probabilities, lesion_probability), empty
+    if known_lesion is None:
+        known_lesion = rules_in(rule_in, lesion_probability)
     peak = float(probabilities.max())
     if known_lesion and peak > 0:  # a network that sees nothing at all finds nothing
         threshold = min(threshold, PEAK_SHARE * peak)

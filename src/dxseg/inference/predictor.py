@@ -350,6 +350,7 @@ class Predictor:
             temper_sigmoid(masks.numpy(), self.info.mask_temperature),
             threshold=self.info.threshold,
             gate=self.info.gate,
+            rule_in=self.info.rule_in,
             lesion_probability=lesion_probability(
                 labels, self.info.lesion_free, self.info.multi_label
             ),

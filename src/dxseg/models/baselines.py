@@ -8,6 +8,7 @@ from typing import Any
 import segmentation_models_pytorch as smp
 from torch import Tensor, nn
 
+from dxseg.models.heads import expect_few
 from dxseg.models.pyramid import PyramidEncoder
 from dxseg.models.segmenter import Segmenter, SegmenterOutput
 
@@ -46,6 +47,8 @@ class BaselineSegmenter(Segmenter):
             **heads,
         )
         self.network.encoder.model = encoder.body
+        head = self.network.get_submodule("segmentation_head")
+        expect_few(next(part for part in head.children() if isinstance(part, nn.Conv2d)))
 
     @property
     def fine_encoder(self) -> nn.Module:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dxseg.models.coarse import CoarseBranch, CoarseOutput
 from dxseg.models.decoder import UDecoder
+from dxseg.models.heads import expect_few
 from dxseg.models.pyramid import PyramidEncoder
 from dxseg.models.segmenter import Segmenter, SegmenterOutput
 from dxseg.models.sharing import EncoderRest, divide
@@ -48,7 +49,7 @@ class SKS(Segmenter):
         self.decoder = UDecoder(
             encoder.channels, encoder.strides, decoder_channels, prompt_channels
         )
-        self.head = nn.Conv2d(decoder_channels[-1], mask_classes, 3, padding=1)
+        self.head = expect_few(nn.Conv2d(decoder_channels[-1], mask_classes, 3, padding=1))
         self.coarse_frozen = coarse_frozen
         self.coarse.requires_grad_(not coarse_frozen)
         # A module is born in training mode, and Lightning leaves modes as they are: without this

@@ -27,8 +27,9 @@ def measure_costs(models: Mapping[str, Path], store: Path, report: Report) -> di
         report: Called with how many networks are done and how many there are.
 
     Returns:
-        By arm: multiply_adds of one image at the network's input size; inference_ms, the median
-        over rounds of one call of the network, preprocessing left out; threads.
+        By arm, those measured before among them: multiply_adds of one image at the network's input
+        size; inference_ms, the median over rounds of one call of the network, preprocessing left
+        out; threads.
     """
     import torch
 
@@ -52,8 +53,8 @@ def measure_costs(models: Mapping[str, Path], store: Path, report: Report) -> di
     if networks:
         write_json_atomic(store, known)
     return {
-        arm: {name: known[arm][name] for name in ("multiply_adds", "inference_ms")}
-        for arm in models
+        arm: {name: measured[name] for name in ("multiply_adds", "inference_ms")}
+        for arm, measured in known.items()
     }
 
 

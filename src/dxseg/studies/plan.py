@@ -15,7 +15,10 @@ STAGE1 = "stage1"
 
 # Knobs that stage 1 does not see: runs that differ in nothing else share it. A knob that is not
 # named here counts as one that stage 1 sees, which costs time but mixes nothing up.
-_STAGE2_SECTIONS = ("arm", "split", "stage2", "selftraining", "gate_sensitivity")
+_STAGE2_SECTIONS = (
+    *("arm", "split", "stage2", "selftraining"),
+    *("gate_sensitivity", "rule_in_specificity"),
+)
 _STAGE2_KNOBS = {
     "model": (
         "architecture",
@@ -159,7 +162,9 @@ def stage1_config(config: RunConfig) -> RunConfig:
     values: dict[str, Any] = config.model_dump()
     defaults = RunConfig().model_dump()
     for section in _STAGE2_SECTIONS:
-        values[section] = defaults[section]
+        # Which cases are kept from stage 1 depends on the masks that may be used.
+        if section != "split" or not config.stage1.hold_out:
+            values[section] = defaults[section]
     for section, knobs in _STAGE2_KNOBS.items():
         for knob in knobs:
             values[section][knob] = defaults[section][knob]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,8 +99,8 @@ def _run(
     console: Console,
 ) -> StudyOutcome:
     output = where.runs.parent
-    orders = [_order(job, where, jobs) for job in planned]
     needs = {job.name: list(job.inputs.values()) for job in planned}
+    orders = _worth_doing([_order(job, where, jobs) for job in planned], needs)
 
     def note(failures: dict[str, str]) -> None:
         write_results(collect(study, planned, where, failures, {}), output, where.split)
@@ -109,7 +109,9 @@ def _run(
     models = {
         job.arm: where.runs / job.name / "model"
         for job in reversed(planned)
-        if job.arm is not None and is_evaluated(where.runs / job.name, where.split)
+        if job.arm is not None
+        and is_evaluated(where.runs / job.name, where.split)
+        and (where.runs / job.name / "model").is_dir()
     }
     with reporting(console, "Measuring the cost") as report:
         costs = measure_costs(models, output / COST_FILE, report)
@@ -119,6 +121,12 @@ def _run(
     )
     page = output / f"report{file_suffix(where.split)}.html"
     return StudyOutcome(results_table(results), failures, markdown, page)
+
+
+def _worth_doing(orders: list[Order], needs: Mapping[str, list[str]]) -> list[Order]:
+    """Leave out the stages 1 that only runs need that are done: their folders may be gone."""
+    needed = {name for order in orders if not order.done for name in needs[order.name]}
+    return [order for order in orders if order.split is not None or order.name in needed]
 
 
 @contextmanager

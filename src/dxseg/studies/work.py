@@ -50,7 +50,9 @@ class Order:
     def done(self) -> bool:
         """Whether there is nothing left to do."""
         if self.split is None:
-            return (self.output / "stage1" / "stage1.json").is_file()
+            # A study that was carried elsewhere has the record without the weights.
+            names = ("coarse.safetensors", "stage1.json")
+            return all((self.output / "stage1" / name).is_file() for name in names)
         return is_evaluated(self.output, self.split)
 
 

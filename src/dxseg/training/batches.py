@@ -31,9 +31,15 @@ Pools = list[tuple[NDArray[np.int64], int]]
 """Rows, and how many of them are in each batch."""
 
 
-def mask_pools(lesion_free: NDArray[np.bool_], size: int, lesion_free_share: float) -> Pools:
-    """Rows with a lesion and rows without, each with its part of a batch."""
-    free = np.flatnonzero(lesion_free)
+def mask_pools(material: Material, config: RunConfig, size: int) -> Pools:
+    """Rows of ``mask_train`` with a lesion and rows without, each with its part of a batch.
+
+    A prompted network learns what lesion-free is from images that its classifier has not seen, if
+    there are any: of the others the classifier is surer than it will be of new ones.
+    """
+    lesion_free, lesion_free_share = material.lesion_free_train, config.data.lesion_free_share
+    candidates = lesion_free & material.held_out_train if config.model.prompted else lesion_free
+    free = np.flatnonzero(candidates if candidates.any() else lesion_free)
     free_count = round(size * lesion_free_share) if len(free) else 0
     free_count = min(free_count, size - 1)  # a batch without a lesion teaches no mask
     return [(np.flatnonzero(~lesion_free), size - free_count), (free, free_count)]
@@ -67,15 +73,15 @@ def validation_loader(
     return batch_loader(batches, BatchShare(InOrder(len(arrays), 2 * data.batch_size)), 0)
 
 
-def self_training_pools(material: Material, data: DataConfig, label_only_share: float) -> Pools:
+def self_training_pools(material: Material, config: RunConfig, label_only_share: float) -> Pools:
     """Rows of ``label_train`` with a mask, lesion-free ones apart, and rows without.
 
     Where every mask may be used, a batch is all masks.
     """
     masked = material.label_train.mask_rows >= 0
     rows, unmasked = np.flatnonzero(masked), np.flatnonzero(~masked)
-    proposed = max(1, round(data.batch_size * label_only_share)) if len(unmasked) else 0
-    proposed = min(proposed, data.batch_size - 1)
-    known = data.batch_size - proposed
-    pools = mask_pools(material.lesion_free_train, known, data.lesion_free_share)
+    size = config.data.batch_size
+    proposed = max(1, round(size * label_only_share)) if len(unmasked) else 0
+    proposed = min(proposed, size - 1)
+    pools = mask_pools(material, config, size - proposed)
     return [*((rows[chosen], count) for chosen, count in pools), (unmasked, proposed)]

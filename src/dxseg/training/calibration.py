@@ -1,4 +1,4 @@
-"""Temperatures and the image-level gate of a run, chosen on validation after training (ours).
+"""Temperatures and image-level thresholds of a run, chosen on validation after training (ours).
 
 One number divides the logits of the labels, another those of the pixels (temperature scaling:
 Guo et al., "On Calibration of Modern Neural Networks", ICML 2017). Within an image no order
@@ -26,7 +26,7 @@ from dxseg.metrics.calibration import (
 )
 from dxseg.metrics.image_level import lesion_probability
 from dxseg.models.segmenter import Segmenter
-from dxseg.training.gate import validation_gate
+from dxseg.training.gate import validation_thresholds
 from dxseg.training.label_batches import labelled
 from dxseg.training.material import Material
 
@@ -43,22 +43,29 @@ Record = dict[str, Any]
 
 
 def calibrate(
-    segmenter: Segmenter, info: BundleInfo, material: Material, sensitivity: float | None
+    segmenter: Segmenter,
+    info: BundleInfo,
+    material: Material,
+    *,
+    sensitivity: float | None,
+    specificity: float | None,
 ) -> tuple[BundleInfo, Record]:
     """Choose what inference does with the network's outputs, by the predictor itself.
 
-    In this order, each step seeing the ones before it: label temperature, gate, pixel temperature.
-    Labels and the gate look at validation labels only, pixels at the masks that validation may
-    use.
+    In this order, each step seeing the ones before it: label temperature, gate and threshold to
+    rule in, pixel temperature. Labels and thresholds look at validation labels only, pixels at the
+    masks that validation may use.
 
     Args:
         segmenter: The trained network.
         info: Of its bundle, nothing chosen yet.
         material: Its validation cases.
         sensitivity: Share of the images with a lesion that must pass the gate; None for no gate.
+        specificity: Share of the lesion-free images that must not be ruled in; None for no such
+            rule.
 
     Returns:
-        The info with all three, and what `run.json` says of the temperatures: for `labels` and
+        The info with all four, and what `run.json` says of the temperatures: for `labels` and
         `masks` each temperature, images, ece_before, ece_after (on the same cases, so flattering),
         and a note where the temperature stays 1.
     """
@@ -69,13 +76,15 @@ def calibrate(
     temperature, told_labels = _label_temperature(probabilities[rows], labels, info)
     tempered = temper_labels(probabilities, temperature, multi_label=info.multi_label)
     pooled, of_studies = _study_answers(tempered, info, cases)
-    gate = validation_gate(
+    gate, rule_in = validation_thresholds(
         np.concatenate([tempered[rows], pooled]),
         np.concatenate([labels, of_studies]),
         info,
-        sensitivity,
+        sensitivity=sensitivity,
+        specificity=specificity,
     )
-    info = info.model_copy(update={"label_temperature": temperature, "gate": gate})
+    chosen = {"label_temperature": temperature, "gate": gate, "rule_in": rule_in}
+    info = info.model_copy(update=chosen)
     temperature, told_masks = _mask_temperature(segmenter, info, material.mask_validation)
     info = info.model_copy(update={"mask_temperature": temperature})
     return info, {"labels": told_labels, "masks": told_masks}

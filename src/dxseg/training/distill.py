@@ -33,7 +33,10 @@ from dxseg.training.teacher import Taught, teach
 TEACHER_FILE = "teacher.sha256"
 TARGETS_FILE = "teacher-masks.npy"
 
-FREE_SECTIONS = ("stage2", "augment", "device", "data", "gate_sensitivity", "arm")
+FREE_SECTIONS = (
+    *("stage2", "augment", "device", "data", "arm"),
+    *("gate_sensitivity", "rule_in_specificity"),
+)
 """What may differ from the teacher's configuration; of ``data``, all but the size of the image."""
 
 

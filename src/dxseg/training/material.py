@@ -18,6 +18,7 @@ from dxseg.data.preprocess import Preprocessing, intensity_range
 from dxseg.data.splits import choose_masks, make_splits, read_splits
 from dxseg.errors import DxsegError
 from dxseg.models.build import Task
+from dxseg.training.hold_out import held_out
 
 Progress = Callable[[int, int], None]
 
@@ -30,21 +31,25 @@ class Material:
         task: channels, classes, labels.
         preprocessing: image geometry and intensity, as the bundle will store it.
         label_train: all training images with their labels, and their mask where it may be used
-            (stage 1, self-training).
+            (self-training).
+        stage1_train: those of them that stage 1 learns.
         label_validation: all validation images with their labels.
         mask_train: training images whose mask may be used (stage 2).
         mask_validation: validation images whose mask may be used, or None.
         lesion_free_train: whether each of ``mask_train`` is lesion-free, by its label, or by its
             mask where the image has no label of its own; bool (N,).
+        held_out_train: whether each of ``mask_train`` is kept from stage 1; bool (N,).
     """
 
     task: Task
     preprocessing: Preprocessing
     label_train: CaseArrays
+    stage1_train: CaseArrays
     label_validation: CaseArrays | None
     mask_train: CaseArrays
     mask_validation: CaseArrays | None
     lesion_free_train: NDArray[np.bool_]
+    held_out_train: NDArray[np.bool_]
 
 
 def resolve_splits(
@@ -123,6 +128,7 @@ def gather(
             Studies(studies[cases], study_labels[cases], places[cases]),
         )
 
+    held = held_out(dataset, splits, config.stage1.hold_out, config.seed)
     train, validation = seen[split[seen] == "train"], seen[split[seen] == "validation"]
     mask_train, mask_validation = train[use_mask[train]], validation[use_mask[validation]]
     low, high = intensity_range(images, image_row[train])
@@ -147,10 +153,12 @@ def gather(
         task,
         preprocessing,
         arrays(train, with_masks=True),
+        arrays(train[~held[train]], with_masks=False),
         arrays(validation, with_masks=False) if len(validation) else None,
         arrays(mask_train, with_masks=True),
         arrays(mask_validation, with_masks=True) if len(mask_validation) else None,
         lesion_free[mask_train],
+        held[mask_train],
     )
 
 

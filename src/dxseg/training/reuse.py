@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dxseg.config import RunConfig, read_config
 from dxseg.data.dataset import Dataset
@@ -16,22 +18,43 @@ from dxseg.training.records import read_run
 from dxseg.training.stages import load_stage1
 
 
-def borrow_stage1(other: Path, splits: pd.DataFrame, config: RunConfig, task: Task) -> CoarseBranch:
+def borrow_stage1(
+    other: Path,
+    splits: pd.DataFrame,
+    held_out: NDArray[np.bool_],
+    config: RunConfig,
+    task: Task,
+) -> CoarseBranch:
     """The stage 1 of another run.
 
+    Args:
+        other: the run.
+        splits: of this run.
+        held_out: the training cases that this run's stage 1 would not learn.
+        config: of this run.
+        task: of this run.
+
     Raises:
-        DxsegError: it is not finished, is another network, or has seen validation or test cases.
+        DxsegError: it is not finished, is another network, or has seen validation or test cases or
+            cases that are held out.
     """
     coarse, record = load_stage1(other / "stage1")
     seen = splits["case_id"].isin(record.case_ids)
-    held_out = splits["split"].isin(["validation", "test"])
+    unseen = splits["split"].isin(["validation", "test"])
     seen_groups = set(splits.loc[seen, "group"])
-    leaked = held_out & (seen | splits["group"].isin(seen_groups))
+    leaked = unseen & (seen | splits["group"].isin(seen_groups))
     if leaked.any():
         raise DxsegError(
             f"{other / 'stage1'}: this classifier was trained on {int(leaked.sum())} cases (or "
             "others of their patient or near-duplicate group) that are validation or test cases "
             "here; train stage 1 on this run's splits, or give both runs the same --splits file"
+        )
+    learnt = int((seen.to_numpy() & held_out).sum())
+    if learnt:
+        raise DxsegError(
+            f"{other / 'stage1'}: this classifier has learnt {learnt} of the "
+            f"{int(held_out.sum())} cases that this run keeps from stage 1; give both runs the "
+            "same splits, masks, seed and stage1.hold_out, or set stage1.hold_out=0 here"
         )
     mine = (config.model.backbone, config.model.decoder_channels, task)
     if (record.model.backbone, record.model.decoder_channels, record.task) != mine:
@@ -55,7 +78,7 @@ def check_stage2(other: Path, output: Path, config: RunConfig, dataset: Dataset)
             f"{other}; leave the option out, or choose an arm that trains itself"
         )
     theirs, record = read_config(other / "config.yaml"), read_run(other)
-    aside = {"arm", "selftraining", "gate_sensitivity", "device"}
+    aside = {"arm", "selftraining", "gate_sensitivity", "rule_in_specificity", "device"}
     differing = [
         key
         for key, value in config.model_dump(exclude=aside).items()

@@ -26,6 +26,7 @@ from dxseg.models.segmenter import Segmenter
 from dxseg.progress import reporting
 from dxseg.training.calibration import calibrate
 from dxseg.training.group import first_alone, first_then_others, together
+from dxseg.training.hold_out import held_out
 from dxseg.training.material import Material, gather, resolve_splits
 from dxseg.training.records import RUN_FILE, read_run
 from dxseg.training.reuse import borrow_stage1, check_stage2
@@ -116,7 +117,7 @@ def finish_run(
     material: Material,
     further: dict[str, Any],
 ) -> dict[str, Any]:
-    """Choose temperatures and gate, write ``model/`` and ``run.json``, remove what is left over.
+    """Choose temperatures and thresholds, write ``model/`` and ``run.json``, clean up.
 
     Args:
         output: folder of the run.
@@ -131,7 +132,13 @@ def finish_run(
         What ``run.json`` holds.
     """
     info = bundle_info(config, dataset, material)
-    info, calibration = calibrate(segmenter, info, material, config.gate_sensitivity)
+    info, calibration = calibrate(
+        segmenter,
+        info,
+        material,
+        sensitivity=config.gate_sensitivity,
+        specificity=config.rule_in_specificity,
+    )
     save_bundle(output / "model", segmenter, info)
     run = {
         "arm": config.arm,
@@ -143,6 +150,7 @@ def finish_run(
         "cases": _count_cases(dataset, splits),
         "parameters": sum(p.numel() for p in segmenter.parameters()),
         "gate": info.gate,
+        "rule_in": info.rule_in,
         "calibration": calibration,
         **further,
         "versions": _versions(),
@@ -179,8 +187,8 @@ def train_stage1_run(
 ) -> None:
     """Train a stage 1 alone, for runs that are given it as ``stage1_run``.
 
-    It depends neither on the masks nor on the arm. The same call continues an interrupted one and
-    skips a finished one.
+    It does not depend on the arm, and on the masks only by the cases that `stage1.hold_out` keeps
+    from it. The same call continues an interrupted one and skips a finished one.
 
     Args:
         dataset_path: folder of the dataset.
@@ -324,10 +332,12 @@ def _stage1(work: _Work, other: Path | None) -> CoarseBranch:
     """This run's own stage 1, or another run's after checking that it may be used."""
     dataset, splits, config = work.dataset, work.splits, work.config
     material, output, console = work.material, work.output, work.console
+    held = held_out(dataset, splits, config.stage1.hold_out, config.seed)
     if other is None:
-        case_ids = dataset.cases["case_id"][splits["split"].eq("train").to_numpy()].tolist()
+        learnt = splits["split"].eq("train").to_numpy() & ~held
+        case_ids = dataset.cases["case_id"][learnt].tolist()
         return train_stage1(material, config, output / "stage1", case_ids, console)
-    return borrow_stage1(other, splits, config, material.task)
+    return borrow_stage1(other, splits, held, config, material.task)
 
 
 def _count_cases(dataset: Dataset, splits: pd.DataFrame) -> dict[str, int]:

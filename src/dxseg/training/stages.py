@@ -67,21 +67,21 @@ class Stage1Record(BaseModel):
 def train_stage1(
     material: Material, config: RunConfig, folder: Path, case_ids: list[str], console: Console
 ) -> CoarseBranch:
-    """Train the coarse branch on the labels of all training images, or load it if that is done.
+    """Train the coarse branch on the labels of training images, or load it if that is done.
 
     Args:
         material: pixels and labels.
         config: of the run.
         folder: of the stage.
-        case_ids: the training cases, for the record.
+        case_ids: the cases of ``material.stage1_train``, for the record.
         console: where progress is drawn.
     """
-    if (folder / RECORD).is_file():
+    if (folder / RECORD).is_file() and (folder / WEIGHTS).is_file():
         return load_stage1(folder)[0]
     torch.manual_seed(config.seed)
     task = material.task
     coarse = build_coarse_branch(config.model, task, pretrained=True)
-    batches = LabelBatches.plan(material.label_train, config.data)
+    batches = LabelBatches.plan(material.stage1_train, config.data)
     if not len(batches.known()):
         raise DxsegError(NO_LABELS)
     stage = config.stage1.for_images(batches.image_total, config.data.batch_size)
@@ -89,7 +89,7 @@ def train_stage1(
     module = Stage1Module(coarse, batches.balance(task), task.labels, stage, config.seed)
     metrics = fit_stage(
         _placed(module),
-        train_loader(material.label_train, material, config, batches.sampler(epoch, config.seed)),
+        train_loader(material.stage1_train, material, config, batches.sampler(epoch, config.seed)),
         validation_loader(material.label_validation, material, config.data),
         folder,
         title="Stage 1, image-level labels",
@@ -174,8 +174,7 @@ def _stage2_module(
 ) -> tuple[Stage2Module, Batches]:
     """How the segmenter learns, and from what: masks, or masks and labels."""
     stage, task = config.stage2, material.task
-    data = config.data
-    pools = mask_pools(material.lesion_free_train, data.batch_size, data.lesion_free_share)
+    pools = mask_pools(material, config, config.data.batch_size)
     sampler = PoolSampler(pools, stage.epoch_steps * stage.accumulate, config.seed)
     masks = train_loader(material.mask_train, material, config, sampler)
     if not config.model.label_head:
@@ -199,7 +198,7 @@ def train_by_itself(
     module = SelfTrainingModule(
         segmenter, config.model, options, config.seed, material.task, _told_labels(config)
     )
-    pools = self_training_pools(material, config.data, options.label_only_share)
+    pools = self_training_pools(material, config, options.label_only_share)
     sampler = PoolSampler(pools, options.epoch_steps * options.accumulate, config.seed)
     metrics = fit_stage(
         _placed(module),
