@@ -335,8 +335,8 @@ def predict(
     bundle = bundle_folder(model)
     with reporting(console or Console(stderr=True), "Predicting") as progress:
         if engine == "ray":
-            where = {"workers": workers, "address": ray_address}
-            return predict_archive(inputs, bundle, output, **shared, **where, progress=progress)
+            shared |= {"workers": workers, "address": ray_address}
+            return predict_archive(inputs, bundle, output, **shared, progress=progress)
         return predict_files(
             inputs,
             bundle,

@@ -7,6 +7,7 @@ results, so an image has one row, however often its part was begun.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -303,7 +304,7 @@ def _ray(address: str | None, workers: int) -> Iterator[None]:
         ray.init(
             address=address or "local",
             log_to_driver=False,
-            logging_level="error",
+            logging_level=logging.ERROR,
             **({} if address else alone),
         )
     except Exception as error:  # Ray raises many kinds, plain ones too
