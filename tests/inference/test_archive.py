@@ -6,7 +6,8 @@ import io
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from PIL import Image
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference import archive
 from dxseg.inference.bundle import read_info
+from dxseg.inference.predict import predict_files
 
 pytest.importorskip("ray.data", reason="the extra ray is not installed")
 pa = pytest.importorskip("pyarrow")
@@ -106,6 +108,59 @@ class TestResults:
             results.open(lambda _: True)
 
 
+class TestWithoutRay:
+    """Everything but Ray: its answers come from a worker in this process."""
+
+    def test_parts_that_come_twice_and_a_stop_in_between(
+        self, trained: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[int] = []
+
+        def answers(parts: list[Any], options: dict[str, Any], *_: Any) -> Iterator[Any]:
+            worker = archive.Worker(options)
+            asked.append(sum(map(len, parts)))
+            for number, part in enumerate(parts):
+                yield (table := worker(part))
+                yield table
+                if len(asked) == 1 and number == 2:
+                    raise KeyboardInterrupt
+
+        monkeypatch.setattr(archive, "_answers", answers)
+        monkeypatch.setattr(archive, "_ray", lambda *_: nullcontext())
+        monkeypatch.setattr(archive, "_PART_IMAGES", 4)
+        settings: dict[str, Any] = {"batch_size": 1, "labels": {"b/00.png": "benign"}}
+        bundle, out = trained / "model", tmp_path / "out"
+        with pytest.raises(KeyboardInterrupt):
+            archive.predict_archive(images, bundle, out, **settings)
+        second = archive.predict_archive(images, bundle, out, **settings)
+        assert asked == [41, 41 - 23]  # 24 came, one of them broken
+        assert (second.done, second.skipped, second.known) == (17, 23, 1)
+        assert [name for name, _ in second.failed] == ["a/broken.png"]
+        same_as_local(out, images, bundle, tmp_path / "local", settings["labels"])
+        third = archive.predict_archive(images, bundle, out, **settings)
+        assert (third.done, third.skipped, asked[-1]) == (0, 40, 1)
+        assert pd.read_parquet(out / "predictions.parquet")["name"].is_unique
+
+
+def same_as_local(
+    out: Path, images: Path, bundle: Path, local: Path, labels: dict[str, str] | None = None
+) -> None:
+    """Compare the Parquet table with what `predict_files` writes."""
+    predict_files(images, bundle, local, labels=labels, overlays=False)
+    rows = pd.read_csv(local / "predictions.csv").sort_values("name")
+    table = pd.read_parquet(out / "predictions.parquet").sort_values("name")
+    assert table["name"].tolist() == rows["name"].tolist()
+    for column in set(rows) - {"error"}:
+        ours, theirs = table[column].reset_index(drop=True), rows[column].reset_index(drop=True)
+        pd.testing.assert_series_equal(
+            ours, theirs, check_dtype=False, check_names=False, rtol=1e-3, atol=1e-3
+        )
+    for name, mask in table.set_index("name")["mask"].dropna().items():
+        with Image.open(local / "masks" / str(name)) as expected:
+            found = np.asarray(Image.open(io.BytesIO(mask)))
+            assert (found == np.asarray(expected)).mean() > 0.999, name
+
+
 def workers() -> list[int]:
     """Process ids of the actors that hold the model, among the descendants of this process."""
     parents, found = {}, []
@@ -150,22 +205,7 @@ def test_a_killed_worker_costs_nothing_and_a_second_call_skips(
     assert (first.done, first.skipped) == (40, 0)
     assert [name for name, _ in first.failed] == ["a/broken.png"]
 
-    assert cli("predict", bundle, images, "--out", tmp_path / "local").exit_code == 1
-    local = pd.read_csv(tmp_path / "local" / "predictions.csv").sort_values("name")
-    table = pd.read_parquet(out / "predictions.parquet").sort_values("name")
-    assert table["name"].tolist() == local["name"].tolist()
-    for column in local:
-        ours, theirs = table[column].tolist(), local[column].tolist()
-        if column in ("error", "known_label"):
-            continue
-        pd.testing.assert_series_equal(
-            pd.Series(ours), pd.Series(theirs), check_dtype=False, rtol=1e-3, atol=1e-4
-        )
-    for name, mask in table.set_index("name")["mask"].dropna().items():
-        with Image.open(tmp_path / "local" / "masks" / str(name)) as expected:
-            found = np.asarray(Image.open(io.BytesIO(mask)))
-            assert (found == np.asarray(expected)).mean() > 0.999, name
-
+    same_as_local(out, images, bundle, tmp_path / "local")
     again = cli("predict", bundle, images, "--out", out, "--engine", "ray")
     assert again.exit_code == 1  # the broken file is tried again
     assert "0 predicted, 40 already done, 1 failed" in again.output
