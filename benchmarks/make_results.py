@@ -6,6 +6,8 @@
 A study is a folder `results/NAME` with study.yaml, results.csv, curves.csv, differences.csv and
 masks_saved.csv, copied from where `dxseg compare` wrote them. Its tables stand in docs/results.md
 between the lines `<!-- begin NAME -->` and `<!-- end NAME -->`; what is written around them stays.
+A folder with curve.csv holds a simulation of benchmarks/suggest.py instead. Between lines that
+name a folder without either stands that it has not run.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from dxseg.studies.tables import study_tables, to_markdown
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 PAGE = ROOT / "docs" / "results.md"
+NOT_RUN = "Not run yet.\n"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -44,20 +47,25 @@ def main(arguments: list[str] | None = None) -> None:
 
 def fill(text: str, results: Path) -> str:
     """Put the tables of each study between its markers; a study without markers is an error."""
-    studies = sorted(path.parent for path in results.glob("*/results.csv"))
+    kinds = {"results.csv": tables_of, "curve.csv": curve_of}
+    tables = {
+        path.parent.name: make(path.parent)
+        for name, make in kinds.items()
+        for path in results.glob(f"*/{name}")
+    }
     marked = re.findall(r"^<!-- begin (\S+) -->$", text, re.MULTILINE)
-    if sorted(marked) != [study.name for study in studies]:
+    if len(set(marked)) < len(marked) or set(tables) - set(marked):
         raise SystemExit(
-            f"marked in the page: {sorted(marked)}; studies: {[s.name for s in studies]}; each "
+            f"marked in the page: {sorted(marked)}; studies: {sorted(tables)}; each "
             "study needs one pair of lines <!-- begin NAME --> and <!-- end NAME -->"
         )
-    for study in studies:
-        begin, end = (f"<!-- {word} {study.name} -->" for word in ("begin", "end"))
+    for study in marked:
+        begin, end = (f"<!-- {word} {study} -->" for word in ("begin", "end"))
         head, rest = text.split(f"{begin}\n", 1)
         if f"{end}\n" not in rest:
             raise SystemExit(f"the line {end} is missing after {begin}")
         tail = rest.split(f"{end}\n", 1)[1]
-        text = f"{head}{begin}\n\n{tables_of(study)}\n{end}\n{tail}"
+        text = f"{head}{begin}\n\n{tables.get(study, NOT_RUN)}\n{end}\n{tail}"
     return text
 
 
@@ -68,6 +76,30 @@ def tables_of(folder: Path) -> str:
     names = ("results", "curves", "differences", "masks_saved")
     results, curves, differences, saved = (read(folder / f"{name}.csv") for name in names)
     return to_markdown(study_tables(study, results, curves, differences, saved))
+
+
+def curve_of(folder: Path) -> str:
+    """The learning curve of a simulation as a Markdown table."""
+    curve = pd.read_csv(folder / "curve.csv")
+    lines = [
+        "| masks | chosen by | Dice, lesion images | minus random | Dice, all images | "
+        "lesion-free images with a mask |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in curve.to_dict("records"):
+        figures = ("dice_lesion", "dice_all", "false_positive_rate")
+        spread = [f"{row[name]:.3f} ± {row[f'{name}_sd']:.3f}" for name in figures]
+        gain = ""
+        if pd.notna(row["difference"]):
+            gain = f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+        cells = [str(row["masks"]), str(row["strategy"]), spread[0], gain, *spread[1:]]
+        lines.append("| " + " | ".join(cells) + " |")
+    seeds = curve["seeds"].min()
+    note = (
+        f"Mean ± standard deviation over {seeds} seeds; differences with 95% intervals by paired "
+        "bootstrap over groups, each case averaged over seeds."
+    )
+    return "\n".join([*lines, "", note]) + "\n"
 
 
 def read(path: Path) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from dxseg.data.preprocess import Preprocessing
 from dxseg.data.slicing import Slicing
 from dxseg.inference.bundle import BundleInfo
 from dxseg.inference.predictor import Predictor
-from dxseg.models.segmenter import Segmenter, SegmenterOutput
+from dxseg.models.segmenter import STRIDE, Segmenter, SegmenterOutput
 
 
 class BrightnessSegmenter(Segmenter):
@@ -28,12 +28,13 @@ class BrightnessSegmenter(Segmenter):
         self.batches.append(tuple(x.shape))
         self.prompts.append(known)
         logits = 20 * x[:, : self.mask_classes]
+        features = torch.nn.functional.avg_pool2d(x, STRIDE)
         if not self.labels:
-            return SegmenterOutput(logits)
+            return SegmenterOutput(logits, features=features)
         peak = logits.amax(dim=(1, 2, 3))
         labels = torch.stack([torch.zeros_like(peak)] * (self.labels - 1) + [peak], dim=1)
         evidence = torch.nn.functional.avg_pool2d(logits[:, :1], 4).sigmoid()
-        return SegmenterOutput(logits, labels, evidence.repeat(1, self.labels, 1, 1))
+        return SegmenterOutput(logits, labels, evidence.repeat(1, self.labels, 1, 1), features)
 
 
 @dataclass

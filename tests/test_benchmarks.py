@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+
+import dxseg
+from dxseg.data.dataset import Dataset
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -99,6 +106,61 @@ def test_check_scale_finds_what_it_planted(capsys):
     assert (result["images"], result["workers"]) == (200, 1)
     assert result["found"] == result["planted"] > 10
     assert min(result["images_per_s"], result["peak_mb"]) > 0
+
+
+def simulate(bench, phantoms, out, rounds, *words) -> pd.DataFrame:
+    sizes = ["--start", "3", "--add", "2", "--rounds", str(rounds), "--seeds", "1"]
+    return bench.main([str(phantoms), "--out", str(out), *sizes, *words])
+
+
+def test_suggest_compares_with_chance_and_goes_on_where_it_stopped(
+    capsys, phantoms, tiny, tmp_path
+):
+    bench = load("suggest")
+    curve = simulate(bench, phantoms, tmp_path, 1, *tiny())
+    points = [["start", 3], ["random", 5], ["suggest", 5]]
+    assert curve[["strategy", "masks"]].to_numpy().tolist() == points
+    assert curve["dice_lesion"].between(0, 1).all()
+    told = curve.set_index("strategy")
+    assert told["difference"].isna().tolist() == [True, True, False]
+    gained = told.loc["suggest", "dice_lesion"] - told.loc["random", "dice_lesion"]
+    assert told.loc["suggest", "difference"] == pytest.approx(gained)
+    runs = pd.read_csv(tmp_path / "runs.csv").set_index("strategy")
+    assert runs["dice_lesion"].to_dict() == pytest.approx(told["dice_lesion"].to_dict(), abs=1e-4)
+    for name in ("random-5", "suggest-5"):
+        record = json.loads((tmp_path / "seed-1" / name / "run" / "run.json").read_text())
+        assert record["cases"]["train_masks"] == 5
+        assert record["stage1_from"] == str(tmp_path / "seed-1" / "start-3" / "run")
+
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("run.json")}
+    assert simulate(bench, phantoms, tmp_path, 1, *tiny()).equals(curve)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("run.json")} == before
+
+
+def test_every_strategy_of_suggest_adds_masks_to_its_own(
+    capsys, monkeypatch, phantoms, trained, tmp_path
+):
+    def copy_a_run(dataset, output, *, seed, overrides, **_):
+        shutil.copytree(trained, output, dirs_exist_ok=True)
+        record = json.loads((trained / "run.json").read_text())
+        record |= {"arm": overrides["arm"], "seed": seed}
+        (output / "run.json").write_text(json.dumps(record))
+
+    monkeypatch.setattr(dxseg, "train", copy_a_run)
+    bench = load("suggest")
+    curve = simulate(bench, phantoms, tmp_path, 2, "--strategies", *bench.STRATEGIES)
+    assert len(curve) == 1 + 2 * len(bench.STRATEGIES)
+    lesions = ~Dataset.load(phantoms).lesion_free.to_numpy()
+    shown = {path.parent.name: use_mask(path) for path in tmp_path.glob("seed-1/*/splits.csv")}
+    for strategy in bench.STRATEGIES:
+        chain = [shown[name] for name in ("start-3", f"{strategy}-5", f"{strategy}-7")]
+        for known, more in itertools.pairwise(chain):
+            assert not (known & ~more).any(), strategy
+            assert (more & ~known & lesions).sum() == (more & ~known).sum() == 2, strategy
+
+
+def use_mask(splits: Path) -> np.ndarray:
+    return pd.read_csv(splits)["use_mask"].to_numpy()
 
 
 @pytest.mark.slow

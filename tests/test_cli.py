@@ -35,6 +35,7 @@ VERBS = (
     "predict",
     "compare",
     "report",
+    "suggest",
 )
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         report,
         serve,
         split,
+        suggest,
         train,
     )
 
@@ -54,6 +55,7 @@ __all__ = [
     "report",
     "serve",
     "split",
+    "suggest",
     "train",
 ]
 

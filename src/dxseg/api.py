@@ -34,6 +34,7 @@ from dxseg.inference.predict import PredictSummary, predict_files
 from dxseg.progress import reporting
 from dxseg.reports.html import build_report
 from dxseg.studies.runner import run_study as compare_study
+from dxseg.suggestion.suggest import Suggestions, suggest_cases
 from dxseg.training.distill import distill_run
 from dxseg.training.run import train_run
 
@@ -60,6 +61,7 @@ __all__ = [
     "report",
     "serve",
     "split",
+    "suggest",
     "train",
 ]
 
@@ -362,3 +364,44 @@ def compare(
 def report(run: PathLike, *, compared: Sequence[PathLike] = ()) -> Path:
     """Write a run's report.html, beside other runs if any are given; gives its path."""
     return build_report(Path(run), compared=[Path(other) for other in compared])
+
+
+def suggest(
+    model: PathLike,
+    dataset: PathLike,
+    output: PathLike,
+    *,
+    count: int = 20,
+    splits: PathLike | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    batch_size: int = 8,
+    console: Console | None = None,
+) -> Suggestions:
+    """Say which cases without a mask to annotate next.
+
+    Args:
+        model: folder of a run, or of a model.
+        dataset: folder of the dataset.
+        output: the table to write: case_id, rank, score and its parts.
+        count: how many cases; no two of one patient or group of near-duplicates.
+        splits: a splits.csv whose training cases are meant, and whose hidden masks count as absent.
+        seed: of the choice.
+        device: as torch names it.
+        batch_size: images through the network at once.
+        console: where progress is drawn.
+
+    Raises:
+        DxsegError: see :func:`dxseg.suggestion.suggest.suggest_cases`.
+    """
+    return suggest_cases(
+        model,
+        dataset,
+        output,
+        count=count,
+        splits=splits,
+        seed=seed,
+        device=device,
+        batch_size=batch_size,
+        console=console,
+    )

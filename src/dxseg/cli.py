@@ -15,6 +15,7 @@ from dxseg.cli_distill import distill_command
 from dxseg.cli_export import exporter
 from dxseg.cli_import import importer
 from dxseg.cli_serve import serve_command
+from dxseg.cli_suggest import suggest_command
 from dxseg.errors import DxsegError, UsageError
 from dxseg.terminal import Verbs, arms_table, complain, err, out, value_table
 
@@ -34,6 +35,7 @@ app.command("check")(check_command)
 app.command("compare")(compare_command)
 app.command("distill")(distill_command)
 app.command("serve")(serve_command)
+app.command("suggest")(suggest_command)
 
 DatasetArgument = Annotated[Path, typer.Argument(help="Folder with dataset.yaml and cases.csv.")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.")]

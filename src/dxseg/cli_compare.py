@@ -22,7 +22,9 @@ def compare_command(
     output: Annotated[
         Path | None, typer.Option("--out", help="Folder for the tables, or of the study.")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Of a study: processes at a time.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(help="Of a study: processes at a time; 0: only tables of what is done.")
+    ] = 1,
     validation_only: Annotated[
         bool,
         typer.Option("--validation-only", help="Of a study: leave the test cases alone."),

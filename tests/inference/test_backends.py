@@ -132,19 +132,20 @@ def test_bfloat16_stays_within_its_tolerance(bundles, images, arm):
 
 def test_the_mirrored_answer_is_mirrored_back_and_averaged():
     class Columns:
-        """Says the number of the column, whatever the image; evidence at stride 4."""
+        """Says the number of the column, whatever the image; evidence and features at stride 4."""
 
         device = torch.device("cpu")
 
         def outputs(self, images, known=None):  # noqa: ARG002
             columns = torch.arange(images.shape[-1]).float().expand(images.shape)
             labels = images.mean((2, 3)) + images[..., 0].mean(2)
-            return SegmenterOutput(columns + images, labels, columns[..., ::4])
+            return SegmenterOutput(columns + images, labels, columns[..., ::4], images[..., ::4])
 
     x = torch.rand(2, 1, 8, 8)
     found = FlipAveraged(Columns()).outputs(x)
     torch.testing.assert_close(found.mask_logits, x + 3.5)
     torch.testing.assert_close(found.evidence, torch.full((2, 1, 8, 2), 2.0))
+    torch.testing.assert_close(found.features, (x[..., [0, 4]] + x[..., [3, 7]]) / 2)
     edges = (x[..., 0].mean(2) + x[..., -1].mean(2)) / 2
     torch.testing.assert_close(found.label_logits, x.mean((2, 3)) + edges)
 

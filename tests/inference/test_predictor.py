@@ -187,6 +187,15 @@ def test_a_network_without_labels_says_none(make_predictor):
     assert prediction.evidence is None
 
 
+def test_features_are_averaged_over_the_image_and_not_over_its_padding(make_predictor):
+    image = np.zeros((64, 32, 1), np.uint8)
+    image[:32] = 255
+    [prediction] = make_predictor(size=64).predict([image])  # brightness minus half
+    assert prediction.features == pytest.approx([0.0], abs=1e-6)
+    [brighter] = make_predictor(size=64).predict([image[:32]])
+    assert brighter.features == pytest.approx([0.5], abs=1e-6)
+
+
 def test_several_labels_have_a_sigmoid_each(make_predictor):
     [prediction] = make_predictor(multi_label=True).predict([square(32, 32)])
     assert prediction.label_probabilities["normal"] == pytest.approx(0.5)

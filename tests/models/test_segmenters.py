@@ -16,7 +16,7 @@ from dxseg.inference.bundle import BundleInfo, load_bundle, save_bundle
 from dxseg.models.build import Task, build_coarse_branch, build_segmenter
 from dxseg.models.coarse import EVIDENCE_STRIDE
 from dxseg.models.heads import PRIOR
-from dxseg.models.segmenter import Segmenter
+from dxseg.models.segmenter import STRIDE, Segmenter
 from dxseg.models.sks import SKS
 
 SMALL: dict[str, Any] = {
@@ -82,6 +82,9 @@ class SegmenterContract:
             rows, columns = out.evidence.shape[-2:]
             wanted = (-(-size[0] // EVIDENCE_STRIDE), -(-size[1] // EVIDENCE_STRIDE))
             assert (rows, columns) == wanted
+        assert out.features is not None
+        assert out.features.shape[-2:] == tuple(-(-side // STRIDE) for side in size)
+        assert out.features.flatten(1).std(dim=0).max() > 0, "two images look different"
 
     def test_odd_sizes_are_padded_and_cropped(self, segmenter: Segmenter) -> None:
         x = images(1, 1, 40, 50)
@@ -90,6 +93,7 @@ class SegmenterContract:
         with torch.no_grad():
             whole, part = segmenter.outputs(padded), segmenter.outputs(x)
         assert torch.equal(part.mask_logits, whole.mask_logits[..., :40, :50])
+        assert torch.equal(part.features, whole.features)
         if part.evidence is not None:
             rows, columns = part.evidence.shape[-2:]
             assert torch.equal(part.evidence, whole.evidence[..., :rows, :columns])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import shutil
 import signal
 import time
@@ -25,6 +26,8 @@ import dxseg
 from dxseg.errors import DxsegError, UsageError
 from dxseg.studies.results import COST, FIGURES
 from dxseg.studies.runner import StudyOutcome, run_study
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 STAGE = {"steps": 4, "steps_per_epoch": 1, "warmup_steps": 1}
 STUDY: dict[str, Any] = {
@@ -127,15 +130,21 @@ def test_evaluated_runs_may_lose_everything_but_their_figures(
     study_file: Path, finished: StudyOutcome
 ) -> None:
     """So a study can be carried elsewhere and go on there."""
-    copy = study_file.parent / "carried"
-    kept = ("config.yaml", "run.json", "evaluation.json", "per_image.csv", "stage1.json")
-    for path in finished.report.parent.rglob("*"):
-        of_a_run = "runs" in path.relative_to(finished.report.parent).parts
-        if path.is_file() and (not of_a_run or path.name in kept):
-            target = copy / path.relative_to(finished.report.parent)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, target)
+    keep_study = runpy.run_path(str(BENCHMARKS / "keep_study.py"))
+    kept, copy = study_file.parent / "kept", study_file.parent / "carried"
+    kept.mkdir()
+    keep_study["main"]([str(finished.report.parent), str(kept)])
+    keep_study["main"]([str(copy), str(kept), "--restore"])
+    assert {path.name for path in kept.iterdir()} == {
+        *("results.csv", "curves.csv", "differences.csv", "masks_saved.csv", "runs.tar.xz")
+    }
+    for path in copy.rglob("*.*"):
+        assert not path.is_file() or str(study_file.parent) not in path.read_text(), path
     shutil.rmtree(copy / "runs" / "unet" / "4-masks" / "fold-1")
+    before = run_study(study_file, copy, jobs=0, console=Console(quiet=True))
+    assert before.results["status"].value_counts().to_dict() == {"done": 3, "missing": 2}
+    assert "unet" in before.markdown
+    assert not list(copy.rglob("model.safetensors")), "no jobs, no training"
     again = run_study(study_file, copy, console=Console(quiet=True))
     assert [path.parts[-4] for path in copy.rglob("model.safetensors")] == ["4-masks"]
     assert not list(copy.rglob("coarse.safetensors")), "nothing that is left to do needs it"
@@ -223,8 +232,8 @@ def test_a_budget_that_cannot_be_met_registers_nothing(
 def test_a_second_process_is_kept_out(study_file: Path, tmp_path: Path) -> None:
     with FileLock(tmp_path / ".out.lock"), pytest.raises(DxsegError, match="another process"):
         run_study(study_file, tmp_path / "out")
-    with pytest.raises(UsageError, match="0 jobs"):
-        run_study(study_file, tmp_path / "out", jobs=0)
+    with pytest.raises(UsageError, match="-1 jobs"):
+        run_study(study_file, tmp_path / "out", jobs=-1)
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,33 @@ def test_committed_tables_give_the_tables_of_the_study(
         script.main(words)
 
 
+def test_a_simulation_becomes_its_learning_curve(tmp_path: Path) -> None:
+    script = load_script()
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n<!-- begin suggest -->\n<!-- end suggest -->\nafter\n")
+    words = ["--page", str(page), "--results", str(tmp_path / "results")]
+    script.main(words)
+    assert "Not run yet." in page.read_text()
+    script.main([*words, "--check"])
+    folder = tmp_path / "results" / "suggest"
+    folder.mkdir(parents=True)
+    figures = "dice_lesion,dice_lesion_sd,dice_all,dice_all_sd"
+    (folder / "curve.csv").write_text(
+        f"strategy,masks,seeds,{figures},false_positive_rate,false_positive_rate_sd,"
+        "difference,low,high,p_value\n"
+        "start,15,3,0.5,0.01,0.6,0.02,0.1,0.03,,,,\n"
+        "suggest,25,3,0.55,0.01,0.61,0.02,0.2,0.03,0.031,-0.002,0.06,0.07\n"
+    )
+    script.main(words)
+    lines = page.read_text().splitlines()
+    assert "| 15 | start | 0.500 ± 0.010 |  | 0.600 ± 0.020 | 0.100 ± 0.030 |" in lines
+    assert (
+        "| 25 | suggest | 0.550 ± 0.010 | +0.031 (-0.002 to +0.060) | 0.610 ± 0.020 "
+        "| 0.200 ± 0.030 |" in lines
+    )
+    assert "Not run yet." not in lines
+
+
 def test_the_committed_page_is_in_sync() -> None:
     load_script().main(["--check"])
 

@@ -240,15 +240,23 @@ class FlipAveraged:
         self._backend = backend
 
     def outputs(self, images: Tensor, known: Tensor | None = None) -> SegmenterOutput:
-        """See `Backend.outputs`; logits and evidence are averaged."""
+        """See `Backend.outputs`; logits, evidence and features are averaged."""
         plain, mirrored = (self._backend.outputs(x, known) for x in (images, images.flip(-1)))
-        labels, evidence = plain.label_logits, plain.evidence
+        labels = plain.label_logits
         if labels is not None and mirrored.label_logits is not None:
             labels = (labels + mirrored.label_logits) / 2
-        if evidence is not None and mirrored.evidence is not None:
-            evidence = (evidence + mirrored.evidence.flip(-1)) / 2
-        masks = (plain.mask_logits + mirrored.mask_logits.flip(-1)) / 2
-        return SegmenterOutput(masks, labels, evidence)
+        return SegmenterOutput(
+            (plain.mask_logits + mirrored.mask_logits.flip(-1)) / 2,
+            labels,
+            _mean_of_maps(plain.evidence, mirrored.evidence),
+            _mean_of_maps(plain.features, mirrored.features),
+        )
+
+
+def _mean_of_maps(plain: Tensor | None, mirrored: Tensor | None) -> Tensor | None:
+    if plain is None or mirrored is None:
+        return None
+    return (plain + mirrored.flip(-1)) / 2
 
 
 def _check_precision(precision: str) -> None:

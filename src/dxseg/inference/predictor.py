@@ -49,6 +49,8 @@ class Prediction:
             image. None for a network without evidence.
         image: The decoded pixels (H, W, C), where `Predictor.stream` was asked to keep them.
         known: The known label that was used, as `cases.csv` writes it; "" for none.
+        features: (F,) the encoder's deepest level, averaged over the image: what the image looks
+            like to the network. None from an exported network.
     """
 
     probabilities: NDArray[np.float32]
@@ -57,6 +59,7 @@ class Prediction:
     evidence: NDArray[np.float32] | None = None
     image: Pixels | None = None
     known: str = ""
+    features: NDArray[np.float32] | None = None
 
     @property
     def confidence(self) -> float:
@@ -87,6 +90,7 @@ class _BatchOutput:
     masks: torch.Tensor
     labels: torch.Tensor | None
     evidence: torch.Tensor | None
+    features: torch.Tensor | None
     windowed: list[torch.Tensor | None]
 
 
@@ -303,9 +307,13 @@ class Predictor:
         if labels is not None:
             labels = labels.float() / self.info.label_temperature
             labels = (labels.sigmoid() if self.info.multi_label else labels.softmax(1)).cpu()
-        evidence = None if outputs.evidence is None else outputs.evidence.float().cpu()
+        evidence, features = (
+            None if maps is None else maps.float().cpu()
+            for maps in (outputs.evidence, outputs.features)
+        )
         masks = outputs.mask_logits.float().sigmoid().cpu()
-        return _BatchOutput(masks, labels, evidence, [self._windowed(item) for item in prepared])
+        windowed = [self._windowed(item) for item in prepared]
+        return _BatchOutput(masks, labels, evidence, features, windowed)
 
     def _normalised(self, images: list[Pixels]) -> torch.Tensor:
         pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self.backend.device)
@@ -342,9 +350,11 @@ class Predictor:
         if output.labels is not None and self.info.labels:
             values = output.labels[index].tolist()
             labels = dict(zip(self.info.labels, values, strict=True))
-        evidence = None
+        side, evidence, features = self.info.preprocessing.image_size, None, None
         if output.evidence is not None:
-            evidence = _inside(output.evidence[index], item, self.info.preprocessing.image_size)
+            evidence = _inside(output.evidence[index], item, side)
+        if output.features is not None:
+            features = _inside(output.features[index], item, side).mean(axis=(1, 2))
         probabilities, mask = decide(
             # After resizing, so that no mask at a threshold of 0.5 depends on the temperature.
             temper_sigmoid(masks.numpy(), self.info.mask_temperature),
@@ -356,7 +366,8 @@ class Predictor:
             ),
             known_lesion=has_lesion(item.known, self.info),
         )
-        return Prediction(probabilities, mask, labels, evidence, item.image, label_text(item.known))
+        known = label_text(item.known)
+        return Prediction(probabilities, mask, labels, evidence, item.image, known, features)
 
 
 def _inside(maps: torch.Tensor, item: _Prepared, image_size: int) -> NDArray[np.float32]:

@@ -56,7 +56,15 @@ class BaselineSegmenter(Segmenter):
         return self.network.get_submodule("encoder")
 
     def _padded_outputs(self, x: Tensor, known: Tensor | None) -> SegmenterOutput:  # noqa: ARG002
-        return SegmenterOutput(self.network(x))
+        features, masks = self._look(x)
+        return SegmenterOutput(masks, features=features)
+
+    def _look(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The deepest feature (B, F, h, w) and the mask logits."""
+        features: list[Tensor] = self.fine_encoder(x)
+        decoded = self.network.get_submodule("decoder")(features)
+        masks: Tensor = self.network.get_submodule("segmentation_head")(decoded)
+        return features[-1], masks
 
 
 class MultitaskSegmenter(BaselineSegmenter):
@@ -84,5 +92,6 @@ class MultitaskSegmenter(BaselineSegmenter):
         return next(part for part in head.children() if isinstance(part, nn.Linear))
 
     def _padded_outputs(self, x: Tensor, known: Tensor | None) -> SegmenterOutput:  # noqa: ARG002
-        masks, labels = self.network(x)
-        return SegmenterOutput(masks, labels)
+        features, masks = self._look(x)
+        labels = self.network.get_submodule("classification_head")(features)
+        return SegmenterOutput(masks, labels, features=features)

@@ -21,11 +21,14 @@ class SegmenterOutput:
         label_logits: (B, L) image-level logits, or None for a network without a label head; the
             network's own answer, also where the label is known.
         evidence: (B, L, h, w) evidence probabilities, or None.
+        features: (B, F, h, w) deepest level of the encoder that masks train, at stride `STRIDE`;
+            None from an exported network.
     """
 
     mask_logits: Tensor
     label_logits: Tensor | None = None
     evidence: Tensor | None = None
+    features: Tensor | None = None
 
 
 class Segmenter(nn.Module):
@@ -64,13 +67,14 @@ def crop_output(output: SegmenterOutput, x: Tensor, padded: Tensor) -> Segmenter
         return output
     height, width = x.shape[-2:]
     masks = output.mask_logits[..., :height, :width]
-    return SegmenterOutput(masks, output.label_logits, _crop(output.evidence, x, padded))
+    evidence, features = (_crop(maps, x, padded) for maps in (output.evidence, output.features))
+    return SegmenterOutput(masks, output.label_logits, evidence, features)
 
 
-def _crop(evidence: Tensor | None, x: Tensor, padded: Tensor) -> Tensor | None:
+def _crop(maps: Tensor | None, x: Tensor, padded: Tensor) -> Tensor | None:
     """The part of low-resolution maps that covers the un-padded input."""
-    if evidence is None:
+    if maps is None:
         return None
-    height = -(-x.shape[-2] * evidence.shape[-2] // padded.shape[-2])
-    width = -(-x.shape[-1] * evidence.shape[-1] // padded.shape[-1])
-    return evidence[..., :height, :width]
+    height = -(-x.shape[-2] * maps.shape[-2] // padded.shape[-2])
+    width = -(-x.shape[-1] * maps.shape[-1] // padded.shape[-1])
+    return maps[..., :height, :width]

@@ -87,7 +87,8 @@ class SKS(Segmenter):
         prompts = [prompt(coarse, evidence) for prompt in self.prompts]
         by_level = [[t for p in prompts for t in p[level]] for level in range(len(entering))]
         decoded = self.decoder(entering, by_level)
-        return SegmenterOutput(self.head(decoded[1]), coarse.label_logits, evidence)
+        masks = self.head(decoded[1])
+        return SegmenterOutput(masks, coarse.label_logits, evidence, fine[-1])
 
 
 class SharedSKS(SKS):

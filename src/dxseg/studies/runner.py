@@ -59,7 +59,8 @@ def run_study(
     Args:
         path: The study file.
         output: The study's folder, made if absent.
-        jobs: Processes at a time; they share the cores.
+        jobs: Processes at a time, which share the cores; 0 trains nothing and writes the tables of
+            what is done.
         validation_only: Evaluate on the validation cases and leave the test cases alone.
         console: Where progress is drawn; standard error if absent.
 
@@ -72,8 +73,8 @@ def run_study(
             process works in the folder.
         KeyboardInterrupt: The user stopped the study; the same call continues it.
     """
-    if jobs < 1:
-        raise UsageError(f"{jobs} jobs: expected 1 or more")
+    if jobs < 0:
+        raise UsageError(f"{jobs} jobs: expected 1 or more, or 0 for the tables of what is done")
     path, output = Path(path), Path(output).resolve()
     console = console or Console(stderr=True)
     text = read_study_text(path)
@@ -105,7 +106,7 @@ def _run(
     def note(failures: dict[str, str]) -> None:
         write_results(collect(study, planned, where, failures, {}), output, where.split)
 
-    failures = run_orders(orders, needs, jobs=jobs, console=console, ended=note)
+    failures = run_orders(orders, needs, jobs=jobs, console=console, ended=note) if jobs else {}
     models = {
         job.arm: where.runs / job.name / "model"
         for job in reversed(planned)
