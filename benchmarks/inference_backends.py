@@ -44,6 +44,7 @@ from dxseg.inference.bundle import BundleInfo, save_bundle
 from dxseg.inference.loading import load_backend
 from dxseg.inference.predict import predict_files
 from dxseg.models.build import Task, build_segmenter
+from dxseg.models.heads import PRIOR
 from dxseg.models.pyramid import PyramidEncoder
 
 ARMS = ("unet", "sks-evidence")
@@ -71,6 +72,7 @@ def make_models(
         model = load_config("cpu", arm).model
         encoder = PyramidEncoder(model.backbone, channels)
         info = BundleInfo(
+            threshold=PRIOR,  # untrained networks mark about half of an image then
             model=model,
             preprocessing=Preprocessing(
                 image_size=size, channels=channels, mean=encoder.mean, std=encoder.std

@@ -40,6 +40,7 @@ from dxseg.data.preprocess import Preprocessing
 from dxseg.inference.bundle import BundleInfo, save_bundle
 from dxseg.inference.predict import predict_files
 from dxseg.models.build import Task, build_segmenter
+from dxseg.models.heads import PRIOR
 from dxseg.models.pyramid import PyramidEncoder
 
 ARMS = ("sks-evidence", "unet")
@@ -55,7 +56,10 @@ def make_bundle(folder: Path, arm: str, size: int, channels: int) -> Path:
         image_size=size, channels=channels, mean=encoder.mean, std=encoder.std
     )
     info = BundleInfo(
-        model=model, preprocessing=preprocessing, labels=["normal", "benign", "malignant"]
+        threshold=PRIOR,  # untrained networks mark about half of an image then
+        model=model,
+        preprocessing=preprocessing,
+        labels=["normal", "benign", "malignant"],
     )
     save_bundle(folder, build_segmenter(model, task, pretrained=False), info)
     return folder

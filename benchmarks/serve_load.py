@@ -31,6 +31,7 @@ from dxseg.data.phantom import make_phantoms
 from dxseg.data.preprocess import Preprocessing
 from dxseg.inference.bundle import BundleInfo, save_bundle
 from dxseg.models.build import Task, build_segmenter
+from dxseg.models.heads import PRIOR
 
 DETAILS = """
 An untrained network (how fast it is does not depend on what it has learnt) is served in a process
@@ -52,6 +53,7 @@ def make_model(folder: Path, size: int, arm: str) -> Path:
         folder,
         build_segmenter(model, Task(3, 1, len(labels), lesion_free=(0,)), pretrained=False),
         BundleInfo(
+            threshold=PRIOR,  # untrained networks mark about half of an image then
             model=model,
             preprocessing=Preprocessing(
                 image_size=size, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3

@@ -18,6 +18,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("dxseg", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("dxseg")
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How much the fault harness does (tests/faults/test_kills.py)."""
+    parser.addoption("--kills", type=int, default=50, help="kills of the fault harness, of 50")
+
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -7,12 +7,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from brightness import bright_square
+from dxseg.data.dataset import Dataset, DatasetSpec
 
 TOKEN = "0123456789abcdef-test"
 
@@ -50,3 +53,24 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "has not happened"
         time.sleep(0.01)
+
+
+def squares(root: Path, count: int = 4) -> Dataset:
+    """A dataset of bright squares of 10 x 15 in 48 x 64, without masks; the last is healthy."""
+    (root / "images").mkdir(parents=True)
+    rows = []
+    for number in range(count):
+        pixels = np.full((48, 64), 20, np.uint8)
+        pixels[10 + number : 20 + number, 30:45] = 240
+        Image.fromarray(pixels).save(root / f"images/case{number}.png")
+        label = "normal" if number == count - 1 else ""
+        rows.append((f"case{number}", f"images/case{number}.png", label, 0.5, 0.5))
+    columns = ["case_id", "image", "label", "spacing_y", "spacing_x"]
+    spec = DatasetSpec(
+        name="squares",
+        labels=["normal", "bright"],
+        lesion_free=["normal"],
+        mask_classes=["class0"],
+        spacing_unit="mm",
+    )
+    return Dataset.create(root, spec, pd.DataFrame(rows, columns=columns))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import shutil
@@ -15,6 +16,9 @@ import numpy as np
 import pytest
 
 import dxseg
+from dxseg.data.dataset import Dataset
+from dxseg.data.phantom import make_phantoms
+from dxseg.data.readers import read_mask
 from following import ROOT, blocks, follow
 
 DOCS = ROOT / "docs"
@@ -64,6 +68,56 @@ def test_how_to_use_a_pacs_export(do: Follow, here: Path) -> None:
     assert do("how-to/dicom.md") == []
     told = dxseg.info("data/thyroid")
     assert (told["labels"], told["patients"]) == ({"benign": 12, "normal": 12}, 24)
+
+
+@pytest.mark.slow
+def test_how_to_correct_masks_and_train_again(cli: Any, here: Path) -> None:
+    """The guide's first half, three masks corrected through the server, and its second half."""
+    pytest.importorskip("fastapi")
+    page = (DOCS / "how-to/annotate.md").read_text("utf-8")
+    before, after = page.split("## 2. ")
+    for name, text in (("first.md", before), ("second.md", after)):
+        (here / name).write_text(text, "utf-8")
+    learns = ["--set", "data.image_size=64", "--set", "model.decoder_channels=[16,16,8,8,8]"]
+    for stage in ("stage1", "stage2"):
+        learns += ["--set", f"{stage}.steps=60", "--set", f"{stage}.steps_per_epoch=20"]
+    assert follow(here / "first.md", cli, learns) == []
+    truth = make_phantoms(here / "truth", images=48, size=64)
+    corrected = correct(here / "runs/first", here / "phantoms", truth, count=3)
+    assert len(corrected) == 3
+    assert follow(here / "second.md", cli, learns) == []
+    dice = [
+        json.loads((here / "runs" / run / "evaluation.json").read_text("utf-8"))["dice_lesion"]
+        for run in ("first", "second")
+    ]
+    assert dice[1] > dice[0]
+
+
+def correct(run: Path, root: Path, truth: Dataset, count: int) -> list[str]:
+    """Save true masks of the next training cases as the page does."""
+    from starlette.testclient import TestClient
+
+    from dxseg.deploy.answers import run_lengths
+    from dxseg.deploy.app import create_app
+    from dxseg.deploy.cases import Cases
+    from dxseg.deploy.settings import Settings
+    from dxseg.inference.predictor import Predictor
+
+    predictor = Predictor.from_bundle(run / "model")
+    app = create_app(predictor, Settings(token="a" * 32), cases=Cases(root, predictor.info))
+    rows = truth.cases.set_index("case_id", drop=False)
+    with TestClient(app, headers={"Authorization": "Bearer " + "a" * 32}) as client:
+        queue = client.get("/v1/cases").json()["cases"]
+        for one in queue[:count]:
+            name = one["case_id"]
+            asked = {"case_id": name, "known": one["label"]}
+            assert client.post("/v1/cases/predict", json=asked).is_success
+            path = truth.mask_path(rows.loc[name])
+            assert path is not None
+            runs = run_lengths(read_mask(path, 1) > 0).model_dump()
+            mask = {"case_id": name, "role": "other", "mask": {"lesion": runs}}
+            assert client.post("/v1/cases/mask", json=mask).is_success
+    return [one["case_id"] for one in queue[:count]]
 
 
 @pytest.mark.slow

@@ -9,13 +9,14 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from dxseg.api_export import export_nnunet, export_onnx
+from dxseg.api_export import export_hub, export_label_studio, export_nnunet, export_onnx
 from dxseg.config import load_config, merge
 from dxseg.data.dataset import Dataset
 from dxseg.data.importers.busi import import_busi
 from dxseg.data.importers.csv import import_csv
 from dxseg.data.importers.dicom import import_dicom
 from dxseg.data.importers.folder import import_folder
+from dxseg.data.importers.label_studio import import_label_studio
 from dxseg.data.importers.msd import import_msd
 from dxseg.data.importers.nifti import import_volumes
 from dxseg.data.importers.nnunet import import_nnunet
@@ -33,6 +34,7 @@ from dxseg.inference.bundle import bundle_folder
 from dxseg.inference.predict import PredictSummary, predict_files
 from dxseg.progress import reporting
 from dxseg.reports.html import build_report
+from dxseg.reproduction import reproduce
 from dxseg.studies.runner import run_study as compare_study
 from dxseg.suggestion.suggest import Suggestions, suggest_cases
 from dxseg.training.distill import distill_run
@@ -47,18 +49,22 @@ __all__ = [
     "demo",
     "distill",
     "evaluate",
+    "export_hub",
+    "export_label_studio",
     "export_nnunet",
     "export_onnx",
     "import_busi",
     "import_csv",
     "import_dicom",
     "import_folder",
+    "import_label_studio",
     "import_msd",
     "import_nnunet",
     "import_volumes",
     "info",
     "predict",
     "report",
+    "reproduce",
     "serve",
     "split",
     "suggest",

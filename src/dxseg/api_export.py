@@ -11,10 +11,44 @@ from dxseg.data.exporters.nnunet import ExportReport
 from dxseg.data.exporters.nnunet import export_nnunet as write_nnunet
 from dxseg.deploy.export import OnnxExport
 from dxseg.deploy.export import export_onnx as write_onnx
+from dxseg.deploy.hub import HubExport
+from dxseg.deploy.hub import export_hub as write_hub
+from dxseg.deploy.label_studio_tasks import LabelStudioTasks
+from dxseg.deploy.label_studio_tasks import export_label_studio as write_label_studio
 from dxseg.inference.bundle import bundle_folder
 from dxseg.progress import reporting
 
 PathLike = str | Path
+
+
+def export_hub(run: PathLike, destination: PathLike) -> HubExport:
+    """Write a run's model with a model card, as the Hugging Face Hub lays it out; uploads nothing.
+
+    Args:
+        run: folder of a run that is evaluated.
+        destination: a new folder, or that of an earlier export.
+
+    Raises:
+        DxsegError: see :func:`dxseg.deploy.hub.export_hub`.
+    """
+    return write_hub(run, destination)
+
+
+def export_label_studio(
+    dataset: PathLike, destination: PathLike, *, console: Console | None = None
+) -> LabelStudioTasks:
+    """Write the cases without a mask as tasks for Label Studio.
+
+    Args:
+        dataset: folder of the dataset.
+        destination: a new folder, the one that Label Studio serves files from.
+        console: where progress is drawn.
+
+    Raises:
+        DxsegError: see :func:`dxseg.deploy.label_studio_tasks.export_label_studio`.
+    """
+    with reporting(console or Console(stderr=True), "Exporting") as progress:
+        return write_label_studio(dataset, destination, progress=progress)
 
 
 def export_nnunet(

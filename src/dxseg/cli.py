@@ -14,10 +14,11 @@ from dxseg.cli_compare import compare_command
 from dxseg.cli_distill import distill_command
 from dxseg.cli_export import exporter
 from dxseg.cli_import import importer
+from dxseg.cli_reproduce import reproduce_command
 from dxseg.cli_serve import serve_command
 from dxseg.cli_suggest import suggest_command
-from dxseg.errors import DxsegError, UsageError
-from dxseg.terminal import Verbs, arms_table, complain, err, out, value_table
+from dxseg.errors import UsageError
+from dxseg.terminal import Verbs, arms_table, end_with, err, out, value_table
 
 # Heavy libraries are imported by the verbs, so that --help answers at once.
 
@@ -34,6 +35,7 @@ app.add_typer(exporter, name="export")
 app.command("check")(check_command)
 app.command("compare")(compare_command)
 app.command("distill")(distill_command)
+app.command("reproduce")(reproduce_command)
 app.command("serve")(serve_command)
 app.command("suggest")(suggest_command)
 
@@ -292,10 +294,7 @@ def predict(
             f"Known labels: {summary.known}{left if summary.unmatched_labels else ''}.",
             soft_wrap=True,
         )
-    if summary.failed:
-        for name, reason in summary.failed[:10]:
-            complain(f"{name}: {reason}")
-        raise typer.Exit(DxsegError.exit_code)
+    end_with(summary.failed)
 
 
 @app.command()

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from dxseg.errors import DxsegError, UsageError
-from dxseg.terminal import complain, err, out
+from dxseg.errors import UsageError
+from dxseg.terminal import end_with, err, out
 
 
 def compare_command(
@@ -62,7 +62,4 @@ def _study(
     )
     out.print(outcome.markdown, soft_wrap=True)
     out.print(f"Report: {outcome.report}", soft_wrap=True)
-    if outcome.failures:
-        for name, reason in list(outcome.failures.items())[:10]:
-            complain(f"{name}: {reason}")
-        raise typer.Exit(DxsegError.exit_code)
+    end_with(outcome.failures.items())

@@ -46,6 +46,35 @@ def export_onnx_command(
     )
 
 
+@exporter.command("hub")
+def export_hub_command(
+    run: Annotated[Path, typer.Argument(help="Folder of a run that is evaluated.")],
+    destination: Annotated[Path, typer.Argument(help="A new folder.")],
+) -> None:
+    """A model folder with a model card, as the Hugging Face Hub lays it out; uploads nothing."""
+    from dxseg import api
+
+    done = api.export_hub(run, destination)
+    out.print(
+        f"Written: {done.destination}: {', '.join(done.files)}, {done.size / 1e6:.1f} MB\n"
+        "Read the card, README.md, before you pass it on: it repeats your names of dataset and "
+        "labels, and says nothing of where the images come from.",
+        soft_wrap=True,
+    )
+
+
+@exporter.command("label-studio")
+def export_label_studio_command(
+    dataset: Annotated[Path, typer.Argument(help="Folder with dataset.yaml and cases.csv.")],
+    destination: Annotated[Path, typer.Argument(help="A new folder that Label Studio can read.")],
+) -> None:
+    """The cases without a mask, as tasks for Label Studio, and the interface to draw them."""
+    from dxseg import api
+
+    done = api.export_label_studio(dataset, destination, console=err)
+    out.print(f"Written: {done.destination}: {done.tasks} tasks", soft_wrap=True)
+
+
 @exporter.command("nnunet")
 def export_nnunet_command(
     dataset: Annotated[Path, typer.Argument(help="Folder with dataset.yaml and cases.csv.")],

@@ -102,6 +102,26 @@ def import_csv_command(
     print_import(done)
 
 
+@importer.command("label-studio")
+def import_label_studio_command(
+    export: Annotated[Path, typer.Argument(help="The JSON that Label Studio exported.")],
+    dataset: Annotated[Path, typer.Argument(help="The dataset that gets the masks.")],
+    role: Annotated[
+        str,
+        typer.Option(
+            help="Who drew them: radiologist, clinician, radiographer, researcher, trainee, other."
+        ),
+    ],
+) -> None:
+    """Masks drawn or corrected in Label Studio, into the dataset whose cases they are of."""
+    from dxseg.data.importers.label_studio import import_label_studio
+    from dxseg.progress import reporting
+
+    with reporting(err, "Importing") as progress:
+        done = import_label_studio(export, dataset, role=role, progress=progress)
+    print_import(done)
+
+
 @importer.command("nnunet")
 def import_nnunet_command(
     source: Annotated[Path, typer.Argument(help="Folder DatasetXXX_Name with dataset.json.")],

@@ -17,6 +17,12 @@ def serve_command(
     token_file: Annotated[
         Path | None, typer.Option(help="File with the bearer token; needed beyond loopback.")
     ] = None,
+    dataset: Annotated[
+        Path | None, typer.Option(help="Dataset that masks are saved into from the page.")
+    ] = None,
+    suggestions: Annotated[
+        Path | None, typer.Option(help="Table of `dxseg suggest`: the order of its cases.")
+    ] = None,
     queue: Annotated[int, typer.Option(help="Images in hand at most; more get 429.")] = 32,
     batch_size: Annotated[int, typer.Option(help="Images through the network at once.")] = 8,
     max_megabytes: Annotated[float, typer.Option(help="Size of a request at most.")] = 64,
@@ -25,11 +31,13 @@ def serve_command(
     timeout: Annotated[float, typer.Option(help="Seconds to answer it after that.")] = 60,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
 ) -> None:
-    """Serve a model over HTTP: predictions as JSON or DICOM SEG. Not for clinical use."""
+    """Serve a model over HTTP, with a page to look and correct. Not for clinical use."""
     from dxseg import api
 
     def ready(url: str) -> None:
-        out.print(f"Serving {model} at {url}; Ctrl-C ends it.", soft_wrap=True)
+        out.print(f"Serving {model} at {url} ; Ctrl-C ends it.", soft_wrap=True)
+        if dataset is None:
+            err.print("Without --dataset the page can correct masks, but not save them.")
         err.print("Research software, not a medical device: not for diagnosis or treatment.")
 
     api.serve(
@@ -37,6 +45,8 @@ def serve_command(
         host=host,
         port=port,
         token_file=token_file,
+        dataset=dataset,
+        suggestions=suggestions,
         queue=queue,
         batch_size=batch_size,
         max_bytes=int(max_megabytes * 2**20),

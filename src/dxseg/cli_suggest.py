@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dxseg.errors import DxsegError
-from dxseg.terminal import complain, err, out
+from dxseg.terminal import end_with, err, out
 
 
 def suggest_command(
@@ -42,7 +41,4 @@ def suggest_command(
         f"Table: {output}",
         soft_wrap=True,
     )
-    if found.failed:
-        for name, reason in found.failed[:10]:
-            complain(f"{name}: {reason}")
-        raise typer.Exit(DxsegError.exit_code)
+    end_with(found.failed)

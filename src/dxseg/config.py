@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
@@ -14,6 +15,7 @@ from dxseg.errors import DxsegError, UsageError
 
 Preset = Literal["cpu", "paper"]
 PRESETS: tuple[Preset, ...] = ("cpu", "paper")
+_BYTE_LIMIT = 1 << 20
 
 
 class _Strict(BaseModel):
@@ -53,7 +55,7 @@ class ModelConfig(_Strict):
 
     architecture: Literal["sks", "unet", "unetplusplus", "manet"] = "sks"
     backbone: str = "tf_efficientnet_lite0"
-    decoder_channels: tuple[PositiveInt, ...] = Field(
+    decoder_channels: tuple[Annotated[int, Field(gt=0, le=2048)], ...] = Field(
         default=(128, 64, 32, 16, 8), min_length=5, max_length=5
     )
     skips: SkipsConfig = SkipsConfig()
@@ -173,7 +175,7 @@ class StageConfig(_Strict):
     an improvement, nothing switches it off; ``select`` says which weights the stage ends with.
     """
 
-    steps: PositiveInt = 300
+    steps: PositiveInt = 150
     steps_per_epoch: PositiveInt = 50
     learning_rate: float = Field(default=1e-3, gt=0)
     encoder_learning_rate_scale: float = Field(default=1.0, gt=0, le=1)
@@ -232,11 +234,12 @@ class SelfTrainingConfig(StageConfig):
     ``label_only_share`` is the part of a batch whose mask is not known; ``teacher_decay`` the
     moving average of the student that proposes their masks; ``confidence`` the probability that a
     proposal has to reach somewhere; ``proposal_weight`` that of their loss. ``evidence_weight`` is
-    how much the evidence maps of a two-branch network say in its proposals. ``contrast``,
-    ``brightness`` and ``noise`` (in standard deviations of the images) and ``erased`` (largest part
-    of the area) disturb what the student sees of them.
+    what evidence maps have to say in them. ``contrast``, ``brightness`` and ``noise`` (in standard
+    deviations of the images) and ``erased`` (largest part of the area) disturb what the student
+    sees of them.
     """
 
+    steps: PositiveInt = 300
     learning_rate: float = Field(default=5e-4, gt=0)
     label_only_share: float = Field(default=0.5, gt=0, lt=1)
     teacher_decay: float = Field(default=0.99, gt=0, lt=1)
@@ -259,13 +262,15 @@ class DeviceConfig(_Strict):
     """Where and how to compute, handed to Lightning's Trainer.
 
     Where a launcher such as torchrun has started several processes, it decides on their number, not
-    ``devices`` and ``nodes``.
+    ``devices`` and ``nodes``. ``deterministic`` refuses operations that give other bits from call
+    to call, not only warns.
     """
 
     accelerator: str = "auto"
     devices: int | Literal["auto"] = "auto"
     nodes: PositiveInt = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    deterministic: bool = False
 
 
 class RunConfig(_Strict):
@@ -330,8 +335,10 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
             raise UsageError(f"--set {pair!r}: expected SECTION.KEY=VALUE, e.g. stage2.steps=50")
         try:
             value: Any = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UsageError(f"--set {pair!r}: the value is not valid YAML: {error}") from error
+        except Exception as error:
+            # Wrong dates, numbers and depths come as nearly every type there is, not as YAMLError.
+            reason = str(error) or type(error).__name__
+            raise UsageError(f"--set {pair!r}: the value is not valid YAML: {reason}") from error
         for key in reversed(path.split(".")):
             value = {key: value}
         overrides = merge(overrides, value)
@@ -373,19 +380,34 @@ def read_config(path: Path) -> RunConfig:
         DxsegError: the file is missing, not YAML, or not a configuration.
     """
     try:
-        return RunConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        if path.stat().st_size > _BYTE_LIMIT:
+            raise DxsegError(f"{path}: larger than {_BYTE_LIMIT} bytes; expected a config.yaml")
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise DxsegError(f"{path}: not found; expected the config.yaml of a run") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DxsegError(f"{path}: not valid YAML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DxsegError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+    try:
+        content = yaml.safe_load(text)
+    except Exception as error:  # of nearly every type, as above
+        raise DxsegError(f"{path}: not valid YAML: {str(error) or type(error).__name__}") from error
+    try:
+        return RunConfig.model_validate(content)
     except ValidationError as error:
         raise DxsegError(f"{path}: {_first_problems(error)}") from error
 
 
 def _first_problems(error: ValidationError, limit: int = 5) -> str:
     problems = [
-        f"{'.'.join(str(part) for part in item['loc'])} = {item['input']!r}: {item['msg']}"
+        f"{'.'.join(str(part) for part in item['loc'])} = {_shown(item['input'])}: {item['msg']}"
         for item in error.errors()
     ]
     more = f"; and {len(problems) - limit} more" if len(problems) > limit else ""
     return "; ".join(problems[:limit]) + more
+
+
+def _shown(value: Any) -> str:
+    """Show a wrong value without writing all of it: aliases in YAML may be 10^9 long."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 1, 80, 80
+    return short.repr(value)

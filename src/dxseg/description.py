@@ -9,6 +9,7 @@ import pandas as pd
 
 from dxseg.data.dataset import Dataset
 from dxseg.errors import DxsegError
+from dxseg.inference.hub import local_copy
 from dxseg.inference.onnx_file import is_onnx, read_onnx
 from dxseg.training.records import read_run
 
@@ -19,7 +20,7 @@ def describe(path: str | Path) -> dict[str, Any]:
     Raises:
         DxsegError: the path is none of them.
     """
-    folder = Path(path)
+    folder = local_copy(path)
     if is_onnx(folder):
         model = read_onnx(folder)
         return model.info.model_dump(mode="json") | {"number_format": model.number_format}

@@ -13,3 +13,7 @@ class UsageError(DxsegError):
     """The request itself is wrong (an unknown name, options that contradict each other)."""
 
     exit_code = 2
+
+
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM came, as from a scheduler that takes the machine away: stop as for Ctrl-C."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import Dataset
 
 from dxseg.config import AugmentConfig
 from dxseg.data.augment import build_augmentation
@@ -169,3 +171,22 @@ def test_workers_make_the_batches_of_the_main_process() -> None:
         torch.manual_seed(epoch)  # nothing global may matter
         for mine, theirs in zip(here, elsewhere, strict=True):
             assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+class OwnDraws(Dataset[Any]):
+    """An augmentation of a user's own, which asks the global generators."""
+
+    def __getitem__(self, draws: Any) -> tuple[float, float, float]:
+        return torch.rand(()).item(), np.random.random(), random.random()  # noqa: NPY002
+
+
+def test_a_worker_s_global_generators_are_seeded_too() -> None:
+    def drawn(seed: int) -> list[Any]:
+        batches: Any = OwnDraws()
+        return list(batch_loader(batches, PoolSampler([(pool(0, 9), 3)], 2, seed), workers=1))
+
+    before = torch.get_rng_state()
+    first = drawn(1)
+    assert first == drawn(1)
+    assert all(one != other for one, other in zip(first[0], drawn(2)[0], strict=True))
+    assert torch.equal(torch.get_rng_state(), before), "starting workers draws from none"

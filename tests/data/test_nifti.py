@@ -290,3 +290,11 @@ def test_damaged_bytes_give_a_volume_or_an_error_that_names_the_file(tmp_path: P
         assert volume.voxels.ndim == 3
         assert np.isfinite(volume.affine).all()
     assert str(path) in told
+
+
+def test_a_unit_that_does_not_exist_is_told(tmp_path):
+    image = nibabel.Nifti1Image(np.zeros(SHAPE, np.int16), AFFINE)
+    image.header["xyzt_units"] = 7
+    nibabel.save(image, tmp_path / "a.nii")
+    with pytest.raises(DxsegError, match=r"a\.nii: code 7 of a unit .* mend the header"):
+        read_nifti(tmp_path / "a.nii")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dxseg.data.record_store import RecordStore, file_key
+from dxseg.errors import DxsegError
 
 
 def test_records_come_back_in_the_order_asked_for(tmp_path: Path) -> None:
@@ -43,6 +44,49 @@ def test_a_damaged_store_is_made_anew(tmp_path: Path, content: bytes) -> None:
         assert store.missing(["a"]) == [0]
         store.put("a", b"1")
         assert store.missing(["a"]) == []
+
+
+def test_a_store_that_cannot_be_written_is_told_and_kept(tmp_path: Path) -> None:
+    """As on a full disk: what is there is not taken for damaged and removed."""
+    path = tmp_path / "store"
+    with RecordStore(path) as store:
+        store.put("a", b"1")
+
+    def fill() -> None:
+        with RecordStore(path) as store:
+            store._connection.execute("PRAGMA max_page_count = 4")
+            store.put("b", bytes(100_000))
+
+    with pytest.raises(DxsegError, match=r"store: .*full.*make room"):
+        fill()
+    with RecordStore(path) as store:
+        assert list(store.read(["a"])) == [b"1"]
+        assert store.missing(["b"]) == [0]
+
+
+def test_a_store_that_breaks_while_it_is_read_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    with RecordStore(path) as store:
+        for number in range(200):
+            store.put(str(number), bytes(200))
+    content = bytearray(path.read_bytes())
+    content[4096 * 2 :] = b"\xff" * (len(content) - 4096 * 2)
+    path.write_bytes(content)
+    keys = [str(number) for number in range(200)]
+    with pytest.raises(DxsegError, match=r"store: .*remove it"), RecordStore(path) as store:
+        list(store.read(keys))
+
+
+def test_a_clock_that_jumps_changes_no_more_than_the_key(tmp_path: Path) -> None:
+    """Times are compared for equality alone: the future and the past are like any other."""
+    file = tmp_path / "a.png"
+    file.write_bytes(b"one")
+    keys = set()
+    for seconds in (4_102_444_800, 1, 1_700_000_000, -5):  # the year 2100, 1970, 2023, 1969
+        os.utime(file, (seconds, seconds))
+        assert file_key(file) == file_key(file)
+        keys.add(file_key(file))
+    assert len(keys) == 4
 
 
 def test_a_temporary_store_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

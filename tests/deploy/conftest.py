@@ -17,6 +17,7 @@ pytest.importorskip("fastapi")
 from starlette.testclient import TestClient
 
 from dxseg.deploy.app import create_app
+from dxseg.deploy.cases import Cases
 from dxseg.deploy.run import address, listen, make_server
 from dxseg.deploy.settings import Settings
 from serving import Served
@@ -27,9 +28,18 @@ def make_client(tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
     """Start a server in this process; it is stopped after the test."""
     opened: list[TestClient] = []
 
-    def make(settings: Settings | None = None, *, web: Path | None = None, **model: Any) -> Any:
+    def make(
+        settings: Settings | None = None,
+        *,
+        web: Path | None = None,
+        dataset: Path | None = None,
+        **model: Any,
+    ) -> Any:
         model.setdefault("lesion_free", ("normal",))
-        app = create_app(Maker()(**model), settings or Settings(), web=web or tmp_path / "no web")
+        predictor = Maker()(**model)
+        cases = None if dataset is None else Cases(dataset, predictor.info)
+        web = web or tmp_path / "no web"
+        app = create_app(predictor, settings or Settings(), cases=cases, web=web)
         client = TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
         opened.append(client.__enter__())
         return client
@@ -44,7 +54,9 @@ def start_server() -> Iterator[Callable[..., Served]]:
     """Start a server whose network takes `pause` seconds a batch."""
     started: list[Served] = []
 
-    def start(*, pause: float = 0.0, batch_size: int = 4, **settings: Any) -> Served:
+    def start(
+        *, pause: float = 0.0, batch_size: int = 4, dataset: Path | None = None, **settings: Any
+    ) -> Served:
         predictor = Maker()(lesion_free=("normal",), batch_size=batch_size)
         outputs = predictor.backend.outputs
 
@@ -54,7 +66,8 @@ def start_server() -> Iterator[Callable[..., Served]]:
 
         predictor.backend.outputs = slow
         listening = listen("127.0.0.1", 0)
-        server = make_server(predictor, Settings(**settings))
+        cases = None if dataset is None else Cases(dataset, predictor.info)
+        server = make_server(predictor, Settings(**settings), cases=cases)
         thread = threading.Thread(target=lambda: server.run(sockets=[listening]), daemon=True)
         thread.start()
         served = Served(address(listening), server, thread)

@@ -48,8 +48,29 @@ def test_options_become_settings(cli: Cli, served: list[dict[str, Any]], tmp_pat
             "port": 7,
             "device": "cpu",
             "batch_size": 2,
+            "dataset": None,
+            "suggestions": None,
         }
     ]
+
+
+def test_with_a_dataset_a_token_is_made_up_and_only_shown(
+    cli: Cli, served: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    result = cli("serve", tmp_path, "--dataset", tmp_path / "data", "--suggestions", "s.csv")
+    assert result.exit_code == 0, result.output
+    token = served[0]["settings"].token
+    assert len(token) > 40
+    assert f"http://127.0.0.1:1/#token={token} " in result.output
+    assert (served[0]["dataset"], served[0]["suggestions"]) == (tmp_path / "data", Path("s.csv"))
+    cli("serve", tmp_path, "--dataset", tmp_path / "data")
+    assert served[1]["settings"].token != token
+
+
+def test_suggestions_need_a_dataset(cli: Cli, served: list[dict[str, Any]], tmp_path: Path) -> None:
+    result = cli("serve", tmp_path, "--suggestions", "s.csv")
+    assert (result.exit_code, served) == (2, [])
+    assert "--dataset" in result.output
 
 
 def test_the_command_has_the_defaults_of_the_function(

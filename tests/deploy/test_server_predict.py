@@ -19,6 +19,7 @@ from brightness import Maker, bright_square
 from dicom_phantom import make_image
 from dxseg.deploy.answers import NOTICE, run_lengths
 from dxseg.deploy.settings import Settings
+from dxseg.deploy.uploads import PrivateFolder
 from serving import png, sent
 
 DICOM = "application/dicom"
@@ -194,7 +195,24 @@ def test_nothing_that_was_sent_stays(
     assert folder.stat().st_mode & 0o077 == 0
     for content in (png(), b"bad", dicom()):
         client.post("/v1/predict", **sent(content))
-        assert list(folder.iterdir()) == []
+        assert [path.name for path in folder.iterdir()] == ["lock"]
+
+
+def test_what_a_killed_server_left_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left, others = tmp_path / "dxseg-serve-left", tmp_path / "dxseg-serve-others"
+    for folder in (left, others):
+        folder.mkdir()
+        (folder / "upload.png").write_bytes(b"a patient")
+    (left / "lock").touch()  # that nobody holds; the other has none, and is none of ours
+    first = PrivateFolder()
+    second = PrivateFolder()
+    assert set(tmp_path.iterdir()) == {others, first.path, second.path}
+    first.close()
+    second.close()
+    assert set(tmp_path.iterdir()) == {others}
 
 
 @given(arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))

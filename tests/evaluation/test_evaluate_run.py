@@ -201,10 +201,12 @@ def test_a_model_of_other_mask_classes_is_refused(tmp_path, predictor):
 
 
 def test_what_is_no_finished_run_is_refused(tmp_path, predictor):
-    with pytest.raises(DxsegError, match=r"run\.json: no such file"):
+    with pytest.raises(
+        DxsegError, match=r"run\.json: not found; expected the folder of a finished run"
+    ):
         evaluate_run(tmp_path)
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(DxsegError, match="not valid JSON"):
+    with pytest.raises(DxsegError, match="not JSON"):
         evaluate_run(tmp_path)
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(DxsegError, match="key dataset is missing"):

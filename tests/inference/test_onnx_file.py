@@ -45,6 +45,14 @@ def refuse(proto: onnx.ModelProto, expected: str) -> None:
     assert "strange.onnx" in str(caught.value)
 
 
+def sealed(proto: onnx.ModelProto) -> bytes:
+    """The file after a change of its network, with the digest that fits."""
+    for entry in proto.metadata_props:
+        if entry.key == onnx_file.DIGEST_KEY:
+            entry.value = onnx_file.graph_digest(proto.graph)
+    return proto.SerializeToString()
+
+
 def test_everything_of_model_json_is_in_the_file(bundle, content, tmp_path):
     (tmp_path / "m.onnx").write_bytes(content)
     model = read_onnx(tmp_path / "m.onnx")
@@ -125,6 +133,14 @@ def test_inputs_and_outputs_must_be_those_of_the_model(proto):
     refuse(proto, "something")
 
 
+def test_a_flipped_bit_of_the_weights_is_noticed(proto):
+    largest = max(proto.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    raw = bytearray(largest.raw_data)
+    raw[len(raw) // 2] ^= 1
+    largest.raw_data = bytes(raw)
+    refuse(proto, "graph_sha256")
+
+
 def test_channels_must_be_those_of_the_model(proto):
     proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 3
     refuse(proto, "float32")
@@ -161,7 +177,7 @@ def test_a_graph_that_answers_with_another_shape_is_an_error(proto, tmp_path, ba
     last = proto.graph.node[-1]
     last.output[0] = "inner"
     proto.graph.node.append(helper.make_node("GlobalMaxPool", ["inner"], ["mask_logits"]))
-    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    (tmp_path / "m.onnx").write_bytes(sealed(proto))
     predictor = Predictor.from_bundle(tmp_path / "m.onnx", backend=backend)
     with pytest.raises(DxsegError, match=r"m\.onnx.*mask_logits"):
         predictor.predict([np.zeros((20, 30, 1), np.uint8)])
@@ -170,6 +186,6 @@ def test_a_graph_that_answers_with_another_shape_is_an_error(proto, tmp_path, ba
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_a_graph_that_a_runtime_refuses_is_an_error(proto, tmp_path, backend):
     proto.graph.node[0].op_type = "NoSuchOperator"
-    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    (tmp_path / "m.onnx").write_bytes(sealed(proto))
     with pytest.raises(DxsegError, match=r"m\.onnx"):
         load_backend(tmp_path / "m.onnx", backend)

@@ -56,7 +56,7 @@ def material(disks: Path, configure: Configure) -> Material:
     lesions = np.flatnonzero(train & dataset.cases["mask"].ne("").to_numpy())
     use = np.zeros(len(dataset), dtype=bool)
     use[lesions[:4]] = True
-    splits = dataset.cases[["case_id", "split"]].assign(use_mask=use)
+    splits = dataset.cases[["case_id", "split"]].assign(use_mask=use, group=range(len(use)))
     return gather(dataset, splits, config, ((0.5,), (0.25,)))
 
 

@@ -11,7 +11,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
 import pytest
@@ -22,9 +22,9 @@ from safetensors.torch import load_file
 from dxseg.config import RunConfig
 from dxseg.errors import DxsegError
 from dxseg.models import build
-from dxseg.training import fit
+from dxseg.training import checkpoints
 from dxseg.training import run as run_module
-from dxseg.training.fit import CheckpointFiles
+from dxseg.training.checkpoints import CheckpointFiles
 from dxseg.training.run import train_run
 from dxseg.training.stage1 import Stage1Module
 from dxseg.training.stage2 import Stage2Module
@@ -59,8 +59,9 @@ def fatal(original: Callable[..., Any], call: int, signal_number: int) -> Callab
     return wrapped
 
 
-def half_a_file(content: Any, path: Path) -> None:
-    Path(path).write_bytes(b"half of a checkpoint")
+def half_a_file(content: Any, stream: IO[bytes]) -> None:
+    stream.write(b"half of a checkpoint")
+    stream.flush()
     die(signal.SIGKILL)
 
 
@@ -80,7 +81,7 @@ def arm_the_trap(moment: str, number: int) -> None:
         def stage2_second(self: Any, checkpoint: Any, path: Any, **options: Any) -> None:
             calls[0] += "stage2" in str(path)
             if calls[0] == 2:
-                fit.torch.save = half_a_file  # type: ignore[assignment]
+                checkpoints.torch.save = half_a_file  # type: ignore[assignment]
             save(self, checkpoint, path, **options)
 
         CheckpointFiles.save_checkpoint = stage2_second  # type: ignore[method-assign]
@@ -160,11 +161,16 @@ def test_killed_and_continued(
     assert_same(run, uninterrupted)
 
 
-def test_interrupted_from_the_keyboard_and_continued(
-    spawn: Callable[..., int | None], config: RunConfig, uninterrupted: Path, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_by_keyboard_or_scheduler_and_continued(
+    number: int,
+    spawn: Callable[..., int | None],
+    config: RunConfig,
+    uninterrupted: Path,
+    tmp_path: Path,
 ) -> None:
     run = tmp_path / "run"
-    assert spawn(run, config, MOMENTS[2], signal.SIGINT) == INTERRUPTED
+    assert spawn(run, config, MOMENTS[2], number) == INTERRUPTED
     assert (run / "stage2" / "last.ckpt").is_file()
     assert spawn(run, config) == 0
     assert_same(run, uninterrupted)

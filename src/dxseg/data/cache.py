@@ -7,8 +7,10 @@ there: a job that is killed goes on, and a second one that wants the same waits 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ _FORMAT = 1
 # A process has to import torch first, some seconds.
 IMAGES_WORTH_A_PROCESS = 1000
 FILES_WORTH_A_PROCESS = 20_000
+_NO_ARRAY = (FileNotFoundError, EOFError, ValueError)
 
 
 def cached_images(
@@ -125,18 +128,35 @@ def _memory_map(
     """Open the array at ``path``, writing it first where it is absent or damaged."""
     if not sources:
         raise DxsegError(f"{path.parent}: no cases to cache; the split leaves none for training")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.stem}.lock")):
-        try:
+    with suppress(*_NO_ARRAY):  # before a lock is asked for: the folder may be read-only
+        return _open(path)
+    with _claimed(path):
+        with suppress(*_NO_ARRAY):  # another process has made it meanwhile
             return _open(path)
-        except (FileNotFoundError, EOFError, ValueError):
-            pass
         decoded = path.with_name(f".{path.stem}.sqlite")
         with RecordStore(decoded) as store:
             _decode(store, read, sources, progress)
             _write(path, store, sources)
         decoded.unlink()
         return _open(path)
+
+
+@contextmanager
+def _claimed(path: Path) -> Iterator[None]:
+    """Wait for a second job that makes the same array."""
+    lock = FileLock(path.with_name(f".{path.stem}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise DxsegError(
+            f"{path.parent}: decoded images cannot be kept there ({error.strerror or error}); name "
+            "another folder with data.cache_dir"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _open(path: Path) -> NDArray[Any]:
@@ -173,17 +193,18 @@ def _write(path: Path, store: RecordStore, sources: Sequence[Source]) -> None:
         np.load(io.BytesIO(record), allow_pickle=False) for record in store.read(_rows(sources))
     )
     first = next(items)
-    with atomic_path(path) as temporary:
-        array = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=first.dtype, shape=(len(sources), *first.shape)
-        )
-        array[0] = first
-        for row, item in enumerate(items, start=1):
-            if item.dtype != array.dtype:
+    header = {
+        "descr": first.dtype.str,
+        "fortran_order": False,
+        "shape": (len(sources), *first.shape),
+    }
+    # Not through a memory map: on a full disk that ends the process with a bus error.
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for row, item in enumerate(chain([first], items)):
+            if item.dtype != first.dtype:
                 raise DxsegError(
-                    f"{sources[row]}: {item.dtype} where the cases before are {array.dtype}; a "
+                    f"{sources[row]}: {item.dtype} where the cases before are {first.dtype}; a "
                     "dataset holds 8-bit or 16-bit images, not both: convert one kind"
                 )
-            array[row] = item
-        array.flush()
-        del array
+            stream.write(item.tobytes())

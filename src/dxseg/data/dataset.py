@@ -96,8 +96,12 @@ class Dataset:
 
         In this order, a first writing that is interrupted leaves no dataset behind.
         """
-        write_bytes_atomic(self.root / CASES_FILE, _csv(self.cases))
+        self.save_cases()
         write_spec(self.root / SPEC_FILE, self.spec)
+
+    def save_cases(self) -> None:
+        """Write `cases.csv` atomically, and leave `dataset.yaml` as somebody wrote it."""
+        write_bytes_atomic(self.root / CASES_FILE, _csv(self.cases))
 
     def image_path(self, row: Any) -> Path:
         """Find the image of a case.

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dxseg.data.files import reserve
 from dxseg.data.parallel import parallel_map
 from dxseg.data.readers import read_image
 from dxseg.data.record_store import RecordStore, file_key
@@ -113,6 +114,7 @@ def gather_descriptions(records: Iterator[bytes], total: int) -> Descriptions:
         return Descriptions(np.zeros((0, SIDE * SIDE), np.uint8), hashes)
     # The map keeps its file open, which has no name and so is gone when the map is.
     with tempfile.TemporaryFile() as file:
+        reserve(file.fileno(), total * SIDE * SIDE)
         thumbnails = np.memmap(file, np.uint8, mode="w+", shape=(total, SIDE * SIDE))
     for row, record in enumerate(records):
         values = np.frombuffer(record, np.uint8)

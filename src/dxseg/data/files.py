@@ -44,13 +44,28 @@ def atomic_path(path: str | Path, *, flush: bool = True) -> Iterator[Path]:
     try:
         yield temporary
         if flush:
-            _flush(temporary)
-        temporary.replace(target)
-        if flush:
-            _flush_folder(target.parent)
+            settle(temporary, target)
+        else:
+            temporary.replace(target)
+    except OSError as error:
+        if error.filename is None:  # a full disk does not say which file it was
+            error.filename = str(target)
+        raise
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def settle(temporary: Path, target: Path) -> None:
+    """Let a finished file take the name of another, and wait until the disk has both.
+
+    Args:
+        temporary: The file, in the folder of `target`.
+        target: Its name from now on; what bore it is gone.
+    """
+    _flush(temporary)
+    temporary.replace(target)
+    _flush_folder(target.parent)
 
 
 def write_bytes_atomic(path: str | Path, data: bytes) -> None:
@@ -115,6 +130,32 @@ def sha256_json(obj: Any) -> str:
     """
     text = json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def reserve(file: Path | int, size: int) -> None:
+    """Take the room on the disk that a memory map will write to.
+
+    Without it a full disk ends the process by a bus error, in the middle of an assignment.
+
+    Args:
+        file: A path, or the descriptor of an open file.
+        size: In bytes.
+
+    Raises:
+        OSError: There is no such room.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    descriptor = file if isinstance(file, int) else os.open(file, os.O_WRONLY)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        raise OSError(
+            error.errno, error.strerror, None if file is descriptor else str(file)
+        ) from error
+    finally:
+        if file is not descriptor:
+            os.close(descriptor)
 
 
 def _flush(path: Path) -> None:

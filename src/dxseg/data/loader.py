@@ -224,11 +224,16 @@ class InOrder(Sampler[list[Draw]]):
 def batch_loader(
     batches: CaseBatches, sampler: Sampler[list[Draw]], workers: int
 ) -> DataLoader[Batch]:
-    """A DataLoader whose sampler yields whole batches."""
+    """A DataLoader whose sampler yields whole batches.
+
+    Its generator seeds torch, numpy and random in the workers. No draw of a batch asks them; an
+    augmentation of a user's own may, and starting a worker must not move the global generator.
+    """
     return DataLoader(
         batches,
         batch_size=None,
         sampler=sampler,
         num_workers=workers,
         persistent_workers=workers > 0,
+        generator=torch.Generator().manual_seed(getattr(sampler, "seed", 0)),
     )

@@ -257,7 +257,13 @@ def _check_claim(image: Any, path: Path) -> None:
 
 def _affine(image: Any, path: Path) -> NDArray[np.float64]:
     affine = np.array(image.affine, dtype=np.float64)
-    unit = image.header.get_xyzt_units()[0]
+    try:
+        unit = image.header.get_xyzt_units()[0]
+    except KeyError as error:
+        raise DxsegError(
+            f"{path}: code {error.args[0]} of a unit of space or time does not exist (xyzt_units); "
+            "mend the header"
+        ) from error
     affine[:3] *= _MILLIMETRES.get(unit, 1.0)
     with np.errstate(all="ignore"):
         spacing = np.linalg.norm(affine[:3, :3], axis=0)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
+from dxseg.errors import DxsegError
+
 _KEYS_AT_ONCE = 500  # SQLite takes at least 999 parameters a statement
 _ROWS_A_COMMIT = 256
+_NO_STORE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
 class RecordStore:
     """Bytes by key in one SQLite file.
 
     A kill loses at most the last few hundred records. A file that is no readable store is made
-    anew: it holds nothing that cannot be found out again.
+    anew: it holds nothing that cannot be found out again. A store that the system does not let us
+    write is left as it is: every method then raises `DxsegError`.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -26,14 +30,15 @@ class RecordStore:
             path: Its file, made if absent; None keeps the records in a temporary file that
                 nobody else sees.
         """
-        self._pending = 0
-        try:
-            self._connection = _open(path)
-        except sqlite3.DatabaseError:
-            if path is None:
-                raise
-            path.unlink()
-            self._connection = _open(path)
+        self._pending, self._path = 0, path
+        with self._told():
+            try:
+                self._connection = _open(path)
+            except sqlite3.DatabaseError as error:
+                if path is None or error.sqlite_errorcode not in _NO_STORE:
+                    raise
+                path.unlink()
+                self._connection = _open(path)
 
     def __enter__(self) -> RecordStore:
         return self
@@ -45,8 +50,24 @@ class RecordStore:
         traceback: TracebackType | None,
     ) -> None:
         """Keep what was put, also after an error, and close."""
-        self._connection.commit()
-        self._connection.close()
+        try:
+            # A full disk is told once, by what came first.
+            with self._told() if error is None else suppress(sqlite3.DatabaseError):
+                self._connection.commit()
+        finally:
+            self._connection.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn what SQLite complains of into an error that names the file."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode in _NO_STORE:
+                remedy = "it is damaged; remove it, it can be made again"
+            else:
+                remedy = "make room, or see to it that the folder can be written to"
+            raise DxsegError(f"{self._path or 'a temporary file'}: {error}; {remedy}") from error
 
     def missing(self, keys: Sequence[str]) -> list[int]:
         """Give the positions of those keys that have no record, in order."""
@@ -54,11 +75,12 @@ class RecordStore:
 
     def put(self, key: str, record: bytes) -> None:
         """Keep a record, replacing that of the same key."""
-        self._connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (key, record))
-        self._pending += 1
-        if self._pending >= _ROWS_A_COMMIT:
-            self._connection.commit()
-            self._pending = 0
+        with self._told():
+            self._connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (key, record))
+            self._pending += 1
+            if self._pending >= _ROWS_A_COMMIT:
+                self._connection.commit()
+                self._pending = 0
 
     def read(self, keys: Sequence[str]) -> Iterator[bytes]:
         """Yield the records of some keys in their order, a block in memory at a time.
@@ -70,7 +92,8 @@ class RecordStore:
             block = keys[start : start + _KEYS_AT_ONCE]
             marks = ",".join("?" * len(block))  # all that is pasted: keys are bound
             query = f"SELECT key, record FROM records WHERE key IN ({marks})"  # nosec
-            found = dict(self._connection.execute(query, block))
+            with self._told():
+                found = dict(self._connection.execute(query, block))
             for key in block:
                 yield found[key]
 
@@ -79,7 +102,8 @@ class RecordStore:
             block = keys[start : start + _KEYS_AT_ONCE]
             marks = ",".join("?" * len(block))  # all that is pasted: keys are bound
             query = f"SELECT key FROM records WHERE key IN ({marks})"  # nosec
-            found = {key for (key,) in self._connection.execute(query, block)}
+            with self._told():
+                found = {key for (key,) in self._connection.execute(query, block)}
             for key in block:
                 yield key in found
 

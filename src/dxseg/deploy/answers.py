@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 
+from dxseg.data.raster import Pixels
 from dxseg.deploy.uploads import Spacing
 from dxseg.inference.bundle import BundleInfo
 from dxseg.inference.predictor import Prediction
 from dxseg.inference.rows import model_name
-from dxseg.inference.writers import encode_png, mask_levels
+from dxseg.inference.writers import display_rgb, encode_png, mask_levels
 
 NOTICE = "Research software, not a medical device: not for diagnosis or treatment."
 
@@ -39,8 +40,8 @@ class Area(BaseModel):
 class RunLengths(BaseModel):
     """A binary mask, uncompressed run-length encoding of COCO."""
 
-    size: tuple[int, int] = Field(description="Height and width.")
-    counts: list[int] = Field(
+    size: tuple[PositiveInt, PositiveInt] = Field(description="Height and width.")
+    counts: list[NonNegativeInt] = Field(
         description="Lengths of runs of 0 and 1 in turns, 0 first, down the columns."
     )
 
@@ -53,6 +54,14 @@ class MaskAnswer(BaseModel):
         "several classes."
     )
     rle: dict[str, RunLengths] = Field(description="By class.")
+
+
+class CaseAnswer(BaseModel):
+    """A case of the dataset."""
+
+    case_id: str
+    label: str = Field(description="As the dataset has it.")
+    mask: str = Field(description='Path of its mask in the dataset; "" for none.')
 
 
 class PredictionAnswer(BaseModel):
@@ -71,6 +80,14 @@ class PredictionAnswer(BaseModel):
     evidence: dict[str, str] | None = Field(
         description="Where the label comes from: by label, a grey PNG of 8 bit in base64 at the "
         "network's resolution, 255 is certain. Null unless asked for, or without evidence."
+    )
+    picture: str | None = Field(
+        description="The image as it was read: a PNG of 8 bit in base64, grey or colour. Null "
+        "unless asked for."
+    )
+    case: CaseAnswer | None = Field(
+        description="The case of the dataset whose image this is, byte for byte; looked for where "
+        "the picture is asked for too."
     )
     notice: str = NOTICE
 
@@ -100,6 +117,7 @@ class ModelAnswer(BaseModel):
     channels: int
     dtype: str = Field(description="Of the pixels that it was trained on.")
     limits: Limits
+    dataset: str | None = Field(description="Name of the dataset that masks are saved into.")
     notice: str = NOTICE
 
 
@@ -119,12 +137,13 @@ class Problem(BaseModel):
     request_id: str
 
 
-def describe_model(info: BundleInfo, limits: Limits) -> ModelAnswer:
+def describe_model(info: BundleInfo, limits: Limits, dataset: str | None) -> ModelAnswer:
     """Say what is served.
 
     Args:
         info: Of the bundle; what its training wrote down stays there.
         limits: Of the server.
+        dataset: Name of the dataset that masks are saved into; None without one.
     """
     same = (
         *("labels", "lesion_free", "multi_label", "mask_classes"),
@@ -138,6 +157,7 @@ def describe_model(info: BundleInfo, limits: Limits) -> ModelAnswer:
         channels=info.preprocessing.channels,
         dtype=info.preprocessing.dtype,
         limits=limits,
+        dataset=dataset,
         **{name: getattr(info, name) for name in same},
     )
 
@@ -149,6 +169,7 @@ def describe_prediction(
     request_id: str,
     spacing: Spacing | None,
     evidence: bool,
+    case: CaseAnswer | None = None,
 ) -> PredictionAnswer:
     """Say what was predicted.
 
@@ -158,6 +179,7 @@ def describe_prediction(
         request_id: Of the request.
         spacing: Height and width of a pixel in millimetres, where they are known.
         evidence: Whether to give evidence maps.
+        case: Of the dataset, where the image is one of its.
     """
     mask, classes = prediction.mask, info.mask_classes
     binary = {name: mask == number for number, name in enumerate(classes, 1)}
@@ -175,7 +197,18 @@ def describe_prediction(
             rle={name: run_lengths(one) for name, one in binary.items()},
         ),
         evidence=_evidence(prediction, info) if evidence else None,
+        picture=None if prediction.image is None else _png(_for_the_eye(prediction.image)),
+        case=case,
     )
+
+
+def describe_case(row: Any) -> CaseAnswer:
+    """Say what the dataset knows of a case.
+
+    Args:
+        row: Of its table.
+    """
+    return CaseAnswer(case_id=row["case_id"], label=row["label"], mask=row["mask"])
 
 
 def run_lengths(mask: NDArray[np.bool_]) -> RunLengths:
@@ -190,6 +223,11 @@ def run_lengths(mask: NDArray[np.bool_]) -> RunLengths:
     counts = [end - start for start, end in itertools.pairwise(edges)]
     first_is_one = bool(column_wise[0])
     return RunLengths(size=mask.shape, counts=[0, *counts] if first_is_one else counts)
+
+
+def _for_the_eye(image: Pixels) -> NDArray[np.uint8]:
+    colours = display_rgb(image)
+    return colours if image.shape[2] == 3 else colours[:, :, 0]
 
 
 def _area(pixels: int, spacing: Spacing | None) -> Area:

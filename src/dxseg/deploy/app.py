@@ -1,17 +1,15 @@
-"""The routes: predict, model, health, metrics; and the page, where there is one."""
+"""The routes: predict, model, health, metrics; a dataset's, and the page, where there are any."""
 
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from fastapi import Depends, FastAPI, File, Form, HTTPException, Request, Response, UploadFile
-from fastapi.security import HTTPBearer
+from fastapi import FastAPI, File, Form, HTTPException, Request, Response, UploadFile
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -21,20 +19,21 @@ from dxseg.deploy.answers import (
     Limits,
     ModelAnswer,
     PredictionAnswer,
-    Problem,
+    describe_case,
     describe_model,
     describe_prediction,
 )
-from dxseg.deploy.guard import BUSY, HEALTH, METRICS, MODEL, PREDICT, Guard
-from dxseg.deploy.problems import MEDIA_TYPE, answer_with_problems
+from dxseg.deploy.case_routes import add_case_routes
+from dxseg.deploy.cases import Cases
+from dxseg.deploy.guard import HEALTH, METRICS, MODEL, PREDICT, Guard
+from dxseg.deploy.label_studio import add_label_studio_routes
+from dxseg.deploy.problems import answer_with_problems
+from dxseg.deploy.service import Service, problems
 from dxseg.deploy.settings import Settings
-from dxseg.deploy.telemetry import Metrics
-from dxseg.deploy.uploads import NAME, Spacing, Upload, inspect_upload, keep
-from dxseg.deploy.worker import QueueFullError, StoppingError, Worker
-from dxseg.errors import DxsegError, UsageError
+from dxseg.deploy.uploads import NAME, Spacing, Upload
+from dxseg.errors import UsageError
 from dxseg.inference.bundle import DXSEG_VERSION
 from dxseg.inference.dicom_seg import image_segmentation
-from dxseg.inference.known import label_names
 from dxseg.inference.predictor import Prediction, Predictor
 
 WEB = Path(str(files("dxseg") / "deploy" / "web"))
@@ -45,72 +44,27 @@ _DESCRIPTION = """Lesion segmentation of single images with one trained model.
 Research software, **not a medical device**: not for diagnosis or treatment."""
 
 
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
-    told = {
-        400: "The body cannot be parsed.",
-        401: "No token, or a wrong one.",
-        403: "Sent from a page of another site, or to a name of another site.",
-        408: "The request took too long to arrive.",
-        413: "Too many bytes or pixels.",
-        422: "No image that can be read, or a field that does not fit the model.",
-        429: "As many images are in hand as may be; `Retry-After` says when to come again.",
-        500: "The server failed.",
-        503: "Stopping, or the answer took too long.",
-    }
-    return {status: {"description": told[status], "content": content} for status in statuses}
-
-
-class _Service:
-    """What the routes share."""
-
-    def __init__(self, predictor: Predictor, settings: Settings) -> None:
-        self.info, self.settings = predictor.info, settings
-        self.worker = Worker(predictor, settings.queue)
-        self.metrics = Metrics(lambda: self.worker.in_hand)
-        self._folder = tempfile.TemporaryDirectory(prefix="dxseg-serve-")
-
-    @asynccontextmanager
-    async def received(self, file: UploadFile) -> AsyncIterator[Upload]:
-        """Keep an upload as a file while the block runs."""
-        path = await asyncio.to_thread(keep, file.file, Path(self._folder.name))
-        try:
-            yield await asyncio.to_thread(inspect_upload, path, self.settings.max_pixels)
-        finally:
-            path.unlink(missing_ok=True)
-
-    async def predict(self, upload: Upload, known: str) -> Prediction:
-        """Wait for the prediction of an upload."""
-        label_names(known, self.info)
-        try:
-            future = self.worker.submit(upload.path, known)
-        except QueueFullError:
-            raise HTTPException(429, BUSY, headers={"Retry-After": "1"}) from None
-        except StoppingError:
-            raise HTTPException(503, "the server is stopping") from None
-        try:
-            return await asyncio.wrap_future(future)
-        except DxsegError as error:
-            raise DxsegError(str(error).replace(str(upload.path), NAME)) from None
-
-    def close(self) -> None:
-        """Finish what is in hand, then leave nothing behind."""
-        self.worker.stop()
-        self._folder.cleanup()
-
-
-def create_app(predictor: Predictor, settings: Settings, *, web: Path = WEB) -> FastAPI:
+def create_app(
+    predictor: Predictor, settings: Settings, *, cases: Cases | None = None, web: Path = WEB
+) -> FastAPI:
     """Make the server's ASGI app.
 
     Args:
         predictor: Of the model to serve.
         settings: Limits, and the token.
+        cases: Of the dataset that masks are saved into; None serves none.
         web: Folder of the page, which need not be there.
 
     Returns:
         The app. `app.state.stopping = True` lets it take no more images; its lifespan must run.
+
+    Raises:
+        UsageError: A dataset is served without a token.
     """
-    service = _Service(predictor, settings)
+    if cases is not None and settings.token is None:
+        # Else every account of the machine, and a page in its browsers, could read and write it.
+        raise UsageError(f"{cases.root}: a dataset is served with a token only; give one")
+    service = Service(predictor, settings)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -137,24 +91,24 @@ def create_app(predictor: Predictor, settings: Settings, *, web: Path = WEB) -> 
         worker=service.worker,
         stopping=lambda: app.state.stopping,
     )
-    _add_routes(app, service)
+    _add_routes(app, service, cases)
+    if cases is not None:
+        add_case_routes(app, service, cases)
+        add_label_studio_routes(app, service, cases)
     if web.is_dir():
         app.mount("/", StaticFiles(directory=web, html=True), name="web")
     return app
 
 
-def _add_routes(app: FastAPI, service: _Service) -> None:
-    settings = service.settings
-    # Declared for OpenAPI; the guard has looked at the token by then.
-    secret = [Depends(HTTPBearer(auto_error=False))] if settings.token is not None else []
-    refused = (403, 401) if secret else (403,)
+def _add_routes(app: FastAPI, service: Service, cases: Cases | None) -> None:
+    settings, secret, refused = service.settings, service.secret, service.refused
 
     @app.post(
         PREDICT,
         response_model=PredictionAnswer,
         responses={
             200: {"content": {DICOM: {"schema": {"type": "string", "format": "binary"}}}},
-            **_problems(400, *refused, 408, 413, 422, 429, 500, 503),
+            **problems(400, *refused, 408, 413, 422, 429, 500, 503),
         },
         dependencies=secret,
     )
@@ -171,6 +125,9 @@ def _add_routes(app: FastAPI, service: _Service) -> None:
             float | None, Form(gt=0, lt=1e6, description="Width of a pixel, mm.")
         ] = None,
         evidence: Annotated[bool, Form(description="Whether to give evidence maps.")] = False,
+        picture: Annotated[
+            bool, Form(description="Whether to give the image as it was read, for viewing.")
+        ] = False,
         format: Annotated[
             Literal["json", "dicom-seg"] | None,
             Form(description="dicom-seg, or `Accept: application/dicom`, for DICOM uploads."),
@@ -180,39 +137,39 @@ def _add_routes(app: FastAPI, service: _Service) -> None:
         spacing = _spacing(spacing_y, spacing_x)
         accepted = DICOM if DICOM in request.headers.get("accept", "") else ""
         wants_seg = format == "dicom-seg" or (format is None and accepted == DICOM)
-        try:
-            async with asyncio.timeout(settings.seconds), service.received(file) as upload:
-                if wants_seg and not upload.is_dicom:
-                    raise UsageError("a DICOM SEG refers to a DICOM image; expected one as file")
-                prediction = await service.predict(upload, known)
-                if wants_seg:
-                    content = await asyncio.to_thread(_segmentation, service, upload, prediction)
-                    return Response(content, media_type=DICOM)
-                answer = await asyncio.to_thread(
-                    describe_prediction,
-                    prediction,
-                    service.info,
-                    request_id=request.state.request_id,
-                    spacing=spacing or upload.spacing,
-                    evidence=evidence,
-                )
-                return Response(answer.model_dump_json(), media_type="application/json")
-        except TimeoutError:
-            raise HTTPException(
-                503,
-                f"no answer within {settings.seconds:g} s; the server has too much to do",
-                headers={"Retry-After": "5"},
-            ) from None
+        async with service.timely(), service.received(file) as upload:
+            if wants_seg and not upload.is_dicom:
+                raise UsageError("a DICOM SEG refers to a DICOM image; expected one as file")
+            prediction = await service.predict(upload.path, known, NAME, picture=picture)
+            if wants_seg:
+                content = await asyncio.to_thread(_segmentation, service, upload, prediction)
+                return Response(content, media_type=DICOM)
+            case = None
+            if cases is not None and picture:
+                case = await asyncio.to_thread(cases.same_image, upload.path)
+            answer = await asyncio.to_thread(
+                describe_prediction,
+                prediction,
+                service.info,
+                request_id=request.state.request_id,
+                spacing=spacing or upload.spacing or (case.spacing if case else None),
+                evidence=evidence,
+                case=None if case is None else describe_case(case.row),
+            )
+            return Response(answer.model_dump_json(), media_type="application/json")
 
-    @app.get(MODEL, responses=_problems(*refused, 500), dependencies=secret)
+    @app.get(MODEL, responses=problems(*refused, 500), dependencies=secret)
     async def model() -> ModelAnswer:
         """Say which model is served, and how much may be sent."""
         limits = Limits(
             max_bytes=settings.max_bytes, max_pixels=settings.max_pixels, queue=settings.queue
         )
-        return describe_model(service.info, limits)
+        name = None
+        if cases is not None:
+            name = (await asyncio.to_thread(cases.dataset)).spec.name
+        return describe_model(service.info, limits, name)
 
-    @app.get(HEALTH, responses=_problems(403, 500, 503))
+    @app.get(HEALTH, responses=problems(403, 500, 503))
     async def healthz() -> Health:
         """Say whether predictions are made."""
         if app.state.stopping or not service.worker.alive:
@@ -224,7 +181,7 @@ def _add_routes(app: FastAPI, service: _Service) -> None:
         response_class=Response,
         responses={
             200: {"content": {CONTENT_TYPE_LATEST: {"schema": {"type": "string"}}}},
-            **_problems(*refused, 500),
+            **problems(*refused, 500),
         },
         dependencies=secret,
     )
@@ -242,6 +199,6 @@ def _spacing(height: float | None, width: float | None) -> Spacing | None:
     return height, width
 
 
-def _segmentation(service: _Service, upload: Upload, prediction: Prediction) -> bytes:
+def _segmentation(service: Service, upload: Upload, prediction: Prediction) -> bytes:
     with called(upload.path, NAME):
         return image_segmentation(upload.path, prediction.mask, service.info)

@@ -15,7 +15,7 @@ from dxseg.data.dataset import Dataset
 from dxseg.data.readers import read_mask
 from dxseg.data.splits import TRAIN, VALIDATION, read_splits
 from dxseg.errors import UsageError
-from dxseg.evaluation.runs import read_record
+from dxseg.training.records import read_run
 
 IMAGES = 100
 """Images at most; ranges of activations hardly change with more."""
@@ -79,7 +79,7 @@ def _usable(data: Dataset, run: Path | None) -> tuple[NDArray[np.bool_], NDArray
     splits_file = None if run is None else run / "splits.csv"
     if run is None or splits_file is None or not splits_file.is_file():
         return everything, everything
-    if read_record(run).get("dataset_digest") != data.digest():
+    if read_run(run).get("dataset_digest") != data.digest():
         return everything, everything
     splits: pd.DataFrame = read_splits(splits_file, data)
     masks = splits["use_mask"].to_numpy(bool) if "use_mask" in splits else everything

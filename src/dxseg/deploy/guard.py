@@ -6,6 +6,7 @@ An ASGI middleware, because FastAPI reads the whole body before its dependencies
 from __future__ import annotations
 
 import asyncio
+import base64
 import secrets
 import time
 from collections.abc import Callable
@@ -22,9 +23,16 @@ from dxseg.deploy.telemetry import LOGGER, OTHER, Metrics
 from dxseg.deploy.worker import Worker
 
 PREDICT, MODEL, HEALTH, METRICS = "/v1/predict", "/v1/model", "/healthz", "/metrics"
-ROUTES = (PREDICT, MODEL, HEALTH, METRICS, "/openapi.json")
-_SECRET = (PREDICT, MODEL, METRICS)
+QUEUE, CASE, SAVE = "/v1/cases", "/v1/cases/predict", "/v1/cases/mask"
+LABEL_STUDIO_HEALTH, LABEL_STUDIO_SETUP, LABEL_STUDIO_PREDICT = _LABEL_STUDIO = (
+    *("/label-studio/health", "/label-studio/setup", "/label-studio/predict"),
+)
+_SECRET = (PREDICT, MODEL, QUEUE, CASE, SAVE, METRICS, *_LABEL_STUDIO)
 """Routes that need the token; the others tell nothing of patients or the model."""
+ROUTES = (*_SECRET, HEALTH, "/openapi.json")
+_PREDICTING = (PREDICT, CASE, LABEL_STUDIO_PREDICT)
+_JSON_BYTES = 4 * 2**20
+"""Size of a request that is parsed as JSON: its numbers take many times their text in memory."""
 
 _HEADERS = {
     # No script, style or picture from elsewhere, and none that stands in the page itself.
@@ -74,7 +82,7 @@ class Guard:
         request_id = secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
         answer = _Answer(send, request_id)
-        body = _Body(receive, self._settings)
+        body = _Body(receive, self._settings, self._max_bytes(scope["path"]))
         try:
             await self._respond(scope, body, answer)
         except Exception:  # noqa: BLE001 - one request's failure must not end the others
@@ -109,7 +117,7 @@ class Guard:
             await body.discard()
             await refused(scope, body, answer)
             return
-        counted = scope["path"] == PREDICT
+        counted = scope["path"] in _PREDICTING
         self._receiving += counted
         try:
 
@@ -128,20 +136,24 @@ class Guard:
         headers, settings = Headers(scope=scope), self._settings
         self._check_source(headers)
         if settings.token is not None and scope["path"] in _SECRET:
-            scheme, _, shown = headers.get("authorization", "").partition(" ")
-            given, expected = shown.strip().encode(), settings.token.encode()
-            if scheme.lower() != "bearer" or not secrets.compare_digest(given, expected):
+            given = _shown_token(headers, basic=scope["path"] in _LABEL_STUDIO)
+            if not secrets.compare_digest(given, settings.token.encode()):
                 raise HTTPException(
                     401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"}
                 )
         length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > settings.max_bytes:
-            raise HTTPException(413, too_large(settings))
-        if scope["path"] == PREDICT and scope["method"] == "POST":
+        max_bytes = self._max_bytes(scope["path"])
+        if length.isdecimal() and int(length) > max_bytes:
+            raise HTTPException(413, too_large(max_bytes))
+        if scope["path"] in _PREDICTING and scope["method"] == "POST":
             if self._stopping():
                 raise HTTPException(503, "the server is stopping", headers={"Retry-After": "10"})
             if self._worker.full or self._receiving >= _UPLOADS * settings.queue:
                 raise HTTPException(429, BUSY, headers={"Retry-After": "1"})
+
+    def _max_bytes(self, path: str) -> int:
+        limit = self._settings.max_bytes
+        return min(limit, _JSON_BYTES) if path in (CASE, SAVE, *_LABEL_STUDIO) else limit
 
     def _check_source(self, headers: Headers) -> None:
         """Refuse what a page of another site would send from a user's browser."""
@@ -160,9 +172,28 @@ class Guard:
 BUSY = "as many images are in hand as may be; try again soon"
 
 
-def too_large(settings: Settings) -> str:
+def too_large(max_bytes: int) -> str:
     """Say how much may be sent."""
-    return f"the request is too large; expected at most {settings.max_bytes} bytes"
+    return f"the request is too large; expected at most {max_bytes} bytes"
+
+
+def _shown_token(headers: Headers, *, basic: bool) -> bytes:
+    """The token of a request; empty where it shows none.
+
+    Args:
+        headers: Of the request.
+        basic: Whether it may be the password of a basic authentication, whoever the user; programs
+            that know no other ask for some routes. No browser is told that it may ask so.
+    """
+    scheme, _, shown = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return shown.strip().encode()
+    if not basic or scheme.lower() != "basic":
+        return b""
+    try:
+        return base64.b64decode(shown.strip(), validate=True).partition(b":")[2]
+    except ValueError:
+        return b""
 
 
 def _host_name(host: str) -> str | None:
@@ -175,10 +206,10 @@ def _host_name(host: str) -> str | None:
 class _Body:
     """A request's body, of bounded size, received in bounded time."""
 
-    def __init__(self, receive: Receive, settings: Settings) -> None:
+    def __init__(self, receive: Receive, settings: Settings, max_bytes: int) -> None:
         self.received = 0
         self.when_complete: Callable[[], None] = lambda: None
-        self._receive, self._settings = receive, settings
+        self._receive, self._settings, self._max_bytes = receive, settings, max_bytes
         self._deadline = time.monotonic() + settings.upload_seconds
         self._complete = False
 
@@ -193,8 +224,9 @@ class _Body:
             raise HTTPException(408, detail, headers={"Connection": "close"}) from None
         if message["type"] == "http.request":
             self.received += len(message.get("body", b""))
-            if self.received > self._settings.max_bytes:
-                raise HTTPException(413, too_large(self._settings), headers={"Connection": "close"})
+            if self.received > self._max_bytes:
+                closing = {"Connection": "close"}
+                raise HTTPException(413, too_large(self._max_bytes), headers=closing)
             if not message.get("more_body", False):
                 self._finish()
         else:

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from dxseg.data.annotations import ChangedCaseError, UnknownCaseError
 from dxseg.deploy.answers import Problem
 from dxseg.deploy.uploads import TooManyPixelsError
 from dxseg.errors import DxsegError
@@ -62,4 +63,8 @@ def _understood(error: Exception) -> tuple[int, str]:
         return HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(parts)
     if isinstance(error, TooManyPixelsError):
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)
+    if isinstance(error, UnknownCaseError):
+        return HTTPStatus.NOT_FOUND, str(error)
+    if isinstance(error, ChangedCaseError):
+        return HTTPStatus.CONFLICT, str(error)
     return HTTPStatus.UNPROCESSABLE_ENTITY, str(error)

@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 
 from dxseg.deploy.app import create_app
+from dxseg.deploy.cases import Cases
 from dxseg.deploy.settings import Settings
 from dxseg.deploy.telemetry import LOG_CONFIG
 from dxseg.errors import DxsegError
@@ -30,6 +31,8 @@ def serve_model(
     port: int = 8000,
     device: str = "cpu",
     batch_size: int = 8,
+    dataset: str | Path | None = None,
+    suggestions: str | Path | None = None,
     ready: Callable[[str], None] = lambda _url: None,
 ) -> None:
     """Serve a model until SIGTERM or SIGINT; what was accepted by then is answered.
@@ -40,29 +43,40 @@ def serve_model(
         port: To listen on; 0 for any that is free.
         device: As torch names it.
         batch_size: Images through the network at once.
+        dataset: Folder of the dataset that masks are saved into.
+        suggestions: Table of `dxseg suggest` that says in which order its cases are offered.
         ready: Called with the server's address once connections are taken.
 
     Raises:
-        DxsegError: The bundle is bad, or the address cannot be listened on.
+        DxsegError: The bundle or the dataset is bad, or the address cannot be listened on.
     """
     predictor = Predictor.from_bundle(bundle, device, batch_size)
+    cases = None
+    if dataset is not None:
+        table = None if suggestions is None else Path(suggestions)
+        cases = Cases(dataset, predictor.info, table)
     listening = listen(settings.host, port)
-    server = make_server(predictor, settings, log_config=LOG_CONFIG)
+    server = make_server(predictor, settings, cases=cases, log_config=LOG_CONFIG)
     ready(address(listening))
     server.run(sockets=[listening])
 
 
 def make_server(
-    predictor: Predictor, settings: Settings, *, log_config: dict[str, Any] | None = None
+    predictor: Predictor,
+    settings: Settings,
+    *,
+    cases: Cases | None = None,
+    log_config: dict[str, Any] | None = None,
 ) -> uvicorn.Server:
     """Put the app into uvicorn.
 
     Args:
         predictor: Of the model to serve.
         settings: Address, token and limits.
+        cases: Of the dataset that masks are saved into, if there is one.
         log_config: For `logging.config.dictConfig`; None leaves logging as it is.
     """
-    app = create_app(predictor, settings)
+    app = create_app(predictor, settings, cases=cases)
     config = uvicorn.Config(
         app,
         http="h11",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,8 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     token_file: str | Path | None = None,
+    dataset: str | Path | None = None,
+    suggestions: str | Path | None = None,
     queue: int = 32,
     batch_size: int = 8,
     max_bytes: int = 64 * 2**20,
@@ -31,7 +34,10 @@ def serve(
         model: folder of a run, or of a model.
         host: address to listen on; any but loopback needs a token.
         port: to listen on; 0 for any that is free.
-        token_file: file with the bearer token that clients must show.
+        token_file: file with the bearer token that clients must show; with a dataset, one is made
+            up if none is given.
+        dataset: folder of a dataset that masks are saved into; without one, nothing can be saved.
+        suggestions: table of `dxseg suggest`: the order in which cases without a mask are offered.
         queue: images in hand at most; more are answered with 429.
         batch_size: images through the network at once.
         max_bytes: of a request.
@@ -39,10 +45,12 @@ def serve(
         upload_seconds: for a client to send a request.
         seconds: from a received image to its answer.
         device: as torch names it.
-        ready: called with the address once connections are taken.
+        ready: called with the address once connections are taken; a token that was made up is
+            its fragment, where browsers keep it to themselves.
 
     Raises:
-        UsageError: a limit or the token is wrong, a token is needed, or the extra is not installed.
+        UsageError: a limit or the token is wrong, a token or a dataset is needed, or the extra is
+            not installed.
         DxsegError: see :func:`dxseg.deploy.run.serve_model`.
     """
     try:
@@ -51,9 +59,16 @@ def serve(
         raise UsageError(
             f"the server needs {error.name}, which is not installed; pip install 'dxseg[serve]'"
         ) from error
+    if suggestions is not None and dataset is None:
+        raise UsageError("suggestions without a dataset; give its folder too (--dataset)")
+    token = None if token_file is None else read_token(token_file)
+    fragment = ""
+    if dataset is not None and token is None:
+        token = secrets.token_urlsafe(32)
+        fragment = f"/#token={token}"
     settings = Settings(
         host=host,
-        token=None if token_file is None else read_token(token_file),
+        token=token,
         queue=queue,
         max_bytes=max_bytes,
         max_pixels=max_pixels,
@@ -61,5 +76,12 @@ def serve(
         seconds=seconds,
     )
     serve_model(
-        bundle_folder(model), settings, port=port, device=device, batch_size=batch_size, ready=ready
+        bundle_folder(model),
+        settings,
+        port=port,
+        device=device,
+        batch_size=batch_size,
+        dataset=dataset,
+        suggestions=suggestions,
+        ready=lambda url: ready(url + fragment),
     )

@@ -24,6 +24,7 @@ class StoppingError(Exception):
 class _Job:
     path: Path
     known: str
+    keep_image: bool
     future: Future[Prediction] = field(default_factory=Future)
 
 
@@ -63,12 +64,13 @@ class Worker:
         """Whether images are predicted."""
         return self._thread.is_alive()
 
-    def submit(self, path: Path, known: str) -> Future[Prediction]:
+    def submit(self, path: Path, known: str, *, keep_image: bool = False) -> Future[Prediction]:
         """Have an image predicted; never waits.
 
         Args:
             path: The image; it must stay until the future is done.
             known: Its label, as `Predictor.stream` takes it; "" where it is not known.
+            keep_image: Whether the prediction carries the decoded pixels.
 
         Returns:
             The prediction, or the `DxsegError` that says why there is none. A future that is
@@ -78,7 +80,7 @@ class Worker:
             QueueFullError: Too many are in hand.
             StoppingError: `stop` was called.
         """
-        job = _Job(path, known)
+        job = _Job(path, known, keep_image)
         with self._lock:
             if self._stopping:
                 raise StoppingError
@@ -118,8 +120,9 @@ class Worker:
         }
         items = [(name, job.path) for name, job in jobs.items()]
         known = {name: job.known for name, job in jobs.items() if job.known}
+        keep = any(job.keep_image for job in jobs.values())
         try:
-            for name, result in self._predictor.stream(items, known=known):
+            for name, result in self._predictor.stream(items, known=known, keep_images=keep):
                 future = jobs.pop(name).future
                 if isinstance(result, DxsegError):
                     future.set_exception(result)

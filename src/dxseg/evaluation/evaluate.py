@@ -23,7 +23,7 @@ from dxseg.evaluation.cases import (
     measure,
 )
 from dxseg.evaluation.evidence import EvidenceQuality, measure_evidence
-from dxseg.evaluation.runs import file_suffix, read_record
+from dxseg.evaluation.runs import file_suffix
 from dxseg.evaluation.stream import Progress, images, predicted_cases, split_rows
 from dxseg.evaluation.summary import (
     AverageBy,
@@ -35,6 +35,7 @@ from dxseg.evaluation.summary import (
 from dxseg.metrics.calibration import CalibrationHistogram
 from dxseg.metrics.statistics import RESAMPLES
 from dxseg.metrics.surface import DEFAULT_TOLERANCE
+from dxseg.training.records import read_run
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def evaluate_run(
         raise UsageError(
             f"{model}: the evaluation of another model must not replace that of {run}; give --out"
         )
-    record = read_record(run)
+    record = read_run(run)
     data = Dataset.load(dataset or record["dataset"])
     rows, left_out = split_rows(data, run / "splits.csv", split)
     measured = run / "model" if model is None else Path(model)

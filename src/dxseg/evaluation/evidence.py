@@ -15,10 +15,10 @@ from dxseg.data.readers import read_mask
 from dxseg.data.splits import read_splits
 from dxseg.errors import DxsegError
 from dxseg.evaluation.cases import EvaluatedCase
-from dxseg.evaluation.runs import read_record
 from dxseg.evaluation.stream import Progress, images
 from dxseg.evaluation.summary import without_nan
 from dxseg.metrics.image_level import auroc
+from dxseg.training.records import read_run
 
 if TYPE_CHECKING:
     from dxseg.inference.bundle import BundleInfo
@@ -130,7 +130,7 @@ def evidence_quality(
     from dxseg.inference.predictor import Predictor
 
     run = Path(run)
-    data = Dataset.load(dataset or read_record(run)["dataset"])
+    data = Dataset.load(dataset or read_run(run)["dataset"])
     predictor = Predictor.from_bundle(run / "model", device, batch_size)
     splits = read_splits(run / "splits.csv", data)
     asked = measure_evidence(predictor, data, splits, split, progress)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from dxseg.errors import DxsegError, UsageError
 from dxseg.evaluation.summary import AverageBy, read_per_image
+from dxseg.training.records import read_run
 
 
 @dataclass(frozen=True)
@@ -42,32 +43,6 @@ def file_suffix(split: str) -> str:
     return "" if split == "test" else f"_{split}"
 
 
-def read_record(run: Path) -> dict[str, Any]:
-    """Read a run's `run.json`.
-
-    Args:
-        run: The run folder.
-
-    Returns:
-        Its content, with at least the key `dataset`.
-
-    Raises:
-        DxsegError: It is absent, no JSON, or names no dataset.
-    """
-    path = run / "run.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise DxsegError(
-            f"{path}: no such file; expected a run folder that `dxseg train` has finished"
-        ) from error
-    except ValueError as error:
-        raise DxsegError(f"{path}: not valid JSON ({error}); train the run again") from error
-    if not isinstance(record, dict) or not isinstance(record.get("dataset"), str):
-        raise DxsegError(f"{path}: the key dataset is missing; expected the dataset's folder")
-    return record
-
-
 def load_run(path: Path, split: str = "test") -> EvaluatedRun:
     """Read what `dxseg train` and `dxseg evaluate` left in a run folder.
 
@@ -78,7 +53,7 @@ def load_run(path: Path, split: str = "test") -> EvaluatedRun:
     Raises:
         DxsegError: A file is absent or wrong, such as of a run that is not evaluated.
     """
-    record = read_record(path)
+    record = read_run(path)
     arm, seed = record.get("arm"), record.get("seed")
     if not isinstance(arm, str) or not arm or not isinstance(seed, int):
         raise DxsegError(
@@ -91,7 +66,7 @@ def load_run(path: Path, split: str = "test") -> EvaluatedRun:
     try:
         evaluation = json.loads(source.read_text(encoding="utf-8"))
         averaged_by, units = evaluation["averaged_by"], evaluation["units"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DxsegError(
             f"{source}: not an evaluation ({error!r}); run `dxseg evaluate`"
         ) from error

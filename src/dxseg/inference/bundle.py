@@ -23,14 +23,14 @@ from dxseg.data.preprocess import Preprocessing
 from dxseg.data.slicing import Slicing
 from dxseg.data.tables import is_formula
 from dxseg.errors import DxsegError
+from dxseg.inference.hub import FILES, local_copy
 from dxseg.metrics.calibration import TEMPERATURES
 from dxseg.models.build import Task, build_segmenter
 from dxseg.models.segmenter import Segmenter
 
 FORMAT_VERSION = 1
 DXSEG_VERSION = version("dxseg")
-WEIGHTS_FILE = "model.safetensors"
-INFO_FILE = "model.json"
+INFO_FILE, WEIGHTS_FILE = FILES
 INFO_LIMIT = 1 << 20
 """Bytes that `model.json` may have."""
 
@@ -153,8 +153,8 @@ def save_bundle(folder: str | Path, segmenter: Segmenter, info: BundleInfo) -> B
 
 
 def bundle_folder(path: str | Path) -> Path:
-    """The model folder of a run; anything else is given back as it is."""
-    folder = Path(path)
+    """The folder of a model that a user names: a run's, one from a hub, or the path as it is."""
+    folder = local_copy(path)
     return folder / "model" if (folder / "model").is_dir() else folder
 
 

@@ -25,6 +25,7 @@ FILE_LIMIT = 1 << 30
 """Bytes that an ONNX file may have."""
 
 INFO_KEY, FORMAT_KEY, NOTICE_KEY = "dxseg.model", "dxseg.number_format", "dxseg.notice"
+DIGEST_KEY = "dxseg.graph_sha256"
 NOTICE = "Research software, not a medical device."
 _DOMAINS = ("", "ai.onnx")
 
@@ -81,6 +82,7 @@ def pack(graph: bytes, info: BundleInfo, number_format: NumberFormat) -> bytes:
         INFO_KEY: info.model_dump_json(),
         FORMAT_KEY: number_format,
         NOTICE_KEY: NOTICE,
+        DIGEST_KEY: graph_digest(proto.graph),
     }
     for key, value in entries.items():
         proto.metadata_props.add(key=key, value=value)
@@ -117,7 +119,8 @@ def parse_onnx(content: bytes, path: Path) -> OnnxModel:
     except Exception as error:
         reason = str(error).split("\n")[0]
         raise DxsegError(f"{path}: not a valid ONNX model ({reason}); copy it again") from error
-    known = {entry.key: entry.value for entry in proto.metadata_props}
+    # What is no UTF-8 comes as bytes, and is not what an export has written.
+    known = {entry.key: entry.value for entry in proto.metadata_props if _is_text(entry.value)}
     text = known.get(INFO_KEY, "").encode()
     if not text or len(text) > INFO_LIMIT:
         raise DxsegError(
@@ -130,10 +133,27 @@ def parse_onnx(content: bytes, path: Path) -> OnnxModel:
         raise DxsegError(f"{path}: {FORMAT_KEY} is {written!r}; expected float32 or int8")
     info = parse_info(text, path)
     _check_interface(proto, info, path)
+    if known.get(DIGEST_KEY, "") != graph_digest(proto.graph):
+        raise DxsegError(
+            f"{path}: its network is not that of its {DIGEST_KEY}: the file is damaged, changed or "
+            "of an earlier dxseg; copy it, or export it, again"
+        )
     digest = hashlib.sha256(content).hexdigest()
     return OnnxModel(
         content, info.model_copy(update={"weights_sha256": digest}), number_format, path
     )
+
+
+def _is_text(value: str | bytes) -> bool:
+    return isinstance(value, str)
+
+
+def graph_digest(graph: Any) -> str:
+    """SHA-256 of the operators and weights of a graph: a runtime would not notice a changed bit."""
+    digest = hashlib.sha256()
+    for part in (*graph.node, *graph.initializer, *graph.sparse_initializer):
+        digest.update(part.SerializeToString(deterministic=True))
+    return digest.hexdigest()
 
 
 def _onnx() -> Any:

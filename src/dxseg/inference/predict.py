@@ -167,7 +167,10 @@ def predict_files(
             job.overlays, job.slice_overlays, job.dicom_seg = overlays, slice_overlays, dicom_seg
             job.run(items, todo)
     except OSError as error:
-        raise DxsegError(f"{root}: cannot write there ({error})") from error
+        raise DxsegError(
+            f"{root}: cannot write there ({error}); make room or choose another folder, then the "
+            "same command continues"
+        ) from error
     return summary
 
 

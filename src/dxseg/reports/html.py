@@ -16,65 +16,24 @@ from dxseg.data.dataset import Dataset
 from dxseg.data.files import write_text_atomic
 from dxseg.errors import DxsegError
 from dxseg.evaluation.compare import compare_runs
-from dxseg.evaluation.runs import load_run, read_record
+from dxseg.evaluation.runs import load_run
+from dxseg.reports.figures import (
+    IMAGE_FIGURES,
+    MASK_FIGURES,
+    MISSING,
+    Figure,
+    interval,
+    number,
+)
 from dxseg.reports.gallery import RULE, choose_cases, draw_gallery
 from dxseg.reports.page import png_uri, render
 from dxseg.reports.plots import read_metrics, score_distribution, training_curves
+from dxseg.training.records import read_run
 
 REPORT_FILE = "report.html"
 _GALLERY_COUNT = 3
-_MISSING = "–"
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A column of the results.
-
-    Attributes:
-        key: In `evaluation.json`.
-        title: Of the column; `{distance}` and `{area}` stand for the units.
-        meaning: One sentence.
-        better: Which way is better.
-        decimals: Shown.
-    """
-
-    key: str
-    title: str
-    meaning: str
-    better: str = "higher"
-    decimals: int = 3
-
-
-MASK_FIGURES = (
-    Figure("dice_lesion", "Dice, lesion images", "Overlap on images that have a lesion."),
-    Figure("dice_all", "Dice, all images", "The same with lesion-free images: 1 if left empty."),
-    Figure("iou_lesion", "IoU, lesion images", "Intersection over union."),
-    Figure(
-        "hd95_lesion",
-        "HD95 ({distance})",
-        "95th percentile of the distance between outlines; a missed lesion counts the diagonal.",
-        "lower",
-        1,
-    ),
-    Figure("nsd_lesion", "NSD", "Share of the outlines that lie within the tolerance."),
-    Figure("lesion_sensitivity", "Lesions found", "Share of the lesions that were found."),
-    Figure("lesion_f1", "Lesion F1", "Lesions found against lesions invented."),
-)
-IMAGE_FIGURES = (
-    Figure("auroc_label", "AUROC, classifier", "Lesion or not, ranked by the image-level head."),
-    Figure("auroc_mask", "AUROC, mask", "Lesion or not, ranked by the mask's highest probability."),
-    Figure("sensitivity", "Sensitivity", "Lesion images in which something was found."),
-    Figure("specificity", "Specificity", "Lesion-free images whose mask stayed empty."),
-    Figure(
-        "false_positive_area",
-        "False-positive area ({area})",
-        "Mean area found on lesion-free images.",
-        "lower",
-        1,
-    ),
-    Figure("ece_pixel", "ECE, pixels", "Calibration error of pixel probabilities.", "lower"),
-    Figure("ece_label", "ECE, classifier", "Calibration error of the image-level head.", "lower"),
-)
 _COMPARED = {"dice_lesion": "Dice, lesion images", "dice_all": "Dice, all images"} | {
     "false_positive_rate": "False-positive rate"
 }
@@ -140,7 +99,7 @@ def _load(path: Path) -> _Run:
     if not isinstance(evaluation.get("counts"), dict):
         raise DxsegError(f"{path / 'evaluation.json'}: has no counts; run `dxseg evaluate` again")
     name = f"{loaded.arm}, seed {loaded.seed}"
-    return _Run(path, name, read_record(path), evaluation, loaded.table)
+    return _Run(path, name, read_run(path), evaluation, loaded.table)
 
 
 def _summary(evaluation: dict[str, Any]) -> str:
@@ -149,10 +108,10 @@ def _summary(evaluation: dict[str, Any]) -> str:
         f"{counts['images']} test images, {counts['lesion_images']} with a lesion and "
         f"{counts['lesion_free_images']} without, in {counts['groups']} groups. "
     )
-    score = _number(evaluation.get("dice_lesion"), 3)
-    interval = _interval(evaluation.get("dice_lesion_ci"), 3)
+    score = number(evaluation.get("dice_lesion"), 3)
+    between = interval(evaluation.get("dice_lesion_ci"), 3)
     text += (
-        f"Mean Dice on lesion images: {score}{f' (95% interval {interval})' if interval else ''}. "
+        f"Mean Dice on lesion images: {score}{f' (95% interval {between})' if between else ''}. "
     )
     missed = counts.get("missed_lesion_images", 0)
     text += f"{missed} lesion image{'' if missed == 1 else 's'} without any prediction."
@@ -171,8 +130,8 @@ def _results(
     for run in runs:
         cells = [
             (
-                _number(run.evaluation.get(f.key), f.decimals),
-                _interval(run.evaluation.get(f"{f.key}_ci"), f.decimals),
+                number(run.evaluation.get(f.key), f.decimals),
+                interval(run.evaluation.get(f"{f.key}_ci"), f.decimals),
             )
             for f in shown
         ]
@@ -241,8 +200,8 @@ def _protocol(run: _Run, data: Dataset, config: RunConfig) -> list[tuple[str, st
         ),
         ("Provenance", data.spec.provenance),
         ("Images", ", ".join(splits)),
-        ("Masks used in training", str(cases.get("train_masks", _MISSING))),
-        ("Masks seen by validation", str(cases.get("validation_masks", _MISSING))),
+        ("Masks used in training", str(cases.get("train_masks", MISSING))),
+        ("Masks seen by validation", str(cases.get("validation_masks", MISSING))),
         ("Means over", f"{evaluation['averaged_by']}s; intervals resample patients or groups"),
         ("Network", f"{model.architecture} on {model.backbone}, {config.data.image_size} px"),
         ("Skips", ", ".join(skips).replace("_", " ") if model.architecture == "sks" else ""),
@@ -267,17 +226,6 @@ def _steps(config: RunConfig) -> str:
     return f"{', '.join(parts)}; batches of {config.data.batch_size}"
 
 
-def _number(value: Any, decimals: int) -> str:
-    known = isinstance(value, (int, float)) and np.isfinite(value)
-    return f"{value:.{decimals}f}" if known else _MISSING
-
-
 def _signed(value: float) -> str:
     # Adding zero turns a rounded -0.0 into 0.0.
     return f"{round(value, 3) + 0.0:+.3f}"
-
-
-def _interval(value: Any, decimals: int) -> str:
-    if not isinstance(value, list) or len(value) != 2 or None in value:
-        return ""
-    return f"{value[0]:.{decimals}f} to {value[1]:.{decimals}f}"

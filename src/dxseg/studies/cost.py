@@ -62,7 +62,7 @@ def _read(store: Path) -> dict[str, Any]:
     """What was measured before; a damaged file is measured again."""
     try:
         content = json.loads(store.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

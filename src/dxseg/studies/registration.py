@@ -104,7 +104,7 @@ def read_registration(path: Path) -> Registration:
             for version in content["versions"]
         ]
         return Registration([versions[0], *versions[1:]], str(content["dataset_digest"]))
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise DxsegError(
             f"{path}: cannot be read as a registration ({error!r}); restore it, or choose another "
             "folder with --out"

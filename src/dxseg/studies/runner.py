@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 from dxseg.data.dataset import Dataset
-from dxseg.errors import DxsegError, UsageError
+from dxseg.data.lock import alone
+from dxseg.errors import UsageError
 from dxseg.evaluation.runs import file_suffix, is_evaluated
 from dxseg.progress import reporting
 from dxseg.studies.cost import COST_FILE, measure_costs
@@ -81,7 +80,7 @@ def run_study(
     study = parse_study(text, str(path))
     planned = plan(study)
     dataset = Dataset.load(path.parent / study.dataset)
-    with _alone(output):
+    with alone(output, "study"):
         splits = divide(study, path.parent, dataset, output / "splits", console)
         check_budgets(dataset, planned, splits)
         registration = register(study, text, dataset, output)
@@ -128,19 +127,6 @@ def _worth_doing(orders: list[Order], needs: Mapping[str, list[str]]) -> list[Or
     """Leave out the stages 1 that only runs need that are done: their folders may be gone."""
     needed = {name for order in orders if not order.done for name in needs[order.name]}
     return [order for order in orders if order.split is not None or order.name in needed]
-
-
-@contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """Keep a second process out of the folder; the lock lies beside it and is left there."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(output.with_name(f".{output.name}.lock"), timeout=0):
-            yield
-    except Timeout as error:
-        raise DxsegError(
-            f"{output}: another process works on this study; wait for it, or end it"
-        ) from error
 
 
 def _order(job: Job, where: Where, jobs: int) -> Order:

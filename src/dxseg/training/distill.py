@@ -20,13 +20,13 @@ from dxseg.data.dataset import Dataset
 from dxseg.data.files import sha256_file, write_text_atomic
 from dxseg.data.splits import read_splits, write_splits
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.bundle import WEIGHTS_FILE, load_bundle
+from dxseg.inference.bundle import WEIGHTS_FILE, BundleInfo, load_bundle
 from dxseg.models.sks import SKS
 from dxseg.progress import reporting
 from dxseg.training.group import first_alone, first_then_others, together
 from dxseg.training.material import Material, gather
 from dxseg.training.records import RUN_FILE, read_run
-from dxseg.training.run import check_folder, finish_run
+from dxseg.training.run import alone_in, check_folder, finish_run
 from dxseg.training.stages import check_choices, train_stage2
 from dxseg.training.teacher import Taught, teach
 
@@ -99,6 +99,20 @@ def _distill_run(
             "give that one with --dataset, or train the teacher again"
         )
     digest = sha256_file(teacher / "model" / WEIGHTS_FILE)
+    with alone_in(output):
+        return _distilled(teacher, digest, network, info, output, config, dataset, console)
+
+
+def _distilled(
+    teacher: Path,
+    digest: str,
+    network: SKS,
+    info: BundleInfo,
+    output: Path,
+    config: RunConfig,
+    dataset: Dataset,
+    console: Console,
+) -> dict[str, Any]:
     statistics = (info.preprocessing.mean, info.preprocessing.std)
 
     def prepare() -> tuple[pd.DataFrame, Material, Taught, float] | None:

@@ -7,6 +7,7 @@ import io
 import logging
 import math
 import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,15 +19,17 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from torch.utils.data import DataLoader
 
 from dxseg.config import DeviceConfig, StageConfig
 from dxseg.data.files import write_text_atomic
 from dxseg.data.loader import Batch
-from dxseg.errors import DxsegError
+from dxseg.errors import DxsegError, TerminatedError
 from dxseg.training.batch_norm import whole_batch_norms
+from dxseg.training.checkpoints import CheckpointFiles, read_checkpoint
+from dxseg.training.failures import explain_failure
 from dxseg.training.group import trainer_options, wait_for_all
 from dxseg.training.progress import StageProgress
 
@@ -73,25 +76,6 @@ class MetricsTable(pl.Callback):
         write_text_atomic(self._path, text.getvalue())
 
 
-class CheckpointFiles(TorchCheckpointIO):
-    """Checkpoints that a killed process leaves whole.
-
-    Lightning writes into the system's temporary folder and moves the file from there, which is a
-    copy where that is another file system.
-    """
-
-    def save_checkpoint(
-        self,
-        checkpoint: dict[str, Any],
-        path: Any,
-        storage_options: Any = None,  # noqa: ARG002
-    ) -> None:
-        """Write beside the old file, then take its name."""
-        temporary = Path(path).with_name(f".{Path(path).name}.part")
-        torch.save(checkpoint, temporary)
-        temporary.replace(path)
-
-
 def fit_stage(
     module: pl.LightningModule,
     train: Batches,
@@ -123,14 +107,16 @@ def fit_stage(
         The last row of ``metrics.csv``, as far as it is finite, and the seconds of this attempt.
 
     Raises:
-        DxsegError: the checkpoint to continue from is damaged, or the training diverged.
-        KeyboardInterrupt: the user stopped the run; the same call continues it.
+        DxsegError: the checkpoint to continue from is damaged, the training diverged, memory was
+            used up, or an operation is not deterministic where it has to be.
+        KeyboardInterrupt: the user or a scheduler (:class:`dxseg.errors.TerminatedError`) stopped
+            the run; the same call continues it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     table = MetricsTable(folder / "metrics.csv")
     started = monotonic()
     last = folder / LAST
-    reached = _read_checkpoint(last) if last.is_file() else None
+    reached = read_checkpoint(last) if last.is_file() else None
     if reached is not None and _ended(reached, config):
         # Killed between the last epoch and what follows the stage. Lightning would neither take
         # over averaged weights again nor remember that it stopped early.
@@ -149,7 +135,7 @@ def fit_stage(
         resume = reached is not None
         _train(module, train, validation, folder, callbacks, config, device, options, resume)
     if config.select == "best" and (folder / BEST).is_file():
-        module.load_state_dict(_read_checkpoint(folder / BEST)["state_dict"])
+        module.load_state_dict(read_checkpoint(folder / BEST)["state_dict"])
     wait_for_all()  # the first process removes the checkpoints
     if not all(torch.isfinite(p).all() for p in module.parameters()):
         raise DxsegError(_diverged(folder))
@@ -168,7 +154,7 @@ def _train(
     options: dict[str, Any],
     resume: bool,
 ) -> None:
-    with warnings.catch_warnings(), _no_memory_filling():
+    with warnings.catch_warnings(), _no_memory_filling(), _quiet_threads():
         _quiet()
         trainer = pl.Trainer(
             **options,
@@ -184,7 +170,7 @@ def _train(
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             enable_model_summary=False,
-            deterministic="warn",
+            deterministic=device.deterministic or "warn",
         )
         handler = signal.getsignal(signal.SIGINT)
         last = folder / LAST if resume else None
@@ -192,10 +178,21 @@ def _train(
         try:
             with whole_batch_norms(module, on_cpu=on_cpu):
                 trainer.fit(module, train, validation, ckpt_path=last, weights_only=True)
+        except SIGTERMException as error:
+            # After the step at hand: what is lost is what came after the last epoch.
+            raise TerminatedError from error
         except SystemExit as error:
             # Lightning turns Ctrl-C into SystemExit and leaves further Ctrl-C ignored.
             signal.signal(signal.SIGINT, handler)
             raise KeyboardInterrupt from error
+        except OSError as error:
+            error.filename = error.filename or str(folder)
+            raise
+        except (RuntimeError, MemoryError) as error:
+            explained = explain_failure(error, folder)
+            if explained is None:
+                raise
+            raise explained from error
 
 
 def _optional_callbacks(
@@ -213,18 +210,6 @@ def _optional_callbacks(
         )
         callbacks.append(best)
     return callbacks
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        content["state_dict"], content["global_step"], content["callbacks"]["MetricsTable"]
-    except Exception as error:  # torch and pickle raise many kinds for a damaged file
-        raise DxsegError(
-            f"{path}: cannot be read as a checkpoint ({type(error).__name__}); remove it to start "
-            "the stage again"
-        ) from error
-    return content
 
 
 def _ended(checkpoint: dict[str, Any], config: StageConfig) -> bool:
@@ -257,6 +242,22 @@ def _no_memory_filling() -> Iterator[None]:
         yield
     finally:
         switch.fill_uninitialized_memory = before
+
+
+@contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """Leave errors of the system to this thread: TensorBoard's hands them over, and prints them."""
+    before = threading.excepthook
+
+    def hook(arguments: Any) -> None:
+        if not isinstance(arguments.exc_value, OSError):
+            before(arguments)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _quiet() -> None:

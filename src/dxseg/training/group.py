@@ -7,6 +7,8 @@ machine. All run the same code; what is written, the first of them writes.
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -22,7 +24,7 @@ from torch import distributed
 
 from dxseg.config import DeviceConfig
 from dxseg.data.sharing import process_place
-from dxseg.errors import DxsegError, UsageError
+from dxseg.errors import DxsegError, TerminatedError, UsageError
 
 Result = TypeVar("Result")
 
@@ -47,7 +49,8 @@ def together(
     Raises:
         UsageError: several machines are wanted, and there is no launcher.
         DxsegError: what the function raised, or a process died.
-        KeyboardInterrupt: the user stopped it.
+        KeyboardInterrupt: the user or a scheduler (:class:`dxseg.errors.TerminatedError`) stopped
+            it.
     """
     processes = _to_launch(device)
     if processes > 1:
@@ -178,9 +181,11 @@ def _launch(
         start_method="spawn",
     )
     try:
-        results = elastic_launch(config, _launched)(device, console.quiet, work, *arguments)
+        with _own_signals():
+            results = elastic_launch(config, _launched)(device, console.quiet, work, *arguments)
     except SignalException as error:
-        raise KeyboardInterrupt from error
+        kind = TerminatedError if error.sigval == signal.SIGTERM else KeyboardInterrupt
+        raise kind from error
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         told: Any = failure.message
@@ -193,6 +198,19 @@ def _launch(
     if isinstance(result, DxsegError):
         raise result
     return result  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Give back the handlers of signals that torch's launcher replaces, and leaves replaced."""
+    caught = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    before = {kind: signal.getsignal(kind) for kind in caught}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
 
 
 def _launched(

@@ -38,18 +38,20 @@ def held_out(dataset: Dataset, splits: pd.DataFrame, share: float, seed: int) ->
     train = splits["split"].eq("train").to_numpy()
     free = train & dataset.lesion_free.to_numpy()
     lesion = train & ~free
-    group = splits["group"].to_numpy()
     masked = lesion & splits["use_mask"].to_numpy(dtype=bool)
-    order = np.random.default_rng(seed)
-    chosen = np.zeros(len(splits), bool)
+    names, group = np.unique(splits["group"].to_numpy(), return_inverse=True)
     with_mask = np.unique(group[masked])
     harmless = np.setdiff1d(np.unique(group[free]), np.unique(group[lesion]))
+    order = np.random.default_rng(seed)
+    chosen = np.zeros(len(names), bool)
     for groups, kind, most in (
         (with_mask, lesion, share),
         (harmless, free, min(share, LESION_FREE_SHARE)),
     ):
+        sizes = np.bincount(group[kind], minlength=len(names))
+        taken, limit = sizes[chosen].sum(), most * kind.sum()
         for one in order.permutation(groups):
-            more = chosen | (train & (group == one))
-            if (more & kind).sum() <= most * kind.sum():
-                chosen = more
-    return chosen
+            if taken + sizes[one] <= limit:
+                taken += sizes[one]
+                chosen[one] = True
+    return train & chosen[group]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import platform
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -17,6 +17,7 @@ from rich.console import Console
 from dxseg.config import RunConfig, read_config
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import sha256_file, write_json_atomic, write_text_atomic
+from dxseg.data.lock import alone
 from dxseg.data.splits import read_splits, write_splits
 from dxseg.errors import DxsegError
 from dxseg.inference.bundle import INFO_FILE, BundleInfo, load_bundle, save_bundle
@@ -26,9 +27,8 @@ from dxseg.models.segmenter import Segmenter
 from dxseg.progress import reporting
 from dxseg.training.calibration import calibrate
 from dxseg.training.group import first_alone, first_then_others, together
-from dxseg.training.hold_out import held_out
 from dxseg.training.material import Material, gather, resolve_splits
-from dxseg.training.records import RUN_FILE, read_run
+from dxseg.training.records import RUN_FILE, machine, read_run, versions
 from dxseg.training.reuse import borrow_stage1, check_stage2
 from dxseg.training.stages import (
     check_choices,
@@ -37,6 +37,9 @@ from dxseg.training.stages import (
     train_stage1,
     train_stage2,
 )
+
+_PATIENCE = 10.0
+"""Seconds: the processes of a study that was killed take a moment to notice it."""
 
 
 def train_run(
@@ -67,7 +70,7 @@ def train_run(
     Raises:
         DxsegError: the folder holds a run of another configuration or dataset; the given stage 1
             does not fit or has seen validation or test cases; the given stage 2 is of another
-            configuration or split; files are damaged.
+            configuration or split; files are damaged; another process trains this run.
         KeyboardInterrupt: the user stopped the run.
     """
     console = console or Console(stderr=True)
@@ -86,26 +89,27 @@ def _train_run(
     console: Console,
 ) -> dict[str, Any]:
     """What each of the processes that train together does."""
+    dataset = first_then_others(lambda: Dataset.load(dataset_path))
 
     def prepare() -> _Work | None:
-        dataset = Dataset.load(dataset_path)
         check_folder(output, config, dataset)
         if (output / RUN_FILE).is_file():
             return None
         return _prepared(dataset, output, config, splits_path, console)
 
-    work = first_then_others(prepare)
-    if work is None:
-        return read_run(output)
-    segmenter, recorded, seconds = _stages(work, stage1_run, stage2_run)
-    further = {
-        "stage1_from": None if stage1_run is None else str(stage1_run.resolve()),
-        "stage2_from": None if stage2_run is None else str(stage2_run.resolve()),
-        **recorded,
-        "seconds": {name: round(value, 1) for name, value in seconds.items()},
-    }
-    parts = output, segmenter, config, work.dataset, work.splits, work.material, further
-    return first_alone(lambda: finish_run(*parts))
+    with alone_in(output):
+        work = first_then_others(prepare)
+        if work is None:
+            return read_run(output)
+        segmenter, recorded, seconds = _stages(work, stage1_run, stage2_run)
+        further = {
+            "stage1_from": None if stage1_run is None else str(stage1_run.resolve()),
+            "stage2_from": None if stage2_run is None else str(stage2_run.resolve()),
+            **recorded,
+            "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        }
+        parts = output, segmenter, config, dataset, work.splits, work.material, further
+        return first_alone(lambda: finish_run(*parts))
 
 
 def finish_run(
@@ -139,7 +143,7 @@ def finish_run(
         sensitivity=config.gate_sensitivity,
         specificity=config.rule_in_specificity,
     )
-    save_bundle(output / "model", segmenter, info)
+    info = save_bundle(output / "model", segmenter, info)
     run = {
         "arm": config.arm,
         "seed": config.seed,
@@ -147,13 +151,16 @@ def finish_run(
         "dataset_name": dataset.spec.name,
         "dataset_digest": dataset.digest(),
         "splits_sha256": sha256_file(output / "splits.csv"),
+        "pixels_sha256": material.pixels_sha256,
+        "weights_sha256": info.weights_sha256,
         "cases": _count_cases(dataset, splits),
         "parameters": sum(p.numel() for p in segmenter.parameters()),
         "gate": info.gate,
         "rule_in": info.rule_in,
         "calibration": calibration,
         **further,
-        "versions": _versions(),
+        "versions": versions(),
+        "machine": machine(config.device),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_json_atomic(output / RUN_FILE, run)
@@ -213,12 +220,26 @@ def _train_stage1_run(
     *,
     console: Console,
 ) -> None:
+    dataset = first_then_others(lambda: Dataset.load(dataset_path))
+
     def prepare() -> _Work:
-        dataset = Dataset.load(dataset_path)
         check_folder(output, config, dataset)
         return _prepared(dataset, output, config, splits_path, console)
 
-    _stage1(first_then_others(prepare), None)
+    with alone_in(output):
+        _stage1(first_then_others(prepare), None)
+
+
+@contextmanager
+def alone_in(output: Path) -> Iterator[None]:
+    """Keep a second training out of a run's folder; processes that train together count as one.
+
+    Raises:
+        DxsegError: another training is in it.
+    """
+    with ExitStack() as stack:
+        first_alone(lambda: stack.enter_context(alone(output, "run", _PATIENCE)))
+        yield
 
 
 def check_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
@@ -332,12 +353,11 @@ def _stage1(work: _Work, other: Path | None) -> CoarseBranch:
     """This run's own stage 1, or another run's after checking that it may be used."""
     dataset, splits, config = work.dataset, work.splits, work.config
     material, output, console = work.material, work.output, work.console
-    held = held_out(dataset, splits, config.stage1.hold_out, config.seed)
     if other is None:
-        learnt = splits["split"].eq("train").to_numpy() & ~held
+        learnt = splits["split"].eq("train").to_numpy() & ~material.held_out
         case_ids = dataset.cases["case_id"][learnt].tolist()
         return train_stage1(material, config, output / "stage1", case_ids, console)
-    return borrow_stage1(other, splits, held, config, material.task)
+    return borrow_stage1(other, splits, material.held_out, config, material.task)
 
 
 def _count_cases(dataset: Dataset, splits: pd.DataFrame) -> dict[str, int]:
@@ -347,8 +367,3 @@ def _count_cases(dataset: Dataset, splits: pd.DataFrame) -> dict[str, int]:
     for split in ("train", "validation"):
         counts[f"{split}_masks"] = int((masks & splits["split"].eq(split).to_numpy()).sum())
     return counts
-
-
-def _versions() -> dict[str, str]:
-    packages = ("dxseg", "torch", "torchvision", "lightning", "timm", "monai")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -62,6 +62,16 @@ class Stage1Record(BaseModel):
     case_ids: list[str]
     metrics: dict[str, float]
     weights_sha256: str
+
+    @field_validator("task")
+    @classmethod
+    def _task_is_possible(cls, task: Task) -> Task:
+        """Refuse what no dataset can have before a network is built of it."""
+        limits = {"channels": (1, 1024), "mask_classes": (1, 255), "labels": (1, 10_000)}
+        for name, (least, most) in limits.items():
+            if not least <= getattr(task, name) <= most:
+                raise ValueError(f"{name} is {getattr(task, name)}, expected {least} to {most}")
+        return task
 
 
 def train_stage1(

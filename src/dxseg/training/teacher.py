@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dxseg.data.files import atomic_path
+from dxseg.data.files import atomic_path, reserve
 from dxseg.data.loader import CaseArrays, SoftCaseArrays
 from dxseg.data.preprocess import Preprocessing
 from dxseg.models.segmenter import Segmenter
@@ -103,6 +103,7 @@ def _write(
     masks = np.lib.format.open_memmap(
         path, mode="w+", dtype=np.uint8, shape=(len(train), train.mask_classes, size, size)
     )
+    reserve(path, path.stat().st_size)
     for case in np.flatnonzero(true_row >= 0):
         known = torch.from_numpy(masked.mask(true_row[case]))
         masks[case] = masked.targets(known).numpy() * FULL

@@ -1,0 +1,218 @@
+"""Masks that were drawn or corrected in Label Studio go into the dataset of their cases."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dxseg.data.annotations import ROLES, find_case, save_mask
+from dxseg.data.brush_rle import decode_brush
+from dxseg.data.dataset import Dataset
+from dxseg.data.importers.common import Progress
+from dxseg.data.readers import Mask, image_size, read_mask
+from dxseg.errors import DxsegError, UsageError
+
+_BYTES = 2**30
+_BRUSH = "brushlabels"
+_MODEL = re.compile(r"[0-9a-f]{12}")
+
+
+class LabelStudioImport(BaseModel):
+    """What an import did; the command line prints `notes`.
+
+    Attributes:
+        destination: The dataset's folder.
+        saved: Cases that got a mask.
+        unchanged: Cases that had this very mask already.
+        skipped: Cases or tasks that were left as they are, and why.
+        notes: All of it in lines of text.
+    """
+
+    destination: Path
+    saved: list[str] = []
+    unchanged: list[str] = []
+    skipped: list[tuple[str, str]] = []
+    notes: list[str] = []
+
+
+class _Value(BaseModel):
+    rle: list[int] = []
+    brushlabels: list[str] = []
+
+
+class _Region(BaseModel):
+    type: str = ""
+    original_width: int = 0
+    original_height: int = 0
+    value: _Value = _Value()
+
+
+class _Prediction(BaseModel):
+    id: int
+    model_version: str | None = None
+
+
+class _Annotation(BaseModel):
+    """Of an annotation. Who made it is not read: names are not kept."""
+
+    was_cancelled: bool = False
+    updated_at: str = ""
+    parent_prediction: int | None = None
+    prediction: _Prediction | dict[str, Any] | None = Field(None, union_mode="left_to_right")
+    result: list[_Region] = []
+
+
+class _Task(BaseModel):
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    id: str = "without a number"
+    data: dict[str, Any]
+    annotations: list[_Annotation] = Field(description="Absent in exports of other formats.")
+    predictions: list[_Prediction | int] = Field([], description="Numbers alone in most exports.")
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    case_id: str
+    row: Any
+    mask: Mask
+    model: str
+
+
+def import_label_studio(
+    export: str | Path,
+    dataset: str | Path,
+    *,
+    role: str,
+    progress: Progress | None = None,
+) -> LabelStudioImport:
+    """Save the brush masks of an export into a dataset.
+
+    A task belongs to the case that its data names as `case_id`, as `dxseg export label-studio`
+    writes it. Of several annotations the last one counts; skipped ones do not. A mask replaces the
+    one the case has, and `annotations.csv` records it; done again, the import changes nothing.
+
+    Args:
+        export: The JSON that Label Studio exports (not JSON-MIN).
+        dataset: The dataset's folder.
+        role: Who drew the masks; one of `dxseg.data.annotations.ROLES`.
+        progress: Called with (done, total) after each task.
+
+    Raises:
+        UsageError: The role is unknown.
+        DxsegError: The export or the dataset cannot be read or written. What is wrong with a single
+            task is reported, and the others are imported.
+    """
+    if role not in ROLES:
+        raise UsageError(f"role {role!r}: expected one of {', '.join(ROLES)}; names are not kept")
+    data = Dataset.load(dataset)
+    tasks = _read(Path(export))
+    report = LabelStudioImport(destination=data.root)
+    for done, task in enumerate(tasks, 1):
+        name = str(task.data.get("case_id") or f"task {task.id}")
+        try:
+            drawn = _drawn(task, data)
+            if _same(drawn, data):
+                report.unchanged.append(name)
+            else:
+                previous = str(drawn.row["mask"])
+                save_mask(data.root, name, drawn.mask, role, previous=previous, model=drawn.model)
+                report.saved.append(name)
+        except DxsegError as error:
+            report.skipped.append((name, str(error)))
+        if progress is not None:
+            progress(done, len(tasks))
+    report.notes.extend(_notes(report))
+    return report
+
+
+def _read(path: Path) -> list[_Task]:
+    try:
+        if path.stat().st_size > _BYTES:
+            raise DxsegError(f"{path}: larger than {_BYTES} bytes; export fewer tasks at a time")
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DxsegError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise DxsegError(f"{path}: not valid JSON; export it again, as JSON") from error
+    if not isinstance(content, list):
+        raise DxsegError(f"{path}: expected a list of tasks; export it as JSON")
+    try:
+        return [_Task.model_validate(task) for task in content]
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise DxsegError(
+            f"{path}: {place}: {first['msg']}; expected tasks with annotations, as Label Studio "
+            "exports them as JSON (not JSON-MIN)"
+        ) from error
+
+
+def _drawn(task: _Task, data: Dataset) -> _Drawn:
+    """The mask of a task.
+
+    Raises:
+        DxsegError: It has none that can be taken over.
+    """
+    row = find_case(data, str(task.data.get("case_id", "")))
+    given = [one for one in task.annotations if not one.was_cancelled]
+    if not given:
+        raise DxsegError("not annotated")
+    last = max(given, key=lambda one: one.updated_at)
+    mask = np.zeros(image_size(data.image_path(row)), np.uint8)
+    for number, drawn in _layers(last, data.spec.mask_classes, mask.shape):
+        if np.setdiff1d(mask[drawn], (0, number)).size:
+            raise DxsegError("classes overlap; expected each pixel in one")
+        mask[drawn] = number
+    if not mask.any():
+        raise DxsegError("nothing is drawn; a label that means lesion-free says so, no mask does")
+    return _Drawn(row["case_id"], row, mask, _corrected_model(last, task))
+
+
+def _corrected_model(annotation: _Annotation, task: _Task) -> str:
+    """The model whose proposal was corrected, where the export tells it; else ""."""
+    for one in (annotation.prediction, *task.predictions):
+        if isinstance(one, _Prediction) and one.id == annotation.parent_prediction:
+            version = one.model_version or ""
+            return version if _MODEL.fullmatch(version) else ""
+    return ""
+
+
+def _layers(
+    annotation: _Annotation, classes: list[str], size: tuple[int, ...]
+) -> Iterator[tuple[int, Any]]:
+    """Each region: the number of its class, and its pixels."""
+    for region in annotation.result:
+        if region.type != _BRUSH:
+            if region.type in ("choices", "textarea", "rating"):
+                continue  # says something of the image, draws nothing
+            raise DxsegError(f"a region of type {region.type[:40]!r}; expected brush masks only")
+        names = region.value.brushlabels
+        if len(names) != 1 or names[0] not in classes:
+            raise DxsegError(f"a region of {names[:5]}; expected one of {', '.join(classes)}")
+        told = region.original_height, region.original_width
+        if told != size:
+            raise DxsegError(f"a region of {told} pixels (height, width), but its image has {size}")
+        yield classes.index(names[0]) + 1, decode_brush(region.value.rle, *told)
+
+
+def _same(drawn: _Drawn, data: Dataset) -> bool:
+    path = data.mask_path(drawn.row)
+    if path is None:
+        return False
+    return np.array_equal(read_mask(path, len(data.spec.mask_classes)), drawn.mask)
+
+
+def _notes(report: LabelStudioImport) -> list[str]:
+    notes = [f"{len(report.saved)} masks saved, {len(report.unchanged)} were there already"]
+    if report.skipped:
+        notes.append(f"left as they are: {len(report.skipped)}")
+        notes.extend(f"  {name}: {reason}" for name, reason in report.skipped)
+    return notes

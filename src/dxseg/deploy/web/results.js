@@ -1,0 +1,67 @@
+// Tables and fields beside the picture: probabilities, areas, known diagnosis, evidence.
+
+const byId = (id) => document.getElementById(id);
+
+export function showModel(model) {
+  byId("model").textContent = `Model ${model.model}, ${model.labels.join(", ") || "without labels"}`;
+  byId("notice").textContent = model.notice;
+  fillOptions(byId("class"), model.mask_classes);
+  fillOptions(byId("heat-label"), model.labels);
+  byId("evidence").hidden = byId("known").hidden = byId("labels").hidden = !model.labels.length;
+}
+
+/** Radio buttons, or check boxes where an image may have several labels. */
+export function showChoices({ labels, multi_label }, changed) {
+  const kind = multi_label ? "checkbox" : "radio";
+  const choices = labels.map((label) => choice(kind, label, label));
+  if (!multi_label) choices.unshift(choice(kind, "", "not known"));
+  byId("known").append(...choices);
+  byId("known").addEventListener("change", changed);
+}
+
+export function setKnown(known) {
+  const names = known.split(";");
+  for (const input of byId("known").querySelectorAll("input")) input.checked = names.includes(input.value);
+}
+
+export function getKnown() {
+  const chosen = byId("known").querySelectorAll("input:checked");
+  return [...chosen].map((input) => input.value).filter(Boolean).join(";");
+}
+
+export function showProbabilities(probabilities) {
+  const rows = Object.entries(probabilities ?? {}).sort((one, other) => other[1] - one[1]);
+  fillTable(byId("labels"), rows.map(([label, share]) => [label, `${(100 * share).toFixed(1)}%`]));
+  if (rows.length) byId("heat-label").value = rows[0][0];
+}
+
+export function showAreas(classes, areas, spacing) {
+  fillTable(byId("areas"), classes.map((name, place) => [name, area(areas[place], spacing)]));
+}
+
+export function area(pixels, spacing) {
+  const size = spacing ? ` = ${(pixels * spacing[0] * spacing[1]).toFixed(1)} mm²` : "";
+  return `${pixels} pixels${size}`;
+}
+
+export function fillOptions(select, names) {
+  select.replaceChildren(...names.map((name) => new Option(name)));
+}
+
+function choice(kind, value, text) {
+  const label = document.createElement("label");
+  const input = Object.assign(document.createElement("input"), { type: kind, name: "known", value });
+  input.checked = kind === "radio" && !value;
+  label.append(input, ` ${text}`);
+  return label;
+}
+
+function fillTable(table, rows) {
+  const lines = rows.map(([name, value]) => {
+    const line = document.createElement("tr");
+    const head = Object.assign(document.createElement("th"), { scope: "row", textContent: name });
+    line.append(head, Object.assign(document.createElement("td"), { textContent: value }));
+    return line;
+  });
+  table.tBodies[0].replaceChildren(...lines);
+}

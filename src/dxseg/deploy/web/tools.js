@@ -1,0 +1,171 @@
+// Brush, eraser and polygon, by pointer and by keys: what is drawn becomes a step of the mask.
+
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const PAN = 40; // screen pixels a key press
+const CLOSE = 10; // screen pixels from the first corner that close a polygon
+const LETTERS = { m: "move", b: "brush", e: "eraser", p: "polygon" };
+
+export class Tools {
+  #view;
+  #points = []; // x, y, x, y, ... of what is begun
+  #drawing = false; // whether the brush's tip is down
+  #cross = { x: 0, y: 0 };
+
+  /** `page` gives mask, value and width of the brush, and is told of steps and what to say. */
+  constructor(view, page) {
+    this.#view = view;
+    this.page = page;
+    this.choose("move");
+    view.on("pointerdown", ({ evt }) => evt.button === 0 && this.#down());
+    view.on("pointermove", () => this.#move());
+    view.on("pointerup pointerleave pointercancel", () => this.#up());
+    view.element.addEventListener("keydown", (event) => this.#key(event));
+  }
+
+  choose(tool) {
+    this.cancel();
+    this.tool = tool;
+    this.#view.draggable = tool === "move";
+    this.#view.element.dataset.tool = tool;
+  }
+
+  /** Forget what is begun. */
+  cancel() {
+    this.#points = [];
+    this.#drawing = false;
+    this.#view.showBegun([]);
+    this.#view.showCross(null);
+  }
+
+  /** A new picture: the cross stands in its middle. */
+  reset() {
+    this.cancel();
+    this.#cross = { x: Math.floor(this.#view.width / 2) + 0.5, y: Math.floor(this.#view.height / 2) + 0.5 };
+  }
+
+  get #value() { return this.tool === "eraser" ? 0 : this.page.value; }
+
+  #down() {
+    if (!this.page.mask) return;
+    const { x, y } = this.#view.pointer;
+    if (this.tool === "polygon") this.#corner(x, y);
+    else if (this.tool !== "move") this.#begin(x, y);
+  }
+
+  #move() {
+    if (!this.#drawing) return;
+    const { x, y } = this.#view.pointer;
+    this.#extend(x, y);
+  }
+
+  #up() {
+    if (this.#drawing) this.#end();
+  }
+
+  #begin(x, y) {
+    this.#drawing = true;
+    this.#points = [x, y];
+    this.#extend(x, y);
+  }
+
+  #extend(x, y) {
+    this.#points.push(x, y);
+    const stroke = this.#value ? "#ffffff" : "#000000";
+    const form = { strokeWidth: this.page.width, closed: false, fill: null, dash: null };
+    this.#view.showBegun(this.#points, { ...form, stroke, strokeScaleEnabled: true });
+  }
+
+  #end() {
+    const points = this.#points;
+    this.cancel();
+    this.page.mask.stroke(this.#value, points, this.page.width);
+    this.page.drawn();
+  }
+
+  #corner(x, y) {
+    const [firstX, firstY] = this.#points;
+    const near = Math.hypot(x - firstX, y - firstY) * this.#view.scale < CLOSE;
+    if (this.#points.length >= 6 && near) {
+      this.#close();
+      return;
+    }
+    this.#points.push(x, y);
+    this.#showCorners();
+    this.page.say(`Corner ${this.#points.length / 2}`);
+  }
+
+  #showCorners() {
+    const form = { stroke: "#ffffff", strokeWidth: 2, strokeScaleEnabled: false, dash: [6, 4] };
+    const [x, y] = this.#points;
+    const dot = this.#points.length === 2 ? [x, y, x + 2, y] : this.#points;
+    this.#view.showBegun(dot.length ? dot : [], { ...form, closed: this.#points.length > 4, fill: "#ffffff40" });
+  }
+
+  #close() {
+    const points = this.#points;
+    this.cancel();
+    if (points.length < 6) {
+      this.page.say("A polygon has at least three corners.");
+      return;
+    }
+    this.page.mask.polygon(this.page.value, points);
+    this.page.drawn();
+  }
+
+  #key(event) {
+    const { key } = event;
+    if (event.altKey || !this.page.mask) return;
+    if (event.ctrlKey || event.metaKey) {
+      const redo = key === "y" || (key === "Z" && event.shiftKey);
+      if (redo || key === "z") this.#done(event, redo ? this.page.redo() : this.page.undo());
+    } else if (ARROWS[key]) this.#done(event, this.#arrow(...ARROWS[key], event.shiftKey ? 10 : 1));
+    else if (LETTERS[key]) this.#done(event, this.page.choose(LETTERS[key]));
+    else if (this.#ACTIONS[key]) this.#done(event, this.#ACTIONS[key]());
+  }
+
+  #done(event) { event.preventDefault(); }
+
+  #ACTIONS = {
+    "+": () => this.#view.zoom(1.25),
+    "=": () => this.#view.zoom(1.25),
+    "-": () => this.#view.zoom(0.8),
+    0: () => this.#view.fit(),
+    "[": () => this.page.resize(-1),
+    "]": () => this.page.resize(1),
+    " ": () => this.#tip(),
+    Enter: () => this.tool === "polygon" && this.#close(),
+    Backspace: () => this.#takeBack(),
+    Escape: () => { this.cancel(); this.page.say("Nothing is begun."); },
+  };
+
+  #arrow(x, y, step) {
+    if (this.tool === "move") {
+      this.#view.pan(-x * step * PAN, -y * step * PAN);
+      return;
+    }
+    const within = (value, size) => Math.min(Math.max(value, 0.5), size - 0.5);
+    this.#cross.x = within(this.#cross.x + x * step, this.#view.width);
+    this.#cross.y = within(this.#cross.y + y * step, this.#view.height);
+    if (this.#drawing) this.#extend(this.#cross.x, this.#cross.y);
+    this.#view.showCross(this.#cross);
+    this.page.sayPlace(Math.floor(this.#cross.x), Math.floor(this.#cross.y));
+  }
+
+  #tip() {
+    const { x, y } = this.#cross;
+    if (this.tool === "polygon") this.#corner(x, y);
+    else if (this.#drawing) this.#end();
+    else if (this.tool !== "move") {
+      this.#begin(x, y);
+      this.page.say("The tip is down.");
+    }
+    if (this.tool !== "move") this.#view.showCross(this.#cross);
+  }
+
+  #takeBack() {
+    if (this.tool !== "polygon" || !this.#points.length) return;
+    this.#points.splice(-2);
+    this.#showCorners();
+    this.page.say(`${this.#points.length / 2} corners`);
+  }
+}

@@ -1,0 +1,68 @@
+"""Checkpoints on disk: whole or absent, plain tensors only, and no bit of them unnoticed."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins import TorchCheckpointIO
+
+from dxseg.data.files import settle
+from dxseg.errors import DxsegError
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Checkpoints that a killed process leaves whole.
+
+    Lightning writes into the system's temporary folder and moves the file from there, which is a
+    copy where that is another file system.
+    """
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: Any,
+        storage_options: Any = None,  # noqa: ARG002
+    ) -> None:
+        """Write beside the old file, then take its name.
+
+        Raises:
+            OSError: such as of a full disk; the old checkpoint stays.
+        """
+        # Always the same name: what a killed process leaves is written over, not added to.
+        temporary = Path(path).with_name(f".{Path(path).name}.part")
+        try:
+            with temporary.open("wb") as stream:
+                torch.save(checkpoint, stream)
+        except (OSError, RuntimeError) as error:
+            temporary.unlink(missing_ok=True)
+            # torch hides the reason behind a complaint about positions in the file.
+            reason = error.__context__ if isinstance(error, RuntimeError) else error
+            if isinstance(reason, OSError):
+                raise OSError(reason.errno, reason.strerror, str(path)) from error
+            raise
+        settle(temporary, Path(path))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint of :func:`dxseg.training.fit.fit_stage`.
+
+    Raises:
+        DxsegError: it is damaged, be it by one bit, or something else.
+    """
+    try:
+        # torch does not look at the checksums that it writes.
+        with zipfile.ZipFile(path) as records:
+            broken = records.testzip()
+        if broken is not None:
+            raise zipfile.BadZipFile(f"checksum of {broken}")
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content["state_dict"], content["global_step"], content["callbacks"]["MetricsTable"]
+    except Exception as error:  # torch and pickle raise many kinds for a damaged file
+        raise DxsegError(
+            f"{path}: cannot be read as a checkpoint ({type(error).__name__}); remove it to start "
+            "the stage again"
+        ) from error
+    return content

@@ -1,0 +1,112 @@
+"""What tests in a browser share: Chromium, and the page with its picture in pixels of the image."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import floor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+PATIENCE = 120_000
+"""Milliseconds: a busy machine is no failure."""
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """Start the system's browser, without a window; skip the test where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs: pip install playwright")
+    program = next(filter(None, map(shutil.which, NAMES)), None)
+    if program is None:
+        pytest.skip(f"no browser; looked for {', '.join(NAMES)} (Debian: apt install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        # As root, as in containers, Chromium refuses its own sandbox; it opens only our page.
+        browser = playwright.chromium.launch(
+            executable_path=program, args=["--no-sandbox"], timeout=PATIENCE
+        )
+        yield browser
+        browser.close()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The page of a server, opened."""
+
+    page: Any
+    messages: list[str]
+
+    @classmethod
+    def open(cls, browser: Any, url: str) -> Picture:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(PATIENCE)
+        messages: list[str] = []
+        page.on("console", lambda told: messages.append(f"{told.type}: {told.text}"))
+        page.on("pageerror", lambda error: messages.append(f"error: {error}"))
+        page.goto(url)
+        return cls(page, messages)
+
+    def says(self, text: str) -> None:
+        """Wait until the page's status holds a text."""
+        from playwright.sync_api import expect
+
+        expect(self.page.locator("#status")).to_contain_text(text, timeout=PATIENCE)
+
+    def drop(self, path: Path) -> None:
+        """Drop a file on the picture, as from a file manager."""
+        content = base64.b64encode(path.read_bytes()).decode("ascii")
+        transfer = self.page.evaluate_handle(
+            """([content, name]) => {
+                const bytes = Uint8Array.from(atob(content), (one) => one.charCodeAt(0));
+                const transfer = new DataTransfer();
+                transfer.items.add(new File([bytes], name));
+                return transfer;
+            }""",
+            [content, path.name],
+        )
+        self.page.locator("#view").dispatch_event("drop", {"dataTransfer": transfer})
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Where on the screen a place of the image is, in pixels."""
+        view = self.page.locator("#view")
+        view.scroll_into_view_if_needed()
+        box = view.bounding_box()
+        place = view.evaluate("element => ({...element.dataset})")
+        scale = float(place["scale"])
+        return box["x"] + float(place["x"]) + scale * x, box["y"] + float(place["y"]) + scale * y
+
+    def drag(self, points: Sequence[tuple[float, float]]) -> None:
+        """Draw with the mouse through places of the image."""
+        mouse = self.page.mouse
+        mouse.move(*self.at(*points[0]))
+        mouse.down()
+        for point in points[1:]:
+            mouse.move(*self.at(*point), steps=4)
+        mouse.up()
+
+    def click(self, x: float, y: float) -> None:
+        self.page.mouse.click(*self.at(x, y))
+
+    def colour(self, x: float, y: float) -> tuple[int, int, int]:
+        """The colour on the screen at a place of the image.
+
+        A line of 2 pixels through the place covers the pixel that holds it wholly, the
+        neighbours perhaps in part.
+        """
+        import io
+
+        from PIL import Image
+
+        at_x, at_y = self.at(x, y)
+        clip = {"x": floor(at_x) - 1, "y": floor(at_y) - 1, "width": 3, "height": 3}
+        shot = Image.open(io.BytesIO(self.page.screenshot(clip=clip))).convert("RGB")
+        return shot.getpixel((1, 1))
+
+    def area(self) -> int:
+        """Pixels of the mask, as the page tells them."""
+        return int(self.page.locator("#areas td").first.inner_text().split()[0])

@@ -1,0 +1,150 @@
+"""Verbs on a disk that is full, then read-only, then on files that may not be read.
+
+Run as a process in a mount namespace of its own, as root of that namespace without root's right to
+read everything; prints one JSON object. See `test_disks.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+ROOM = "48m"
+TINY = [
+    *("--set", "data.image_size=32", "--set", "data.batch_size=4"),
+    *("--set", "model.backbone=lcnet_050", "--set", "model.decoder_channels=[8, 8, 8, 8, 8]"),
+    *("--set", "stage2.steps=2", "--set", "stage2.steps_per_epoch=1"),
+    *("--set", "device.accelerator=cpu"),
+]
+
+Told = dict[str, tuple[int, str]]
+
+
+def mounted(*words: str) -> None:
+    subprocess.run(["mount", *words], check=True, capture_output=True)
+
+
+class Verbs:
+    """Calls of the command line, with what each ended with."""
+
+    def __init__(self, phantoms: Path, model: Path, disk: Path) -> None:
+        self.phantoms, self.model, self.disk = phantoms, model, disk
+        self.told: Told = {}
+
+    def call(self, name: str, *words: object) -> None:
+        from dxseg.cli import app
+
+        result = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "500"})
+        output = result.output
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            output += f"\nTraceback: {result.exception!r}"
+        self.told[name] = (result.exit_code, output)
+
+    def all(self, kind: str) -> None:
+        images = self.phantoms / "images"
+        train = ("train", self.phantoms, "--arm", "unet-scratch", "--masks", 6, *TINY)
+        self.call(f"import, {kind}", "import", "folder", self.disk / "tree", self.disk / "imported")
+        self.call(f"check, {kind}", "check", self.phantoms, "--out", self.disk / "check")
+        self.call(
+            f"cache, {kind}",
+            *train,
+            *("--out", self.disk.parent / f"run {kind}"),
+            *("--set", f"data.cache_dir={self.disk / 'cache'}"),
+        )
+        self.call(f"train, {kind}", *train, "--out", self.disk / "run")
+        predict = ("predict", self.model, images, "--out", self.disk / "predicted")
+        self.call(f"predict, {kind}", *predict)
+        self.call(f"split, {kind}", "split", self.phantoms, "--out", self.disk / "splits.csv")
+
+
+def fill(path: Path, left: int) -> None:
+    """Take the room of a disk, all but some bytes."""
+    free = shutil.disk_usage(path.parent).free
+    path.write_bytes(bytes(max(free - left, 0)))
+
+
+def main(phantoms: Path, model: Path, disk: Path) -> Told:
+    disk.mkdir()
+    mounted("-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(disk))
+    verbs = Verbs(phantoms, model, disk)
+    for number, image in enumerate(sorted((phantoms / "images").iterdir())):
+        folder = disk / "tree" / ("benign", "normal")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, folder / image.name)
+        mask = phantoms / "masks" / image.name
+        for part in range(2 if mask.exists() else 0):  # which the import unites and writes
+            shutil.copy(mask, folder / f"{image.stem}_mask_{part}{image.suffix}")
+    # Room for folders and small files, not for a cache, a checkpoint or all masks.
+    for left in (0, 24_000):
+        fill(disk / "filler", left)
+        verbs.all(f"{left} bytes left")
+        (disk / "filler").unlink()
+    verbs.all("room again")
+    state = {path: path.read_bytes() for path in disk.rglob("*") if path.is_file()}
+    for made in ("imported", "check", "run", "predicted", "cache"):
+        shutil.copytree(disk / made, disk.parent / "kept" / made)
+        shutil.rmtree(disk / made)
+    (disk / "splits.csv").unlink()
+    # A second view of it, so that nothing that is open stands in the way.
+    view = disk.with_name("read-only disk")
+    view.mkdir()
+    mounted("--bind", str(disk), str(view))
+    mounted("-o", "remount,bind,ro", str(view))
+    verbs.disk = view
+    verbs.all("read-only")
+    verbs.disk = disk
+    assert state.keys() >= {path for path in disk.rglob("*") if path.is_file()}
+    unreadable(verbs)
+    return verbs.told
+
+
+def unreadable(verbs: Verbs) -> None:
+    """One file of a copy of the dataset, then its table, then the model, without any rights."""
+    folder = verbs.disk.with_name("unreadable")
+    copy = folder / "dataset"
+    shutil.copytree(verbs.phantoms, copy, ignore=shutil.ignore_patterns(".cache", "check"))
+    image = sorted((copy / "images").iterdir())[0]
+    image.chmod(0)
+    verbs.call("check, unreadable image", "check", copy)
+    verbs.call(
+        "train, unreadable image",
+        "train",
+        copy,
+        "--arm",
+        "unet-scratch",
+        *TINY,
+        "--out",
+        folder / "run",
+    )
+    verbs.call(
+        "predict, unreadable image",
+        "predict",
+        verbs.model,
+        copy / "images",
+        "--out",
+        folder / "some",
+    )
+    (copy / "cases.csv").chmod(0)
+    verbs.call("check, unreadable table", "check", copy)
+    shutil.copytree(verbs.model, folder / "model")
+    (folder / "model" / "model.safetensors").chmod(0)
+    verbs.call(
+        "predict, unreadable model",
+        "predict",
+        folder / "model",
+        image.parent,
+        "--out",
+        folder / "none",
+    )
+    verbs.told["name of the image"] = (0, image.name)
+
+
+if __name__ == "__main__":
+    answers: Any = main(*(Path(word) for word in sys.argv[1:4]))
+    sys.stdout.write("\n" + json.dumps(answers))
