@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from dxseg import api
-from dxseg.config import arm_names
+from dxseg.presets import arm_names
 from dxseg.terminal import INTERRUPTED
 
 Cli = Callable[..., Any]

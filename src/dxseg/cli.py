@@ -131,7 +131,7 @@ def train(
 ) -> None:
     """Train an arm; the same command continues an interrupted run."""
     from dxseg import api
-    from dxseg.config import parse_overrides
+    from dxseg.presets import parse_overrides
     from dxseg.training.group import is_first
 
     run = api.train(
@@ -161,7 +161,7 @@ def train(
 @app.command()
 def arms() -> None:
     """List the named arms: the method and the controls it is measured against."""
-    from dxseg.config import arm_names, load_config
+    from dxseg.presets import arm_names, load_config
 
     table = Table("arm", "architecture", "encoder from", "learns labels", "skips")
     table.columns[0].no_wrap = True  # a name that is cut cannot be copied

@@ -23,7 +23,7 @@ def distill_command(
 ) -> None:
     """Train a student of one branch, for deployment; the same command continues it."""
     from dxseg import api
-    from dxseg.config import parse_overrides
+    from dxseg.presets import parse_overrides
     from dxseg.training.group import is_first
 
     student = api.distill(

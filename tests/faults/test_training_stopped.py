@@ -17,10 +17,11 @@ from rich.console import Console
 from torch.nn import functional as F
 from torch.utils.data import get_worker_info
 
-from dxseg.config import RunConfig, load_config
+from dxseg.config import RunConfig
 from dxseg.data.loader import CaseBatches
 from dxseg.errors import DxsegError
 from dxseg.models import build
+from dxseg.presets import load_config
 from dxseg.terminal import TERMINATED
 from dxseg.training import run as run_module
 from dxseg.training.checkpoints import CheckpointFiles, read_checkpoint
@@ -45,7 +46,7 @@ def without_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def configure(**changes: Any) -> RunConfig:
-    from dxseg.config import merge, parse_overrides
+    from dxseg.presets import merge, parse_overrides
 
     return load_config("cpu", "unet-scratch", merge(parse_overrides(TINY), changes))
 

@@ -18,12 +18,13 @@ from rich.console import Console
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
-from dxseg.config import DeviceConfig, ModelConfig, RunConfig, SelfTrainingConfig, merge
+from dxseg.config import DeviceConfig, ModelConfig, RunConfig, SelfTrainingConfig
 from dxseg.errors import UsageError
 from dxseg.models import build
 from dxseg.models.build import Task
 from dxseg.models.segmenter import Segmenter, SegmenterOutput
 from dxseg.models.weights import load_pretrained
+from dxseg.presets import merge
 from dxseg.training import batch_norm
 from dxseg.training.batch_norm import WholeBatchNorm, whole_batch_norms
 from dxseg.training.group import first_alone, first_then_others, together

@@ -17,7 +17,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torchmetrics.classification import MulticlassAUROC, MultilabelAUROC
 
-from dxseg.config import RunConfig, arm_names, load_config, read_config
+from dxseg.config import RunConfig
 from dxseg.data.dataset import Dataset
 from dxseg.data.readers import read_image
 from dxseg.data.splits import read_splits
@@ -26,6 +26,7 @@ from dxseg.inference.bundle import load_bundle
 from dxseg.inference.predictor import Predictor
 from dxseg.models.build import build_segmenter
 from dxseg.models.sharing import divide
+from dxseg.presets import arm_names, load_config, read_config
 from dxseg.training import run as run_module
 from dxseg.training import stages
 from dxseg.training.batches import mask_pools
@@ -194,7 +195,7 @@ def test_every_arm_trains(arm: str, train: Callable[..., Path], finished: Path) 
 
 
 def segmenter_architecture(arm: str) -> str:
-    from dxseg.config import load_config
+    from dxseg.presets import load_config
 
     return load_config("cpu", arm).model.architecture
 

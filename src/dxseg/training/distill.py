@@ -15,13 +15,14 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from dxseg.config import RunConfig, merge, read_config, validate_config
+from dxseg.config import RunConfig
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import sha256_file, write_text_atomic
 from dxseg.data.splits import read_splits, write_splits
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.bundle import WEIGHTS_FILE, BundleInfo, load_bundle
 from dxseg.models.sks import SKS
+from dxseg.presets import merge, read_config, validate_config
 from dxseg.progress import reporting
 from dxseg.training.group import first_alone, first_then_others, together
 from dxseg.training.material import Material, gather

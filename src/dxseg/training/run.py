@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from dxseg.config import RunConfig, read_config
+from dxseg.config import RunConfig
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import sha256_file, write_json_atomic, write_text_atomic
 from dxseg.data.lock import alone
@@ -24,6 +24,7 @@ from dxseg.inference.bundle import INFO_FILE, BundleInfo, load_bundle, save_bund
 from dxseg.models.coarse import CoarseBranch
 from dxseg.models.pyramid import PyramidEncoder
 from dxseg.models.segmenter import Segmenter
+from dxseg.presets import read_config
 from dxseg.progress import reporting
 from dxseg.training.calibration import calibrate
 from dxseg.training.group import first_alone, first_then_others, together
