@@ -25,10 +25,8 @@ from dxseg.deploy.serve import serve
 from dxseg.description import describe as info
 from dxseg.doctor.check import check_dataset
 from dxseg.doctor.findings import CheckReport
-from dxseg.errors import UsageError
 from dxseg.evaluation.compare import Comparison, compare_runs
 from dxseg.evaluation.evaluate import evaluate_run
-from dxseg.inference.archive import predict_archive
 from dxseg.inference.bundle import bundle_folder
 from dxseg.inference.predict import PredictSummary, predict_files
 from dxseg.presets import load_config, merge
@@ -293,9 +291,6 @@ def predict(
     flip: bool = False,
     windows: bool = False,
     dicom_seg: bool = False,
-    engine: str = "local",
-    workers: int = 1,
-    ray_address: str | None = None,
     console: Console | None = None,
 ) -> PredictSummary:
     """Segment images and volumes with a run or its model; what is done is skipped.
@@ -316,42 +311,26 @@ def predict(
         flip: whether each image is also predicted mirrored, and the mean taken.
         windows: whether images larger than the network's input are cut into windows.
         dicom_seg: whether DICOM images and series get a DICOM SEG too, which names their patient.
-        engine: ``local``, or ``ray``: images only, into predictions.parquet, which holds the masks;
-            see :func:`dxseg.inference.archive.predict_archive`. Also takes a table of paths.
-        workers: how many hold the model, with ``ray``.
-        ray_address: of a Ray cluster, such as ``auto``; else this machine.
         console: where progress is drawn.
 
     Raises:
-        UsageError: the engine is unknown or cannot do what is asked.
         DxsegError: see :func:`dxseg.inference.predict.predict_files`.
     """
-    if engine not in ("local", "ray"):
-        raise UsageError(f"engine {engine!r} is unknown; choose local or ray")
-    if engine == "ray" and (slice_overlays or dicom_seg):
-        raise UsageError("the engine ray writes no overlays and no DICOM SEG; leave them out")
-    shared: dict[str, Any] = {
-        "labels": labels,
-        "overwrite": overwrite,
-        "device": device,
-        "batch_size": batch_size,
-        "backend": backend,
-        "precision": precision,
-        "flip": flip,
-        "windows": windows,
-    }
-    bundle = bundle_folder(model)
     with reporting(console or Console(stderr=True), "Predicting") as progress:
-        if engine == "ray":
-            shared |= {"workers": workers, "address": ray_address}
-            return predict_archive(inputs, bundle, output, **shared, progress=progress)
         return predict_files(
             inputs,
-            bundle,
+            bundle_folder(model),
             output,
-            **shared,
+            labels=labels,
+            overwrite=overwrite,
+            device=device,
+            batch_size=batch_size,
             overlays=overlays,
             slice_overlays=slice_overlays,
+            backend=backend,
+            precision=precision,
+            flip=flip,
+            windows=windows,
             dicom_seg=dicom_seg,
             progress=progress,
         )

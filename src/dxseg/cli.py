@@ -249,13 +249,6 @@ def predict(
     dicom_seg: Annotated[
         bool, typer.Option("--dicom-seg", help="A DICOM SEG for what is DICOM; names the patient.")
     ] = False,
-    engine: Annotated[
-        str, typer.Option(help="local, or ray: images into predictions.parquet, by workers.")
-    ] = "local",
-    workers: Annotated[int, typer.Option(help="How many hold the model, with ray.")] = 1,
-    ray_address: Annotated[
-        str | None, typer.Option(help="Of a Ray cluster, such as auto; else this machine.")
-    ] = None,
 ) -> None:
     """Segment images (a mask, an overlay, a row of predictions.csv) and volumes (a label map)."""
     from dxseg import api
@@ -275,15 +268,11 @@ def predict(
         flip=flip,
         windows=windows,
         dicom_seg=dicom_seg,
-        engine=engine,
-        workers=workers,
-        ray_address=ray_address,
         console=err,
     )
-    table = "predictions.parquet" if engine == "ray" else "predictions.csv"
     out.print(
         f"{summary.done} predicted, {summary.skipped} already done, {len(summary.failed)} failed. "
-        f"Table: {output / table}",
+        f"Table: {output / 'predictions.csv'}",
         soft_wrap=True,
     )
     if labels is not None:
