@@ -23,7 +23,7 @@ from dxseg.errors import DxsegError
 from dxseg.models import build
 from dxseg.presets import load_config
 from dxseg.terminal import TERMINATED
-from dxseg.training import run as run_module
+from dxseg.training import folder
 from dxseg.training.checkpoints import CheckpointFiles, read_checkpoint
 from dxseg.training.run import train_run
 from dxseg.training.stage2 import Stage2Module
@@ -140,7 +140,7 @@ def test_operations_without_a_deterministic_form_are_refused_where_asked_for(
 def test_two_trainings_cannot_work_in_one_folder(
     phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "_PATIENCE", 0.0)
+    monkeypatch.setattr(folder, "_PATIENCE", 0.0)
     with (
         FileLock(tmp_path / ".run.lock"),
         pytest.raises(DxsegError, match="another process works on this run"),

@@ -130,7 +130,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)  # a process alone would wait for the other for ever
+        process.join(900)  # a process alone would wait for the other for ever
         process.kill()
         assert process.exitcode == 0
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]

@@ -24,10 +24,11 @@ from dxseg.inference.bundle import WEIGHTS_FILE, BundleInfo, load_bundle
 from dxseg.models.sks import SKS
 from dxseg.presets import merge, read_config, validate_config
 from dxseg.progress import reporting
+from dxseg.training.folder import alone_in, check_folder
 from dxseg.training.group import first_alone, first_then_others, together
 from dxseg.training.material import Material, gather
 from dxseg.training.records import RUN_FILE, read_run
-from dxseg.training.run import alone_in, check_folder, finish_run
+from dxseg.training.run import finish_run
 from dxseg.training.stages import check_choices, train_stage2
 from dxseg.training.teacher import Taught, teach
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -17,16 +15,15 @@ from rich.console import Console
 from dxseg.config import RunConfig
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import sha256_file, write_json_atomic, write_text_atomic
-from dxseg.data.lock import alone
 from dxseg.data.splits import read_splits, write_splits
 from dxseg.errors import DxsegError
 from dxseg.inference.bundle import INFO_FILE, BundleInfo, load_bundle, save_bundle
 from dxseg.models.coarse import CoarseBranch
 from dxseg.models.pyramid import PyramidEncoder
 from dxseg.models.segmenter import Segmenter
-from dxseg.presets import read_config
 from dxseg.progress import reporting
 from dxseg.training.calibration import calibrate
+from dxseg.training.folder import alone_in, check_folder
 from dxseg.training.group import first_alone, first_then_others, together
 from dxseg.training.material import Material, gather, resolve_splits
 from dxseg.training.records import RUN_FILE, machine, read_run, versions
@@ -38,9 +35,6 @@ from dxseg.training.stages import (
     train_stage1,
     train_stage2,
 )
-
-_PATIENCE = 10.0
-"""Seconds: the processes of a study that was killed take a moment to notice it."""
 
 
 def train_run(
@@ -229,45 +223,6 @@ def _train_stage1_run(
 
     with alone_in(output):
         _stage1(first_then_others(prepare), None)
-
-
-@contextmanager
-def alone_in(output: Path) -> Iterator[None]:
-    """Keep a second training out of a run's folder; processes that train together count as one.
-
-    Raises:
-        DxsegError: another training is in it.
-    """
-    with ExitStack() as stack:
-        first_alone(lambda: stack.enter_context(alone(output, "run", _PATIENCE)))
-        yield
-
-
-def check_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
-    """Check that the folder is free, or that its run is the one asked for.
-
-    Raises:
-        DxsegError: it holds something else, or a run of another configuration or dataset.
-    """
-    path = output / "config.yaml"
-    if path.is_file():
-        recorded = read_config(path)
-        if recorded != config:
-            theirs, ours = recorded.model_dump(), config.model_dump()
-            changed = [key for key in ours if ours[key] != theirs[key]]
-            details = "; ".join(f"{key}: {theirs[key]} there, {ours[key]} asked" for key in changed)
-            raise DxsegError(
-                f"{output}: holds a run of another configuration ({details}); choose another "
-                "folder with --out, or repeat the options of that run to continue it"
-            )
-    elif output.is_dir() and any(output.iterdir()):
-        raise DxsegError(f"{output}: not empty and not a run; choose another folder with --out")
-    digest = output / "dataset.sha256"
-    if digest.is_file() and digest.read_text(encoding="utf-8").strip() != dataset.digest():
-        raise DxsegError(
-            f"{output}: was started on another dataset, or {dataset.root} has changed since; "
-            "choose another folder with --out"
-        )
 
 
 def _splits(
