@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,8 +19,9 @@ from rich.console import Console
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
-from dxseg.config import DeviceConfig, ModelConfig, RunConfig, SelfTrainingConfig
-from dxseg.errors import UsageError
+from dxseg.config import DeviceConfig, ModelConfig, RunConfig, SelfTrainingConfig, StageConfig
+from dxseg.data.sharing import process_place
+from dxseg.errors import DxsegError, UsageError
 from dxseg.models import build
 from dxseg.models.build import Task
 from dxseg.models.segmenter import Segmenter, SegmenterOutput
@@ -27,11 +29,11 @@ from dxseg.models.weights import load_pretrained
 from dxseg.presets import merge
 from dxseg.training import batch_norm
 from dxseg.training.batch_norm import WholeBatchNorm, whole_batch_norms
-from dxseg.training.group import first_alone, first_then_others, together
+from dxseg.training.group import first_alone, first_then_others, together, wait_for_all
 from dxseg.training.losses import MaskLoss
 from dxseg.training.records import read_run
 from dxseg.training.selftrain import SelfTrainingModule
-from dxseg.training.stage2 import some_known
+from dxseg.training.stage2 import Stage2Module, some_known
 from dxseg.training.whole_batch import draw_apart, own, whole
 from following import ROOT
 
@@ -98,12 +100,25 @@ def self_training_step() -> dict[str, Tensor]:
     return {"self loss": loss.detach(), "kept": kept, "gradient of self-training": weight.grad}
 
 
+def validation(rank: int = 0, size: int = 1) -> dict[str, Tensor]:
+    """Figures of three batches of 4, 4 and 1 images; with two processes the second has but one."""
+    module = Stage2Module(Weighted(), ModelConfig(), StageConfig(), 0)
+    figures: dict[str, Tensor] = {}
+    module.log = lambda name, value: figures.update({name: value})  # type: ignore[method-assign]
+    image = torch.randn(9, 1, 32, 32, generator=torch.Generator().manual_seed(7))
+    mask = (image > 1).float() * (torch.arange(9) % 3 > 0)[:, None, None, None]
+    for rows in [range(4), range(4, 8), [8], []][rank::size]:
+        module.validation_step({"image": image[list(rows)], "mask": mask[list(rows)]}, 0)
+    module.on_validation_epoch_end()
+    return figures
+
+
 def member(rank: int, folder: Path) -> None:
     """What each of two processes does; what it finds goes into a file."""
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2
     )
-    found: dict[str, Any] = step(*batch()) | self_training_step()
+    found: dict[str, Any] = step(*batch()) | self_training_step() | validation(rank, 2)
     for name in [name for name in found if name.startswith("gradient")]:
         torch.distributed.all_reduce(found[name])  # DistributedDataParallel takes the mean
         found[name] /= 2
@@ -138,7 +153,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
 
 def test_a_step_of_two_processes_is_that_of_one(found: list[dict[str, Tensor]]) -> None:
     """Loss over the whole batch, its gradients, and the statistics of normalisation."""
-    alone = step(*batch()) | self_training_step()
+    alone = step(*batch()) | self_training_step() | validation()
     assert alone["kept"] > 0
     assert alone["3.running_var"].std() > 0
     for one in found:
@@ -165,6 +180,23 @@ def test_the_first_process_does_it_alone_or_before_the_others(
     assert [int(one["others"]) for one in found] == [20, 21]
 
 
+def test_the_loss_of_a_validation_batch_counts_by_its_images() -> None:
+    seen: list[tuple[float, int]] = []
+
+    def noted(logits: Tensor, target: Tensor) -> Tensor:
+        loss: Tensor = MaskLoss()(logits, target)
+        seen.append((float(loss), len(logits)))
+        return loss
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dxseg.training.stage2.MaskLoss", lambda: noted)
+        figures = validation()
+    assert [count for _, count in seen] == [4, 4, 1]
+    expected = sum(loss * count for loss, count in seen) / 9
+    assert float(figures["val_loss"]) == pytest.approx(expected, rel=1e-5)
+    assert 0 < float(figures["val_dice"]) < 1
+
+
 @pytest.mark.parametrize("on_cpu", [True, False])
 def test_layers_are_replaced_for_the_block_and_keep_what_follows_them(
     on_cpu: bool, monkeypatch: pytest.MonkeyPatch
@@ -188,6 +220,34 @@ def test_several_machines_need_a_launcher() -> None:
     device = DeviceConfig(accelerator="cpu", nodes=2)
     with pytest.raises(UsageError, match=r"device\.nodes 2: .*torchrun or srun"):
         together(device, Console(quiet=True), print)
+
+
+def fails(what: str, console: Console) -> None:
+    """Ends otherwise than well in the second of two processes; the first waits for it."""
+    if process_place()[0] == 1:
+        if what == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise UsageError(f"data.batch_size: {what}; raise it")
+    wait_for_all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "kind", "told"),
+    [
+        ("2", UsageError, r"^data\.batch_size: 2; raise it$"),
+        ("killed", DxsegError, r"^training process 1 of 2 .*SIGKILL.*the same command continues"),
+    ],
+)
+def test_what_one_process_meets_is_told(
+    what: str, kind: type[DxsegError], told: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    device = DeviceConfig(accelerator="cpu", devices=2)
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(kind, match=told):
+        together(device, Console(quiet=True), fails, what)
+    assert signal.getsignal(signal.SIGTERM) == handler
+    assert "Traceback" not in capfd.readouterr().err
 
 
 STAGE = {"steps": 4, "steps_per_epoch": 2, "warmup_steps": 1}

@@ -6,6 +6,7 @@ machine. All run the same code; what is written, the first of them writes.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -181,7 +182,7 @@ def _launch(
         start_method="spawn",
     )
     try:
-        with _own_signals():
+        with _own_signals(), _quiet():
             results = elastic_launch(config, _launched)(device, console.quiet, work, *arguments)
     except SignalException as error:
         kind = TerminatedError if error.sigval == signal.SIGTERM else KeyboardInterrupt
@@ -190,14 +191,26 @@ def _launch(
         rank, failure = error.get_first_failure()
         told: Any = failure.message
         reason = told["message"] if isinstance(told, dict) else told
-        raise DxsegError(
-            f"training process {rank} of {processes} ended (exit code {failure.exitcode}): "
-            f"{reason}; the same command continues the run"
-        ) from error
-    result = results[0]
-    if isinstance(result, DxsegError):
-        raise result
-    return result  # type: ignore[no-any-return]
+        raise _explained(reason, f"{rank} of {processes}", failure.exitcode) from error
+    return results[0]  # type: ignore[no-any-return]
+
+
+def _explained(reason: str, process: str, exit_code: int) -> DxsegError:
+    """What to raise where a process failed first; the others only miss it then.
+
+    Args:
+        reason: as torch tells it, "ValueError: why" of an exception.
+        process: which.
+        exit_code: of it.
+    """
+    kind, _, text = reason.partition(": ")
+    for mendable in (DxsegError, UsageError):
+        if kind == mendable.__name__:
+            return mendable(text)
+    return DxsegError(
+        f"training process {process} ended (exit code {exit_code}): {reason}; the same command "
+        "continues the run"
+    )
 
 
 @contextmanager
@@ -213,16 +226,30 @@ def _own_signals() -> Iterator[None]:
                 signal.signal(kind, handler)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence torch's launcher: why a process ended is told by the error that is raised."""
+    place = "torch.distributed.elastic"
+    loggers = [
+        logging.getLogger(f"{place}.{name}") for name in ("multiprocessing.api", "agent.server.api")
+    ]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
 def _launched(
     device: DeviceConfig, quiet: bool, work: Callable[..., Result], *arguments: Any
-) -> Result | DxsegError:
-    """What each new process runs; an error that is the user's is no crash."""
+) -> Result:
+    """What each new process runs."""
     share = torch.get_num_threads() // int(os.environ["LOCAL_WORLD_SIZE"])
     torch.set_num_threads(max(1, share))
-    try:
-        return together(device, Console(stderr=True, quiet=quiet), work, *arguments)
-    except DxsegError as error:
-        return error
+    return together(device, Console(stderr=True, quiet=quiet), work, *arguments)
 
 
 def _environment() -> TorchElasticEnvironment | SLURMEnvironment | None:

@@ -75,7 +75,8 @@ class Stage2Module(pl.LightningModule):
                 metric.update(batch["image"].new_empty(0))
             return
         logits, target = self.validated(batch["image"]), batch["mask"]
-        self.val_loss.update(self.loss(logits, target), len(logits))
+        # Once an image: torchmetrics takes no notice of weights where NaN is to be let through.
+        self.val_loss.update(self.loss(logits, target).expand(len(logits)))
         predicted = (logits > 0).float()
         has_lesion = target.flatten(1).any(dim=1)
         overlap = (predicted * target).flatten(1).sum(dim=1)
