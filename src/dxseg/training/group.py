@@ -223,7 +223,8 @@ def _own_signals() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             for kind, handler in before.items():
-                signal.signal(kind, handler)
+                if handler is not None:  # None: it was not set in Python
+                    signal.signal(kind, handler)
 
 
 @contextmanager
