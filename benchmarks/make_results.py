@@ -4,7 +4,8 @@
     python benchmarks/make_results.py --check
 
 A study is a folder `results/NAME` with study.yaml, results.csv, curves.csv, differences.csv and
-masks_saved.csv, copied from where `dxseg compare` wrote them. Its tables stand in docs/results.md
+masks_saved.csv, copied from where `dxseg compare` wrote them, and decisions.csv if
+benchmarks/decisions.py was run. Its tables stand in docs/results.md
 between the lines `<!-- begin NAME -->` and `<!-- end NAME -->`; what is written around them stays.
 A folder with curve.csv holds a simulation of benchmarks/suggest.py instead. Between lines that
 name a folder without either stands that it has not run.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -75,7 +77,53 @@ def tables_of(folder: Path) -> str:
     study = parse_study(read_study_text(path), str(path))
     names = ("results", "curves", "differences", "masks_saved")
     results, curves, differences, saved = (read(folder / f"{name}.csv") for name in names)
-    return to_markdown(study_tables(study, results, curves, differences, saved))
+    text = to_markdown(study_tables(study, results, curves, differences, saved))
+    decisions = folder / "decisions.csv"
+    return text + decisions_of(decisions) if decisions.is_file() else text
+
+
+def decisions_of(path: Path) -> str:
+    """The tables of benchmarks/decisions.py."""
+    table = pd.read_csv(path)
+    rates = [rule for rule in table["rule"].unique() if rule.startswith("at_")]
+    percents = [f"{100 * float(rule.removeprefix('at_')):g}%" for rule in rates]
+    lines = [
+        "",
+        "Dice on lesion images where the same share of lesion-free images may get a mask, and how "
+        "far the primary arm is above:",
+        "",
+        "| arm | " + " | ".join(percents) + " |",
+        "|---|" + "---|" * len(rates),
+    ]
+    for arm, rows in table.groupby("arm", sort=False):
+        cells = [_at_a_rate(rows[rows["rule"] == rate].iloc[0]) for rate in rates]
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "What the decision rules do; `ruled` is what `dxseg predict` answers, `known` with the "
+        "diagnosis given:",
+        "",
+        "| arm | rule | Dice, lesion images | Dice, all images | lesion-free images with a mask | "
+        "false-positive area | lesion images without a mask |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in table[~table["rule"].isin(rates)].to_dict("records"):
+        rate, lost = (
+            f"{100 * row[key]:.1f}%" for key in ("false_positive_rate", "lesions_without_mask")
+        )
+        lines.append(
+            f"| {row['arm']} | {row['rule']} | {row['dice_lesion']:.3f} | {row['dice_all']:.3f} | "
+            f"{rate} | {100 * row['false_positive_area']:.2f}% | {lost} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _at_a_rate(row: pd.Series[Any]) -> str:
+    cell = f"{row['dice_lesion']:.3f}"
+    if pd.notna(row["difference"]):
+        low, high = row["difference_low"], row["difference_high"]
+        cell += f"; {row['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
+    return cell
 
 
 def curve_of(folder: Path) -> str:

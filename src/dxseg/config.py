@@ -109,16 +109,16 @@ class ModelConfig(_Strict):
 class DataConfig(_Strict):
     """Pixels and batches.
 
-    ``batch_size`` is of a step, however many processes share it out.
-    ``lesion_free_share`` is the lesion-free part of a stage-2 batch. ``known_label_share`` is the
-    part of stage-2 training images whose label the network is told (label prompt). ``bag_size`` is
-    the largest number of slices that stand for a study in a step of stage 1.
+    ``batch_size`` is of a step, however many processes share it out. ``lesion_free_share`` is the
+    lesion-free part of a stage-2 batch, ``known_label_share`` the part whose label the network is
+    told (label prompt), ``bag_size`` the largest number of slices that stand for a study in a step
+    of stage 1.
     """
 
     image_size: int = Field(default=128, ge=32, le=4096)
     batch_size: PositiveInt = 16
     bag_size: PositiveInt = 8
-    lesion_free_share: float = Field(default=0.25, ge=0.0, lt=1.0)
+    lesion_free_share: float = Field(default=0.125, ge=0.0, lt=1.0)
     known_label_share: float = Field(default=0.5, ge=0.0, le=1.0)
     workers: int = Field(default=0, ge=0, le=64)
     cache_dir: str | None = None
@@ -283,7 +283,7 @@ class RunConfig(_Strict):
     stage2: StageConfig = StageConfig()
     selftraining: SelfTrainingConfig | None = None
     gate_sensitivity: float | None = Field(default=0.98, gt=0, le=1)
-    rule_in_specificity: float | None = Field(default=0.98, gt=0, le=1)
+    rule_in_specificity: float | None = Field(default=0.95, gt=0, le=1)
     device: DeviceConfig = DeviceConfig()
 
     def to_yaml(self) -> str:

@@ -154,6 +154,27 @@ def test_evaluated_runs_may_lose_everything_but_their_figures(
     )
 
 
+def test_decisions_are_those_of_evaluation(study_file: Path, finished: StudyOutcome) -> None:
+    """The rules are applied again, outside of evaluation: with all of them the figures agree."""
+    decisions = runpy.run_path(str(BENCHMARKS / "decisions.py"))
+    decisions["main"]([str(finished.report.parent), str(study_file.parent)])
+    table = pd.read_csv(study_file.parent / "decisions.csv").set_index(["arm", "rule"])
+    curves = pd.read_csv(finished.report.parent / "curves.csv").set_index("arm")
+    for arm in ("unet", "sks-evidence"):
+        for figure in ("dice_lesion", "dice_all", "false_positive_rate"):
+            assert table.loc[(arm, "ruled"), figure] == pytest.approx(curves.loc[arm, figure])
+        assert table.loc[(arm, "known"), "false_positive_rate"] == 0
+        for rate in (0.05, 0.1, 0.2, 0.3):
+            assert table.loc[(arm, f"at_{rate}"), "false_positive_rate"] <= rate
+    assert table.loc["sks-evidence", "difference"].isna().all(), "not compared with itself"
+    ours, theirs = (table.loc[(arm, "at_0.3"), "dice_lesion"] for arm in ("sks-evidence", "unet"))
+    assert table.loc[("unet", "at_0.3"), "difference"] == pytest.approx(ours - theirs)
+    text = runpy.run_path(str(BENCHMARKS / "make_results.py"))["decisions_of"](
+        study_file.parent / "decisions.csv"
+    )
+    assert text.count("| sks-evidence |") == 1 + 4
+
+
 INTERRUPTED = 130
 
 

@@ -1,0 +1,211 @@
+"""What the decision rules do in the runs of a study: on the images that each run was tested on.
+
+    python benchmarks/decisions.py OUT results/busi
+
+OUT is the folder of `dxseg compare --out`, with its models. For every arm at the study's first
+budget, pooled over folds or seeds, `results/busi/decisions.csv` says
+
+- at_0.05 to at_0.3: Dice on lesion images if, in each fold, as many lesion-free images may get a
+  mask as the rate says. Images are ranked by the odds of the highest pixel, times the odds of a
+  lesion where the arm has a classifier; the highest ranked get the mask of an image with a known
+  lesion. So arms are compared at one footing, whatever their thresholds are.
+- plain, gated, ruled: Dice on lesion images at the pixel threshold alone, with the gate, and with
+  the threshold to rule in as well, which is what `dxseg predict` answers.
+- known: the same if the diagnosis of every image is given.
+- For each of these the false-positive rate and area on lesion-free images, and the share of lesion
+  images left without a mask.
+
+Differences are those of the study's primary arm minus the arm, by paired bootstrap.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from rich.progress import track
+
+from dxseg.data.dataset import Dataset
+from dxseg.data.files import write_text_atomic
+from dxseg.evaluation.cases import EvaluatedCase
+from dxseg.evaluation.stream import images, predicted_cases, split_rows
+from dxseg.inference.bundle import BundleInfo
+from dxseg.inference.decision import decide
+from dxseg.inference.predictor import Predictor
+from dxseg.metrics.image_level import lesion_probability
+from dxseg.metrics.overlap import dice
+from dxseg.metrics.statistics import Weighting, bootstrap_mean, mean_by, paired_bootstrap
+from dxseg.studies.plan import plan, runs
+from dxseg.studies.study import Study, parse_study, read_study_text
+
+RATES = (0.05, 0.1, 0.2, 0.3)
+RULES = ("plain", "gated", "ruled", "known")
+PER_IMAGE = "decisions_per_image.csv"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, help="the folder of `dxseg compare --out`")
+    parser.add_argument("kept", type=Path, help="results/NAME, with study.yaml")
+    args = parser.parse_args(arguments)
+    path = args.kept / "study.yaml"
+    study = parse_study(read_study_text(path), str(path))
+    data = Dataset.load(args.kept / study.dataset)
+    jobs = [job for job in runs(plan(study)) if job.masks == study.masks[0]]
+    jobs = [job for job in jobs if (args.out / "runs" / job.name / "run.json").is_file()]
+    if not jobs:
+        raise SystemExit(f"{args.out}: no finished run of {path}; run `dxseg compare` first")
+    tables = []
+    for job in track(jobs, "Runs"):
+        table = per_image(args.out / "runs" / job.name, data)
+        tables.append(table.assign(arm=job.arm, part=job.part.name))
+    summary = summarise(study, pd.concat(tables), weighting_of(data))
+    write_text_atomic(args.kept / "decisions.csv", summary.to_csv(index=False))
+    print(summary.to_string(index=False, float_format="{:.3f}".format))
+
+
+def weighting_of(data: Dataset) -> Weighting:
+    """As evaluation does: patients count alike where every case names one."""
+    return "group" if bool(data.cases["patient_id"].ne("").all()) else "image"
+
+
+def per_image(run: Path, data: Dataset) -> pd.DataFrame:
+    """One row a test image; kept in the run's folder."""
+    path = run / PER_IMAGE
+    if not path.is_file():
+        table = pd.DataFrame(_rows(run, data))
+        write_text_atomic(path, table.to_csv(index=False))
+    return pd.read_csv(path, dtype={"case_id": str, "group": str})
+
+
+def _rows(run: Path, data: Dataset) -> Iterator[dict[str, Any]]:
+    predictor = Predictor.from_bundle(run / "model")
+    info = predictor.info
+    # The network's own probabilities: the gate would bound them.
+    predictor.info = info.model_copy(update={"gate": None, "rule_in": None})
+    rows, _ = split_rows(data, run / "splits.csv", "test")
+    told = dict(zip(rows["case_id"], rows["label"], strict=True))
+    unknown, known = (
+        predicted_cases(data, rows, predictor.stream(images(data, rows), known=labels))
+        for labels in (None, told if info.model.knows_labels else None)
+    )
+    for case, told_case in zip(unknown, known, strict=True):
+        if case.truth is None and not case.lesion_free:
+            continue
+        truth = _truth(case)
+        chance = lesion_probability(
+            case.prediction.label_probabilities, info.lesion_free, info.multi_label
+        )
+        odds = _log_odds(float(case.prediction.probabilities.max()))
+        row: dict[str, Any] = {
+            "case_id": case.case_id,
+            "group": case.group,
+            "lesion": bool(truth.any()),
+            "score": odds if np.isnan(chance) else odds + _log_odds(chance),
+        }
+        for name, rule in _rules(info, chance, case).items():
+            shown = told_case if name == "known" else case
+            _, mask = decide(shown.prediction.probabilities, threshold=info.threshold, **rule)
+            row[f"dice_{name}"] = dice(truth, mask > 0)
+            row[f"area_{name}"] = float((mask > 0).mean())
+        yield row
+
+
+def _rules(info: BundleInfo, chance: float, case: EvaluatedCase) -> dict[str, dict[str, Any]]:
+    """What `decide` is told."""
+    gated = {"gate": info.gate, "lesion_probability": chance}
+    return {
+        "plain": {},
+        "gated": gated,
+        "ruled": gated | {"rule_in": info.rule_in},
+        "found": {"known_lesion": True},
+        "known": {"known_lesion": not case.lesion_free if case.label else None},
+    }
+
+
+def _truth(case: EvaluatedCase) -> NDArray[np.bool_]:
+    if case.truth is None:
+        return np.zeros(np.asarray(case.prediction.mask).shape, bool)
+    return case.truth > 0
+
+
+def _log_odds(probability: float) -> float:
+    p = min(max(probability, 1e-6), 1 - 1e-6)
+    return float(np.log(p / (1 - p)))
+
+
+def summarise(study: Study, table: pd.DataFrame, weighting: Weighting) -> pd.DataFrame:
+    """One row an arm and a rule; an arm is compared on the parts that the primary arm has too."""
+    arms = {str(arm): at_rates(rows) for arm, rows in table.groupby("arm", sort=False)}
+    rules = [*(f"at_{rate}" for rate in RATES), *RULES]
+    primary = arms.get(study.primary or study.reference)
+    rows = []
+    for arm, own in arms.items():
+        for rule in rules:
+            row = {"arm": arm, "parts": own["part"].nunique(), "rule": rule}
+            row |= _figures(own, rule, weighting)
+            if primary is not None and primary is not own:
+                row |= _difference(primary, own, rule, weighting)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def at_rates(table: pd.DataFrame) -> pd.DataFrame:
+    """Add what each image gets where a rate of lesion-free images may be wrong."""
+    table = table.reset_index(drop=True)
+    for rate in RATES:
+        marked = pd.Series(False, index=table.index)
+        for _, part in table.groupby("part"):
+            free = part.loc[~part["lesion"], "score"].sort_values(ascending=False)
+            cut = free.iloc[int(rate * len(free))] if len(free) else -np.inf
+            marked[part.index] = part["score"] > cut
+        empty = (~table["lesion"]).astype(float)
+        table[f"dice_at_{rate}"] = table["dice_found"].where(marked, empty)
+        table[f"area_at_{rate}"] = table["area_found"].where(marked, 0.0)
+    return table
+
+
+def _figures(table: pd.DataFrame, rule: str, weighting: Weighting) -> dict[str, Any]:
+    lesion, marked = table["lesion"], table[f"area_{rule}"] > 0
+    mean = bootstrap_mean(table[f"dice_{rule}"].where(lesion), table["group"], weighting=weighting)
+    free = table[~lesion]
+    return {
+        "dice_lesion": mean.mean,
+        "low": mean.low,
+        "high": mean.high,
+        "dice_all": mean_by(table[f"dice_{rule}"], table["group"], weighting=weighting),
+        "false_positive_rate": float(marked[~lesion].mean()),
+        "false_positive_area": float(free[f"area_{rule}"].mean()),
+        "lesions_without_mask": float((~marked[lesion]).mean()),
+    }
+
+
+def _difference(
+    primary: pd.DataFrame, other: pd.DataFrame, rule: str, weighting: Weighting
+) -> dict[str, Any]:
+    keys = ["part", "case_id"]
+    both = primary.merge(other, on=keys, suffixes=("", "_other"), validate="one_to_one")
+    lesion = both["lesion"]
+    found = paired_bootstrap(
+        both[f"dice_{rule}"].where(lesion),
+        both[f"dice_{rule}_other"].where(lesion),
+        both["group"],
+        weighting=weighting,
+    )
+    return {
+        "difference": found.mean,
+        "difference_low": found.low,
+        "difference_high": found.high,
+        "p_value": found.p_value,
+    }
+
+
+if __name__ == "__main__":
+    main()
