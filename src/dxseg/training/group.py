@@ -6,6 +6,7 @@ machine. All run the same code; what is written, the first of them writes.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -13,6 +14,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -24,6 +27,7 @@ from rich.console import Console
 from torch import distributed
 
 from dxseg.config import DeviceConfig
+from dxseg.data.files import write_text_atomic
 from dxseg.data.sharing import process_place
 from dxseg.errors import DxsegError, TerminatedError, UsageError
 
@@ -181,36 +185,46 @@ def _launch(
         monitor_interval=0.1,
         start_method="spawn",
     )
-    try:
-        with _own_signals(), _quiet():
-            results = elastic_launch(config, _launched)(device, console.quiet, work, *arguments)
-    except SignalException as error:
-        kind = TerminatedError if error.sigval == signal.SIGTERM else KeyboardInterrupt
-        raise kind from error
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        told: Any = failure.message
-        reason = told["message"] if isinstance(told, dict) else told
-        raise _explained(reason, f"{rank} of {processes}", failure.exitcode) from error
+    with TemporaryDirectory() as folder, _own_signals(), _quiet():
+        launch = elastic_launch(config, _launched)
+        try:
+            results = launch(device, console.quiet, Path(folder), work, *arguments)
+        except SignalException as error:
+            kind = TerminatedError if error.sigval == signal.SIGTERM else KeyboardInterrupt
+            raise kind from error
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            told: Any = failure.message
+            reason = told["message"] if isinstance(told, dict) else told
+            raise _left(Path(folder)) or DxsegError(
+                f"training process {rank} of {processes} ended (exit code {failure.exitcode}): "
+                f"{reason}; the same command continues the run"
+            ) from error
     return results[0]  # type: ignore[no-any-return]
 
 
-def _explained(reason: str, process: str, exit_code: int) -> DxsegError:
-    """What to raise where a process failed first; the others only miss it then.
+def _leaving(
+    folder: Path, work: Callable[..., Result], *arguments: Any, console: Console
+) -> Result:
+    """Run a function, and leave the error of a user for the process that launched this one.
 
-    Args:
-        reason: as torch tells it, "ValueError: why" of an exception.
-        process: which.
-        exit_code: of it.
+    It is left before this process leaves the group: the others then fail for want of it, and torch
+    tells one failure only, not always the first.
     """
-    kind, _, text = reason.partition(": ")
-    for mendable in (DxsegError, UsageError):
-        if kind == mendable.__name__:
-            return mendable(text)
-    return DxsegError(
-        f"training process {process} ended (exit code {exit_code}): {reason}; the same command "
-        "continues the run"
-    )
+    try:
+        return work(*arguments, console=console)
+    except DxsegError as error:
+        left = [isinstance(error, UsageError), str(error)]
+        write_text_atomic(folder / f"{process_place()[0]}.json", json.dumps(left))
+        raise
+
+
+def _left(folder: Path) -> DxsegError | None:
+    """An error that a process left."""
+    for path in sorted(folder.glob("*.json")):
+        wrongly_asked, text = json.loads(path.read_text(encoding="utf-8"))
+        return UsageError(text) if wrongly_asked else DxsegError(text)
+    return None
 
 
 @contextmanager
@@ -245,12 +259,17 @@ def _quiet() -> Iterator[None]:
 
 
 def _launched(
-    device: DeviceConfig, quiet: bool, work: Callable[..., Result], *arguments: Any
+    device: DeviceConfig,
+    quiet: bool,
+    folder: Path,
+    work: Callable[..., Result],
+    *arguments: Any,
 ) -> Result:
     """What each new process runs."""
     share = torch.get_num_threads() // int(os.environ["LOCAL_WORLD_SIZE"])
     torch.set_num_threads(max(1, share))
-    return together(device, Console(stderr=True, quiet=quiet), work, *arguments)
+    console = Console(stderr=True, quiet=quiet)
+    return together(device, console, _leaving, folder, work, *arguments)
 
 
 def _environment() -> TorchElasticEnvironment | SLURMEnvironment | None:
