@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow lint check docs coverage sbom clean
+.PHONY: help demo test slow lint check docs coverage bench sbom clean
 
 help:
 	@echo "make demo   install, then train and report on phantoms, in dxseg-demo/"
@@ -14,6 +14,7 @@ help:
 	@echo "make check  lint, then test"
 	@echo "make docs   the documentation as a site, in build/site/; a warning is an error"
 	@echo "make coverage  the tests, and which lines and branches they miss"
+	@echo "make bench  every benchmark, as a table of ratios; adds a line to benchmarks/history.jsonl"
 	@echo "make sbom   what is installed in $(VENV), as CycloneDX, in build/sbom.json"
 	@echo "make clean  remove $(VENV) and caches; runs and datasets stay"
 
@@ -38,6 +39,9 @@ docs: $(VENV)/.installed-dev
 
 coverage: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term --cov-report=html:build/coverage
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/run.py --history benchmarks/history.jsonl
 
 sbom: $(VENV)/.installed-dev
 	mkdir -p build

@@ -173,17 +173,20 @@ def at_rates(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _figures(table: pd.DataFrame, rule: str, weighting: Weighting) -> dict[str, Any]:
-    lesion, marked = table["lesion"], table[f"area_{rule}"] > 0
-    mean = bootstrap_mean(table[f"dice_{rule}"].where(lesion), table["group"], weighting=weighting)
-    free = table[~lesion]
+    lesion, groups = table["lesion"], table["group"]
+    marked = table[f"area_{rule}"].gt(0).astype(float)
+    dice_lesion = bootstrap_mean(table[f"dice_{rule}"].where(lesion), groups, weighting=weighting)
+    means = {
+        "dice_all": table[f"dice_{rule}"],
+        "false_positive_rate": marked.where(~lesion),
+        "false_positive_area": table[f"area_{rule}"].where(~lesion),
+        "lesions_without_mask": (1 - marked).where(lesion),
+    }
     return {
-        "dice_lesion": mean.mean,
-        "low": mean.low,
-        "high": mean.high,
-        "dice_all": mean_by(table[f"dice_{rule}"], table["group"], weighting=weighting),
-        "false_positive_rate": float(marked[~lesion].mean()),
-        "false_positive_area": float(free[f"area_{rule}"].mean()),
-        "lesions_without_mask": float((~marked[lesion]).mean()),
+        "dice_lesion": dice_lesion.mean,
+        "low": dice_lesion.low,
+        "high": dice_lesion.high,
+        **{name: mean_by(values, groups, weighting=weighting) for name, values in means.items()},
     }
 
 

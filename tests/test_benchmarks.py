@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -16,9 +14,8 @@ import pytest
 import torch
 
 import dxseg
+from benchmark_scripts import json_line, load
 from dxseg.data.dataset import Dataset
-
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 @pytest.fixture(autouse=True)
@@ -26,19 +23,6 @@ def _same_threads_afterwards() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def json_line(text: str) -> dict[str, object]:
-    return json.loads(text.strip().splitlines()[-1])
 
 
 def test_train_throughput_reports_both_sides_and_their_ratio(capsys, monkeypatch):
@@ -105,7 +89,8 @@ def test_check_scale_finds_what_it_planted(capsys):
     assert json_line(capsys.readouterr().out) == result
     assert (result["images"], result["workers"]) == (200, 1)
     assert result["found"] == result["planted"] > 10
-    assert min(result["images_per_s"], result["peak_mb"]) > 0
+    assert min(*result["images_per_s"].values(), result["peak_mb"]) > 0
+    assert list(result["ratio"]) == ["import", "check"]
 
 
 def simulate(bench, phantoms, out, rounds, *words) -> pd.DataFrame:
@@ -187,3 +172,17 @@ def test_help_says_what_is_measured(name, capsys):
     shown = capsys.readouterr().out
     assert "--dataset" in shown
     assert "medians over rounds" in " ".join(shown.split()) or "median over these rounds" in shown
+
+
+def test_streaming_formats_read_every_record_once_or_say_what_is_absent(capsys):
+    bench = load("streaming_formats")
+    result = bench.main(["--images", "20", "--size", "64", "--rounds", "1"])
+    assert json_line(capsys.readouterr().out) == result
+    assert list(result["formats"]) == list(bench.FORMATS)
+    assert result["formats"]["memory_map"]["by_row_per_s"] > 0
+    present = {name: told for name, told in result["formats"].items() if "absent" not in told}
+    assert "memory_map" in present
+    for name, figures in present.items():
+        assert figures["once"], name
+        assert figures["same"], name
+        assert figures["images_per_s"] > 0, name

@@ -1,10 +1,8 @@
-"""Splits: groups stay whole, strata are shared out, budgets of masks are nested."""
+"""Splits: groups stay whole, strata are shared out, folds cover each case once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,62 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dxseg.data.dataset import Dataset, DatasetSpec
+from dxseg.data.dataset import Dataset
 from dxseg.data.splits import (
-    choose_masks,
     known_groups,
     make_splits,
-    read_splits,
     select_fold,
-    write_splits,
 )
 from dxseg.errors import DxsegError, UsageError
-
-LABELS = ["normal", "benign", "malignant"]
-
-
-def make_dataset(
-    labels: Sequence[str],
-    patients: Sequence[str] | None = None,
-    *,
-    root: Path = Path("/nonexistent"),
-    masks: Sequence[bool] | None = None,
-    names: Sequence[str] = LABELS,
-    multi_label: bool = False,
-    **columns: Any,
-) -> Dataset:
-    """Return a dataset in memory; lesions have masks unless told otherwise."""
-    count = len(labels)
-    free = "normal"
-    own = [f"p{i}" for i in range(count)]
-    has = masks if masks is not None else [label not in ("", free) for label in labels]
-    table = pd.DataFrame(
-        {
-            "case_id": [f"c{i}" for i in range(count)],
-            "image": [f"c{i}.png" for i in range(count)],
-            "mask": [f"c{i}_mask.png" if h else "" for i, h in enumerate(has)],
-            "label": list(labels),
-            "patient_id": own if patients is None else list(patients),
-            **columns,
-        }
-    )
-    spec = DatasetSpec(
-        name="test",
-        labels=list(names),
-        lesion_free=[free] if free in names else [],
-        multi_label=multi_label,
-    )
-    return Dataset(root, spec, table)
-
-
-@st.composite
-def datasets(draw: st.DrawFn) -> Dataset:
-    """Draw cases of up to 40 patients with any labels, none, and with or without masks."""
-    count = draw(st.integers(1, 120))
-    patients = draw(st.lists(st.integers(0, 39), min_size=count, max_size=count))
-    labels = draw(st.lists(st.sampled_from([*LABELS, ""]), min_size=count, max_size=count))
-    masks = draw(st.lists(st.booleans(), min_size=count, max_size=count))
-    return make_dataset(labels, [f"p{p}" for p in patients], masks=masks)
+from split_datasets import LABELS, datasets, make_dataset
 
 
 @given(datasets(), st.integers(0, 2**31), st.integers(2, 6))
@@ -262,76 +212,6 @@ def test_groups_must_cover_the_cases() -> None:
         make_splits(make_dataset(["benign"] * 2), groups=pd.Series([0], index=["c0"]))
 
 
-@given(datasets(), st.integers(0, 1000), st.data())
-@settings(max_examples=60, deadline=None)
-def test_budgets_are_nested_exact_and_free_of_lesion_free(
-    dataset: Dataset, seed: int, data: st.DataObject
-) -> None:
-    splits = make_splits(dataset, seed=seed)
-    lesion = (dataset.has_mask & ~dataset.lesion_free).to_numpy()
-    train = (splits["split"] == "train").to_numpy()
-    validation = (splits["split"] == "validation").to_numpy()
-    larger = data.draw(st.integers(0, int((lesion & train).sum())))
-    smaller = data.draw(st.integers(0, larger))
-    few = choose_masks(dataset, splits, train_masks=smaller, validation_masks=0, seed=seed)
-    many = choose_masks(dataset, splits, train_masks=larger, validation_masks=None, seed=seed)
-    use_few, use_many = few["use_mask"].to_numpy(), many["use_mask"].to_numpy()
-    assert (use_few & lesion & train).sum() == smaller
-    assert (use_many & lesion & train).sum() == larger
-    assert not (use_few & ~use_many).any()
-    assert not (use_few & lesion & validation).any()
-    assert (use_many & lesion & validation).sum() == (lesion & validation).sum()
-    free = dataset.lesion_free.to_numpy()
-    assert use_few[free].all()
-    assert not (use_many & ~dataset.has_mask.to_numpy()).any()
-    test = (splits["split"] == "test").to_numpy()
-    assert (use_few[test] == dataset.has_mask.to_numpy()[test]).all()
-
-
-@given(st.integers(1, 60), st.integers(0, 1000))
-@settings(max_examples=40, deadline=None)
-def test_budgets_are_proportional_to_labels(budget: int, seed: int) -> None:
-    labels = ["benign"] * 60 + ["malignant"] * 30 + ["normal"] * 30
-    dataset = make_dataset(labels, split=["train"] * 120)
-    chosen = choose_masks(
-        dataset, make_splits(dataset), train_masks=budget, validation_masks=None, seed=seed
-    )
-    benign = int(chosen["use_mask"][:60].sum())
-    assert abs(benign - budget * 2 / 3) <= 1
-
-
-def test_budget_goes_to_other_patients_before_the_same_again() -> None:
-    dataset = make_dataset(["benign"] * 40, [f"p{i // 4}" for i in range(40)], split=["train"] * 40)
-    splits = make_splits(dataset)
-    chosen = choose_masks(dataset, splits, train_masks=10, validation_masks=None, seed=3)
-    assert chosen[chosen["use_mask"]]["group"].nunique() == 10
-
-
-def test_budget_as_a_share() -> None:
-    dataset = make_dataset(["benign"] * 40, split=["train"] * 40)
-    splits = make_splits(dataset)
-    for share, count in ((0.25, 10), (0.001, 1), (1.0, 40), (0.0, 0)):
-        chosen = choose_masks(dataset, splits, train_masks=share, validation_masks=None, seed=0)
-        assert chosen["use_mask"].sum() == count
-
-
-@pytest.mark.parametrize("budget", [41, -1, 1.5, -0.1])
-def test_budget_that_cannot_be_met_is_refused(budget: float) -> None:
-    dataset = make_dataset(["benign"] * 40, split=["train"] * 40)
-    with pytest.raises(UsageError, match="expected 0 to"):
-        choose_masks(
-            dataset, make_splits(dataset), train_masks=budget, validation_masks=None, seed=0
-        )
-
-
-def test_dropped_cases_never_show_their_mask() -> None:
-    dataset = make_dataset(["benign", "normal", "benign"], split=["dropped", "dropped", "train"])
-    chosen = choose_masks(
-        dataset, make_splits(dataset), train_masks=None, validation_masks=None, seed=0
-    )
-    assert list(chosen["use_mask"]) == [False, False, True]
-
-
 def test_select_fold_covers_each_case_once() -> None:
     dataset = make_dataset(["benign"] * 30 + ["normal"] * 20)
     splits = make_splits(dataset, folds=4)
@@ -340,61 +220,6 @@ def test_select_fold_covers_each_case_once() -> None:
     assert (select_fold(splits, 0)["split"] == "test").equals(splits["split"] == "test")
     with pytest.raises(UsageError, match=r"fold 4.*\[0, 1, 2, 3\]"):
         select_fold(splits, 4)
-
-
-@pytest.fixture
-def written(tmp_path: Path) -> tuple[Path, Dataset, pd.DataFrame]:
-    dataset = make_dataset(["benign"] * 8 + ["normal"] * 4)
-    splits = choose_masks(
-        dataset, make_splits(dataset), train_masks=2, validation_masks=None, seed=0
-    )
-    path = tmp_path / "splits.csv"
-    write_splits(path, splits)
-    return path, dataset, splits
-
-
-def test_written_splits_read_back(written: tuple[Path, Dataset, pd.DataFrame]) -> None:
-    path, dataset, splits = written
-    pd.testing.assert_frame_equal(read_splits(path, dataset), splits, check_dtype=False)
-    reordered = pd.read_csv(path, dtype=str, na_filter=False).iloc[::-1]
-    reordered.to_csv(path, index=False)
-    again = read_splits(path, dataset)
-    pd.testing.assert_frame_equal(again, splits, check_dtype=False)
-    assert again["use_mask"].dtype == bool
-    assert again["fold"].dtype == "Int64"
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("c0,", "c1,", "case_id"),
-        ("c0,", "stranger,", "no case of the dataset: stranger"),
-        ("train", "training", "training"),
-        ("True", "yes", "use_mask"),
-        ("c1,1,", "c1,0,", "divided"),
-        ("c1,1,", "c1,one,", "group"),
-        ("case_id,", "case,", "columns"),
-    ],
-)
-def test_damaged_splits_are_refused(
-    written: tuple[Path, Dataset, pd.DataFrame], old: str, new: str, message: str
-) -> None:
-    path, dataset, splits = written
-    if message == "divided":
-        splits.loc[[0, 1], ["split", "fold"]] = [["train", 0], ["train", 1]]
-        write_splits(path, splits)
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-    with pytest.raises(DxsegError, match=message):
-        read_splits(path, dataset)
-
-
-def test_missing_cases_are_named(written: tuple[Path, Dataset, pd.DataFrame]) -> None:
-    path, dataset, _ = written
-    path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
-    with pytest.raises(DxsegError, match=r"1 cases are missing: c11"):
-        read_splits(path, dataset)
 
 
 def test_a_hundred_thousand_cases_split_quickly() -> None:

@@ -25,8 +25,8 @@ from dxseg.inference.inputs import Item
 from dxseg.inference.label_table import known_labels
 from dxseg.inference.onnx_file import read_onnx
 from dxseg.training.checkpoints import CheckpointFiles, read_checkpoint
-from dxseg.training.records import read_run
-from dxseg.training.stages import RECORD, load_stage1
+from dxseg.training.records import STAGE1_RECORD, read_run
+from dxseg.training.stages import load_stage1
 from onnx_models import make_bundle
 
 LABELS = b"file,label\na.png,benign\n./b.png,normal\nc,malignant\n"
@@ -125,7 +125,7 @@ def stage1_file(folder: Path) -> Whole:
         with pytest.raises(DxsegError):
             load_stage1(path.parent)
 
-    return Whole(folder, RECORD, parse, trees=[record])
+    return Whole(folder, STAGE1_RECORD, parse, trees=[record])
 
 
 def checkpoint_file(folder: Path) -> Whole:

@@ -59,6 +59,7 @@ def test_ends_of_the_scale_belong_to_bins():
 
 def test_nothing_added_has_no_error():
     assert np.isnan(CalibrationHistogram().error())
+    assert expected_calibration_error([0.25], [True]) == 0.75, "one sample is something"
 
 
 @pytest.mark.parametrize("value", [float("nan"), -0.01, 1.01])

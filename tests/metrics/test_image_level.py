@@ -54,9 +54,13 @@ def test_takes_read_only_columns_without_a_warning():
         assert auroc([False, True], score) == 1
 
 
-def test_area_refuses_lengths_that_differ():
-    with pytest.raises(ValueError, match="one length"):
-        auroc([False, True], [0.5])
+@pytest.mark.parametrize(
+    ("first", "second"), [([0, 1], [0.5]), ([[0, 1]], [[0.2, 0.5]]), ([[0], [1]], [0.2, 0.5])]
+)
+def test_refuses_lengths_that_differ_and_tables(first, second):
+    for measure in (auroc, detection_rates):
+        with pytest.raises(ValueError, match="one length"):
+            measure(first, second)
 
 
 def test_detection_rates_by_hand():
@@ -78,6 +82,7 @@ def test_area_fraction():
     mask = np.zeros((10, 20), dtype=np.uint8)
     mask[:5] = 2
     assert area_fraction(mask) == 0.5
+    assert area_fraction([[True]]) == 1
     with pytest.raises(ValueError, match="no pixel"):
         area_fraction(np.zeros((0, 3)))
 
@@ -89,3 +94,5 @@ def test_lesion_probability_of_exclusive_and_of_independent_labels():
     assert lesion_probability(three, free, multi_label=True) == pytest.approx(0.6)
     assert np.isnan(lesion_probability(None, free, multi_label=False))
     assert np.isnan(lesion_probability(three, [], multi_label=False))
+    # Rounded, the probabilities of exclusive labels may sum to more than one.
+    assert lesion_probability({"a": 0.6, "b": 0.400001}, ["a", "b"], multi_label=False) == 0

@@ -34,6 +34,20 @@ def test_the_bound_on_overlap_is_exclusive():
     assert match_lesions(truth, prediction, minimum_iou=0.05).matched == 1
 
 
+def test_the_overlap_that_is_compared_is_that_of_the_union():
+    """Nine of ten pixels shifted by one: 9 in common, 11 in all."""
+    truth, prediction = boxes((0, 0, 1, 10)), boxes((0, 1, 1, 10))
+    for bound, matched in ((9 / 11 - 0.01, 1), (9 / 11 + 0.01, 0)):
+        assert match_lesions(truth, prediction, minimum_iou=bound).matched == matched
+
+
+def test_any_overlap_matches_at_a_bound_of_zero():
+    truth, prediction = boxes((0, 0, 10, 10)), boxes((9, 9, 10, 10))
+    assert match_lesions(truth, prediction).matched == 0
+    assert match_lesions(truth, prediction, minimum_iou=0).matched == 1
+    assert match_lesions(truth, boxes((20, 20, 2, 2)), minimum_iou=0).matched == 0
+
+
 def test_a_finding_over_two_lesions_finds_one():
     counts = match_lesions(boxes((0, 0, 5, 5), (0, 7, 5, 5)), boxes((0, 0, 5, 12)))
     assert counts == LesionCounts(true=2, predicted=1, matched=1)
@@ -71,7 +85,7 @@ def test_empty_mask_cells():
 
 
 def test_counts_add_up():
-    assert LesionCounts(1, 2, 1) + LesionCounts(3, 0, 0) == LesionCounts(4, 2, 1)
+    assert LesionCounts(1, 2, 1) + LesionCounts(3, 5, 2) == LesionCounts(4, 7, 3)
 
 
 @settings(deadline=None)

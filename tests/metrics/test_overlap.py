@@ -64,7 +64,18 @@ def test_mask_values_above_one_and_areas_beyond_eight_bits_count_right():
     assert dice(truth, prediction) == pytest.approx(2 / 3)
 
 
-@pytest.mark.parametrize("shape", [(3, 4), (4, 3, 1), (0, 4)])
-def test_refuses_masks_that_cannot_be_compared(shape):
-    with pytest.raises(ValueError, match="shape"):
-        dice(np.zeros((4, 3)) if 0 not in shape else np.zeros(shape), np.zeros(shape))
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ((4, 3), (3, 4)),
+        ((4, 3), (1, 3)),  # numpy would repeat the row
+        ((4, 3), (4, 3, 1)),
+        ((4, 3, 1), (4, 3, 1)),
+        ((12,), (12,)),
+        ((0, 4), (0, 4)),
+    ],
+)
+def test_refuses_masks_that_cannot_be_compared(first, second):
+    for metric in (dice, iou):
+        with pytest.raises(ValueError, match="two-dimensional masks of one non-empty shape"):
+            metric(np.zeros(first), np.zeros(second))

@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from dxseg.metrics.statistics import bootstrap_mean, holm, mean_by, paired_bootstrap
+from dxseg.metrics.statistics import (
+    bootstrap_mean,
+    holm,
+    mean_by,
+    paired_bootstrap,
+    resampled_means,
+)
 
 P_VALUES = st.lists(st.floats(0, 1), max_size=8)
 
@@ -102,8 +108,82 @@ def test_the_order_of_images_and_the_size_of_chunks_change_nothing(monkeypatch):
 def test_fewer_than_two_groups_have_no_interval(values):
     interval = bootstrap_mean(values, ["one patient"] * len(values))
     assert np.isnan([interval.low, interval.high]).all()
+    known = [value for value in values if not np.isnan(value)]
+    assert (interval.images, interval.groups) == (len(known), min(1, len(known)))
+    assert interval.mean == pytest.approx(np.mean(known) if known else np.nan, nan_ok=True)
     difference = paired_bootstrap(values, values, ["one patient"] * len(values))
     assert np.isnan(difference.p_value)
+
+
+@pytest.mark.parametrize("weighting", ["image", "group"])
+def test_two_patients_are_enough_and_are_drawn_as_the_coin_falls(weighting):
+    """Both, or one of them twice: means 0, the middle and 1 in a quarter, a half, a quarter."""
+    values, groups = [0.0, 1.0, 1.0, float("nan")], ["a", "b", "b", "c"]
+    middle = {"image": 2 / 3, "group": 1 / 2}[weighting]
+    for confidence, ends in ((0.4, (middle, middle)), (0.6, (0, 1))):
+        interval = bootstrap_mean(values, groups, weighting=weighting, confidence=confidence)
+        assert (interval.low, interval.high) == pytest.approx(ends)
+        assert (interval.mean, interval.images, interval.groups) == (pytest.approx(middle), 3, 2)
+
+
+def test_defaults_weigh_images_and_draw_the_same_each_time():
+    generator = np.random.default_rng(29)
+    groups = np.repeat(np.arange(12), generator.integers(1, 5, 12))
+    values, other = generator.random((2, len(groups)))
+    said = {"weighting": "image", "confidence": 0.95, "resamples": 10_000, "seed": 0}
+    assert bootstrap_mean(values, groups) == bootstrap_mean(values, groups, **said)
+    silent = paired_bootstrap(values, other, groups)
+    assert silent == paired_bootstrap(values, other, groups, **said)
+    assert vars(bootstrap_mean(values - other, groups)).items() <= vars(silent).items()
+    table = np.stack([values, other], axis=1)
+    del said["confidence"]
+    assert (resampled_means(table, groups) == resampled_means(table, groups, **said)).all()
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+@pytest.mark.parametrize("weighting", ["image", "group"])
+def test_several_arms_are_resampled_under_the_draws_of_their_difference(weighting, confidence):
+    generator = np.random.default_rng(31)
+    groups = np.repeat(np.arange(9), generator.integers(1, 5, 9))
+    table = generator.random((len(groups), 3))
+    table[4] = np.nan
+    said = {"weighting": weighting, "resamples": 500, "seed": 5}
+    draws = resampled_means(table, groups, **said)
+    assert draws.shape == (500, 3)
+    outside = (1 - confidence) / 2
+    for arm in (1, 2):
+        pair = table[:, arm], table[:, 0]
+        difference = paired_bootstrap(*pair, groups, confidence=confidence, **said)
+        ends = np.quantile(draws[:, arm] - draws[:, 0], [outside, 1 - outside])
+        assert ends == pytest.approx((difference.low, difference.high))
+    [alone] = resampled_means(table[:, :1], groups, **said).T
+    assert alone == pytest.approx(draws[:, 0])
+
+
+def test_several_arms_of_two_patients_and_of_one():
+    table = [[0.0, 1.0], [1.0, 1.0]]
+    means = resampled_means(table, ["a", "b"], resamples=50)
+    assert set(means[:, 0]) == {0, 0.5, 1}
+    assert set(means[:, 1]) == {1}
+    assert resampled_means(table, ["a", "a"]).shape == (0, 2)
+    with pytest.raises(ValueError, match="not paired"):
+        resampled_means([[0.0, np.nan], [1.0, 1.0]], ["a", "b"])
+
+
+def test_yes_and_no_are_numbers():
+    found, before, groups = [True, True, False], [True, False, False], ["a", "b", "c"]
+    assert paired_bootstrap(found, before, groups).mean == pytest.approx(1 / 3)
+    assert holm([True, False]).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"confidence": 0}, {"confidence": 1}, {"confidence": 1.5}, {"resamples": 0}]
+)
+def test_bounds_of_confidence_and_resamples(wrong):
+    with pytest.raises(ValueError, match="out of range"):
+        bootstrap_mean([0.0, 1.0], ["a", "b"], **wrong)
+    single = bootstrap_mean([0.0, 1.0], ["a", "b"], resamples=1)
+    assert single.low == single.high
 
 
 def test_refuses_unpaired_infinite_and_unequal_values():
@@ -113,6 +193,10 @@ def test_refuses_unpaired_infinite_and_unequal_values():
         bootstrap_mean([1.0, float("inf")], ["a", "b"])
     with pytest.raises(ValueError, match="one length"):
         bootstrap_mean([1.0], ["a", "b"])
+    with pytest.raises(ValueError, match="one length"):
+        bootstrap_mean([[1.0, 2.0]], [["a", "b"]])
+    with pytest.raises(ValueError, match="a value an image"):
+        paired_bootstrap([1.0, 2.0], [1.0], ["a", "b"])
     with pytest.raises(ValueError, match="out of range"):
         bootstrap_mean([1.0], ["a"], confidence=95)
 

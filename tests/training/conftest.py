@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ TINY: dict[str, Any] = {
     "stage2": {"steps": 2, "steps_per_epoch": 1, "warmup_steps": 1},
 }
 """A run of seconds: four optimiser steps in all."""
+SCRATCH = "unet-scratch"
+"""The arm for tests of stage 2 alone: no stage 1, no pretrained weights."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -101,3 +104,34 @@ def finished(
     run = tmp_path_factory.mktemp("finished") / "run"
     train_run(disks, run, config, console=quiet)
     return run
+
+
+@pytest.fixture
+def train(
+    disks: Path, configure: Callable[..., RunConfig], quiet: Console, tmp_path: Path
+) -> Callable[..., Path]:
+    """Train a tiny run into ``tmp_path / name`` and give its folder."""
+    from dxseg.training.run import train_run
+
+    def run(
+        arm: str = SCRATCH,
+        *,
+        name: str = "run",
+        dataset: Path = disks,
+        stage1_run: Path | None = None,
+        **changes: Any,
+    ) -> Path:
+        output = tmp_path / name
+        config = configure(arm, **changes)
+        train_run(dataset, output, config, stage1_run=stage1_run, console=quiet)
+        return output
+
+    return run
+
+
+@pytest.fixture
+def copied(disks: Path, tmp_path: Path) -> Path:
+    """A copy of the dataset whose files a test may change."""
+    copy = tmp_path / "copied"
+    shutil.copytree(disks, copy, ignore=shutil.ignore_patterns(".cache"))
+    return copy

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import torch
 from rich.console import Console
-from test_training_runs import test_figures
 
 from dxseg.config import RunConfig
 from dxseg.data.dataset import Dataset
@@ -20,6 +19,7 @@ from dxseg.presets import load_config
 from dxseg.training.losses import LabelLoss
 from dxseg.training.multitask import MultitaskModule
 from dxseg.training.run import train_run
+from trained_runs import figures_on_test
 
 Configure = Callable[..., RunConfig]
 
@@ -84,7 +84,7 @@ def test_masks_and_labels_are_both_learnt(
     run = tmp_path / "run"
     train_run(disks, run, config, console=quiet)
     assert not (run / "stage1").exists()
-    dice, accuracy = test_figures(Predictor.from_bundle(run / "model"), Dataset.load(disks))
+    dice, accuracy = figures_on_test(Predictor.from_bundle(run / "model"), Dataset.load(disks))
     assert dice > 0.6
     assert accuracy > 0.65
     assert read_info(run / "model").gate is not None

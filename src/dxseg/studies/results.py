@@ -17,7 +17,7 @@ from dxseg.evaluation.runs import EvaluatedRun, is_evaluated, load_run
 from dxseg.evaluation.summary import INTERVALS, MEANS
 from dxseg.studies.plan import Job
 from dxseg.studies.study import Study
-from dxseg.training.records import read_run
+from dxseg.training.records import STAGE1_RECORD, read_run
 
 DONE, FAILED, MISSING = "done", "failed", "missing"
 FIGURES = (*MEANS, "auroc_mask", "auroc_label", "ece_pixel", "ece_label")
@@ -180,7 +180,7 @@ def _record(job: Job, where: Where) -> dict[str, Any]:
     if before["stage1_from"] is not None:
         # By its name, not its path: the study's folder may have been moved.
         shared = where.runs.joinpath(*Path(before["stage1_from"]).parts[-3:])
-        record_file = shared / "stage1" / "stage1.json"
+        record_file = shared / "stage1" / STAGE1_RECORD
         metrics = json.loads(record_file.read_text(encoding="utf-8"))["metrics"]
         row["stage1_seconds"] = metrics["seconds"]
     row["dataset_sha256"] = record["dataset_digest"]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dxseg.config import RunConfig
 from dxseg.evaluation.runs import is_evaluated
+from dxseg.training.records import has_stage1
 
 _INTERRUPTED = 130
 _LONGEST = 4000  # characters of a reason: more would wait for the parent to read the pipe
@@ -50,9 +51,7 @@ class Order:
     def done(self) -> bool:
         """Whether there is nothing left to do."""
         if self.split is None:
-            # A study that was carried elsewhere has the record without the weights.
-            names = ("coarse.safetensors", "stage1.json")
-            return all((self.output / "stage1" / name).is_file() for name in names)
+            return has_stage1(self.output / "stage1")
         return is_evaluated(self.output, self.split)
 
 

@@ -1,4 +1,4 @@
-"""``run.json``, what a finished run leaves behind."""
+"""What a finished run and a finished stage 1 leave behind, by name."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from dxseg.config import DeviceConfig
 from dxseg.errors import DxsegError
 
 RUN_FILE = "run.json"
+STAGE1_WEIGHTS = "coarse.safetensors"
+STAGE1_RECORD = "stage1.json"
 
 _PACKAGES = (
     "dxseg",
@@ -51,6 +53,15 @@ def read_run(output: Path) -> dict[str, Any]:
             "file and train again"
         )
     return loaded
+
+
+def has_stage1(folder: Path) -> bool:
+    """Whether a folder of stage 1 holds both of its files; a moved one may have lost the weights.
+
+    Args:
+        folder: ``stage1`` of a run.
+    """
+    return all((folder / name).is_file() for name in (STAGE1_WEIGHTS, STAGE1_RECORD))
 
 
 def versions() -> dict[str, str]:

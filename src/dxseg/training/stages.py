@@ -33,12 +33,10 @@ from dxseg.training.label_batches import LabelBatches
 from dxseg.training.losses import LabelLoss, label_balance
 from dxseg.training.material import Material
 from dxseg.training.multitask import MultitaskModule
+from dxseg.training.records import STAGE1_RECORD, STAGE1_WEIGHTS, has_stage1
 from dxseg.training.selftrain import SelfTrainingModule
 from dxseg.training.stage1 import Stage1Module
 from dxseg.training.stage2 import Stage2Module
-
-WEIGHTS = "coarse.safetensors"
-RECORD = "stage1.json"
 
 
 class Stage1Record(BaseModel):
@@ -86,7 +84,7 @@ def train_stage1(
         case_ids: the cases of ``material.stage1_train``, for the record.
         console: where progress is drawn.
     """
-    if (folder / RECORD).is_file() and (folder / WEIGHTS).is_file():
+    if has_stage1(folder):
         return load_stage1(folder)[0]
     torch.manual_seed(config.seed)
     task = material.task
@@ -110,16 +108,16 @@ def train_stage1(
     )
 
     def finish() -> None:
-        write_bytes_atomic(folder / WEIGHTS, save(_plain(coarse)))
+        write_bytes_atomic(folder / STAGE1_WEIGHTS, save(_plain(coarse)))
         record = Stage1Record(
             model=config.model,
             task=task,
             image_size=config.data.image_size,
             case_ids=case_ids,
             metrics=metrics,
-            weights_sha256=sha256_file(folder / WEIGHTS),
+            weights_sha256=sha256_file(folder / STAGE1_WEIGHTS),
         )
-        write_text_atomic(folder / RECORD, record.model_dump_json(indent=2) + "\n")
+        write_text_atomic(folder / STAGE1_RECORD, record.model_dump_json(indent=2) + "\n")
         remove_checkpoints(folder)
 
     first_alone(finish)
@@ -132,24 +130,26 @@ def load_stage1(folder: Path) -> tuple[CoarseBranch, Stage1Record]:
     Raises:
         DxsegError: there is none in the folder, or its weights are not those of its record.
     """
-    path = folder / RECORD
+    path = folder / STAGE1_RECORD
     try:
         record = Stage1Record.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise DxsegError(f"{path}: not found; expected the stage1 folder of a run") from error
     except ValidationError as error:
         raise DxsegError(f"{path}: not a stage-1 record: {error.errors()[0]['msg']}") from error
-    weights = folder / WEIGHTS
+    weights = folder / STAGE1_WEIGHTS
     if not weights.is_file() or sha256_file(weights) != record.weights_sha256:
         raise DxsegError(
-            f"{weights}: not the weights that {RECORD} describes; remove the folder {folder} to "
-            "train stage 1 again"
+            f"{weights}: not the weights that {STAGE1_RECORD} describes; remove the folder "
+            f"{folder} to train stage 1 again"
         )
     coarse = build_coarse_branch(record.model, record.task, pretrained=False)
     try:
         coarse.load_state_dict(load_file(weights))
     except (RuntimeError, SafetensorError) as error:
-        raise DxsegError(f"{weights}: does not fit the network of {RECORD}: {error}") from error
+        raise DxsegError(
+            f"{weights}: does not fit the network of {STAGE1_RECORD}: {error}"
+        ) from error
     return coarse, record
 
 

@@ -1,0 +1,151 @@
+"""Runs refuse what is wrong, and read what they may."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dxseg.data.dataset import Dataset
+from dxseg.data.splits import read_splits
+from dxseg.errors import DxsegError
+from dxseg.training.records import read_run
+from trained_runs import same_weights
+
+
+class TestRefusals:
+    def test_another_configuration_in_the_same_folder(self, train: Callable[..., Path]) -> None:
+        run = train()
+        before = (run / "config.yaml").read_bytes()
+        with pytest.raises(DxsegError, match=r"another configuration \(seed: 0 there, 1 asked\)"):
+            train(seed=1)
+        assert (run / "config.yaml").read_bytes() == before
+
+    def test_another_dataset_in_the_same_folder(
+        self, train: Callable[..., Path], copied: Path
+    ) -> None:
+        train()
+        dataset = Dataset.load(copied)
+        dataset.cases.loc[0, "label"] = "dark"
+        dataset.save()
+        with pytest.raises(DxsegError, match="another dataset"):
+            train(dataset=copied)
+
+    def test_a_folder_of_something_else(self, train: Callable[..., Path], tmp_path: Path) -> None:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "thesis.tex").write_text("mine")
+        with pytest.raises(DxsegError, match="not empty and not a run"):
+            train()
+        assert (tmp_path / "run" / "thesis.tex").read_text() == "mine"
+
+    def test_a_stage_one_that_has_seen_the_test_cases(
+        self, train: Callable[..., Path], finished: Path, copied: Path
+    ) -> None:
+        dataset = Dataset.load(copied)
+        swapped = {"train": "test", "test": "train"}
+        dataset.cases["split"] = dataset.cases["split"].replace(swapped)
+        dataset.save()
+        with pytest.raises(DxsegError, match=r"trained on \d\d cases .* validation or test"):
+            train("unet-stage1", dataset=copied, stage1_run=finished)
+
+    def test_a_stage_one_that_has_seen_the_patient_of_a_test_case(
+        self, train: Callable[..., Path], finished: Path, copied: Path
+    ) -> None:
+        """The image itself was not in its training, another one of the same person was."""
+        dataset = Dataset.load(copied)
+        test = dataset.cases["split"] == "test"
+        case = dataset.cases.index[dataset.cases["split"] == "train"][0]
+        patient = dataset.cases.loc[test, "patient_id"].iloc[0]
+        dataset.cases.loc[case, ["patient_id", "split"]] = [patient, "test"]
+        dataset.save()
+        with pytest.raises(DxsegError, match="trained on 2 cases"):
+            train("unet-stage1", dataset=copied, stage1_run=finished)
+
+    def test_a_stage_one_of_another_network(
+        self, train: Callable[..., Path], finished: Path
+    ) -> None:
+        with pytest.raises(DxsegError, match="another backbone"):
+            train("sks", stage1_run=finished, model={"decoder_channels": [8] * 5})
+
+    def test_a_damaged_stage_one(
+        self, train: Callable[..., Path], finished: Path, tmp_path: Path
+    ) -> None:
+        copy = tmp_path / "other"
+        shutil.copytree(finished, copy)
+        weights = copy / "stage1" / "coarse.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-4] + b"hurt")
+        with pytest.raises(DxsegError, match=r"coarse\.safetensors"):
+            train("unet-stage1", stage1_run=copy)
+        weights.unlink()
+        with pytest.raises(DxsegError, match=r"coarse\.safetensors"):
+            train("unet-stage1", stage1_run=copy)
+
+    def test_no_lesion_with_a_mask(self, train: Callable[..., Path], copied: Path) -> None:
+        dataset = Dataset.load(copied)
+        dataset.cases.loc[dataset.cases["split"] == "train", "mask"] = ""
+        dataset.save()
+        with pytest.raises(DxsegError, match="no training case with a lesion has a mask"):
+            train(dataset=copied)
+
+    @pytest.mark.parametrize("arm", ["sks", "unet-multitask"])
+    def test_no_label_to_learn_from(
+        self, arm: str, train: Callable[..., Path], copied: Path
+    ) -> None:
+        dataset = Dataset.load(copied)
+        lesions = dataset.cases["label"] != "none"
+        dataset.cases["label"] = ""
+        dataset.cases.loc[lesions & (dataset.cases["split"] != "train"), "label"] = "dark"
+        dataset.save()
+        with pytest.raises(DxsegError, match="need image-level labels, and no training case"):
+            train(arm, dataset=copied)
+
+    def test_a_training_that_diverges(self, train: Callable[..., Path]) -> None:
+        wild = {"steps": 6, "steps_per_epoch": 3, "learning_rate": 1e30, "warmup_steps": 0}
+        with pytest.raises(DxsegError, match="diverged"):
+            train(stage2=wild)
+
+    @pytest.mark.parametrize("choice", [{"select": "best"}, {"early_stopping_patience": 1}])
+    def test_a_choice_by_validation_without_validation_masks(
+        self, train: Callable[..., Path], choice: dict[str, Any]
+    ) -> None:
+        with pytest.raises(DxsegError, match="stage2: select 'best' and early stopping"):
+            train(stage2=choice, split={"validation_masks": 0})
+
+    def test_a_choice_by_validation_without_two_labels(
+        self, train: Callable[..., Path], copied: Path
+    ) -> None:
+        dataset = Dataset.load(copied)
+        held_out = (dataset.cases["split"] == "validation") & (dataset.cases["label"] != "dark")
+        dataset.cases.loc[held_out, "split"] = "test"
+        dataset.save()
+        with pytest.raises(DxsegError, match="stage1: select 'best'"):
+            train("sks", dataset=copied, stage1={"select": "best"})
+
+
+class TestWhatIsRead:
+    def test_hidden_masks_and_test_cases_are_never_read(
+        self, train: Callable[..., Path], copied: Path
+    ) -> None:
+        """Their files are garbage, and training does not notice."""
+        budget = {"masks": 4, "validation_masks": 2}
+        clean = train("unet-stage1", split=budget)
+        splits = read_splits(clean / "splits.csv", Dataset.load(copied))
+        assert (splits["use_mask"] & (splits["split"] == "train")).sum() == 4 + 8  # lesion-free too
+        dataset = Dataset.load(copied)
+        for case, split, use in zip(
+            dataset.cases.itertuples(), splits["split"], splits["use_mask"], strict=True
+        ):
+            mask = dataset.mask_path(case)
+            if mask is not None and (split == "test" or not use):
+                mask.write_bytes(b"not to be read")
+            if split == "test":
+                dataset.image_path(case).write_bytes(b"not to be read")
+        dirty = train("unet-stage1", name="dirty", dataset=copied, split=budget)
+        assert same_weights(clean, dirty)
+
+    def test_a_fraction_of_masks(self, train: Callable[..., Path]) -> None:
+        run = train(split={"masks": 0.25})
+        assert read_run(run)["cases"]["train_masks"] == 4
