@@ -16,9 +16,9 @@ from pathlib import Path
 from rich.console import Console
 
 import dxseg
-from dxseg.config import load_config
 from dxseg.data.dataset import Dataset
 from dxseg.data.splits import read_splits
+from dxseg.presets import load_config
 
 ARMS = (
     "sks-evidence",

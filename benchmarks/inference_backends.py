@@ -35,7 +35,6 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from dxseg.config import load_config
 from dxseg.data.dataset import Dataset
 from dxseg.data.phantom import make_phantoms
 from dxseg.data.preprocess import Preprocessing
@@ -46,6 +45,7 @@ from dxseg.inference.predict import predict_files
 from dxseg.models.build import Task, build_segmenter
 from dxseg.models.heads import PRIOR
 from dxseg.models.pyramid import PyramidEncoder
+from dxseg.presets import load_config
 
 ARMS = ("unet", "sks-evidence")
 BATCH = 8

@@ -26,12 +26,12 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from dxseg.config import load_config
 from dxseg.data.phantom import make_phantoms
 from dxseg.data.preprocess import Preprocessing
 from dxseg.inference.bundle import BundleInfo, save_bundle
 from dxseg.models.build import Task, build_segmenter
 from dxseg.models.heads import PRIOR
+from dxseg.presets import load_config
 
 DETAILS = """
 An untrained network (how fast it is does not depend on what it has learnt) is served in a process

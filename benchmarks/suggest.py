@@ -24,11 +24,11 @@ import pandas as pd
 from rich.console import Console
 
 import dxseg
-from dxseg.config import load_config, merge, parse_overrides
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import write_text_atomic
 from dxseg.data.splits import read_splits, write_splits
 from dxseg.inference.predictor import Predictor
+from dxseg.presets import load_config, merge, parse_overrides
 from dxseg.suggestion.scores import Score
 from dxseg.suggestion.suggest import look_at, rank, rows_in_question
 from dxseg.training.material import resolve_splits

@@ -35,12 +35,13 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dxseg.config import RunConfig, arm_names, load_config
+from dxseg.config import RunConfig
 from dxseg.data.dataset import Dataset
 from dxseg.data.loader import Batch
 from dxseg.data.phantom import make_phantoms
 from dxseg.models.build import build_segmenter
 from dxseg.models.pyramid import PyramidEncoder
+from dxseg.presets import arm_names, load_config
 from dxseg.training import stages
 from dxseg.training.material import Material, gather, resolve_splits
 from dxseg.training.stage2 import Stage2Module

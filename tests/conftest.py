@@ -70,7 +70,7 @@ def tiny() -> Callable[..., list[str]]:
 @pytest.fixture(scope="session")
 def tiny_overrides() -> dict[str, Any]:
     """The same for Python."""
-    from dxseg.config import parse_overrides
+    from dxseg.presets import parse_overrides
 
     return parse_overrides(TINY)
 

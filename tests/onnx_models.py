@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from dxseg.config import load_config
 from dxseg.data.preprocess import Preprocessing
 from dxseg.inference.bundle import BundleInfo, save_bundle
 from dxseg.models.build import Task, build_segmenter
 from dxseg.models.segmenter import Segmenter
+from dxseg.presets import load_config
 
 SMALL = {"backbone": "test_efficientnet", "decoder_channels": [8, 8, 4, 4, 4]}
 LABELS = ["normal", "benign", "malignant"]

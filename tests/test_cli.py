@@ -13,7 +13,7 @@ import pytest
 
 from cli_results import assert_fails, lines
 from dxseg import api
-from dxseg.config import arm_names
+from dxseg.presets import arm_names
 from dxseg.terminal import INTERRUPTED
 
 Cli = Callable[..., Any]

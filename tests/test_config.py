@@ -13,17 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from dxseg.config import (
-    PRESETS,
-    RunConfig,
-    StageConfig,
-    arm_names,
-    load_config,
-    merge,
-    parse_overrides,
-    read_config,
-)
+from dxseg.config import RunConfig, StageConfig
 from dxseg.errors import DxsegError, UsageError
+from dxseg.presets import PRESETS, arm_names, load_config, merge, parse_overrides, read_config
 
 KEYS = st.text("abcdefgh_", min_size=1, max_size=3)
 SCALARS = st.none() | st.booleans() | st.integers() | st.text("xyz ", max_size=4)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from dxseg.config import load_config, merge
 from dxseg.demonstration import ARMS, MASKS, OVERRIDES, DemoResult, demo
 from dxseg.errors import DxsegError
+from dxseg.presets import load_config, merge
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import yaml
 
 import dxseg
 from dxseg.cli import app
-from dxseg.config import RunConfig, SelfTrainingConfig, arm_names, load_config, parse_overrides
+from dxseg.config import RunConfig, SelfTrainingConfig
 from dxseg.data.cases import COLUMNS
 from dxseg.data.spec import DatasetSpec
 from dxseg.doctor.findings import (
@@ -29,6 +29,7 @@ from dxseg.doctor.findings import (
     Statistics,
     Verb,
 )
+from dxseg.presets import arm_names, load_config, parse_overrides
 from dxseg.studies import pooled, results, savings
 from dxseg.studies.plan import plan
 from dxseg.studies.study import Arm, Hypothesis, Study, parse_study

@@ -10,7 +10,6 @@ import pandas as pd
 from rich.console import Console
 
 from dxseg.api_export import export_hub, export_label_studio, export_nnunet, export_onnx
-from dxseg.config import load_config, merge
 from dxseg.data.dataset import Dataset
 from dxseg.data.importers.busi import import_busi
 from dxseg.data.importers.csv import import_csv
@@ -30,6 +29,7 @@ from dxseg.evaluation.compare import Comparison, compare_runs
 from dxseg.evaluation.evaluate import evaluate_run
 from dxseg.inference.bundle import bundle_folder
 from dxseg.inference.predict import PredictSummary, predict_files
+from dxseg.presets import load_config, merge
 from dxseg.progress import reporting
 from dxseg.reports.html import build_report
 from dxseg.reproduction import reproduce
@@ -178,7 +178,7 @@ def train(
         dataset: folder of the dataset.
         output: folder of the run.
         preset: ``cpu`` or ``paper``.
-        arm: one of :func:`dxseg.config.arm_names`.
+        arm: one of :func:`dxseg.presets.arm_names`.
         masks: training masks that may be used, a count or a share; all if absent.
         seed: draws the masks, the initialisation and the batches.
         overrides: nested values of :class:`dxseg.config.RunConfig`; they win over ``masks`` and

@@ -129,7 +129,8 @@ def train(
 ) -> None:
     """Train an arm; the same command continues an interrupted run."""
     from dxseg import api
-    from dxseg.config import parse_overrides
+    from dxseg.presets import parse_overrides
+    from dxseg.training.group import is_first
 
     run = api.train(
         dataset,
@@ -144,6 +145,8 @@ def train(
         stage2=stage2,
         console=err,
     )
+    if not is_first():
+        return
     cases = run["cases"]
     out.print(
         f"Trained {run['arm']}, seed {run['seed']}: {cases['train_masks']} training masks, "
@@ -156,7 +159,7 @@ def train(
 @app.command()
 def arms() -> None:
     """List the named arms: the method and the controls it is measured against."""
-    from dxseg.config import arm_names, load_config
+    from dxseg.presets import arm_names, load_config
 
     table = Table("arm", "architecture", "encoder from", "learns labels", "skips")
     table.columns[0].no_wrap = True  # a name that is cut cannot be copied

@@ -23,11 +23,14 @@ def distill_command(
 ) -> None:
     """Train a student of one branch, for deployment; the same command continues it."""
     from dxseg import api
-    from dxseg.config import parse_overrides
+    from dxseg.presets import parse_overrides
+    from dxseg.training.group import is_first
 
     student = api.distill(
         run, output, overrides=parse_overrides(change or []), dataset=dataset, console=err
     )
+    if not is_first():
+        return
     taught = student["distilled_from"]["training_images"]
     out.print(
         f"Trained {student['arm']}, seed {student['seed']}: {taught['true_mask']} masks, "

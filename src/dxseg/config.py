@@ -1,21 +1,12 @@
-"""Every knob of a run, typed and validated; the recipes in ``recipes/*.yaml`` are values of it."""
+"""Every knob of a run, typed and validated; `dxseg.presets` gives values of it."""
 
 from __future__ import annotations
 
 import math
-import reprlib
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
-
-from dxseg.errors import DxsegError, UsageError
-
-Preset = Literal["cpu", "paper"]
-PRESETS: tuple[Preset, ...] = ("cpu", "paper")
-_BYTE_LIMIT = 1 << 20
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 
 class _Strict(BaseModel):
@@ -100,6 +91,16 @@ class ModelConfig(_Strict):
         return self.label_head or self.prompted
 
     @property
+    def learns_in_vain(self) -> bool:
+        """Whether stage 2 trains parts that no mask depends on.
+
+        Those are of a coarse branch that learns on: its evidence needs all of it, without evidence
+        its heads are of no use.
+        """
+        learns_on = self.architecture == "sks" and self.coarse_learning_rate_scale > 0
+        return learns_on and not self.skips.evidence
+
+    @property
     def prompted(self) -> bool:
         """Whether a branch that learnt image-level labels prompts the segmentation."""
         return self.architecture == "sks" and self.coarse_init == "stage1"
@@ -108,9 +109,10 @@ class ModelConfig(_Strict):
 class DataConfig(_Strict):
     """Pixels and batches.
 
-    ``lesion_free_share`` is the lesion-free part of a stage-2 batch, ``known_label_share`` the part
-    whose label the network is told (label prompt), ``bag_size`` the largest number of slices that
-    stand for a study in a step of stage 1.
+    ``batch_size`` is of a step, however many processes share it out. ``lesion_free_share`` is the
+    lesion-free part of a stage-2 batch, ``known_label_share`` the part whose label the network is
+    told (label prompt), ``bag_size`` the largest number of slices that stand for a study in a step
+    of stage 1.
     """
 
     image_size: int = Field(default=128, ge=32, le=4096)
@@ -250,7 +252,9 @@ class SelfTrainingConfig(StageConfig):
 class DeviceConfig(_Strict):
     """Where and how to compute, handed to Lightning's Trainer.
 
-    ``deterministic`` refuses operations that give other bits from call to call, not only warns.
+    Where a launcher such as torchrun has started several processes, it decides on their number, not
+    ``devices`` and ``nodes``. ``deterministic`` refuses operations that give other bits from call
+    to call, not only warns.
     """
 
     accelerator: str = "auto"
@@ -285,116 +289,3 @@ class RunConfig(_Strict):
     def to_yaml(self) -> str:
         """The configuration as YAML, every default written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-
-
-def _recipe(name: str) -> dict[str, Any]:
-    text = (resources.files("dxseg") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
-    loaded: dict[str, Any] = yaml.safe_load(text)
-    return loaded
-
-
-def arm_names() -> list[str]:
-    """The named arms: the method, its published form and the controls it is measured against."""
-    return list(_recipe("arms"))
-
-
-def merge(base: dict[str, Any], *changes: dict[str, Any]) -> dict[str, Any]:
-    """Nested dictionaries merged from left to right; the right one wins."""
-    merged = dict(base)
-    for change in changes:
-        for key, value in change.items():
-            old = merged.get(key)
-            both = isinstance(old, dict) and isinstance(value, dict)
-            merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]
-    return merged
-
-
-def parse_overrides(pairs: list[str]) -> dict[str, Any]:
-    """``["stage2.steps=50"]`` as a nested dictionary; values are YAML.
-
-    Raises:
-        UsageError: a pair has no ``=`` or its value is not YAML.
-    """
-    overrides: dict[str, Any] = {}
-    for pair in pairs:
-        path, equals, text = pair.partition("=")
-        if not equals or not path:
-            raise UsageError(f"--set {pair!r}: expected SECTION.KEY=VALUE, e.g. stage2.steps=50")
-        try:
-            value: Any = yaml.safe_load(text)
-        except Exception as error:
-            # Wrong dates, numbers and depths come as nearly every type there is, not as YAMLError.
-            reason = str(error) or type(error).__name__
-            raise UsageError(f"--set {pair!r}: the value is not valid YAML: {reason}") from error
-        for key in reversed(path.split(".")):
-            value = {key: value}
-        overrides = merge(overrides, value)
-    return overrides
-
-
-def load_config(
-    preset: str = "cpu", arm: str = "sks-evidence", overrides: dict[str, Any] | None = None
-) -> RunConfig:
-    """The configuration of a preset and an arm, with single values overridden.
-
-    Raises:
-        UsageError: an unknown preset, arm or key, or a value out of its range.
-    """
-    if preset not in PRESETS:
-        raise UsageError(f"preset {preset!r} is unknown; choose one of {', '.join(PRESETS)}")
-    arms = _recipe("arms")
-    if arm not in arms:
-        raise UsageError(f"arm {arm!r} is unknown; choose one of {', '.join(arms)}")
-    return validate_config(merge(_recipe(preset), arms[arm], {"arm": arm}, overrides or {}))
-
-
-def validate_config(values: dict[str, Any]) -> RunConfig:
-    """A configuration of nested values.
-
-    Raises:
-        UsageError: an unknown key, or a value out of its range.
-    """
-    try:
-        return RunConfig.model_validate(values)
-    except ValidationError as error:
-        raise UsageError(f"configuration: {_first_problems(error)}") from error
-
-
-def read_config(path: Path) -> RunConfig:
-    """The configuration a run folder recorded.
-
-    Raises:
-        DxsegError: the file is missing, not YAML, or not a configuration.
-    """
-    try:
-        if path.stat().st_size > _BYTE_LIMIT:
-            raise DxsegError(f"{path}: larger than {_BYTE_LIMIT} bytes; expected a config.yaml")
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise DxsegError(f"{path}: not found; expected the config.yaml of a run") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DxsegError(f"{path}: cannot be read as UTF-8 text ({error})") from error
-    try:
-        content = yaml.safe_load(text)
-    except Exception as error:  # of nearly every type, as above
-        raise DxsegError(f"{path}: not valid YAML: {str(error) or type(error).__name__}") from error
-    try:
-        return RunConfig.model_validate(content)
-    except ValidationError as error:
-        raise DxsegError(f"{path}: {_first_problems(error)}") from error
-
-
-def _first_problems(error: ValidationError, limit: int = 5) -> str:
-    problems = [
-        f"{'.'.join(str(part) for part in item['loc'])} = {_shown(item['input'])}: {item['msg']}"
-        for item in error.errors()
-    ]
-    more = f"; and {len(problems) - limit} more" if len(problems) > limit else ""
-    return "; ".join(problems[:limit]) + more
-
-
-def _shown(value: Any) -> str:
-    """Show a wrong value without writing all of it: aliases in YAML may be 10^9 long."""
-    short = reprlib.Repr()
-    short.maxlevel, short.maxstring, short.maxother = 1, 80, 80
-    return short.repr(value)

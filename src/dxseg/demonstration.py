@@ -8,12 +8,12 @@ from typing import Any
 
 from rich.console import Console
 
-from dxseg.config import load_config
 from dxseg.data.dataset import Dataset
 from dxseg.data.phantom import make_phantoms
 from dxseg.errors import DxsegError
 from dxseg.evaluation.compare import Comparison, compare_runs
 from dxseg.evaluation.evaluate import evaluate_run
+from dxseg.presets import load_config
 from dxseg.progress import reporting
 from dxseg.reports.html import build_report
 from dxseg.training.run import train_run

@@ -13,12 +13,13 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from dxseg.config import RunConfig, read_config
+from dxseg.config import RunConfig
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import write_json_atomic
 from dxseg.errors import DxsegError
 from dxseg.evaluation.evaluate import evaluate_run
 from dxseg.inference.bundle import WEIGHTS_FILE
+from dxseg.presets import read_config
 from dxseg.progress import reporting
 from dxseg.training.distill import FREE_SECTIONS, distill_run
 from dxseg.training.records import machine, read_run, versions

@@ -17,7 +17,6 @@ import pandas as pd
 from PIL import Image
 from rich.console import Console
 
-from dxseg.config import load_config
 from dxseg.data.cache import cached_images
 from dxseg.data.dataset import Dataset
 from dxseg.data.importers.folder import import_folder
@@ -25,6 +24,7 @@ from dxseg.doctor.check import check_dataset
 from dxseg.inference.bundle import load_bundle
 from dxseg.inference.predict import predict_files
 from dxseg.models import build
+from dxseg.presets import load_config
 from dxseg.studies.results import COST
 from dxseg.studies.runner import run_study
 from dxseg.training.run import train_run

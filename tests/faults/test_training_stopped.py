@@ -17,12 +17,13 @@ from rich.console import Console
 from torch.nn import functional as F
 from torch.utils.data import get_worker_info
 
-from dxseg.config import RunConfig, load_config
+from dxseg.config import RunConfig
 from dxseg.data.loader import CaseBatches
 from dxseg.errors import DxsegError
 from dxseg.models import build
+from dxseg.presets import load_config
 from dxseg.terminal import TERMINATED
-from dxseg.training import run as run_module
+from dxseg.training import folder
 from dxseg.training.checkpoints import CheckpointFiles, read_checkpoint
 from dxseg.training.run import train_run
 from dxseg.training.stage2 import Stage2Module
@@ -45,7 +46,7 @@ def without_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def configure(**changes: Any) -> RunConfig:
-    from dxseg.config import merge, parse_overrides
+    from dxseg.presets import merge, parse_overrides
 
     return load_config("cpu", "unet-scratch", merge(parse_overrides(TINY), changes))
 
@@ -139,7 +140,7 @@ def test_operations_without_a_deterministic_form_are_refused_where_asked_for(
 def test_two_trainings_cannot_work_in_one_folder(
     phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "_PATIENCE", 0.0)
+    monkeypatch.setattr(folder, "_PATIENCE", 0.0)
     with (
         FileLock(tmp_path / ".run.lock"),
         pytest.raises(DxsegError, match="another process works on this run"),

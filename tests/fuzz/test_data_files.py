@@ -23,7 +23,6 @@ from pydicom.uid import RLELossless
 
 from damage import attack, changed, damaged
 from dicom_phantom import SQUARE, make_image, make_series, place, plain_segmentation, structure_set
-from dxseg.config import load_config, parse_overrides, read_config
 from dxseg.data.dataset import Dataset
 from dxseg.data.dicom.headers import read_header
 from dxseg.data.dicom.masks import read_outlines
@@ -33,6 +32,7 @@ from dxseg.data.nnunet_format import parse_json, read_description
 from dxseg.data.readers import image_size, inspect_mask, read_image
 from dxseg.data.split_table import parse_splits
 from dxseg.deploy.uploads import inspect_upload, keep
+from dxseg.presets import load_config, parse_overrides, read_config
 from dxseg.studies.study import parse_study, read_study_text
 
 RNG = np.random.default_rng(0)

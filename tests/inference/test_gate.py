@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dxseg.config import load_config
 from dxseg.inference.gate import EVEN, choose_gate, choose_rule_in, closes, rules_in
+from dxseg.presets import load_config
 
 PROBABILITIES = st.lists(st.floats(0, 1), min_size=1, max_size=60)
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from dxseg.config import load_config
 from dxseg.errors import UsageError
 from dxseg.inference.decision import PEAK_SHARE, decide, to_mask
+from dxseg.presets import load_config
 
 LABELS = ("normal", "benign", "malignant")
 PROBABILITIES = arrays.arrays(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dxseg.config import ModelConfig, arm_names, load_config
+from dxseg.config import ModelConfig
 from dxseg.data.preprocess import Preprocessing
 from dxseg.inference.bundle import BundleInfo, load_bundle, save_bundle
 from dxseg.models.build import Task, build_coarse_branch, build_segmenter
@@ -18,6 +18,7 @@ from dxseg.models.coarse import EVIDENCE_STRIDE
 from dxseg.models.heads import PRIOR
 from dxseg.models.segmenter import STRIDE, Segmenter
 from dxseg.models.sks import SKS
+from dxseg.presets import arm_names, load_config
 
 SMALL: dict[str, Any] = {
     "backbone": "mobilenetv3_small_050",

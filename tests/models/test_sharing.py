@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dxseg.config import ModelConfig, load_config
+from dxseg.config import ModelConfig
 from dxseg.errors import UsageError
 from dxseg.models.build import Task, build_coarse_branch, build_segmenter
 from dxseg.models.pyramid import PyramidEncoder
 from dxseg.models.sharing import EncoderRest, divide
 from dxseg.models.sks import SKS
+from dxseg.presets import load_config
 
 TASK = Task(channels=1, mask_classes=1, labels=3)
 SMALL: dict[str, Any] = {

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dxseg.config import load_config
 from dxseg.errors import UsageError
 from dxseg.models.build import Task, build_segmenter
 from dxseg.models.coarse import CoarseOutput, log_mean_exp
@@ -26,6 +25,7 @@ from dxseg.models.skips import (
     ResolutionCompensationSkip,
 )
 from dxseg.models.sks import SKS
+from dxseg.presets import load_config
 
 CHANNELS, STRIDES = (4, 6, 8), (8, 16, 32)
 

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from dxseg.config import RunConfig, load_config, merge
+from dxseg.config import RunConfig
 from dxseg.data.dataset import Dataset, DatasetSpec
+from dxseg.presets import load_config, merge
 
 SIZE = 64
 SPLITS = {"train": 24, "validation": 9, "test": 6}

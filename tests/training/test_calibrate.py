@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.special import expit, softmax
 
-from dxseg.config import ModelConfig, load_config
+from dxseg.config import ModelConfig
 from dxseg.data.loader import CaseArrays
 from dxseg.data.preprocess import Preprocessing
 from dxseg.inference.bundle import BundleInfo
@@ -20,6 +20,7 @@ from dxseg.inference.predictor import Predictor
 from dxseg.metrics.image_level import lesion_probability
 from dxseg.models.build import Task
 from dxseg.models.segmenter import Segmenter, SegmenterOutput
+from dxseg.presets import load_config
 from dxseg.training import calibration
 from dxseg.training.calibration import MIN_IMAGES, MIN_LESIONS
 from dxseg.training.material import Material
@@ -71,7 +72,9 @@ def calibrate(
 def material(arrays: CaseArrays, task: Task) -> Material:
     preprocessing = Preprocessing(image_size=SIZE, channels=1, mean=(0.5,), std=(1.0,))
     free = np.zeros(len(arrays), bool)
-    return Material(task, preprocessing, arrays, arrays, arrays, arrays, arrays, free, free, "")
+    return Material(
+        task, preprocessing, arrays, arrays, arrays, arrays, arrays, free, free, free, ""
+    )
 
 
 def info(given: Material, model: ModelConfig | None = None) -> BundleInfo:

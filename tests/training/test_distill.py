@@ -16,13 +16,14 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dxseg.config import RunConfig, read_config
+from dxseg.config import RunConfig
 from dxseg.data.dataset import Dataset
 from dxseg.data.loader import CaseBatches
 from dxseg.data.splits import read_splits, write_splits
 from dxseg.errors import DxsegError, UsageError
 from dxseg.evaluation.evaluate import evaluate_run
 from dxseg.inference.bundle import load_bundle
+from dxseg.presets import read_config
 from dxseg.training import distill as distill_module
 from dxseg.training import run as run_module
 from dxseg.training.distill import distill_run

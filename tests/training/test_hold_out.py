@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dxseg.config import RunConfig, load_config
+from dxseg.config import RunConfig
 from dxseg.data.dataset import Dataset
 from dxseg.data.splits import read_splits
 from dxseg.errors import DxsegError
+from dxseg.presets import load_config
 from dxseg.training.batches import mask_pools
 from dxseg.training.hold_out import LESION_FREE_SHARE, held_out
 from dxseg.training.run import train_run, train_stage1_run

@@ -10,11 +10,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from dxseg.config import RunConfig, load_config
+from dxseg.config import RunConfig
 from dxseg.data.dataset import Dataset
 from dxseg.inference.bundle import read_info
 from dxseg.inference.predictor import Predictor
 from dxseg.models.build import Task, build_coarse_branch, build_segmenter
+from dxseg.presets import load_config
 from dxseg.training.losses import LabelLoss
 from dxseg.training.multitask import MultitaskModule
 from dxseg.training.run import train_run

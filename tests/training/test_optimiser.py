@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from dxseg.config import StageConfig, load_config
+from dxseg.config import StageConfig
 from dxseg.models.build import Task, build_segmenter
+from dxseg.presets import load_config
 from dxseg.training.optimiser import build_optimiser
 from dxseg.training.stage2 import Stage2Module
 

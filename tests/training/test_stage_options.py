@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from dxseg.config import load_config
 from dxseg.data.dataset import Dataset
+from dxseg.presets import load_config
 from dxseg.training import stages
 from dxseg.training.batches import mask_pools
 from dxseg.training.records import read_run

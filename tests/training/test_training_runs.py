@@ -11,12 +11,12 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from dxseg.config import arm_names, load_config, read_config
 from dxseg.data.dataset import Dataset
 from dxseg.inference.bundle import load_bundle
 from dxseg.inference.predictor import Predictor
 from dxseg.models.build import build_segmenter
 from dxseg.models.sharing import divide
+from dxseg.presets import arm_names, load_config, read_config
 from dxseg.training import run as run_module
 from dxseg.training.records import read_run
 from dxseg.training.run import train_run

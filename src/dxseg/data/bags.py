@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from dxseg.data.loader import Draw, PoolSampler, process_rank
+from dxseg.data.loader import Draw, PoolSampler
 
 
 class BagSampler(Sampler[list[Draw]]):
-    """Adds samples of studies to the batches of another sampler; a function of (seed, epoch, rank).
+    """Adds samples of studies to the batches of another sampler; a function of (seed, epoch).
 
     Studies come up in random rounds, each once a round, however long an epoch is. A study of n
     images is divided into ceil(n / size) samples of every so-many-th image, and each time it comes
@@ -31,7 +31,7 @@ class BagSampler(Sampler[list[Draw]]):
         """Hold the studies.
 
         Args:
-            images: What else is in each batch; it may have no pool. Gives seed, epoch and rank.
+            images: What else is in each batch; it may have no pool. Gives seed and epoch.
             bags: The rows of each study, neighbouring slices beside each other.
             count: Studies in each batch.
             size: Images of a study in a batch, at most.
@@ -49,29 +49,28 @@ class BagSampler(Sampler[list[Draw]]):
         return len(self.images)
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        rank = process_rank() if self.images.rank is None else self.images.rank
         first = self.images.epoch * len(self) * self.count
-        visits = self._visits(first, len(self) * self.count, rank)
+        visits = self._visits(first, len(self) * self.count)
         for drawn in self.images:
             yield drawn + [draw for _ in range(self.count) for draw in next(visits)]
 
-    def _visits(self, first: int, number: int, rank: int) -> Iterator[list[Draw]]:
+    def _visits(self, first: int, number: int) -> Iterator[list[Draw]]:
         """Consecutive visits to studies, counted from the start of training."""
         order: NDArray[np.int64] = np.empty(0, np.int64)
         for visit in range(first, first + number):
             turn, place = divmod(visit, len(self.bags))
             # Five numbers, so that no stream is one of the images' sampler.
             if place == 0 or visit == first:
-                order = np.random.default_rng([self.images.seed, turn, rank, 0, 1]).permutation(
+                order = np.random.default_rng([self.images.seed, turn, 0, 0, 1]).permutation(
                     len(self.bags)
                 )
-            yield self._sample(int(order[place]), turn, rank)
+            yield self._sample(int(order[place]), turn)
 
-    def _sample(self, bag: int, turn: int, rank: int) -> list[Draw]:
+    def _sample(self, bag: int, turn: int) -> list[Draw]:
         rows = self.bags[bag]
         samples = -(-len(rows) // self.size)
         cycle, position = divmod(turn, samples)
-        generator = np.random.default_rng([self.images.seed, cycle, rank, bag, 2])
+        generator = np.random.default_rng([self.images.seed, cycle, 0, bag, 2])
         chosen = rows[generator.permutation(samples)[position] :: samples]
         seeds = generator.integers(2**62, size=(samples, self.size))[position, : len(chosen)]
         return list(zip(chosen.tolist(), seeds.tolist(), strict=True))

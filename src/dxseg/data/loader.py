@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import torch
@@ -123,7 +123,10 @@ class CaseBatches(Dataset[Batch]):
         self.augmentation = augmentation
 
     def __getitem__(self, draws: Sequence[Draw]) -> Batch:
-        """The batch of the given (row, augmentation seed) draws."""
+        """The batch of the given (row, augmentation seed) draws; none give one without rows."""
+        if not draws:
+            some = cast(dict[str, Tensor], self[[(0, 0)]])
+            return cast(Batch, {name: rows[:0] for name, rows in some.items()})
         pairs = [self._pair(row, seed) for row, seed in draws]
         rows = [row for row, _ in draws]
         label = torch.from_numpy(self.arrays.labels[rows])
@@ -151,7 +154,7 @@ class CaseBatches(Dataset[Batch]):
 
 
 class PoolSampler(Sampler[list[Draw]]):
-    """Batches drawn from pools of rows, so many from each; a function of (seed, epoch, rank).
+    """Batches drawn from pools of rows, so many from each; a function of (seed, epoch).
 
     Each pool is gone through in random order, again and again, so within an epoch no row comes
     up more than once more often than another. Lightning calls :meth:`set_epoch`.
@@ -162,7 +165,6 @@ class PoolSampler(Sampler[list[Draw]]):
         pools: Sequence[tuple[NDArray[np.int64], int]],
         batches: int,
         seed: int,
-        rank: int | None = None,
     ) -> None:
         """Hold the pools.
 
@@ -170,13 +172,10 @@ class PoolSampler(Sampler[list[Draw]]):
             pools: (rows, how many of them in each batch); pools without rows are left out.
             batches: batches an epoch.
             seed: of the run.
-            rank: of the process; every process draws a stream of its own. Where absent, the
-                process group is asked at every epoch: it starts after the sampler is made.
         """
         self.pools = [(rows, count) for rows, count in pools if len(rows) and count]
         self.batches = batches
         self.seed = seed
-        self.rank = rank
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -187,8 +186,8 @@ class PoolSampler(Sampler[list[Draw]]):
         return self.batches
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        rank = process_rank() if self.rank is None else self.rank
-        generator = np.random.default_rng([self.seed, self.epoch, rank])
+        # The last number is of no use any more; without it every run would draw otherwise.
+        generator = np.random.default_rng([self.seed, self.epoch, 0])
         streams = [_stream(rows, count * self.batches, generator) for rows, count in self.pools]
         seeds = generator.integers(2**62, size=(self.batches, sum(c for _, c in self.pools)))
         for batch in range(self.batches):
@@ -198,12 +197,6 @@ class PoolSampler(Sampler[list[Draw]]):
                 for row in stream[batch * count : (batch + 1) * count]
             ]
             yield list(zip(rows, seeds[batch].tolist(), strict=True))
-
-
-def process_rank() -> int:
-    """Number of this process in its group, 0 without one."""
-    group = torch.distributed
-    return group.get_rank() if group.is_available() and group.is_initialized() else 0
 
 
 def _stream(

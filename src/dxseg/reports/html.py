@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dxseg.config import RunConfig, read_config
+from dxseg.config import RunConfig
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import write_text_atomic
 from dxseg.errors import DxsegError
 from dxseg.evaluation.compare import compare_runs
 from dxseg.evaluation.runs import load_run
+from dxseg.presets import read_config
 from dxseg.reports.figures import (
     IMAGE_FIGURES,
     MASK_FIGURES,

@@ -16,10 +16,11 @@ from pydantic import (
     model_validator,
 )
 
-from dxseg.config import Preset, RunConfig, load_config, merge
+from dxseg.config import RunConfig
 from dxseg.errors import UsageError
 from dxseg.evaluation.summary import MEANS
 from dxseg.metrics.statistics import RESAMPLES
+from dxseg.presets import Preset, load_config, merge
 
 Budget = Annotated[int, Field(strict=True, gt=0)] | Literal["all"]
 

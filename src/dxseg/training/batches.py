@@ -17,6 +17,7 @@ from dxseg.data.loader import (
     PoolSampler,
     batch_loader,
 )
+from dxseg.data.sharing import BatchShare, RowShare
 from dxseg.errors import DxsegError
 from dxseg.training.label_batches import labelled
 from dxseg.training.material import Material
@@ -47,9 +48,9 @@ def mask_pools(material: Material, config: RunConfig, size: int) -> Pools:
 def train_loader(
     arrays: CaseArrays, material: Material, config: RunConfig, sampler: Sampler[list[Draw]]
 ) -> DataLoader[Batch]:
-    """Augmented batches as the sampler draws them."""
+    """Augmented batches as the sampler draws them; several processes share each out."""
     batches = CaseBatches(arrays, material.preprocessing, build_augmentation(config.augment))
-    return batch_loader(batches, sampler, config.data.workers)
+    return batch_loader(batches, RowShare(sampler), config.data.workers)
 
 
 def label_loader(material: Material, config: RunConfig, stage: StageConfig) -> DataLoader[Batch]:
@@ -65,11 +66,11 @@ def label_loader(material: Material, config: RunConfig, stage: StageConfig) -> D
 def validation_loader(
     arrays: CaseArrays | None, material: Material, data: DataConfig
 ) -> DataLoader[Batch] | None:
-    """Every validation case once, in order; None where there is none."""
+    """Every validation case once, in order, in one of the processes; None where there is none."""
     if arrays is None:
         return None
     batches = CaseBatches(arrays, material.preprocessing, None)
-    return batch_loader(batches, InOrder(len(arrays), 2 * data.batch_size), 0)
+    return batch_loader(batches, BatchShare(InOrder(len(arrays), 2 * data.batch_size)), 0)
 
 
 def self_training_pools(material: Material, config: RunConfig, label_only_share: float) -> Pools:

@@ -11,22 +11,26 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import pandas as pd
 import torch
 from rich.console import Console
 
-from dxseg.config import RunConfig, merge, read_config, validate_config
+from dxseg.config import RunConfig
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import sha256_file, write_text_atomic
 from dxseg.data.splits import read_splits, write_splits
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.bundle import WEIGHTS_FILE, BundleInfo, load_bundle
 from dxseg.models.sks import SKS
+from dxseg.presets import merge, read_config, validate_config
 from dxseg.progress import reporting
-from dxseg.training.material import gather
+from dxseg.training.folder import alone_in, check_folder
+from dxseg.training.group import first_alone, first_then_others, together
+from dxseg.training.material import Material, gather
 from dxseg.training.records import RUN_FILE, read_run
-from dxseg.training.run import alone_in, check_folder, finish_run
+from dxseg.training.run import finish_run
 from dxseg.training.stages import check_choices, train_stage2
-from dxseg.training.teacher import teach
+from dxseg.training.teacher import Taught, teach
 
 TEACHER_FILE = "teacher.sha256"
 TARGETS_FILE = "teacher-masks.npy"
@@ -68,27 +72,42 @@ def distill_run(
             folder holds something else.
         KeyboardInterrupt: the user stopped the run.
     """
-    console = console or Console(stderr=True)
     record = read_run(teacher)
+    config = student_config(read_config(teacher / "config.yaml"), overrides or {})
+    arguments = teacher, record, output, config, dataset_path
+    return together(config.device, console or Console(stderr=True), _distill_run, *arguments)
+
+
+def _distill_run(
+    teacher: Path,
+    record: dict[str, Any],
+    output: Path,
+    config: RunConfig,
+    dataset_path: Path | None,
+    *,
+    console: Console,
+) -> dict[str, Any]:
+    """What each of the processes that train together does."""
     network, info = load_bundle(teacher / "model")
     if not isinstance(network, SKS):
         raise UsageError(
             f"{teacher}: arm {record.get('arm')!r} has one branch ({info.model.architecture}) "
             "already; distil a run of two, such as sks-evidence"
         )
-    config = student_config(read_config(teacher / "config.yaml"), overrides or {})
     dataset = Dataset.load(dataset_path or str(record.get("dataset")))
     if dataset.digest() != record.get("dataset_digest"):
         raise DxsegError(
             f"{dataset.root}: not the dataset that {teacher} was trained on, or changed since; "
             "give that one with --dataset, or train the teacher again"
         )
+    digest = sha256_file(teacher / "model" / WEIGHTS_FILE)
     with alone_in(output):
-        return _distilled(teacher, network, info, output, config, dataset, console)
+        return _distilled(teacher, digest, network, info, output, config, dataset, console)
 
 
 def _distilled(
     teacher: Path,
+    digest: str,
     network: SKS,
     info: BundleInfo,
     output: Path,
@@ -96,28 +115,30 @@ def _distilled(
     dataset: Dataset,
     console: Console,
 ) -> dict[str, Any]:
-    check_folder(output, config, dataset)
-    digest = _claim(teacher, output, config, dataset)
-    if (output / RUN_FILE).is_file():
-        return read_run(output)
-    splits = read_splits(output / "splits.csv", dataset)
     statistics = (info.preprocessing.mean, info.preprocessing.std)
-    with reporting(console, "Reading images") as report:
-        material = gather(dataset, splits, config, statistics, report)
-    check_choices(material, config)
+
+    def prepare() -> tuple[pd.DataFrame, Material, Taught, float] | None:
+        check_folder(output, config, dataset)
+        _claim(teacher, output, config, dataset, digest)
+        if (output / RUN_FILE).is_file():
+            return None
+        splits = read_splits(output / "splits.csv", dataset)
+        with reporting(console, "Reading images") as report:
+            material = gather(dataset, splits, config, statistics, report)
+        check_choices(material, config)
+        started = monotonic()
+        training = splits["split"].eq("train").to_numpy()
+        free = dataset.lesion_free.to_numpy(dtype=bool)[training]
+        with reporting(console, "The teacher's masks") as report:
+            where = output / TARGETS_FILE
+            taught = teach(network, material, free, where, report, _device(config))
+        return splits, material, taught, monotonic() - started
+
+    prepared = first_then_others(prepare)
+    if prepared is None:
+        return read_run(output)
+    splits, material, taught, teaching = prepared
     started = monotonic()
-    training = splits["split"].eq("train").to_numpy()
-    targets = output / TARGETS_FILE
-    with reporting(console, "The teacher's masks") as report:
-        taught = teach(
-            network,
-            material,
-            dataset.lesion_free.to_numpy(dtype=bool)[training],
-            targets,
-            report,
-            _device(config),
-        )
-    between = monotonic()
     network.to("cpu")
     lesson = replace(material, mask_train=taught.cases, lesion_free_train=taught.lesion_free)
     segmenter, metrics = train_stage2(lesson, config, output / "stage2", network.coarse, console)
@@ -130,12 +151,13 @@ def _distilled(
         },
         "stage2": metrics,
         "seconds": {
-            "teacher": round(between - started, 1),
-            "stage2": round(monotonic() - between, 1),
+            "teacher": round(teaching, 1),
+            "stage2": round(monotonic() - started, 1),
         },
     }
-    run = finish_run(output, segmenter, config, dataset, splits, material, further)
-    targets.unlink(missing_ok=True)
+    parts = output, segmenter, config, dataset, splits, material, further
+    run = first_alone(lambda: finish_run(*parts))
+    (output / TARGETS_FILE).unlink(missing_ok=True)
     return run
 
 
@@ -170,13 +192,12 @@ def student_config(teacher: RunConfig, overrides: dict[str, Any]) -> RunConfig:
     return validate_config(merge(values, overrides))
 
 
-def _claim(teacher: Path, output: Path, config: RunConfig, dataset: Dataset) -> str:
-    """Make the folder this student's, or check that it is; gives the digest of the teacher.
+def _claim(teacher: Path, output: Path, config: RunConfig, dataset: Dataset, digest: str) -> None:
+    """Make the folder this student's, or check that it is.
 
     Raises:
         DxsegError: the folder belongs to a student of another teacher.
     """
-    digest = sha256_file(teacher / "model" / WEIGHTS_FILE)
     path = output / TEACHER_FILE
     if not path.is_file():
         splits = read_splits(teacher / "splits.csv", dataset)
@@ -189,7 +210,6 @@ def _claim(teacher: Path, output: Path, config: RunConfig, dataset: Dataset) -> 
             f"{output}: holds a student of another run than {teacher}, or that run was trained "
             "again since; choose another folder with --out"
         )
-    return digest
 
 
 def _device(config: RunConfig) -> str:

@@ -27,8 +27,10 @@ from dxseg.config import DeviceConfig, StageConfig
 from dxseg.data.files import write_text_atomic
 from dxseg.data.loader import Batch
 from dxseg.errors import DxsegError, TerminatedError
+from dxseg.training.batch_norm import whole_batch_norms
 from dxseg.training.checkpoints import CheckpointFiles, read_checkpoint
 from dxseg.training.failures import explain_failure
+from dxseg.training.group import trainer_options, wait_for_all
 from dxseg.training.progress import StageProgress
 
 Batches = DataLoader[Batch] | dict[str, DataLoader[Batch]]
@@ -64,6 +66,8 @@ class MetricsTable(pl.Callback):
             raise DxsegError(_diverged(self._path.parent))
         row = {"epoch": float(trainer.current_epoch), "step": float(trainer.global_step)}
         self.rows.append(row | dict(sorted(metrics.items())))
+        if not trainer.is_global_zero:
+            return
         names = list(dict.fromkeys(name for row in self.rows for name in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, names, lineterminator="\n")
@@ -83,6 +87,7 @@ def fit_stage(
     config: StageConfig,
     device: DeviceConfig,
     console: Console,
+    may_be_unused: bool = False,
 ) -> dict[str, float]:
     """Train a stage to its end, continuing from its last checkpoint if there is one.
 
@@ -96,6 +101,7 @@ def fit_stage(
         config: length, selection, early stopping, EMA.
         device: accelerator, devices, nodes, precision.
         console: where the bar is drawn.
+        may_be_unused: whether a step may leave trained parameters without a gradient.
 
     Returns:
         The last row of ``metrics.csv``, as far as it is finite, and the seconds of this attempt.
@@ -125,9 +131,12 @@ def fit_stage(
                 folder, Path(LAST).stem, save_on_train_epoch_end=True, enable_version_counter=False
             ),
         ]
-        _train(module, train, validation, folder, callbacks, config, device, reached is not None)
+        options = trainer_options(device, may_be_unused=may_be_unused)
+        resume = reached is not None
+        _train(module, train, validation, folder, callbacks, config, device, options, resume)
     if config.select == "best" and (folder / BEST).is_file():
         module.load_state_dict(read_checkpoint(folder / BEST)["state_dict"])
+    wait_for_all()  # the first process removes the checkpoints
     if not all(torch.isfinite(p).all() for p in module.parameters()):
         raise DxsegError(_diverged(folder))
     figures = {name: value for name, value in table.rows[-1].items() if math.isfinite(value)}
@@ -142,14 +151,14 @@ def _train(
     callbacks: list[pl.Callback],
     config: StageConfig,
     device: DeviceConfig,
+    options: dict[str, Any],
     resume: bool,
 ) -> None:
     with warnings.catch_warnings(), _no_memory_filling(), _quiet_threads():
         _quiet()
         trainer = pl.Trainer(
+            **options,
             accelerator=device.accelerator,
-            devices=device.devices,
-            num_nodes=device.nodes,
             precision=device.precision,
             max_epochs=config.epochs,
             accumulate_grad_batches=config.accumulate,
@@ -165,8 +174,10 @@ def _train(
         )
         handler = signal.getsignal(signal.SIGINT)
         last = folder / LAST if resume else None
+        on_cpu = trainer.strategy.root_device.type == "cpu"
         try:
-            trainer.fit(module, train, validation, ckpt_path=last, weights_only=True)
+            with whole_batch_norms(module, on_cpu=on_cpu):
+                trainer.fit(module, train, validation, ckpt_path=last, weights_only=True)
         except SIGTERMException as error:
             # After the step at hand: what is lost is what came after the last epoch.
             raise TerminatedError from error
@@ -258,6 +269,7 @@ def _quiet() -> None:
         ".*LeafSpec.*is deprecated.*",
         ".*in eval mode at the start of training.*",  # the frozen branch, on purpose
         ".*validation_step.*no.*val_dataloader.*",
+        ".*recommended to use .*sync_dist=True.*",  # what is logged is of all processes already
     ):
         warnings.filterwarnings("ignore", message=message)
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):

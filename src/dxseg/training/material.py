@@ -40,7 +40,8 @@ class Material:
         mask_validation: validation images whose mask may be used, or None.
         lesion_free_train: whether each of ``mask_train`` is lesion-free, by its label, or by its
             mask where the image has no label of its own; bool (N,).
-        held_out_train: whether each of ``mask_train`` is kept from stage 1; bool (N,).
+        held_out: whether each case of the dataset is kept from stage 1; bool (cases,).
+        held_out_train: the same of ``mask_train``; bool (N,).
         pixels_sha256: of the files of all these images and masks, and of their size here.
     """
 
@@ -52,6 +53,7 @@ class Material:
     mask_train: CaseArrays
     mask_validation: CaseArrays | None
     lesion_free_train: NDArray[np.bool_]
+    held_out: NDArray[np.bool_]
     held_out_train: NDArray[np.bool_]
     pixels_sha256: str
 
@@ -162,6 +164,7 @@ def gather(
         arrays(mask_train, with_masks=True),
         arrays(mask_validation, with_masks=True) if len(mask_validation) else None,
         lesion_free[mask_train],
+        held,
         held[mask_train],
         # The names of the caches are digests of what they were made from.
         sha256_json([Path(cast(Any, array).filename).stem for array in (images, masks)]),

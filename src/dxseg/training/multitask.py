@@ -12,6 +12,7 @@ from dxseg.data.loader import Batch
 from dxseg.models.segmenter import Segmenter
 from dxseg.training.losses import LabelLoss, MaskLoss
 from dxseg.training.stage2 import Stage2Module
+from dxseg.training.whole_batch import draw_apart, whole
 
 
 class TwoBatches(TypedDict):
@@ -45,12 +46,15 @@ class MultitaskModule(Stage2Module):
         """Mask loss of the one batch and label loss of the other, in one pass."""
         masked, labelled = batch["masks"], batch["labels"]
         images = torch.cat([masked["image"], labelled["image"]])
+        draw_apart()
         outputs = self.segmenter.outputs(images)
         assert outputs.label_logits is not None, "a segmenter with a label head"
         count = len(masked["image"])
-        mask_loss = self.loss(outputs.mask_logits[:count], masked["mask"])
-        label_loss = self.label_loss(outputs.label_logits[count:], labelled["label"])
+        mask_logits, target = whole(outputs.mask_logits[:count], masked["mask"])
+        mask_loss = self.loss(mask_logits, target)
+        label_loss = self.label_loss(*whole(outputs.label_logits[count:], labelled["label"]))
         loss: Tensor = mask_loss + label_loss
+        seen = len(mask_logits)
         for name, part in (("loss", loss), ("mask_loss", mask_loss), ("label_loss", label_loss)):
-            self.log(f"train_{name}", part, on_step=False, on_epoch=True, batch_size=count)
+            self.log(f"train_{name}", part, on_step=False, on_epoch=True, batch_size=seen)
         return loss

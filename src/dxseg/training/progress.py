@@ -20,6 +20,9 @@ class StageProgress(pl.callbacks.ProgressBar):
         self._bar = progress_bar(console)
         self._task = self._bar.add_task(title, total=steps, note="")
 
+    def disable(self) -> None:
+        """Lightning asks it of all processes but the first, whose console is quiet already."""
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Start at the step a resumed stage continues from."""
         self._bar.start()

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dxseg.config import RunConfig, read_config
+from dxseg.config import RunConfig
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import sha256_file
 from dxseg.errors import DxsegError, UsageError
 from dxseg.models.build import Task
 from dxseg.models.coarse import CoarseBranch
+from dxseg.presets import read_config
 from dxseg.training.records import read_run
 from dxseg.training.stages import load_stage1
 

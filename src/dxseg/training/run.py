@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import pandas as pd
-from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
-from dxseg.config import RunConfig, read_config
+from dxseg.config import RunConfig
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import sha256_file, write_json_atomic, write_text_atomic
-from dxseg.data.lock import alone
 from dxseg.data.splits import read_splits, write_splits
 from dxseg.errors import DxsegError
 from dxseg.inference.bundle import INFO_FILE, BundleInfo, load_bundle, save_bundle
@@ -25,7 +23,8 @@ from dxseg.models.pyramid import PyramidEncoder
 from dxseg.models.segmenter import Segmenter
 from dxseg.progress import reporting
 from dxseg.training.calibration import calibrate
-from dxseg.training.hold_out import held_out
+from dxseg.training.folder import alone_in, check_folder
+from dxseg.training.group import first_alone, first_then_others, together
 from dxseg.training.material import Material, gather, resolve_splits
 from dxseg.training.records import RUN_FILE, machine, read_run, versions
 from dxseg.training.reuse import borrow_stage1, check_stage2
@@ -36,9 +35,6 @@ from dxseg.training.stages import (
     train_stage1,
     train_stage2,
 )
-
-_PATIENCE = 10.0
-"""Seconds: the processes of a study that was killed take a moment to notice it."""
 
 
 def train_run(
@@ -73,12 +69,33 @@ def train_run(
         KeyboardInterrupt: the user stopped the run.
     """
     console = console or Console(stderr=True)
-    dataset = Dataset.load(dataset_path)
-    with alone_in(output):
+    arguments = dataset_path, output, config, splits_path, stage1_run, stage2_run
+    return together(config.device, console, _train_run, *arguments)
+
+
+def _train_run(
+    dataset_path: Path,
+    output: Path,
+    config: RunConfig,
+    splits_path: Path | None,
+    stage1_run: Path | None,
+    stage2_run: Path | None,
+    *,
+    console: Console,
+) -> dict[str, Any]:
+    """What each of the processes that train together does."""
+    dataset = first_then_others(lambda: Dataset.load(dataset_path))
+
+    def prepare() -> _Work | None:
         check_folder(output, config, dataset)
         if (output / RUN_FILE).is_file():
+            return None
+        return _prepared(dataset, output, config, splits_path, console)
+
+    with alone_in(output):
+        work = first_then_others(prepare)
+        if work is None:
             return read_run(output)
-        work = _prepared(dataset, output, config, splits_path, console)
         segmenter, recorded, seconds = _stages(work, stage1_run, stage2_run)
         further = {
             "stage1_from": None if stage1_run is None else str(stage1_run.resolve()),
@@ -86,7 +103,8 @@ def train_run(
             **recorded,
             "seconds": {name: round(value, 1) for name, value in seconds.items()},
         }
-        return finish_run(output, segmenter, config, dataset, work.splits, work.material, further)
+        parts = output, segmenter, config, dataset, work.splits, work.material, further
+        return first_alone(lambda: finish_run(*parts))
 
 
 def finish_run(
@@ -185,48 +203,26 @@ def train_stage1_run(
         DxsegError: see :func:`train_run`.
     """
     console = console or Console(stderr=True)
-    dataset = Dataset.load(dataset_path)
-    with alone_in(output):
+    arguments = dataset_path, output, config, splits_path
+    together(config.device, console, _train_stage1_run, *arguments)
+
+
+def _train_stage1_run(
+    dataset_path: Path,
+    output: Path,
+    config: RunConfig,
+    splits_path: Path | None,
+    *,
+    console: Console,
+) -> None:
+    dataset = first_then_others(lambda: Dataset.load(dataset_path))
+
+    def prepare() -> _Work:
         check_folder(output, config, dataset)
-        _stage1(_prepared(dataset, output, config, splits_path, console), None)
+        return _prepared(dataset, output, config, splits_path, console)
 
-
-def alone_in(output: Path) -> AbstractContextManager[None]:
-    """Keep a second training out of a run's folder; processes that train together count as one.
-
-    Raises:
-        DxsegError: another training is in it.
-    """
-    if getattr(rank_zero_only, "rank", 0) != 0:
-        return nullcontext()
-    return alone(output, "run", _PATIENCE)
-
-
-def check_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
-    """Check that the folder is free, or that its run is the one asked for.
-
-    Raises:
-        DxsegError: it holds something else, or a run of another configuration or dataset.
-    """
-    path = output / "config.yaml"
-    if path.is_file():
-        recorded = read_config(path)
-        if recorded != config:
-            theirs, ours = recorded.model_dump(), config.model_dump()
-            changed = [key for key in ours if ours[key] != theirs[key]]
-            details = "; ".join(f"{key}: {theirs[key]} there, {ours[key]} asked" for key in changed)
-            raise DxsegError(
-                f"{output}: holds a run of another configuration ({details}); choose another "
-                "folder with --out, or repeat the options of that run to continue it"
-            )
-    elif output.is_dir() and any(output.iterdir()):
-        raise DxsegError(f"{output}: not empty and not a run; choose another folder with --out")
-    digest = output / "dataset.sha256"
-    if digest.is_file() and digest.read_text(encoding="utf-8").strip() != dataset.digest():
-        raise DxsegError(
-            f"{output}: was started on another dataset, or {dataset.root} has changed since; "
-            "choose another folder with --out"
-        )
+    with alone_in(output):
+        _stage1(first_then_others(prepare), None)
 
 
 def _splits(
@@ -299,8 +295,8 @@ def _stages(
     if config.selftraining is not None:
         if stage2_run is None:
             info = bundle_info(config, work.dataset, material)
-            training = info.training | recorded
-            save_bundle(finished, segmenter, info.model_copy(update={"training": training}))
+            info = info.model_copy(update={"training": info.training | recorded})
+            first_alone(partial(save_bundle, finished, segmenter, info))
         started = monotonic()
         segmenter, recorded["selftraining"] = train_by_itself(
             material, config, output / "selftraining", segmenter, work.console
@@ -313,12 +309,11 @@ def _stage1(work: _Work, other: Path | None) -> CoarseBranch:
     """This run's own stage 1, or another run's after checking that it may be used."""
     dataset, splits, config = work.dataset, work.splits, work.config
     material, output, console = work.material, work.output, work.console
-    held = held_out(dataset, splits, config.stage1.hold_out, config.seed)
     if other is None:
-        learnt = splits["split"].eq("train").to_numpy() & ~held
+        learnt = splits["split"].eq("train").to_numpy() & ~material.held_out
         case_ids = dataset.cases["case_id"][learnt].tolist()
         return train_stage1(material, config, output / "stage1", case_ids, console)
-    return borrow_stage1(other, splits, held, config, material.task)
+    return borrow_stage1(other, splits, material.held_out, config, material.task)
 
 
 def _count_cases(dataset: Dataset, splits: pd.DataFrame) -> dict[str, int]:

@@ -20,6 +20,7 @@ from dxseg.models.build import Task
 from dxseg.models.segmenter import Segmenter, SegmenterOutput
 from dxseg.training.gate import label_says_lesion
 from dxseg.training.stage2 import Stage2Module, some_known
+from dxseg.training.whole_batch import draw_apart, own, whole
 
 LOGIT_LIMIT = 3.0
 """The network's logits and the evidence's count in a joint proposal up to this: neither is sure
@@ -77,15 +78,21 @@ class SelfTrainingModule(Stage2Module):
         unmasked = batch["image"][~masked]
         proposals, kept = self.propose(unmasked, batch["label"][~masked])
         labels = torch.cat([batch["label"][masked], batch["label"][~masked]])
-        seen = torch.cat([batch["image"][masked], self._disturbed(unmasked)])
+        seen = torch.cat([batch["image"][masked], self._disturbed(unmasked, masked)])
         told = some_known(labels, self.known_label_share)
-        logits = self.segmenter(seen.contiguous(memory_format=torch.channels_last), told)
+        draw_apart()
+        answers = self.segmenter(seen.contiguous(memory_format=torch.channels_last), told)
+        targets = torch.cat([batch["mask"][masked], proposals])
+        logits, targets, masked, usable = whole(
+            answers, targets, masked, torch.cat([masked[masked], kept])
+        )
         known = int(masked.sum())
-        loss: Tensor = self.loss(logits[:known], batch["mask"][masked])
+        kept = usable[known:]
+        loss: Tensor = self.loss(logits[:known], targets[:known])
         if kept.any():
-            proposed = self.loss(logits[known:][kept], proposals[kept])
+            proposed = self.loss(logits[known:][kept], targets[known:][kept])
             loss = loss + self.options.proposal_weight * proposed
-        size = len(batch["image"])
+        size = len(logits)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=size)
         if len(kept):
             share = kept.float().mean()
@@ -122,17 +129,32 @@ class SelfTrainingModule(Stage2Module):
         )
         return probabilities, (peak > self.options.confidence) | sure_of_none
 
-    def _disturbed(self, images: Tensor) -> Tensor:
-        """Other contrast, brightness and noise for each image, and a part of it erased."""
+    def _disturbed(self, images: Tensor, masked: Tensor) -> Tensor:
+        """Other contrast, brightness and noise for each image, and a part of it erased.
+
+        Drawn for the images of all processes, so that it does not depend on their number.
+
+        Args:
+            images: without a mask, this process's.
+            masked: which images of this process's batch have one.
+        """
         o = self.options
-        shape = (len(images), 1, 1, 1)
-        contrast = 1 + o.contrast * _either_way(shape, images)
-        brightness = o.brightness * _either_way(shape, images)
-        changed = images * contrast + brightness + o.noise * torch.randn_like(images)
-        if not o.erased or not len(images):
+        [everywhere] = whole(~masked)
+        places = own(everywhere.cumsum(0) - 1)[~masked]
+        shape = (int(everywhere.sum()), 1, 1, 1)
+        contrast = 1 + o.contrast * _either_way(shape, images)[places]
+        brightness = o.brightness * _either_way(shape, images)[places]
+        noise = torch.randn(
+            (shape[0], *images.shape[1:]), device=images.device, dtype=images.dtype
+        )[places]
+        changed = images * contrast + brightness + o.noise * noise
+        if not o.erased or not shape[0]:
             return changed
         erase = v2.RandomErasing(p=1.0, scale=(o.erased / 4, o.erased), ratio=(0.5, 2.0), value=0)
-        return torch.stack([erase(image) for image in changed])
+        others = [images.new_empty(1, *images.shape[2:])] * shape[0]
+        mine = dict(zip(places.tolist(), changed, strict=True))
+        erased = [erase(mine.get(place, other)) for place, other in enumerate(others)]
+        return torch.stack([erased[place] for place in mine]) if mine else changed
 
 
 def _either_way(shape: tuple[int, ...], like: Tensor) -> Tensor:

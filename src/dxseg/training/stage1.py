@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -18,6 +20,7 @@ from dxseg.models.bags import by_study, pool_images
 from dxseg.models.coarse import CoarseBranch
 from dxseg.training.losses import LabelLoss
 from dxseg.training.optimiser import build_optimiser
+from dxseg.training.whole_batch import draw_apart, whole
 
 
 class MacroAUROC(Metric):
@@ -29,8 +32,8 @@ class MacroAUROC(Metric):
     scores: list[Tensor]
     present: list[Tensor]
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self.add_state("scores", [], dist_reduce_fx="cat")
         self.add_state("present", [], dist_reduce_fx="cat")
 
@@ -93,10 +96,14 @@ class Stage1Module(pl.LightningModule):
         self.coarse = coarse
         self.config = config
         self.seed = seed
+        self.labels = labels
         self.loss = LabelLoss(balance, coarse.multi_label, config.label_smoothing)
         self.seen = LabelledLogits()
-        self.auroc = MacroAUROC()
-        self.accuracy = None if coarse.multi_label else MulticlassAccuracy(labels)
+        # They are given what all processes have seen; gathered again it would count several times.
+        self.auroc = MacroAUROC(sync_on_compute=False)
+        self.accuracy = (
+            None if coarse.multi_label else MulticlassAccuracy(labels, sync_on_compute=False)
+        )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Seed by step, so that a resumed stage draws the same dropout as an uninterrupted one."""
@@ -104,17 +111,28 @@ class Stage1Module(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """Loss of both heads."""
+        draw_apart()
         output = self.coarse(batch["image"])
-        labels = batch["label"], batch["study"], batch["study_label"]
-        loss: Tensor = self.loss(*self._pooled(output.global_logits, *labels)) + self.loss(
-            *self._pooled(output.pooled_logits, *labels)
+        global_logits, pooled_logits, *labels = whole(
+            output.global_logits,
+            output.pooled_logits,
+            batch["label"],
+            batch["study"],
+            batch["study_label"],
         )
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["image"]))
+        loss: Tensor = self.loss(*self._pooled(global_logits, *labels)) + self.loss(
+            *self._pooled(pooled_logits, *labels)
+        )
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(global_logits))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Keep what the branch says of the validation images; studies go over several batches."""
-        self.seen.update(self.coarse(batch["image"]).label_logits, batch)
+        if len(batch["image"]):
+            logits = self.coarse(batch["image"]).label_logits
+        else:  # the other processes have one batch more
+            logits = batch["image"].new_zeros(0, self.labels)
+        self.seen.update(logits, batch)
 
     def on_validation_epoch_end(self) -> None:
         """Loss, AUROC and accuracy of the labelled validation images and studies."""

@@ -13,6 +13,7 @@ from dxseg.data.loader import Batch
 from dxseg.models.segmenter import Segmenter
 from dxseg.training.losses import MaskLoss
 from dxseg.training.optimiser import build_optimiser
+from dxseg.training.whole_batch import draw_apart, own, whole, whole_length
 
 
 class Stage2Module(pl.LightningModule):
@@ -42,6 +43,7 @@ class Stage2Module(pl.LightningModule):
         self.seed = seed
         self.known_label_share = known_label_share
         self.loss = MaskLoss()
+        self.val_loss = MeanMetric(nan_strategy="disable")
         self.val_dice = MeanMetric()
         self.val_false_positives = MeanMetric()
 
@@ -57,8 +59,10 @@ class Stage2Module(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """Dice plus binary cross-entropy; the network is told some labels."""
         known = some_known(batch["label"], self.known_label_share)
-        loss: Tensor = self.loss(self.segmenter(batch["image"], known), batch["mask"])
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["image"]))
+        draw_apart()
+        logits, target = whole(self.segmenter(batch["image"], known), batch["mask"])
+        loss: Tensor = self.loss(logits, target)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(logits))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
@@ -66,18 +70,35 @@ class Stage2Module(pl.LightningModule):
 
         No label is known: so the network will mostly be used.
         """
+        if not len(batch["image"]):  # the other processes have one batch more
+            for metric in self._figures():
+                metric.update(batch["image"].new_empty(0))
+            return
         logits, target = self.validated(batch["image"]), batch["mask"]
-        self.log("val_loss", self.loss(logits, target), batch_size=len(logits))
+        # Once an image: torchmetrics takes no notice of weights where NaN is to be let through.
+        self.val_loss.update(self.loss(logits, target).expand(len(logits)))
         predicted = (logits > 0).float()
         has_lesion = target.flatten(1).any(dim=1)
         overlap = (predicted * target).flatten(1).sum(dim=1)
         areas = (predicted + target).flatten(1).sum(dim=1)
-        if has_lesion.any():
-            self.val_dice.update((2 * overlap / areas.clamp(min=1))[has_lesion])
-            self.log("val_dice", self.val_dice)
-        if not has_lesion.all():
-            self.val_false_positives.update(predicted.flatten(1).any(dim=1)[~has_lesion].float())
-            self.log("val_false_positive_rate", self.val_false_positives)
+        self.val_dice.update((2 * overlap / areas.clamp(min=1))[has_lesion])
+        self.val_false_positives.update(predicted.flatten(1).any(dim=1)[~has_lesion].float())
+
+    def on_validation_epoch_end(self) -> None:
+        """Means over the images of all processes, of those figures that there are images for."""
+        self.log("val_loss", self.val_loss.compute())
+        for name, metric in (
+            ("val_dice", self.val_dice),
+            ("val_false_positive_rate", self.val_false_positives),
+        ):
+            mean = metric.compute()
+            if not mean.isnan():
+                self.log(name, mean)
+        for metric in self._figures():
+            metric.reset()
+
+    def _figures(self) -> tuple[MeanMetric, ...]:
+        return self.val_loss, self.val_dice, self.val_false_positives
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW, warm-up, cosine; the encoder and the coarse branch at their own rates."""
@@ -94,7 +115,7 @@ def some_known(label: Tensor, share: float) -> Tensor | None:
     """Draw the images whose label the network is told, so that it learns to work with and without.
 
     Args:
-        label: as in :class:`dxseg.data.loader.Batch`.
+        label: as in :class:`dxseg.data.loader.Batch`, this process's rows.
         share: probability that a label stays.
 
     Returns:
@@ -103,7 +124,8 @@ def some_known(label: Tensor, share: float) -> Tensor | None:
     """
     if not share:
         return None
-    hidden = (torch.rand(len(label)) >= share).to(label.device)
+    drawn = own(torch.rand(whole_length(len(label), label.device)))
+    hidden = (drawn >= share).to(label.device)
     if label.is_floating_point():
         return label.masked_fill(hidden[:, None], float("nan"))
     return label.masked_fill(hidden, -1)

@@ -14,9 +14,7 @@ from safetensors.torch import load_file, save
 
 from dxseg.config import ModelConfig, RunConfig
 from dxseg.data.files import sha256_file, write_bytes_atomic, write_text_atomic
-from dxseg.data.loader import (
-    PoolSampler,
-)
+from dxseg.data.loader import PoolSampler
 from dxseg.errors import DxsegError
 from dxseg.models.build import Task, build_coarse_branch, build_segmenter
 from dxseg.models.coarse import CoarseBranch
@@ -30,6 +28,7 @@ from dxseg.training.batches import (
     validation_loader,
 )
 from dxseg.training.fit import BEST, LAST, Batches, fit_stage
+from dxseg.training.group import first_alone
 from dxseg.training.label_batches import LabelBatches
 from dxseg.training.losses import LabelLoss, label_balance
 from dxseg.training.material import Material
@@ -107,17 +106,21 @@ def train_stage1(
         device=config.device,
         console=console,
     )
-    write_bytes_atomic(folder / STAGE1_WEIGHTS, save(_plain(coarse)))
-    record = Stage1Record(
-        model=config.model,
-        task=task,
-        image_size=config.data.image_size,
-        case_ids=case_ids,
-        metrics=metrics,
-        weights_sha256=sha256_file(folder / STAGE1_WEIGHTS),
-    )
-    write_text_atomic(folder / STAGE1_RECORD, record.model_dump_json(indent=2) + "\n")
-    remove_checkpoints(folder)
+
+    def finish() -> None:
+        write_bytes_atomic(folder / STAGE1_WEIGHTS, save(_plain(coarse)))
+        record = Stage1Record(
+            model=config.model,
+            task=task,
+            image_size=config.data.image_size,
+            case_ids=case_ids,
+            metrics=metrics,
+            weights_sha256=sha256_file(folder / STAGE1_WEIGHTS),
+        )
+        write_text_atomic(folder / STAGE1_RECORD, record.model_dump_json(indent=2) + "\n")
+        remove_checkpoints(folder)
+
+    first_alone(finish)
     return coarse
 
 
@@ -171,6 +174,7 @@ def train_stage2(
         config=config.stage2,
         device=config.device,
         console=console,
+        may_be_unused=config.model.learns_in_vain,
     )
     return segmenter, metrics
 
@@ -216,6 +220,7 @@ def train_by_itself(
         config=options,
         device=config.device,
         console=console,
+        may_be_unused=config.model.learns_in_vain,
     )
     return module.teacher, metrics
 
