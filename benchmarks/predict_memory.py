@@ -26,13 +26,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from dxseg.config import load_config
 from dxseg.data.phantom import make_phantoms
 from dxseg.data.preprocess import Preprocessing
 from dxseg.inference.bundle import BundleInfo, save_bundle
 from dxseg.inference.predict import predict_files
 from dxseg.models.build import Task, build_segmenter
 from dxseg.models.heads import PRIOR
+from dxseg.presets import load_config
 
 ARM = "sks-evidence"
 TINY = {"backbone": "test_efficientnet", "decoder_channels": [8, 8, 4, 4, 4]}
