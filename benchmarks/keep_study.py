@@ -70,6 +70,9 @@ def without_paths(path: Path) -> bytes:
     for key in ("stage1_from", "stage2_from"):
         if record.get(key) is not None:
             record[key] = "/".join(Path(record[key]).parts[-3:])
+    taught = record.get("distilled_from")
+    if taught is not None:
+        taught["run"] = "/".join(Path(taught["run"]).parts[-3:])
     return (json.dumps(record, indent=2) + "\n").encode()
 
 

@@ -214,14 +214,16 @@ def distill(
     output: PathLike,
     *,
     overrides: dict[str, Any] | None = None,
+    stage1: PathLike | None = None,
     dataset: PathLike | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Train a single-branch student of a two-branch run; the same call continues it.
+    """Train a single-branch student of a run; the same call continues it.
 
     Args:
         run: folder of the finished run that teaches.
         output: folder of the student's run.
+        stage1: of a run of one branch, the run whose stage 1 it started from, if not its own.
         overrides: nested values of :class:`dxseg.config.RunConfig`, such as ``{"stage2":
             {"steps": 600}}``; network, split and image size are the teacher's.
         dataset: the dataset's folder if it is no longer where the run was trained.
@@ -237,6 +239,7 @@ def distill(
         Path(run),
         Path(output),
         overrides,
+        stage1_run=None if stage1 is None else Path(stage1),
         dataset_path=None if dataset is None else Path(dataset),
         console=console,
     )

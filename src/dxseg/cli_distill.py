@@ -11,8 +11,12 @@ from dxseg.terminal import err, out
 
 
 def distill_command(
-    run: Annotated[Path, typer.Argument(help="Folder of the two-branch run that teaches.")],
+    run: Annotated[Path, typer.Argument(help="Folder of the run that teaches.")],
     output: Annotated[Path, typer.Option("--out", help="Folder of the student's run.")],
+    stage1: Annotated[
+        Path | None,
+        typer.Option(help="Of a run of one branch, the run whose stage 1 it started from."),
+    ] = None,
     dataset: Annotated[
         Path | None, typer.Option(help="The dataset, if it has moved since.")
     ] = None,
@@ -27,7 +31,12 @@ def distill_command(
     from dxseg.training.group import is_first
 
     student = api.distill(
-        run, output, overrides=parse_overrides(change or []), dataset=dataset, console=err
+        run,
+        output,
+        overrides=parse_overrides(change or []),
+        stage1=stage1,
+        dataset=dataset,
+        console=err,
     )
     if not is_first():
         return

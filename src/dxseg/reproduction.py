@@ -21,7 +21,7 @@ from dxseg.evaluation.evaluate import evaluate_run
 from dxseg.inference.bundle import WEIGHTS_FILE
 from dxseg.presets import read_config
 from dxseg.progress import reporting
-from dxseg.training.distill import FREE_SECTIONS, distill_run
+from dxseg.training.distill import train_student
 from dxseg.training.records import machine, read_run, versions
 from dxseg.training.run import train_run
 
@@ -172,12 +172,13 @@ def _train(
 ) -> dict[str, Any]:
     taught = record.get("distilled_from")
     if taught is not None:
-        sections = config.model_dump(include=set(FREE_SECTIONS))
-        sections["data"].pop("image_size")  # the teacher's
         teacher = _still_there(run, taught["run"])
         if read_run(teacher).get("weights_sha256") != taught["weights_sha256"]:
             raise DxsegError(f"{teacher}: was trained again since it taught {run}; restore it")
-        return distill_run(teacher, output, sections, dataset_path=dataset, console=console)
+        stage1 = _still_there(run, record["stage1_from"])
+        return train_student(
+            teacher, output, config, stage1_run=stage1, dataset_path=dataset, console=console
+        )
     splits = run / "splits.csv"
     sources = {key: record.get(f"{key}_from") for key in ("stage1", "stage2")}
     return train_run(

@@ -37,6 +37,7 @@ STUDY: dict[str, Any] = {
     "arms": [
         "unet",
         "sks-evidence",
+        {"name": "student", "student_of": "sks-evidence", "set": {"stage2": {"steps": 4}}},
         {
             "name": "too fast",
             "arm": "unet",
@@ -75,14 +76,16 @@ def test_every_run_is_a_row_also_the_one_that_failed(finished: StudyOutcome) -> 
     assert rows["status"].to_dict() == {
         ("unet", 0): "done",
         ("sks-evidence", 0): "done",
+        ("student", 0): "done",
         ("too fast", 0): "failed",
         ("unet", 1): "done",
         ("sks-evidence", 1): "done",
+        ("student", 1): "done",
     }
     assert "diverged" in rows.loc[("too fast", 0), "error"]
     assert "diverged" in finished.failures["too_fast/4-masks/fold-0"]
     done = finished.results[finished.results["status"] == "done"]
-    assert done["images"].sum() == 48, "each of 24 images is tested once by each of two arms"
+    assert done["images"].sum() == 72, "each of 24 images is tested once by each of three arms"
     assert done["dice_lesion"].between(0, 1).all()
     assert done["seed"].tolist() == done["fold"].tolist()
     assert done["multiply_adds"].gt(1e6).all()
@@ -91,7 +94,11 @@ def test_every_run_is_a_row_also_the_one_that_failed(finished: StudyOutcome) -> 
     assert done.set_index("arm")["stage1_seconds"].notna().groupby("arm").all().to_dict() == {
         "unet": False,
         "sks-evidence": True,
+        "student": True,
     }
+    students = done["arm"] == "student"
+    assert done["distillation_seconds"].notna().eq(students).all()
+    assert (done.loc[students, "recipe"] == "student of sks-evidence").all()
     assert "too fast" in finished.markdown
 
 
@@ -142,7 +149,7 @@ def test_evaluated_runs_may_lose_everything_but_their_figures(
         assert not path.is_file() or str(study_file.parent) not in path.read_text(), path
     shutil.rmtree(copy / "runs" / "unet" / "4-masks" / "fold-1")
     before = run_study(study_file, copy, jobs=0, console=Console(quiet=True))
-    assert before.results["status"].value_counts().to_dict() == {"done": 3, "missing": 2}
+    assert before.results["status"].value_counts().to_dict() == {"done": 5, "missing": 2}
     assert "unet" in before.markdown
     assert not list(copy.rglob("model.safetensors")), "no jobs, no training"
     again = run_study(study_file, copy, console=Console(quiet=True))

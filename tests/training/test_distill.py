@@ -275,12 +275,36 @@ class TestStudent:
             assert [key for key in theirs if not torch.equal(mine[key], theirs[key])] == [], moment
 
 
+def test_one_branch_may_teach_where_its_stage_1_is_known(
+    disks: Path, configure: Configure, quiet: Console, tmp_path: Path
+) -> None:
+    """Not only ours: the control of the student learns by the same rules."""
+    stage = QUICK["stage2"]
+    config = configure("unet-stage1", stage1=stage, stage2=stage, split={"masks": 4})
+    first, borrowing = tmp_path / "first", tmp_path / "borrowing"
+    train_run(disks, first, config, console=quiet)
+    train_run(
+        disks,
+        borrowing,
+        config,
+        splits_path=first / "splits.csv",
+        stage1_run=first,
+        console=quiet,
+    )
+    own = distill_run(first, tmp_path / "own", QUICK, console=quiet)
+    lent = distill_run(borrowing, tmp_path / "lent", QUICK, stage1_run=first, console=quiet)
+    assert own["arm"] == lent["arm"] == "unet-stage1-student"
+    assert own["weights_sha256"] == lent["weights_sha256"]
+    with pytest.raises(UsageError, match="holds no stage 1"):
+        distill_run(borrowing, tmp_path / "none", QUICK, console=quiet)
+
+
 class TestRefusals:
-    def test_a_run_of_one_branch(
+    def test_a_run_of_one_branch_without_stage_1(
         self, disks: Path, configure: Configure, quiet: Console, tmp_path: Path
     ) -> None:
         train_run(disks, tmp_path / "unet", configure("unet-scratch"), console=quiet)
-        with pytest.raises(UsageError, match=r"'unet-scratch' has one branch \(unet\)"):
+        with pytest.raises(UsageError, match=r"holds no stage 1.*\(unet-scratch\).*--stage1"):
             distill_run(tmp_path / "unet", tmp_path / "student", console=quiet)
         assert not (tmp_path / "student").exists()
 

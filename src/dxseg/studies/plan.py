@@ -60,7 +60,8 @@ class Job:
         part: What it is trained and tested on.
         arm: The study's name of the arm; None for a stage 1.
         masks: Its budget; None for a stage 1.
-        inputs: Which argument of `train_run` gets the folder of which other job.
+        inputs: Which argument of `train_run` gets the folder of which other job; of
+            `train_student` if there is a teacher among them.
     """
 
     name: str
@@ -109,17 +110,39 @@ def plan(study: Study) -> list[Job]:
 
 def _add(jobs: dict[str, Job], study: Study, arm: Arm, masks: Budget, part: Part) -> None:
     config = study.config(arm, masks, part.seed)
+    name = _run_name(arm, masks, part)
+    if arm.student_of is not None:
+        jobs[name] = Job(
+            name, config, part, arm.name, masks, _taught(jobs, study, arm, masks, part)
+        )
+        return
     inputs = {}
     if config.model.needs_stage1:
-        first = stage1_config(config)
-        digest = sha256_json(first.model_dump(mode="json") | {"seed": 0})
-        shared = f"{STAGE1}/{digest[:8]}/{part.name}"
-        jobs.setdefault(shared, Job(shared, first, part))
-        inputs["stage1_run"] = shared
+        inputs["stage1_run"] = _add_stage1(jobs, config, part)
     if config.selftraining is not None:
         _add_stage2(jobs, inputs, study, config, masks, part)
-    name = _run_name(arm, masks, part)
     jobs[name] = Job(name, config, part, arm.name, masks, inputs)
+
+
+def _add_stage1(jobs: dict[str, Job], config: RunConfig, part: Part) -> str:
+    first = stage1_config(config)
+    digest = sha256_json(first.model_dump(mode="json") | {"seed": 0})
+    shared = f"{STAGE1}/{digest[:8]}/{part.name}"
+    jobs.setdefault(shared, Job(shared, first, part))
+    return shared
+
+
+def _taught(
+    jobs: dict[str, Job], study: Study, arm: Arm, masks: Budget, part: Part
+) -> dict[str, str]:
+    """What a student builds on: its teacher, and of one with one branch the stage 1 as well."""
+    teacher = study.teacher(arm)
+    _add(jobs, study, teacher, masks, part)
+    inputs = {"teacher": _run_name(teacher, masks, part)}
+    config = study.config(teacher, masks, part.seed)
+    if config.model.needs_stage1 and not config.model.prompted:
+        inputs["stage1_run"] = _add_stage1(jobs, config, part)
+    return inputs
 
 
 def _add_stage2(

@@ -39,6 +39,7 @@ COST = (
     "stage1_seconds",
     "stage2_seconds",
     "selftraining_seconds",
+    "distillation_seconds",
     "inference_ms",
 )
 ENDS = tuple(f"{metric}_{end}" for metric in INTERVALS for end in ("low", "high"))
@@ -112,7 +113,10 @@ def collect(
     Returns:
         One a run, in the order of the jobs.
     """
-    recipes = {arm.name: arm.arm for arm in study.arms}
+    recipes = {
+        arm.name: arm.arm if arm.student_of is None else f"student of {arm.student_of}"
+        for arm in study.arms
+    }
     results = []
     for job in jobs:
         if job.is_stage1:
@@ -173,16 +177,31 @@ def _record(job: Job, where: Where) -> dict[str, Any]:
     record = read_run(folder)
     row = {f"cases_{name}": record["cases"].get(name, 0) for name in CASES}
     row["parameters"] = record["parameters"]
-    taken = job.inputs.get("stage2_run")
-    before = record if taken is None else read_run(where.runs / taken)
-    row["stage2_seconds"] = before["seconds"]["stage2"]
-    row["selftraining_seconds"] = record["seconds"]["selftraining"]
-    if before["stage1_from"] is not None:
-        # By its name, not its path: the study's folder may have been moved.
-        shared = where.runs.joinpath(*Path(before["stage1_from"]).parts[-3:])
-        record_file = shared / "stage1" / STAGE1_RECORD
-        metrics = json.loads(record_file.read_text(encoding="utf-8"))["metrics"]
-        row["stage1_seconds"] = metrics["seconds"]
+    row |= _training_seconds(record, where)
     row["dataset_sha256"] = record["dataset_digest"]
     row["config_sha256"] = sha256_file(folder / "config.yaml")
     return row
+
+
+def _training_seconds(record: dict[str, Any], where: Where) -> dict[str, float]:
+    """How long each stage took, also where it was that of a run that this one goes on from."""
+    taught = record.get("distilled_from")
+    if taught is not None:
+        own = record["seconds"]
+        teacher = _training_seconds(read_run(_moved(taught["run"], where)), where)
+        return teacher | {"distillation_seconds": own["teacher"] + own["stage2"]}
+    taken = record["stage2_from"]
+    before = record if taken is None else read_run(_moved(taken, where))
+    row = {
+        "stage2_seconds": before["seconds"]["stage2"],
+        "selftraining_seconds": record["seconds"]["selftraining"],
+    }
+    if before["stage1_from"] is not None:
+        file = _moved(before["stage1_from"], where) / "stage1" / STAGE1_RECORD
+        row["stage1_seconds"] = json.loads(file.read_text(encoding="utf-8"))["metrics"]["seconds"]
+    return row
+
+
+def _moved(folder: str, where: Where) -> Path:
+    """A run of the study by its name: the study's folder may have been moved."""
+    return where.runs.joinpath(*Path(folder).parts[-3:])

@@ -40,6 +40,8 @@ class Arm(_Strict):
     Attributes:
         name: In every table; a name alone means the arm of that name.
         arm: Of `recipes/arms.yaml`; the name if absent.
+        student_of: Another arm of the study, whose runs teach those of this one by distillation; it
+            has their masks, folds and configuration.
         changes: Key `set`, nested values of the configuration; they win over those of the study.
         masks: Only these of the study's budgets.
         folds: Only these of the study's folds.
@@ -48,6 +50,7 @@ class Arm(_Strict):
 
     name: str
     arm: str
+    student_of: str | None = None
     changes: dict[str, Any] = Field(default={}, alias="set")
     masks: tuple[Budget, ...] | None = Field(default=None, min_length=1)
     folds: tuple[int, ...] | None = Field(default=None, min_length=1)
@@ -58,7 +61,11 @@ class Arm(_Strict):
     def _a_name_is_enough(cls, value: Any) -> Any:
         if isinstance(value, str):
             return {"name": value, "arm": value}
-        if isinstance(value, dict) and "arm" not in value and "name" in value:
+        if isinstance(value, dict) and "name" in value:
+            if "student_of" not in value:
+                return {"arm": value["name"]} | value
+            if "arm" in value:
+                raise ValueError("give either arm or student_of")
             return value | {"arm": value["name"]}
         return value
 
@@ -159,7 +166,22 @@ class Study(_Strict):
             _subset(arm, "masks", arm.masks, self.masks)
             _subset(arm, "folds", arm.folds, range(self.folds or 0))
             _subset(arm, "seeds", arm.seeds, self.seeds or ())
+            if arm.student_of is not None:
+                self._has_a_teacher(arm)
         return self
+
+    def _has_a_teacher(self, arm: Arm) -> None:
+        teacher = next((other for other in self.arms if other.name == arm.student_of), None)
+        if teacher is None or teacher.student_of is not None:
+            names = [other.name for other in self.arms if other.student_of is None]
+            raise ValueError(
+                f"arms: {arm.name!r}: student_of {arm.student_of!r} is none of the arms {names}"
+            )
+        for key in ("masks", "folds", "seeds"):
+            taught = getattr(teacher, key)
+            if taught is not None:
+                every = getattr(self, key) if key != "folds" else range(self.folds or 0)
+                _subset(arm, key, getattr(arm, key) or every, taught)
 
     @model_validator(mode="after")
     def _comparisons_are_possible(self) -> Study:
@@ -186,6 +208,8 @@ class Study(_Strict):
         Raises:
             UsageError: A change is of an unknown key, out of range, or of what the study decides.
         """
+        if arm.student_of is not None:
+            return self._student_config(arm, masks, seed)
         changes = merge(self.changes, arm.changes)
         for path in _DECIDED:
             if _holds(changes, path):
@@ -199,6 +223,18 @@ class Study(_Strict):
         }
         try:
             return load_config(self.preset, arm.arm, merge(changes, decided))
+        except UsageError as error:
+            raise UsageError(f"study {self.name!r}, arm {arm.name!r}: {error}") from error
+
+    def teacher(self, arm: Arm) -> Arm:
+        """The arm that teaches a student."""
+        return next(other for other in self.arms if other.name == arm.student_of)
+
+    def _student_config(self, arm: Arm, masks: Budget, seed: int) -> RunConfig:
+        from dxseg.training.student import student_config
+
+        try:
+            return student_config(self.config(self.teacher(arm), masks, seed), arm.changes)
         except UsageError as error:
             raise UsageError(f"study {self.name!r}, arm {arm.name!r}: {error}") from error
 

@@ -32,7 +32,7 @@ class Order:
         config: Of the run.
         split: Which split is evaluated afterwards; None for a stage 1, which has nothing to
             evaluate.
-        inputs: Argument of `train_run` and the folder it gets.
+        inputs: Argument of `train_run`, or of `train_student`, and the folder it gets.
         log: File that takes everything the process prints.
         jobs: How many such processes share the machine.
     """
@@ -83,6 +83,7 @@ def _do(order: Order) -> None:
     from rich.console import Console
 
     from dxseg.evaluation.evaluate import evaluate_run
+    from dxseg.training.distill import train_student
     from dxseg.training.run import train_run, train_stage1_run
 
     torch.set_num_threads(max(1, torch.get_num_threads() // order.jobs))
@@ -92,14 +93,23 @@ def _do(order: Order) -> None:
             order.dataset, order.output, order.config, splits_path=order.splits, console=console
         )
         return
-    train_run(
-        order.dataset,
-        order.output,
-        order.config,
-        splits_path=order.splits,
-        console=console,
-        **order.inputs,
-    )
+    if "teacher" in order.inputs:
+        train_student(
+            output=order.output,
+            config=order.config,
+            dataset_path=order.dataset,
+            console=console,
+            **order.inputs,
+        )
+    else:
+        train_run(
+            order.dataset,
+            order.output,
+            order.config,
+            splits_path=order.splits,
+            console=console,
+            **order.inputs,
+        )
     evaluate_run(order.output, split=order.split, dataset=order.dataset)
 
 

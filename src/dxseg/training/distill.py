@@ -1,12 +1,12 @@
-"""Distillation: a single-branch student learns what a trained two-branch run knows.
+"""Distillation: a single-branch student learns what a trained run knows.
 
-After Hinton et al. 2015, for deployment: the student is a U-Net with a label head on the backbone
-of its teacher, and costs what the control C1 costs.
+After Hinton et al. 2015: the student is a U-Net with a label head on the backbone of its teacher,
+and costs what the control C1 costs.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -21,25 +21,23 @@ from dxseg.data.files import sha256_file, write_text_atomic
 from dxseg.data.splits import read_splits, write_splits
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.bundle import WEIGHTS_FILE, BundleInfo, load_bundle
+from dxseg.models.coarse import CoarseBranch
+from dxseg.models.segmenter import Segmenter
 from dxseg.models.sks import SKS
-from dxseg.presets import merge, read_config, validate_config
+from dxseg.presets import read_config
 from dxseg.progress import reporting
 from dxseg.training.folder import alone_in, check_folder
 from dxseg.training.group import first_alone, first_then_others, together
 from dxseg.training.material import Material, gather
-from dxseg.training.records import RUN_FILE, read_run
+from dxseg.training.records import RUN_FILE, has_stage1, read_run
+from dxseg.training.reuse import borrow_stage1
 from dxseg.training.run import finish_run
 from dxseg.training.stages import check_choices, train_stage2
+from dxseg.training.student import student_config
 from dxseg.training.teacher import Taught, teach
 
 TEACHER_FILE = "teacher.sha256"
 TARGETS_FILE = "teacher-masks.npy"
-
-FREE_SECTIONS = (
-    *("stage2", "augment", "device", "data", "arm"),
-    *("gate_sensitivity", "rule_in_specificity"),
-)
-"""What may differ from the teacher's configuration; of ``data``, all but the size of the image."""
 
 
 def distill_run(
@@ -47,20 +45,18 @@ def distill_run(
     output: Path,
     overrides: dict[str, Any] | None = None,
     *,
+    stage1_run: Path | None = None,
     dataset_path: Path | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Train a student of a finished run; the same call again continues an interrupted one.
 
-    The student sees the teacher's split and masks, and the soft masks of
-    :func:`dxseg.training.teacher.teach`. Its encoder and its label head start from the teacher's
-    coarse branch, not from its fine encoder: stage 1 trained the two together, so the student
-    names labels from the start, whether or not the teacher's encoders share levels.
-
     Args:
-        teacher: folder of a run whose network has two branches.
+        teacher: folder of a run.
         output: folder of the student's run, made if absent.
-        overrides: nested values of :class:`dxseg.config.RunConfig`, within `FREE_SECTIONS`.
+        overrides: nested values of :class:`dxseg.config.RunConfig`, within
+            `dxseg.training.student.FREE_SECTIONS`.
+        stage1_run: see :func:`train_student`.
         dataset_path: the dataset, if it is no longer where the teacher was trained.
         console: where progress is drawn; standard error if absent.
 
@@ -68,31 +64,73 @@ def distill_run(
         What ``run.json`` holds: the keys of a trained run, and ``distilled_from``.
 
     Raises:
-        DxsegError: the run is not finished, has no second branch, or its dataset has changed; the
-            folder holds something else.
+        DxsegError: see :func:`train_student`.
+        UsageError: a value that has to be the teacher's is to be changed, or is out of range.
+        KeyboardInterrupt: the user stopped the run.
+    """
+    config = student_config(read_config(teacher / "config.yaml"), overrides or {})
+    return train_student(
+        teacher, output, config, stage1_run=stage1_run, dataset_path=dataset_path, console=console
+    )
+
+
+def train_student(
+    teacher: Path,
+    output: Path,
+    config: RunConfig,
+    *,
+    stage1_run: Path | None = None,
+    dataset_path: Path | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Train a student that is configured already.
+
+    The student sees the teacher's split and masks, and the soft masks of
+    :func:`dxseg.training.teacher.teach`. Its encoder and its label head start from the coarse
+    branch of a teacher with two branches, not from its fine encoder: stage 1 trained the two
+    together, so the student names labels from the start, whether or not the teacher's encoders
+    share levels. The student of a teacher with one branch starts from the stage 1 that this one
+    started from.
+
+    Args:
+        teacher: folder of a run.
+        output: folder of the student's run, made if absent.
+        config: of the student, by :func:`dxseg.training.student.student_config`.
+        stage1_run: of a teacher with one branch, the run whose stage 1 it started from; the teacher
+            itself if absent.
+        dataset_path: the dataset, if it is no longer where the teacher was trained.
+        console: where progress is drawn; standard error if absent.
+
+    Returns:
+        What ``run.json`` holds: the keys of a trained run, and ``distilled_from``.
+
+    Raises:
+        DxsegError: the run is not finished or its dataset has changed; it has one branch and there
+            is no stage 1, or one that does not fit; the folder holds something else.
         KeyboardInterrupt: the user stopped the run.
     """
     record = read_run(teacher)
-    config = student_config(read_config(teacher / "config.yaml"), overrides or {})
-    arguments = teacher, record, output, config, dataset_path
-    return together(config.device, console or Console(stderr=True), _distill_run, *arguments)
+    arguments = teacher, record, output, config, stage1_run, dataset_path
+    return together(config.device, console or Console(stderr=True), _train_student, *arguments)
 
 
-def _distill_run(
+def _train_student(
     teacher: Path,
     record: dict[str, Any],
     output: Path,
     config: RunConfig,
+    stage1_run: Path | None,
     dataset_path: Path | None,
     *,
     console: Console,
 ) -> dict[str, Any]:
     """What each of the processes that train together does."""
     network, info = load_bundle(teacher / "model")
-    if not isinstance(network, SKS):
+    if not isinstance(network, SKS) and not has_stage1((stage1_run or teacher) / "stage1"):
         raise UsageError(
-            f"{teacher}: arm {record.get('arm')!r} has one branch ({info.model.architecture}) "
-            "already; distil a run of two, such as sks-evidence"
+            f"{stage1_run or teacher}: holds no stage 1, from which the student of an arm with one "
+            f"branch ({record.get('arm')}) starts; name the run whose stage 1 it started from with "
+            "--stage1, or distil a run of two branches, such as sks-evidence"
         )
     dataset = Dataset.load(dataset_path or str(record.get("dataset")))
     if dataset.digest() != record.get("dataset_digest"):
@@ -101,20 +139,32 @@ def _distill_run(
             "give that one with --dataset, or train the teacher again"
         )
     digest = sha256_file(teacher / "model" / WEIGHTS_FILE)
+    lesson = _Lesson(teacher, digest, network, info, stage1_run or teacher)
     with alone_in(output):
-        return _distilled(teacher, digest, network, info, output, config, dataset, console)
+        return _distilled(lesson, output, config, dataset, console)
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """Who teaches: its folder, the digest of its weights, and where its stage 1 is."""
+
+    teacher: Path
+    digest: str
+    network: Segmenter
+    info: BundleInfo
+    stage1_run: Path
+
+    def start(self, splits: pd.DataFrame, config: RunConfig, material: Material) -> CoarseBranch:
+        """What the student starts from."""
+        if isinstance(self.network, SKS):
+            return self.network.coarse
+        return borrow_stage1(self.stage1_run, splits, material.held_out, config, material.task)
 
 
 def _distilled(
-    teacher: Path,
-    digest: str,
-    network: SKS,
-    info: BundleInfo,
-    output: Path,
-    config: RunConfig,
-    dataset: Dataset,
-    console: Console,
+    lesson: _Lesson, output: Path, config: RunConfig, dataset: Dataset, console: Console
 ) -> dict[str, Any]:
+    teacher, digest, network, info = lesson.teacher, lesson.digest, lesson.network, lesson.info
     statistics = (info.preprocessing.mean, info.preprocessing.std)
 
     def prepare() -> tuple[pd.DataFrame, Material, Taught, float] | None:
@@ -140,10 +190,12 @@ def _distilled(
     splits, material, taught, teaching = prepared
     started = monotonic()
     network.to("cpu")
-    lesson = replace(material, mask_train=taught.cases, lesion_free_train=taught.lesion_free)
-    segmenter, metrics = train_stage2(lesson, config, output / "stage2", network.coarse, console)
+    start = lesson.start(splits, config, material)
+    material = replace(material, mask_train=taught.cases, lesion_free_train=taught.lesion_free)
+    segmenter, metrics = train_stage2(material, config, output / "stage2", start, console)
+    stage1_from = teacher if isinstance(network, SKS) else lesson.stage1_run
     further = {
-        "stage1_from": str(teacher.resolve()),
+        "stage1_from": str(stage1_from.resolve()),
         "distilled_from": {
             "run": str(teacher.resolve()),
             "weights_sha256": digest,
@@ -159,37 +211,6 @@ def _distilled(
     run = first_alone(lambda: finish_run(*parts))
     (output / TARGETS_FILE).unlink(missing_ok=True)
     return run
-
-
-def student_config(teacher: RunConfig, overrides: dict[str, Any]) -> RunConfig:
-    """The configuration of a student: a U-Net with a label head, the rest as the teacher's.
-
-    It does not train itself: its teacher's masks are its proposals.
-
-    Raises:
-        UsageError: a value that has to be the teacher's is to be changed, or is out of range.
-    """
-    model = {
-        "architecture": "unet",
-        "backbone": teacher.model.backbone,
-        "decoder_channels": teacher.model.decoder_channels,
-        "encoder_init": "stage1",
-        "label_head": True,
-    }
-    student = {
-        "arm": f"{teacher.arm}-student",
-        "model": model,
-        "selftraining": None,
-    }
-    values = merge(teacher.model_dump(exclude={"model"}), student)
-    bound = [key for key in overrides if key not in FREE_SECTIONS]
-    bound += ["data.image_size"] if "image_size" in (overrides.get("data") or {}) else []
-    if bound:
-        raise UsageError(
-            f"{', '.join(bound)}: a student has these of its teacher; of the others "
-            f"{', '.join(FREE_SECTIONS)} may be changed"
-        )
-    return validate_config(merge(values, overrides))
 
 
 def _claim(teacher: Path, output: Path, config: RunConfig, dataset: Dataset, digest: str) -> None:

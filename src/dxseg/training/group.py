@@ -269,7 +269,8 @@ def _launched(
     share = torch.get_num_threads() // int(os.environ["LOCAL_WORLD_SIZE"])
     torch.set_num_threads(max(1, share))
     console = Console(stderr=True, quiet=quiet)
-    return together(device, console, _leaving, folder, work, *arguments)
+    result: Result = together(device, console, _leaving, folder, work, *arguments)
+    return result
 
 
 def _environment() -> TorchElasticEnvironment | SLURMEnvironment | None:
