@@ -68,6 +68,7 @@ def distill_run(
         UsageError: a value that has to be the teacher's is to be changed, or is out of range.
         KeyboardInterrupt: the user stopped the run.
     """
+    read_run(teacher)  # says best what is amiss with a folder that is no finished run
     config = student_config(read_config(teacher / "config.yaml"), overrides or {})
     return train_student(
         teacher, output, config, stage1_run=stage1_run, dataset_path=dataset_path, console=console
