@@ -123,9 +123,10 @@ class TestTeacher:
     def test_only_disturbed_images_differ(self) -> None:
         calm = module(Constant(), contrast=0, brightness=0, noise=0, erased=0)
         images = torch.randn(2, 1, 32, 32)
-        torch.testing.assert_close(calm._disturbed(images), images)
+        alone = torch.tensor([False, False])
+        torch.testing.assert_close(calm._disturbed(images, alone), images)
         erasing = module(Constant(), contrast=0, brightness=0, noise=0, erased=0.2)
-        changed = (erasing._disturbed(images) != images).flatten(1).float().mean(dim=1)
+        changed = (erasing._disturbed(images, alone) != images).flatten(1).float().mean(dim=1)
         assert (changed > 0).all()
         assert (changed < 0.25).all()
 
