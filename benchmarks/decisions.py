@@ -33,7 +33,9 @@ from rich.progress import track
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import write_text_atomic
 from dxseg.evaluation.cases import EvaluatedCase
+from dxseg.evaluation.runs import is_evaluated, load_run
 from dxseg.evaluation.stream import images, predicted_cases, split_rows
+from dxseg.evaluation.summary import weighting
 from dxseg.inference.bundle import BundleInfo
 from dxseg.inference.decision import decide
 from dxseg.inference.predictor import Predictor
@@ -59,21 +61,17 @@ def main(arguments: list[str] | None = None) -> None:
     study = parse_study(read_study_text(path), str(path))
     data = Dataset.load(args.kept / study.dataset)
     jobs = [job for job in runs(plan(study)) if job.masks == study.masks[0]]
-    jobs = [job for job in jobs if (args.out / "runs" / job.name / "run.json").is_file()]
+    jobs = [job for job in jobs if is_evaluated(args.out / "runs" / job.name, "test")]
     if not jobs:
         raise SystemExit(f"{args.out}: no finished run of {path}; run `dxseg compare` first")
+    weigh = weighting(load_run(args.out / "runs" / jobs[0].name, "test").averaged_by)
     tables = []
     for job in track(jobs, "Runs"):
         table = per_image(args.out / "runs" / job.name, data)
         tables.append(table.assign(arm=job.arm, part=job.part.name))
-    summary = summarise(study, pd.concat(tables), weighting_of(data))
+    summary = summarise(study, pd.concat(tables), weigh)
     write_text_atomic(args.kept / "decisions.csv", summary.to_csv(index=False))
     print(summary.to_string(index=False, float_format="{:.3f}".format))
-
-
-def weighting_of(data: Dataset) -> Weighting:
-    """As evaluation does: patients count alike where every case names one."""
-    return "group" if bool(data.cases["patient_id"].ne("").all()) else "image"
 
 
 def per_image(run: Path, data: Dataset) -> pd.DataFrame:
@@ -141,7 +139,7 @@ def _log_odds(probability: float) -> float:
     return float(np.log(p / (1 - p)))
 
 
-def summarise(study: Study, table: pd.DataFrame, weighting: Weighting) -> pd.DataFrame:
+def summarise(study: Study, table: pd.DataFrame, weigh: Weighting) -> pd.DataFrame:
     """One row an arm and a rule; an arm is compared on the parts that the primary arm has too."""
     arms = {str(arm): at_rates(rows) for arm, rows in table.groupby("arm", sort=False)}
     rules = [*(f"at_{rate}" for rate in RATES), *RULES]
@@ -150,9 +148,9 @@ def summarise(study: Study, table: pd.DataFrame, weighting: Weighting) -> pd.Dat
     for arm, own in arms.items():
         for rule in rules:
             row = {"arm": arm, "parts": own["part"].nunique(), "rule": rule}
-            row |= _figures(own, rule, weighting)
+            row |= _figures(own, rule, weigh)
             if primary is not None and primary is not own:
-                row |= _difference(primary, own, rule, weighting)
+                row |= _difference(primary, own, rule, weigh)
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -172,10 +170,10 @@ def at_rates(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _figures(table: pd.DataFrame, rule: str, weighting: Weighting) -> dict[str, Any]:
+def _figures(table: pd.DataFrame, rule: str, weigh: Weighting) -> dict[str, Any]:
     lesion, groups = table["lesion"], table["group"]
     marked = table[f"area_{rule}"].gt(0).astype(float)
-    dice_lesion = bootstrap_mean(table[f"dice_{rule}"].where(lesion), groups, weighting=weighting)
+    dice_lesion = bootstrap_mean(table[f"dice_{rule}"].where(lesion), groups, weighting=weigh)
     means = {
         "dice_all": table[f"dice_{rule}"],
         "false_positive_rate": marked.where(~lesion),
@@ -186,12 +184,12 @@ def _figures(table: pd.DataFrame, rule: str, weighting: Weighting) -> dict[str, 
         "dice_lesion": dice_lesion.mean,
         "low": dice_lesion.low,
         "high": dice_lesion.high,
-        **{name: mean_by(values, groups, weighting=weighting) for name, values in means.items()},
+        **{name: mean_by(values, groups, weighting=weigh) for name, values in means.items()},
     }
 
 
 def _difference(
-    primary: pd.DataFrame, other: pd.DataFrame, rule: str, weighting: Weighting
+    primary: pd.DataFrame, other: pd.DataFrame, rule: str, weigh: Weighting
 ) -> dict[str, Any]:
     keys = ["part", "case_id"]
     both = primary.merge(other, on=keys, suffixes=("", "_other"), validate="one_to_one")
@@ -200,7 +198,7 @@ def _difference(
         both[f"dice_{rule}"].where(lesion),
         both[f"dice_{rule}_other"].where(lesion),
         both["group"],
-        weighting=weighting,
+        weighting=weigh,
     )
     return {
         "difference": found.mean,

@@ -21,6 +21,7 @@ from dxseg.errors import UsageError
 from dxseg.evaluation.summary import MEANS
 from dxseg.metrics.statistics import RESAMPLES
 from dxseg.presets import Preset, load_config, merge
+from dxseg.training.student import student_config
 
 Budget = Annotated[int, Field(strict=True, gt=0)] | Literal["all"]
 
@@ -162,26 +163,14 @@ class Study(_Strict):
         _distinct("masks", self.masks)
         _distinct("seeds", self.seeds or ())
         _distinct("arms", [arm.folder for arm in self.arms])
+        parts = {"masks": self.masks, "folds": range(self.folds or 0), "seeds": self.seeds or ()}
         for arm in self.arms:
-            _subset(arm, "masks", arm.masks, self.masks)
-            _subset(arm, "folds", arm.folds, range(self.folds or 0))
-            _subset(arm, "seeds", arm.seeds, self.seeds or ())
-            if arm.student_of is not None:
-                self._has_a_teacher(arm)
+            for key, every in parts.items():
+                _subset(arm, key, getattr(arm, key), every)
+                if arm.student_of is not None:
+                    taught = getattr(self.teacher(arm), key) or every
+                    _subset(arm, key, getattr(arm, key) or every, taught)
         return self
-
-    def _has_a_teacher(self, arm: Arm) -> None:
-        teacher = next((other for other in self.arms if other.name == arm.student_of), None)
-        if teacher is None or teacher.student_of is not None:
-            names = [other.name for other in self.arms if other.student_of is None]
-            raise ValueError(
-                f"arms: {arm.name!r}: student_of {arm.student_of!r} is none of the arms {names}"
-            )
-        for key in ("masks", "folds", "seeds"):
-            taught = getattr(teacher, key)
-            if taught is not None:
-                every = getattr(self, key) if key != "folds" else range(self.folds or 0)
-                _subset(arm, key, getattr(arm, key) or every, taught)
 
     @model_validator(mode="after")
     def _comparisons_are_possible(self) -> Study:
@@ -227,12 +216,20 @@ class Study(_Strict):
             raise UsageError(f"study {self.name!r}, arm {arm.name!r}: {error}") from error
 
     def teacher(self, arm: Arm) -> Arm:
-        """The arm that teaches a student."""
-        return next(other for other in self.arms if other.name == arm.student_of)
+        """The arm that teaches a student.
+
+        Raises:
+            ValueError: There is none, or it is a student itself.
+        """
+        others = {other.name: other for other in self.arms if other.student_of is None}
+        if arm.student_of not in others:
+            raise ValueError(
+                f"arms: {arm.name!r}: student_of {arm.student_of!r} is none of the arms "
+                f"{list(others)}"
+            )
+        return others[arm.student_of]
 
     def _student_config(self, arm: Arm, masks: Budget, seed: int) -> RunConfig:
-        from dxseg.training.student import student_config
-
         try:
             return student_config(self.config(self.teacher(arm), masks, seed), arm.changes)
         except UsageError as error:
