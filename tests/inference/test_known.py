@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from dxseg.errors import UsageError
-from dxseg.inference.decision import PEAK_SHARE, decide, to_mask
+from dxseg.inference.decision import BELIEF_FLOOR, PEAK_SHARE, decide, to_mask
 from dxseg.presets import load_config
 
 LABELS = ("normal", "benign", "malignant")
@@ -71,6 +71,24 @@ def test_what_a_known_lesion_does_to_a_mask(probabilities, threshold):
     assert np.array_equal(mask > 0, probabilities.max(axis=0) >= limit)
     assert mask.any() == (peak > 0), "always found, unless the network sees nothing at all"
     assert np.array_equal(mask[plain > 0], plain[plain > 0]), "nothing is lost"
+
+
+@given(PROBABILITIES, st.floats(0.06, 0.95))
+def test_a_lesion_that_is_only_believed_is_found_down_to_a_floor(probabilities, threshold):
+    chances = {"rule_in": 0.5, "lesion_probability": 0.9}
+    kept, mask = decide(probabilities, threshold=threshold, **chances)
+    _, known = decide(probabilities, threshold=threshold, known_lesion=True)
+    highest = probabilities.max(axis=0)
+    assert np.array_equal(kept, probabilities)
+    assert np.array_equal(mask > 0, (known > 0) & (highest >= BELIEF_FLOOR))
+
+
+def test_a_classifier_that_errs_does_not_mark_what_the_network_sees_as_next_to_nothing():
+    faint = np.full((1, 4, 4), 0.01, np.float32)
+    faint[0, 0, 0] = 0.03
+    chances = {"threshold": 0.5, "rule_in": 0.5, "lesion_probability": 0.99}
+    assert decide(faint, known_lesion=True, **chances)[1].all()
+    assert not decide(faint, **chances)[1].any()
 
 
 @given(PROBABILITIES)

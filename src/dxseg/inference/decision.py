@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dxseg.inference.gate import bounded, closes, rules_in
+from dxseg.models.heads import PRIOR
 
 PEAK_SHARE = 0.3
 """Where a lesion is known or ruled in, the threshold is at most this share of the highest
@@ -14,6 +15,13 @@ probability.
 The threshold with the best expected Dice is half of that Dice (Lipton et al., "Optimal
 Thresholding of Classifiers to Maximize F1 Measure", ECML PKDD 2014): about 0.3 for the Dice of few
 masks. Where nothing is known, so low a threshold would mark lesion-free images."""
+
+BELIEF_FLOOR = PRIOR
+"""Lowest threshold where a lesion is not known but ruled in by the classifier.
+
+Below the probability that an untrained network gives every pixel, the network argues against the
+classifier; without a floor a classifier that errs would mark half of an image by a share of next to
+nothing."""
 
 
 def decide(
@@ -29,13 +37,14 @@ def decide(
 
     A diagnosis that is known is a rule, not an opinion to weigh: lesion-free gives an empty mask; a
     lesion opens the gate and has to be found, so that the threshold gives way if need be. Where
-    nothing is known, a classifier that is sure enough counts as knowing.
+    nothing is known, a classifier that is sure enough makes the threshold give way too, but not
+    below `BELIEF_FLOOR`.
 
     Args:
         probabilities: (K, H, W) in 0..1.
         threshold: A pixel whose highest probability is below it is background.
         gate: Probability of a lesion below which the mask is empty; None for no gate.
-        rule_in: Probability of a lesion above which one has to be found; None for no such rule.
+        rule_in: Probability of a lesion above which the threshold gives way; None for no such rule.
         lesion_probability: Of the image, by the label head; NaN without one.
         known_lesion: Whether the image is known to have a lesion; None where it is not known.
 
@@ -47,11 +56,11 @@ def decide(
         return bounded(probabilities, 0.0), empty
     if known_lesion is None and closes(gate, lesion_probability):
         return bounded(probabilities, lesion_probability), empty
-    if known_lesion is None:
-        known_lesion = rules_in(rule_in, lesion_probability)
-    peak = float(probabilities.max())
-    if known_lesion and peak > 0:  # a network that sees nothing at all finds nothing
-        threshold = min(threshold, PEAK_SHARE * peak)
+    share = PEAK_SHARE * float(probabilities.max())
+    if known_lesion and share > 0:  # a network that sees nothing at all finds nothing
+        threshold = min(threshold, share)
+    elif known_lesion is None and rules_in(rule_in, lesion_probability):
+        threshold = min(threshold, max(share, BELIEF_FLOOR))
     return probabilities, to_mask(probabilities, threshold)
 
 
