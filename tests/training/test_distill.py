@@ -43,8 +43,10 @@ class Brightness(nn.Module):
     def __init__(self, cut: float) -> None:
         super().__init__()
         self.cut = cut
+        self.prompts: list[Tensor | None] = []
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, known: Tensor | None = None) -> Tensor:
+        self.prompts.append(known)
         return (x - self.cut) * 8
 
 
@@ -80,6 +82,7 @@ class TestTeaching:
             free,
             tmp_path / "masks.npy",
             lambda done, total: reports.append((done, total)),
+            told=False,
         )
         labels = taught.cases.labels
         masks = [taught.cases.mask(case) for case in range(len(taught.cases))]
@@ -117,6 +120,7 @@ class TestTeaching:
             np.zeros_like(free),
             tmp_path / "masks.npy",
             lambda *_: None,
+            told=False,
         )
         assert taught.counts == {
             "true_mask": 4,
@@ -124,6 +128,19 @@ class TestTeaching:
             "teacher_mask": 0,
             "left_out": 20,
         }
+
+    def test_a_teacher_that_learnt_labels_is_told_those_of_the_images_it_is_asked_about(
+        self, material: Material, free: Any, tmp_path: Path
+    ) -> None:
+        prompts: dict[bool, list[Any]] = {}
+        for told in (True, False):
+            network: Any = Brightness(1.2)
+            path = tmp_path / f"{told}.npy"
+            teach(network, material, free, path, lambda *_: None, told=told)
+            prompts[told] = network.prompts
+        heard = torch.cat(prompts[True])
+        assert sorted(heard.tolist()) == [1] * 12 + [2] * 12  # 12 cases and their mirror images
+        assert set(prompts[False]) == {None}
 
     def test_masks_stay_soft_in_a_batch(
         self, material: Material, free: Any, tmp_path: Path
@@ -134,6 +151,7 @@ class TestTeaching:
             free,
             tmp_path / "masks.npy",
             lambda *_: None,
+            told=False,
         )
         batches = CaseBatches(taught.cases, material.preprocessing, None)
         batch = batches[[(row, 0) for row in range(len(taught.cases))]]
@@ -148,11 +166,12 @@ class TestTeaching:
 
     def test_the_average_of_a_flip_does_not_depend_on_the_side(self) -> None:
         torch.manual_seed(0)
-        network: Any = nn.Conv2d(1, 1, 3, padding=1)
+        layer = nn.Conv2d(1, 1, 3, padding=1)
+        network: Any = lambda x, _: layer(x)  # noqa: E731
         x = torch.randn(2, 1, 8, 8)
         mean = flip_averaged(network, x)
         assert torch.allclose(flip_averaged(network, x.flip(-1)), mean.flip(-1), atol=1e-6)
-        assert not torch.allclose(network(x).sigmoid(), mean, atol=1e-3)
+        assert not torch.allclose(layer(x).sigmoid(), mean, atol=1e-3)
 
 
 @pytest.fixture(scope="module")

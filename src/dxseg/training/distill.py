@@ -182,7 +182,8 @@ def _distilled(
         free = dataset.lesion_free.to_numpy(dtype=bool)[training]
         with reporting(console, "The teacher's masks") as report:
             where = output / TARGETS_FILE
-            taught = teach(network, material, free, where, report, _device(config))
+            told, device = info.model.knows_labels, _device(config)
+            taught = teach(network, material, free, where, report, told=told, device=device)
         return splits, material, taught, monotonic() - started
 
     prepared = first_then_others(prepare)

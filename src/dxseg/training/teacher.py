@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,6 +48,8 @@ def teach(
     lesion_free: NDArray[np.bool_],
     path: Path,
     report: Report,
+    *,
+    told: bool,
     device: str = "cpu",
 ) -> Taught:
     """Give every training image a soft mask, as far as there is one to trust.
@@ -61,6 +65,8 @@ def teach(
         path: where the masks lie while they are needed, a memory map of (N, K, S, S); one that an
             earlier attempt has finished is used again.
         report: called with (done, total).
+        told: whether the teacher has learnt labels, so that it is told those of the images it is
+            asked about: these are training images, whose labels are known.
         device: as torch names it; the teacher computes there.
     """
     train, masked = material.label_train, material.mask_train
@@ -71,7 +77,10 @@ def teach(
     asked = (true_row < 0) & ~lesion_free & label_says_lesion(train.labels, free_positions)
     if not path.is_file():
         with atomic_path(path) as temporary:
-            _write(temporary, teacher, material, true_row, np.flatnonzero(asked), report, device)
+            masks = _with_true_masks(temporary, material, true_row)
+            questions = _Questions(material.preprocessing, train, np.flatnonzero(asked), told)
+            _ask(teacher, questions, masks, report, device)
+            masks.flush()
     masks = np.load(path, mmap_mode="r", allow_pickle=False)
     found = np.array([mask.max() > FULL // 2 for mask in masks])
     is_true, taught = (true_row >= 0) & ~lesion_free, asked & found
@@ -88,16 +97,10 @@ def teach(
     return Taught(cases, lesion_free[kept], counts)
 
 
-def _write(
-    path: Path,
-    teacher: Segmenter,
-    material: Material,
-    true_row: NDArray[np.int64],
-    asked: NDArray[np.int64],
-    report: Report,
-    device: str,
-) -> None:
-    """One mask in memory at a time; what is neither true nor asked for stays empty."""
+def _with_true_masks(
+    path: Path, material: Material, true_row: NDArray[np.int64]
+) -> np.memmap[Any, np.dtype[np.uint8]]:
+    """A memory map of (N, K, S, S): the masks that may be used, and empty ones for all others."""
     train, masked = material.label_train, material.mask_train
     size = material.preprocessing.image_size
     masks = np.lib.format.open_memmap(
@@ -107,31 +110,54 @@ def _write(
     for case in np.flatnonzero(true_row >= 0):
         known = torch.from_numpy(masked.mask(true_row[case]))
         masks[case] = masked.targets(known).numpy() * FULL
-    teacher = teacher.eval().to(device)
-    for start in range(0, len(asked), _BATCH):
-        cases = asked[start : start + _BATCH]
-        masks[cases] = _ask(teacher, material.preprocessing, train, cases, device)
-        report(start + len(cases), len(asked))
-    masks.flush()
+    return masks
+
+
+@dataclass(frozen=True)
+class _Questions:
+    """What the teacher is asked: these cases of the training images, with or without labels."""
+
+    preprocessing: Preprocessing
+    train: CaseArrays
+    cases: NDArray[np.int64]
+    told: bool
+
+    def batches(self, device: str) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor | None]]:
+        """Cases, their normalised images (B, C, S, S), and the labels to tell."""
+        for start in range(0, len(self.cases), _BATCH):
+            cases = self.cases[start : start + _BATCH]
+            stored = np.stack([self.train.image(case) for case in cases])
+            pixels = torch.from_numpy(stored).permute(0, 3, 1, 2).to(device)
+            labels = torch.from_numpy(self.train.labels[cases]).to(device)
+            yield cases, self.preprocessing.normalise(pixels), labels if self.told else None
 
 
 def _ask(
     teacher: Segmenter,
-    preprocessing: Preprocessing,
-    train: CaseArrays,
-    cases: NDArray[np.int64],
+    questions: _Questions,
+    masks: NDArray[np.uint8],
+    report: Report,
     device: str,
-) -> NDArray[np.uint8]:
-    stored = np.stack([train.image(case) for case in cases])
-    pixels = preprocessing.normalise(torch.from_numpy(stored).permute(0, 3, 1, 2).to(device))
-    soft = flip_averaged(teacher, pixels) * FULL
-    rounded: NDArray[np.uint8] = soft.round().to(torch.uint8).cpu().numpy()
-    return rounded
+) -> None:
+    """Fill in the teacher's answers, a batch in memory at a time."""
+    teacher = teacher.eval().to(device)
+    done = 0
+    for cases, pixels, labels in questions.batches(device):
+        soft = flip_averaged(teacher, pixels, labels) * FULL
+        masks[cases] = soft.round().to(torch.uint8).cpu().numpy()
+        done += len(cases)
+        report(done, len(questions.cases))
 
 
 @torch.inference_mode()
-def flip_averaged(network: Segmenter, x: Tensor) -> Tensor:
-    """Mask probabilities (B, K, H, W) of images (B, C, H, W), the mean over a horizontal flip."""
-    mirrored: Tensor = network(x.flip(-1)).sigmoid().flip(-1)
-    mean: Tensor = (network(x).sigmoid() + mirrored) / 2
+def flip_averaged(network: Segmenter, x: Tensor, known: Tensor | None = None) -> Tensor:
+    """Mask probabilities (B, K, H, W) of images, the mean over a horizontal flip.
+
+    Args:
+        network: the segmenter.
+        x: normalised images (B, C, H, W).
+        known: what it is told of their labels; see `Segmenter.outputs`.
+    """
+    mirrored: Tensor = network(x.flip(-1), known).sigmoid().flip(-1)
+    mean: Tensor = (network(x, known).sigmoid() + mirrored) / 2
     return mean
