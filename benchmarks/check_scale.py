@@ -30,8 +30,8 @@ from rich.console import Console
 
 from dxseg.data.importers.csv import import_csv
 from dxseg.data.parallel import count_workers
-from dxseg.doctor.check import check_dataset
-from dxseg.doctor.findings import CheckReport
+from dxseg.quality.check import check_dataset
+from dxseg.quality.findings import CheckReport
 
 COPY_EVERY, MASK_EVERY = 20, 3
 Made = TypeVar("Made")

@@ -17,8 +17,8 @@ from dxseg.cli import app
 from dxseg.config import RunConfig, SelfTrainingConfig
 from dxseg.data.cases import COLUMNS
 from dxseg.data.spec import DatasetSpec
-from dxseg.doctor.findings import (
-    KINDS,
+from dxseg.presets import arm_names, load_config, parse_overrides
+from dxseg.quality.findings import (
     Action,
     Area,
     CheckReport,
@@ -29,7 +29,7 @@ from dxseg.doctor.findings import (
     Statistics,
     Verb,
 )
-from dxseg.presets import arm_names, load_config, parse_overrides
+from dxseg.quality.kinds import KINDS
 from dxseg.studies import pooled, results, savings
 from dxseg.studies.plan import plan
 from dxseg.studies.study import Arm, Hypothesis, Study, parse_study

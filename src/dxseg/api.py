@@ -23,14 +23,14 @@ from dxseg.data.splits import choose_masks, make_splits, select_fold, write_spli
 from dxseg.demonstration import demo
 from dxseg.deploy.serve import serve
 from dxseg.description import describe as info
-from dxseg.doctor.check import check_dataset
-from dxseg.doctor.findings import CheckReport
 from dxseg.evaluation.compare import Comparison, compare_runs
 from dxseg.evaluation.evaluate import evaluate_run
 from dxseg.inference.bundle import bundle_folder
 from dxseg.inference.predict import PredictSummary, predict_files
 from dxseg.presets import load_config, merge
 from dxseg.progress import reporting
+from dxseg.quality.check import check_dataset
+from dxseg.quality.findings import CheckReport
 from dxseg.reports.html import build_report
 from dxseg.reproduction import reproduce
 from dxseg.studies.runner import run_study as compare_study

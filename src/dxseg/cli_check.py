@@ -27,7 +27,7 @@ def check_command(
 ) -> None:
     """Examine a dataset: files, masks, duplicates, patients, shortcuts."""
     from dxseg import api
-    from dxseg.doctor.page import describe_statistics
+    from dxseg.quality.page import describe_statistics
 
     report = api.check(dataset, splits=splits, output=output, fix=fix, workers=workers, console=err)
     out.print(value_table(dict(describe_statistics(report.statistics)), report.name))

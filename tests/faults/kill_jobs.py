@@ -20,11 +20,11 @@ from rich.console import Console
 from dxseg.data.cache import cached_images
 from dxseg.data.dataset import Dataset
 from dxseg.data.importers.folder import import_folder
-from dxseg.doctor.check import check_dataset
 from dxseg.inference.bundle import load_bundle
 from dxseg.inference.predict import predict_files
 from dxseg.models import build
 from dxseg.presets import load_config
+from dxseg.quality.check import check_dataset
 from dxseg.studies.results import COST
 from dxseg.studies.runner import run_study
 from dxseg.training.run import train_run

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from dxseg.data.duplicates import group_descriptions, number_by_appearance
 from dxseg.data.splits import IDENTITIES, contradicting, known_groups
-from dxseg.doctor.raised import Raised, raise_groups, raise_where
-from dxseg.doctor.rules import RARE_GROUPS, image_label_sets
-from dxseg.doctor.survey import Survey
+from dxseg.quality.raised import Raised, raise_groups, raise_where
+from dxseg.quality.rules import RARE_GROUPS, image_label_sets
+from dxseg.quality.survey import Survey
 
 
 def near_duplicates(

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from dxseg.data.splits import label_sets
-from dxseg.doctor.raised import Raised, raise_where
-from dxseg.doctor.survey import Survey
+from dxseg.quality.raised import Raised, raise_where
+from dxseg.quality.survey import Survey
 
 SATURATED = 0.5
 FEW_PIXELS, FEW_SHARE = 10, 1e-4

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from dxseg.data.cases import split_labels
-from dxseg.doctor.findings import Quantiles, Statistics
-from dxseg.doctor.survey import Survey
+from dxseg.quality.findings import Quantiles, Statistics
+from dxseg.quality.survey import Survey
 
 
 def fingerprint(found: Survey) -> Statistics:

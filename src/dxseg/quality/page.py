@@ -13,9 +13,9 @@ from PIL import Image
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import write_text_atomic
 from dxseg.data.readers import read_image, read_mask
-from dxseg.doctor.findings import CheckReport, Finding, Quantiles, Statistics
 from dxseg.errors import DxsegError
 from dxseg.inference.writers import display_rgb, render_overlay
+from dxseg.quality.findings import CheckReport, Finding, Quantiles, Statistics
 from dxseg.reports.page import png_uri, render
 
 _SIDE = 144
@@ -45,7 +45,7 @@ def write_page(report: CheckReport, dataset: Dataset, path: Path) -> None:
         "shortcut": next((f for f in report.findings if f.code == "shortcut"), None),
         "statistics": describe_statistics(report.statistics),
     }
-    write_text_atomic(path, render("doctor/check.html.jinja", context))
+    write_text_atomic(path, render("quality/check.html.jinja", context))
 
 
 def describe_statistics(statistics: Statistics) -> list[tuple[str, str]]:

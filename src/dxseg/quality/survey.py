@@ -16,8 +16,8 @@ from dxseg.data.dataset import Dataset
 from dxseg.data.descriptions import BYTES, Descriptions, gather_descriptions
 from dxseg.data.parallel import parallel_map
 from dxseg.data.record_store import RecordStore, file_key
-from dxseg.doctor.inspection import FORMAT, Facts, Job, inspect_case, unpack
 from dxseg.errors import DxsegError
+from dxseg.quality.inspection import FORMAT, Facts, Job, inspect_case, unpack
 
 _FACTS_AT_ONCE = 10_000
 

@@ -14,8 +14,8 @@ Change = Callable[[NDArray[np.uint8], bool], NDArray[np.uint8]]
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dxseg.doctor.probes._RESAMPLES", 20)
-    monkeypatch.setattr("dxseg.doctor.probes._TREES", 15)
+    monkeypatch.setattr("dxseg.quality.probes._RESAMPLES", 20)
+    monkeypatch.setattr("dxseg.quality.probes._TREES", 15)
 
 
 def larger(pixels: NDArray[np.uint8], malignant: bool) -> NDArray[np.uint8]:
@@ -112,7 +112,7 @@ def test_several_labels_are_judged_one_against_the_rest(
     folder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One label of three is given away; the mean would hide it."""
-    from dxseg.doctor import probes
+    from dxseg.quality import probes
 
     monkeypatch.setattr(probes, "CASES", 90)
     fill(folder, larger, cases=60)

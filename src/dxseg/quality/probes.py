@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dxseg.data.descriptions import SIDE
-from dxseg.doctor.findings import Area, Probe
-from dxseg.doctor.survey import Survey
+from dxseg.quality.findings import Area, Probe
+from dxseg.quality.survey import Survey
 
 CASES = 4000
 """Cases that are probed at most, drawn evenly over the table; which bounds time and memory."""

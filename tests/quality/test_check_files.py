@@ -18,8 +18,8 @@ from PIL import Image
 
 from dxseg.data.importers.destination import write_mask
 from dxseg.data.readers import inspect_mask
-from dxseg.doctor.inspection import BORDER_PIXELS, Job, border_strip, inspect_case, unpack
 from dxseg.errors import DxsegError
+from dxseg.quality.inspection import BORDER_PIXELS, Job, border_strip, inspect_case, unpack
 
 Spoil = Callable[[Any], None]
 
@@ -187,7 +187,7 @@ def test_a_spacing_that_is_no_number_is_the_tables_error(folder: Any) -> None:
     text = (folder.root / "cases.csv").read_text().splitlines()
     text[0] = "case_id,image,spacing_y,spacing_x"
     (folder.root / "cases.csv").write_text("\n".join([text[0], "c0,c0.png,NaN,0.1"]))
-    from dxseg.doctor.check import check_dataset
+    from dxseg.quality.check import check_dataset
 
     with pytest.raises(DxsegError, match="spacing_y, value 'NaN'"):
         check_dataset(folder.root, workers=1)

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dxseg.doctor.findings import KINDS, LISTED, Finding
+from dxseg.quality.findings import LISTED, Finding
+from dxseg.quality.kinds import KINDS
 
 _DETAILS = 5
 

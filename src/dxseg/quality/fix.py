@@ -14,12 +14,13 @@ from dxseg.data.files import write_text_atomic
 from dxseg.data.importers.destination import UNFINISHED, open_destination, write_mask
 from dxseg.data.readers import read_masks_merged
 from dxseg.data.splits import contradicting, link_groups
-from dxseg.doctor.findings import KINDS, LISTED, Action, Repair, Verb
-from dxseg.doctor.raised import Raised
-from dxseg.doctor.relations import exact_groups
-from dxseg.doctor.rules import image_label_sets
-from dxseg.doctor.survey import Survey
 from dxseg.errors import DxsegError, UsageError
+from dxseg.quality.findings import LISTED, Action, Repair, Verb
+from dxseg.quality.kinds import KINDS
+from dxseg.quality.raised import Raised
+from dxseg.quality.relations import exact_groups
+from dxseg.quality.rules import image_label_sets
+from dxseg.quality.survey import Survey
 
 REPAIRS_FILE = "repairs.json"
 

@@ -15,9 +15,10 @@ from rich.console import Console
 from dxseg.data.dataset import Dataset
 from dxseg.data.importers.busi import import_busi
 from dxseg.data.splits import make_splits, write_splits
-from dxseg.doctor.check import check_dataset
-from dxseg.doctor.findings import KINDS, CheckReport
 from dxseg.errors import DxsegError
+from dxseg.quality.check import check_dataset
+from dxseg.quality.findings import CheckReport
+from dxseg.quality.kinds import KINDS
 
 SPLIT = ["train", "train", "train", "validation", "test", "test"]
 
@@ -146,7 +147,7 @@ def test_findings_come_errors_first_and_say_what_the_code_says(folder: Any) -> N
 def test_an_interrupted_check_looks_at_no_file_twice(
     folder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dxseg.doctor import survey
+    from dxseg.quality import survey
 
     folder.save()
     seen: list[str] = []

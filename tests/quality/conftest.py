@@ -15,8 +15,8 @@ from PIL import Image
 from rich.console import Console
 
 from dxseg.data.dataset import Dataset, DatasetSpec
-from dxseg.doctor.check import check_dataset
-from dxseg.doctor.findings import CheckReport, Finding
+from dxseg.quality.check import check_dataset
+from dxseg.quality.findings import CheckReport, Finding
 
 SIDE = 40  # pixels of every picture
 

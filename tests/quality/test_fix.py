@@ -14,9 +14,9 @@ from PIL import Image
 from dxseg.data.dataset import Dataset
 from dxseg.data.readers import inspect_mask
 from dxseg.data.splits import make_splits
-from dxseg.doctor import fix as fix_module
-from dxseg.doctor.check import check_dataset
 from dxseg.errors import DxsegError, UsageError
+from dxseg.quality import fix as fix_module
+from dxseg.quality.check import check_dataset
 
 
 @pytest.fixture

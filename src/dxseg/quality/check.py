@@ -17,21 +17,21 @@ from dxseg.data.parallel import count_workers
 from dxseg.data.record_store import RecordStore
 from dxseg.data.split_table import parse_splits
 from dxseg.data.splits import link_groups
-from dxseg.doctor.findings import CheckReport, Probe
-from dxseg.doctor.fingerprint import fingerprint
-from dxseg.doctor.fix import check_fix_destination, write_repaired
-from dxseg.doctor.page import write_page
-from dxseg.doctor.probes import run_probes
-from dxseg.doctor.raised import Raised, tell
-from dxseg.doctor.relations import (
+from dxseg.progress import reporting
+from dxseg.quality.findings import CheckReport, Probe
+from dxseg.quality.fingerprint import fingerprint
+from dxseg.quality.fix import check_fix_destination, write_repaired
+from dxseg.quality.page import write_page
+from dxseg.quality.probes import run_probes
+from dxseg.quality.raised import Raised, tell
+from dxseg.quality.relations import (
     duplicate_findings,
     near_duplicates,
     rare_labels,
     split_findings,
 )
-from dxseg.doctor.rules import file_findings
-from dxseg.doctor.survey import Survey, survey
-from dxseg.progress import reporting
+from dxseg.quality.rules import file_findings
+from dxseg.quality.survey import Survey, survey
 
 REPORT_FILE, PAGE_FILE, CACHE_FILE = "check.json", "check.html", "cache.sqlite"
 
