@@ -304,24 +304,53 @@ def test_a_run_of_two_processes_ends_as_that_of_one(
     same_results(tmp_path / "1", tmp_path / "2", stages)
 
 
+SRUN = """#!/bin/sh
+# Two tasks on one machine, as srun starts them; fails if one of them does.
+shift
+SLURM_PROCID=0 SLURM_LOCALID=0 "$@" & first=$!
+SLURM_PROCID=1 SLURM_LOCALID=1 "$@" & second=$!
+wait $first && wait $second
+"""
+SLURM = {
+    "SLURM_JOB_ID": "4321",
+    "SLURM_JOB_NAME": "dxseg",
+    "SLURM_NTASKS": "2",
+    "SLURM_NTASKS_PER_NODE": "2",
+    "SLURM_NNODES": "1",
+    "SLURM_NODEID": "0",
+    "SLURM_NODELIST": "localhost",
+}
+
+
 @pytest.mark.slow
-def test_the_script_for_torchrun(
+@pytest.mark.parametrize(
+    ("script", "first", "variables"),
+    [("torchrun.sh", ["1", "2", "localhost"], {}), ("slurm.sh", [], SLURM)],
+)
+def test_the_scripts_for_clusters(
+    script: str,
+    first: list[str],
+    variables: dict[str, str],
     phantoms: Path,
     cli: Callable[..., Any],
     tiny: Callable[..., list[str]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What docs/how-to/cluster.md tells, by two processes."""
+    """What docs/how-to/cluster.md tells, by two processes; of SLURM only `srun` is imitated."""
     monkeypatch.setattr(build, "load_pretrained", load_pretrained)
     words = ["train", phantoms, "--masks", "6", *tiny("device.accelerator=cpu")]
     result = cli(*words, "--out", tmp_path / "one")
     assert result.exit_code == 0, result.output
-    script = ROOT / "examples" / "cluster" / "torchrun.sh"
-    binaries = Path(sys.executable).parent
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text(SRUN)
+    srun.chmod(0o755)
+    path = f"{srun.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    command = ["sh", str(ROOT / "examples" / "cluster" / script), *first, *map(str, words[1:])]
     done = subprocess.run(
-        ["sh", script, "1", "2", "localhost", *map(str, words[1:]), "--out", tmp_path / "two"],
-        env=os.environ | {"PATH": f"{binaries}:{os.environ['PATH']}"},
+        [*command, "--out", str(tmp_path / "two")],
+        env=os.environ | variables | {"PATH": path},
         capture_output=True,
         text=True,
         check=False,
