@@ -36,7 +36,7 @@ from dxseg.evaluation.cases import EvaluatedCase
 from dxseg.evaluation.runs import is_evaluated, load_run
 from dxseg.evaluation.stream import images, predicted_cases, split_rows
 from dxseg.evaluation.summary import weighting
-from dxseg.inference.bundle import BundleInfo
+from dxseg.inference.bundle import BundleInfo, load_bundle
 from dxseg.inference.decision import decide
 from dxseg.inference.predictor import Predictor
 from dxseg.metrics.image_level import lesion_probability
@@ -84,10 +84,9 @@ def per_image(run: Path, data: Dataset) -> pd.DataFrame:
 
 
 def _rows(run: Path, data: Dataset) -> Iterator[dict[str, Any]]:
-    predictor = Predictor.from_bundle(run / "model")
-    info = predictor.info
+    network, info = load_bundle(run / "model")
     # The network's own probabilities: the gate would bound them.
-    predictor.info = info.model_copy(update={"gate": None, "rule_in": None})
+    predictor = Predictor(network, info.model_copy(update={"gate": None, "rule_in": None}))
     rows, _ = split_rows(data, run / "splits.csv", "test")
     told = dict(zip(rows["case_id"], rows["label"], strict=True))
     unknown, known = (

@@ -14,7 +14,8 @@ from dxseg.data.preprocess import Preprocessing
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.bundle import BundleInfo, save_bundle
 from dxseg.inference.decision import to_mask
-from dxseg.inference.predictor import Prediction, Predictor
+from dxseg.inference.prediction import Prediction
+from dxseg.inference.predictor import Predictor
 from dxseg.models.build import Task, build_segmenter
 
 

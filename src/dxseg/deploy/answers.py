@@ -14,7 +14,7 @@ from dxseg.data.raster import Pixels
 from dxseg.deploy.uploads import Spacing
 from dxseg.inference.bundle import BundleInfo
 from dxseg.inference.png import encode_png
-from dxseg.inference.predictor import Prediction
+from dxseg.inference.prediction import Prediction
 from dxseg.inference.rows import model_name
 from dxseg.inference.writers import display_rgb, mask_levels
 

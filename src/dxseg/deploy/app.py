@@ -34,7 +34,8 @@ from dxseg.deploy.uploads import NAME, Spacing, Upload
 from dxseg.errors import UsageError
 from dxseg.inference.bundle import DXSEG_VERSION
 from dxseg.inference.dicom_seg import image_segmentation
-from dxseg.inference.predictor import Prediction, Predictor
+from dxseg.inference.prediction import Prediction
+from dxseg.inference.predictor import Predictor
 
 WEB = Path(str(files("dxseg") / "deploy" / "web"))
 """The page's files, served as they are below `/`."""

@@ -21,7 +21,7 @@ from dxseg.deploy.telemetry import LOGGER
 from dxseg.deploy.uploads import check_pixels
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.bundle import BundleInfo
-from dxseg.inference.predictor import Prediction
+from dxseg.inference.prediction import Prediction
 from dxseg.inference.rows import model_name
 
 _DATASET, _IMAGE = "the dataset", "the image"

@@ -18,7 +18,8 @@ from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.backends import Inputs, OnnxRuntimeBackend, graph_inputs
 from dxseg.inference.known import label_prompt
 from dxseg.inference.onnx_file import OnnxModel, pack, parse_onnx
-from dxseg.inference.predictor import Prediction, Predictor
+from dxseg.inference.prediction import Prediction
+from dxseg.inference.predictor import Predictor
 from dxseg.metrics.overlap import dice
 from dxseg.models.pyramid import pad_to_multiple
 from dxseg.models.segmenter import STRIDE

@@ -20,7 +20,8 @@ from dxseg.deploy.telemetry import Metrics
 from dxseg.deploy.uploads import PrivateFolder, Upload, inspect_upload, keep
 from dxseg.deploy.worker import QueueFullError, StoppingError, Worker
 from dxseg.inference.known import label_names
-from dxseg.inference.predictor import Prediction, Predictor
+from dxseg.inference.prediction import Prediction
+from dxseg.inference.predictor import Predictor
 
 
 class Service:

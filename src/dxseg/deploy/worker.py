@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dxseg.errors import DxsegError
-from dxseg.inference.predictor import Prediction, Predictor
+from dxseg.inference.prediction import Prediction
+from dxseg.inference.predictor import Predictor
 
 
 class QueueFullError(Exception):

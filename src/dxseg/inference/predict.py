@@ -24,7 +24,8 @@ from dxseg.inference.dicom_seg import (
 )
 from dxseg.inference.inputs import Item, find_images
 from dxseg.inference.label_table import KnownLabels, known_labels
-from dxseg.inference.predictor import Prediction, Predictor
+from dxseg.inference.prediction import Prediction
+from dxseg.inference.predictor import Predictor
 from dxseg.inference.results import (
     FOLDERS,
     OVERLAYS,

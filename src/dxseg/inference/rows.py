@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dxseg.inference.bundle import BundleInfo
-from dxseg.inference.predictor import Prediction
+from dxseg.inference.prediction import Prediction
 from dxseg.inference.volumes import VolumePrediction
 from dxseg.inference.writers import Row
 

@@ -13,7 +13,8 @@ from dxseg.data.slicing import SlicedVolume
 from dxseg.data.volume import Volume
 from dxseg.errors import DxsegError
 from dxseg.inference.known import has_lesion, label_names, label_text
-from dxseg.inference.predictor import Prediction, Predictor, Source
+from dxseg.inference.prediction import Prediction
+from dxseg.inference.predictor import Predictor, Source
 from dxseg.inference.studies import study_probabilities
 
 Progress = Callable[[int, int], None]

@@ -16,7 +16,8 @@ from PIL import Image
 from dxseg.data.dataset import Dataset
 from dxseg.data.readers import read_mask
 from dxseg.errors import DxsegError
-from dxseg.inference.predictor import Prediction, Predictor
+from dxseg.inference.prediction import Prediction
+from dxseg.inference.predictor import Predictor
 from dxseg.inference.writers import display_rgb, render_overlay
 
 RULE = (

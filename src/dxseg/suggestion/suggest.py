@@ -18,7 +18,8 @@ from dxseg.errors import DxsegError, UsageError
 from dxseg.evaluation.stream import Progress, images
 from dxseg.inference.bundle import bundle_folder
 from dxseg.inference.onnx_file import is_onnx
-from dxseg.inference.predictor import Prediction, Predictor
+from dxseg.inference.prediction import Prediction
+from dxseg.inference.predictor import Predictor
 from dxseg.metrics.image_level import lesion_probability
 from dxseg.progress import reporting
 from dxseg.suggestion.diversity import choose, directions

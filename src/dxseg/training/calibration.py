@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from dxseg.data.loader import CaseArrays
 from dxseg.inference.bundle import BundleInfo
 from dxseg.inference.gate import closes
-from dxseg.inference.predictor import Prediction, Predictor
+from dxseg.inference.prediction import Prediction
+from dxseg.inference.predictor import Predictor
 from dxseg.inference.studies import study_probabilities
 from dxseg.metrics.calibration import (
     expected_calibration_error,
