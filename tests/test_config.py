@@ -235,7 +235,7 @@ def test_unknown_preset_and_arm_name_the_known_ones() -> None:
     [
         (None, "not found"),
         (b"stage1: [", "not valid YAML"),
-        (b"\xff\xfe", "not UTF-8|cannot be read as UTF-8"),
+        (b"\xff\xfe", "cannot be read .*expected the config.yaml of a run, in UTF-8"),
         (b"stage9: {}", "stage9"),
         (b"", "config.yaml"),
         (b"- a\n- b", "config.yaml"),

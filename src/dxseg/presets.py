@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from dxseg.config import RunConfig
 from dxseg.errors import DxsegError, UsageError
+from dxseg.yaml_files import parse_yaml, read_small_text
 
 Preset = Literal["cpu", "paper"]
 PRESETS: tuple[Preset, ...] = ("cpu", "paper")
-_BYTE_LIMIT = 1 << 20
 
 
 def _recipe(name: str) -> dict[str, Any]:
@@ -51,12 +51,7 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
         path, equals, text = pair.partition("=")
         if not equals or not path:
             raise UsageError(f"--set {pair!r}: expected SECTION.KEY=VALUE, e.g. stage2.steps=50")
-        try:
-            value: Any = yaml.safe_load(text)
-        except Exception as error:
-            # Wrong dates, numbers and depths come as nearly every type there is, not as YAMLError.
-            reason = str(error) or type(error).__name__
-            raise UsageError(f"--set {pair!r}: the value is not valid YAML: {reason}") from error
+        value = parse_yaml(text, f"--set {pair!r}", UsageError)
         for key in reversed(path.split(".")):
             value = {key: value}
         overrides = merge(overrides, value)
@@ -97,18 +92,7 @@ def read_config(path: Path) -> RunConfig:
     Raises:
         DxsegError: the file is missing, not YAML, or not a configuration.
     """
-    try:
-        if path.stat().st_size > _BYTE_LIMIT:
-            raise DxsegError(f"{path}: larger than {_BYTE_LIMIT} bytes; expected a config.yaml")
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise DxsegError(f"{path}: not found; expected the config.yaml of a run") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DxsegError(f"{path}: cannot be read as UTF-8 text ({error})") from error
-    try:
-        content = yaml.safe_load(text)
-    except Exception as error:  # of nearly every type, as above
-        raise DxsegError(f"{path}: not valid YAML: {str(error) or type(error).__name__}") from error
+    content = parse_yaml(read_small_text(path, "the config.yaml of a run"), str(path))
     try:
         return RunConfig.model_validate(content)
     except ValidationError as error:

@@ -270,7 +270,7 @@ def test_a_second_process_is_kept_out(study_file: Path, tmp_path: Path) -> None:
         (["a.yaml", "b.yaml", "--out", "x"], "stands alone"),
         (["a.yaml"], "name it with --out"),
         (["a.yaml", "--out", "x", "--reference", "unet"], "leave the option out"),
-        (["a.yaml", "--out", "x"], "cannot be read as a study file"),
+        (["a.yaml", "--out", "x"], "a.yaml: not found; expected a study file"),
         (["run", "--jobs", "2"], "for a study file"),
         (["run", "--validation-only"], "for a study file"),
     ],

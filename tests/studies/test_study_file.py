@@ -155,7 +155,7 @@ def test_text_that_is_no_study_is_told(text: str) -> None:
 def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
     for path in (tmp_path / "absent.yaml", tmp_path, tmp_path / "bytes.yaml"):
-        with pytest.raises(UsageError, match=r"cannot be read as a study file"):
+        with pytest.raises(UsageError, match=r"expected a study file"):
             read_study_text(path)
 
 

@@ -13,10 +13,10 @@ from dxseg.data.files import write_text_atomic
 from dxseg.data.slicing import Slicing
 from dxseg.data.tables import is_formula
 from dxseg.errors import DxsegError
+from dxseg.yaml_files import parse_yaml, read_small_text
 
 SPEC_FILE = "dataset.yaml"
 
-_BYTE_LIMIT = 2**24
 
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -96,23 +96,11 @@ def read_spec(path: Path) -> DatasetSpec:
     Raises:
         DxsegError: The file is absent, not YAML, or a field is missing, unknown or wrong.
     """
-    try:
-        if path.stat().st_size > _BYTE_LIMIT:
-            raise DxsegError(f"{path}: larger than {_BYTE_LIMIT} bytes; expected a few lines")
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise DxsegError(
-            f"{path}: no such file; a dataset is a folder with {SPEC_FILE} and cases.csv; "
-            "make one with `dxseg import`"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DxsegError(f"{path}: cannot be read as UTF-8 text ({error})") from error
-    try:
-        content = yaml.safe_load(text)
-    except Exception as error:
-        # Wrong dates, numbers and depths come as nearly every type there is, not as YAMLError.
-        reason = str(error) or type(error).__name__
-        raise DxsegError(f"{path}: not valid YAML; mend the place named here: {reason}") from error
+    text = read_small_text(
+        path,
+        f"a dataset: a folder with {SPEC_FILE} and cases.csv, as `dxseg import` makes one",
+    )
+    content = parse_yaml(text, str(path))
     if not isinstance(content, dict):
         raise DxsegError(f"{path}: expected fields such as `name: ...` and `labels: [...]`")
     return make_spec(content, str(path))

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -22,10 +21,10 @@ from dxseg.evaluation.summary import MEANS
 from dxseg.metrics.statistics import RESAMPLES
 from dxseg.presets import Preset, load_config, merge
 from dxseg.training.student import student_config
+from dxseg.yaml_files import parse_yaml, read_small_text
 
 Budget = Annotated[int, Field(strict=True, gt=0)] | Literal["all"]
 
-_BYTE_LIMIT = 2**20
 _NAME = re.compile(r"\w[\w .,+()=%-]{0,79}", re.ASCII)
 # What the study decides for each run; a change of it would make runs other than they are called.
 _DECIDED = (("arm",), ("seed",), ("split", "masks"), ("split", "split_seed"))
@@ -246,14 +245,7 @@ def parse_study(text: str, source: str) -> Study:
     Raises:
         UsageError: It is not YAML, or a key or value is wrong.
     """
-    try:
-        content = yaml.safe_load(text)
-    except Exception as error:
-        # Wrong dates, numbers and depths come as nearly every type there is, not as YAMLError.
-        reason = str(error) or type(error).__name__
-        raise UsageError(
-            f"{source}: not valid YAML; mend the place named here: {reason}"
-        ) from error
+    content = parse_yaml(text, source, UsageError)
     try:
         return Study.model_validate(content)
     except ValidationError as error:
@@ -266,12 +258,7 @@ def read_study_text(path: Path) -> str:
     Raises:
         UsageError: It is absent, a folder, not UTF-8, or larger than a study file can be.
     """
-    try:
-        if path.stat().st_size > _BYTE_LIMIT:
-            raise UsageError(f"{path}: larger than {_BYTE_LIMIT} bytes; expected a study file")
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read as a study file ({error})") from error
+    return read_small_text(path, "a study file", UsageError)
 
 
 def _explain(error: ValidationError, limit: int = 5) -> str:
