@@ -25,7 +25,7 @@ def test_what_cannot_be_read_is_told_with_what_was_expected(
     large = tmp_path / "large.yaml"
     large.write_text("name: d\n")
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match="cannot be read .*; expected labels, in UTF-8"):
+    with pytest.raises(UsageError, match=r"cannot be read .*; expected labels, in UTF-8"):
         read_small_text(tmp_path, "labels", UsageError)
     monkeypatch.setattr(yaml_files, "BYTE_LIMIT", 7)
     for path, told in (
