@@ -8,7 +8,11 @@ from typing import Any
 import dxseg
 from dxseg.data.phantom import make_phantoms
 
-SHORT: dict[str, Any] = {"stage1": {"steps": 120}, "stage2": {"steps": 120}}
+SHORT: dict[str, Any] = {
+    "stage1": {"steps": 120},
+    "stage2": {"steps": 120},
+    "selftraining": {"steps": 80},
+}
 
 
 def main(

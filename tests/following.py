@@ -42,6 +42,14 @@ def command_lines(text: str) -> Iterator[list[str]]:
             yield words
 
 
+SHORT = [
+    word
+    for knob in ("steps=4", "steps_per_epoch=2", "warmup_steps=1")
+    for word in ("--set", f"selftraining.{knob}")
+]
+"""Makes self-training short: the arm that is trained where none is named ends with it."""
+
+
 def follow(
     page: Path,
     cli: Callable[..., Any],
@@ -53,7 +61,7 @@ def follow(
     Args:
         page: A page of the documentation.
         cli: Calls the command line.
-        train_options: Added to `dxseg train`, to make it short.
+        train_options: Added to `dxseg train`, to make it short; `SHORT` too, where no arm is named.
         smaller: Texts of the page and what stands for them here; each must occur.
 
     Returns:
@@ -79,7 +87,9 @@ def follow(
             if words[0] != "dxseg":
                 others.append(shlex.join(words))
                 continue
-            result = cli(*words[1:], *(train_options if words[1] == "train" else []))
+            if words[1] == "train":
+                words += train_options if "--arm" in words else [*train_options, *SHORT]
+            result = cli(*words[1:])
             assert result.exit_code == 0, f"{page.name}: {shlex.join(words)}\n{result.output}"
     return others
 

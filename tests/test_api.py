@@ -64,7 +64,9 @@ def test_split_gives_what_the_command_writes(cli: Cli, phantoms: Path, tmp_path:
 def test_training_and_evaluating_do_the_same_as_the_command(
     phantoms: Path, trained: Path, tiny_overrides: dict[str, Any], tmp_path: Path
 ) -> None:
-    run = dxseg.train(phantoms, tmp_path / "run", masks=6, overrides=tiny_overrides)
+    run = dxseg.train(
+        phantoms, tmp_path / "run", arm="sks-evidence", masks=6, overrides=tiny_overrides
+    )
     theirs = json.loads((trained / "run.json").read_text())
     assert run == json.loads((tmp_path / "run" / "run.json").read_text())
     same = ("arm", "seed", "cases", "parameters", "dataset_digest", "splits_sha256", "versions")

@@ -153,7 +153,8 @@ def test_train_leaves_a_folder_of_something_else_alone(
 def test_train_refuses_another_configuration_in_the_folder_of_a_run(
     cli: Cli, phantoms: Path, tiny: Tiny, trained: Path
 ) -> None:
-    result = cli("train", phantoms, "--out", trained, "--masks", 5, *tiny())
+    train = ["train", phantoms, "--arm", "sks-evidence"]
+    result = cli(*train, "--out", trained, "--masks", 5, *tiny())
     assert_fails(result, 1, "another configuration", "'masks': 6", "'masks': 5")
 
 

@@ -62,7 +62,8 @@ def test_a_finished_run_is_not_trained_again(
 ) -> None:
     weights = trained / "model" / "model.safetensors"
     before = weights.stat().st_mtime_ns
-    result = cli("train", phantoms, "--out", trained, "--masks", 6, *tiny())
+    train = ["train", phantoms, "--arm", "sks-evidence", "--masks", 6, *tiny()]
+    result = cli(*train, "--out", trained)
     assert result.exit_code == 0, result.output
     assert "6 training masks" in result.stdout
     assert f"dxseg evaluate {trained}" in result.stdout
@@ -104,8 +105,9 @@ def test_other_splits_do_not_continue_a_run(
     shutil.copytree(trained, run)
     (run / "run.json").unlink()
     cli("split", phantoms, "--out", tmp_path / "splits.csv", "--split-seed", 7)
-    words = ["--out", run, "--masks", 6, "--splits", tmp_path / "splits.csv", *tiny()]
-    assert_fails(cli("train", phantoms, *words), 1, "other splits")
+    words = ["--masks", 6, "--splits", tmp_path / "splits.csv", *tiny()]
+    result = cli("train", phantoms, "--out", run, "--arm", "sks-evidence", *words)
+    assert_fails(result, 1, "other splits")
 
 
 def test_a_stage_1_that_has_seen_the_test_cases_is_refused(

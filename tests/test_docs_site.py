@@ -24,7 +24,10 @@ from following import ROOT, blocks, follow
 DOCS = ROOT / "docs"
 SMALL_SET = {"images=300, size=128": "images=24, size=64"}
 SMALL_SPLIT = {"--masks 24 --validation-masks 8": "--masks 6 --validation-masks 2"}
-SHORT = {" --set stage1.steps=120 --set stage2.steps=120": "", " --set stage2.steps=120": ""}
+SHORT = {
+    " --set stage1.steps=120 --set stage2.steps=120 --set selftraining.steps=80": "",
+    " --set stage2.steps=120": "",
+}
 
 Follow = Callable[..., list[str]]
 

@@ -163,7 +163,7 @@ def train(
     output: PathLike,
     *,
     preset: str = "cpu",
-    arm: str = "sks-evidence",
+    arm: str = "sks-evidence-selftrained",
     masks: int | float | None = None,
     seed: int = 0,
     overrides: dict[str, Any] | None = None,
@@ -178,7 +178,7 @@ def train(
         dataset: folder of the dataset.
         output: folder of the run.
         preset: ``cpu`` or ``paper``.
-        arm: one of :func:`dxseg.presets.arm_names`.
+        arm: one of :func:`dxseg.presets.arm_names`; the method with all of its pieces if absent.
         masks: training masks that may be used, a count or a share; all if absent.
         seed: draws the masks, the initialisation and the batches.
         overrides: nested values of :class:`dxseg.config.RunConfig`; they win over ``masks`` and

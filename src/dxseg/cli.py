@@ -112,7 +112,7 @@ def train(
     masks: Annotated[
         str | None, typer.Option(help="Training masks that may be used: 35, or 0.1; all if absent.")
     ] = None,
-    arm: Annotated[str, typer.Option(help="See `dxseg arms`.")] = "sks-evidence",
+    arm: Annotated[str, typer.Option(help="See `dxseg arms`.")] = "sks-evidence-selftrained",
     preset: Annotated[str, typer.Option(help="cpu or paper.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Draws masks, initialisation and batches.")] = 0,
     splits: Annotated[

@@ -273,7 +273,9 @@ def volume_run(
     rule = Slicing(window=(50.0, 400.0), neighbours=1)
     import_volumes(folder / "in", folder / "data", slicing=rule, mask_values={2: "tumour"})
     changes = tiny("model.encoder_init=random", "data.image_size=32")
-    result = cli("train", folder / "data", "--out", folder / "run", *changes)
+    result = cli(
+        "train", folder / "data", "--out", folder / "run", "--arm", "sks-evidence", *changes
+    )
     assert result.exit_code == 0, result.output
     return folder
 

@@ -339,7 +339,8 @@ def test_the_scripts_for_clusters(
 ) -> None:
     """What docs/how-to/cluster.md tells, by two processes; of SLURM only `srun` is imitated."""
     monkeypatch.setattr(build, "load_pretrained", load_pretrained)
-    words = ["train", phantoms, "--masks", "6", *tiny("device.accelerator=cpu")]
+    words = ["train", phantoms, "--arm", "sks-evidence", "--masks", "6"]
+    words += tiny("device.accelerator=cpu")
     result = cli(*words, "--out", tmp_path / "one")
     assert result.exit_code == 0, result.output
     srun = tmp_path / "bin" / "srun"
