@@ -90,7 +90,7 @@ def test_an_interrupted_set_is_no_dataset(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("dxseg.data.phantom.label_of", stop)
     with pytest.raises(KeyboardInterrupt):
         make_phantoms(tmp_path, images=2)
-    with pytest.raises(DxsegError, match="no such file"):
+    with pytest.raises(DxsegError, match="not found; expected a dataset"):
         Dataset.load(tmp_path)
 
 

@@ -204,7 +204,7 @@ def test_exit_codes_and_what_is_printed(cli: Any, folder: Any, tmp_path: Path) -
 
 
 def test_a_dataset_that_cannot_be_loaded_is_its_own_error(tmp_path: Path) -> None:
-    with pytest.raises(DxsegError, match=r"dataset\.yaml: no such file"):
+    with pytest.raises(DxsegError, match=r"dataset\.yaml: not found"):
         check_dataset(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

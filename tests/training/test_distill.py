@@ -279,7 +279,7 @@ class TestStudent:
         from dxseg.training import teacher as teacher_module
 
         for moment, owner, name, calls in (
-            ("asking the teacher", teacher_module, "_ask", 1),
+            ("asking the teacher", teacher_module, "flip_averaged", 1),
             ("in the second epoch", MultitaskModule, "training_step", 3),
             ("before the model is written", run_module, "save_bundle", 0),
         ):

@@ -313,7 +313,7 @@ def test_an_interrupted_import_leaves_no_dataset_and_may_be_started_again(
     monkeypatch.setattr("dxseg.data.importers.dicom_images.displayed_frame", interrupted)
     with pytest.raises(KeyboardInterrupt):
         import_dicom(folder, tmp_path / "data")
-    with pytest.raises(DxsegError, match="no such file"):
+    with pytest.raises(DxsegError, match="not found; expected a dataset"):
         Images.load(tmp_path / "data")
     report = import_dicom(folder, tmp_path / "data")
     import_dicom(folder, tmp_path / "whole", key=tmp_path / "data.key")
