@@ -11,9 +11,12 @@ each round:
   PNG and a row of predictions.csv. With `--overlays` it draws the overlays too, as is the default.
 
 The network alone is measured besides (one batch of eight that is in memory). A distilled student
-of `dxseg distill` is the architecture unet, so the row unet is its row too. Weights are random; the
-int8 models are calibrated on the images themselves, and what they lose is no matter here. Ratios
-are medians over rounds.
+of `dxseg distill` is the architecture unet, so the row unet is its row too. Weights are random,
+which is the worst case for outlines and PNG sizes; the int8 models are calibrated on the images
+themselves, and what they lose is no matter here. Ratios are medians over rounds.
+
+`--nnunet PYTHON` names the Python of an environment with nnU-Net v2: its predictor then gets the
+first images too, with the network it plans for them (see nnunet_seconds.py), once a round.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import argparse
 import json
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -31,10 +35,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+import dxseg
 from dxseg.data.dataset import Dataset
 from dxseg.data.phantom import make_phantoms
 from dxseg.data.preprocess import Preprocessing
@@ -46,9 +50,10 @@ from dxseg.models.build import Task, build_segmenter
 from dxseg.models.heads import PRIOR
 from dxseg.models.pyramid import PyramidEncoder
 from dxseg.presets import load_config
+from eager_loop import BATCH, Network, eager_networks, plain_loop
 
 ARMS = ("unet", "sks-evidence")
-BATCH = 8
+NNUNET_IMAGES = 8
 # Backend, precision, and whether the int8 file is used.
 WAYS = {
     "torch": ("torch", "float32", False),
@@ -60,7 +65,6 @@ WAYS = {
     "openvino int8": ("openvino", "float32", True),
 }
 CLOCKS = {"wall": perf_counter, "cpu": process_time}
-Network = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 
 
 def make_models(
@@ -87,59 +91,6 @@ def make_models(
         export_onnx(bundle, small, int8=True, calibration=[dataset], max_dice_loss=1.0)
         models[arm] = {"bundle": bundle, "float32": plain, "int8": small}
     return models
-
-
-def eager_networks(folder: Path, size: int, channels: int) -> dict[str, Network]:
-    """The U-Net of the plain loop, and its export."""
-    import onnxruntime
-    import segmentation_models_pytorch as smp
-
-    model = load_config("cpu", "unet").model
-    network = smp.Unet(
-        f"tu-{model.backbone}",
-        encoder_weights=None,
-        in_channels=channels,
-        classes=1,
-        decoder_channels=list(model.decoder_channels),
-    ).eval()
-    path = folder / "eager.onnx"
-    torch.onnx.export(
-        network,
-        (torch.zeros(BATCH, channels, size, size),),
-        str(path),
-        dynamo=False,
-        input_names=["x"],
-        dynamic_axes={"x": {0: "batch"}},
-    )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(str(path), options)
-
-    def eager(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        with torch.no_grad():
-            return network(torch.from_numpy(x)).numpy()
-
-    return {"eager": eager, "eager, exported": lambda x: session.run(None, {"x": x})[0]}
-
-
-def plain_loop(files: list[Path], network: Network, output: Path, size: int) -> None:
-    """What a short script does."""
-    output.mkdir(parents=True)
-    for start in range(0, len(files), BATCH):
-        some = files[start : start + BATCH]
-        sizes, inputs = [], []
-        for path in some:
-            with Image.open(path) as opened:
-                image = opened.convert(opened.mode)
-            sizes.append(image.size)
-            pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), np.float32)
-            inputs.append((pixels.reshape(size, size, -1) / 255 - 0.5) / 0.5)
-        batch = np.ascontiguousarray(np.stack(inputs).transpose(0, 3, 1, 2))
-        found = 1 / (1 + np.exp(-network(batch)))
-        for path, native, probability in zip(some, sizes, found, strict=True):
-            restored = Image.fromarray(probability[0]).resize(native, Image.Resampling.BILINEAR)
-            mask = (np.asarray(restored) >= 0.5).astype(np.uint8) * 255
-            Image.fromarray(mask).save(output / f"{path.stem}.png")
 
 
 def timed(work: Callable[[], object], clock: Callable[[], float]) -> float:
@@ -191,7 +142,8 @@ def measure_alone(
         side: (lambda network=network: network(x)) for side, network in eager.items()
     }
     for arm in models:
-        for way, (backend, precision, _) in WAYS.items():
+        for way in arguments.ways:
+            backend, precision, _ = WAYS[way]
             loaded, _ = load_backend(chosen(models[arm], way), backend, "cpu", precision)
             sides[f"{arm}, {way}"] = lambda loaded=loaded: loaded.outputs(torch.from_numpy(x))
     return in_turns(sides, arguments.rounds, CLOCKS[arguments.clock])
@@ -224,12 +176,34 @@ def measure_whole(
             work = timed(lambda n=network, o=output: plain_loop(files, n, o, arguments.size), clock)
             seconds.setdefault(side, []).append(work)
         for arm in models:
-            for way in WAYS:
+            for way in arguments.ways:
                 side = f"{arm}, {way}"
                 model, output = chosen(models[arm], way), folder / f"{number}-{side}"
                 elapsed = predict_seconds(files, model, way, output, arguments.overlays, clock)
                 seconds.setdefault(side, []).append(elapsed)
     return {side: values[1:] for side, values in seconds.items()}
+
+
+def nnunet_seconds(
+    data: Dataset, files: list[Path], folder: Path, arguments: argparse.Namespace
+) -> dict[str, list[float]]:
+    """Seconds that nnU-Net would take for all files, in each round, by what the first ones took."""
+    some = files[:NNUNET_IMAGES]
+    raw, listed, splits = folder / "Dataset001_bench", folder / "images.txt", folder / "splits.csv"
+    listed.write_text("\n".join(str(path) for path in some), encoding="utf-8")
+    dxseg.split(data.root, splits)
+    dxseg.export_nnunet(data.root, raw, splits=splits)
+    script = Path(__file__).with_name("nnunet_seconds.py")
+    command = [arguments.nnunet, script, raw, listed]
+    if arguments.threads is not None:
+        command += ["--threads", str(arguments.threads)]
+    seconds: dict[str, list[float]] = {}
+    for _ in range(arguments.rounds):
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        for side, taken in json.loads(done.stdout.splitlines()[-1]).items():
+            value = taken[arguments.clock] * len(files) / len(some)
+            seconds.setdefault(side, []).append(value)
+    return seconds
 
 
 def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
@@ -254,6 +228,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         eager = eager_networks(folder, size, channels)
         alone = measure_alone(models, eager, (BATCH, channels, size, size), arguments)
         whole = measure_whole(files, models, eager, folder, arguments)
+        if arguments.nnunet is not None:
+            whole |= nnunet_seconds(data, files, folder, arguments)
     return {
         "benchmark": "inference_backends",
         "dataset": "phantoms" if arguments.dataset is None else str(arguments.dataset),
@@ -286,6 +262,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=64, help="images a round (64)")
     parser.add_argument("--native", type=int, default=512, help="side of phantoms, pixels (512)")
     parser.add_argument("--size", type=int, default=256, help="side of the network's input (256)")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of all sides (3)")
     parser.add_argument("--threads", type=int, help="threads of every network (torch's choice)")
     parser.add_argument(
@@ -294,6 +271,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default="wall",
         help="wall, or cpu: seconds of all cores, for a machine that is busy with other work",
     )
+    parser.add_argument("--nnunet", type=Path, help="Python of an environment with nnU-Net v2")
     parser.add_argument("--overlays", action="store_true", help="draw overlays too")
     return parser.parse_args(argv)
 
@@ -311,8 +289,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     for heading in ("", "images/s", "end to end", "network alone"):
         table.add_column(heading, justify="right" if heading else "left")
     for side, rate in result["images_per_s"].items():
-        whole, alone = result["of_eager"][side], result["network_of_eager"][side]
-        table.add_row(side, f"{rate:.1f}", f"{whole:.2f}", f"{alone:.2f}")
+        alone = result["network_of_eager"].get(side)
+        whole = result["of_eager"][side]
+        table.add_row(side, f"{rate:.1f}", f"{whole:.2f}", "" if alone is None else f"{alone:.2f}")
     Console().print(table)
     print(json.dumps(result))
     return result

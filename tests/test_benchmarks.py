@@ -39,23 +39,6 @@ def test_train_throughput_reports_both_sides_and_their_ratio(capsys, monkeypatch
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_predict_throughput_reports_both_arms_against_both_loops(capsys):
-    bench = load("predict_throughput")
-    tiny = ["--images", "3", "--native", "64", "--size", "32", "--rounds", "1", "--threads", "1"]
-    result = bench.main(tiny)
-    assert json_line(capsys.readouterr().out) == result
-    assert result["benchmark"] == "predict_throughput"
-    assert (result["images"], result["torch_threads"]) == (3, 1)
-    loops = ["plain batch 1", "plain batch 8"]
-    assert list(result["images_per_s"]) == ["sks-evidence", "unet", *loops]
-    assert min(result["images_per_s"].values()) > 0
-    assert {arm: list(ratio) for arm, ratio in result["ratio"].items()} == {
-        "sks-evidence": loops,
-        "unet": loops,
-    }
-    assert all(isinstance(value, float) for r in result["ratio"].values() for value in r.values())
-
-
 def test_predict_memory_reads_it_after_a_tenth_a_half_and_all(capsys, monkeypatch):
     bench = load("predict_memory")
     monkeypatch.setattr(bench, "PHANTOMS", 3)
@@ -176,7 +159,7 @@ def test_serve_load_loses_nothing(capsys):
     assert min(*result["memory_mb"], result["requests_per_s"]) > 0
 
 
-@pytest.mark.parametrize("name", ["train_throughput", "predict_throughput", "inference_backends"])
+@pytest.mark.parametrize("name", ["train_throughput", "inference_backends"])
 def test_help_says_what_is_measured(name, capsys):
     with pytest.raises(SystemExit) as stop:
         load(name).main(["--help"])
