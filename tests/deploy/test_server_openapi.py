@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from hypothesis import HealthCheck, given, settings
+from starlette.testclient import TestClient
 
 from brightness import Maker
 from dxseg.deploy.app import create_app
@@ -49,10 +51,12 @@ TAKING = {route for route in BARE | WITH_DATASET if route[0] == "POST"}
 
 
 @pytest.fixture
-def app(tmp_path: Path) -> Any:
+def app(tmp_path: Path) -> Iterator[Any]:
     predictor = Maker()(lesion_free=("normal",))
     cases = Cases(squares(tmp_path / "data").root, predictor.info)
-    return create_app(predictor, Settings(token=TOKEN), cases=cases)
+    made = create_app(predictor, Settings(token=TOKEN), cases=cases)
+    with TestClient(made):  # its lifespan, which ends the thread that predicts
+        yield made
 
 
 def described(app: Any) -> Any:
