@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from dxseg.api_data import check, split
 from dxseg.api_export import export_hub, export_label_studio, export_nnunet, export_onnx
+from dxseg.api_predict import predict, predict_archive
 from dxseg.api_runs import compare, distill, evaluate, report, train
 from dxseg.data.importers.busi import import_busi
 from dxseg.data.importers.csv import import_csv
@@ -21,9 +21,6 @@ from dxseg.data.importers.nnunet import import_nnunet
 from dxseg.demonstration import demo
 from dxseg.deploy.serve import serve
 from dxseg.description import describe as info
-from dxseg.inference.bundle import bundle_folder
-from dxseg.inference.predict import PredictSummary, predict_files
-from dxseg.progress import reporting
 from dxseg.reproduction import reproduce
 from dxseg.studies.runner import run_study as compare_study
 from dxseg.suggestion.suggest import Suggestions, suggest_cases
@@ -51,6 +48,7 @@ __all__ = [
     "import_volumes",
     "info",
     "predict",
+    "predict_archive",
     "report",
     "reproduce",
     "serve",
@@ -58,67 +56,6 @@ __all__ = [
     "suggest",
     "train",
 ]
-
-
-def predict(
-    inputs: PathLike | Sequence[PathLike],
-    model: PathLike,
-    output: PathLike,
-    *,
-    labels: PathLike | Mapping[str, str] | None = None,
-    overwrite: bool = False,
-    device: str = "cpu",
-    batch_size: int = 8,
-    overlays: bool = True,
-    slice_overlays: bool = False,
-    backend: str | None = None,
-    precision: str = "float32",
-    flip: bool = False,
-    windows: bool = False,
-    dicom_seg: bool = False,
-    console: Console | None = None,
-) -> PredictSummary:
-    """Segment images and volumes with a run or its model; what is done is skipped.
-
-    Args:
-        inputs: files, folders or patterns; a NIfTI volume gives one label map.
-        model: folder of a run, or of a model, or an exported .onnx file.
-        output: folder for masks, overlays and predictions.csv.
-        labels: diagnoses that are known already: a table with the columns file and label, or by
-            file; see :func:`dxseg.inference.label_table.known_labels`.
-        overwrite: whether what is done is predicted again.
-        device: as torch names it.
-        batch_size: images through the network at once.
-        overlays: whether images get overlays.
-        slice_overlays: whether volumes get overlays of the slices with a lesion.
-        backend: ``torch``, ``onnxruntime`` or ``openvino``; what suits the model if absent.
-        precision: ``float32``, or ``bfloat16`` for torch and openvino.
-        flip: whether each image is also predicted mirrored, and the mean taken.
-        windows: whether images larger than the network's input are cut into windows.
-        dicom_seg: whether DICOM images and series get a DICOM SEG too, which names their patient.
-        console: where progress is drawn.
-
-    Raises:
-        DxsegError: see :func:`dxseg.inference.predict.predict_files`.
-    """
-    with reporting(console or Console(stderr=True), "Predicting") as progress:
-        return predict_files(
-            inputs,
-            bundle_folder(model),
-            output,
-            labels=labels,
-            overwrite=overwrite,
-            device=device,
-            batch_size=batch_size,
-            overlays=overlays,
-            slice_overlays=slice_overlays,
-            backend=backend,
-            precision=precision,
-            flip=flip,
-            windows=windows,
-            dicom_seg=dicom_seg,
-            progress=progress,
-        )
 
 
 def suggest(

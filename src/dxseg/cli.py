@@ -15,11 +15,12 @@ from dxseg.cli_distill import distill_command
 from dxseg.cli_export import exporter
 from dxseg.cli_import import importer
 from dxseg.cli_options import BackendOption
+from dxseg.cli_predict import predict_command
 from dxseg.cli_reproduce import reproduce_command
 from dxseg.cli_serve import serve_command
 from dxseg.cli_suggest import suggest_command
 from dxseg.errors import UsageError
-from dxseg.terminal import Verbs, arms_table, end_with, err, out, value_table
+from dxseg.terminal import Verbs, arms_table, err, out, value_table
 
 # Heavy libraries are imported by the verbs, so that --help answers at once.
 
@@ -36,6 +37,7 @@ app.add_typer(exporter, name="export")
 app.command("check")(check_command)
 app.command("compare")(compare_command)
 app.command("distill")(distill_command)
+app.command("predict")(predict_command)
 app.command("reproduce")(reproduce_command)
 app.command("serve")(serve_command)
 app.command("suggest")(suggest_command)
@@ -212,76 +214,6 @@ def evaluate(
     )
     told = ", labels known" if known_labels else ""
     out.print(value_table(summary, f"{split}{told}: {run}"))
-
-
-@app.command()
-def predict(
-    model: Annotated[
-        Path, typer.Argument(help="Folder of a run or of a model, or an exported .onnx file.")
-    ],
-    inputs: Annotated[
-        list[str], typer.Argument(help="Images, NIfTI volumes, folders, or quoted patterns.")
-    ],
-    output: Annotated[Path, typer.Option("--out", help="Folder for masks and predictions.csv.")],
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="Table of known diagnoses, with the columns file and label."),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Predict again what is done.")] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
-    batch_size: Annotated[int, typer.Option(help="Images through the network at once.")] = 8,
-    overlays: Annotated[
-        bool, typer.Option("--overlays/--no-overlays", help="Outlines drawn over the images.")
-    ] = True,
-    slice_overlays: Annotated[
-        bool, typer.Option("--slice-overlays", help="Overlays of a volume's slices with a lesion.")
-    ] = False,
-    backend: BackendOption = None,
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
-    flip: Annotated[
-        bool, typer.Option("--flip", help="Average over the mirrored image: twice the time.")
-    ] = False,
-    windows: Annotated[
-        bool, typer.Option("--windows", help="Cut large images into windows; keep their scale.")
-    ] = False,
-    dicom_seg: Annotated[
-        bool, typer.Option("--dicom-seg", help="A DICOM SEG for what is DICOM; names the patient.")
-    ] = False,
-) -> None:
-    """Segment images (a mask, an overlay, a row of predictions.csv) and volumes (a label map)."""
-    from dxseg import api
-
-    summary = api.predict(
-        inputs,
-        model,
-        output,
-        labels=labels,
-        overwrite=overwrite,
-        device=device,
-        batch_size=batch_size,
-        overlays=overlays,
-        slice_overlays=slice_overlays,
-        backend=backend,
-        precision=precision,
-        flip=flip,
-        windows=windows,
-        dicom_seg=dicom_seg,
-        console=err,
-    )
-    out.print(
-        f"{summary.done} predicted, {summary.skipped} already done, {len(summary.failed)} failed. "
-        f"Table: {output / 'predictions.csv'}",
-        soft_wrap=True,
-    )
-    if labels is not None:
-        places = ", ".join(summary.unmatched_labels[:10])
-        more = ", ..." if len(summary.unmatched_labels) > 10 else ""
-        left = f"; {len(summary.unmatched_labels)} rows fit no file: {places}{more}"
-        out.print(
-            f"Known labels: {summary.known}{left if summary.unmatched_labels else ''}.",
-            soft_wrap=True,
-        )
-    end_with(summary.failed)
 
 
 @app.command()

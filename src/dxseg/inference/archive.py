@@ -1,0 +1,192 @@
+"""Predict archives with Ray Data: worker processes that hold the model, results in Parquet."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.data
+
+from dxseg.data.lock import alone
+from dxseg.errors import DxsegError, UsageError
+from dxseg.inference.archive_inputs import archive_items
+from dxseg.inference.archive_parts import About, claim, finished
+from dxseg.inference.archive_worker import ArchiveSettings, PartPredictor
+from dxseg.inference.inputs import Item
+from dxseg.inference.label_table import KnownLabels, known_labels
+from dxseg.inference.predict import PredictSummary
+
+PART_IMAGES = 512
+"""Images in a part at most: what is lost when a worker dies."""
+
+_PARTS_A_WORKER = 4  # at least, so that no worker waits long for the last one
+_CORES_A_WORKER = 2  # one of them decodes and writes while the other computes
+_RETRIES = 3
+"""How often a part is tried again whose worker died; an image may be what kills it."""
+
+Progress = Callable[[int, int], None]
+
+
+def predict_archive(
+    inputs: str | Path | Sequence[str | Path],
+    bundle: str | Path,
+    output: str | Path,
+    *,
+    workers: int | None = None,
+    labels: str | Path | Mapping[str, str] | None = None,
+    overwrite: bool = False,
+    settings: ArchiveSettings | None = None,
+    progress: Progress | None = None,
+) -> PredictSummary:
+    """Predict images into `results/*.parquet`, a row and a mask for each, by worker processes.
+
+    The columns are those of `predictions.csv`, as numbers where they are numbers, and `mask`, the
+    bytes of the mask's PNG. An image that has a result from the same file, model and known label is
+    skipped; one that fails has none and is tried again by the next call. So an image has one row,
+    however often the call is killed and repeated. A part whose worker dies goes to another worker,
+    `_RETRIES` times at most.
+
+    Ray is used as it was initialised in this process (`ray.init`), so the workers may be on other
+    machines, which then see the same files. Else it is started on this machine and stopped
+    afterwards.
+
+    Args:
+        inputs: See `dxseg.inference.archive_inputs.archive_items`.
+        bundle: The model folder, or an exported .onnx file.
+        output: The folder to write to, made if absent.
+        workers: Processes that hold the model; one for two cores if absent.
+        labels: Labels that are known without looking; see `predict_files`.
+        overwrite: Predict everything anew.
+        settings: How to predict.
+        progress: Called with the number of images finished or skipped, and of all.
+
+    Raises:
+        UsageError: No image was found, a volume is among them, two have one name, the folder holds
+            other results, or the labels are not of the model or of these files.
+        DxsegError: The bundle is bad, a table or part cannot be read, Ray does not start, or
+            another process works on this folder.
+    """
+    root = Path(output).resolve()
+    settings = settings or ArchiveSettings()
+    if workers is not None and workers < 1:
+        raise UsageError(f"{workers} workers: expected 1 or more")
+    given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
+    info = settings.load(bundle).info  # here, where what is wrong is told at once
+    items = archive_items(given, skip=[root])
+    known = KnownLabels() if labels is None else known_labels(labels, items, info)
+    about = About(
+        model=info.weights_sha256,
+        precision=settings.precision,
+        flip=settings.flip,
+        windows=settings.windows,
+    )
+    with alone(root, "archive"):
+        folder = claim(root, about, overwrite)
+        wanted = {item.name: (str(item.source), known.by_name.get(item.name, "")) for item in items}
+        done = finished(folder, wanted)
+        todo = [item for item in items if item.name not in done]
+        summary = PredictSummary(
+            skipped=len(done), known=len(known.by_name), unmatched_labels=known.unmatched
+        )
+        report = progress or (lambda _done, _all: None)
+        report(len(done), len(items))
+        cores = os.cpu_count() or 1
+        workers = workers or max(1, cores // _CORES_A_WORKER)
+        parts = _parts([[item.name, *wanted[item.name]] for item in todo], workers)
+        makings = {
+            "bundle": Path(bundle).resolve(),
+            "settings": settings,
+            "folder": folder,
+            "threads": max(1, cores // workers),
+        }
+        for failed, size in _worked_off(parts, makings, workers):
+            summary.failed += failed.items()
+            summary.done += size - len(failed)
+            report(len(done) + summary.done + len(summary.failed), len(items))
+        _tell_lost(todo, folder, wanted, summary)
+    return summary
+
+
+def _parts(images: list[list[str]], workers: int) -> list[list[list[str]]]:
+    """Lists of images, of one size but the last: as large as may be, and enough for all workers."""
+    size = -(-len(images) // (workers * _PARTS_A_WORKER))
+    size = max(1, min(PART_IMAGES, size))
+    return [images[start : start + size] for start in range(0, len(images), size)]
+
+
+def _worked_off(
+    parts: list[list[list[str]]], makings: dict[str, Any], workers: int
+) -> Iterator[tuple[dict[str, str], int]]:
+    """Have Ray Data work the parts off; why images of each failed, and its size, as they end.
+
+    A part that was given up, because its worker died each time, is passed over.
+    """
+    if not parts:
+        return
+    with _running(workers):
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False  # dxseg has its own
+        context.max_errored_blocks = -1
+        rows = [{"part": json.dumps(part), "size": len(part)} for part in parts]
+        answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            PartPredictor,
+            fn_constructor_kwargs=makings,
+            batch_size=1,
+            concurrency=workers,
+            num_cpus=1,
+            max_restarts=-1,
+            max_task_retries=_RETRIES,
+        )
+        for answer in answers.iter_rows():
+            yield json.loads(answer["failed"]), answer["size"]
+
+
+@contextmanager
+def _running(workers: int) -> Iterator[None]:
+    """Ray, started and stopped here unless it runs already."""
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    if ray.is_initialized():
+        yield
+        return
+    # Ray's switch for telling its makers of its use: nothing leaves the machine.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    try:
+        ray.init(
+            num_cpus=workers,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+        )
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise DxsegError(
+            f"Ray does not start on this machine ({reason}); try again, or leave --engine ray out"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _tell_lost(
+    todo: Sequence[Item],
+    folder: Path,
+    wanted: Mapping[str, tuple[str, str]],
+    summary: PredictSummary,
+) -> None:
+    """Images of parts that were given up have neither a result nor a reason yet."""
+    missing = len(todo) - summary.done - len(summary.failed)
+    if missing == 0:
+        return
+    told = {name for name, _ in summary.failed} | finished(folder, wanted)
+    summary.failed += [
+        (item.name, f"its worker died {_RETRIES + 1} times, perhaps for want of memory")
+        for item in todo
+        if item.name not in told
+    ]

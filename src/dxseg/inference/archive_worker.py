@@ -1,0 +1,105 @@
+"""What a worker of an archive does: lists of images in, parts of the results out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dxseg.errors import DxsegError
+from dxseg.inference.archive_parts import MASK, part_name, write_part
+from dxseg.inference.png import encode_png
+from dxseg.inference.predictor import Predictor
+from dxseg.inference.rows import image_values, model_name
+from dxseg.inference.writers import mask_levels
+
+
+@dataclass(frozen=True)
+class ArchiveSettings:
+    """How images are predicted; see `dxseg.inference.predict.predict_files`.
+
+    Attributes:
+        batch_size: Images through the network at once.
+        backend: torch, onnxruntime or openvino; what suits the model if absent.
+        precision: float32 or bfloat16.
+        flip: Whether the mean with the mirrored image is taken.
+        windows: Whether large images are cut into windows.
+    """
+
+    batch_size: int = 8
+    backend: str | None = None
+    precision: str = "float32"
+    flip: bool = False
+    windows: bool = False
+
+    def load(self, bundle: str | Path) -> Predictor:
+        """The model, ready; see `Predictor.from_bundle` for what it raises."""
+        return Predictor.from_bundle(
+            bundle,
+            batch_size=self.batch_size,
+            backend=self.backend,
+            precision=self.precision,
+            flip=self.flip,
+            windows=self.windows,
+        )
+
+
+class PartPredictor:
+    """What a worker is: a model in memory that turns lists of images into parts."""
+
+    def __init__(
+        self, bundle: str | Path, settings: ArchiveSettings, folder: Path, threads: int
+    ) -> None:
+        """Load the model.
+
+        Args:
+            bundle: The model folder, or an exported .onnx file.
+            settings: How to predict.
+            folder: Of the parts.
+            threads: Of the network.
+        """
+        torch.set_num_threads(threads)
+        self._predictor, self._folder = settings.load(bundle), folder
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Predict and write parts, as Ray Data asks for it.
+
+        Args:
+            batch: Under "part" the JSON of name, source and known label of each image, a part a
+                row.
+
+        Returns:
+            The same rows; under "failed" the JSON of why images have no result, by name, in place
+            of the part.
+        """
+        failed = [json.dumps(self.predict(json.loads(text))) for text in batch["part"]]
+        return {"failed": failed, "size": batch["size"]}
+
+    def predict(self, images: list[list[str]]) -> dict[str, str]:
+        """Write the part of these images; done again, it writes the same file.
+
+        Args:
+            images: Name, source and known label of each.
+
+        Returns:
+            Why images have no row in it, by name.
+        """
+        info = self._predictor.info
+        sources = {name: source for name, source, _ in images}
+        known = {name: label for name, _, label in images if label}
+        rows, failed = [], {}
+        for name, result in self._predictor.stream(
+            ((name, Path(source)) for name, source in sources.items()), known=known
+        ):
+            if isinstance(result, DxsegError):
+                failed[name] = " ".join(str(result).split())
+                continue
+            mask = encode_png(mask_levels(result.mask, len(info.mask_classes)))
+            about = {"name": name, "source": sources[name], "model": model_name(info)}
+            rows.append({**about, **image_values(result, info), MASK: mask})
+        if rows:
+            write_part(self._folder / part_name(sources), rows, info)
+        return failed
