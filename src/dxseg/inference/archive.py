@@ -138,13 +138,17 @@ def _worked_off(
             PartPredictor,
             fn_constructor_kwargs=makings,
             batch_size=1,
-            concurrency=workers,
+            concurrency=min(workers, len(rows)),
             num_cpus=1,
-            max_restarts=-1,
-            max_task_retries=_RETRIES,
+            ray_remote_args_fn=_when_a_worker_dies,
         )
         for answer in answers.iter_rows():
             yield json.loads(answer["failed"]), answer["size"]
+
+
+def _when_a_worker_dies() -> dict[str, int]:
+    """Another takes its place, and its part is tried again, but not for ever."""
+    return {"max_restarts": -1, "max_task_retries": _RETRIES}
 
 
 @contextmanager

@@ -1,0 +1,145 @@
+"""Archives with Ray: real worker processes, killed while they work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from dxseg.config import ModelConfig
+from dxseg.data.phantom import make_phantoms
+from dxseg.data.preprocess import Preprocessing
+from dxseg.inference.bundle import BundleInfo, save_bundle
+from dxseg.models.build import Task, build_segmenter
+from dxseg.models.heads import PRIOR
+from dxseg.presets import load_config
+
+pytest.importorskip("ray", reason="the extra ray is not installed")
+
+# A Ray that starts, or ends, takes seconds on an idle machine and does not start on a busy one.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+IMAGES = 48
+RUN = """
+import sys
+from dxseg.inference.archive import predict_archive
+print(predict_archive(*sys.argv[1:4], workers=2))
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = make_phantoms(tmp_path_factory.mktemp("set"), images=IMAGES, size=256).root
+    return root / "images"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config: ModelConfig = load_config("cpu", "unet").model
+    info = BundleInfo(
+        threshold=PRIOR,
+        model=config,
+        preprocessing=Preprocessing(image_size=256, channels=1, mean=[0.5], std=[0.5]),
+        labels=["normal", "benign", "malignant"],
+    )
+    folder = tmp_path_factory.mktemp("model")
+    save_bundle(folder, build_segmenter(config, Task(1, 1, 3), pretrained=False), info)
+    return folder
+
+
+@pytest.fixture
+def start(images: Path, model: Path) -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
+    """Start an archive in a process of its own; all of its processes are ended after the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(output: Path) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", RUN, str(images), str(model), str(output)]
+        started.append(
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        )
+        return started[-1]
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def workers() -> list[int]:
+    """Processes that hold the model."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if b"ray::MapWorker(MapBatches(PartPredictor))" in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            pass  # it has ended
+    return found
+
+
+def at_work(process: subprocess.Popen[Any], output: Path) -> list[int]:
+    """The workers, once the first part is there and the last one is not."""
+    while not list(output.glob("results/*.parquet")):
+        assert process.poll() is None, "it ended before it was disturbed"
+        time.sleep(0.01)
+    return workers()
+
+
+def results(output: Path) -> pd.DataFrame:
+    table = pd.read_parquet(output / "results").sort_values("name", ignore_index=True)
+    assert not table["name"].duplicated().any(), "one row an image"
+    return table
+
+
+@pytest.fixture(scope="module")
+def undisturbed(images: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    output = tmp_path_factory.mktemp("undisturbed") / "out"
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, str(images), str(model), str(output)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"done={IMAGES}, skipped=0, failed=[]" in done.stdout
+    table = results(output)
+    assert len(table) == IMAGES
+    return table
+
+
+def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(
+    start: Callable[[Path], subprocess.Popen[str]], undisturbed: pd.DataFrame, tmp_path: Path
+) -> None:
+    process = start(tmp_path / "out")
+    victims = at_work(process, tmp_path / "out")
+    assert victims
+    os.kill(victims[0], signal.SIGKILL)
+    said, _ = process.communicate()
+    assert process.returncode == 0
+    assert f"done={IMAGES}, skipped=0, failed=[]" in said
+    pd.testing.assert_frame_equal(results(tmp_path / "out"), undisturbed)
+
+
+def test_a_master_that_is_killed_goes_on_where_it_was(
+    start: Callable[[Path], subprocess.Popen[str]], undisturbed: pd.DataFrame, tmp_path: Path
+) -> None:
+    process = start(tmp_path / "out")
+    orphans = at_work(process, tmp_path / "out")
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    while set(orphans) & set(workers()):
+        time.sleep(0.1)  # Ray ends them
+    before = len(results(tmp_path / "out"))
+    assert before < IMAGES, "it was killed too late"
+    said, _ = start(tmp_path / "out").communicate()
+    assert f"done={IMAGES - before}, skipped={before}, failed=[]" in said
+    pd.testing.assert_frame_equal(results(tmp_path / "out"), undisturbed)
