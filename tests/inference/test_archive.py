@@ -274,7 +274,6 @@ def test_without_the_extra_it_says_what_to_install(
 ) -> None:
     import dxseg
 
-    monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "dxseg.inference.archive")
-    with pytest.raises(UsageError, match=r"needs ray.* pip install 'dxseg\[ray\]'"):
+    monkeypatch.setitem(sys.modules, "ray.data", None)
+    with pytest.raises(UsageError, match=r"needs ray.*pip install 'dxseg\[ray\]'"):
         dxseg.predict_archive(tmp_path, "model", tmp_path / "out")

@@ -6,21 +6,17 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import ray
-import ray.data
-
 from dxseg.data.lock import alone
-from dxseg.errors import DxsegError, UsageError
+from dxseg.errors import UsageError
 from dxseg.inference.archive_inputs import archive_items
 from dxseg.inference.archive_parts import About, claim, finished
 from dxseg.inference.archive_worker import ArchiveSettings, PartPredictor
-from dxseg.inference.inputs import Item
 from dxseg.inference.label_table import KnownLabels, known_labels
 from dxseg.inference.predict import PredictSummary
+from dxseg.inference.ray_cluster import import_ray, running_ray
 
 PART_IMAGES = 512
 """Images in a part at most: what is lost when a worker dies."""
@@ -67,50 +63,64 @@ def predict_archive(
         progress: Called with the number of images finished or skipped, and of all.
 
     Raises:
-        UsageError: No image was found, a volume is among them, two have one name, the folder holds
-            other results, or the labels are not of the model or of these files.
+        UsageError: Ray is not installed, no image was found, a volume is among them, two have one
+            name, the folder holds other results, or the labels are not of the model or of these
+            files.
         DxsegError: The bundle is bad, a table or part cannot be read, Ray does not start, or
             another process works on this folder.
     """
-    root = Path(output).resolve()
-    settings = settings or ArchiveSettings()
     if workers is not None and workers < 1:
         raise UsageError(f"{workers} workers: expected 1 or more")
+    import_ray()  # here, where its absence is told at once, like what is wrong with the model
+    root, settings = Path(output).resolve(), settings or ArchiveSettings()
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
-    info = settings.load(bundle).info  # here, where what is wrong is told at once
+    info = settings.load(bundle).info
     items = archive_items(given, skip=[root])
     known = KnownLabels() if labels is None else known_labels(labels, items, info)
+    wanted = {item.name: (str(item.source), known.by_name.get(item.name, "")) for item in items}
     about = About(
         model=info.weights_sha256,
         precision=settings.precision,
         flip=settings.flip,
         windows=settings.windows,
     )
+    summary = PredictSummary(known=len(known.by_name), unmatched_labels=known.unmatched)
     with alone(root, "archive"):
         folder = claim(root, about, overwrite)
-        wanted = {item.name: (str(item.source), known.by_name.get(item.name, "")) for item in items}
         done = finished(folder, wanted)
-        todo = [item for item in items if item.name not in done]
-        summary = PredictSummary(
-            skipped=len(done), known=len(known.by_name), unmatched_labels=known.unmatched
-        )
-        report = progress or (lambda _done, _all: None)
-        report(len(done), len(items))
+        summary.skipped = len(done)
         cores = os.cpu_count() or 1
         workers = workers or max(1, cores // _CORES_A_WORKER)
-        parts = _parts([[item.name, *wanted[item.name]] for item in todo], workers)
         makings = {
             "bundle": Path(bundle).resolve(),
             "settings": settings,
             "folder": folder,
             "threads": max(1, cores // workers),
         }
-        for failed, size in _worked_off(parts, makings, workers):
-            summary.failed += failed.items()
-            summary.done += size - len(failed)
-            report(len(done) + summary.done + len(summary.failed), len(items))
-        _tell_lost(todo, folder, wanted, summary)
+        todo = {name: told for name, told in wanted.items() if name not in done}
+        _predict(todo, makings, workers, summary, progress or (lambda _done, _all: None))
     return summary
+
+
+def _predict(
+    todo: Mapping[str, tuple[str, str]],
+    makings: dict[str, Any],
+    workers: int,
+    summary: PredictSummary,
+    progress: Progress,
+) -> None:
+    """Have the images predicted, and note how each ended."""
+    every = len(todo) + summary.skipped
+    progress(summary.skipped, every)
+    parts = _parts([[name, *told] for name, told in todo.items()], workers)
+    for failed, size in _worked_off(parts, makings, workers):
+        summary.failed += failed.items()
+        summary.done += size - len(failed)
+        progress(summary.skipped + summary.done + len(summary.failed), every)
+    if summary.done + len(summary.failed) < len(todo):  # parts were given up
+        told = {name for name, _ in summary.failed} | finished(makings["folder"], todo)
+        reason = f"its worker died {_RETRIES + 1} times, perhaps for want of memory"
+        summary.failed += [(name, reason) for name in todo if name not in told]
 
 
 def _parts(images: list[list[str]], workers: int) -> list[list[list[str]]]:
@@ -129,7 +139,10 @@ def _worked_off(
     """
     if not parts:
         return
-    with _running(workers):
+    with running_ray(workers):
+        import ray.data
+
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False  # dxseg has its own
         context.max_errored_blocks = -1
@@ -149,48 +162,3 @@ def _worked_off(
 def _when_a_worker_dies() -> dict[str, int]:
     """Another takes its place, and its part is tried again, but not for ever."""
     return {"max_restarts": -1, "max_task_retries": _RETRIES}
-
-
-@contextmanager
-def _running(workers: int) -> Iterator[None]:
-    """Ray, started and stopped here unless it runs already."""
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    if ray.is_initialized():
-        yield
-        return
-    # Ray's switch for telling its makers of its use: nothing leaves the machine.
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    try:
-        ray.init(
-            num_cpus=workers,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-        )
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise DxsegError(
-            f"Ray does not start on this machine ({reason}); try again, or leave --engine ray out"
-        ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _tell_lost(
-    todo: Sequence[Item],
-    folder: Path,
-    wanted: Mapping[str, tuple[str, str]],
-    summary: PredictSummary,
-) -> None:
-    """Images of parts that were given up have neither a result nor a reason yet."""
-    missing = len(todo) - summary.done - len(summary.failed)
-    if missing == 0:
-        return
-    told = {name for name, _ in summary.failed} | finished(folder, wanted)
-    summary.failed += [
-        (item.name, f"its worker died {_RETRIES + 1} times, perhaps for want of memory")
-        for item in todo
-        if item.name not in told
-    ]
