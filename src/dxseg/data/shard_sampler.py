@@ -1,0 +1,76 @@
+"""Random order over images in shards, few of which fit the local disk at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dxseg.data.loader import PoolSampler
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Shuffles within windows of shards, and the shards themselves.
+
+    Attributes:
+        shards: (N,) the shard of each row.
+        size: Shards in a window.
+    """
+
+    shards: NDArray[np.int64]
+    size: int
+
+    def permutation(
+        self, rows: NDArray[np.int64], generator: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """A random order of some rows, as places among them: window after window.
+
+        Args:
+            rows: (M,) rows.
+            generator: Draws which shards make a window, and the order in it.
+        """
+        shards, place = np.unique(self.shards[rows], return_inverse=True)
+        window = generator.permutation(len(shards)) // self.size
+        order = generator.permutation(len(rows))
+        return order[np.argsort(window[place[order]], kind="stable")]
+
+
+class ShardPoolSampler(PoolSampler):
+    """A PoolSampler whose pools are gone through window by window; a function of (seed, epoch).
+
+    An epoch goes on in each pool where the one before it ended, in the middle of a window too:
+    epochs are short, and each would otherwise fetch windows of its own. So no row comes up more
+    than once more often than another from the start of training.
+    """
+
+    def __init__(
+        self,
+        pools: Sequence[tuple[NDArray[np.int64], int]],
+        batches: int,
+        seed: int,
+        windows: Windows,
+    ) -> None:
+        """Hold the pools, see PoolSampler, and how they are shuffled."""
+        super().__init__(pools, batches, seed)
+        self.windows = windows
+
+    def _streams(self, generator: np.random.Generator) -> list[NDArray[np.int64]]:  # noqa: ARG002
+        return [
+            self._stream(rows, count * self.batches, pool)
+            for pool, (rows, count) in enumerate(self.pools)
+        ]
+
+    def _stream(self, rows: NDArray[np.int64], length: int, pool: int) -> NDArray[np.int64]:
+        """The rows of this epoch, counted from the start of training."""
+        turn, start = divmod(self.epoch * length, len(rows))
+        turns = range(turn, turn - (-(start + length) // len(rows)))
+        orders = [self._turn(rows, turn, pool) for turn in turns]
+        return np.concatenate(orders)[start : start + length]
+
+    def _turn(self, rows: NDArray[np.int64], turn: int, pool: int) -> NDArray[np.int64]:
+        # Five numbers, and a last one that no stream of studies has (dxseg.data.bags).
+        generator = np.random.default_rng([self.seed, turn, 0, pool, 3])
+        return rows[self.windows.permutation(rows, generator)]
