@@ -147,9 +147,9 @@ class ShardedImages:
     def _make_room(self, needed: int) -> None:
         """Drop what was used least lately, and halves that a killed process has left."""
         self.folder.mkdir(exist_ok=True)
-        for half in self.folder.glob(".*"):
+        for half in self.folder.glob(".*.npy"):
             half.unlink()
-        kept = [(path.stat(), path) for path in self.folder.iterdir()]
+        kept = [(path.stat(), path) for path in self.folder.glob("*.npy")]
         taken = sum(status.st_size for status, _ in kept)
         for status, path in sorted(kept, key=lambda entry: entry[0].st_mtime_ns):
             if taken + needed <= self.room:
