@@ -16,11 +16,13 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from dxseg.config import RunConfig
+from dxseg.config import DataConfig, RunConfig
 from dxseg.data import shard_writer
+from dxseg.data.bags import BagSampler
 from dxseg.data.dataset import Dataset
+from dxseg.data.loader import CaseArrays, Studies
 from dxseg.data.shard_sampler import ShardPoolSampler
-from dxseg.data.shards import ShardedImages
+from dxseg.data.shards import Manifest, ShardedImages
 from dxseg.errors import UsageError
 from dxseg.models import build
 from dxseg.training.label_batches import LabelBatches
@@ -33,7 +35,7 @@ IMAGE = 64 * 64
 SHARD = 4 * IMAGE
 ROOM = 3 * (SHARD + 1024) / 2**30
 """GiB: three of the nine shards that 33 images make."""
-STAGE = {"steps": 6, "steps_per_epoch": 2, "warmup_steps": 1}
+STAGE = {"steps": 4, "steps_per_epoch": 2, "warmup_steps": 1}
 
 
 @pytest.fixture
@@ -148,6 +150,25 @@ def test_all_stages_see_the_images_of_the_memory_map(
     sampler = LabelBatches.plan(pieces.stage1_train, sharded("a").data).sampler(2, 0)
     assert isinstance(sampler, ShardPoolSampler)
     assert (sampler.windows.size, sampler.windows.shards.max()) == (1, 5)
+
+
+def test_images_and_studies_in_one_batch_have_windows_of_half_the_size(tmp_path: Path) -> None:
+    manifest = Manifest(shape=(80, 32, 32, 1), dtype="uint8", rows=2, shards={})
+    images = ShardedImages("", manifest, tmp_path, 16 * manifest.shard_bytes)
+    study = np.where(np.arange(60) < 30, -1, np.arange(60) // 6)
+    label = np.where(study < 0, 0, -1)
+    rows = np.arange(20, 80)
+    cases = CaseArrays(
+        images, rows, None, np.full(60, -1), label, 1, Studies(study, np.zeros(60), np.arange(60))
+    )
+    sampler = LabelBatches.plan(cases, DataConfig(bag_size=4)).sampler(3, 0)
+    assert isinstance(sampler, BagSampler)
+    assert isinstance(sampler.images, ShardPoolSampler)
+    assert sampler.windows is sampler.images.windows is not None
+    assert sampler.windows.size == 4
+    assert np.array_equal(sampler.windows.shards, rows // 2)
+    drawn = [row for batch in sampler for row, _ in batch]
+    assert set(drawn) <= set(range(60))
 
 
 def test_a_run_with_workers_goes_through_all_stages_within_the_bound(

@@ -99,7 +99,7 @@ def gather(
     Args:
         dataset: the cases.
         splits: with ``use_mask``, in the order of the cases.
-        config: image size and cache folder.
+        config: image size, cache folder, shards.
         statistics: per-channel mean and standard deviation of the backbone's pretraining.
         progress: called with (done, total) while images are cached.
     """
