@@ -56,21 +56,24 @@ class ShardPoolSampler(PoolSampler):
         """Hold the pools, see PoolSampler, and how they are shuffled."""
         super().__init__(pools, batches, seed)
         self.windows = windows
+        self._last: dict[int, tuple[int, NDArray[np.int64]]] = {}
 
     def _streams(self, generator: np.random.Generator) -> list[NDArray[np.int64]]:  # noqa: ARG002
-        return [
-            self._stream(rows, count * self.batches, pool)
-            for pool, (rows, count) in enumerate(self.pools)
-        ]
+        return [self._stream(pool) for pool in range(len(self.pools))]
 
-    def _stream(self, rows: NDArray[np.int64], length: int, pool: int) -> NDArray[np.int64]:
+    def _stream(self, pool: int) -> NDArray[np.int64]:
         """The rows of this epoch, counted from the start of training."""
-        turn, start = divmod(self.epoch * length, len(rows))
-        turns = range(turn, turn - (-(start + length) // len(rows)))
-        orders = [self._turn(rows, turn, pool) for turn in turns]
-        return np.concatenate(orders)[start : start + length]
+        rows, count = self.pools[pool]
+        length = count * self.batches
+        first, start = divmod(self.epoch * length, len(rows))
+        turns = range(first, first - (-(start + length) // len(rows)))
+        return np.concatenate([self._turn(pool, turn) for turn in turns])[start : start + length]
 
-    def _turn(self, rows: NDArray[np.int64], turn: int, pool: int) -> NDArray[np.int64]:
-        # Five numbers, and a last one that no stream of studies has (dxseg.data.bags).
-        generator = np.random.default_rng([self.seed, turn, 0, pool, 3])
-        return rows[self.windows.permutation(rows, generator)]
+    def _turn(self, pool: int, turn: int) -> NDArray[np.int64]:
+        """All rows of a pool, once; kept for the epochs that follow: millions take seconds."""
+        if pool not in self._last or self._last[pool][0] != turn:
+            rows = self.pools[pool][0]
+            # Five numbers, and a last one that no stream of studies has (dxseg.data.bags).
+            generator = np.random.default_rng([self.seed, turn, 0, pool, 3])
+            self._last[pool] = turn, rows[self.windows.permutation(rows, generator)]
+        return self._last[pool][1]

@@ -130,15 +130,14 @@ class ShardedImages:
 
     def _open(self, name: str) -> BinaryIO:
         path = self.folder / name
-        stream: BinaryIO
         try:
-            stream = path.open("rb", buffering=0)
+            stream = path.open("rb")
         except FileNotFoundError:
             with claimed(self.folder):
                 if not path.is_file():  # another process may have fetched it meanwhile
                     self._make_room(self.manifest.shards[name].bytes)
                     self._fetch(name)
-                stream = path.open("rb", buffering=0)  # before another process drops it
+                stream = path.open("rb")  # before another process drops it
         now = time.time_ns()
         with suppress(FileNotFoundError):
             os.utime(path, ns=(now, now))
