@@ -233,18 +233,35 @@ def test_a_shard_that_is_damaged_or_gone_is_named_and_can_be_made_again(
     assert [path.stem for path in decoded] == ["3", "4", "5"]
 
 
+class OwnError(Exception):
+    """As file systems of fsspec have them."""
+
+
+@pytest.mark.parametrize(
+    ("method", "named"),
+    [("cat_file", "images-"), ("ls", "images-"), ("pipe_file", NAMES[0]), ("get_file", NAMES[0])],
+)
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(PermissionError(13, "Permission denied"), "Permission denied"), (OwnError(), "OwnError")],
+)
 def test_a_place_that_cannot_be_reached_is_told(
-    dataset: Dataset, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str,
+    named: str,
+    error: Exception,
+    reason: str,
+    dataset: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from fsspec.implementations.local import LocalFileSystem
+    from fsspec.implementations.memory import MemoryFileSystem
 
-    def refuse(*_: Any) -> None:
-        raise PermissionError(13, "Permission denied")
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
 
-    images = make(dataset, address, tmp_path)
-    monkeypatch.setattr(LocalFileSystem, "get_file", refuse)
-    with pytest.raises(DxsegError, match=rf"{NAMES[0]}: cannot be fetched \(Permission denied\)"):
-        images[0]
+    monkeypatch.setattr(MemoryFileSystem, method, fail)
+    with pytest.raises(DxsegError, match=rf"{named}.*: cannot be reached \({reason}\)"):
+        make(dataset, address_in_memory(), tmp_path)[0]
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, MemoryError, DxsegError])

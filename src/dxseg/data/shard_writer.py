@@ -31,7 +31,15 @@ from dxseg.data.dataset import Dataset
 from dxseg.data.files import write_bytes_atomic
 from dxseg.data.lock import claimed
 from dxseg.data.parallel import parallel_map
-from dxseg.data.shards import MANIFEST, Manifest, Shard, ShardedImages, file_system, shard_name
+from dxseg.data.shards import (
+    MANIFEST,
+    Manifest,
+    Shard,
+    ShardedImages,
+    file_system,
+    reaching,
+    shard_name,
+)
 from dxseg.errors import DxsegError, UsageError
 
 SHARD_BYTES = 64 * 2**20
@@ -61,8 +69,8 @@ def sharded_images(
         progress: Called with (done, total) after each shard.
 
     Raises:
-        DxsegError: A file is unreadable, 8-bit and 16-bit images are mixed, or the manifest is
-            damaged.
+        DxsegError: A file is unreadable, 8-bit and 16-bit images are mixed, the manifest is
+            damaged, or the address cannot be reached.
         UsageError: The address is not understood, or there is room for less than two shards.
     """
     files = image_files(dataset, rows, image_size)
@@ -80,7 +88,9 @@ def sharded_images(
 def _read_manifest(url: str) -> Manifest | None:
     files, place = file_system(url)
     try:
-        return Manifest.model_validate_json(files.cat_file(f"{place}/{MANIFEST}"))
+        with reaching(url):
+            content = files.cat_file(f"{place}/{MANIFEST}")
+        return Manifest.model_validate_json(content)
     except FileNotFoundError:
         return None
     except ValidationError as error:
@@ -137,7 +147,8 @@ def _names_at(url: str) -> set[str]:
     files, place = file_system(url)
     files.invalidate_cache()  # other processes have written
     try:
-        return {PurePosixPath(path).name for path in files.ls(place, detail=False)}
+        with reaching(url):
+            return {PurePosixPath(path).name for path in files.ls(place, detail=False)}
     except FileNotFoundError:
         return set()
 
@@ -177,8 +188,9 @@ def _put(url: str, data: bytes) -> None:
     from fsspec.implementations.local import LocalFileSystem
 
     files, place = file_system(url)
-    if isinstance(files, LocalFileSystem):
-        write_bytes_atomic(place, data)
-    else:
-        files.makedirs(place.rsplit("/", 1)[0], exist_ok=True)
-        files.pipe_file(place, data)
+    with reaching(url):
+        if isinstance(files, LocalFileSystem):
+            write_bytes_atomic(place, data)
+        else:
+            files.makedirs(place.rsplit("/", 1)[0], exist_ok=True)
+            files.pipe_file(place, data)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -162,16 +163,12 @@ class ShardedImages:
         files, place = file_system(self.url)
         with atomic_path(self.folder / name) as temporary:
             try:
-                files.get_file(f"{place}/{name}", str(temporary))
+                with reaching(source):
+                    files.get_file(f"{place}/{name}", str(temporary))
             except FileNotFoundError as error:
                 raise DxsegError(
                     f"{source}: not found, though {MANIFEST} lists it; restore it, or run the same "
                     "command again, which decodes its images"
-                ) from error
-            except OSError as error:
-                raise DxsegError(
-                    f"{source}: cannot be fetched ({error.strerror or error}); the same command "
-                    "goes on when it can"
                 ) from error
             if sha256_file(temporary) != self.manifest.shards[name].sha256:
                 raise DxsegError(
@@ -205,3 +202,22 @@ def file_system(url: str) -> tuple[Any, str]:
             "package is installed"
         ) from error
     return files, place
+
+
+@contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Tell what went wrong at an address.
+
+    Raises:
+        FileNotFoundError: It does not exist.
+        DxsegError: Anything else.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # every file system of fsspec has errors of its own
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise DxsegError(
+            f"{url}: cannot be reached ({reason}); the same command goes on when it can"
+        ) from error
