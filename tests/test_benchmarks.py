@@ -169,6 +169,21 @@ def test_help_says_what_is_measured(name, capsys):
     assert "medians over rounds" in " ".join(shown.split()) or "median over these rounds" in shown
 
 
+def test_sharded_images_fetch_each_shard_once_an_epoch_in_windows_and_nearly_always_otherwise(
+    capsys, monkeypatch
+):
+    bench = load("sharded_images")
+    monkeypatch.setattr(bench.shard_writer, "SHARD_BYTES", bench.shard_writer.SHARD_BYTES)
+    tiny = ["--images", "80", "--size", "64", "--shard-mb", "0.016", "--rounds", "1"]
+    result = bench.main(tiny)
+    assert json_line(capsys.readouterr().out) == result
+    assert (result["benchmark"], result["shards"], result["kept"]) == ("sharded_images", 20, 5)
+    assert min(result["us_an_image"].values()) > 0
+    mapped, kept, windows, random = result["fetches_per_1000"].values()
+    assert mapped == kept == 0
+    assert windows <= 250 < random
+
+
 def test_streaming_formats_read_every_record_once_or_say_what_is_absent(capsys):
     bench = load("streaming_formats")
     result = bench.main(["--images", "20", "--size", "64", "--rounds", "1"])

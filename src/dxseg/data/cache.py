@@ -7,8 +7,9 @@ there: a job that is killed goes on, and a second one that wants the same waits 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -16,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import atomic_path, sha256_file, sha256_json
+from dxseg.data.lock import claimed
 from dxseg.data.parallel import parallel_map
 from dxseg.data.preprocess import fit_image, fit_mask
 from dxseg.data.readers import read_image, read_mask, to_channels
@@ -36,6 +37,32 @@ _FORMAT = 1
 IMAGES_WORTH_A_PROCESS = 1000
 FILES_WORTH_A_PROCESS = 20_000
 _NO_ARRAY = (FileNotFoundError, EOFError, ValueError)
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """The files of some cases, and what is made of them.
+
+    Attributes:
+        name: Of the array of all, by their content: ``images-KEY``.
+        paths: Of the files, one a case.
+        read: Gives the image (S, S, C) of a file; can be called in other processes.
+    """
+
+    name: str
+    paths: list[Path]
+    read: Callable[[Path], NDArray[Any]]
+
+
+def image_files(dataset: Dataset, rows: pd.DataFrame, image_size: int) -> ImageFiles:
+    """Look at the files of some cases, see :func:`cached_images`."""
+    paths = [dataset.image_path(row) for row in rows.itertuples()]
+    channels = dataset.spec.channels
+    key = sha256_json(
+        {"format": _FORMAT, "images": _digests(paths), "size": image_size, "channels": channels}
+    )
+    read = partial(_read_image, channels=channels, image_size=image_size)
+    return ImageFiles(f"images-{key[:32]}", paths, read)
 
 
 def cached_images(
@@ -60,13 +87,9 @@ def cached_images(
     Raises:
         DxsegError: a file is unreadable, or 8-bit and 16-bit images are mixed.
     """
-    paths: list[Source] = [dataset.image_path(row) for row in rows.itertuples()]
-    channels = dataset.spec.channels
-    key = sha256_json(
-        {"format": _FORMAT, "images": _digests(paths), "size": image_size, "channels": channels}
-    )
-    read = partial(_read_image, channels=channels, image_size=image_size)
-    return _memory_map(folder / f"images-{key[:32]}.npy", read, paths, progress)
+    files = image_files(dataset, rows, image_size)
+    read = partial(_pack_image, read=files.read)
+    return _memory_map(folder / f"{files.name}.npy", read, files.paths, progress)
 
 
 def cached_masks(
@@ -102,9 +125,13 @@ def _digest(path: Source) -> str:
     return "" if path is None else sha256_file(path)
 
 
-def _read_image(path: Source, *, channels: int, image_size: int) -> bytes:
+def _read_image(path: Path, *, channels: int, image_size: int) -> NDArray[Any]:
+    return fit_image(to_channels(read_image(path), channels), image_size)[0]
+
+
+def _pack_image(path: Source, *, read: Callable[[Path], NDArray[Any]]) -> bytes:
     assert path is not None, "every case has an image"
-    return _pack(fit_image(to_channels(read_image(path), channels), image_size)[0])
+    return _pack(read(path))
 
 
 def _read_mask(path: Source, *, classes: int, image_size: int) -> bytes:
@@ -130,7 +157,7 @@ def _memory_map(
         raise DxsegError(f"{path.parent}: no cases to cache; the split leaves none for training")
     with suppress(*_NO_ARRAY):  # before a lock is asked for: the folder may be read-only
         return _open(path)
-    with _claimed(path):
+    with claimed(path):
         with suppress(*_NO_ARRAY):  # another process has made it meanwhile
             return _open(path)
         decoded = path.with_name(f".{path.stem}.sqlite")
@@ -139,24 +166,6 @@ def _memory_map(
             _write(path, store, sources)
         decoded.unlink()
         return _open(path)
-
-
-@contextmanager
-def _claimed(path: Path) -> Iterator[None]:
-    """Wait for a second job that makes the same array."""
-    lock = FileLock(path.with_name(f".{path.stem}.lock"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError as error:
-        raise DxsegError(
-            f"{path.parent}: decoded images cannot be kept there ({error.strerror or error}); name "
-            "another folder with data.cache_dir"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _open(path: Path) -> NDArray[Any]:
@@ -202,9 +211,18 @@ def _write(path: Path, store: RecordStore, sources: Sequence[Source]) -> None:
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
         for row, item in enumerate(chain([first], items)):
-            if item.dtype != first.dtype:
-                raise DxsegError(
-                    f"{sources[row]}: {item.dtype} where the cases before are {first.dtype}; a "
-                    "dataset holds 8-bit or 16-bit images, not both: convert one kind"
-                )
+            check_depth(sources[row], item.dtype, first.dtype)
             stream.write(item.tobytes())
+
+
+def check_depth(source: Source, found: np.dtype[Any], before: np.dtype[Any]) -> None:
+    """Refuse to mix 8-bit and 16-bit images.
+
+    Raises:
+        DxsegError: the file has another type than the ones before.
+    """
+    if found != before:
+        raise DxsegError(
+            f"{source}: {found} where the cases before are {before}; a dataset holds 8-bit or "
+            "16-bit images, not both: convert one kind"
+        )

@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 
 from dxseg.data.augment import augment_pair
 from dxseg.data.preprocess import Preprocessing
+from dxseg.data.shards import Images
 
 Draw = tuple[int, int]
 """A row and the seed of its augmentation."""
@@ -64,7 +65,7 @@ class CaseArrays:
     """N cases of one stage, as rows of arrays that other stages share.
 
     Attributes:
-        images: memory map (M, S, S, C), uint8 or uint16.
+        images: memory map (M, S, S, C), uint8 or uint16, or shards of one.
         image_rows: (N,) the row of each case in ``images``.
         masks: memory map (P, S, S) of label maps, or None where only labels are looked at.
         mask_rows: (N,) the row of each case in ``masks``; -1 where its mask may not be used.
@@ -73,7 +74,7 @@ class CaseArrays:
         studies: labels that several of the cases share, or None where there are none.
     """
 
-    images: NDArray[Any]
+    images: Images
     image_rows: NDArray[np.int64]
     masks: NDArray[np.uint8] | None
     mask_rows: NDArray[np.int64]
@@ -188,7 +189,7 @@ class PoolSampler(Sampler[list[Draw]]):
     def __iter__(self) -> Iterator[list[Draw]]:
         # The last number is of no use any more; without it every run would draw otherwise.
         generator = np.random.default_rng([self.seed, self.epoch, 0])
-        streams = [_stream(rows, count * self.batches, generator) for rows, count in self.pools]
+        streams = self._streams(generator)
         seeds = generator.integers(2**62, size=(self.batches, sum(c for _, c in self.pools)))
         for batch in range(self.batches):
             rows = [
@@ -197,6 +198,10 @@ class PoolSampler(Sampler[list[Draw]]):
                 for row in stream[batch * count : (batch + 1) * count]
             ]
             yield list(zip(rows, seeds[batch].tolist(), strict=True))
+
+    def _streams(self, generator: np.random.Generator) -> list[NDArray[np.int64]]:
+        """The rows of each pool in the order of an epoch."""
+        return [_stream(rows, count * self.batches, generator) for rows, count in self.pools]
 
 
 def _stream(

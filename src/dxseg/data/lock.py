@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""One process at a time in a folder, or at a file."""
 
 from __future__ import annotations
 
@@ -34,3 +34,28 @@ def alone(output: Path, what: str, patience: float = 0.0) -> Iterator[None]:
         raise DxsegError(
             f"{output}: another process works on this {what}; wait for it, or end it"
         ) from error
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Wait until no other process makes the same file or folder, for a block.
+
+    Args:
+        path: What is made; its parents are created. The lock lies beside it, and is left there.
+
+    Raises:
+        DxsegError: It cannot be made there.
+    """
+    lock = FileLock(path.with_name(f".{path.stem}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise DxsegError(
+            f"{path.parent}: decoded images cannot be kept there ({error.strerror or error}); name "
+            "another folder with data.cache_dir"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

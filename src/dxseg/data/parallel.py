@@ -41,6 +41,7 @@ def parallel_map(
     *,
     workers: int | None = None,
     worth: int | None = None,
+    chunk: int = CHUNK,
 ) -> Iterator[tuple[int, Result]]:
     """Call a function for each item, in processes where that pays.
 
@@ -53,6 +54,7 @@ def parallel_map(
         items: What to work on.
         workers: Processes at most; by default one for each core. 1 works in this process.
         worth: Items that pay for starting a process; by default those of a light function.
+        chunk: Items that a process is handed at a time.
 
     Yields:
         Position in `items` and result, in the order in which they are done.
@@ -72,7 +74,7 @@ def parallel_map(
         initializer=_leave_interrupts_to_the_parent,
     )
     try:
-        yield from _as_completed(pool, function, items, processes * _CHUNKS_AHEAD)
+        yield from _as_completed(pool, function, items, processes * _CHUNKS_AHEAD, chunk)
     except BrokenProcessPool as error:
         raise DxsegError(
             f"one of {processes} processes ended without a word, most often for want of memory; "
@@ -88,12 +90,13 @@ def _as_completed(
     function: Callable[[Item], Result],
     items: Sequence[Item],
     ahead: int,
+    chunk: int,
 ) -> Iterator[tuple[int, Result]]:
     running: dict[Future[list[Result]], int] = {}
-    starts = iter(range(0, len(items), CHUNK))
+    starts = iter(range(0, len(items), chunk))
     while True:
         for start in starts:
-            future = pool.submit(_each, function, items[start : start + CHUNK])
+            future = pool.submit(_each, function, items[start : start + chunk])
             running[future] = start
             if len(running) >= ahead:
                 break

@@ -169,18 +169,27 @@ def _launch(
     work: Callable[..., Result],
     *arguments: Any,
 ) -> Result:
-    """Run a function in several new processes of this machine."""
+    """Run a function in several new processes of this machine.
+
+    They meet at a server of this process. Torch's other way, the backend c10d, gives up on a busy
+    machine before they have started.
+    """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    # The launcher shares this server, so nobody else can take the port meanwhile.
+    server = distributed.TCPStore(  # type: ignore[attr-defined]  # documented, but not stubbed
+        "localhost", 0, is_master=True, multi_tenant=True
+    )
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=processes,
         run_id=uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+        rdzv_backend="static",
+        rdzv_endpoint=f"localhost:{server.port}",
+        rdzv_configs={"rank": 0, "timeout": int(_PATIENCE.total_seconds())},
         max_restarts=0,
         monitor_interval=0.1,
         start_method="spawn",

@@ -13,6 +13,8 @@ from torch.utils.data import Sampler
 from dxseg.config import DataConfig
 from dxseg.data.bags import BagSampler
 from dxseg.data.loader import CaseArrays, Draw, PoolSampler
+from dxseg.data.shard_sampler import ShardPoolSampler, Windows
+from dxseg.data.shards import ShardedImages
 from dxseg.models.build import Task
 from dxseg.training.losses import label_balance
 
@@ -77,10 +79,24 @@ class LabelBatches:
 
     def sampler(self, batches: int, seed: int) -> Sampler[list[Draw]]:
         """Draws ``batches`` batches an epoch."""
-        images = PoolSampler([(self.images, self.image_count)], batches, seed)
+        pools, windows = [(self.images, self.image_count)], self._windows()
+        if windows is None:
+            images = PoolSampler(pools, batches, seed)
+        else:
+            images = ShardPoolSampler(pools, batches, seed, windows)
         if not self.studies:
             return images
-        return BagSampler(images, self.studies, count=self.study_count, size=self.bag_size)
+        return BagSampler(
+            images, self.studies, count=self.study_count, size=self.bag_size, windows=windows
+        )
+
+    def _windows(self) -> Windows | None:
+        """How to shuffle images in shards; images and studies have windows of their own."""
+        images = self.arrays.images
+        if not isinstance(images, ShardedImages):
+            return None
+        parts = (self.image_count > 0) + (self.study_count > 0)
+        return Windows(images.shards_of(self.arrays.image_rows), images.window(parts))
 
 
 def labelled(labels: NDArray[Any]) -> NDArray[np.bool_]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dxseg.config import RunConfig
+from dxseg.config import DataConfig, RunConfig
 from dxseg.data.cache import cached_images, cached_masks
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import sha256_json
 from dxseg.data.loader import CaseArrays, Studies
 from dxseg.data.preprocess import Preprocessing, intensity_range
+from dxseg.data.shard_writer import sharded_images
+from dxseg.data.shards import Images, ShardedImages
 from dxseg.data.splits import choose_masks, make_splits, read_splits
 from dxseg.errors import DxsegError
 from dxseg.models.build import Task
@@ -97,7 +99,7 @@ def gather(
     Args:
         dataset: the cases.
         splits: with ``use_mask``, in the order of the cases.
-        config: image size and cache folder.
+        config: image size, cache folder, shards.
         statistics: per-channel mean and standard deviation of the backbone's pretraining.
         progress: called with (done, total) while images are cached.
     """
@@ -105,7 +107,9 @@ def gather(
     size = config.data.image_size
     split, use_mask = splits["split"].to_numpy(), splits["use_mask"].to_numpy(dtype=bool)
     seen = np.flatnonzero(np.isin(split, ["train", "validation"]))
-    images = cached_images(dataset, dataset.cases.iloc[seen], size, folder, progress)
+    if config.data.shards is not None:  # validation, which is read in order, in shards of its own
+        seen = seen[np.argsort(split[seen] != "train", kind="stable")]
+    images = _images(dataset, dataset.cases.iloc[seen], config.data, folder, progress)
     masked = seen[use_mask[seen]]
     lesion_free = dataset.lesion_free.to_numpy(dtype=bool, copy=True)
     _check_lesion_masks(dataset, (split[masked] == "train") & ~lesion_free[masked])
@@ -121,13 +125,19 @@ def gather(
     mask_row[masked] = np.arange(len(masked))
     image_row = np.full(len(split), -1)
     image_row[seen] = np.arange(len(seen))
+    all_images = with_mask = (images, image_row)
+    if config.data.shards is not None:  # few, and drawn at random: each would be in another shard
+        with_mask = cached_images(dataset, dataset.cases.iloc[masked], size, folder), mask_row
     classes = len(dataset.spec.mask_classes)
 
-    def arrays(cases: NDArray[np.int64], with_masks: bool) -> CaseArrays:
+    def arrays(
+        cases: NDArray[np.int64], pixels: tuple[Images, NDArray[np.int64]], *, look_at_masks: bool
+    ) -> CaseArrays:
+        stored, row = pixels
         return CaseArrays(
-            images,
-            image_row[cases],
-            masks if with_masks else None,
+            stored,
+            row[cases],
+            masks if look_at_masks else None,
             mask_row[cases],
             labels[cases],
             classes,
@@ -158,17 +168,37 @@ def gather(
     return Material(
         task,
         preprocessing,
-        arrays(train, with_masks=True),
-        arrays(train[~held[train]], with_masks=False),
-        arrays(validation, with_masks=False) if len(validation) else None,
-        arrays(mask_train, with_masks=True),
-        arrays(mask_validation, with_masks=True) if len(mask_validation) else None,
+        arrays(train, all_images, look_at_masks=True),
+        arrays(train[~held[train]], all_images, look_at_masks=False),
+        arrays(validation, all_images, look_at_masks=False) if len(validation) else None,
+        arrays(mask_train, with_mask, look_at_masks=True),
+        arrays(mask_validation, with_mask, look_at_masks=True) if len(mask_validation) else None,
         lesion_free[mask_train],
         held,
         held[mask_train],
-        # The names of the caches are digests of what they were made from.
-        sha256_json([Path(cast(Any, array).filename).stem for array in (images, masks)]),
+        sha256_json([_name(images), _name(masks)]),
     )
+
+
+def _images(
+    dataset: Dataset,
+    rows: pd.DataFrame,
+    data: DataConfig,
+    folder: Path,
+    progress: Progress | None,
+) -> Images:
+    """The images of some cases, where the configuration wants them."""
+    if data.shards is None or data.shards_local_gib is None:
+        return cached_images(dataset, rows, data.image_size, folder, progress)
+    room = int(data.shards_local_gib * 2**30)
+    return sharded_images(dataset, rows, data.image_size, data.shards, folder, room, progress)
+
+
+def _name(array: Images) -> str:
+    """Of a cache: a digest of what it was made from."""
+    if isinstance(array, ShardedImages):
+        return PurePosixPath(array.url).name
+    return Path(cast(Any, array).filename).stem
 
 
 def _check_lesion_masks(dataset: Dataset, found: NDArray[np.bool_]) -> None:
