@@ -17,7 +17,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -40,9 +40,9 @@ PHANTOMS = 50
 SHARES = (0.1, 0.5, 1.0)
 
 
-def make_bundle(folder: Path, size: int) -> Path:
-    """The method around a very small encoder, with random weights."""
-    model = load_config("cpu", ARM, {"model": TINY}).model
+def make_bundle(folder: Path, size: int, changes: Mapping[str, Any] = TINY) -> Path:
+    """The method with random weights, around a very small encoder unless changes say otherwise."""
+    model = load_config("cpu", ARM, {"model": dict(changes)}).model
     info = BundleInfo(
         threshold=PRIOR,  # untrained networks mark about half of an image then
         model=model,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import dxseg
@@ -62,6 +63,16 @@ def test_how_to_use_ct_volumes(do: Follow, here: Path) -> None:
     assert do("how-to/ct-volumes.md") == []
     levels = dxseg.info("data/lits")["labels"]
     assert levels == {"no tumour": 24, "tumour": 36}
+
+
+@pytest.mark.slow
+def test_how_to_predict_an_archive(do: Follow, here: Path) -> None:
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    smaller = SMALL_SET | {"--masks 24": "--masks 6", " --set stage2.steps=120": ""}
+    assert do("how-to/archive.md", smaller=smaller) == []
+    table = pd.read_parquet(here / "results" / "results")
+    assert len(table) == table["name"].nunique() == 24
+    assert len(list(here.glob("*.png"))) == 3
 
 
 def test_how_to_use_a_pacs_export(do: Follow, here: Path) -> None:

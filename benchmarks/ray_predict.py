@@ -1,0 +1,391 @@
+"""`dxseg predict --engine ray` against the engine of one process, and what a result costs.
+
+Sides, on the same files with the same network, in turns within each round: `predict_files` as
+`dxseg predict --no-overlays` calls it, and `predict_archive` with each number of workers. The
+files are phantoms, the same few of them linked under many names, so that every file is opened and
+decoded; the network is a very small one with random weights (as in predict_memory.py), so that
+what the engine adds is not hidden behind it, or with `--network whole` that of the preset cpu.
+
+Seconds are told twice. On the wall, from the first report of progress to the end: what workers take
+to start is the engine's (`first part` says when the first results were there). Of the
+processor: of this process and all that it started, Ray's own processes too; on a busy machine that
+is the figure that holds, not least because Ray lowers the priority of its workers. `later` leaves
+out what is spent until the first part is there, which many images make small. Ratios are medians
+over rounds.
+
+Ray is started once, beforehand (`ray start`). Its workers share the machine's cores as threads, as
+they do in a call.
+
+More tables are the unit costs of docs/explanation/ten-million.md: milliseconds of each step for one
+image on one thread (read, resize and network and back, row and mask, Parquet); what the master does
+for each name, in a plan of `--names` of them, without predicting any; and what Ray Data costs for a
+part, with a worker that does nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Lock, Thread
+from time import perf_counter, process_time
+from typing import Any
+
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from dxseg.data.dataset import Dataset
+from dxseg.data.readers import read_image, read_mask
+from dxseg.inference.archive import predict_archive
+from dxseg.inference.archive_inputs import archive_items
+from dxseg.inference.archive_parts import MASK, RESULTS, finished, write_part
+from dxseg.inference.bundle import read_info
+from dxseg.inference.png import encode_png
+from dxseg.inference.predict import predict_files
+from dxseg.inference.predictor import Predictor
+from dxseg.inference.rows import image_values, model_name
+from dxseg.inference.writers import mask_levels
+from predict_memory import TINY, make_bundle, many_images
+
+NETWORKS: dict[str, dict[str, Any]] = {"tiny": TINY, "whole": {}}
+PART = 512
+"""As the engine's parts."""
+
+IN_PROCESS = "in-process"
+READ_AGAIN = 0.2
+"""Seconds between two readings of what the processor did."""
+
+
+class Processor:
+    """Seconds of the processor that this process and all that it starts have used.
+
+    Read again and again, since what Ray ends takes its count with it.
+    """
+
+    def __init__(self) -> None:
+        """Begin to read."""
+        self._spent: dict[tuple[int, str], int] = {}
+        self._lock, self._over = Lock(), Event()
+        Thread(target=self._keep_reading, daemon=True).start()
+
+    def seconds(self) -> float:
+        """Up to now."""
+        with self._lock:
+            self._read()
+            return sum(self._spent.values()) / os.sysconf("SC_CLK_TCK")
+
+    def stop(self) -> None:
+        """Read no more."""
+        self._over.set()
+
+    def _keep_reading(self) -> None:
+        while not self._over.wait(READ_AGAIN):
+            self.seconds()
+
+    def _read(self) -> None:
+        found: dict[int, tuple[int, str, int]] = {}
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = path.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue  # it has ended
+            found[int(path.parent.name)] = int(fields[1]), fields[19], sum(map(int, fields[11:13]))
+        ours, before = {os.getpid()}, 0
+        while len(ours) > before:
+            before = len(ours)
+            ours |= {process for process, (parent, *_) in found.items() if parent in ours}
+        for process in ours:
+            _, born, ticks = found[process]
+            self._spent[process, born] = ticks  # a number may be given to another process later
+
+
+@contextmanager
+def started_ray(workers: int) -> Iterator[float]:
+    """Ray for all rounds; gives the seconds it took to start."""
+    import ray
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    begun = perf_counter()
+    ray.init(
+        address="local",
+        num_cpus=workers,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    try:
+        yield perf_counter() - begun
+    finally:
+        ray.shutdown()
+
+
+def run_side(
+    workers: int, images: Path, bundle: Path, output: Path, processor: Processor
+) -> dict[str, float]:
+    """Predict all images once; 0 workers are the engine of this process."""
+    ticks: list[tuple[float, float, int]] = []
+
+    def note(done: int, every: int) -> None:
+        if len(ticks) < 2 or done == every:  # before the first part, after it, and the end
+            ticks.append((perf_counter(), processor.seconds(), done))
+
+    if workers:
+        summary = predict_archive(images, bundle, output, workers=workers, progress=note)
+    else:
+        summary = predict_files(images, bundle, output, overlays=False, progress=note)
+    if summary.failed:
+        raise SystemExit(f"{workers} workers: {len(summary.failed)} failed")
+    (begun, before, _), (first, soon, some), (ended, after, done) = ticks[0], ticks[1], ticks[-1]
+    return {
+        "wall_s": ended - begun,
+        "first_part_s": first - begun,
+        "first_part_cpu_s": soon - before,
+        "cpu_ms": 1000 * (after - before) / done,
+        "later_cpu_ms": 1000 * (after - soon) / max(1, done - some),
+    }
+
+
+class Idle:
+    """A worker that only says that it was called."""
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Tell the size of each part."""
+        return {"size": batch["size"]}
+
+
+def measure_parts(count: int, processor: Processor) -> dict[str, float]:
+    """What Ray Data costs for a part that nothing is done with, in milliseconds."""
+    import ray.data
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    part = json.dumps([[f"site/{i:08}.png", f"/archive/site/{i:08}.png", ""] for i in range(PART)])
+    rows = [{"part": part, "size": PART}] * count
+    spent, begun = processor.seconds(), perf_counter()
+    plan = ray.data.from_items(rows, override_num_blocks=count)
+    planned = perf_counter()
+    answers = plan.map_batches(Idle, batch_size=1, concurrency=1, num_cpus=1)
+    if sum(1 for _ in answers.iter_rows()) != count:
+        raise SystemExit("Ray Data has lost a part")
+    return {
+        "parts": count,
+        "plan_ms": round(1000 * (planned - begun) / count, 2),
+        "wall_ms": round(1000 * (perf_counter() - begun) / count, 2),
+        "cpu_ms": round(1000 * (processor.seconds() - spent) / count, 2),
+    }
+
+
+def measure_engines(images: Path, bundle: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    sides = {
+        IN_PROCESS: 0,
+        **{f"ray, {n} {'worker' if n == 1 else 'workers'}": n for n in arguments.workers},
+    }
+    found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    processor = Processor()
+    with started_ray(max(arguments.workers)) as start, tempfile.TemporaryDirectory() as name:
+        for turn in range(arguments.rounds):
+            for side, workers in sides.items():
+                output = Path(name, f"{turn}-{workers}")
+                found[side].append(run_side(workers, images, bundle, output, processor))
+        parts = measure_parts(arguments.parts, processor)
+    medians = {
+        side: {key: round(statistics.median(run[key] for run in runs), 2) for key in runs[0]}
+        for side, runs in found.items()
+    }
+    processor.stop()
+    base = found[IN_PROCESS]
+    ratios = {
+        side: {
+            key: round(
+                statistics.median(a[key] / b[key] for a, b in zip(runs, base, strict=True)), 3
+            )
+            for key in ("cpu_ms", "later_cpu_ms")
+        }
+        for side, runs in found.items()
+    }
+    return {
+        "ray_start_seconds": round(start, 1),
+        "sides": medians,
+        "of_in_process": ratios,
+        "idle_part": parts,
+    }
+
+
+def per_image(work: Callable[[], object], count: int) -> float:
+    """Milliseconds of the processor."""
+    begun = process_time()
+    work()
+    return round(1000 * (process_time() - begun) / count, 3)
+
+
+def measure_steps(images: Path, bundle: Path, folder: Path, count: int) -> dict[str, float]:
+    """What each step costs for one image, one after the other, on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    predictor = Predictor.from_bundle(bundle)
+    info = predictor.info
+    files = sorted(images.iterdir())[:count]
+    read = [read_image(path) for path in files]
+    predictions = predictor.predict(read)
+    rows: list[dict[str, Any]] = []
+
+    def describe() -> None:
+        for path, said in zip(files, predictions, strict=True):
+            mask = encode_png(mask_levels(said.mask, len(info.mask_classes)))
+            about = {"name": path.name, "source": str(path), "model": model_name(info)}
+            rows.append({**about, **image_values(said, info), MASK: mask})
+
+    steps = {
+        "read": per_image(lambda: [read_image(path) for path in files], len(files)),
+        "resize, network, back": per_image(lambda: predictor.predict(read), len(files)),
+        "row and mask": per_image(describe, len(files)),
+        "Parquet": per_image(lambda: write_part(folder / "p.parquet", rows, info), len(files)),
+    }
+    torch.set_num_threads(threads)
+    return steps
+
+
+def bytes_of_results(folder: Path, bundle: Path) -> dict[str, float]:
+    """What the file of a phantom, and a right result in Parquet, take."""
+    info = read_info(bundle)
+    dataset = Dataset.load(folder / "phantoms")
+    known = ~dataset.lesion_free.to_numpy()
+    files = [dataset.image_path(row) for row in dataset.cases[known].itertuples()]
+    masks = [dataset.mask_path(row) for row in dataset.cases[known].itertuples()]
+    rows = [
+        {
+            "name": path.name,
+            "source": str(path),
+            MASK: encode_png(mask_levels(read_mask(mask, 1), 1)),
+        }
+        for path, mask in zip(files, masks, strict=True)
+        if mask is not None
+    ]
+    write_part(folder / "true.parquet", rows, info)
+    return {
+        "image": round(statistics.mean(path.stat().st_size for path in files)),
+        "result": round((folder / "true.parquet").stat().st_size / len(rows)),
+    }
+
+
+def measure_master(folder: Path, bundle: Path, names: int) -> dict[str, float]:
+    """What listing, planning and going on cost for each name, in microseconds and bytes."""
+    info = Predictor.from_bundle(bundle).info
+    table = folder / "names.parquet"
+    paths = [f"site-{number % 97:02}/{number:08}.png" for number in range(names)]
+    pd.DataFrame({"image": paths}).to_parquet(table)
+    results = folder / RESULTS
+    results.mkdir()
+    for start in range(0, names, PART):
+        write_part(results / f"part-{start:08}.parquet", _bare_rows(folder, paths, start), info)
+    before, begun = resident_bytes(), process_time()
+    items = archive_items([table])
+    wanted = {item.name: (str(item.source), "") for item in items}
+    listed, held = process_time(), resident_bytes() - before
+    done = finished(results, wanted)
+    if len(done) != names:
+        raise SystemExit(f"{len(done)} of {names} results were found")
+    return {
+        "list_us": round(1e6 * (listed - begun) / names, 2),
+        "find_done_us": round(1e6 * (process_time() - listed) / names, 2),
+        "held_bytes": round(held / names),
+    }
+
+
+def _bare_rows(folder: Path, paths: Sequence[str], start: int) -> list[dict[str, Any]]:
+    return [
+        {"name": path, "source": str(folder / path), "known_label": "", MASK: b""}
+        for path in paths[start : start + PART]
+    ]
+
+
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    description, _, details = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--images", type=int, default=10_000, help="images of a side (10000)")
+    parser.add_argument("--native", type=int, default=64, help="side of the files (64)")
+    parser.add_argument("--size", type=int, default=64, help="side of the network's input (64)")
+    parser.add_argument("--network", choices=tuple(NETWORKS), default="tiny")
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2], help="of Ray (1 2)")
+    parser.add_argument("--rounds", type=int, default=1, help="turns of all sides (1)")
+    parser.add_argument("--steps", type=int, default=64, help="images to time each step with (64)")
+    parser.add_argument("--parts", type=int, default=1000, help="parts without work (1000)")
+    parser.add_argument("--names", type=int, default=100_000, help="names in the plan (100000)")
+    return parser.parse_args(argv)
+
+
+def tables(result: dict[str, Any]) -> Iterator[Table]:
+    if "engines" in result:
+        engines = result["engines"]
+        table = Table(
+            title=f"{result['images']} images, Ray started in {engines['ray_start_seconds']} s"
+        )
+        headings = ("", "images/s", "first part, s", "cpu ms/image", "ratio", "later", "ratio")
+        for heading in headings:
+            table.add_column(heading, justify="right" if heading else "left")
+        for side, told in engines["sides"].items():
+            ratios = engines["of_in_process"][side]
+            table.add_row(
+                side,
+                f"{result['images'] / told['wall_s']:.1f}",
+                f"{told['first_part_s']:.1f}",
+                f"{told['cpu_ms']:.2f}",
+                f"{ratios['cpu_ms']:.2f}",
+                f"{told['later_cpu_ms']:.2f}",
+                f"{ratios['later_cpu_ms']:.2f}",
+            )
+        yield table
+    units = {
+        "One image, ms of one thread": result["steps_ms"],
+        "One name": result["master"],
+        "Bytes": result["bytes"],
+    }
+    if "engines" in result:
+        units["One part, nothing done with it"] = result["engines"]["idle_part"]
+    for title, costs in units.items():
+        table = Table(title=title, show_header=False)
+        for step, value in costs.items():
+            table.add_row(step, f"{value:g}")
+        yield table
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measure, print tables and a JSON line; gives what the line holds."""
+    arguments = parse(argv)
+    shown = ("images", "native", "size", "network", "rounds", "names")
+    result: dict[str, Any] = {"benchmark": "ray_predict"}
+    result |= {name: getattr(arguments, name) for name in shown}
+    result |= {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
+    with tempfile.TemporaryDirectory(prefix="dxseg-bench-") as name:
+        folder = Path(name)
+        images = many_images(folder, max(arguments.images, arguments.steps), arguments.native)
+        bundle = make_bundle(folder / "model", arguments.size, NETWORKS[arguments.network])
+        result["steps_ms"] = measure_steps(images, bundle, folder, arguments.steps)
+        result["bytes"] = bytes_of_results(folder, bundle)
+        result["master"] = measure_master(folder, bundle, arguments.names)
+        if arguments.workers:
+            result["engines"] = measure_engines(images, bundle, arguments)
+    for table in tables(result):
+        Console().print(table)
+    print(json.dumps(result))
+    return result
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
