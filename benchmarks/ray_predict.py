@@ -51,6 +51,7 @@ from dxseg.inference.bundle import read_info
 from dxseg.inference.png import encode_png
 from dxseg.inference.predict import predict_files
 from dxseg.inference.predictor import Predictor
+from dxseg.inference.ray_cluster import running_ray
 from dxseg.inference.rows import image_values, model_name
 from dxseg.inference.writers import mask_levels
 from predict_memory import TINY, make_bundle, many_images
@@ -110,21 +111,9 @@ class Processor:
 @contextmanager
 def started_ray(workers: int) -> Iterator[float]:
     """Ray for all rounds; gives the seconds it took to start."""
-    import ray
-
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     begun = perf_counter()
-    ray.init(
-        address="local",
-        num_cpus=workers,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-    try:
+    with running_ray(workers):
         yield perf_counter() - begun
-    finally:
-        ray.shutdown()
 
 
 def run_side(
