@@ -74,15 +74,24 @@ def start(images: Path, model: Path) -> Iterator[Callable[[Path], subprocess.Pop
         process.wait()
 
 
-def workers() -> list[int]:
-    """Processes that hold the model."""
+def parent(pid: int) -> int:
+    """Of a process; 0 if it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def workers(process: subprocess.Popen[Any]) -> list[int]:
+    """The processes that hold the model: those of Ray that this one has started."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if b"ray::MapWorker(MapBatches(PartPredictor))" in path.read_bytes():
-                found.append(int(path.parent.name))
+            named = b"ray::MapWorker(MapBatches(PartPredictor))" in path.read_bytes()
         except OSError:
-            pass  # it has ended
+            continue  # it has ended
+        if named and parent(parent(int(path.parent.name))) == process.pid:
+            found.append(int(path.parent.name))
     return found
 
 
@@ -91,7 +100,7 @@ def at_work(process: subprocess.Popen[Any], output: Path) -> list[int]:
     while not list(output.glob("results/*.parquet")):
         assert process.poll() is None, "it ended before it was disturbed"
         time.sleep(0.01)
-    return workers()
+    return workers(process)
 
 
 def results(output: Path) -> pd.DataFrame:
@@ -136,7 +145,8 @@ def test_a_master_that_is_killed_goes_on_where_it_was(
     orphans = at_work(process, tmp_path / "out")
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    while set(orphans) & set(workers()):
+    assert orphans
+    while any(map(parent, orphans)):
         time.sleep(0.1)  # Ray ends them
     before = len(results(tmp_path / "out"))
     assert before < IMAGES, "it was killed too late"

@@ -236,17 +236,21 @@ def _saved(study: Study, saved: pd.DataFrame) -> Table:
 
 
 def _failures(results: pd.DataFrame) -> Table:
+    """A row for runs that ended alike; their seeds in one cell."""
+    alike = ["arm", "masks", "status", "error"]
     rows = [
         [
-            Cell(str(row["arm"])),
-            Cell(str(row["masks"])),
-            Cell(str(row["seed"])),
-            Cell(row["status"]),
-            Cell(row["error"] or MISSING),
+            Cell(str(arm)),
+            Cell(str(masks)),
+            Cell(", ".join(map(str, runs["seed"]))),
+            Cell(str(status)),
+            Cell(str(error or MISSING)),
         ]
-        for row in results[results["status"] != DONE].to_dict("records")
+        for (arm, masks, status, error), runs in results[results["status"] != DONE].groupby(
+            alike, sort=False
+        )
     ]
-    columns = ("arm", "masks", "seed", "status", "error")
+    columns = ("arm", "masks", "seeds", "status", "error")
     return Table("Runs that failed or are missing", columns, rows)
 
 
