@@ -92,6 +92,13 @@ def test_folds_and_validation_hold_every_label_in_proportion() -> None:
         assert (validated - pd.Series({"benign": 10, "malignant": 6, "normal": 4})).abs().max() <= 1
 
 
+def test_there_may_be_as_many_folds_as_patients() -> None:
+    dataset = make_dataset(["benign", "normal"] * 5, [f"p{i // 2}" for i in range(10)])
+    tables = cross_validation_splits(dataset, folds=5)
+    tested = [tuple(np.flatnonzero(table["split"] == "test")) for table in tables]
+    assert sorted(tested) == [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9)]
+
+
 def test_the_validation_cases_change_with_the_fold() -> None:
     dataset = make_dataset(LABELS * 20, [f"p{i}" for i in range(60)])
     chosen = [

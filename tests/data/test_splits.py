@@ -222,6 +222,21 @@ def test_select_fold_covers_each_case_once() -> None:
         select_fold(splits, 4)
 
 
+def test_who_does_not_validate_trains_and_masks_are_chosen_anew() -> None:
+    splits = make_splits(make_dataset(["benign"] * 30 + ["normal"] * 20), folds=4)
+    chosen = select_fold(splits.assign(use_mask=1), 2)
+    assert "use_mask" not in chosen
+    expected = np.select(
+        [
+            (splits["split"] == "test").to_numpy(bool),
+            splits["fold"].eq(2).fillna(False).to_numpy(bool),
+        ],
+        ["test", "validation"],
+        "train",
+    )
+    assert chosen["split"].tolist() == expected.tolist()
+
+
 def test_a_hundred_thousand_cases_split_quickly() -> None:
     rng = np.random.default_rng(0)
     count = 100_000
