@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import shutil
@@ -25,7 +26,7 @@ from dxseg.inference.predictor import Predictor
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 
-from dxseg.inference import archive
+from dxseg.inference import archive, archive_worker
 from dxseg.inference.archive import predict_archive
 from dxseg.inference.archive_inputs import archive_items
 from dxseg.inference.archive_parts import RESULTS
@@ -163,6 +164,22 @@ def test_a_result_that_is_there_twice_is_there_once_afterwards(
         shutil.copy(part, part.with_name(f"x{part.name}"))
     assert predict_archive(images / "a", "model", out) == PredictSummary(skipped=5)
     assert len(results(out)) == 5
+
+
+def test_a_part_that_cannot_be_written_is_told_with_the_reason(
+    here: Here, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here()
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(archive_worker, "write_part", full)
+        summary = predict_archive(images, "model", tmp_path / "out")
+    assert (summary.done, len(summary.failed)) == (0, 10)
+    assert all("No space left" in reason for _, reason in summary.failed)
+    assert predict_archive(images, "model", tmp_path / "out").done == 10
 
 
 def test_parts_that_were_given_up_are_told(

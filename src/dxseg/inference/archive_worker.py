@@ -75,8 +75,15 @@ class PartPredictor:
             The same rows; under "failed" the JSON of why images have no result, by name, in place
             of the part.
         """
-        failed = [json.dumps(self.predict(json.loads(text))) for text in batch["part"]]
+        failed = [json.dumps(self._tried(json.loads(text))) for text in batch["part"]]
         return {"failed": failed, "size": batch["size"]}
+
+    def _tried(self, images: list[list[str]]) -> dict[str, str]:
+        try:
+            return self.predict(images)
+        except (DxsegError, OSError, MemoryError) as error:  # Ray would pass over it without a word
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            return {name: reason for name, *_ in images}
 
     def predict(self, images: list[list[str]]) -> dict[str, str]:
         """Write the part of these images; done again, it writes the same file.
