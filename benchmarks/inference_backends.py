@@ -39,6 +39,7 @@ from rich.console import Console
 from rich.table import Table
 
 import dxseg
+from command import parser_of
 from dxseg.data.dataset import Dataset
 from dxseg.data.phantom import make_phantoms
 from dxseg.data.preprocess import Preprocessing
@@ -250,12 +251,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    description, _, details = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=description,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     parser.add_argument(
         "--dataset", type=Path, help="a dxseg dataset of 8-bit images; phantoms if absent"
     )

@@ -26,6 +26,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from command import parser_of
 from dxseg.data.phantom import make_phantoms
 from dxseg.data.preprocess import Preprocessing
 from dxseg.inference.bundle import BundleInfo, save_bundle
@@ -103,12 +104,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    description, _, details = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=description,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--images", type=int, default=10_000, help="images in all (10000)")
     parser.add_argument("--size", type=int, default=64, help="side of images and input (64)")
     parser.add_argument("--backend", help="as of dxseg predict (torch)")

@@ -42,24 +42,22 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from command import parser_of
 from dxseg.data.dataset import Dataset
 from dxseg.data.readers import read_image, read_mask
-from dxseg.inference.archive import predict_archive
+from dxseg.inference.archive import PART_IMAGES, predict_archive
 from dxseg.inference.archive_inputs import archive_items
 from dxseg.inference.archive_parts import MASK, RESULTS, finished, write_part
+from dxseg.inference.archive_worker import archive_row
 from dxseg.inference.bundle import read_info
 from dxseg.inference.png import encode_png
 from dxseg.inference.predict import predict_files
 from dxseg.inference.predictor import Predictor
 from dxseg.inference.ray_cluster import running_ray
-from dxseg.inference.rows import image_values, model_name
 from dxseg.inference.writers import mask_levels
-from predict_memory import TINY, make_bundle, many_images
+from predict_memory import TINY, make_bundle, many_images, resident_mb
 
 NETWORKS: dict[str, dict[str, Any]] = {"tiny": TINY, "whole": {}}
-PART = 512
-"""As the engine's parts."""
-
 IN_PROCESS = "in-process"
 READ_AGAIN = 0.2
 """Seconds between two readings of what the processor did."""
@@ -155,8 +153,10 @@ def measure_parts(count: int, processor: Processor) -> dict[str, float]:
     import ray.data
 
     ray.data.DataContext.get_current().enable_progress_bars = False
-    part = json.dumps([[f"site/{i:08}.png", f"/archive/site/{i:08}.png", ""] for i in range(PART)])
-    rows = [{"part": part, "size": PART}] * count
+    part = json.dumps(
+        [[f"site/{i:08}.png", f"/archive/site/{i:08}.png", ""] for i in range(PART_IMAGES)]
+    )
+    rows = [{"part": part, "size": PART_IMAGES}] * count
     spent, begun = processor.seconds(), perf_counter()
     plan = ray.data.from_items(rows, override_num_blocks=count)
     planned = perf_counter()
@@ -227,9 +227,7 @@ def measure_steps(images: Path, bundle: Path, folder: Path, count: int) -> dict[
 
     def describe() -> None:
         for path, said in zip(files, predictions, strict=True):
-            mask = encode_png(mask_levels(said.mask, len(info.mask_classes)))
-            about = {"name": path.name, "source": str(path), "model": model_name(info)}
-            rows.append({**about, **image_values(said, info), MASK: mask})
+            rows.append(archive_row(path.name, str(path), said, info))
 
     steps = {
         "read": per_image(lambda: [read_image(path) for path in files], len(files)),
@@ -272,12 +270,12 @@ def measure_master(folder: Path, bundle: Path, names: int) -> dict[str, float]:
     pd.DataFrame({"image": paths}).to_parquet(table)
     results = folder / RESULTS
     results.mkdir()
-    for start in range(0, names, PART):
+    for start in range(0, names, PART_IMAGES):
         write_part(results / f"part-{start:08}.parquet", _bare_rows(folder, paths, start), info)
-    before, begun = resident_bytes(), process_time()
+    before, begun = resident_mb(), process_time()
     items = archive_items([table])
     wanted = {item.name: (str(item.source), "") for item in items}
-    listed, held = process_time(), resident_bytes() - before
+    listed, held = process_time(), (resident_mb() - before) * 2**20
     done = finished(results, wanted)
     if len(done) != names:
         raise SystemExit(f"{len(done)} of {names} results were found")
@@ -291,22 +289,12 @@ def measure_master(folder: Path, bundle: Path, names: int) -> dict[str, float]:
 def _bare_rows(folder: Path, paths: Sequence[str], start: int) -> list[dict[str, Any]]:
     return [
         {"name": path, "source": str(folder / path), "known_label": "", MASK: b""}
-        for path in paths[start : start + PART]
+        for path in paths[start : start + PART_IMAGES]
     ]
 
 
-def resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    description, _, details = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=description,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--images", type=int, default=10_000, help="images of a side (10000)")
     parser.add_argument("--native", type=int, default=64, help="side of the files (64)")
     parser.add_argument("--size", type=int, default=64, help="side of the network's input (64)")

@@ -35,6 +35,7 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from command import parser_of
 from dxseg.config import RunConfig
 from dxseg.data.dataset import Dataset
 from dxseg.data.loader import Batch
@@ -191,12 +192,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    description, _, details = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=description,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--dataset", type=Path, help="a dxseg dataset; phantoms are made if absent")
     parser.add_argument("--arm", default="sks-evidence", choices=arm_names())
     parser.add_argument("--size", type=int, default=128, help="image side in pixels (128)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -65,6 +65,16 @@ def predict_command(
     """Segment images (a mask, an overlay, a row of predictions.csv) and volumes (a label map)."""
     from dxseg import api
 
+    shared: dict[str, Any] = {
+        "labels": labels,
+        "overwrite": overwrite,
+        "batch_size": batch_size,
+        "backend": backend,
+        "precision": precision,
+        "flip": flip,
+        "windows": windows,
+        "console": err,
+    }
     if engine is Engine.RAY:
         local = {
             "--slice-overlays": slice_overlays,
@@ -73,20 +83,7 @@ def predict_command(
         }
         for option in (name for name, given in local.items() if given):
             raise UsageError(f"{option} cannot be had with --engine ray; leave one of them out")
-        archived = api.predict_archive(
-            inputs,
-            model,
-            output,
-            workers=workers,
-            labels=labels,
-            overwrite=overwrite,
-            batch_size=batch_size,
-            backend=backend,
-            precision=precision,
-            flip=flip,
-            windows=windows,
-            console=err,
-        )
+        archived = api.predict_archive(inputs, model, output, workers=workers, **shared)
         _tell(archived, output / "results", labels)
         return
     if workers is not None:
@@ -95,18 +92,11 @@ def predict_command(
         inputs,
         model,
         output,
-        labels=labels,
-        overwrite=overwrite,
         device=device,
-        batch_size=batch_size,
         overlays=overlays,
         slice_overlays=slice_overlays,
-        backend=backend,
-        precision=precision,
-        flip=flip,
-        windows=windows,
         dicom_seg=dicom_seg,
-        console=err,
+        **shared,
     )
     _tell(summary, output / "predictions.csv", labels)
 

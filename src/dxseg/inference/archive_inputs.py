@@ -19,7 +19,6 @@ PATHS = ("image", "file", "path")
 """Columns that may hold the paths; the first that a table has is used."""
 
 NAMES = "case_id"
-_INDEX = "line"
 
 
 def archive_items(inputs: Sequence[str | Path], *, skip: Sequence[Path] = ()) -> list[Item]:
@@ -99,5 +98,5 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         raise DxsegError(
             f"{path}: not readable as Parquet ({error}); expected a table with a column {PATHS[0]}"
         ) from error
-    table.index = pd.RangeIndex(1, len(table) + 1, name=_INDEX)
+    table.index = pd.RangeIndex(1, len(table) + 1)
     return table.astype("object").where(table.notna(), "").astype(str)

@@ -26,6 +26,7 @@ RESULTS = "results"
 MASK = "mask"
 _ABOUT = "archive.json"
 _WHOLE = ("height", "width", AREA)
+_REAL = ("p_", "confidence")
 _LEFT_OUT = ("status", "error")  # what failed has no row
 _KEY = ("name", "source", KNOWN)
 
@@ -90,21 +91,14 @@ def schema(info: BundleInfo) -> pa.Schema:
     Args:
         info: Of the model.
     """
-    kinds = {
-        name: pa.int64() if name.startswith(_WHOLE) else pa.float64()
-        for name in columns(info)
-        if name.startswith((*_WHOLE, "p_", "confidence"))
-    }
-    return pa.schema(
-        [
-            *(
-                (name, kinds.get(name, pa.string()))
-                for name in columns(info)
-                if name not in _LEFT_OUT
-            ),
-            (MASK, pa.binary()),
-        ]
-    )
+    kept = [name for name in columns(info) if name not in _LEFT_OUT]
+    return pa.schema([*((name, _kind(name)) for name in kept), (MASK, pa.binary())])
+
+
+def _kind(column: str) -> pa.DataType:
+    if column.startswith(_WHOLE):
+        return pa.int64()
+    return pa.float64() if column.startswith(_REAL) else pa.string()
 
 
 def part_name(names: Iterable[str]) -> str:

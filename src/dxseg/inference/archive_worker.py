@@ -11,7 +11,9 @@ import torch
 
 from dxseg.errors import DxsegError
 from dxseg.inference.archive_parts import MASK, part_name, write_part
+from dxseg.inference.bundle import BundleInfo
 from dxseg.inference.png import encode_png
+from dxseg.inference.prediction import Prediction
 from dxseg.inference.predictor import Predictor
 from dxseg.inference.rows import image_values, model_name
 from dxseg.inference.writers import mask_levels
@@ -104,9 +106,25 @@ class PartPredictor:
             if isinstance(result, DxsegError):
                 failed[name] = " ".join(str(result).split())
                 continue
-            mask = encode_png(mask_levels(result.mask, len(info.mask_classes)))
-            about = {"name": name, "source": sources[name], "model": model_name(info)}
-            rows.append({**about, **image_values(result, info), MASK: mask})
+            rows.append(archive_row(name, sources[name], result, info))
         if rows:
             write_part(self._folder / part_name(sources), rows, info)
         return failed
+
+
+def archive_row(name: str, source: str, prediction: Prediction, info: BundleInfo) -> dict[str, Any]:
+    """What `write_part` takes of an image.
+
+    Args:
+        name: Of the image.
+        source: Its file.
+        prediction: What the model says of it.
+        info: Of the model.
+    """
+    return {
+        "name": name,
+        "source": source,
+        "model": model_name(info),
+        **image_values(prediction, info),
+        MASK: encode_png(mask_levels(prediction.mask, len(info.mask_classes))),
+    }

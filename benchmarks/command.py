@@ -1,0 +1,15 @@
+"""The command line of the benchmarks."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def parser_of(doc: str | None) -> argparse.ArgumentParser:
+    """A parser whose help is a script's docstring: its first paragraph, the options, the rest."""
+    description, _, details = (doc or "").partition("\n\n")
+    return argparse.ArgumentParser(
+        description=description,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
