@@ -80,11 +80,27 @@ def test_inference_backends_reports_every_side_against_the_eager_loop(capsys):
     tiny = ["--images", "3", "--native", "64", "--size", "32", "--rounds", "1", "--threads", "1"]
     result = bench.main(tiny)
     assert json_line(capsys.readouterr().out) == result
-    sides = ["eager", "eager, exported", *(f"{a}, {w}" for a in bench.ARMS for w in bench.WAYS)]
+    ours = [f"{arm}, {way}" for arm in bench.ARMS for way in bench.USUAL_WAYS]
+    sides = ["eager", "eager, exported", *ours]
     for figure in ("images_per_s", "of_eager", "network_of_eager"):
         assert list(result[figure]) == sides
         assert min(result[figure].values()) > 0
     assert result["of_eager"]["eager"] == result["network_of_eager"]["eager"] == 1.0
+
+
+@pytest.mark.slow
+def test_predict_steps_times_every_step_of_every_side(capsys):
+    bench = load("predict_steps")
+    tiny = ["--images", "3", "--native", "64", "--size", "32", "--rounds", "1"]
+    result = bench.main(tiny)
+    assert json_line(capsys.readouterr().out) == result
+    assert list(result["ms"]) == [
+        f"{arm}, {way}" for arm in ("unet", "sks-evidence") for way in ("torch", "openvino int8")
+    ]
+    for steps in result["ms"].values():
+        assert list(steps) == ["read", "fit", "network", "back", "mask PNG", "row"]
+        assert min(steps.values()) >= 0
+        assert steps["network"] > 0
 
 
 def test_million_rows_times_every_step_and_says_how_much_memory(capsys, tmp_path):
