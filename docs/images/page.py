@@ -1,17 +1,21 @@
-"""Draw docs/images/page.png: the page on a phantom, with the first run of the guide annotate.md.
+"""Draw docs/images/page.png: the page on a phantom, with the method that `make demo` has trained.
 
-PYTHONPATH=tests python docs/images/page.py RUN PHANTOMS
+PYTHONPATH=tests python docs/images/page.py dxseg-demo
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
+import pandas as pd
 from PIL import Image
 
 from browsing import Picture, chromium
+from dxseg.data.dataset import Dataset
 from dxseg.deploy.cases import Cases
 from dxseg.deploy.run import address, listen, make_server
 from dxseg.deploy.settings import Settings
@@ -19,33 +23,56 @@ from dxseg.inference.bundle import bundle_folder
 from dxseg.inference.predictor import Predictor
 
 TOKEN = "for-this-picture-only"
+RUN, PHANTOMS = "sks-evidence-selftrained", "phantoms"
+STROKE = [(0.13, 0.52), (0.22, 0.56), (0.34, 0.56)]
+"""Of the brush, in shares of the picture's sides."""
 
 
-def draw(run: str, phantoms: str) -> None:
+def draw(demo: Path) -> None:
     """Open the first case, correct it, and take the picture."""
-    predictor = Predictor.from_bundle(bundle_folder(run))
-    cases = Cases(phantoms, predictor.info)
-    listening = listen("127.0.0.1", 0)
-    server = make_server(predictor, Settings(token=TOKEN), cases=cases)
-    thread = threading.Thread(target=lambda: server.run(sockets=[listening]))
-    thread.start()
-    try:
-        with chromium() as browser:
-            shown = Picture.open(browser, f"{address(listening)}/#token={TOKEN}")
-            shown.page.click("#next")
-            shown.says("Predicted")
-            shown.page.check("#show-heat")
-            shown.page.fill("#opacity", "40")
-            shown.page.click("[data-tool=brush]")
-            shown.drag([(20, 40), (30, 44)])
-            shown.page.select_option("#role", "radiologist")
-            target = Path(__file__).with_suffix(".png")
-            shown.page.screenshot(path=target)
-            Image.open(target).quantize(128).save(target, optimize=True)
-    finally:
-        server.should_exit = True
-        thread.join()
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = as_the_demo_knew_it(demo, Path(folder) / PHANTOMS)
+        predictor = Predictor.from_bundle(bundle_folder(demo / RUN))
+        server = make_server(
+            predictor, Settings(token=TOKEN), cases=Cases(dataset.root, predictor.info)
+        )
+        listening = listen("127.0.0.1", 0)
+        thread = threading.Thread(target=lambda: server.run(sockets=[listening]))
+        thread.start()
+        try:
+            take(f"{address(listening)}/#token={TOKEN}", Path(__file__).with_suffix(".png"))
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def as_the_demo_knew_it(demo: Path, folder: Path) -> Dataset:
+    """The phantoms with the masks that the demo trained on, and no others."""
+    shutil.copytree(demo / PHANTOMS, folder)
+    dataset = Dataset.load(folder)
+    splits = pd.read_csv(demo / RUN / "splits.csv", index_col="case_id")
+    known = splits.loc[dataset.cases["case_id"], "use_mask"].to_numpy()
+    dataset.cases["split"] = splits.loc[dataset.cases["case_id"], "split"].to_numpy()
+    dataset.cases.loc[~known, "mask"] = ""
+    dataset.save()
+    return dataset
+
+
+def take(url: str, target: Path) -> None:
+    """Do on the page what the picture shows."""
+    with chromium() as browser:
+        shown = Picture.open(browser, url)
+        shown.page.click("#next")
+        shown.says("Predicted")
+        shown.page.check("#show-heat")
+        shown.page.fill("#opacity", "40")
+        shown.page.click("[data-tool=brush]")
+        side = shown.page.locator("#view").bounding_box()["height"] / shown.scale()
+        shown.drag([(x * side, y * side) for x, y in STROKE])
+        shown.page.select_option("#role", "radiologist")
+        shown.page.screenshot(path=target)
+    Image.open(target).quantize(128).save(target, optimize=True)
 
 
 if __name__ == "__main__":
-    draw(*sys.argv[1:])
+    draw(Path(sys.argv[1]))

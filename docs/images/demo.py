@@ -1,0 +1,34 @@
+"""Draw docs/images/demo.png: results, and the best test phantoms, of the report of `make demo`.
+
+PYTHONPATH=tests python docs/images/demo.py dxseg-demo
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from browsing import chromium
+
+REPORT = "sks-evidence-selftrained/report.html"
+WIDTH = 1000
+
+
+def draw(demo: Path) -> None:
+    """Take the picture of the sections, the gallery right below the results."""
+    target = Path(__file__).with_suffix(".png")
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": WIDTH, "height": 900})
+        page.goto((demo / REPORT).resolve().as_uri())
+        page.evaluate("document.querySelector('section[aria-labelledby=curves]').remove()")
+        top = page.locator("#results").bounding_box()
+        end = page.locator("h3", has_text="Middle").bounding_box()
+        clip = {"x": 0, "y": top["y"] - 12, "width": WIDTH, "height": end["y"] - top["y"]}
+        page.screenshot(path=target, full_page=True, clip=clip)
+    Image.open(target).quantize(128).save(target, optimize=True)
+
+
+if __name__ == "__main__":
+    draw(Path(sys.argv[1]))
