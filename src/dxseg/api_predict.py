@@ -9,7 +9,8 @@ from rich.console import Console
 
 from dxseg.errors import UsageError
 from dxseg.inference.bundle import bundle_folder
-from dxseg.inference.predict import PredictSummary, predict_files
+from dxseg.inference.predict import predict_files
+from dxseg.inference.summary import PredictSummary
 from dxseg.progress import reporting
 
 PathLike = str | Path

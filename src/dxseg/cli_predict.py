@@ -13,7 +13,7 @@ from dxseg.errors import UsageError
 from dxseg.terminal import end_with, err, out
 
 if TYPE_CHECKING:
-    from dxseg.inference.predict import PredictSummary
+    from dxseg.inference.summary import PredictSummary
 
 
 class Engine(StrEnum):

@@ -23,8 +23,9 @@ from typer.testing import CliRunner
 from brightness import bright_square
 from dxseg.cli import app
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.predict import PredictSummary, predict_files
+from dxseg.inference.predict import predict_files
 from dxseg.inference.predictor import Predictor
+from dxseg.inference.summary import PredictSummary
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 

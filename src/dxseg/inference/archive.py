@@ -15,8 +15,8 @@ from dxseg.inference.archive_inputs import archive_items
 from dxseg.inference.archive_parts import About, claim, finished
 from dxseg.inference.archive_worker import ArchiveSettings, PartPredictor
 from dxseg.inference.label_table import KnownLabels, known_labels
-from dxseg.inference.predict import PredictSummary
 from dxseg.inference.ray_cluster import import_ray, running_ray
+from dxseg.inference.summary import PredictSummary
 
 PART_IMAGES = 512
 """Images in a part at most: what is lost when a worker dies."""
