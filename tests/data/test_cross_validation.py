@@ -71,6 +71,14 @@ def test_the_same_seed_gives_the_same_folds(dataset: Dataset, seed: int) -> None
         pd.testing.assert_frame_equal(mine, theirs)
 
 
+def test_defaults_are_five_folds_of_seed_0() -> None:
+    dataset = make_dataset(LABELS * 20, [f"p{i}" for i in range(60)])
+    tables = cross_validation_splits(dataset)
+    assert len(tables) == 5
+    assert tables[0]["fold"].dtype == "Int64"
+    pd.testing.assert_frame_equal(tables[0], cross_validation_splits(dataset, seed=0)[0])
+
+
 def test_another_seed_gives_other_folds() -> None:
     dataset = make_dataset(LABELS * 20, [f"p{i}" for i in range(60)])
     one, two = (cross_validation_splits(dataset, seed=seed)[0]["split"] for seed in (0, 1))
@@ -132,7 +140,7 @@ def test_a_split_in_the_table_plays_no_part_but_what_it_drops() -> None:
     ("options", "message"),
     [
         ({"folds": 1}, "at least 2"),
-        ({"folds": 7}, "6 groups of cases .* for 7 folds"),
+        ({"folds": 7}, r"cases\.csv: 6 groups of cases .* for 7 folds"),
         ({"validation_share": 1.0}, "below 1"),
         ({"validation_share": float("nan")}, "below 1"),
     ],

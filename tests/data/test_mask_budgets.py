@@ -71,7 +71,7 @@ def test_budget_as_a_share() -> None:
 @pytest.mark.parametrize("budget", [41, -1, 1.5, -0.1])
 def test_budget_that_cannot_be_met_is_refused(budget: float) -> None:
     dataset = make_dataset(["benign"] * 40, split=["train"] * 40)
-    with pytest.raises(UsageError, match="expected 0 to"):
+    with pytest.raises(UsageError, match=r"train.*expected 0 to"):
         choose_masks(
             dataset, make_splits(dataset), train_masks=budget, validation_masks=None, seed=0
         )
@@ -83,3 +83,10 @@ def test_dropped_cases_never_show_their_mask() -> None:
         dataset, make_splits(dataset), train_masks=None, validation_masks=None, seed=0
     )
     assert list(chosen["use_mask"]) == [False, False, True]
+
+
+def test_a_table_of_other_cases_is_refused() -> None:
+    dataset = make_dataset(["benign"] * 3)
+    turned = make_splits(dataset)[::-1]
+    with pytest.raises(UsageError, match=r"splits: other cases, or another order"):
+        choose_masks(dataset, turned, train_masks=None, validation_masks=None, seed=0)

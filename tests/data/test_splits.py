@@ -11,12 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from dxseg.data.cross_validation import cross_validation_splits
 from dxseg.data.dataset import Dataset
-from dxseg.data.splits import (
-    known_groups,
-    make_splits,
-    select_fold,
-)
+from dxseg.data.splits import choose_masks, known_groups, make_splits, select_fold
 from dxseg.errors import DxsegError, UsageError
 from split_datasets import LABELS, datasets, make_dataset
 
@@ -164,14 +161,62 @@ def test_without_patients_images_are_compared(tmp_path: Path) -> None:
             picture.resize((64 + 8 * copy, 60)).save(tmp_path / f"c{2 * i + copy}.png")
     labels = ["benign"] * 24
     labels[1] = "malignant"
+    dataset = make_dataset(labels, [""] * 24, root=tmp_path)
     seen: list[tuple[int, int]] = []
-    splits = make_splits(
-        make_dataset(labels, [""] * 24, root=tmp_path),
-        progress=lambda done, total: seen.append((done, total)),
-    )
+    cache = tmp_path / "cache"
+    options = {"cache": cache, "workers": 1, "progress": lambda *told: seen.append(told)}
+    splits = make_splits(dataset, **options)
     assert list(splits["group"]) == [i // 2 for i in range(24)]
     assert list(splits["split"][:2]) == ["dropped", "dropped"]
     assert seen[-1] == (24, 24)
+    assert cache.exists()
+    seen.clear()
+    tables = cross_validation_splits(dataset, folds=3, **options)
+    assert tables[0]["group"].equals(splits["group"])
+    assert seen[-1] == (24, 24)
+
+
+def test_where_a_split_is_given_no_image_is_compared() -> None:
+    split = ["train", "validation", "test"] * 4
+    splits = make_splits(make_dataset(["benign"] * 12, [""] * 12, split=split))  # no image exists
+    assert list(splits["split"]) == split
+
+
+def test_folds_without_a_split_in_the_table_are_drawn_anew() -> None:
+    dataset = make_dataset(["benign"] * 30, fold=[4] * 30)
+    splits = make_splits(dataset, folds=3)
+    assert set(splits["fold"].dropna()) == {0, 1, 2}
+
+
+def test_defaults_are_five_folds_of_seed_0() -> None:
+    dataset = make_dataset(["benign"] * 40 + ["normal"] * 40)
+    splits = make_splits(dataset)
+    pd.testing.assert_frame_equal(splits, make_splits(dataset, folds=5, seed=0))
+    assert splits["fold"].dtype == "Int64"
+    assert splits["fold"].nunique() == 5
+
+
+def test_a_seed_means_the_same_split_in_every_version() -> None:
+    """Published splits are named by their seed; if this fails, they cannot be drawn again."""
+    labels = ["normal", "benign", "malignant"] * 8
+    dataset = make_dataset(labels, [f"p{i // 2}" for i in range(24)])
+    splits = make_splits(dataset, folds=3, seed=7)
+    assert initials(splits) == "TTTTTTTT----VVTTTTTTVVTT"
+    assert "".join(map(str, splits["fold"].fillna(9))) == "111100009999002222221100"
+    chosen = choose_masks(dataset, splits, train_masks=4, validation_masks=1, seed=7)
+    shown = chosen["use_mask"] & chosen["split"].ne("test") & ~dataset.lesion_free
+    assert np.flatnonzero(shown).tolist() == [1, 2, 4, 13, 14]
+    tables = cross_validation_splits(dataset, folds=3, seed=7)
+    assert [initials(table) for table in tables] == [
+        "----TTVVVVTT----TTTTTTTT",
+        "TTTTVVTTTT--TTVVTT------",
+        "TTTT------TTTTVV--TTTTVV",
+    ]
+
+
+def initials(splits: pd.DataFrame) -> str:
+    """The split of each case: T for training, V for validation, - for test."""
+    return "".join({"train": "T", "validation": "V", "test": "-"}[name] for name in splits["split"])
 
 
 def test_given_split_is_kept_and_given_folds_too() -> None:
@@ -185,12 +230,12 @@ def test_given_split_is_kept_and_given_folds_too() -> None:
 
 def test_given_split_that_divides_a_patient_is_refused() -> None:
     dataset = make_dataset(["benign"] * 3, ["a", "a", "b"], split=["train", "test", "train"])
-    with pytest.raises(DxsegError, match=r"column split: 1 groups.*c0"):
+    with pytest.raises(DxsegError, match=r"cases.csv: column split: 1 groups.*c0"):
         make_splits(dataset)
 
 
 def test_split_given_in_part_is_refused() -> None:
-    with pytest.raises(DxsegError, match=r"split is empty in 1 of 2 rows.*c1"):
+    with pytest.raises(DxsegError, match=r"cases.csv: column split is empty in 1 of 2 rows.*c1"):
         make_splits(make_dataset(["benign"] * 2, split=["train", ""]))
 
 
