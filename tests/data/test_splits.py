@@ -176,6 +176,26 @@ def test_without_patients_images_are_compared(tmp_path: Path) -> None:
     assert seen[-1] == (24, 24)
 
 
+def test_images_of_one_patient_are_not_compared_and_so_contradict_nothing(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (6, 6), np.uint8)
+    picture = Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC)
+    shown = (picture, picture.resize((72, 60)), picture.rotate(90))
+    for number, one in enumerate(shown):
+        one.save(tmp_path / f"c{number}.png")
+    labels = ["benign", "malignant", "benign"]
+    known = make_splits(make_dataset(labels, ["p", "p", ""], root=tmp_path))
+    assert known["group"].tolist() == [0, 0, 1]
+    assert "dropped" not in set(known["split"])
+    unknown = make_splits(make_dataset(labels, ["", "", ""], root=tmp_path))
+    assert unknown["split"].tolist()[:2] == ["dropped", "dropped"]
+
+
+def test_slices_of_one_file_belong_together() -> None:
+    file, index = ["a.tif", "b.tif", "a.tif", "c.tif"], [0, 0, 1, 0]
+    dataset = make_dataset(["benign"] * 4, ["p", "q", "r", "s"], image=file, slice_index=index)
+    assert make_splits(dataset)["group"].tolist() == [0, 1, 0, 2]
+
+
 def test_where_a_split_is_given_no_image_is_compared() -> None:
     split = ["train", "validation", "test"] * 4
     splits = make_splits(make_dataset(["benign"] * 12, [""] * 12, split=split))  # no image exists
@@ -245,6 +265,11 @@ def test_split_given_in_part_is_refused() -> None:
 def test_fractions_must_make_sense(fractions: tuple[float, float, float]) -> None:
     with pytest.raises(UsageError, match="sum to 1"):
         make_splits(make_dataset(["benign"]), fractions=fractions)
+
+
+def test_one_fold_is_refused() -> None:
+    with pytest.raises(UsageError, match="folds 1: expected at least 2"):
+        make_splits(make_dataset(["benign"]), folds=1)
 
 
 def test_a_share_of_zero_receives_nothing() -> None:
