@@ -163,17 +163,18 @@ def test_without_patients_images_are_compared(tmp_path: Path) -> None:
     labels[1] = "malignant"
     dataset = make_dataset(labels, [""] * 24, root=tmp_path)
     seen: list[tuple[int, int]] = []
-    cache = tmp_path / "cache"
-    options = {"cache": cache, "workers": 1, "progress": lambda *told: seen.append(told)}
-    splits = make_splits(dataset, **options)
+    one, two = tmp_path / "one", tmp_path / "two"
+    options = {"workers": 1, "progress": lambda *told: seen.append(told)}
+    splits = make_splits(dataset, cache=one, **options)
     assert list(splits["group"]) == [i // 2 for i in range(24)]
     assert list(splits["split"][:2]) == ["dropped", "dropped"]
     assert seen[-1] == (24, 24)
-    assert cache.exists()
     seen.clear()
-    tables = cross_validation_splits(dataset, folds=3, **options)
+    tables = cross_validation_splits(dataset, folds=3, cache=two, **options)
     assert tables[0]["group"].equals(splits["group"])
     assert seen[-1] == (24, 24)
+    assert one.exists()
+    assert two.exists()
 
 
 def test_images_of_one_patient_are_not_compared_and_so_contradict_nothing(tmp_path: Path) -> None:

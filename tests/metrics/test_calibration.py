@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -64,7 +66,7 @@ def test_nothing_added_has_no_error():
 
 @pytest.mark.parametrize("value", [float("nan"), -0.01, 1.01])
 def test_refuses_what_is_no_probability(value):
-    with pytest.raises(ValueError, match="between 0 and 1"):
+    with pytest.raises(ValueError, match=r"^probability must lie between 0 and 1, without NaN$"):
         expected_calibration_error([0.5, value], [True, False])
 
 
@@ -144,3 +146,24 @@ def test_tempering_survives_what_interpolation_overshoots():
     assert tempered.tolist() == [0, 1]
     assert tempered.dtype == np.float32
     assert temper_sigmoid(overshot, 1.0) is overshot, "1 changes nothing"
+
+
+def test_tempering_certainty_neither_warns_nor_changes_it():
+    certain = np.array([0.0, 1.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert temper_sigmoid(certain, 0.01).tolist() == [0.0, 1.0]
+        rows = temper_labels(certain[None], 2.0, multi_label=False)
+    assert rows == pytest.approx(certain[None])
+
+
+def test_a_temperature_of_two_takes_roots():
+    """Exclusive labels: the odds between any two become their square root."""
+    [row] = temper_labels(np.array([[0.1, 0.9]]), 2.0, multi_label=False)
+    assert row == pytest.approx([0.25, 0.75])
+
+
+def test_independent_labels_are_tempered_each_for_itself():
+    chances = np.array([[0.1, 0.9], [0.9, 0.9]])
+    tempered = temper_labels(chances, 2.0, multi_label=True)
+    assert tempered == pytest.approx(np.array([[0.25, 0.75], [0.75, 0.75]]))
