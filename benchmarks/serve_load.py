@@ -76,7 +76,7 @@ def serving(model: Path, arguments: argparse.Namespace) -> Iterator[tuple[Any, s
     ) as process:
         try:
             assert process.stdout is not None
-            [url] = re.findall(r"http://\S+(?=;)", process.stdout.readline())
+            [url] = re.findall(r"http://\S+", process.stdout.readline())
             yield process, url
         finally:
             process.kill()
