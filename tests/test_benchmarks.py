@@ -16,6 +16,7 @@ import torch
 import dxseg
 from benchmark_scripts import json_line, load
 from dxseg.data.dataset import Dataset
+from extras import need_ray
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +53,7 @@ def test_predict_memory_reads_it_after_a_tenth_a_half_and_all(capsys, monkeypatc
 
 
 def test_ray_predict_tells_unit_costs_without_ray_running(capsys):
-    pytest.importorskip("ray", reason="the extra ray is not installed")
+    need_ray()
     bench = load("ray_predict")
     few = ["--images", "4", "--steps", "4", "--names", "1100", "--workers"]
     result = bench.main(few)
@@ -64,7 +65,7 @@ def test_ray_predict_tells_unit_costs_without_ray_running(capsys):
 
 @pytest.mark.slow
 def test_ray_predict_compares_the_engines(capsys):
-    pytest.importorskip("ray", reason="the extra ray is not installed")
+    need_ray()
     bench = load("ray_predict")
     few = ["--images", "20", "--steps", "4", "--names", "600", "--parts", "5", "--workers", "1"]
     engines = bench.main(few)["engines"]

@@ -20,6 +20,7 @@ import dxseg
 from dxseg.data.dataset import Dataset
 from dxseg.data.phantom import make_phantoms
 from dxseg.data.readers import read_mask
+from extras import need_ray
 from following import ROOT, blocks, follow
 
 DOCS = ROOT / "docs"
@@ -67,7 +68,7 @@ def test_how_to_use_ct_volumes(do: Follow, here: Path) -> None:
 
 @pytest.mark.slow
 def test_how_to_predict_an_archive(do: Follow, here: Path) -> None:
-    pytest.importorskip("ray", reason="the extra ray is not installed")
+    need_ray()
     smaller = SMALL_SET | {"--masks 24": "--masks 6", " --set stage2.steps=120": ""}
     assert do("how-to/archive.md", smaller=smaller) == []
     table = pd.read_parquet(here / "results" / "results")

@@ -6,7 +6,9 @@ import csv
 import errno
 import io
 import json
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,14 +28,17 @@ from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.predict import predict_files
 from dxseg.inference.predictor import Predictor
 from dxseg.inference.summary import PredictSummary
+from extras import need_ray
 
-pytest.importorskip("ray", reason="the extra ray is not installed")
+pytest.importorskip("pyarrow", reason="the extra ray is not installed")
 
 from dxseg.inference import archive, archive_worker
 from dxseg.inference.archive import predict_archive
 from dxseg.inference.archive_inputs import archive_items
 from dxseg.inference.archive_parts import RESULTS
 from dxseg.inference.archive_worker import ArchiveSettings, PartPredictor
+
+need_ray()
 
 Here = Callable[..., None]
 
@@ -326,3 +331,13 @@ def test_options_of_the_other_engine_are_refused(
     done = CliRunner().invoke(app, [*words, *options])
     assert done.exit_code == 2
     assert message in " ".join(done.stderr.split())
+
+
+def test_a_ray_that_was_imported_without_a_token_is_not_started() -> None:
+    program = "import ray\nfrom dxseg.inference.ray_cluster import running_ray\n"
+    program += "with running_ray(1):\n    pass"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=clean
+    )
+    assert "UsageError: Ray was imported before dxseg could give it a token" in done.stderr

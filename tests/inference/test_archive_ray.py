@@ -21,8 +21,9 @@ from dxseg.inference.bundle import BundleInfo, save_bundle
 from dxseg.models.build import Task, build_segmenter
 from dxseg.models.heads import PRIOR
 from dxseg.presets import load_config
+from extras import need_ray
 
-pytest.importorskip("ray", reason="the extra ray is not installed")
+need_ray()
 
 # A Ray that starts, or ends, takes seconds on an idle machine and does not start on a busy one.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

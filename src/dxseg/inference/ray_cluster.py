@@ -16,6 +16,7 @@ from types import FrameType
 from dxseg.errors import DxsegError, TerminatedError, UsageError
 
 _TRIES = 2
+_AUTHENTICATION = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def running_ray(cpus: int) -> Iterator[None]:
         cpus: How many of its CPUs Ray may give away.
 
     Raises:
-        UsageError: It is not installed.
+        UsageError: It is not installed, or this program has imported it before without a token.
         DxsegError: It does not start.
     """
     import_ray()
@@ -35,6 +36,12 @@ def running_ray(cpus: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    if not _AUTHENTICATION & os.environ.keys():
+        raise UsageError(
+            "Ray was imported before dxseg could give it a token, and without one anybody who "
+            "reaches this machine could use it; leave `import ray` out, call ray.init() yourself, "
+            "whose Ray is then used, or set RAY_AUTH_MODE in the environment"
+        )
     # Not in Ray's usual /tmp/ray: others may read there, and its logs and what it moves out of
     # memory may name files. TMPDIR says where; sockets lie in it, so its path has to be short.
     with (
@@ -59,8 +66,8 @@ def import_ray() -> None:
     # No statistics are sent.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # Ray listens on all addresses of the machine. Who may talk to it has to show a token; it would
-    # keep one in the home directory, for all Rays alike.
-    if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+    # keep one in the home directory, for all Rays alike. It reads of it once, when it is imported.
+    if "ray" not in sys.modules and not _AUTHENTICATION & os.environ.keys():
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
