@@ -51,9 +51,9 @@ def test_every_benchmark_runs_in_its_tiny_setting():
     assert record["failed"] == {}
     assert list(record["ratios"]) == [
         "train, sks-evidence",
-        "predict, sks-evidence",
         "predict, unet",
         "predict, unet, fastest backend",
+        "predict, sks-evidence",
         "predict, sks-evidence, fastest backend",
         "import",
         "check",
