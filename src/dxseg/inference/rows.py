@@ -74,7 +74,8 @@ def _known(text: str, info: BundleInfo) -> Row:
 def _sizes(column: str, mask: NDArray[np.uint8], info: BundleInfo) -> dict[str, int]:
     """Pixels or voxels of all classes, and of each where there are several."""
     # Class by class: numpy's bincount turns every pixel into an int64 first.
-    counts = [int(np.count_nonzero(mask == number + 1)) for number in range(len(info.mask_classes))]
+    numbers = range(1, len(info.mask_classes) + 1)
+    counts = [int(np.count_nonzero(mask == number)) for number in numbers]
     sizes = {column: sum(counts)}
     if len(counts) > 1:
         sizes |= {

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class PredictSummary:
-    """What a call of `predict_files` did.
+    """What a call of `predict_files` or `predict_archive` did.
 
     Attributes:
         done: Images and volumes predicted.
