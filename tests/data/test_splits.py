@@ -13,7 +13,8 @@ from PIL import Image
 
 from dxseg.data.cross_validation import cross_validation_splits
 from dxseg.data.dataset import Dataset
-from dxseg.data.splits import choose_masks, known_groups, make_splits, select_fold
+from dxseg.data.grouping import known_groups
+from dxseg.data.splits import choose_masks, make_splits, select_fold
 from dxseg.errors import DxsegError, UsageError
 from split_datasets import LABELS, datasets, make_dataset
 

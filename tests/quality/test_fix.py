@@ -106,7 +106,7 @@ def test_the_split_of_the_copy_needs_no_search(
     spoiled: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoiled.check(output=tmp_path / "report", fix=tmp_path / "fixed")
-    monkeypatch.setattr("dxseg.data.splits.near_duplicate_groups", None)
+    monkeypatch.setattr("dxseg.data.grouping.near_duplicate_groups", None)
     copy = Dataset.load(tmp_path / "fixed")
     splits = make_splits(copy).set_index("case_id")
     assert splits.loc["d7", "group"] == splits.loc["e7", "group"]

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from dxseg.data.dataset import Dataset
+from dxseg.data.grouping import group_cases, label_sets
 from dxseg.data.split_table import check_groups
-from dxseg.data.splits import DROPPED, TEST, TRAIN, VALIDATION, group_cases, label_sets
+from dxseg.data.splits import DROPPED, TEST, TRAIN, VALIDATION
 from dxseg.data.strata import Strata
 from dxseg.errors import UsageError
 

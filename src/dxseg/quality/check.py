@@ -13,10 +13,10 @@ from rich.console import Console
 
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import sha256_file, write_text_atomic
+from dxseg.data.grouping import link_groups
 from dxseg.data.parallel import count_workers
 from dxseg.data.record_store import RecordStore
 from dxseg.data.split_table import parse_splits
-from dxseg.data.splits import link_groups
 from dxseg.progress import reporting
 from dxseg.quality.findings import CheckReport, Probe
 from dxseg.quality.fingerprint import fingerprint

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import write_text_atomic
+from dxseg.data.grouping import contradicting, link_groups
 from dxseg.data.importers.destination import UNFINISHED, open_destination, write_mask
 from dxseg.data.readers import read_masks_merged
-from dxseg.data.splits import contradicting, link_groups
 from dxseg.errors import DxsegError, UsageError
 from dxseg.quality.findings import LISTED, Action, Repair, Verb
 from dxseg.quality.kinds import KINDS

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dxseg.data.duplicates import group_descriptions, number_by_appearance
-from dxseg.data.splits import IDENTITIES, contradicting, known_groups
+from dxseg.data.grouping import IDENTITIES, contradicting, known_groups
 from dxseg.quality.raised import Raised, raise_groups, raise_where
 from dxseg.quality.rules import RARE_GROUPS, image_label_sets
 from dxseg.quality.survey import Survey

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from dxseg.data.splits import label_sets
+from dxseg.data.grouping import label_sets
 from dxseg.quality.raised import Raised, raise_where
 from dxseg.quality.survey import Survey
 
