@@ -111,6 +111,28 @@ def test_everything_is_written_and_says_the_same(
     assert np.array(Image.open(tmp_path / "curves.png").convert("RGB")).std() > 1
 
 
+def test_budgets_rise_in_the_tables_whatever_their_order_in_the_study(
+    make_study: Callable[..., Study],
+    make_results: Callable[..., list[RunResult]],
+    phantoms: Path,
+    tmp_path: Path,
+) -> None:
+    study = make_study(masks=["all", 60, 15])
+    results = make_results(study, lambda arm, _: 0.4 + 0.1 * (arm != "unet"))
+    markdown = write_outputs(
+        study,
+        Dataset.load(phantoms),
+        REGISTRATION,
+        results,
+        tmp_path,
+        "test",
+        Console(quiet=True),
+    )
+    assert "| arm | 15 masks | 60 masks | all masks |" in markdown
+    saved = re.findall(r"^\| sks[\w-]* \| (\w+) \| 0\.\d+ \| [<>]?\d+ \(", markdown, re.MULTILINE)
+    assert saved == ["15", "60", "all"]
+
+
 def test_a_study_of_failures_only_still_writes_its_page(
     make_study: Callable[..., Study],
     make_results: Callable[..., list[RunResult]],

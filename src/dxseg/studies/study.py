@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -185,6 +186,11 @@ class Study(_Strict):
             if name not in names:
                 raise ValueError(f"{key}: {name!r} is none of the arms {names}")
         return self
+
+    @property
+    def rising(self) -> list[Budget]:
+        """The budgets, the smallest first; "all" is the largest."""
+        return sorted(self.masks, key=lambda b: math.inf if b == "all" else b)
 
     def budgets(self, arm: Arm) -> tuple[Budget, ...]:
         """The budgets of an arm, in the order of the study."""

@@ -210,14 +210,15 @@ def _efficiency(study: Study, curves: pd.DataFrame) -> Table:
                 _figure(own.loc[masks].to_dict(), "dice_lesion", best)
                 if masks in own.index
                 else Cell(MISSING)
-                for masks in study.masks
+                for masks in study.rising
             ]
             rows.append([Cell(arm.name), *cells])
-    columns = ("arm", *(f"{masks} masks" for masks in study.masks))
+    columns = ("arm", *(f"{masks} masks" for masks in study.rising))
     return Table("Dice on lesion images over the number of training masks", columns, rows)
 
 
 def _saved(study: Study, saved: pd.DataFrame) -> Table:
+    order = [str(masks) for masks in study.rising]
     rows = [
         [
             Cell(row["arm"]),
@@ -225,7 +226,7 @@ def _saved(study: Study, saved: pd.DataFrame) -> Table:
             Cell(_number(row["value"], 3)),
             Cell(str(row["equal_at"]), f"{row['low']} to {row['high']}"),
         ]
-        for row in saved.to_dict("records")
+        for row in sorted(saved.to_dict("records"), key=lambda row: order.index(str(row["masks"])))
     ]
     columns = ("arm", "masks", "Dice, lesion images", f"masks {study.reference} needs to equal it")
     note = (
