@@ -13,7 +13,8 @@ from rich.console import Console
 
 from dxseg.data.dataset import Dataset
 from dxseg.data.files import write_text_atomic
-from dxseg.data.splits import group_cases, read_splits
+from dxseg.data.grouping import group_cases
+from dxseg.data.splits import read_splits
 from dxseg.errors import DxsegError, UsageError
 from dxseg.evaluation.stream import Progress, images
 from dxseg.inference.bundle import bundle_folder
