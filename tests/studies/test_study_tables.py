@@ -83,15 +83,7 @@ def test_everything_is_written_and_says_the_same(
     error = "<script>alert(1)</script> | diverged"
     row = lost.row | {"status": "failed", "error": error}
     results[2] = RunResult(lost.job, error, None, row)
-    markdown = write_outputs(
-        study,
-        Dataset.load(phantoms),
-        REGISTRATION,
-        results,
-        tmp_path,
-        "test",
-        Console(quiet=True),
-    )
+    markdown = write(study, results, phantoms, tmp_path)
     written = {path.name for path in tmp_path.iterdir()}
     tables = {"results.csv", "curves.csv", "differences.csv", "masks_saved.csv"}
     assert written == tables | {"table.md", "table.tex", "report.html", "curves.png"}
@@ -119,15 +111,7 @@ def test_budgets_rise_in_the_tables_whatever_their_order_in_the_study(
 ) -> None:
     study = make_study(masks=["all", 60, 15])
     results = make_results(study, lambda arm, _: 0.4 + 0.1 * (arm != "unet"))
-    markdown = write_outputs(
-        study,
-        Dataset.load(phantoms),
-        REGISTRATION,
-        results,
-        tmp_path,
-        "test",
-        Console(quiet=True),
-    )
+    markdown = write(study, results, phantoms, tmp_path)
     assert "| arm | 15 masks | 60 masks | all masks |" in markdown
     saved = re.findall(r"^\| sks[\w-]* \| (\w+) \| 0\.\d+ \| [<>]?\d+ \(", markdown, re.MULTILINE)
     assert saved == ["15", "60", "all"]
@@ -141,15 +125,7 @@ def test_a_study_of_failures_only_still_writes_its_page(
 ) -> None:
     study = make_study()
     results = make_results(study, lambda *_: None)
-    markdown = write_outputs(
-        study,
-        Dataset.load(phantoms),
-        REGISTRATION,
-        results,
-        tmp_path,
-        "validation",
-        Console(quiet=True),
-    )
+    markdown = write(study, results, phantoms, tmp_path, "validation")
     alike = {(result.job.arm, result.job.masks) for result in results}
     assert markdown.count("| 0, 1, 2 | failed | diverged |") == len(alike) < len(results)
     assert "failed" in (tmp_path / "report_validation.html").read_text()
@@ -173,9 +149,7 @@ def test_committed_tables_give_the_tables_of_the_study(
     row = lost.row | {"status": "failed", "error": "diverged"}
     results[4] = RunResult(lost.job, "diverged", None, row)
     folder = tmp_path / "results" / "trial"
-    markdown = write_outputs(
-        study, Dataset.load(phantoms), REGISTRATION, results, folder, "test", Console(quiet=True)
-    )
+    markdown = write(study, results, phantoms, folder)
     (folder / "study.yaml").write_text(study.model_dump_json(by_alias=True, exclude_none=True))
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- begin trial -->\nold\n<!-- end trial -->\nafter\n")
@@ -222,6 +196,14 @@ def test_a_simulation_becomes_its_learning_curve(tmp_path: Path) -> None:
 
 def test_the_committed_page_is_in_sync() -> None:
     load_script().main(["--check"])
+
+
+def write(
+    study: Study, results: list[RunResult], phantoms: Path, folder: Path, split: str = "test"
+) -> str:
+    """All outputs of a study; gives its tables."""
+    data = Dataset.load(phantoms)
+    return write_outputs(study, data, REGISTRATION, results, folder, split, Console(quiet=True))
 
 
 def load_script() -> ModuleType:
