@@ -86,6 +86,7 @@ def test_how_to_use_a_pacs_export(do: Follow, here: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # two trainings long enough that three masks more are worth something
 def test_how_to_correct_masks_and_train_again(cli: Any, here: Path) -> None:
     """The guide's first half, three masks corrected through the server, and its second half."""
     pytest.importorskip("fastapi")
@@ -94,10 +95,10 @@ def test_how_to_correct_masks_and_train_again(cli: Any, here: Path) -> None:
     for name, text in (("first.md", before), ("second.md", after)):
         (here / name).write_text(text, "utf-8")
     learns = ["--set", "data.image_size=64", "--set", "model.decoder_channels=[16,16,8,8,8]"]
-    for stage in ("stage1", "stage2"):
-        learns += ["--set", f"{stage}.steps=60", "--set", f"{stage}.steps_per_epoch=20"]
+    for stage, steps in (("stage1", 60), ("stage2", 150)):
+        learns += ["--set", f"{stage}.steps={steps}", "--set", f"{stage}.steps_per_epoch=20"]
     assert follow(here / "first.md", cli, learns) == []
-    truth = make_phantoms(here / "truth", images=48, size=64)
+    truth = make_phantoms(here / "truth", images=112, size=64)
     corrected = correct(here / "runs/first", here / "phantoms", truth, count=3)
     assert len(corrected) == 3
     assert follow(here / "second.md", cli, learns) == []
