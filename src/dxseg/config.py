@@ -211,21 +211,17 @@ class Stage1Config(StageConfig):
     """Optimisation of stage 1, whose length follows the number of labelled images.
 
     Without ``steps`` it makes so many ``passes`` over them, but no fewer than 300 steps and no more
-    than 3000. ``hold_out`` is the largest part of the training cases that is kept from it because
-    stage 2 learns from their masks, see :mod:`dxseg.training.hold_out`.
+    than 3000.
     """
 
     steps: PositiveInt | None = None  # type: ignore[assignment]  # settled by for_images
     passes: float = Field(default=8.0, gt=0)
-    hold_out: float = Field(default=0.4, ge=0, lt=1)
 
     def for_images(self, count: int, batch_size: int) -> StageConfig:
         """The stage for so many labelled images, with ``steps`` settled."""
         wanted = math.ceil(self.passes * count / (batch_size * self.accumulate))
         steps = self.steps or min(max(wanted, LEAST_STEPS), MOST_STEPS)
-        return StageConfig.model_validate(
-            self.model_dump(exclude={"passes", "hold_out"}) | {"steps": steps}
-        )
+        return StageConfig.model_validate(self.model_dump(exclude={"passes"}) | {"steps": steps})
 
 
 class SelfTrainingConfig(StageConfig):

@@ -36,7 +36,7 @@ VARIANT = {
 
 def test_stage_1_is_trained_once_a_fold_whatever_the_budget_and_the_skips(make_study: Make) -> None:
     arms = ["unet", "sks-evidence", "unet-stage1", VARIANT]
-    jobs = plan(make_study(arms=arms, set={"stage1": {"hold_out": 0}}))
+    jobs = plan(make_study(arms=arms))
     first = [job for job in jobs if job.is_stage1]
     assert [job.part.number for job in first] == [0, 1, 2]
     for job in runs(jobs):
@@ -45,21 +45,6 @@ def test_stage_1_is_trained_once_a_fold_whatever_the_budget_and_the_skips(make_s
     started = [job.name for job in jobs]
     for job in jobs:
         assert all(started.index(need) < started.index(job.name) for need in job.inputs.values())
-
-
-def test_where_masks_are_kept_from_stage_1_every_budget_has_its_own(make_study: Make) -> None:
-    jobs = plan(make_study(arms=["unet", "sks-evidence", "unet-stage1", "sks", VARIANT]))
-    needs = {
-        (job.arm, job.masks): job.inputs.get("stage1_run")
-        for job in runs(jobs)
-        if job.part.number == 0
-    }
-    for masks in (15, 60):
-        assert needs["sks-evidence", masks] == needs["no long skip", masks]
-        assert needs["unet-stage1", masks] == needs["sks", masks] == needs["sks", 15]
-    of_a_fold = [job for job in jobs if job.is_stage1 and job.part.number == 0]
-    assert len(of_a_fold) == 3
-    assert {job.config.split.masks for job in of_a_fold} == {15, 60, None}
 
 
 @pytest.mark.parametrize(

@@ -91,9 +91,7 @@ class TestStageOptions:
         assert read_run(run)["cases"]["validation_masks"] == 0
 
     def test_a_small_batch_keeps_a_lesion(self) -> None:
-        material = SimpleNamespace(
-            lesion_free_train=np.array([True, True, False]), held_out_train=np.zeros(3, bool)
-        )
+        material = SimpleNamespace(lesion_free_train=np.array([True, True, False]))
         config = load_config("cpu", "unet", {"data": {"lesion_free_share": 0.9}})
         pools = mask_pools(material, config, 2)
         assert [count for _, count in pools] == [1, 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,13 @@ class TestLearning:
             monkeypatch.setattr(run_module, name, forbidden)
         config = read_config(finished / "config.yaml")
         assert train_run(disks, finished, config, console=quiet) == read_run(finished)
+
+    def test_stage_1_learns_the_label_of_every_training_image(
+        self, finished: Path, disks: Path
+    ) -> None:
+        record = json.loads((finished / "stage1" / "stage1.json").read_text("utf-8"))
+        cases = Dataset.load(disks).cases
+        assert record["case_ids"] == cases.loc[cases["split"] == "train", "case_id"].tolist()
 
     def test_the_frozen_coarse_branch_is_stage_one_to_the_bit(self, finished: Path) -> None:
         stage1 = load_file(finished / "stage1" / "coarse.safetensors")

@@ -185,9 +185,7 @@ def stage1_config(config: RunConfig) -> RunConfig:
     values: dict[str, Any] = config.model_dump()
     defaults = RunConfig().model_dump()
     for section in _STAGE2_SECTIONS:
-        # Which cases are kept from stage 1 depends on the masks that may be used.
-        if section != "split" or not config.stage1.hold_out:
-            values[section] = defaults[section]
+        values[section] = defaults[section]
     for section, knobs in _STAGE2_KNOBS.items():
         for knob in knobs:
             values[section][knob] = defaults[section][knob]

@@ -32,14 +32,9 @@ Pools = list[tuple[NDArray[np.int64], int]]
 
 
 def mask_pools(material: Material, config: RunConfig, size: int) -> Pools:
-    """Rows of ``mask_train`` with a lesion and rows without, each with its part of a batch.
-
-    A prompted network learns what lesion-free is from images that its classifier has not seen, if
-    there are any: of the others the classifier is surer than it will be of new ones.
-    """
+    """Rows of ``mask_train`` with a lesion and rows without, each with its part of a batch."""
     lesion_free, lesion_free_share = material.lesion_free_train, config.data.lesion_free_share
-    candidates = lesion_free & material.held_out_train if config.model.prompted else lesion_free
-    free = np.flatnonzero(candidates if candidates.any() else lesion_free)
+    free = np.flatnonzero(lesion_free)
     free_count = round(size * lesion_free_share) if len(free) else 0
     free_count = min(free_count, size - 1)  # a batch without a lesion teaches no mask
     return [(np.flatnonzero(~lesion_free), size - free_count), (free, free_count)]

@@ -159,7 +159,7 @@ class _Lesson:
         """What the student starts from."""
         if isinstance(self.network, SKS):
             return self.network.coarse
-        return borrow_stage1(self.stage1_run, splits, material.held_out, config, material.task)
+        return borrow_stage1(self.stage1_run, splits, config, material.task)
 
 
 def _distilled(

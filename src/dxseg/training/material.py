@@ -22,7 +22,6 @@ from dxseg.data.shards import Images, ShardedImages
 from dxseg.data.splits import choose_masks, make_splits, read_splits
 from dxseg.errors import DxsegError
 from dxseg.models.build import Task
-from dxseg.training.hold_out import held_out
 
 Progress = Callable[[int, int], None]
 
@@ -36,14 +35,12 @@ class Material:
         preprocessing: image geometry and intensity, as the bundle will store it.
         label_train: all training images with their labels, and their mask where it may be used
             (self-training).
-        stage1_train: those of them that stage 1 learns.
+        stage1_train: the same without masks, which stage 1 does not look at.
         label_validation: all validation images with their labels.
         mask_train: training images whose mask may be used (stage 2).
         mask_validation: validation images whose mask may be used, or None.
         lesion_free_train: whether each of ``mask_train`` is lesion-free, by its label, or by its
             mask where the image has no label of its own; bool (N,).
-        held_out: whether each case of the dataset is kept from stage 1; bool (cases,).
-        held_out_train: the same of ``mask_train``; bool (N,).
         pixels_sha256: of the files of all these images and masks, and of their size here.
     """
 
@@ -55,8 +52,6 @@ class Material:
     mask_train: CaseArrays
     mask_validation: CaseArrays | None
     lesion_free_train: NDArray[np.bool_]
-    held_out: NDArray[np.bool_]
-    held_out_train: NDArray[np.bool_]
     pixels_sha256: str
 
 
@@ -144,7 +139,6 @@ def gather(
             Studies(studies[cases], study_labels[cases], places[cases]),
         )
 
-    held = held_out(dataset, splits, config.stage1.hold_out, config.seed)
     train, validation = seen[split[seen] == "train"], seen[split[seen] == "validation"]
     mask_train, mask_validation = train[use_mask[train]], validation[use_mask[validation]]
     low, high = intensity_range(images, image_row[train])
@@ -169,13 +163,11 @@ def gather(
         task,
         preprocessing,
         arrays(train, all_images, look_at_masks=True),
-        arrays(train[~held[train]], all_images, look_at_masks=False),
+        arrays(train, all_images, look_at_masks=False),
         arrays(validation, all_images, look_at_masks=False) if len(validation) else None,
         arrays(mask_train, with_mask, look_at_masks=True),
         arrays(mask_validation, with_mask, look_at_masks=True) if len(mask_validation) else None,
         lesion_free[mask_train],
-        held,
-        held[mask_train],
         sha256_json([_name(images), _name(masks)]),
     )
 

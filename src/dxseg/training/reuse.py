@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from dxseg.config import RunConfig
 from dxseg.data.dataset import Dataset
@@ -22,7 +20,6 @@ from dxseg.training.stages import load_stage1
 def borrow_stage1(
     other: Path,
     splits: pd.DataFrame,
-    held_out: NDArray[np.bool_],
     config: RunConfig,
     task: Task,
 ) -> CoarseBranch:
@@ -31,13 +28,11 @@ def borrow_stage1(
     Args:
         other: the run.
         splits: of this run.
-        held_out: the training cases that this run's stage 1 would not learn.
         config: of this run.
         task: of this run.
 
     Raises:
-        DxsegError: it is not finished, is another network, or has seen validation or test cases or
-            cases that are held out.
+        DxsegError: it is not finished, is another network, or has seen validation or test cases.
     """
     coarse, record = load_stage1(other / "stage1")
     seen = splits["case_id"].isin(record.case_ids)
@@ -49,13 +44,6 @@ def borrow_stage1(
             f"{other / 'stage1'}: this classifier was trained on {int(leaked.sum())} cases (or "
             "others of their patient or near-duplicate group) that are validation or test cases "
             "here; train stage 1 on this run's splits, or give both runs the same --splits file"
-        )
-    learnt = int((seen.to_numpy() & held_out).sum())
-    if learnt:
-        raise DxsegError(
-            f"{other / 'stage1'}: this classifier has learnt {learnt} of the "
-            f"{int(held_out.sum())} cases that this run keeps from stage 1; give both runs the "
-            "same splits, masks, seed and stage1.hold_out, or set stage1.hold_out=0 here"
         )
     mine = (config.model.backbone, config.model.decoder_channels, task)
     if (record.model.backbone, record.model.decoder_channels, record.task) != mine:

@@ -189,8 +189,8 @@ def train_stage1_run(
 ) -> None:
     """Train a stage 1 alone, for runs that are given it as ``stage1_run``.
 
-    It does not depend on the arm, and on the masks only by the cases that `stage1.hold_out` keeps
-    from it. The same call continues an interrupted one and skips a finished one.
+    It depends neither on the arm nor on the masks. The same call continues an interrupted one and
+    skips a finished one.
 
     Args:
         dataset_path: folder of the dataset.
@@ -310,10 +310,10 @@ def _stage1(work: _Work, other: Path | None) -> CoarseBranch:
     dataset, splits, config = work.dataset, work.splits, work.config
     material, output, console = work.material, work.output, work.console
     if other is None:
-        learnt = splits["split"].eq("train").to_numpy() & ~material.held_out
+        learnt = splits["split"].eq("train").to_numpy()
         case_ids = dataset.cases["case_id"][learnt].tolist()
         return train_stage1(material, config, output / "stage1", case_ids, console)
-    return borrow_stage1(other, splits, material.held_out, config, material.task)
+    return borrow_stage1(other, splits, config, material.task)
 
 
 def _count_cases(dataset: Dataset, splits: pd.DataFrame) -> dict[str, int]:
