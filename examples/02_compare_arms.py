@@ -24,8 +24,8 @@ def main(
     if not (dataset / "dataset.yaml").exists():
         make_phantoms(dataset, images=images, size=size)
     dxseg.split(dataset, splits, masks=masks)
-    method = folder / "compared" / "sks-evidence"
-    for arm in ("sks-evidence", "unet-stage1", "unet"):
+    method = folder / "compared" / "sks"
+    for arm in ("sks", "unet-stage1", "unet"):
         dxseg.train(
             dataset,
             method.with_name(arm),

@@ -133,21 +133,24 @@ def test_the_presets_are_what_they_say() -> None:
 def test_the_arms_differ_in_what_they_are_meant_to() -> None:
     model = {arm: load_config("cpu", arm).model for arm in arm_names()}
     assert [arm for arm in model if model[arm].needs_stage1] == [
-        "sks-evidence",
         "sks",
+        "sks-evidence",
         "unet-stage1",
+        "sks-selftrained",
         "sks-evidence-selftrained",
         "unet-stage1-selftrained",
     ]
-    assert model["sks-evidence"].skips.evidence
-    assert not model["sks"].skips.evidence
+    for arm in ("sks", "sks-selftrained"):
+        assert not model[arm].skips.evidence
+        assert model[arm.replace("sks", "sks-evidence")].skips.evidence
     assert model["unet-scratch"].encoder_init == "random"
     assert model["unet"].encoder_init == model["unetplusplus"].encoder_init == "pretrained"
     assert model["sks-no-labels"].coarse_init == "pretrained"
     assert [arm for arm in model if model[arm].knows_labels] == [
-        "sks-evidence",
         "sks",
+        "sks-evidence",
         "unet-multitask",
+        "sks-selftrained",
         "sks-evidence-selftrained",
     ]
     assert not any(model[arm].shared_stages for arm in model)

@@ -45,11 +45,11 @@ def test_training(tmp_path: Path, tiny_overrides: dict[str, Any]) -> None:
 @pytest.mark.slow
 def test_comparing(tmp_path: Path, tiny_overrides: dict[str, Any]) -> None:
     table = example("02_compare_arms").main(tmp_path, **SMALL, overrides=tiny_overrides)
-    for arm in ("sks-evidence", "unet-stage1", "unet"):
+    for arm in ("sks", "unet-stage1", "unet"):
         assert arm in table
     assert (tmp_path / "comparison" / "comparison.json").is_file()
     shared = dxseg.info(tmp_path / "compared" / "unet-stage1")["stage1_from"]
-    assert shared.endswith("sks-evidence")
+    assert shared.endswith("sks")
 
 
 def test_predicting(trained: Path) -> None:

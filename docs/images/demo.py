@@ -12,7 +12,7 @@ from PIL import Image
 
 from browsing import chromium
 
-REPORT = "sks-evidence-selftrained/report.html"
+REPORT = "sks-selftrained/report.html"
 WIDTH = 1000
 
 

@@ -23,7 +23,7 @@ from dxseg.inference.bundle import bundle_folder
 from dxseg.inference.predictor import Predictor
 
 TOKEN = "for-this-picture-only"
-RUN, PHANTOMS = "sks-evidence-selftrained", "phantoms"
+RUN, PHANTOMS = "sks-selftrained", "phantoms"
 STROKE = [(0.13, 0.52), (0.22, 0.56), (0.34, 0.56)]
 """Of the brush, in shares of the picture's sides."""
 

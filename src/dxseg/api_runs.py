@@ -24,7 +24,7 @@ def train(
     output: PathLike,
     *,
     preset: str = "cpu",
-    arm: str = "sks-evidence-selftrained",
+    arm: str = "sks-selftrained",
     masks: int | float | None = None,
     seed: int = 0,
     overrides: dict[str, Any] | None = None,
@@ -39,7 +39,7 @@ def train(
         dataset: folder of the dataset.
         output: folder of the run.
         preset: ``cpu`` or ``paper``.
-        arm: one of :func:`dxseg.presets.arm_names`; the method with all of its pieces if absent.
+        arm: one of :func:`dxseg.presets.arm_names`; the method if absent.
         masks: training masks that may be used, a count or a share; all if absent.
         seed: draws the masks, the initialisation and the batches.
         overrides: nested values of :class:`dxseg.config.RunConfig`; they win over ``masks`` and

@@ -114,7 +114,7 @@ def train(
     masks: Annotated[
         str | None, typer.Option(help="Training masks that may be used: 35, or 0.1; all if absent.")
     ] = None,
-    arm: Annotated[str, typer.Option(help="See `dxseg arms`.")] = "sks-evidence-selftrained",
+    arm: Annotated[str, typer.Option(help="See `dxseg arms`.")] = "sks-selftrained",
     preset: Annotated[str, typer.Option(help="cpu or paper.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Draws masks, initialisation and batches.")] = 0,
     splits: Annotated[

@@ -21,7 +21,7 @@ from dxseg.training.run import train_run
 MASKS = 24
 """Training masks of the demo."""
 
-ARMS = ("sks-evidence-selftrained", "unet")
+ARMS = ("sks-selftrained", "unet")
 """The method, and the control C1: the same backbone and batches, masks only."""
 
 OVERRIDES: dict[str, Any] = {
