@@ -26,12 +26,12 @@ from dxseg.models.segmenter import Segmenter
 from dxseg.models.sks import SKS
 from dxseg.presets import read_config
 from dxseg.progress import reporting
+from dxseg.training.finish import finish_run
 from dxseg.training.folder import alone_in, check_folder
 from dxseg.training.group import first_alone, first_then_others, together
 from dxseg.training.material import Material, gather
 from dxseg.training.records import RUN_FILE, has_stage1, read_run
 from dxseg.training.reuse import borrow_stage1
-from dxseg.training.run import finish_run
 from dxseg.training.stages import check_choices, train_stage2
 from dxseg.training.student import student_config
 from dxseg.training.teacher import Taught, teach

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -14,23 +13,22 @@ from rich.console import Console
 
 from dxseg.config import RunConfig
 from dxseg.data.dataset import Dataset
-from dxseg.data.files import sha256_file, write_json_atomic, write_text_atomic
+from dxseg.data.files import write_text_atomic
 from dxseg.data.splits import read_splits, write_splits
 from dxseg.errors import DxsegError
-from dxseg.inference.bundle import INFO_FILE, BundleInfo, load_bundle, save_bundle
+from dxseg.inference.bundle import INFO_FILE, load_bundle, save_bundle
 from dxseg.models.coarse import CoarseBranch
 from dxseg.models.pyramid import PyramidEncoder
 from dxseg.models.segmenter import Segmenter
 from dxseg.progress import reporting
-from dxseg.training.calibration import calibrate
+from dxseg.training.finish import bundle_info, finish_run
 from dxseg.training.folder import alone_in, check_folder
 from dxseg.training.group import first_alone, first_then_others, together
 from dxseg.training.material import Material, gather, resolve_splits
-from dxseg.training.records import RUN_FILE, machine, read_run, versions
+from dxseg.training.records import RUN_FILE, read_run
 from dxseg.training.reuse import borrow_stage1, check_stage2
 from dxseg.training.stages import (
     check_choices,
-    remove_checkpoints,
     train_by_itself,
     train_stage1,
     train_stage2,
@@ -105,78 +103,6 @@ def _train_run(
         }
         parts = output, segmenter, config, dataset, work.splits, work.material, further
         return first_alone(lambda: finish_run(*parts))
-
-
-def finish_run(
-    output: Path,
-    segmenter: Segmenter,
-    config: RunConfig,
-    dataset: Dataset,
-    splits: pd.DataFrame,
-    material: Material,
-    further: dict[str, Any],
-) -> dict[str, Any]:
-    """Choose temperatures and thresholds, write ``model/`` and ``run.json``, clean up.
-
-    Args:
-        output: folder of the run.
-        segmenter: trained.
-        config: of the run.
-        dataset: it was trained on.
-        splits: of the run.
-        material: of the run.
-        further: keys of ``run.json`` that only the caller knows.
-
-    Returns:
-        What ``run.json`` holds.
-    """
-    info = bundle_info(config, dataset, material)
-    info, calibration = calibrate(
-        segmenter,
-        info,
-        material,
-        sensitivity=config.gate_sensitivity,
-        specificity=config.rule_in_specificity,
-    )
-    info = save_bundle(output / "model", segmenter, info)
-    run = {
-        "arm": config.arm,
-        "seed": config.seed,
-        "dataset": str(dataset.root),
-        "dataset_name": dataset.spec.name,
-        "dataset_digest": dataset.digest(),
-        "splits_sha256": sha256_file(output / "splits.csv"),
-        "pixels_sha256": material.pixels_sha256,
-        "weights_sha256": info.weights_sha256,
-        "cases": _count_cases(dataset, splits),
-        "parameters": sum(p.numel() for p in segmenter.parameters()),
-        "gate": info.gate,
-        "rule_in": info.rule_in,
-        "calibration": calibration,
-        **further,
-        "versions": versions(),
-        "machine": machine(config.device),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    write_json_atomic(output / RUN_FILE, run)
-    for stage in ("stage2", "selftraining"):
-        remove_checkpoints(output / stage)
-    return run
-
-
-def bundle_info(config: RunConfig, dataset: Dataset, material: Material) -> BundleInfo:
-    """What ``model.json`` says of a run's network; the gate is not chosen yet."""
-    spec = dataset.spec
-    return BundleInfo(
-        model=config.model,
-        preprocessing=material.preprocessing,
-        labels=spec.labels,
-        lesion_free=spec.lesion_free,
-        multi_label=spec.multi_label,
-        mask_classes=spec.mask_classes,
-        slicing=spec.slicing,
-        training={"arm": config.arm, "seed": config.seed, "dataset": spec.name},
-    )
 
 
 def train_stage1_run(
@@ -314,12 +240,3 @@ def _stage1(work: _Work, other: Path | None) -> CoarseBranch:
         case_ids = dataset.cases["case_id"][learnt].tolist()
         return train_stage1(material, config, output / "stage1", case_ids, console)
     return borrow_stage1(other, splits, config, material.task)
-
-
-def _count_cases(dataset: Dataset, splits: pd.DataFrame) -> dict[str, int]:
-    """How many cases each split has and how many masks were allowed, lesion-free not counted."""
-    counts = {str(name): int(count) for name, count in splits["split"].value_counts().items()}
-    masks = splits["use_mask"].to_numpy() & ~dataset.lesion_free.to_numpy()
-    for split in ("train", "validation"):
-        counts[f"{split}_masks"] = int((masks & splits["split"].eq(split).to_numpy()).sum())
-    return counts
