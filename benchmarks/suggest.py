@@ -152,9 +152,8 @@ class Simulation:
             run,
             arm=self.args.arm,
             seed=self.seed,
-            # Comparisons tell arms apart by their names. One stage 1 serves all rounds, whose masks
-            # differ: none of them can be kept from it.
-            overrides=merge(self.overrides, {"arm": strategy, "stage1": {"hold_out": 0.0}}),
+            # Comparisons tell arms apart by their names.
+            overrides=merge(self.overrides, {"arm": strategy}),
             splits=step / "splits.csv",
             stage1=first,
             console=self.console,

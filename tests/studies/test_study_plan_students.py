@@ -35,7 +35,7 @@ def test_two_branches_teach_alone() -> None:
     taught = next(job for job in jobs if job.name == "student/9-masks/fold-1")
     assert taught.inputs == {"teacher": "sks-evidence-selftrained/9-masks/fold-1"}
     assert names.index(taught.inputs["teacher"]) < names.index(taught.name)
-    assert len(set(names)) == len(names) == 2 * 2 * (1 + 3)
+    assert len(set(names)) == len(names) == 2 * (1 + 2 * 3)
     assert taught.config.arm == "sks-evidence-selftrained-student"
     assert (taught.config.seed, taught.config.split.masks) == (1, 9)
     assert taught.config.model.architecture == "unet"

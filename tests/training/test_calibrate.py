@@ -72,9 +72,7 @@ def calibrate(
 def material(arrays: CaseArrays, task: Task) -> Material:
     preprocessing = Preprocessing(image_size=SIZE, channels=1, mean=(0.5,), std=(1.0,))
     free = np.zeros(len(arrays), bool)
-    return Material(
-        task, preprocessing, arrays, arrays, arrays, arrays, arrays, free, free, free, ""
-    )
+    return Material(task, preprocessing, arrays, arrays, arrays, arrays, arrays, free, "")
 
 
 def info(given: Material, model: ModelConfig | None = None) -> BundleInfo:

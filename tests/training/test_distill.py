@@ -25,7 +25,7 @@ from dxseg.evaluation.evaluate import evaluate_run
 from dxseg.inference.bundle import load_bundle
 from dxseg.presets import read_config
 from dxseg.training import distill as distill_module
-from dxseg.training import run as run_module
+from dxseg.training import finish
 from dxseg.training.distill import distill_run
 from dxseg.training.material import Material, gather
 from dxseg.training.multitask import MultitaskModule
@@ -281,7 +281,7 @@ class TestStudent:
         for moment, owner, name, calls in (
             ("asking the teacher", teacher_module, "flip_averaged", 1),
             ("in the second epoch", MultitaskModule, "training_step", 3),
-            ("before the model is written", run_module, "save_bundle", 0),
+            ("before the model is written", finish, "save_bundle", 0),
         ):
             run = tmp_path / moment
             with monkeypatch.context() as patch:
@@ -355,7 +355,7 @@ class TestRefusals:
         shutil.copytree(teacher, other)
         network, info = load_bundle(other / "model")
         next(network.parameters()).data.add_(1)
-        run_module.save_bundle(other / "model", network, info)
+        finish.save_bundle(other / "model", network, info)
         with pytest.raises(DxsegError, match="holds a student of another run"):
             distill_run(other, tmp_path / "student", QUICK, console=quiet)
 

@@ -22,8 +22,7 @@ from safetensors.torch import load_file
 from dxseg.config import RunConfig
 from dxseg.errors import DxsegError
 from dxseg.models import build
-from dxseg.training import checkpoints
-from dxseg.training import run as run_module
+from dxseg.training import checkpoints, finish
 from dxseg.training.checkpoints import CheckpointFiles
 from dxseg.training.run import train_run
 from dxseg.training.stage1 import Stage1Module
@@ -86,7 +85,7 @@ def arm_the_trap(moment: str, number: int) -> None:
 
         CheckpointFiles.save_checkpoint = stage2_second  # type: ignore[method-assign]
     elif moment == AFTER_TRAINING:
-        run_module.save_bundle = lambda *_: die(number)  # type: ignore[assignment]
+        finish.save_bundle = lambda *_: die(number)  # type: ignore[assignment]
 
 
 def train(dataset: Path, output: Path, config: RunConfig, moment: str, number: int) -> None:
@@ -222,7 +221,7 @@ def test_the_options_of_a_stage_survive_too(
 
     for moment, owner, name, broken in (
         (MOMENTS[2], Stage2Module, "training_step", failing),
-        (AFTER_TRAINING, run_module, "save_bundle", pull),
+        (AFTER_TRAINING, finish, "save_bundle", pull),
     ):
         run = tmp_path / moment
         with monkeypatch.context() as patch:
