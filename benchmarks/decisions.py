@@ -2,8 +2,9 @@
 
     python benchmarks/decisions.py OUT results/busi
 
-OUT is the folder of `dxseg compare --out`, with its models. For every arm at the study's first
-budget, pooled over folds or seeds, `results/busi/decisions.csv` says
+OUT is the folder of `dxseg compare --out`. For every arm at the study's first budget, pooled over
+the folds or seeds whose run has its model, or was looked at when it had one,
+`results/busi/decisions.csv` says
 
 - at_0.05 to at_0.3: Dice on lesion images if, in each fold, as many lesion-free images may get a
   mask as the rate says. Images are ranked by the odds of the highest pixel, times the odds of a
@@ -61,9 +62,11 @@ def main(arguments: list[str] | None = None) -> None:
     study = parse_study(read_study_text(path), str(path))
     data = Dataset.load(args.kept / study.dataset)
     jobs = [job for job in runs(plan(study)) if job.masks == study.masks[0]]
-    jobs = [job for job in jobs if is_evaluated(args.out / "runs" / job.name, "test")]
+    jobs = [job for job in jobs if can_be_told(args.out / "runs" / job.name)]
     if not jobs:
-        raise SystemExit(f"{args.out}: no finished run of {path}; run `dxseg compare` first")
+        raise SystemExit(
+            f"{args.out}: no finished run of {path} has its model; run `dxseg compare` first"
+        )
     weigh = weighting(load_run(args.out / "runs" / jobs[0].name, "test").averaged_by)
     tables = []
     for job in track(jobs, "Runs"):
@@ -72,6 +75,11 @@ def main(arguments: list[str] | None = None) -> None:
     summary = summarise(study, pd.concat(tables), weigh)
     write_text_atomic(args.kept / "decisions.csv", summary.to_csv(index=False))
     print(summary.to_string(index=False, float_format="{:.3f}".format))
+
+
+def can_be_told(run: Path) -> bool:
+    """Whether a run is finished, and its model or what was found with it is there."""
+    return is_evaluated(run, "test") and ((run / PER_IMAGE).is_file() or (run / "model").is_dir())
 
 
 def per_image(run: Path, data: Dataset) -> pd.DataFrame:

@@ -6,7 +6,7 @@ each round:
 - eager: what a script around segmentation-models-pytorch does, eight images at a time: open with
   PIL, resize, tensor, U-Net under `no_grad`, sigmoid, resize back, mask PNG. It is 1.00.
 - eager, exported: the same loop around that U-Net's own ONNX export in ONNX Runtime.
-- unet and sks-evidence (one branch and two): `predict_files` as `dxseg predict --no-overlays` calls
+- unet and sks (one branch and two): `predict_files` as `dxseg predict --no-overlays` calls
   it, on every backend; decoding, resizing that keeps the aspect ratio, label probabilities, a mask
   PNG and a row of predictions.csv. With `--overlays` it draws the overlays too, as is the default.
 
@@ -53,7 +53,7 @@ from dxseg.models.pyramid import PyramidEncoder
 from dxseg.presets import load_config
 from eager_loop import BATCH, Network, eager_networks, plain_loop
 
-ARMS = ("unet", "sks-evidence")
+ARMS = ("unet", "sks")
 NNUNET_IMAGES = 8
 # Backend, precision, and whether the int8 file is used.
 WAYS = {
@@ -67,6 +67,7 @@ WAYS = {
 }
 # A processor without AMX or AVX512-BF16 emulates bfloat16, several times slower than float32.
 USUAL_WAYS = [way for way, (_, precision, _) in WAYS.items() if precision == "float32"]
+_UNTIMED = 6  # batches
 CLOCKS = {"wall": perf_counter, "cpu": process_time}
 
 
@@ -155,12 +156,18 @@ def measure_alone(
 def in_turns(
     sides: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]
 ) -> dict[str, list[float]]:
-    """Seconds of each side in each round; one more round before them is not counted."""
+    """Seconds of each side in each round.
+
+    A side is not timed before it has got its memory again: after other sides, PyTorch takes twice
+    its time for some batches.
+    """
     seconds: dict[str, list[float]] = {side: [] for side in sides}
-    for _ in range(rounds + 1):
+    for _ in range(rounds):
         for side, work in sides.items():
+            for _ in range(_UNTIMED):
+                work()
             seconds[side].append(timed(work, clock))
-    return {side: values[1:] for side, values in seconds.items()}
+    return seconds
 
 
 def measure_whole(

@@ -22,7 +22,10 @@ from typing import Any
 TABLES = ("results.csv", "curves.csv", "differences.csv", "masks_saved.csv")
 ARCHIVE = "runs.tar.xz"
 OF_THE_STUDY = ("registration.json", "study.yaml", "cost.json")
-OF_A_RUN = ("config.yaml", "run.json", "evaluation.json", "per_image.csv", "stage1.json")
+OF_A_RUN = (
+    *("config.yaml", "run.json", "evaluation.json", "per_image.csv", "stage1.json"),
+    "decisions_per_image.csv",
+)
 
 
 def main(arguments: list[str] | None = None) -> None:

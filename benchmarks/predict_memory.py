@@ -3,7 +3,7 @@
 One call of `predict_files`, as `dxseg predict` makes it: decode, resize, network, restore, then a
 mask, an overlay and a row of predictions.csv an image. The files are phantoms, the same few of them
 linked under many names, so that every file is opened and decoded. The network is the method
-(sks-evidence) around a very small encoder, with random weights: what would grow with the number of
+(sks) around a very small encoder, with random weights: what would grow with the number of
 images is not the network.
 
 The resident set is read after a tenth, a half and all of the images; flat means that the last is
@@ -35,7 +35,7 @@ from dxseg.models.build import Task, build_segmenter
 from dxseg.models.heads import PRIOR
 from dxseg.presets import load_config
 
-ARM = "sks-evidence"
+ARM = "sks"
 TINY = {"backbone": "test_efficientnet", "decoder_channels": [8, 8, 4, 4, 4]}
 PHANTOMS = 50
 SHARES = (0.1, 0.5, 1.0)

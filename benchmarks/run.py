@@ -60,7 +60,7 @@ def training(result: Result) -> Iterator[Row]:
 
 
 def backends(result: Result) -> Iterator[Row]:
-    for arm, aim in (("unet", "8"), ("sks-evidence", "4")):
+    for arm, aim in (("unet", "8"), ("sks", "4")):
         eager = f"{arm}, torch"
         rate = f"{result['images_per_s'][eager]:.1f} images/s"
         yield Row(f"predict, {arm}", rate, result["of_eager"][eager], "eager loop")

@@ -235,7 +235,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--queue", type=int, default=12, help="of the server (12)")
     parser.add_argument("--native", type=int, default=256, help="side of phantoms, pixels (256)")
     parser.add_argument("--size", type=int, default=128, help="side of the network's input (128)")
-    parser.add_argument("--arm", default="sks-evidence", help="see dxseg arms (sks-evidence)")
+    parser.add_argument("--arm", default="sks", help="see dxseg arms (sks)")
     return parser.parse_args(argv)
 
 

@@ -194,7 +194,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = parser_of(__doc__)
     parser.add_argument("--dataset", type=Path, help="a dxseg dataset; phantoms are made if absent")
-    parser.add_argument("--arm", default="sks-evidence", choices=arm_names())
+    parser.add_argument("--arm", default="sks", choices=arm_names())
     parser.add_argument("--size", type=int, default=128, help="image side in pixels (128)")
     parser.add_argument("--batch", type=int, default=16, help="images a step (16)")
     parser.add_argument("--workers", type=int, default=0, help="loader processes (0)")

@@ -50,11 +50,11 @@ def test_every_benchmark_runs_in_its_tiny_setting():
     record = load("run").main(["--tiny"])
     assert record["failed"] == {}
     assert list(record["ratios"]) == [
-        "train, sks-evidence",
+        "train, sks",
         "predict, unet",
         "predict, unet, fastest backend",
-        "predict, sks-evidence",
-        "predict, sks-evidence, fastest backend",
+        "predict, sks",
+        "predict, sks, fastest backend",
         "import",
         "check",
         "dxseg --help",

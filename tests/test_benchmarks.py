@@ -33,7 +33,7 @@ def test_train_throughput_reports_both_sides_and_their_ratio(capsys, monkeypatch
     result = bench.main(tiny)
     assert json_line(capsys.readouterr().out) == result
     assert result["benchmark"] == "train_throughput"
-    assert (result["arm"], result["image_size"], result["batch_size"]) == ("sks-evidence", 32, 2)
+    assert (result["arm"], result["image_size"], result["batch_size"]) == ("sks", 32, 2)
     assert result["torch_threads"] == 1
     assert len(result["ratios"]) == result["rounds"] == 2
     assert min(result["real_images_per_s"], result["bare_images_per_s"], *result["ratios"]) > 0
@@ -96,7 +96,7 @@ def test_predict_steps_times_every_step_of_every_side(capsys):
     result = bench.main(tiny)
     assert json_line(capsys.readouterr().out) == result
     assert list(result["ms"]) == [
-        f"{arm}, {way}" for arm in ("unet", "sks-evidence") for way in ("torch", "openvino int8")
+        f"{arm}, {way}" for arm in ("unet", "sks") for way in ("torch", "openvino int8")
     ]
     for steps in result["ms"].values():
         assert list(steps) == ["read", "fit", "network", "back", "mask PNG", "row"]
