@@ -21,8 +21,9 @@ from typing import Any
 import pandas as pd
 
 from dxseg.data.files import write_text_atomic
+from dxseg.studies.markup import to_markdown
 from dxseg.studies.study import parse_study, read_study_text
-from dxseg.studies.tables import study_tables, to_markdown
+from dxseg.studies.tables import study_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"

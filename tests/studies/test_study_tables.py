@@ -14,11 +14,11 @@ from PIL import Image
 from rich.console import Console
 
 from dxseg.data.dataset import Dataset
+from dxseg.studies.markup import Cell, Table, escape_latex, to_latex, to_markdown
 from dxseg.studies.outputs import write_outputs
 from dxseg.studies.registration import Registration
 from dxseg.studies.results import RunResult, without_paths
 from dxseg.studies.study import Study
-from dxseg.studies.tables import Cell, Table, escape_latex, to_latex, to_markdown
 
 REGISTRATION = Registration(
     [{"sha256": "a" * 64, "at": "2030-01-02T03:04:05+00:00", "added": [], "text": "name: <b>"}],

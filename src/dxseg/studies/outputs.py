@@ -12,13 +12,14 @@ from dxseg.data.dataset import Dataset
 from dxseg.data.files import write_bytes_atomic, write_text_atomic
 from dxseg.evaluation.runs import check_comparable, file_suffix
 from dxseg.progress import reporting
+from dxseg.studies.markup import to_latex, to_markdown
 from dxseg.studies.page import draw_curves, write_study_page
 from dxseg.studies.pooled import Pool, curves, differences
 from dxseg.studies.registration import Registration
 from dxseg.studies.results import RunResult, results_table
 from dxseg.studies.savings import masks_saved
 from dxseg.studies.study import Study
-from dxseg.studies.tables import study_tables, to_latex, to_markdown
+from dxseg.studies.tables import study_tables
 
 
 def write_results(results: Sequence[RunResult], output: Path, split: str) -> pd.DataFrame:

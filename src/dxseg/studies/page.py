@@ -12,10 +12,10 @@ from dxseg.data.dataset import Dataset
 from dxseg.data.files import write_text_atomic
 from dxseg.reports.page import png_uri, render
 from dxseg.reports.plots import efficiency_curves
+from dxseg.studies.markup import Table
 from dxseg.studies.registration import Registration
 from dxseg.studies.results import DONE, without_paths
 from dxseg.studies.study import Study
-from dxseg.studies.tables import Table
 
 
 def draw_curves(study: Study, curves: pd.DataFrame) -> bytes:
