@@ -182,6 +182,25 @@ def test_decisions_are_those_of_evaluation(study_file: Path, finished: StudyOutc
     assert text.count("| sks-evidence |") == 1 + 4
 
 
+def test_decisions_are_kept_where_models_are_not(
+    study_file: Path, finished: StudyOutcome, tmp_path: Path
+) -> None:
+    decisions = runpy.run_path(str(BENCHMARKS / "decisions.py"))["main"]
+    keep_study = runpy.run_path(str(BENCHMARKS / "keep_study.py"))["main"]
+    kept, carried = tmp_path / "kept", tmp_path / "carried"
+    decisions([str(finished.report.parent), str(study_file.parent)])
+    found = (study_file.parent / "decisions.csv").read_bytes()
+    kept.mkdir()
+    keep_study([str(finished.report.parent), str(kept)])
+    keep_study([str(carried), str(kept), "--restore"])
+    assert not list(carried.rglob("model.safetensors"))
+    decisions([str(carried), str(study_file.parent)])
+    assert (study_file.parent / "decisions.csv").read_bytes() == found
+    shutil.rmtree(carried / "runs")
+    with pytest.raises(SystemExit, match="has its model"):
+        decisions([str(carried), str(study_file.parent)])
+
+
 INTERRUPTED = 130
 
 

@@ -131,7 +131,7 @@ def _train_student(
         raise UsageError(
             f"{stage1_run or teacher}: holds no stage 1, from which the student of an arm with one "
             f"branch ({record.get('arm')}) starts; name the run whose stage 1 it started from with "
-            "--stage1, or distil a run of two branches, such as sks-evidence"
+            "--stage1, or distil a run of two branches, such as sks"
         )
     dataset = Dataset.load(dataset_path or str(record.get("dataset")))
     if dataset.digest() != record.get("dataset_digest"):
