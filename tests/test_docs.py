@@ -30,6 +30,7 @@ from dxseg.quality.findings import (
     Verb,
 )
 from dxseg.quality.kinds import KINDS
+from dxseg.recipes import DEFAULT_ARM
 from dxseg.studies import pooled, results, savings
 from dxseg.studies.plan import plan
 from dxseg.studies.study import Arm, Hypothesis, Study, parse_study
@@ -109,7 +110,8 @@ def test_commands_and_options_exist(page: Path) -> None:
             assert option in (*known, "--help"), f"{page.name}: {line}: {option}"
         if "--set" in words:
             changes = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
-            load_config("cpu", overrides=parse_overrides([c for c in changes if "KEY" not in c]))
+            arm = words[words.index("--arm") + 1] if "--arm" in words else DEFAULT_ARM
+            load_config("cpu", arm, parse_overrides([c for c in changes if "KEY" not in c]))
 
 
 @each_page

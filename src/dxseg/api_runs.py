@@ -12,6 +12,7 @@ from dxseg.evaluation.compare import Comparison, compare_runs
 from dxseg.evaluation.evaluate import evaluate_run
 from dxseg.presets import load_config, merge
 from dxseg.progress import reporting
+from dxseg.recipes import DEFAULT_ARM
 from dxseg.reports.html import build_report
 from dxseg.training.distill import distill_run
 from dxseg.training.run import train_run
@@ -24,7 +25,7 @@ def train(
     output: PathLike,
     *,
     preset: str = "cpu",
-    arm: str = "sks-selftrained",
+    arm: str = DEFAULT_ARM,
     masks: int | float | None = None,
     seed: int = 0,
     overrides: dict[str, Any] | None = None,

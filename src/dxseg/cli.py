@@ -20,6 +20,7 @@ from dxseg.cli_reproduce import reproduce_command
 from dxseg.cli_serve import serve_command
 from dxseg.cli_suggest import suggest_command
 from dxseg.errors import UsageError
+from dxseg.recipes import DEFAULT_ARM
 from dxseg.terminal import Verbs, arms_table, err, out, value_table
 
 # Heavy libraries are imported by the verbs, so that --help answers at once.
@@ -114,7 +115,7 @@ def train(
     masks: Annotated[
         str | None, typer.Option(help="Training masks that may be used: 35, or 0.1; all if absent.")
     ] = None,
-    arm: Annotated[str, typer.Option(help="See `dxseg arms`.")] = "sks-selftrained",
+    arm: Annotated[str, typer.Option(help="See `dxseg arms`.")] = DEFAULT_ARM,
     preset: Annotated[str, typer.Option(help="cpu or paper.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Draws masks, initialisation and batches.")] = 0,
     splits: Annotated[

@@ -297,7 +297,7 @@ class RunConfig(_Strict):
         if self.data.shards is not None and (self.model.label_head or self.selftraining):
             raise ValueError(
                 f"data.shards is for stage 1, and {later} draws from all images after it: choose "
-                "an arm without it, such as sks-evidence, or leave both knobs of shards out"
+                "an arm without it, such as sks, or leave both knobs of shards out"
             )
         return self
 

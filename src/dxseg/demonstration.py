@@ -15,13 +15,14 @@ from dxseg.evaluation.compare import Comparison, compare_runs
 from dxseg.evaluation.evaluate import evaluate_run
 from dxseg.presets import load_config
 from dxseg.progress import reporting
+from dxseg.recipes import DEFAULT_ARM
 from dxseg.reports.html import build_report
 from dxseg.training.run import train_run
 
 MASKS = 24
 """Training masks of the demo."""
 
-ARMS = ("sks-selftrained", "unet")
+ARMS = (DEFAULT_ARM, "unet")
 """The method, and the control C1: the same backbone and batches, masks only."""
 
 OVERRIDES: dict[str, Any] = {

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from dxseg.config import RunConfig
 from dxseg.errors import DxsegError, UsageError
+from dxseg.recipes import DEFAULT_ARM
 from dxseg.yaml_files import parse_yaml, read_small_text
 
 Preset = Literal["cpu", "paper"]
@@ -59,7 +60,7 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
 
 
 def load_config(
-    preset: str = "cpu", arm: str = "sks-evidence", overrides: dict[str, Any] | None = None
+    preset: str = "cpu", arm: str = DEFAULT_ARM, overrides: dict[str, Any] | None = None
 ) -> RunConfig:
     """The configuration of a preset and an arm, with single values overridden.
 
