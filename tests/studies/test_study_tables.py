@@ -16,6 +16,8 @@ from rich.console import Console
 from dxseg.data.dataset import Dataset
 from dxseg.studies.markup import Cell, Table, escape_latex, to_latex, to_markdown
 from dxseg.studies.outputs import write_outputs
+from dxseg.studies.page import draw_curves
+from dxseg.studies.pooled import Pool, curves
 from dxseg.studies.registration import Registration
 from dxseg.studies.results import RunResult, without_paths
 from dxseg.studies.study import Study
@@ -115,6 +117,35 @@ def test_budgets_rise_in_the_tables_whatever_their_order_in_the_study(
     assert "| arm | 15 masks | 60 masks | all masks |" in markdown
     saved = re.findall(r"^\| sks[\w-]* \| (\w+) \| 0\.\d+ \| [<>]?\d+ \(", markdown, re.MULTILINE)
     assert saved == ["15", "60", "all"]
+
+
+def test_arms_on_fewer_folds_are_marked_and_never_the_best(
+    make_study: Callable[..., Study],
+    make_results: Callable[..., list[RunResult]],
+    phantoms: Path,
+    tmp_path: Path,
+) -> None:
+    arms = ["unet", {"name": "sks", "folds": [0]}, {"name": "unet-stage1", "masks": [15]}]
+    study = make_study(arms=arms)
+    levels = {"unet": 0.4, "unet-stage1": 0.5, "sks": 0.6}
+    markdown = write(study, make_results(study, lambda arm, _: levels[arm]), phantoms, tmp_path)
+    assert re.search(r"^\| sks§ \| 0\.[56]", markdown, re.MULTILINE)
+    assert re.search(r"^\| unet-stage1 \| \*\*0\.[45]", markdown, re.MULTILINE)
+    assert re.search(r"^\| sks \| 0\.\d+§ \(.*\| 0\.\d+§ \(", markdown, re.MULTILINE)
+    assert markdown.count("§: on fewer folds") == 2
+    assert r"sks\S{} &" in (tmp_path / "table.tex").read_text()
+
+
+def test_points_on_fewer_images_are_not_drawn(
+    make_study: Callable[..., Study], make_results: Callable[..., list[RunResult]]
+) -> None:
+    study = make_study()
+    whole = make_results(study, lambda _, masks: 0.4 + masks / 1000)
+    table = curves(Pool(study, whole))
+    few = table["arm"] == "sks-evidence"
+    drawn = draw_curves(study, table)
+    assert draw_curves(study, table.assign(images=table["images"] - few)) not in (drawn, b"")
+    assert draw_curves(study, table.assign(images=range(len(table)))) == b""
 
 
 def test_a_study_of_failures_only_still_writes_its_page(

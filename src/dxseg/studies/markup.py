@@ -17,6 +17,7 @@ _LATEX = {
     ">": r"\textgreater{}",
     "±": r"$\pm$",
     "†": r"\textdagger{}",
+    "§": r"\S{}",
     "‡": r"\textdaggerdbl{}",
     "−": "$-$",
 }

@@ -21,13 +21,16 @@ from dxseg.studies.study import Study
 def draw_curves(study: Study, curves: pd.DataFrame) -> bytes:
     """The label-efficiency curves as PNG; none with a single budget.
 
+    Points on fewer images than others are left out: folds can differ by more than arms do.
+
     Args:
         study: What was asked for.
         curves: curves.csv.
     """
     lines = {}
+    whole = curves[curves["images"] == curves["images"].max()]
     for arm in study.arms:
-        own = curves[curves["arm"] == arm.name]
+        own = whole[whole["arm"] == arm.name]
         if len(own) > 1:
             lines[arm.name] = pd.DataFrame(
                 {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -59,10 +60,11 @@ def _main(
         "multiply-adds (G)",
         "ms an image",
     )
+    whole = rows[rows["images"] == rows["images"].max()]
     best = {
-        name: (rows[name].min() if name in LOWER_IS_BETTER else rows[name].max())
+        name: (whole[name].min() if name in LOWER_IS_BETTER else whole[name].max())
         for name in ("dice_lesion", "dice_all", "false_positive_rate", "hd95_lesion")
-        if len(rows)
+        if len(whole)
     }
     against = differences[
         (differences["kind"] == "reference") & (differences["metric"] == "dice_lesion")
@@ -74,7 +76,7 @@ def _main(
         )
         cells.append(
             [
-                Cell(_arm_name(study, row)),
+                Cell(_arm_name(study, row) + _marks(row, rows)),
                 _figure(row, "dice_lesion", best),
                 _figure(row, "dice_all", best),
                 _figure(row, "false_positive_rate", best),
@@ -106,17 +108,13 @@ def _main_note(study: Study, results: pd.DataFrame, rows: pd.DataFrame) -> str:
     largest = rows.sort_values("images").iloc[-1]
     note = (
         f"{how}; {largest['images']} images in {largest['groups']} groups. Intervals: 95%, "
-        "bootstrap of whole groups. Bold: best of the column."
+        "bootstrap of whole groups. Bold: best of the column, of arms on all images."
     )
     if (results["split"] != "test").any():
         note = f"{_UNTOUCHED} {note}"
     if study.primary is not None:
         note += f" Primary arm, named before: {study.primary}."
-    if (rows["runs"] < rows["planned"]).any():
-        note += " †: some runs failed or are missing; figures are of the others."
-    if rows["added_later"].any():
-        note += " ‡: added after the study was registered."
-    return note
+    return f"{note} {_legend(rows)}".rstrip()
 
 
 def _hypotheses(differences: pd.DataFrame) -> Table:
@@ -143,20 +141,22 @@ def _hypotheses(differences: pd.DataFrame) -> Table:
 def _efficiency(study: Study, curves: pd.DataFrame) -> Table:
     if len(study.masks) < 2:
         return Table("", (), [])
-    rows = []
-    for arm in study.arms:
-        own = curves[curves["arm"] == arm.name].set_index("masks")
-        if len(own) > 1:
-            best: dict[str, Any] = {}
-            cells = [
-                _figure(own.loc[masks].to_dict(), "dice_lesion", best)
-                if masks in own.index
-                else Cell(MISSING)
-                for masks in study.rising
-            ]
-            rows.append([Cell(arm.name), *cells])
+    shown = curves[curves["arm"].duplicated(keep=False)]
+    rows = [
+        [Cell(arm.name), *(_at_budget(shown, arm.name, masks) for masks in study.rising)]
+        for arm in study.arms
+        if (shown["arm"] == arm.name).any()
+    ]
     columns = ("arm", *(f"{masks} masks" for masks in study.rising))
-    return Table("Dice on lesion images over the number of training masks", columns, rows)
+    title = "Dice on lesion images over the number of training masks"
+    return Table(title, columns, rows, _legend(shown))
+
+
+def _at_budget(curves: pd.DataFrame, arm: str, masks: Any) -> Cell:
+    for row in curves[(curves["arm"] == arm) & (curves["masks"] == masks)].to_dict("records"):
+        figure = _figure(row, "dice_lesion", {})
+        return replace(figure, value=figure.value + _marks(row, curves))
+    return Cell(MISSING)
 
 
 def _saved(study: Study, saved: pd.DataFrame) -> Table:
@@ -198,8 +198,28 @@ def _failures(results: pd.DataFrame) -> Table:
 
 
 def _arm_name(study: Study, row: dict[Any, Any]) -> str:
-    marks = "†" * (row["runs"] < row["planned"]) + "‡" * bool(row["added_later"])
-    return f"{row['arm']}{' (primary)' * (row['arm'] == study.primary)}{marks}"
+    return f"{row['arm']}{' (primary)' * (row['arm'] == study.primary)}"
+
+
+def _marks(row: dict[Any, Any], rows: pd.DataFrame) -> str:
+    incomplete = row["runs"] < row["planned"]
+    marks = {
+        "†": incomplete,
+        "§": not incomplete and row["images"] < rows["images"].max(),
+        "‡": row["added_later"],
+    }
+    return "".join(mark for mark, holds in marks.items() if holds)
+
+
+def _legend(rows: pd.DataFrame) -> str:
+    """What the marks mean that these rows have."""
+    every = "".join(_marks(row, rows) for row in rows.to_dict("records"))
+    meanings = {
+        "†": "some runs failed or are missing; figures are of the others.",
+        "§": "on fewer folds than others; only the differences compare, which are of shared folds.",
+        "‡": "added after the study was registered.",
+    }
+    return " ".join(f"{mark}: {text}" for mark, text in meanings.items() if mark in every)
 
 
 def _at(row: dict[Any, Any], arm: str, masks: str) -> str:
