@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from dxseg.data.loader import CaseArrays, Studies
 from dxseg.data.preprocess import Preprocessing, intensity_range
 from dxseg.data.shard_writer import sharded_images
 from dxseg.data.shards import Images, ShardedImages
+from dxseg.data.spec import DatasetSpec
 from dxseg.data.splits import choose_masks, make_splits, read_splits
 from dxseg.errors import DxsegError
 from dxseg.models.build import Task
@@ -98,77 +99,121 @@ def gather(
         statistics: per-channel mean and standard deviation of the backbone's pretraining.
         progress: called with (done, total) while images are cached.
     """
-    folder = Path(config.data.cache_dir) if config.data.cache_dir else dataset.root / ".cache"
-    size = config.data.image_size
+    data = config.data
+    folder = Path(data.cache_dir) if data.cache_dir else dataset.root / ".cache"
     split, use_mask = splits["split"].to_numpy(), splits["use_mask"].to_numpy(dtype=bool)
     seen = np.flatnonzero(np.isin(split, ["train", "validation"]))
-    if config.data.shards is not None:  # validation, which is read in order, in shards of its own
+    if data.shards is not None:  # validation, which is read in order, in shards of its own
         seen = seen[np.argsort(split[seen] != "train", kind="stable")]
-    images = _images(dataset, dataset.cases.iloc[seen], config.data, folder, progress)
+    train, validation = seen[split[seen] == "train"], seen[split[seen] == "validation"]
     masked = seen[use_mask[seen]]
-    lesion_free = dataset.lesion_free.to_numpy(dtype=bool, copy=True)
-    _check_lesion_masks(dataset, (split[masked] == "train") & ~lesion_free[masked])
-    masks = cached_masks(dataset, dataset.cases.iloc[masked], size, folder)
-    # A study's lesion need not lie in this slice: where no label speaks of it, its mask does.
-    empty = np.array([not mask.any() for mask in masks])
-    lesion_free[masked] |= empty & dataset.image_labels.eq("").to_numpy()[masked]
-    _check_lesion_masks(dataset, (split[masked] == "train") & ~lesion_free[masked])
-    labels, studies = dataset.label_targets(), dataset.studies
-    study_labels = dataset.study_targets()
-    places = dataset.cases["slice_index"].fillna(-1).to_numpy(dtype=np.int64)
-    mask_row = np.full(len(split), -1)
-    mask_row[masked] = np.arange(len(masked))
-    image_row = np.full(len(split), -1)
-    image_row[seen] = np.arange(len(seen))
-    all_images = with_mask = (images, image_row)
-    if config.data.shards is not None:  # few, and drawn at random: each would be in another shard
-        with_mask = cached_images(dataset, dataset.cases.iloc[masked], size, folder), mask_row
-    classes = len(dataset.spec.mask_classes)
+    mask_train, mask_validation = train[use_mask[train]], validation[use_mask[validation]]
 
-    def arrays(
-        cases: NDArray[np.int64], pixels: tuple[Images, NDArray[np.int64]], *, look_at_masks: bool
-    ) -> CaseArrays:
-        stored, row = pixels
+    images = _Pixels(_images(dataset, dataset.cases.iloc[seen], data, folder, progress), seen)
+    _check_lesion_masks(dataset, dataset.lesion_free.to_numpy(dtype=bool)[mask_train])
+    rows = dataset.cases.iloc[masked]
+    masks = _Pixels(cached_masks(dataset, rows, data.image_size, folder), masked)
+    lesion_free = _lesion_free(dataset, masks)
+    _check_lesion_masks(dataset, lesion_free[mask_train])
+    masked_images = images
+    if data.shards is not None:  # few, and drawn at random: each would be in another shard
+        masked_images = _Pixels(cached_images(dataset, rows, data.image_size, folder), masked)
+
+    known = _Known.of(dataset, masks)
+    return Material(
+        task=_task(dataset.spec),
+        preprocessing=_preprocessing(images, train, dataset.spec, statistics),
+        label_train=known.arrays(train, images),
+        stage1_train=known.labels_only(train, images),
+        label_validation=known.labels_only(validation, images) if len(validation) else None,
+        mask_train=known.arrays(mask_train, masked_images),
+        mask_validation=(
+            known.arrays(mask_validation, masked_images) if len(mask_validation) else None
+        ),
+        lesion_free_train=lesion_free[mask_train],
+        pixels_sha256=sha256_json([_name(images.stored), _name(masks.stored)]),
+    )
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """An array with one row for each of some cases of the dataset, which are given by position."""
+
+    stored: Any
+    cases: NDArray[np.int64]
+
+    def rows(self, cases: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows of cases, -1 for those that are not among them."""
+        return pd.Index(self.cases).get_indexer(pd.Index(cases)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of each case of the dataset besides its image."""
+
+    labels: NDArray[Any]
+    studies: Studies
+    masks: _Pixels
+    mask_classes: int
+
+    @classmethod
+    def of(cls, dataset: Dataset, masks: _Pixels) -> _Known:
+        places = dataset.cases["slice_index"].fillna(-1).to_numpy(dtype=np.int64)
+        studies = Studies(dataset.studies, dataset.study_targets(), places)
+        return cls(dataset.label_targets(), studies, masks, len(dataset.spec.mask_classes))
+
+    def arrays(self, cases: NDArray[np.int64], images: _Pixels) -> CaseArrays:
+        studies = self.studies
         return CaseArrays(
-            stored,
-            row[cases],
-            masks if look_at_masks else None,
-            mask_row[cases],
-            labels[cases],
-            classes,
-            Studies(studies[cases], study_labels[cases], places[cases]),
+            images=images.stored,
+            image_rows=images.rows(cases),
+            masks=self.masks.stored,
+            mask_rows=self.masks.rows(cases),
+            labels=self.labels[cases],
+            mask_classes=self.mask_classes,
+            studies=Studies(studies.numbers[cases], studies.labels[cases], studies.places[cases]),
         )
 
-    train, validation = seen[split[seen] == "train"], seen[split[seen] == "validation"]
-    mask_train, mask_validation = train[use_mask[train]], validation[use_mask[validation]]
-    low, high = intensity_range(images, image_row[train])
-    preprocessing = Preprocessing(
-        image_size=size,
-        channels=dataset.spec.channels,
-        dtype="uint8" if images.dtype == np.uint8 else "uint16",
-        low=low,
-        high=high,
-        mean=statistics[0],
-        std=statistics[1],
-    )
-    spec = dataset.spec
-    task = Task(
+    def labels_only(self, cases: NDArray[np.int64], images: _Pixels) -> CaseArrays:
+        return replace(self.arrays(cases, images), masks=None)
+
+
+def _lesion_free(dataset: Dataset, masks: _Pixels) -> NDArray[np.bool_]:
+    """Which cases have no lesion, by their label, or by their mask where they have no label.
+
+    A study's lesion need not lie in each slice: where no label speaks of one, its mask does.
+    """
+    lesion_free = dataset.lesion_free.to_numpy(dtype=bool, copy=True)
+    empty = np.array([not mask.any() for mask in masks.stored])
+    lesion_free[masks.cases] |= empty & dataset.image_labels.eq("").to_numpy()[masks.cases]
+    return lesion_free
+
+
+def _task(spec: DatasetSpec) -> Task:
+    return Task(
         spec.channels,
-        classes,
+        len(spec.mask_classes),
         len(spec.labels),
         spec.multi_label,
         tuple(spec.labels.index(label) for label in spec.lesion_free),
     )
-    return Material(
-        task,
-        preprocessing,
-        arrays(train, all_images, look_at_masks=True),
-        arrays(train, all_images, look_at_masks=False),
-        arrays(validation, all_images, look_at_masks=False) if len(validation) else None,
-        arrays(mask_train, with_mask, look_at_masks=True),
-        arrays(mask_validation, with_mask, look_at_masks=True) if len(mask_validation) else None,
-        lesion_free[mask_train],
-        sha256_json([_name(images), _name(masks)]),
+
+
+def _preprocessing(
+    images: _Pixels,
+    train: NDArray[np.int64],
+    spec: DatasetSpec,
+    statistics: tuple[tuple[float, ...], tuple[float, ...]],
+) -> Preprocessing:
+    low, high = intensity_range(images.stored, images.rows(train))
+    return Preprocessing(
+        image_size=images.stored.shape[1],
+        channels=spec.channels,
+        dtype="uint8" if images.stored.dtype == np.uint8 else "uint16",
+        low=low,
+        high=high,
+        mean=statistics[0],
+        std=statistics[1],
     )
 
 
@@ -193,8 +238,9 @@ def _name(array: Images) -> str:
     return Path(cast(Any, array).filename).stem
 
 
-def _check_lesion_masks(dataset: Dataset, found: NDArray[np.bool_]) -> None:
-    if not found.any():
+def _check_lesion_masks(dataset: Dataset, lesion_free: NDArray[np.bool_]) -> None:
+    """Refuse masks of which none is of a lesion."""
+    if lesion_free.all():
         raise DxsegError(
             f"{dataset.root / 'cases.csv'}: no training case with a lesion has a mask that may be "
             "used; add masks, or raise --masks"
