@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dxseg.deploy import app as app_module
+from dxseg.deploy import predict_route
 from dxseg.deploy.settings import Settings, read_token
 from dxseg.deploy.telemetry import JsonFormatter
 from dxseg.errors import UsageError
@@ -175,7 +175,7 @@ def test_a_failure_is_told_to_the_log_by_type_and_place_only(
     def broken(*_arguments: Any, **_more: Any) -> None:
         raise RuntimeError("Jane Doe")
 
-    monkeypatch.setattr(app_module, "describe_prediction", broken)
+    monkeypatch.setattr(predict_route, "describe_prediction", broken)
     client = make_client()
     with caplog.at_level(logging.INFO, logger="dxseg.serve"):
         answer = client.post("/v1/predict", **sent(png()))

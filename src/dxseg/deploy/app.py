@@ -1,4 +1,4 @@
-"""The routes: predict, model, health, metrics; a dataset's, and the page, where there are any."""
+"""The server's app: all routes, of a dataset and of the page where there are any."""
 
 from __future__ import annotations
 
@@ -7,40 +7,27 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal
 
-from fastapi import FastAPI, File, Form, HTTPException, Request, Response, UploadFile
+from fastapi import FastAPI, HTTPException, Response
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from dxseg.data.dicom.headers import called
-from dxseg.deploy.answers import (
-    Health,
-    Limits,
-    ModelAnswer,
-    PredictionAnswer,
-    describe_case,
-    describe_model,
-    describe_prediction,
-)
+from dxseg.deploy.answers import Health, Limits, ModelAnswer, describe_model
 from dxseg.deploy.case_routes import add_case_routes
 from dxseg.deploy.cases import Cases
-from dxseg.deploy.guard import HEALTH, METRICS, MODEL, PREDICT, Guard
+from dxseg.deploy.guard import HEALTH, METRICS, MODEL, Guard
 from dxseg.deploy.label_studio import add_label_studio_routes
+from dxseg.deploy.predict_route import add_predict_route
 from dxseg.deploy.problems import answer_with_problems
 from dxseg.deploy.service import Service, problems
 from dxseg.deploy.settings import Settings
-from dxseg.deploy.uploads import NAME, Spacing, Upload
 from dxseg.errors import UsageError
 from dxseg.inference.bundle import DXSEG_VERSION
-from dxseg.inference.dicom_seg import image_segmentation
-from dxseg.inference.prediction import Prediction
 from dxseg.inference.predictor import Predictor
 
 WEB = Path(str(files("dxseg") / "deploy" / "web"))
 """The page's files, served as they are below `/`."""
 
-DICOM = "application/dicom"
 _DESCRIPTION = """Lesion segmentation of single images with one trained model.
 Research software, **not a medical device**: not for diagnosis or treatment."""
 
@@ -92,7 +79,8 @@ def create_app(
         worker=service.worker,
         stopping=lambda: app.state.stopping,
     )
-    _add_routes(app, service, cases)
+    _add_status_routes(app, service, cases)
+    add_predict_route(app, service, cases)
     if cases is not None:
         add_case_routes(app, service, cases)
         add_label_studio_routes(app, service, cases)
@@ -101,63 +89,8 @@ def create_app(
     return app
 
 
-def _add_routes(app: FastAPI, service: Service, cases: Cases | None) -> None:
+def _add_status_routes(app: FastAPI, service: Service, cases: Cases | None) -> None:
     settings, secret, refused = service.settings, service.secret, service.refused
-
-    @app.post(
-        PREDICT,
-        response_model=PredictionAnswer,
-        responses={
-            200: {"content": {DICOM: {"schema": {"type": "string", "format": "binary"}}}},
-            **problems(400, *refused, 408, 413, 422, 429, 500, 503),
-        },
-        dependencies=secret,
-    )
-    async def predict(
-        request: Request,
-        file: Annotated[UploadFile, File(description="PNG, JPEG, TIFF, BMP, or DICOM.")],
-        known: Annotated[
-            str, Form(description="The image's label where it is known, of the model's labels.")
-        ] = "",
-        spacing_y: Annotated[
-            float | None, Form(gt=0, lt=1e6, description="Height of a pixel, mm.")
-        ] = None,
-        spacing_x: Annotated[
-            float | None, Form(gt=0, lt=1e6, description="Width of a pixel, mm.")
-        ] = None,
-        evidence: Annotated[bool, Form(description="Whether to give evidence maps.")] = False,
-        picture: Annotated[
-            bool, Form(description="Whether to give the image as it was read, for viewing.")
-        ] = False,
-        format: Annotated[
-            Literal["json", "dicom-seg"] | None,
-            Form(description="dicom-seg, or `Accept: application/dicom`, for DICOM uploads."),
-        ] = None,
-    ) -> Response:
-        """Segment one image."""
-        spacing = _spacing(spacing_y, spacing_x)
-        accepted = DICOM if DICOM in request.headers.get("accept", "") else ""
-        wants_seg = format == "dicom-seg" or (format is None and accepted == DICOM)
-        async with service.timely(), service.received(file) as upload:
-            if wants_seg and not upload.is_dicom:
-                raise UsageError("a DICOM SEG refers to a DICOM image; expected one as file")
-            prediction = await service.predict(upload.path, known, NAME, picture=picture)
-            if wants_seg:
-                content = await asyncio.to_thread(_segmentation, service, upload, prediction)
-                return Response(content, media_type=DICOM)
-            case = None
-            if cases is not None and picture:
-                case = await asyncio.to_thread(cases.same_image, upload.path)
-            answer = await asyncio.to_thread(
-                describe_prediction,
-                prediction,
-                service.info,
-                request_id=request.state.request_id,
-                spacing=spacing or upload.spacing or (case.spacing if case else None),
-                evidence=evidence,
-                case=None if case is None else describe_case(case.row),
-            )
-            return Response(answer.model_dump_json(), media_type="application/json")
 
     @app.get(MODEL, responses=problems(*refused, 500), dependencies=secret)
     async def model() -> ModelAnswer:
@@ -190,16 +123,3 @@ def _add_routes(app: FastAPI, service: Service, cases: Cases | None) -> None:
         """Give counts and times in the format of Prometheus."""
         content = generate_latest(service.metrics.registry)
         return Response(content, headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-
-def _spacing(height: float | None, width: float | None) -> Spacing | None:
-    if height is None and width is None:
-        return None
-    if height is None or width is None:
-        raise UsageError("spacing_y and spacing_x: expected both or none")
-    return height, width
-
-
-def _segmentation(service: Service, upload: Upload, prediction: Prediction) -> bytes:
-    with called(upload.path, NAME):
-        return image_segmentation(upload.path, prediction.mask, service.info)
