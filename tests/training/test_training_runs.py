@@ -13,11 +13,13 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from dxseg.data.dataset import Dataset
+from dxseg.evaluation.evaluate import evaluate_run
 from dxseg.inference.bundle import load_bundle
 from dxseg.inference.predictor import Predictor
 from dxseg.models.build import build_segmenter
 from dxseg.models.sharing import divide
 from dxseg.presets import arm_names, load_config, read_config
+from dxseg.recipes import DEFAULT_ARM
 from dxseg.training import run as run_module
 from dxseg.training.records import read_run
 from dxseg.training.run import train_run
@@ -140,3 +142,19 @@ def test_several_labels_an_image(train: Callable[..., Path], copied: Path) -> No
     assert table["val_auroc"].between(0, 1).all()
     assert "val_accuracy" not in table
     assert load_bundle(run / "model")[1].multi_label
+
+
+def test_labels_that_all_mean_a_lesion(train: Callable[..., Path], copied: Path) -> None:
+    """Benign or malignant, and no normal image: nothing can be gated, ruled in or filtered."""
+    dataset = Dataset.load(copied)
+    spec = dataset.spec.model_copy(update={"labels": ["bright", "dark"], "lesion_free": []})
+    Dataset.create(copied, spec, dataset.cases[dataset.cases["label"] != "none"])
+    stage = {"steps": 2, "steps_per_epoch": 1, "warmup_steps": 1}
+    run = train(DEFAULT_ARM, dataset=copied, selftraining=stage)
+    info = load_bundle(run / "model")[1]
+    assert (info.labels, info.gate, info.rule_in) == (["bright", "dark"], None, None)
+    summary = evaluate_run(run, resamples=50).summary
+    assert summary["dice_all"] == summary["dice_lesion"]
+    assert (summary["false_positive_rate"], summary["auroc_label"]) == (None, None)
+    told = evaluate_run(run, known_labels=True, resamples=50).summary
+    assert told["counts"]["missed_lesion_images"] == 0
