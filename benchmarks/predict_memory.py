@@ -36,7 +36,9 @@ from dxseg.models.heads import PRIOR
 from dxseg.presets import load_config
 
 ARM = "sks"
-TINY = {"backbone": "test_efficientnet", "decoder_channels": [8, 8, 4, 4, 4]}
+TINY: dict[str, Any] = {"backbone": "test_efficientnet", "decoder_channels": [8, 8, 4, 4, 4]}
+NETWORKS: dict[str, dict[str, Any]] = {"tiny": TINY, "whole": {}}
+"""By name, what makes of the method's network the one that is measured."""
 PHANTOMS = 50
 SHARES = (0.1, 0.5, 1.0)
 

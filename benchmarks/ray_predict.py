@@ -1,4 +1,4 @@
-"""`dxseg predict --engine ray` against the engine of one process, and what a result costs.
+"""`dxseg predict --engine ray` against the engine of one process.
 
 Sides, on the same files with the same network, in turns within each round: `predict_files` as
 `dxseg predict --no-overlays` calls it, and `predict_archive` with each number of workers. The
@@ -16,10 +16,7 @@ over rounds.
 Ray is started once, beforehand (`ray start`). Its workers share the machine's cores as threads, as
 they do in a call.
 
-More tables are the unit costs of docs/explanation/ten-million.md: milliseconds of each step for one
-image on one thread (read, resize and network and back, row and mask, Parquet); what the master does
-for each name, in a plan of `--names` of them, without predicting any; and what Ray Data costs for a
-part, with a worker that does nothing.
+One more table: what Ray Data costs for a part, with a worker that does nothing.
 """
 
 from __future__ import annotations
@@ -30,34 +27,22 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Lock, Thread
-from time import perf_counter, process_time
+from time import perf_counter
 from typing import Any
 
-import pandas as pd
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from command import parser_of
-from dxseg.data.dataset import Dataset
-from dxseg.data.readers import read_image, read_mask
 from dxseg.inference.archive import PART_IMAGES, predict_archive
-from dxseg.inference.archive_inputs import archive_items
-from dxseg.inference.archive_parts import MASK, RESULTS, finished, write_part
-from dxseg.inference.archive_worker import archive_row
-from dxseg.inference.bundle import read_info
-from dxseg.inference.png import encode_png
 from dxseg.inference.predict import predict_files
-from dxseg.inference.predictor import Predictor
 from dxseg.inference.ray_cluster import running_ray
-from dxseg.inference.writers import mask_levels
-from predict_memory import TINY, make_bundle, many_images, resident_mb
+from predict_memory import NETWORKS, make_bundle, many_images
 
-NETWORKS: dict[str, dict[str, Any]] = {"tiny": TINY, "whole": {}}
 IN_PROCESS = "in-process"
 READ_AGAIN = 0.2
 """Seconds between two readings of what the processor did."""
@@ -140,17 +125,13 @@ def run_side(
     }
 
 
-class Idle:
-    """A worker that only says that it was called."""
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Tell the size of each part."""
-        return {"size": batch["size"]}
-
-
 def measure_parts(count: int, processor: Processor) -> dict[str, float]:
     """What Ray Data costs for a part that nothing is done with, in milliseconds."""
     import ray.data
+
+    class Idle:  # in here it is sent to workers as code, which cannot import this script
+        def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+            return {"size": batch["size"]}
 
     ray.data.DataContext.get_current().enable_progress_bars = False
     part = json.dumps(
@@ -207,157 +188,56 @@ def measure_engines(images: Path, bundle: Path, arguments: argparse.Namespace) -
     }
 
 
-def per_image(work: Callable[[], object], count: int) -> float:
-    """Milliseconds of the processor."""
-    begun = process_time()
-    work()
-    return round(1000 * (process_time() - begun) / count, 3)
-
-
-def measure_steps(images: Path, bundle: Path, folder: Path, count: int) -> dict[str, float]:
-    """What each step costs for one image, one after the other, on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    predictor = Predictor.from_bundle(bundle)
-    info = predictor.info
-    files = sorted(images.iterdir())[:count]
-    read = [read_image(path) for path in files]
-    predictions = predictor.predict(read)
-    rows: list[dict[str, Any]] = []
-
-    def describe() -> None:
-        for path, said in zip(files, predictions, strict=True):
-            rows.append(archive_row(path.name, str(path), said, info))
-
-    steps = {
-        "read": per_image(lambda: [read_image(path) for path in files], len(files)),
-        "resize, network, back": per_image(lambda: predictor.predict(read), len(files)),
-        "row and mask": per_image(describe, len(files)),
-        "Parquet": per_image(lambda: write_part(folder / "p.parquet", rows, info), len(files)),
-    }
-    torch.set_num_threads(threads)
-    return steps
-
-
-def bytes_of_results(folder: Path, bundle: Path) -> dict[str, float]:
-    """What the file of a phantom, and a right result in Parquet, take."""
-    info = read_info(bundle)
-    dataset = Dataset.load(folder / "phantoms")
-    known = ~dataset.lesion_free.to_numpy()
-    files = [dataset.image_path(row) for row in dataset.cases[known].itertuples()]
-    masks = [dataset.mask_path(row) for row in dataset.cases[known].itertuples()]
-    rows = [
-        {
-            "name": path.name,
-            "source": str(path),
-            MASK: encode_png(mask_levels(read_mask(mask, 1), 1)),
-        }
-        for path, mask in zip(files, masks, strict=True)
-        if mask is not None
-    ]
-    write_part(folder / "true.parquet", rows, info)
-    return {
-        "image": round(statistics.mean(path.stat().st_size for path in files)),
-        "result": round((folder / "true.parquet").stat().st_size / len(rows)),
-    }
-
-
-def measure_master(folder: Path, bundle: Path, names: int) -> dict[str, float]:
-    """What listing, planning and going on cost for each name, in microseconds and bytes."""
-    info = Predictor.from_bundle(bundle).info
-    table = folder / "names.parquet"
-    paths = [f"site-{number % 97:02}/{number:08}.png" for number in range(names)]
-    pd.DataFrame({"image": paths}).to_parquet(table)
-    results = folder / RESULTS
-    results.mkdir()
-    for start in range(0, names, PART_IMAGES):
-        write_part(results / f"part-{start:08}.parquet", _bare_rows(folder, paths, start), info)
-    before, begun = resident_mb(), process_time()
-    items = archive_items([table])
-    wanted = {item.name: (str(item.source), "") for item in items}
-    listed, held = process_time(), (resident_mb() - before) * 2**20
-    done = finished(results, wanted)
-    if len(done) != names:
-        raise SystemExit(f"{len(done)} of {names} results were found")
-    return {
-        "list_us": round(1e6 * (listed - begun) / names, 2),
-        "find_done_us": round(1e6 * (process_time() - listed) / names, 2),
-        "held_bytes": round(held / names),
-    }
-
-
-def _bare_rows(folder: Path, paths: Sequence[str], start: int) -> list[dict[str, Any]]:
-    return [
-        {"name": path, "source": str(folder / path), "known_label": "", MASK: b""}
-        for path in paths[start : start + PART_IMAGES]
-    ]
-
-
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = parser_of(__doc__)
     parser.add_argument("--images", type=int, default=10_000, help="images of a side (10000)")
     parser.add_argument("--native", type=int, default=64, help="side of the files (64)")
     parser.add_argument("--size", type=int, default=64, help="side of the network's input (64)")
     parser.add_argument("--network", choices=tuple(NETWORKS), default="tiny")
-    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2], help="of Ray (1 2)")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="of Ray (1 2)")
     parser.add_argument("--rounds", type=int, default=1, help="turns of all sides (1)")
-    parser.add_argument("--steps", type=int, default=64, help="images to time each step with (64)")
     parser.add_argument("--parts", type=int, default=1000, help="parts without work (1000)")
-    parser.add_argument("--names", type=int, default=100_000, help="names in the plan (100000)")
     return parser.parse_args(argv)
 
 
 def tables(result: dict[str, Any]) -> Iterator[Table]:
-    if "engines" in result:
-        engines = result["engines"]
-        table = Table(
-            title=f"{result['images']} images, Ray started in {engines['ray_start_seconds']} s"
+    engines = result["engines"]
+    table = Table(
+        title=f"{result['images']} images, Ray started in {engines['ray_start_seconds']} s"
+    )
+    headings = ("", "images/s", "first part, s", "cpu ms/image", "ratio", "later", "ratio")
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading else "left")
+    for side, told in engines["sides"].items():
+        ratios = engines["of_in_process"][side]
+        table.add_row(
+            side,
+            f"{result['images'] / told['wall_s']:.1f}",
+            f"{told['first_part_s']:.1f}",
+            f"{told['cpu_ms']:.2f}",
+            f"{ratios['cpu_ms']:.2f}",
+            f"{told['later_cpu_ms']:.2f}",
+            f"{ratios['later_cpu_ms']:.2f}",
         )
-        headings = ("", "images/s", "first part, s", "cpu ms/image", "ratio", "later", "ratio")
-        for heading in headings:
-            table.add_column(heading, justify="right" if heading else "left")
-        for side, told in engines["sides"].items():
-            ratios = engines["of_in_process"][side]
-            table.add_row(
-                side,
-                f"{result['images'] / told['wall_s']:.1f}",
-                f"{told['first_part_s']:.1f}",
-                f"{told['cpu_ms']:.2f}",
-                f"{ratios['cpu_ms']:.2f}",
-                f"{told['later_cpu_ms']:.2f}",
-                f"{ratios['later_cpu_ms']:.2f}",
-            )
-        yield table
-    units = {
-        "One image, ms of one thread": result["steps_ms"],
-        "One name": result["master"],
-        "Bytes": result["bytes"],
-    }
-    if "engines" in result:
-        units["One part, nothing done with it"] = result["engines"]["idle_part"]
-    for title, costs in units.items():
-        table = Table(title=title, show_header=False)
-        for step, value in costs.items():
-            table.add_row(step, f"{value:g}")
-        yield table
+    yield table
+    table = Table(title="One part, nothing done with it", show_header=False)
+    for step, value in engines["idle_part"].items():
+        table.add_row(step, f"{value:g}")
+    yield table
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, print tables and a JSON line; gives what the line holds."""
     arguments = parse(argv)
-    shown = ("images", "native", "size", "network", "rounds", "names")
+    shown = ("images", "native", "size", "network", "rounds")
     result: dict[str, Any] = {"benchmark": "ray_predict"}
     result |= {name: getattr(arguments, name) for name in shown}
     result |= {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
     with tempfile.TemporaryDirectory(prefix="dxseg-bench-") as name:
         folder = Path(name)
-        images = many_images(folder, max(arguments.images, arguments.steps), arguments.native)
+        images = many_images(folder, arguments.images, arguments.native)
         bundle = make_bundle(folder / "model", arguments.size, NETWORKS[arguments.network])
-        result["steps_ms"] = measure_steps(images, bundle, folder, arguments.steps)
-        result["bytes"] = bytes_of_results(folder, bundle)
-        result["master"] = measure_master(folder, bundle, arguments.names)
-        if arguments.workers:
-            result["engines"] = measure_engines(images, bundle, arguments)
+        result["engines"] = measure_engines(images, bundle, arguments)
     for table in tables(result):
         Console().print(table)
     print(json.dumps(result))
