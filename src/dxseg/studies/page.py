@@ -13,6 +13,7 @@ from dxseg.data.files import write_text_atomic
 from dxseg.reports.page import png_uri, render
 from dxseg.reports.plots import efficiency_curves
 from dxseg.studies.markup import Table
+from dxseg.studies.pooled import on_all_images
 from dxseg.studies.registration import Registration
 from dxseg.studies.results import DONE, without_paths
 from dxseg.studies.study import Study
@@ -21,14 +22,14 @@ from dxseg.studies.study import Study
 def draw_curves(study: Study, curves: pd.DataFrame) -> bytes:
     """The label-efficiency curves as PNG; none with a single budget.
 
-    Points on fewer images than others are left out: folds can differ by more than arms do.
+    Points on fewer images than others are left out.
 
     Args:
         study: What was asked for.
         curves: curves.csv.
     """
     lines = {}
-    whole = curves[curves["images"] == curves["images"].max()]
+    whole = on_all_images(curves)
     for arm in study.arms:
         own = whole[whole["arm"] == arm.name]
         if len(own) > 1:

@@ -164,6 +164,18 @@ def curves(pool: Pool) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(CURVE_COLUMNS))
 
 
+def on_all_images(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of curves.csv on as many images as any of them: figures that compare as they are.
+
+    Folds can differ by more than arms do, so a row on fewer folds compares by differences only.
+
+    Args:
+        table: Of :func:`curves`, or some of its rows.
+    """
+    whole: pd.DataFrame = table[table["images"] == table["images"].max()]
+    return whole
+
+
 def differences(pool: Pool, report: Report) -> pd.DataFrame:
     """Every arm minus the reference at the same budget, then the hypotheses.
 

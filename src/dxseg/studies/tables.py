@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from dxseg.studies.markup import Cell, Table
-from dxseg.studies.pooled import LOWER_IS_BETTER
+from dxseg.studies.pooled import LOWER_IS_BETTER, on_all_images
 from dxseg.studies.results import DONE
 from dxseg.studies.study import Study
 
@@ -60,7 +60,7 @@ def _main(
         "multiply-adds (G)",
         "ms an image",
     )
-    whole = rows[rows["images"] == rows["images"].max()]
+    whole = on_all_images(rows)
     best = {
         name: (whole[name].min() if name in LOWER_IS_BETTER else whole[name].max())
         for name in ("dice_lesion", "dice_all", "false_positive_rate", "hd95_lesion")
