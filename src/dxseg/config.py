@@ -16,12 +16,15 @@ class _Strict(BaseModel):
 
 
 class SkipsConfig(_Strict):
-    """Which skip connections of the dual U-shape are built; every piece can be left out."""
+    """Which skip connections of the dual U-shape are built; every piece can be left out.
+
+    Those of the paper are on. ``evidence`` is ours, and was worth nothing beside them.
+    """
 
     feature_share: bool = True
     resolution_compensation: bool = True
     long: bool = True
-    evidence: bool = True
+    evidence: bool = False
 
     @model_validator(mode="after")
     def _compensation_needs_fusion(self) -> SkipsConfig:
@@ -278,7 +281,7 @@ class RunConfig(_Strict):
     nothing switches either off.
     """
 
-    arm: str = "sks-evidence"
+    arm: str = "sks"
     seed: int = Field(default=0, ge=0, lt=2**31)
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
