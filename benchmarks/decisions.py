@@ -10,6 +10,7 @@ the folds or seeds whose run has its model, or was looked at when it had one,
   mask as the rate says. Images are ranked by the odds of the highest pixel, times the odds of a
   lesion where the arm has a classifier; the highest ranked get the mask of an image with a known
   lesion. So arms are compared at one footing, whatever their thresholds are.
+- finding_0.8 to finding_0.95: the same, where so many lesion images get a mask.
 - plain, gated, ruled: Dice on lesion images at the pixel threshold alone, with the gate, and with
   the threshold to rule in as well, which is what `dxseg predict` answers.
 - known: the same if the diagnosis of every image is given.
@@ -47,6 +48,7 @@ from dxseg.studies.plan import plan, runs
 from dxseg.studies.study import Study, parse_study, read_study_text
 
 RATES = (0.05, 0.1, 0.2, 0.3)
+SENSITIVITIES = (0.8, 0.9, 0.95)
 RULES = ("plain", "gated", "ruled", "known")
 PER_IMAGE = "decisions_per_image.csv"
 
@@ -148,8 +150,8 @@ def _log_odds(probability: float) -> float:
 
 def summarise(study: Study, table: pd.DataFrame, weigh: Weighting) -> pd.DataFrame:
     """One row an arm and a rule; an arm is compared on the parts that the primary arm has too."""
-    arms = {str(arm): at_rates(rows) for arm, rows in table.groupby("arm", sort=False)}
-    rules = [*(f"at_{rate}" for rate in RATES), *RULES]
+    arms = {str(arm): on_one_footing(rows) for arm, rows in table.groupby("arm", sort=False)}
+    rules = [*(f"at_{rate}" for rate in RATES), *(f"finding_{s}" for s in SENSITIVITIES), *RULES]
     primary = arms.get(study.primary or study.reference)
     rows = []
     for arm, own in arms.items():
@@ -162,19 +164,29 @@ def summarise(study: Study, table: pd.DataFrame, weigh: Weighting) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
-def at_rates(table: pd.DataFrame) -> pd.DataFrame:
-    """Add what each image gets where a rate of lesion-free images may be wrong."""
+def on_one_footing(table: pd.DataFrame) -> pd.DataFrame:
+    """Add what each image gets where arms have the same false-positive rate, or sensitivity."""
     table = table.reset_index(drop=True)
     for rate in RATES:
-        marked = pd.Series(False, index=table.index)
-        for _, part in table.groupby("part"):
-            free = part.loc[~part["lesion"], "score"].sort_values(ascending=False)
-            cut = free.iloc[int(rate * len(free))] if len(free) else -np.inf
-            marked[part.index] = part["score"] > cut
-        empty = (~table["lesion"]).astype(float)
-        table[f"dice_at_{rate}"] = table["dice_found"].where(marked, empty)
-        table[f"area_at_{rate}"] = table["area_found"].where(marked, 0.0)
+        _mark(table, f"at_{rate}", ~table["lesion"], rate)
+    for sensitivity in SENSITIVITIES:
+        _mark(table, f"finding_{sensitivity}", table["lesion"], sensitivity)
     return table
+
+
+def _mark(table: pd.DataFrame, rule: str, of: pd.Series[bool], share: float) -> None:
+    """Give masks to the highest ranked images of each part, down to a share of those `of` one kind.
+
+    Shares are rounded down to whole images; of images that rank alike at the cut none gets a mask.
+    """
+    marked = pd.Series(False, index=table.index)
+    for _, part in table.groupby("part"):
+        ranked = part.loc[of[part.index], "score"].sort_values(ascending=False)
+        cut = ranked.iloc[int(share * len(ranked))] if len(ranked) else -np.inf
+        marked[part.index] = part["score"] > cut
+    empty = (~table["lesion"]).astype(float)
+    table[f"dice_{rule}"] = table["dice_found"].where(marked, empty)
+    table[f"area_{rule}"] = table["area_found"].where(marked, 0.0)
 
 
 def _figures(table: pd.DataFrame, rule: str, weigh: Weighting) -> dict[str, Any]:

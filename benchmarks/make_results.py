@@ -29,6 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 PAGE = ROOT / "docs" / "results.md"
 NOT_RUN = "Not run yet.\n"
+AT_A_RATE, FINDING = "at_", "finding_"
+"""What rules of benchmarks/decisions.py begin with that compare arms on one footing."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -86,8 +88,7 @@ def tables_of(folder: Path) -> str:
 def decisions_of(path: Path) -> str:
     """The tables of benchmarks/decisions.py."""
     table = pd.read_csv(path)
-    rates = [rule for rule in table["rule"].unique() if rule.startswith("at_")]
-    percents = [f"{100 * float(rule.removeprefix('at_')):g}%" for rule in rates]
+    rates, percents = _shares(table, AT_A_RATE)
     lines = [
         "",
         "Dice on lesion images where the same share of lesion-free images may get a mask, and how "
@@ -99,6 +100,7 @@ def decisions_of(path: Path) -> str:
     for arm, rows in table.groupby("arm", sort=False):
         cells = [_at_a_rate(rows[rows["rule"] == rate].iloc[0]) for rate in rates]
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    lines += _at_sensitivities(table)
     lines += [
         "",
         "What the decision rules do; `ruled` is what `dxseg predict` answers, `known` with the "
@@ -108,7 +110,7 @@ def decisions_of(path: Path) -> str:
         "false-positive area | lesion images without a mask |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in table[~table["rule"].isin(rates)].to_dict("records"):
+    for row in table[~table["rule"].str.match(f"{AT_A_RATE}|{FINDING}")].to_dict("records"):
         rate, lost = (
             f"{100 * row[key]:.1f}%" for key in ("false_positive_rate", "lesions_without_mask")
         )
@@ -117,6 +119,33 @@ def decisions_of(path: Path) -> str:
             f"{rate} | {100 * row['false_positive_area']:.2f}% | {lost} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _at_sensitivities(table: pd.DataFrame) -> list[str]:
+    """What finding the same share of lesions costs; nothing of tables from before it was asked."""
+    rules, percents = _shares(table, FINDING)
+    if not rules:
+        return []
+    lines = [
+        "",
+        "Lesion-free images with a mask, and the false-positive area, where the same share of "
+        "lesion images gets a mask:",
+        "",
+        "| arm | " + " | ".join(percents) + " |",
+        "|---|" + "---|" * len(rules),
+    ]
+    for arm, rows in table.groupby("arm", sort=False):
+        found = rows.set_index("rule")
+        rate, area = found["false_positive_rate"], found["false_positive_area"]
+        cells = [f"{100 * rate[rule]:.0f}%; {100 * area[rule]:.2f}%" for rule in rules]
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _shares(table: pd.DataFrame, prefix: str) -> tuple[list[str], list[str]]:
+    """The rules of a kind, and their shares in percent."""
+    rules = [rule for rule in table["rule"].unique() if rule.startswith(prefix)]
+    return rules, [f"{100 * float(rule.removeprefix(prefix)):g}%" for rule in rules]
 
 
 def _at_a_rate(row: pd.Series[Any]) -> str:

@@ -173,13 +173,16 @@ def test_decisions_are_those_of_evaluation(study_file: Path, finished: StudyOutc
         assert table.loc[(arm, "known"), "false_positive_rate"] == 0
         for rate in (0.05, 0.1, 0.2, 0.3):
             assert table.loc[(arm, f"at_{rate}"), "false_positive_rate"] <= rate
+        lost = [table.loc[(arm, f"finding_{s}"), "lesions_without_mask"] for s in (0.8, 0.9, 0.95)]
+        assert 0.2 <= lost[0] < 1
+        assert lost == sorted(lost, reverse=True)
     assert table.loc["sks-evidence", "difference"].isna().all(), "not compared with itself"
     ours, theirs = (table.loc[(arm, "at_0.3"), "dice_lesion"] for arm in ("sks-evidence", "unet"))
     assert table.loc[("unet", "at_0.3"), "difference"] == pytest.approx(ours - theirs)
     text = runpy.run_path(str(BENCHMARKS / "make_results.py"))["decisions_of"](
         study_file.parent / "decisions.csv"
     )
-    assert text.count("| sks-evidence |") == 1 + 4
+    assert text.count("| sks-evidence |") == 1 + 1 + 4
 
 
 def test_decisions_are_kept_where_models_are_not(

@@ -22,7 +22,7 @@ from dxseg.evaluation.cases import (
     known_truth,
     measure,
 )
-from dxseg.evaluation.evidence import EvidenceQuality, measure_evidence
+from dxseg.evaluation.evidence import EvidenceQuality, summarise_evidence
 from dxseg.evaluation.runs import file_suffix
 from dxseg.evaluation.stream import Progress, images, predicted_cases, split_rows
 from dxseg.evaluation.summary import (
@@ -196,11 +196,7 @@ def evaluate_run(
     measured = run / "model" if model is None else Path(model)
     predictor = Predictor.from_bundle(measured, device, batch_size, backend=backend)
     info = predictor.info
-    if info.mask_classes != data.spec.mask_classes:
-        raise DxsegError(
-            f"{measured}: the model's mask classes are {info.mask_classes}, those of "
-            f"{data.root} are {data.spec.mask_classes}; evaluate on the dataset it was trained on"
-        )
+    _check_classes(measured, info.mask_classes, data)
     labels = dict(zip(rows["case_id"], rows["label"], strict=True)) if known_labels else None
     by_patient = bool(rows["patient_id"].ne("").all())
     evidence = EvidenceQuality(info)
@@ -218,12 +214,8 @@ def evaluate_run(
     evaluation.summary["counts"]["images_left_out"] = left_out
     if evidence.images:
         splits = read_splits(run / "splits.csv", data)
-        chooses = (
-            evidence
-            if split == "validation"
-            else measure_evidence(predictor, data, splits, "validation")
-        )
-        evaluation.summary["evidence"] = evidence.summary(chooses)
+        figures = summarise_evidence(evidence, predictor, data, splits, split)
+        evaluation.summary["evidence"] = figures
     evaluation.summary.update(
         {
             "split": split,
@@ -238,6 +230,14 @@ def evaluate_run(
     suffix = file_suffix(split) + ("_known" if known_labels else "")
     evaluation.write(Path(output) if output is not None else run, suffix)
     return evaluation
+
+
+def _check_classes(model: Path, classes: list[str], data: Dataset) -> None:
+    if classes != data.spec.mask_classes:
+        raise DxsegError(
+            f"{model}: the model's mask classes are {classes}, those of {data.root} are "
+            f"{data.spec.mask_classes}; evaluate on the dataset it was trained on"
+        )
 
 
 def _calibrate(

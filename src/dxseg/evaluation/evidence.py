@@ -133,10 +133,35 @@ def evidence_quality(
     data = Dataset.load(dataset or read_run(run)["dataset"])
     predictor = Predictor.from_bundle(run / "model", device, batch_size)
     splits = read_splits(run / "splits.csv", data)
-    asked = measure_evidence(predictor, data, splits, split, progress)
-    if split == "validation":
-        return asked.summary(asked)
-    return asked.summary(measure_evidence(predictor, data, splits, "validation"))
+    measured = measure_evidence(predictor, data, splits, split, progress)
+    return summarise_evidence(measured, predictor, data, splits, split)
+
+
+def summarise_evidence(
+    measured: EvidenceQuality,
+    predictor: Predictor,
+    data: Dataset,
+    splits: pd.DataFrame,
+    split: str,
+) -> dict[str, Any] | None:
+    """The figures of a split, its evidence cut where the validation images say.
+
+    Args:
+        measured: Of the images of the split.
+        predictor: Which predicted them, and predicts the validation images.
+        data: The dataset.
+        splits: Its splits, in the order of the dataset.
+        split: Which one was measured.
+
+    Returns:
+        See `EvidenceQuality.summary`.
+
+    Raises:
+        DxsegError: An image or mask of the validation images is missing or unreadable.
+    """
+    if not measured.images or split == "validation":
+        return measured.summary(measured)
+    return measured.summary(measure_evidence(predictor, data, splits, "validation"))
 
 
 def measure_evidence(

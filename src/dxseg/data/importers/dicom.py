@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -90,55 +91,46 @@ def import_dicom(
         raise UsageError(f"{destination}: lies in the export; choose a destination outside")
     key = Path(key) if key is not None else destination.with_name(f"{destination.name}.key")
     pseudonyms = Pseudonyms(open_key(key, destination))
-    headers, skipped = scan(source, progress)
-    images = [h for h in headers if not h.is_mask and (h.is_volume or not volumes_only)]
-    if not images:
-        first = "".join(f"; first reason: {file}: {reason}" for file, reason in skipped[:1])
-        kind = "slice of a volume" if volumes_only else "image"
-        raise DxsegError(f"{source}: no DICOM {kind} that can be read{first}")
-    chosen = _of_modalities(images, modalities)
+    export = _read_export(source, modalities, volumes_only, regions or {}, progress)
+    chosen = export.chosen
     fields = {
         "name": name or destination.name,
         "modality": ", ".join(sorted({header.modality for header in chosen})),
         "provenance": provenance,
         "licence": licence,
     }
-    mask_classes = list(dict.fromkeys((regions or {}).values())) or ["lesion"]
-    values = {region: mask_classes.index(c) + 1 for region, c in (regions or {}).items()}
-    masks = _read_masks(headers, chosen, values, skipped)
-    notes = _notes(chosen, key)
     if chosen[0].is_volume:
         if label_level is not None:
             raise UsageError("label level: only for images; labels of slices have a slice_index")
         report = write_volumes(
-            find_series(chosen, pseudonyms, masks, skipped),
+            find_series(chosen, pseudonyms, export.masks, export.skipped),
             destination,
             fields,
             slicing=slicing or Slicing(),
-            mask_values=dict(enumerate(mask_classes, start=1)),
+            mask_values=dict(enumerate(export.mask_classes, start=1)),
             lesion_classes=lesion_classes,
             lesion_label=lesion_label,
             lesion_free=lesion_free,
             labels=labels,
             label_columns=label_columns,
-            skipped=skipped,
+            skipped=export.skipped,
             overwrite=overwrite,
             progress=progress,
         )
     else:
         report = write_images(
             [_keyed(header, pseudonyms) for header in chosen],
-            masks,
+            export.masks,
             destination,
-            {**fields, "mask_classes": mask_classes, "lesion_free": list(lesion_free)},
+            {**fields, "mask_classes": export.mask_classes, "lesion_free": list(lesion_free)},
             labels=None if labels is None else Path(labels),
             label_columns=label_columns or {},
             label_level=label_level,
-            skipped=skipped,
+            skipped=export.skipped,
             overwrite=overwrite,
             progress=progress,
         )
-    report.notes.extend(notes)
+    report.notes.extend(_notes(chosen, key))
     return report
 
 
@@ -178,6 +170,35 @@ def find_series(
             )
         )
     return found
+
+
+@dataclass(frozen=True)
+class _Export:
+    """What is taken of an export: images or slices, and what may be drawn on them."""
+
+    chosen: list[Header]
+    masks: list[Drawing]
+    mask_classes: list[str]
+    skipped: Skipped
+
+
+def _read_export(
+    source: Path,
+    modalities: Sequence[str],
+    volumes_only: bool,
+    regions: Mapping[str, str],
+    progress: Progress | None,
+) -> _Export:
+    headers, skipped = scan(source, progress)
+    images = [h for h in headers if not h.is_mask and (h.is_volume or not volumes_only)]
+    if not images:
+        first = "".join(f"; first reason: {file}: {reason}" for file, reason in skipped[:1])
+        kind = "slice of a volume" if volumes_only else "image"
+        raise DxsegError(f"{source}: no DICOM {kind} that can be read{first}")
+    chosen = _of_modalities(images, modalities)
+    classes = list(dict.fromkeys(regions.values())) or ["lesion"]
+    values = {region: classes.index(name) + 1 for region, name in regions.items()}
+    return _Export(chosen, _read_masks(headers, chosen, values, skipped), classes, skipped)
 
 
 def _keyed(header: Header, pseudonyms: Pseudonyms) -> KeyedImage:
