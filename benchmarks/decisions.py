@@ -10,7 +10,7 @@ the folds or seeds whose run has its model, or was looked at when it had one,
   mask as the rate says. Images are ranked by the odds of the highest pixel, times the odds of a
   lesion where the arm has a classifier; the highest ranked get the mask of an image with a known
   lesion. So arms are compared at one footing, whatever their thresholds are.
-- finding_0.8 to finding_0.95: the same, where so many lesion images get a mask.
+- finding_0.8 to finding_0.95: the same, where that share of the lesion images gets a mask.
 - plain, gated, ruled: Dice on lesion images at the pixel threshold alone, with the gate, and with
   the threshold to rule in as well, which is what `dxseg predict` answers.
 - known: the same if the diagnosis of every image is given.
