@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,19 +89,20 @@ def tables_of(folder: Path) -> str:
 def decisions_of(path: Path) -> str:
     """The tables of benchmarks/decisions.py."""
     table = pd.read_csv(path)
-    rates, percents = _shares(table, AT_A_RATE)
-    lines = [
-        "",
+    lines = _by_share(
+        table,
+        AT_A_RATE,
         "Dice on lesion images where the same share of lesion-free images may get a mask, and how "
         "far the primary arm is above:",
-        "",
-        "| arm | " + " | ".join(percents) + " |",
-        "|---|" + "---|" * len(rates),
-    ]
-    for arm, rows in table.groupby("arm", sort=False):
-        cells = [_at_a_rate(rows[rows["rule"] == rate].iloc[0]) for rate in rates]
-        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
-    lines += _at_sensitivities(table)
+        _at_a_rate,
+    )
+    lines += _by_share(
+        table,
+        FINDING,
+        "Lesion-free images with a mask, and the false-positive area, where the same share of "
+        "lesion images gets a mask:",
+        _finding,
+    )
     lines += [
         "",
         "What the decision rules do; `ruled` is what `dxseg predict` answers, `known` with the "
@@ -121,31 +123,27 @@ def decisions_of(path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _at_sensitivities(table: pd.DataFrame) -> list[str]:
-    """What finding the same share of lesions costs; nothing of tables from before it was asked."""
-    rules, percents = _shares(table, FINDING)
+def _by_share(
+    table: pd.DataFrame, kind: str, caption: str, cell: Callable[[pd.Series[Any]], str]
+) -> list[str]:
+    """A row an arm, a column a share; nothing of tables from before such rules were asked for."""
+    rules = [rule for rule in table["rule"].unique() if rule.startswith(kind)]
     if not rules:
         return []
+    percents = [f"{100 * float(rule.removeprefix(kind)):g}%" for rule in rules]
     lines = [
-        "",
-        "Lesion-free images with a mask, and the false-positive area, where the same share of "
-        "lesion images gets a mask:",
-        "",
+        *("", caption, ""),
         "| arm | " + " | ".join(percents) + " |",
         "|---|" + "---|" * len(rules),
     ]
     for arm, rows in table.groupby("arm", sort=False):
-        found = rows.set_index("rule")
-        rate, area = found["false_positive_rate"], found["false_positive_area"]
-        cells = [f"{100 * rate[rule]:.0f}%; {100 * area[rule]:.2f}%" for rule in rules]
+        cells = [cell(rows[rows["rule"] == rule].iloc[0]) for rule in rules]
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     return lines
 
 
-def _shares(table: pd.DataFrame, prefix: str) -> tuple[list[str], list[str]]:
-    """The rules of a kind, and their shares in percent."""
-    rules = [rule for rule in table["rule"].unique() if rule.startswith(prefix)]
-    return rules, [f"{100 * float(rule.removeprefix(prefix)):g}%" for rule in rules]
+def _finding(row: pd.Series[Any]) -> str:
+    return f"{100 * row['false_positive_rate']:.0f}%; {100 * row['false_positive_area']:.2f}%"
 
 
 def _at_a_rate(row: pd.Series[Any]) -> str:
