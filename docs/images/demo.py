@@ -27,7 +27,7 @@ def draw(demo: Path) -> None:
         end = page.locator("h3", has_text="Middle").bounding_box()
         clip = {"x": 0, "y": top["y"] - 12, "width": WIDTH, "height": end["y"] - top["y"]}
         page.screenshot(path=target, full_page=True, clip=clip)
-    Image.open(target).quantize(128).save(target, optimize=True)
+    Image.open(target).quantize(256, Image.Quantize.FASTOCTREE).save(target, optimize=True)
 
 
 if __name__ == "__main__":
