@@ -10,7 +10,7 @@ the folds or seeds whose run has its model, or was looked at when it had one,
   mask as the rate says. Images are ranked by the odds of the highest pixel, times the odds of a
   lesion where the arm has a classifier; the highest ranked get the mask of an image with a known
   lesion. So arms are compared at one footing, whatever their thresholds are.
-- finding_0.8 to finding_0.95: the same, where that share of the lesion images gets a mask.
+- finding_0.8 to finding_0.98: the same, where at least that share of the lesion images gets a mask.
 - plain, gated, ruled: Dice on lesion images at the pixel threshold alone, with the gate, and with
   the threshold to rule in as well, which is what `dxseg predict` answers.
 - known: the same if the diagnosis of every image is given.
@@ -23,7 +23,8 @@ Differences are those of the study's primary arm minus the arm, by paired bootst
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ from dxseg.studies.plan import plan, runs
 from dxseg.studies.study import Study, parse_study, read_study_text
 
 RATES = (0.05, 0.1, 0.2, 0.3)
-SENSITIVITIES = (0.8, 0.9, 0.95)
+SENSITIVITIES = (0.8, 0.9, 0.95, 0.98)
 RULES = ("plain", "gated", "ruled", "known")
 PER_IMAGE = "decisions_per_image.csv"
 
@@ -168,21 +169,28 @@ def on_one_footing(table: pd.DataFrame) -> pd.DataFrame:
     """Add what each image gets where arms have the same false-positive rate, or sensitivity."""
     table = table.reset_index(drop=True)
     for rate in RATES:
-        _mark(table, f"at_{rate}", ~table["lesion"], rate)
+        _mark(table, f"at_{rate}", ~table["lesion"], rate, math.floor)
     for sensitivity in SENSITIVITIES:
-        _mark(table, f"finding_{sensitivity}", table["lesion"], sensitivity)
+        _mark(table, f"finding_{sensitivity}", table["lesion"], sensitivity, math.ceil)
     return table
 
 
-def _mark(table: pd.DataFrame, rule: str, of: pd.Series[bool], share: float) -> None:
+def _mark(
+    table: pd.DataFrame,
+    rule: str,
+    of: pd.Series[bool],
+    share: float,
+    whole: Callable[[float], int],
+) -> None:
     """Give masks to the highest ranked images of each part, down to a share of those `of` one kind.
 
-    Shares are rounded down to whole images; of images that rank alike at the cut none gets a mask.
+    The share is made `whole` images; of images that rank alike at the cut none gets a mask.
     """
     marked = pd.Series(False, index=table.index)
     for _, part in table.groupby("part"):
         ranked = part.loc[of[part.index], "score"].sort_values(ascending=False)
-        cut = ranked.iloc[int(share * len(ranked))] if len(ranked) else -np.inf
+        count = whole(share * len(ranked))
+        cut = ranked.iloc[count] if count < len(ranked) else -np.inf
         marked[part.index] = part["score"] > cut
     empty = (~table["lesion"]).astype(float)
     table[f"dice_{rule}"] = table["dice_found"].where(marked, empty)

@@ -99,8 +99,8 @@ def decisions_of(path: Path) -> str:
     lines += _by_share(
         table,
         FINDING,
-        "Lesion-free images with a mask, and the false-positive area, where the same share of "
-        "lesion images gets a mask:",
+        "Lesion-free images with a mask, and the false-positive area, where at least that share "
+        "of the lesion images gets a mask:",
         _finding,
     )
     lines += [
