@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -147,14 +148,18 @@ def _worked_off(
         context.enable_progress_bars = False  # dxseg has its own
         context.max_errored_blocks = -1
         rows = [{"part": json.dumps(part), "size": len(part)} for part in parts]
-        answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            PartPredictor,
-            fn_constructor_kwargs=makings,
-            batch_size=1,
-            concurrency=min(workers, len(rows)),
-            num_cpus=1,
-            ray_remote_args_fn=_when_a_worker_dies,
-        )
+        items = ray.data.from_items(rows, override_num_blocks=len(rows))
+        with warnings.catch_warnings():
+            # Nothing else bounds the retries before Ray 2.64, which pyproject.toml leaves out.
+            warnings.filterwarnings("ignore", message="`ray_remote_args_fn` is deprecated")
+            answers = items.map_batches(
+                PartPredictor,
+                fn_constructor_kwargs=makings,
+                batch_size=1,
+                concurrency=min(workers, len(rows)),
+                num_cpus=1,
+                ray_remote_args_fn=_when_a_worker_dies,
+            )
         for answer in answers.iter_rows():
             yield json.loads(answer["failed"]), answer["size"]
 
