@@ -71,7 +71,7 @@ def take(url: str, target: Path) -> None:
         shown.drag([(x * side, y * side) for x, y in STROKE])
         shown.page.select_option("#role", "radiologist")
         shown.page.screenshot(path=target)
-    Image.open(target).quantize(128).save(target, optimize=True)
+    Image.open(target).quantize(256, Image.Quantize.FASTOCTREE).save(target, optimize=True)
 
 
 if __name__ == "__main__":

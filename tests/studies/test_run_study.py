@@ -176,6 +176,7 @@ def test_decisions_are_those_of_evaluation(study_file: Path, finished: StudyOutc
         shares = (0.8, 0.9, 0.95, 0.98)
         lost = [table.loc[(arm, f"finding_{share}"), "lesions_without_mask"] for share in shares]
         assert all(0 <= one <= 1 - share for one, share in zip(lost, shares, strict=True))
+        assert lost[0] > 0, "not every image gets a mask"
         assert lost == sorted(lost, reverse=True)
     assert table.loc["sks-evidence", "difference"].isna().all(), "not compared with itself"
     ours, theirs = (table.loc[(arm, "at_0.3"), "dice_lesion"] for arm in ("sks-evidence", "unet"))
