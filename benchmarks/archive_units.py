@@ -26,17 +26,17 @@ from rich.console import Console
 from rich.table import Table
 
 from command import parser_of
-from dxseg.data.dataset import Dataset
-from dxseg.data.readers import read_image, read_mask
-from dxseg.inference.archive import PART_IMAGES
-from dxseg.inference.archive_inputs import archive_items
-from dxseg.inference.archive_parts import MASK, RESULTS, finished, write_part
-from dxseg.inference.archive_worker import archive_row
-from dxseg.inference.bundle import read_info
-from dxseg.inference.png import encode_png
+from dxseg.data.readers.read import read_image, read_mask
+from dxseg.data.table.dataset import Dataset
+from dxseg.inference.files.png import encode_png
+from dxseg.inference.files.writers import mask_levels
+from dxseg.inference.model_folder import read_info
 from dxseg.inference.predictor import Predictor
-from dxseg.inference.writers import mask_levels
-from predict_memory import NETWORKS, make_bundle, many_images, resident_mb
+from dxseg.inference.ray.inputs import archive_items
+from dxseg.inference.ray.parquet import MASK, RESULTS, finished, write_part
+from dxseg.inference.ray.predict import PART_IMAGES
+from dxseg.inference.ray.worker import archive_row
+from predict_memory import NETWORKS, make_model_folder, many_images, resident_mb
 
 
 def per_image(work: Callable[[], object], count: int) -> float:
@@ -50,7 +50,7 @@ def measure_steps(images: Path, bundle: Path, folder: Path, count: int) -> dict[
     """What each step costs for one image, one after the other, on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    predictor = Predictor.from_bundle(bundle)
+    predictor = Predictor.from_folder(bundle)
     info = predictor.info
     files = sorted(images.iterdir())[:count]
     read = [read_image(path) for path in files]
@@ -96,7 +96,7 @@ def bytes_of_results(folder: Path, bundle: Path) -> dict[str, float]:
 
 def measure_master(folder: Path, bundle: Path, names: int) -> dict[str, float]:
     """What listing, planning and going on cost for each name, in microseconds and bytes."""
-    info = Predictor.from_bundle(bundle).info
+    info = Predictor.from_folder(bundle).info
     table = folder / "names.parquet"
     paths = [f"site-{number % 97:02}/{number:08}.png" for number in range(names)]
     pd.DataFrame({"image": paths}).to_parquet(table)
@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="dxseg-bench-") as name:
         folder = Path(name)
         images = many_images(folder, arguments.images, arguments.native)
-        bundle = make_bundle(folder / "model", arguments.size, NETWORKS[arguments.network])
+        bundle = make_model_folder(folder / "model", arguments.size, NETWORKS[arguments.network])
         result["steps_ms"] = measure_steps(images, bundle, folder, arguments.images)
         result["bytes"] = bytes_of_results(folder, bundle)
         result["master"] = measure_master(folder, bundle, arguments.names)

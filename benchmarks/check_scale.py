@@ -29,7 +29,7 @@ from PIL import Image
 from rich.console import Console
 
 from dxseg.data.importers.csv import import_csv
-from dxseg.data.parallel import count_workers
+from dxseg.io.parallel import count_workers
 from dxseg.quality.check import check_dataset
 from dxseg.quality.findings import CheckReport
 

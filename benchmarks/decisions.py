@@ -1,15 +1,15 @@
-"""What the decision rules do in the runs of a study: on the images that each run was tested on.
+"""Effect of the decision rules in the runs of an experiment, on the test images of each run.
 
     python benchmarks/decisions.py OUT results/busi
 
-OUT is the folder of `dxseg compare --out`. For every arm at the study's first budget, pooled over
-the folds or seeds whose run has its model, or was looked at when it had one,
+OUT is the folder of `dxseg compare --out`. For every method at the experiment's first budget,
+pooled over the folds or seeds whose run has its model, or was looked at when it had one,
 `results/busi/decisions.csv` says
 
 - at_0.05 to at_0.3: Dice on lesion images if, in each fold, as many lesion-free images may get a
   mask as the rate says. Images are ranked by the odds of the highest pixel, times the odds of a
-  lesion where the arm has a classifier; the highest ranked get the mask of an image with a known
-  lesion. So arms are compared at one footing, whatever their thresholds are.
+  lesion where the method has a classifier; the highest ranked get the mask of an image with a known
+  lesion. So methods are compared at one footing, whatever their thresholds are.
 - finding_0.8 to finding_0.98: the same, where at least that share of the lesion images gets a mask.
 - plain, gated, ruled: Dice on lesion images at the pixel threshold alone, with the gate, and with
   the threshold to rule in as well, which is what `dxseg predict` answers.
@@ -17,7 +17,7 @@ the folds or seeds whose run has its model, or was looked at when it had one,
 - For each of these the false-positive rate and area on lesion-free images, and the share of lesion
   images left without a mask.
 
-Differences are those of the study's primary arm minus the arm, by paired bootstrap.
+Differences are those of the experiment's primary method minus the method, by paired bootstrap.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.progress import track
 
-from dxseg.data.dataset import Dataset
-from dxseg.data.files import write_text_atomic
+from dxseg.data.table.dataset import Dataset
 from dxseg.evaluation.cases import EvaluatedCase
 from dxseg.evaluation.runs import is_evaluated, load_run
 from dxseg.evaluation.stream import images, predicted_cases, split_rows
 from dxseg.evaluation.summary import weighting
-from dxseg.inference.bundle import BundleInfo, load_bundle
-from dxseg.inference.decision import decide
+from dxseg.experiments.experiment import Experiment, parse_experiment, read_experiment_text
+from dxseg.experiments.plan import plan, runs
+from dxseg.inference.model_folder import ModelInfo, load_model_folder
+from dxseg.inference.postprocess import decide
 from dxseg.inference.predictor import Predictor
+from dxseg.io.atomic import write_text_atomic
 from dxseg.metrics.image_level import lesion_probability
 from dxseg.metrics.overlap import dice
 from dxseg.metrics.statistics import Weighting, bootstrap_mean, mean_by, paired_bootstrap
-from dxseg.studies.plan import plan, runs
-from dxseg.studies.study import Study, parse_study, read_study_text
 
 RATES = (0.05, 0.1, 0.2, 0.3)
 SENSITIVITIES = (0.8, 0.9, 0.95, 0.98)
@@ -59,12 +59,12 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, help="the folder of `dxseg compare --out`")
-    parser.add_argument("kept", type=Path, help="results/NAME, with study.yaml")
+    parser.add_argument("kept", type=Path, help="results/NAME, with experiment.yaml")
     args = parser.parse_args(arguments)
-    path = args.kept / "study.yaml"
-    study = parse_study(read_study_text(path), str(path))
-    data = Dataset.load(args.kept / study.dataset)
-    jobs = [job for job in runs(plan(study)) if job.masks == study.masks[0]]
+    path = args.kept / "experiment.yaml"
+    experiment = parse_experiment(read_experiment_text(path), str(path))
+    data = Dataset.load(args.kept / experiment.dataset)
+    jobs = [job for job in runs(plan(experiment)) if job.masks == experiment.masks[0]]
     jobs = [job for job in jobs if can_be_told(args.out / "runs" / job.name)]
     if not jobs:
         raise SystemExit(
@@ -74,8 +74,8 @@ def main(arguments: list[str] | None = None) -> None:
     tables = []
     for job in track(jobs, "Runs"):
         table = per_image(args.out / "runs" / job.name, data)
-        tables.append(table.assign(arm=job.arm, part=job.part.name))
-    summary = summarise(study, pd.concat(tables), weigh)
+        tables.append(table.assign(method=job.method, part=job.part.name))
+    summary = summarise(experiment, pd.concat(tables), weigh)
     write_text_atomic(args.kept / "decisions.csv", summary.to_csv(index=False))
     print(summary.to_string(index=False, float_format="{:.3f}".format))
 
@@ -95,14 +95,14 @@ def per_image(run: Path, data: Dataset) -> pd.DataFrame:
 
 
 def _rows(run: Path, data: Dataset) -> Iterator[dict[str, Any]]:
-    network, info = load_bundle(run / "model")
+    network, info = load_model_folder(run / "model")
     # The network's own probabilities: the gate would bound them.
     predictor = Predictor(network, info.model_copy(update={"gate": None, "rule_in": None}))
     rows, _ = split_rows(data, run / "splits.csv", "test")
     told = dict(zip(rows["case_id"], rows["label"], strict=True))
     unknown, known = (
         predicted_cases(data, rows, predictor.stream(images(data, rows), known=labels))
-        for labels in (None, told if info.model.knows_labels else None)
+        for labels in (None, told if info.model.has_label_head else None)
     )
     for case, told_case in zip(unknown, known, strict=True):
         if case.truth is None and not case.lesion_free:
@@ -126,7 +126,7 @@ def _rows(run: Path, data: Dataset) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _rules(info: BundleInfo, chance: float, case: EvaluatedCase) -> dict[str, dict[str, Any]]:
+def _rules(info: ModelInfo, chance: float, case: EvaluatedCase) -> dict[str, dict[str, Any]]:
     """What `decide` is told."""
     gated = {"gate": info.gate, "lesion_probability": chance}
     return {
@@ -149,15 +149,17 @@ def _log_odds(probability: float) -> float:
     return float(np.log(p / (1 - p)))
 
 
-def summarise(study: Study, table: pd.DataFrame, weigh: Weighting) -> pd.DataFrame:
-    """One row an arm and a rule; an arm is compared on the parts that the primary arm has too."""
-    arms = {str(arm): on_one_footing(rows) for arm, rows in table.groupby("arm", sort=False)}
+def summarise(experiment: Experiment, table: pd.DataFrame, weigh: Weighting) -> pd.DataFrame:
+    """One row per method and rule; methods are compared on the parts of the primary method."""
+    methods = {
+        str(method): on_one_footing(rows) for method, rows in table.groupby("method", sort=False)
+    }
     rules = [*(f"at_{rate}" for rate in RATES), *(f"finding_{s}" for s in SENSITIVITIES), *RULES]
-    primary = arms.get(study.primary or study.reference)
+    primary = methods.get(experiment.primary or experiment.reference)
     rows = []
-    for arm, own in arms.items():
+    for method, own in methods.items():
         for rule in rules:
-            row = {"arm": arm, "parts": own["part"].nunique(), "rule": rule}
+            row = {"method": method, "parts": own["part"].nunique(), "rule": rule}
             row |= _figures(own, rule, weigh)
             if primary is not None and primary is not own:
                 row |= _difference(primary, own, rule, weigh)
@@ -166,7 +168,7 @@ def summarise(study: Study, table: pd.DataFrame, weigh: Weighting) -> pd.DataFra
 
 
 def on_one_footing(table: pd.DataFrame) -> pd.DataFrame:
-    """Add what each image gets where arms have the same false-positive rate, or sensitivity."""
+    """Add what each image gets where methods have the same false-positive rate, or sensitivity."""
     table = table.reset_index(drop=True)
     for rate in RATES:
         _mark(table, f"at_{rate}", ~table["lesion"], rate, math.floor)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dxseg.presets import load_config
+from dxseg.config.presets import load_config
 
 BATCH = 8
 Network = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]

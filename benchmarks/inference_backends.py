@@ -40,20 +40,20 @@ from rich.table import Table
 
 import dxseg
 from command import parser_of
-from dxseg.data.dataset import Dataset
-from dxseg.data.phantom import make_phantoms
-from dxseg.data.preprocess import Preprocessing
-from dxseg.deploy.export import export_onnx
-from dxseg.inference.bundle import BundleInfo, save_bundle
-from dxseg.inference.loading import load_backend
-from dxseg.inference.predict import predict_files
-from dxseg.models.build import Task, build_segmenter
-from dxseg.models.heads import PRIOR
-from dxseg.models.pyramid import PyramidEncoder
-from dxseg.presets import load_config
+from dxseg.config.presets import load_config
+from dxseg.data.preprocessing import Preprocessing
+from dxseg.data.table.dataset import Dataset
+from dxseg.export.onnx import export_onnx
+from dxseg.inference.files.predict import predict_files
+from dxseg.inference.load import load_backend
+from dxseg.inference.model_folder import ModelInfo, save_model_folder
+from dxseg.models.encoder import PyramidEncoder
+from dxseg.models.factory import Task, build_model
+from dxseg.models.heads import LESION_PRIOR
+from dxseg.phantoms.ultrasound import make_phantoms
 from eager_loop import BATCH, Network, eager_networks, plain_loop
 
-ARMS = ("unet", "sks")
+METHODS = ("unet", "sks")
 NNUNET_IMAGES = 8
 # Backend, precision, and whether the int8 file is used.
 WAYS = {
@@ -74,13 +74,13 @@ CLOCKS = {"wall": perf_counter, "cpu": process_time}
 def make_models(
     folder: Path, dataset: Path, size: int, channels: int
 ) -> dict[str, dict[str, Path]]:
-    """For each arm a bundle, its export and its int8 export."""
+    """For each method a bundle, its export and its int8 export."""
     models = {}
-    for arm in ARMS:
-        model = load_config("cpu", arm).model
+    for method in METHODS:
+        model = load_config("cpu", method).model
         encoder = PyramidEncoder(model.backbone, channels)
-        info = BundleInfo(
-            threshold=PRIOR,  # untrained networks mark about half of an image then
+        info = ModelInfo(
+            threshold=LESION_PRIOR,  # untrained networks mark about half of an image then
             model=model,
             preprocessing=Preprocessing(
                 image_size=size, channels=channels, mean=encoder.mean, std=encoder.std
@@ -88,12 +88,12 @@ def make_models(
             labels=["normal", "benign", "malignant"],
         )
         torch.manual_seed(0)
-        bundle = folder / arm
-        save_bundle(bundle, build_segmenter(model, Task(channels, 1, 3)), info)
-        plain, small = folder / f"{arm}.onnx", folder / f"{arm}.int8.onnx"
+        bundle = folder / method
+        save_model_folder(bundle, build_model(model, Task(channels, 1, 3)), info)
+        plain, small = folder / f"{method}.onnx", folder / f"{method}.int8.onnx"
         export_onnx(bundle, plain)
         export_onnx(bundle, small, int8=True, calibration=[dataset], max_dice_loss=1.0)
-        models[arm] = {"bundle": bundle, "float32": plain, "int8": small}
+        models[method] = {"bundle": bundle, "float32": plain, "int8": small}
     return models
 
 
@@ -145,11 +145,11 @@ def measure_alone(
     sides: dict[str, Callable[[], object]] = {
         side: (lambda network=network: network(x)) for side, network in eager.items()
     }
-    for arm in models:
+    for method in models:
         for way in arguments.ways:
             backend, precision, _ = WAYS[way]
-            loaded, _ = load_backend(chosen(models[arm], way), backend, "cpu", precision)
-            sides[f"{arm}, {way}"] = lambda loaded=loaded: loaded.outputs(torch.from_numpy(x))
+            loaded, _ = load_backend(chosen(models[method], way), backend, "cpu", precision)
+            sides[f"{method}, {way}"] = lambda loaded=loaded: loaded.outputs(torch.from_numpy(x))
     return in_turns(sides, arguments.rounds, CLOCKS[arguments.clock])
 
 
@@ -185,10 +185,10 @@ def measure_whole(
             output = folder / f"{number}-{side}"
             work = timed(lambda n=network, o=output: plain_loop(files, n, o, arguments.size), clock)
             seconds.setdefault(side, []).append(work)
-        for arm in models:
+        for method in models:
             for way in arguments.ways:
-                side = f"{arm}, {way}"
-                model, output = chosen(models[arm], way), folder / f"{number}-{side}"
+                side = f"{method}, {way}"
+                model, output = chosen(models[method], way), folder / f"{number}-{side}"
                 elapsed = predict_seconds(files, model, way, output, arguments.overlays, clock)
                 seconds.setdefault(side, []).append(elapsed)
     return {side: values[1:] for side, values in seconds.items()}

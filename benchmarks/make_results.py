@@ -1,11 +1,11 @@
-"""Write the tables of docs/results.md from the committed results of studies.
+"""Write the tables of docs/results.md from the committed results of experiments.
 
     python benchmarks/make_results.py
     python benchmarks/make_results.py --check
 
-A study is a folder `results/NAME` with study.yaml, results.csv, curves.csv, differences.csv and
-masks_saved.csv, copied from where `dxseg compare` wrote them, and decisions.csv if
-benchmarks/decisions.py was run. Its tables stand in docs/results.md
+An experiment is a folder `results/NAME` with experiment.yaml, results.csv, curves.csv,
+differences.csv and masks_saved.csv, copied from where `dxseg compare` wrote them, and decisions.csv
+if benchmarks/decisions.py was run. Its tables stand in docs/results.md
 between the lines `<!-- begin NAME -->` and `<!-- end NAME -->`; what is written around them stays.
 A folder with curve.csv holds a simulation of benchmarks/suggest.py instead. Between lines that
 name a folder without either stands that it has not run.
@@ -21,17 +21,17 @@ from typing import Any
 
 import pandas as pd
 
-from dxseg.data.files import write_text_atomic
-from dxseg.studies.markup import to_markdown
-from dxseg.studies.study import parse_study, read_study_text
-from dxseg.studies.tables import study_tables
+from dxseg.experiments.experiment import parse_experiment, read_experiment_text
+from dxseg.experiments.tables import experiment_tables
+from dxseg.io.atomic import write_text_atomic
+from dxseg.reports.tables import to_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 PAGE = ROOT / "docs" / "results.md"
 NOT_RUN = "Not run yet.\n"
 AT_A_RATE, FINDING = "at_", "finding_"
-"""What rules of benchmarks/decisions.py begin with that compare arms on one footing."""
+"""What rules of benchmarks/decisions.py begin with that compare methods on one footing."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--check", action="store_true", help="only say whether the page is in sync")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the studies")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the experiments")
     parser.add_argument("--page", type=Path, default=PAGE, help="the page to write into")
     args = parser.parse_args(arguments)
     before = args.page.read_text(encoding="utf-8")
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def fill(text: str, results: Path) -> str:
-    """Put the tables of each study between its markers; a study without markers is an error."""
+    """Put the tables of each experiment between its markers; missing markers are an error."""
     kinds = {"results.csv": tables_of, "curve.csv": curve_of}
     tables = {
         path.parent.name: make(path.parent)
@@ -62,26 +62,26 @@ def fill(text: str, results: Path) -> str:
     marked = re.findall(r"^<!-- begin (\S+) -->$", text, re.MULTILINE)
     if len(set(marked)) < len(marked) or set(tables) - set(marked):
         raise SystemExit(
-            f"marked in the page: {sorted(marked)}; studies: {sorted(tables)}; each "
-            "study needs one pair of lines <!-- begin NAME --> and <!-- end NAME -->"
+            f"marked in the page: {sorted(marked)}; experiments: {sorted(tables)}; each "
+            "experiment needs one pair of lines <!-- begin NAME --> and <!-- end NAME -->"
         )
-    for study in marked:
-        begin, end = (f"<!-- {word} {study} -->" for word in ("begin", "end"))
+    for experiment in marked:
+        begin, end = (f"<!-- {word} {experiment} -->" for word in ("begin", "end"))
         head, rest = text.split(f"{begin}\n", 1)
         if f"{end}\n" not in rest:
             raise SystemExit(f"the line {end} is missing after {begin}")
         tail = rest.split(f"{end}\n", 1)[1]
-        text = f"{head}{begin}\n\n{tables.get(study, NOT_RUN)}\n{end}\n{tail}"
+        text = f"{head}{begin}\n\n{tables.get(experiment, NOT_RUN)}\n{end}\n{tail}"
     return text
 
 
 def tables_of(folder: Path) -> str:
-    """The Markdown tables of a committed study."""
-    path = folder / "study.yaml"
-    study = parse_study(read_study_text(path), str(path))
+    """The Markdown tables of a committed experiment."""
+    path = folder / "experiment.yaml"
+    experiment = parse_experiment(read_experiment_text(path), str(path))
     names = ("results", "curves", "differences", "masks_saved")
     results, curves, differences, saved = (read(folder / f"{name}.csv") for name in names)
-    text = to_markdown(study_tables(study, results, curves, differences, saved))
+    text = to_markdown(experiment_tables(experiment, results, curves, differences, saved))
     decisions = folder / "decisions.csv"
     return text + decisions_of(decisions) if decisions.is_file() else text
 
@@ -93,7 +93,7 @@ def decisions_of(path: Path) -> str:
         table,
         AT_A_RATE,
         "Dice on lesion images where the same share of lesion-free images may get a mask, and how "
-        "far the primary arm is above:",
+        "far the primary method is above:",
         _at_a_rate,
     )
     lines += _by_share(
@@ -108,7 +108,8 @@ def decisions_of(path: Path) -> str:
         "What the decision rules do; `ruled` is what `dxseg predict` answers, `known` with the "
         "diagnosis given:",
         "",
-        "| arm | rule | Dice, lesion images | Dice, all images | lesion-free images with a mask | "
+        "| method | rule | Dice, lesion images | Dice, all images | lesion-free images with a "
+        "mask | "
         "false-positive area | lesion images without a mask |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -117,7 +118,8 @@ def decisions_of(path: Path) -> str:
             f"{100 * row[key]:.1f}%" for key in ("false_positive_rate", "lesions_without_mask")
         )
         lines.append(
-            f"| {row['arm']} | {row['rule']} | {row['dice_lesion']:.3f} | {row['dice_all']:.3f} | "
+            f"| {row['method']} | {row['rule']} | {row['dice_lesion']:.3f} | "
+            f"{row['dice_all']:.3f} | "
             f"{rate} | {100 * row['false_positive_area']:.2f}% | {lost} |"
         )
     return "\n".join(lines) + "\n"
@@ -126,19 +128,19 @@ def decisions_of(path: Path) -> str:
 def _by_share(
     table: pd.DataFrame, kind: str, caption: str, cell: Callable[[pd.Series[Any]], str]
 ) -> list[str]:
-    """A row an arm, a column a share; nothing of tables from before such rules were asked for."""
+    """A row a method, a column a share; nothing of tables from before such rules were asked for."""
     rules = [rule for rule in table["rule"].unique() if rule.startswith(kind)]
     if not rules:
         return []
     percents = [f"{100 * float(rule.removeprefix(kind)):g}%" for rule in rules]
     lines = [
         *("", caption, ""),
-        "| arm | " + " | ".join(percents) + " |",
+        "| method | " + " | ".join(percents) + " |",
         "|---|" + "---|" * len(rules),
     ]
-    for arm, rows in table.groupby("arm", sort=False):
+    for method, rows in table.groupby("method", sort=False):
         cells = [cell(rows[rows["rule"] == rule].iloc[0]) for rule in rules]
-        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return lines
 
 

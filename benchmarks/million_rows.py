@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dxseg.data.dataset import Dataset, DatasetSpec
-from dxseg.data.splits import choose_masks, make_splits, read_splits, write_splits
+from dxseg.data.splits.make_splits import choose_masks, make_splits, read_splits, write_splits
+from dxseg.data.table.dataset import Dataset, DatasetSpec
 
 LABELS = ("normal", "benign", "malignant")
 MASKED = 0.03

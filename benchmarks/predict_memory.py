@@ -27,15 +27,15 @@ from rich.console import Console
 from rich.table import Table
 
 from command import parser_of
-from dxseg.data.phantom import make_phantoms
-from dxseg.data.preprocess import Preprocessing
-from dxseg.inference.bundle import BundleInfo, save_bundle
-from dxseg.inference.predict import predict_files
-from dxseg.models.build import Task, build_segmenter
-from dxseg.models.heads import PRIOR
-from dxseg.presets import load_config
+from dxseg.config.presets import load_config
+from dxseg.data.preprocessing import Preprocessing
+from dxseg.inference.files.predict import predict_files
+from dxseg.inference.model_folder import ModelInfo, save_model_folder
+from dxseg.models.factory import Task, build_model
+from dxseg.models.heads import LESION_PRIOR
+from dxseg.phantoms.ultrasound import make_phantoms
 
-ARM = "sks"
+METHOD = "sks"
 TINY: dict[str, Any] = {"backbone": "test_efficientnet", "decoder_channels": [8, 8, 4, 4, 4]}
 NETWORKS: dict[str, dict[str, Any]] = {"tiny": TINY, "whole": {}}
 """By name, what makes of the method's network the one that is measured."""
@@ -43,16 +43,16 @@ PHANTOMS = 50
 SHARES = (0.1, 0.5, 1.0)
 
 
-def make_bundle(folder: Path, size: int, changes: Mapping[str, Any] = TINY) -> Path:
+def make_model_folder(folder: Path, size: int, changes: Mapping[str, Any] = TINY) -> Path:
     """The method with random weights, around a very small encoder unless changes say otherwise."""
-    model = load_config("cpu", ARM, {"model": dict(changes)}).model
-    info = BundleInfo(
-        threshold=PRIOR,  # untrained networks mark about half of an image then
+    model = load_config("cpu", METHOD, {"model": dict(changes)}).model
+    info = ModelInfo(
+        threshold=LESION_PRIOR,  # untrained networks mark about half of an image then
         model=model,
         preprocessing=Preprocessing(image_size=size, channels=1, mean=(0.5,), std=(0.25,)),
         labels=["normal", "benign", "malignant"],
     )
-    save_bundle(folder, build_segmenter(model, Task(1, 1, 3), pretrained=False), info)
+    save_model_folder(folder, build_model(model, Task(1, 1, 3), pretrained=False), info)
     return folder
 
 
@@ -85,7 +85,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="dxseg-bench-") as name:
         folder = Path(name)
         images = many_images(folder, arguments.images, arguments.size)
-        bundle = make_bundle(folder / "model", arguments.size)
+        bundle = make_model_folder(folder / "model", arguments.size)
         begun = process_time()
         summary = predict_files(
             images, bundle, folder / "out", backend=arguments.backend, progress=note

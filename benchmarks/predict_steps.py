@@ -1,12 +1,13 @@
 """Where the processor's time goes in `dxseg predict`: each step for one image, on one thread.
 
-The steps are those of the one forward path (`dxseg.inference.forward`), done one after the other
+The steps are those of the one forward path (`dxseg.inference.pipeline`), done one after the other
 on phantoms: read the file, fit it to the network's input, the network (with the intensities before
 it and the sigmoid behind it), back to the image's size and the decision, the mask as PNG, the row
 of predictions.csv. Milliseconds of the processor, medians over rounds, so that a busy machine
 disturbs little; `dxseg predict` itself does them in threads beside one another.
 
-`--ways` are those of inference_backends.py, whose networks (random weights, both arms) these are.
+`--ways` are those of inference_backends.py, whose networks (random weights, both methods) these
+are.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from rich.console import Console
 from rich.table import Table
 
 from command import parser_of
-from dxseg.data.phantom import make_phantoms
-from dxseg.data.readers import read_image
+from dxseg.data.readers.read import read_image
 from dxseg.errors import DxsegError
-from dxseg.inference.forward import Forward
-from dxseg.inference.loading import load_backend
+from dxseg.inference.files.table_schema import image_values
+from dxseg.inference.files.writers import write_mask_png
+from dxseg.inference.load import load_backend
+from dxseg.inference.pipeline import Forward
 from dxseg.inference.prediction import Prediction
-from dxseg.inference.rows import image_values
-from dxseg.inference.writers import write_mask_png
+from dxseg.phantoms.ultrasound import make_phantoms
 from eager_loop import BATCH
 from inference_backends import WAYS, chosen, make_models
 
@@ -91,7 +92,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         data = make_phantoms(folder / "data", images=arguments.images, size=arguments.native)
         files = [data.image_path(row) for row in data.cases.itertuples()]
         models = make_models(folder, data.root, arguments.size, data.spec.channels)
-        for arm, kinds in models.items():
+        for method, kinds in models.items():
             for way in arguments.ways:
                 backend, precision, _ = WAYS[way]
                 loaded, info = load_backend(chosen(kinds, way), backend, "cpu", precision)
@@ -100,7 +101,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                     one_round(files, forward, folder / "mask.png")
                     for _ in range(arguments.rounds + 1)
                 ][1:]  # the first warms up
-                sides[f"{arm}, {way}"] = {
+                sides[f"{method}, {way}"] = {
                     step: round(statistics.median(one[step] for one in rounds), 2)
                     for step in rounds[0]
                 }

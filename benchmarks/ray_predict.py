@@ -38,10 +38,10 @@ from rich.console import Console
 from rich.table import Table
 
 from command import parser_of
-from dxseg.inference.archive import PART_IMAGES, predict_archive
-from dxseg.inference.predict import predict_files
-from dxseg.inference.ray_cluster import running_ray
-from predict_memory import NETWORKS, make_bundle, many_images
+from dxseg.inference.files.predict import predict_files
+from dxseg.inference.ray.cluster import running_ray
+from dxseg.inference.ray.predict import PART_IMAGES, predict_archive
+from predict_memory import NETWORKS, make_model_folder, many_images
 
 IN_PROCESS = "in-process"
 READ_AGAIN = 0.2
@@ -236,7 +236,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="dxseg-bench-") as name:
         folder = Path(name)
         images = many_images(folder, arguments.images, arguments.native)
-        bundle = make_bundle(folder / "model", arguments.size, NETWORKS[arguments.network])
+        bundle = make_model_folder(folder / "model", arguments.size, NETWORKS[arguments.network])
         result["engines"] = measure_engines(images, bundle, arguments)
     for table in tables(result):
         Console().print(table)

@@ -56,20 +56,20 @@ class Row:
 
 def training(result: Result) -> Iterator[Row]:
     figure = f"{result['real_images_per_s']:.1f} images/s"
-    yield Row(f"train, {result['arm']}", figure, result["ratio"], "bare loop", "0.90")
+    yield Row(f"train, {result['method']}", figure, result["ratio"], "bare loop", "0.90")
 
 
 def backends(result: Result) -> Iterator[Row]:
-    for arm, aim in (("unet", "8"), ("sks", "4")):
-        eager = f"{arm}, torch"
+    for method, aim in (("unet", "8"), ("sks", "4")):
+        eager = f"{method}, torch"
         rate = f"{result['images_per_s'][eager]:.1f} images/s"
-        yield Row(f"predict, {arm}", rate, result["of_eager"][eager], "eager loop")
-        sides = [side for side in result["of_eager"] if side.startswith(f"{arm}, ")]
+        yield Row(f"predict, {method}", rate, result["of_eager"][eager], "eager loop")
+        sides = [side for side in result["of_eager"] if side.startswith(f"{method}, ")]
         best = max(sides, key=lambda side: result["of_eager"][side])
-        backend = best.removeprefix(f"{arm}, ")
+        backend = best.removeprefix(f"{method}, ")
         figure = f"{result['images_per_s'][best]:.1f} images/s, {backend}"
         ratio = result["of_eager"][best]
-        yield Row(f"predict, {arm}, fastest backend", figure, ratio, "eager loop", aim)
+        yield Row(f"predict, {method}, fastest backend", figure, ratio, "eager loop", aim)
 
 
 def import_and_check(result: Result) -> Iterator[Row]:

@@ -26,12 +26,12 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from dxseg.data.phantom import make_phantoms
-from dxseg.data.preprocess import Preprocessing
-from dxseg.inference.bundle import BundleInfo, save_bundle
-from dxseg.models.build import Task, build_segmenter
-from dxseg.models.heads import PRIOR
-from dxseg.presets import load_config
+from dxseg.config.presets import load_config
+from dxseg.data.preprocessing import Preprocessing
+from dxseg.inference.model_folder import ModelInfo, save_model_folder
+from dxseg.models.factory import Task, build_model
+from dxseg.models.heads import LESION_PRIOR
+from dxseg.phantoms.ultrasound import make_phantoms
 
 DETAILS = """
 An untrained network (how fast it is does not depend on what it has learnt) is served in a process
@@ -45,15 +45,15 @@ Memory is the server's resident set after each tenth of the requests.
 """
 
 
-def make_model(folder: Path, size: int, arm: str) -> Path:
-    """An untrained bundle of an arm, as `dxseg train` would write it."""
-    model = load_config("cpu", arm).model
+def make_model(folder: Path, size: int, method: str) -> Path:
+    """An untrained bundle of a method, as `dxseg train` would write it."""
+    model = load_config("cpu", method).model
     labels = ["normal", "benign", "malignant"]
-    save_bundle(
+    save_model_folder(
         folder,
-        build_segmenter(model, Task(3, 1, len(labels), lesion_free=(0,)), pretrained=False),
-        BundleInfo(
-            threshold=PRIOR,  # untrained networks mark about half of an image then
+        build_model(model, Task(3, 1, len(labels), lesion_free=(0,)), pretrained=False),
+        ModelInfo(
+            threshold=LESION_PRIOR,  # untrained networks mark about half of an image then
             model=model,
             preprocessing=Preprocessing(
                 image_size=size, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3
@@ -187,7 +187,7 @@ def resident_mb(url: str) -> float:
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Serve, load, stop; gives the figures."""
     with tempfile.TemporaryDirectory() as folder:
-        model = make_model(Path(folder) / "model", arguments.size, arguments.arm)
+        model = make_model(Path(folder) / "model", arguments.size, arguments.method)
         kinds = bodies(Path(folder) / "phantoms", arguments.native, arguments.malformed)
         work = list(itertools.islice(itertools.cycle(kinds), arguments.requests))
         tenth = max(1, arguments.requests // 10)
@@ -205,7 +205,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     p50, p95, p99 = np.percentile(seconds, (50, 95, 99)).tolist()
     return {
         "benchmark": "serve_load",
-        "arm": arguments.arm,
+        "method": arguments.method,
         "image_size": arguments.size,
         "requests": arguments.requests,
         "clients": arguments.clients,
@@ -235,7 +235,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--queue", type=int, default=12, help="of the server (12)")
     parser.add_argument("--native", type=int, default=256, help="side of phantoms, pixels (256)")
     parser.add_argument("--size", type=int, default=128, help="side of the network's input (128)")
-    parser.add_argument("--arm", default="sks", help="see dxseg arms (sks)")
+    parser.add_argument("--method", default="sks", help="see dxseg methods (sks)")
     return parser.parse_args(argv)
 
 

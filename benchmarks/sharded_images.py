@@ -1,4 +1,4 @@
-"""Images in shards (`dxseg.data.shards`) against the memory map: what reading an image costs.
+"""Images in shards (`dxseg.data.batches.shards`) against the memory map: cost of a read.
 
     python benchmarks/sharded_images.py
 
@@ -33,12 +33,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from dxseg.data import shard_writer
-from dxseg.data.cache import cached_images
-from dxseg.data.phantom import make_phantoms
-from dxseg.data.shard_sampler import ShardPoolSampler, Windows
-from dxseg.data.shard_writer import sharded_images
-from dxseg.data.shards import Images, ShardedImages
+from dxseg.data.batches import shard_writer
+from dxseg.data.batches.pixel_cache import cached_images
+from dxseg.data.batches.shard_sampler import ShardPoolSampler, Windows
+from dxseg.data.batches.shard_writer import sharded_images
+from dxseg.data.batches.shards import Images, ShardedImages
+from dxseg.phantoms.ultrasound import make_phantoms
 
 PHANTOMS = 100
 RANDOM_READS = 100

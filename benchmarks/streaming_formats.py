@@ -39,9 +39,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from dxseg.data.phantom import make_phantoms
-from dxseg.data.preprocess import fit_image
-from dxseg.data.readers import read_image
+from dxseg.data.preprocessing import fit_image
+from dxseg.data.readers.read import read_image
+from dxseg.phantoms.ultrasound import make_phantoms
 
 PHANTOMS = 100
 BATCH = 16
@@ -50,7 +50,7 @@ Record = dict[str, Any]
 
 
 class MemoryMap:
-    """What `dxseg.data.cache` keeps, drawn in random order."""
+    """What `dxseg.data.batches.pixel_cache` keeps, drawn in random order."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "images.npy"

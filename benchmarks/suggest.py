@@ -3,7 +3,7 @@
     python benchmarks/suggest.py runs/busi/dataset --out runs/suggest
 
 Every seed draws a split and hides all training masks but a few. Each round, a strategy picks cases,
-their masks are shown, and the same arm is trained anew and evaluated on the test images: same
+their masks are shown, and the same method is trained anew and evaluated on the test images: same
 split, starting masks, stage 1, seed and steps for all strategies. It can be interrupted and run
 again: what is finished is kept. Writes curve.csv (means over seeds, and differences from `random`
 with 95% intervals by paired bootstrap over groups) and runs.csv (every run).
@@ -24,14 +24,14 @@ import pandas as pd
 from rich.console import Console
 
 import dxseg
-from dxseg.data.dataset import Dataset
-from dxseg.data.files import write_text_atomic
-from dxseg.data.splits import read_splits, write_splits
+from dxseg.active_learning.scores import Score
+from dxseg.active_learning.suggest import look_at, rank, rows_in_question
+from dxseg.config.presets import load_config, merge, parse_overrides
+from dxseg.data.splits.make_splits import read_splits, write_splits
+from dxseg.data.table.dataset import Dataset
 from dxseg.inference.predictor import Predictor
-from dxseg.presets import load_config, merge, parse_overrides
-from dxseg.suggestion.scores import Score
-from dxseg.suggestion.suggest import look_at, rank, rows_in_question
-from dxseg.training.material import resolve_splits
+from dxseg.io.atomic import write_text_atomic
+from dxseg.training.datamodule import resolve_splits
 
 STRATEGIES = ("random", "suggest", "score", "diverse")
 REFERENCE = STRATEGIES[0]
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame:
     parser.add_argument(
         "--strategies", nargs="+", choices=STRATEGIES, default=[REFERENCE, "suggest"]
     )
-    parser.add_argument("--arm", default="sks-evidence")
+    parser.add_argument("--method", default="sks-evidence")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     args = parser.parse_args(arguments)
     if REFERENCE not in args.strategies:
@@ -102,7 +102,7 @@ class Simulation:
         step = self.folder / f"{START}-{self.args.start}"
         if not (step / "splits.csv").is_file():
             budget = {"seed": self.seed, "split": {"masks": self.args.start}}
-            config = load_config("cpu", self.args.arm, merge(self.overrides, budget))
+            config = load_config("cpu", self.args.method, merge(self.overrides, budget))
             shown = resolve_splits(self.data, config, drawn)
             write_splits(step / "splits.csv", shown)
         self._run(START, self.args.start, step)
@@ -133,7 +133,7 @@ class Simulation:
             rows = rows[~rows["annotated"]]
             mixed = rows.sample(frac=1, random_state=np.random.default_rng([self.seed, len(rows)]))
             return mixed.drop_duplicates("group")["case_id"].head(count).tolist()
-        seen = look_at(Predictor.from_bundle(run / "model"), self.data, rows)
+        seen = look_at(Predictor.from_folder(run / "model"), self.data, rows)
         if strategy == "diverse":
             alike = replace(seen, scores=[Score(1.0, 0.0)] * len(seen.scores))
             return rank(alike, count, self.seed)["case_id"].tolist()
@@ -145,15 +145,15 @@ class Simulation:
     def _run(self, strategy: str, masks: int, step: Path) -> None:
         run = step / "run"
         self.console.print(f"seed {self.seed}, {strategy}, {masks} masks")
-        borrows = strategy != START and load_config("cpu", self.args.arm).model.needs_stage1
+        borrows = strategy != START and load_config("cpu", self.args.method).model.requires_stage1
         first = self.runs[(START, self.args.start)] if borrows else None
         dxseg.train(
             self.args.dataset,
             run,
-            arm=self.args.arm,
+            method=self.args.method,
             seed=self.seed,
-            # Comparisons tell arms apart by their names.
-            overrides=merge(self.overrides, {"arm": strategy}),
+            # Comparisons tell methods apart by their names.
+            overrides=merge(self.overrides, {"method": strategy}),
             splits=step / "splits.csv",
             stage1=first,
             console=self.console,
@@ -173,13 +173,13 @@ def curve_of(runs: dict[tuple[str, int], list[Path]]) -> pd.DataFrame:
             [run for paths in here.values() for run in paths], reference=reference
         )
         tested = comparison.differences[comparison.differences["metric"] == "dice_lesion"]
-        tested = tested.set_index("arm")
-        for arm in comparison.arms.to_dict("records"):
-            row = {"strategy": arm["arm"], "masks": masks, "seeds": arm["seeds"]}
+        tested = tested.set_index("method")
+        for method in comparison.methods.to_dict("records"):
+            row = {"strategy": method["method"], "masks": masks, "seeds": method["seeds"]}
             for figure in FIGURES:
-                row |= {figure: arm[figure], f"{figure}_sd": arm[f"{figure}_sd"]}
+                row |= {figure: method[figure], f"{figure}_sd": method[f"{figure}_sd"]}
             for figure in ("difference", "low", "high", "p_value"):
-                row[figure] = tested[figure].get(arm["arm"], np.nan)
+                row[figure] = tested[figure].get(method["method"], np.nan)
             rows.append(row)
     return pd.DataFrame(rows)
 

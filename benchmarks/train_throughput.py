@@ -36,16 +36,16 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from command import parser_of
-from dxseg.config import RunConfig
-from dxseg.data.dataset import Dataset
-from dxseg.data.loader import Batch
-from dxseg.data.phantom import make_phantoms
-from dxseg.models.build import build_segmenter
-from dxseg.models.pyramid import PyramidEncoder
-from dxseg.presets import arm_names, load_config
+from dxseg.config.presets import load_config, method_names
+from dxseg.config.schema import RunConfig
+from dxseg.data.batches.loader import Batch
+from dxseg.data.table.dataset import Dataset
+from dxseg.models.encoder import PyramidEncoder
+from dxseg.models.factory import build_model
+from dxseg.phantoms.ultrasound import make_phantoms
 from dxseg.training import stages
-from dxseg.training.material import Material, gather, resolve_splits
-from dxseg.training.stage2 import Stage2Module
+from dxseg.training.datamodule import Material, gather, resolve_splits
+from dxseg.training.segmentation_module import Stage2Module
 
 PHANTOMS = 64
 WARM_UP = 4
@@ -58,7 +58,7 @@ class BareLoop:
 
     def __init__(self, material: Material, config: RunConfig) -> None:
         """Build network and optimiser as stage 2 does."""
-        segmenter = build_segmenter(config.model, material.task)
+        segmenter = build_model(config.model, material.task)
         self.network: nn.Module = segmenter.to(memory_format=torch.channels_last).train()
         # Only for its loss and for which part learns at which rate.
         module = Stage2Module(segmenter, config.model, config.stage2, config.seed)
@@ -66,7 +66,7 @@ class BareLoop:
         self.loss = module.loss
         self.optimiser = configured["optimizer"]
         self.schedule = configured["lr_scheduler"]["scheduler"]
-        self.clip = config.stage2.gradient_clip
+        self.clip = config.stage2.gradient_clip_val
         decay = config.stage2.ema_decay
         self.average = (
             AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
@@ -153,7 +153,7 @@ def prepare(arguments: argparse.Namespace, folder: Path) -> tuple[Material, RunC
         "stage2": {"steps": total, "steps_per_epoch": total},
         "device": {"accelerator": "cpu", "devices": 1},
     }
-    config = load_config("cpu", arguments.arm, overrides)
+    config = load_config("cpu", arguments.method, overrides)
     if arguments.dataset is None:
         dataset = make_phantoms(folder / "phantoms", images=PHANTOMS, size=max(64, arguments.size))
     else:
@@ -175,7 +175,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     ratios = [bare / real for real, bare in seconds]
     return {
         "benchmark": "train_throughput",
-        "arm": arguments.arm,
+        "method": arguments.method,
         "dataset": "phantoms" if arguments.dataset is None else str(arguments.dataset),
         "image_size": arguments.size,
         "channels": material.task.channels,
@@ -194,7 +194,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = parser_of(__doc__)
     parser.add_argument("--dataset", type=Path, help="a dxseg dataset; phantoms are made if absent")
-    parser.add_argument("--arm", default="sks", choices=arm_names())
+    parser.add_argument("--method", default="sks", choices=method_names())
     parser.add_argument("--size", type=int, default=128, help="image side in pixels (128)")
     parser.add_argument("--batch", type=int, default=16, help="images a step (16)")
     parser.add_argument("--workers", type=int, default=0, help="loader processes (0)")
@@ -211,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         torch.set_num_threads(arguments.threads)
     result = measure(arguments)
     table = Table(
-        title=f"Stage-2 training, {result['arm']}, {result['image_size']} px, batch "
+        title=f"Stage-2 training, {result['method']}, {result['image_size']} px, batch "
         f"{result['batch_size']}, {result['torch_threads']} torch threads"
     )
     table.add_column("")

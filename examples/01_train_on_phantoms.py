@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import dxseg
-from dxseg.data.phantom import make_phantoms
+from dxseg.phantoms.ultrasound import make_phantoms
 
 SHORT: dict[str, Any] = {
     "stage1": {"steps": 120},
     "stage2": {"steps": 120},
-    "selftraining": {"steps": 80},
+    "self_training": {"steps": 80},
 }
 
 

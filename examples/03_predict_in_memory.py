@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from dxseg.data.phantom import make_phantom
 from dxseg.inference.predictor import Predictor
+from dxseg.phantoms.ultrasound import make_phantom
 
 
 def main(model: Path = Path("example-runs/method/model"), *, size: int = 128) -> Iterator[str]:
     """Segment an image of each kind; gives a line for each."""
-    predictor = Predictor.from_bundle(model)
+    predictor = Predictor.from_folder(model)
     for label in ("normal", "benign", "malignant"):
         # Any array (H, W, C) of the bit depth that was trained on; files: readers.read_image.
         image, truth = make_phantom(label, size=size, seed=(1, 2))

@@ -8,8 +8,8 @@ import pandas as pd
 from PIL import Image
 
 import dxseg
-from dxseg.data.dataset import Dataset, DatasetSpec
-from dxseg.data.phantom import label_of, make_phantom
+from dxseg.data.table.dataset import Dataset, DatasetSpec
+from dxseg.phantoms.ultrasound import label_of, make_phantom
 
 
 def main(folder: Path = Path("example-runs/own"), *, images: int = 40, size: int = 128) -> Dataset:

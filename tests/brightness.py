@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from dxseg.config import ModelConfig
-from dxseg.data.preprocess import Preprocessing
-from dxseg.data.slicing import Slicing
-from dxseg.inference.bundle import BundleInfo
+from dxseg.config.schema import ModelConfig
+from dxseg.data.preprocessing import Preprocessing
+from dxseg.data.readers.slicing import Slicing
+from dxseg.inference.model_folder import ModelInfo
 from dxseg.inference.predictor import Predictor
-from dxseg.models.segmenter import STRIDE, Segmenter, SegmenterOutput
+from dxseg.models.segmentation_model import STRIDE, SegmentationModel, SegmenterOutput
 
 
-class BrightnessSegmenter(Segmenter):
+class BrightnessSegmenter(SegmentationModel):
     """Class k is where channel k is brighter than half; label 1 is "something is bright"."""
 
     def __init__(self, mask_classes: int = 1, labels: int = 2) -> None:
@@ -61,7 +61,7 @@ class Maker:
         slicing: Slicing | None = None,
         digest: str = "ab" * 32,
     ) -> Predictor:
-        info = BundleInfo(
+        info = ModelInfo(
             model=model or ModelConfig(),
             preprocessing=Preprocessing(
                 image_size=size,

@@ -70,7 +70,7 @@ def tiny() -> Callable[..., list[str]]:
 @pytest.fixture(scope="session")
 def tiny_overrides() -> dict[str, Any]:
     """The same for Python."""
-    from dxseg.presets import parse_overrides
+    from dxseg.config.presets import parse_overrides
 
     return parse_overrides(TINY)
 
@@ -78,7 +78,7 @@ def tiny_overrides() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of 24 phantoms of 64 px; not to be written to."""
-    from dxseg.data.phantom import make_phantoms
+    from dxseg.phantoms.ultrasound import make_phantoms
 
     return make_phantoms(tmp_path_factory.mktemp("phantoms"), images=24, size=64).root
 
@@ -104,7 +104,7 @@ def trained(
 ) -> Path:
     """A tiny run of `sks-evidence` on phantoms, trained and evaluated; not to be written to."""
     run = tmp_path_factory.mktemp("runs") / "method"
-    train = ["train", phantoms, "--out", run, "--arm", "sks-evidence", "--masks", 6, *tiny()]
+    train = ["train", phantoms, "--out", run, "--method", "sks-evidence", "--masks", 6, *tiny()]
     for words in (train, ["evaluate", run]):
         result = cli(*words)
         assert result.exit_code == 0, result.output

@@ -45,9 +45,9 @@ def command_lines(text: str) -> Iterator[list[str]]:
 SHORT = [
     word
     for knob in ("steps=4", "steps_per_epoch=2", "warmup_steps=1")
-    for word in ("--set", f"selftraining.{knob}")
+    for word in ("--set", f"self_training.{knob}")
 ]
-"""Makes self-training short: the arm that is trained where none is named ends with it."""
+"""Makes self-training short: the method that is trained where none is named ends with it."""
 
 
 def follow(
@@ -61,7 +61,8 @@ def follow(
     Args:
         page: A page of the documentation.
         cli: Calls the command line.
-        train_options: Added to `dxseg train`, to make it short; `SHORT` too, where no arm is named.
+        train_options: Added to `dxseg train`, to make it short; `SHORT` too, where no method is
+        named.
         smaller: Texts of the page and what stands for them here; each must occur.
 
     Returns:
@@ -88,7 +89,7 @@ def follow(
                 others.append(shlex.join(words))
                 continue
             if words[1] == "train":
-                words += train_options if "--arm" in words else [*train_options, *SHORT]
+                words += train_options if "--method" in words else [*train_options, *SHORT]
             result = cli(*words[1:])
             assert result.exit_code == 0, f"{page.name}: {shlex.join(words)}\n{result.output}"
     return others

@@ -8,20 +8,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from dxseg.data.preprocess import Preprocessing
-from dxseg.inference.bundle import BundleInfo, save_bundle
-from dxseg.models.build import Task, build_segmenter
-from dxseg.models.segmenter import Segmenter
-from dxseg.presets import load_config
+from dxseg.config.presets import load_config
+from dxseg.data.preprocessing import Preprocessing
+from dxseg.inference.model_folder import ModelInfo, save_model_folder
+from dxseg.models.factory import Task, build_model
+from dxseg.models.segmentation_model import SegmentationModel
 
 SMALL = {"backbone": "test_efficientnet", "decoder_channels": [8, 8, 4, 4, 4]}
 LABELS = ["normal", "benign", "malignant"]
 
 
-def make_bundle(folder: Path, arm: str, *, size: int = 64, **changes: Any) -> Path:
+def make_model_folder(folder: Path, method: str, *, size: int = 64, **changes: Any) -> Path:
     """Write a bundle of random weights whose masks are neither empty nor full."""
-    model = load_config("cpu", arm, {"model": SMALL}).model
-    info = BundleInfo.model_validate(
+    model = load_config("cpu", method, {"model": SMALL}).model
+    info = ModelInfo.model_validate(
         {
             "model": model,
             "preprocessing": Preprocessing(image_size=size, channels=1, mean=(0.5,), std=(0.25,)),
@@ -32,17 +32,17 @@ def make_bundle(folder: Path, arm: str, *, size: int = 64, **changes: Any) -> Pa
     )
     torch.manual_seed(0)
     task = Task(1, len(info.mask_classes), 3, info.multi_label, lesion_free=(0,))
-    segmenter = build_segmenter(model, task, pretrained=False)
+    segmenter = build_model(model, task, pretrained=False)
     for module in segmenter.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
     _halve(segmenter)
-    save_bundle(folder, segmenter, info)
+    save_model_folder(folder, segmenter, info)
     return folder
 
 
-def _halve(segmenter: Segmenter) -> None:
+def _halve(segmenter: SegmentationModel) -> None:
     """Make half of all pixels of noise lesion, and the network about as sure as a trained one."""
     segmenter.eval()
     with torch.no_grad():

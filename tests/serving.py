@@ -15,7 +15,7 @@ import pandas as pd
 from PIL import Image
 
 from brightness import bright_square
-from dxseg.data.dataset import Dataset, DatasetSpec
+from dxseg.data.table.dataset import Dataset, DatasetSpec
 
 TOKEN = "0123456789abcdef-test"
 

@@ -35,14 +35,14 @@ def test_a_run_is_kept_and_stands_beside_the_next(capsys, tmp_path):
 def test_a_benchmark_that_fails_says_why_and_the_others_go_on(capsys, monkeypatch, tmp_path):
     bench = load("run")
     monkeypatch.setattr(bench, "HERE", tmp_path)
-    (tmp_path / "train_throughput.py").write_text("raise SystemExit('no such arm')")
+    (tmp_path / "train_throughput.py").write_text("raise SystemExit('no such method')")
     result = {"seconds": {"dxseg --help": 0.5, "bare Python": 0.25}, "ratio": 0.5}
     (tmp_path / "startup.py").write_text(f"print('a table')\nprint({json.dumps(result)!r})")
     record = bench.main(["--only", "train_throughput", "startup"])
-    assert record["failed"] == {"train_throughput": "no such arm"}
+    assert record["failed"] == {"train_throughput": "no such method"}
     assert record["ratios"] == {"dxseg --help": 0.5}
     assert record["commit"] == "unknown", "the folder is under no version control"
-    assert "train_throughput failed: no such arm" in capsys.readouterr().out
+    assert "train_throughput failed: no such method" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import torch
 
 import dxseg
 from benchmark_scripts import json_line, load
-from dxseg.data.dataset import Dataset
+from dxseg.data.table.dataset import Dataset
 from extras import need_ray
 
 
@@ -33,7 +33,7 @@ def test_train_throughput_reports_both_sides_and_their_ratio(capsys, monkeypatch
     result = bench.main(tiny)
     assert json_line(capsys.readouterr().out) == result
     assert result["benchmark"] == "train_throughput"
-    assert (result["arm"], result["image_size"], result["batch_size"]) == ("sks", 32, 2)
+    assert (result["method"], result["image_size"], result["batch_size"]) == ("sks", 32, 2)
     assert result["torch_threads"] == 1
     assert len(result["ratios"]) == result["rounds"] == 2
     assert min(result["real_images_per_s"], result["bare_images_per_s"], *result["ratios"]) > 0
@@ -79,7 +79,7 @@ def test_inference_backends_reports_every_side_against_the_eager_loop(capsys):
     tiny = ["--images", "3", "--native", "64", "--size", "32", "--rounds", "1", "--threads", "1"]
     result = bench.main(tiny)
     assert json_line(capsys.readouterr().out) == result
-    ours = [f"{arm}, {way}" for arm in bench.ARMS for way in bench.USUAL_WAYS]
+    ours = [f"{method}, {way}" for method in bench.METHODS for way in bench.USUAL_WAYS]
     sides = ["eager", "eager, exported", *ours]
     for figure in ("images_per_s", "of_eager", "network_of_eager"):
         assert list(result[figure]) == sides
@@ -94,7 +94,7 @@ def test_predict_steps_times_every_step_of_every_side(capsys):
     result = bench.main(tiny)
     assert json_line(capsys.readouterr().out) == result
     assert list(result["ms"]) == [
-        f"{arm}, {way}" for arm in ("unet", "sks") for way in ("torch", "openvino int8")
+        f"{method}, {way}" for method in ("unet", "sks") for way in ("torch", "openvino int8")
     ]
     for steps in result["ms"].values():
         assert list(steps) == ["read", "fit", "network", "back", "mask PNG", "row"]
@@ -161,7 +161,7 @@ def test_every_strategy_of_suggest_adds_masks_to_its_own(
     def copy_a_run(dataset, output, *, seed, overrides, **_):
         shutil.copytree(trained, output, dirs_exist_ok=True)
         record = json.loads((trained / "run.json").read_text())
-        record |= {"arm": overrides["arm"], "seed": seed}
+        record |= {"method": overrides["method"], "seed": seed}
         (output / "run.json").write_text(json.dumps(record))
 
     monkeypatch.setattr(dxseg, "train", copy_a_run)

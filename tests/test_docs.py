@@ -14,10 +14,15 @@ import yaml
 
 import dxseg
 from dxseg.cli import app
-from dxseg.config import RunConfig, SelfTrainingConfig
-from dxseg.data.cases import COLUMNS
-from dxseg.data.spec import DatasetSpec
-from dxseg.presets import arm_names, load_config, parse_overrides
+from dxseg.config import DEFAULT_METHOD
+from dxseg.config.presets import load_config, method_names, parse_overrides
+from dxseg.config.schema import RunConfig, SelfTrainingConfig
+from dxseg.data.table.cases import COLUMNS
+from dxseg.data.table.spec import DatasetSpec
+from dxseg.experiments import pooled, results, savings
+from dxseg.experiments.experiment import Experiment, Hypothesis, Method, parse_experiment
+from dxseg.experiments.plan import plan
+from dxseg.quality.finding_types import KINDS
 from dxseg.quality.findings import (
     Action,
     Area,
@@ -29,11 +34,6 @@ from dxseg.quality.findings import (
     Statistics,
     Verb,
 )
-from dxseg.quality.kinds import KINDS
-from dxseg.recipes import DEFAULT_ARM
-from dxseg.studies import pooled, results, savings
-from dxseg.studies.plan import plan
-from dxseg.studies.study import Arm, Hypothesis, Study, parse_study
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -86,7 +86,7 @@ def leaves(tree: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[s
             yield ".".join((*path, key)), value
 
 
-KNOBS = dict(leaves(RunConfig(selftraining=SelfTrainingConfig()).model_dump(mode="json")))
+KNOBS = dict(leaves(RunConfig(self_training=SelfTrainingConfig()).model_dump(mode="json")))
 
 
 def rows(text: str) -> list[list[str]]:
@@ -110,8 +110,8 @@ def test_commands_and_options_exist(page: Path) -> None:
             assert option in (*known, "--help"), f"{page.name}: {line}: {option}"
         if "--set" in words:
             changes = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
-            arm = words[words.index("--arm") + 1] if "--arm" in words else DEFAULT_ARM
-            load_config("cpu", arm, parse_overrides([c for c in changes if "KEY" not in c]))
+            method = words[words.index("--method") + 1] if "--method" in words else DEFAULT_METHOD
+            load_config("cpu", method, parse_overrides([c for c in changes if "KEY" not in c]))
 
 
 @each_page
@@ -124,7 +124,7 @@ def test_options_in_running_text_exist(page: Path) -> None:
 
 @each_page
 def test_knobs_that_are_named_exist(page: Path) -> None:
-    sections = "|".join(key for key in RunConfig().model_dump() if key not in ("arm", "seed"))
+    sections = "|".join(key for key in RunConfig().model_dump() if key not in ("method", "seed"))
     for key in re.findall(rf"`((?:{sections})\.[a-z_0-9.]+)[`=]", read(page)):
         if key.endswith((".json", ".safetensors", ".csv")):
             continue
@@ -147,7 +147,7 @@ def test_python_and_data_snippets_parse(page: Path) -> None:
                 assert node.attr in dxseg.__all__, node.attr
     for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
         if page.name == "compare.md":
-            assert plan(parse_study(block, page.name))
+            assert plan(parse_experiment(block, page.name))
         else:
             DatasetSpec.model_validate(yaml.safe_load(block))
     for block in re.findall(r"```csv\n(.*?)```", text, re.DOTALL):
@@ -177,22 +177,24 @@ def test_every_knob_is_documented_with_its_default() -> None:
     assert told == KNOBS
 
 
-def test_every_key_of_a_study_is_documented_with_its_default() -> None:
+def test_every_key_of_a_experiment_is_documented_with_its_default() -> None:
     table = rows(read(ROOT / "docs" / "compare.md").split("## Cross-validation")[0])
     keys = {"changes": "set"}
-    defaults = {keys.get(name, name): field.default for name, field in Study.model_fields.items()}
+    defaults = {
+        keys.get(name, name): field.default for name, field in Experiment.model_fields.items()
+    }
     documented = {row[0].strip("`"): row for row in table if row[0].startswith("`")}
     assert set(documented) == set(defaults)
     for key, row in documented.items():
         if row[1].startswith("`"):
             told = yaml.safe_load(row[1].strip("`"))
             assert told == (list(defaults[key]) if key == "masks" else defaults[key]), key
-    for key, part in (("arms", Arm), ("hypotheses", Hypothesis)):
+    for key, part in (("methods", Method), ("hypotheses", Hypothesis)):
         named = set(spans(documented[key][2]))
         assert {keys.get(name, name) for name in part.model_fields} <= named
 
 
-def test_every_column_of_a_study_is_documented() -> None:
+def test_every_column_of_a_experiment_is_documented() -> None:
     pages = (read(ROOT / "docs" / name) for name in ("compare.md", "evaluation.md"))
     table = [row for text in pages for row in rows(text)]
     documented = {name for row in table for cell in row for name in spans(cell)}
@@ -200,9 +202,9 @@ def test_every_column_of_a_study_is_documented() -> None:
     assert (written | {*savings.COLUMNS}) - documented == set()
 
 
-def test_every_arm_is_documented() -> None:
+def test_every_method_is_documented() -> None:
     documented = [row[0].strip("`") for row in rows(read(ROOT / "docs" / "method.md"))]
-    assert set(arm_names()) <= set(documented)
+    assert set(method_names()) <= set(documented)
 
 
 def test_every_field_and_column_of_a_dataset_is_documented() -> None:

@@ -17,9 +17,9 @@ import pandas as pd
 import pytest
 
 import dxseg
-from dxseg.data.dataset import Dataset
-from dxseg.data.phantom import make_phantoms
-from dxseg.data.readers import read_mask
+from dxseg.data.readers.read import read_mask
+from dxseg.data.table.dataset import Dataset
+from dxseg.phantoms.ultrasound import make_phantoms
 from extras import need_ray
 from following import ROOT, blocks, follow
 
@@ -27,7 +27,7 @@ DOCS = ROOT / "docs"
 SMALL_SET = {"images=300, size=128": "images=24, size=64"}
 SMALL_SPLIT = {"--masks 24 --validation-masks 8": "--masks 6 --validation-masks 2"}
 SHORT = {
-    " --set stage1.steps=120 --set stage2.steps=120 --set selftraining.steps=80": "",
+    " --set stage1.steps=120 --set stage2.steps=120 --set self_training.steps=80": "",
     " --set stage2.steps=120": "",
 }
 
@@ -113,13 +113,13 @@ def correct(run: Path, root: Path, truth: Dataset, count: int) -> list[str]:
     """Save true masks of the next training cases as the page does."""
     from starlette.testclient import TestClient
 
-    from dxseg.deploy.answers import run_lengths
-    from dxseg.deploy.app import create_app
-    from dxseg.deploy.cases import Cases
-    from dxseg.deploy.settings import Settings
     from dxseg.inference.predictor import Predictor
+    from dxseg.server.app import create_app
+    from dxseg.server.case_queue import Cases
+    from dxseg.server.schemas import run_lengths
+    from dxseg.server.settings import Settings
 
-    predictor = Predictor.from_bundle(run / "model")
+    predictor = Predictor.from_folder(run / "model")
     app = create_app(predictor, Settings(token="a" * 32), cases=Cases(root, predictor.info))
     rows = truth.cases.set_index("case_id", drop=False)
     with TestClient(app, headers={"Authorization": "Bearer " + "a" * 32}) as client:
@@ -176,10 +176,10 @@ def test_the_python_page(do: Follow, here: Path, phantoms: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_trial_in_the_guide_to_arms(do: Follow, here: Path, phantoms: Path) -> None:
+def test_the_trial_in_the_guide_to_methods(do: Follow, here: Path, phantoms: Path) -> None:
     shutil.copytree(phantoms, here / "phantoms")
-    assert do("contributing/arm.md", smaller={"--masks 24": "--masks 6"}) == []
-    assert dxseg.info("runs/no-long")["arm"] == "sks-no-long"
+    assert do("contributing/method.md", smaller={"--masks 24": "--masks 6"}) == []
+    assert dxseg.info("runs/no-long")["method"] == "sks-no-long"
 
 
 def test_every_new_page_with_something_to_do_is_followed() -> None:
@@ -240,7 +240,7 @@ def make_busi(folder: Path) -> None:
     """Phantoms in BUSI's layout."""
     from PIL import Image
 
-    from dxseg.data.phantom import label_of, make_phantom
+    from dxseg.phantoms.ultrasound import label_of, make_phantom
 
     for number in range(1, 25):
         label = label_of(number)
@@ -254,7 +254,7 @@ def make_busi(folder: Path) -> None:
 def make_export(folder: Path) -> None:
     """Ultrasound of 24 patients, twelve under each accession number of the page's table."""
     from dicom_phantom import make_image, save
-    from dxseg.data.phantom import make_phantom
+    from dxseg.phantoms.ultrasound import make_phantom
 
     for number in range(24):
         benign = number < 12

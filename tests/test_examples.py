@@ -36,7 +36,7 @@ def test_they_are_numbered_told_and_tested() -> None:
 
 
 def test_training(tmp_path: Path, tiny_overrides: dict[str, Any]) -> None:
-    stages = tiny_overrides | {"selftraining": tiny_overrides["stage2"]}
+    stages = tiny_overrides | {"self_training": tiny_overrides["stage2"]}
     figures = example("01_train_on_phantoms").main(tmp_path, **SMALL, overrides=stages)
     assert 0 <= figures["dice_lesion"] <= 1
     assert (tmp_path / "method" / "model" / "model.json").is_file()
@@ -44,9 +44,9 @@ def test_training(tmp_path: Path, tiny_overrides: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_comparing(tmp_path: Path, tiny_overrides: dict[str, Any]) -> None:
-    table = example("02_compare_arms").main(tmp_path, **SMALL, overrides=tiny_overrides)
-    for arm in ("sks", "unet-stage1", "unet"):
-        assert arm in table
+    table = example("02_compare_methods").main(tmp_path, **SMALL, overrides=tiny_overrides)
+    for method in ("sks", "unet-stage1", "unet"):
+        assert method in table
     assert (tmp_path / "comparison" / "comparison.json").is_file()
     shared = dxseg.info(tmp_path / "compared" / "unet-stage1")["stage1_from"]
     assert shared.endswith("sks")

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from dxseg.data.dataset import Dataset
-from dxseg.data.readers import read_image
+from dxseg.data.readers.read import read_image
+from dxseg.data.table.dataset import Dataset
 from dxseg.inference.predictor import Predictor
 
 

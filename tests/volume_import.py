@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dxseg.data.files import sha256_file
 from dxseg.data.importers.nifti import import_volumes
-from dxseg.data.slicing import WINDOWS, Slicing
+from dxseg.data.readers.slicing import WINDOWS, Slicing
+from dxseg.io.atomic import sha256_file
 
 LIVER = Slicing(window=WINDOWS["liver"])
 

@@ -15,12 +15,12 @@ import pandas as pd
 from PIL import Image
 
 from browsing import Picture, chromium
-from dxseg.data.dataset import Dataset
-from dxseg.deploy.cases import Cases
-from dxseg.deploy.run import address, listen, make_server
-from dxseg.deploy.settings import Settings
-from dxseg.inference.bundle import bundle_folder
+from dxseg.data.table.dataset import Dataset
+from dxseg.inference.model_folder import find_model_folder
 from dxseg.inference.predictor import Predictor
+from dxseg.server.case_queue import Cases
+from dxseg.server.settings import Settings
+from dxseg.server.uvicorn_server import address, listen, make_server
 
 TOKEN = "for-this-picture-only"
 RUN, PHANTOMS = "sks-selftrained", "phantoms"
@@ -32,7 +32,7 @@ def draw(demo: Path) -> None:
     """Open the first case, correct it, and take the picture."""
     with tempfile.TemporaryDirectory() as folder:
         dataset = as_the_demo_knew_it(demo, Path(folder) / PHANTOMS)
-        predictor = Predictor.from_bundle(bundle_folder(demo / RUN))
+        predictor = Predictor.from_folder(find_model_folder(demo / RUN))
         server = make_server(
             predictor, Settings(token=TOKEN), cases=Cases(dataset.root, predictor.info)
         )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dxseg.api import (
         check,
         compare,
-        compare_study,
+        compare_experiment,
         demo,
         distill,
         evaluate,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check",
     "compare",
-    "compare_study",
+    "compare_experiment",
     "demo",
     "distill",
     "evaluate",

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from dxseg.active_learning.suggest import Suggestions, suggest_cases
 from dxseg.api_data import check, split
 from dxseg.api_export import export_hub, export_label_studio, export_nnunet, export_onnx
 from dxseg.api_predict import predict, predict_archive
 from dxseg.api_runs import compare, distill, evaluate, report, train
+from dxseg.commands.demo import demo
 from dxseg.data.importers.busi import import_busi
 from dxseg.data.importers.csv import import_csv
 from dxseg.data.importers.dicom import import_dicom
@@ -18,19 +20,17 @@ from dxseg.data.importers.label_studio import import_label_studio
 from dxseg.data.importers.msd import import_msd
 from dxseg.data.importers.nifti import import_volumes
 from dxseg.data.importers.nnunet import import_nnunet
-from dxseg.demonstration import demo
-from dxseg.deploy.serve import serve
-from dxseg.description import describe as info
-from dxseg.reproduction import reproduce
-from dxseg.studies.runner import run_study as compare_study
-from dxseg.suggestion.suggest import Suggestions, suggest_cases
+from dxseg.evaluation.info import describe as info
+from dxseg.evaluation.reproduce import reproduce
+from dxseg.experiments.runner import run_experiment as compare_experiment
+from dxseg.server.serve import serve
 
 PathLike = str | Path
 
 __all__ = [
     "check",
     "compare",
-    "compare_study",
+    "compare_experiment",
     "demo",
     "distill",
     "evaluate",
@@ -84,7 +84,7 @@ def suggest(
         console: where progress is drawn.
 
     Raises:
-        DxsegError: see :func:`dxseg.suggestion.suggest.suggest_cases`.
+        DxsegError: see :func:`dxseg.active_learning.suggest.suggest_cases`.
     """
     return suggest_cases(
         model,

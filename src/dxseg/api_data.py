@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from dxseg.data.dataset import Dataset
-from dxseg.data.splits import choose_masks, make_splits, select_fold, write_splits
-from dxseg.progress import reporting
+from dxseg.data.splits.make_splits import choose_masks, make_splits, select_fold, write_splits
+from dxseg.data.table.dataset import Dataset
+from dxseg.io.progress import reporting
 from dxseg.quality.check import check_dataset
 from dxseg.quality.findings import CheckReport
 

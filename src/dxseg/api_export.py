@@ -9,14 +9,14 @@ from rich.console import Console
 
 from dxseg.data.exporters.nnunet import ExportReport
 from dxseg.data.exporters.nnunet import export_nnunet as write_nnunet
-from dxseg.deploy.export import OnnxExport
-from dxseg.deploy.export import export_onnx as write_onnx
-from dxseg.deploy.hub import HubExport
-from dxseg.deploy.hub import export_hub as write_hub
-from dxseg.deploy.label_studio_tasks import LabelStudioTasks
-from dxseg.deploy.label_studio_tasks import export_label_studio as write_label_studio
-from dxseg.inference.bundle import bundle_folder
-from dxseg.progress import reporting
+from dxseg.export.hub import HubExport
+from dxseg.export.hub import export_hub as write_hub
+from dxseg.export.label_studio import LabelStudioTasks
+from dxseg.export.label_studio import export_label_studio as write_label_studio
+from dxseg.export.onnx import OnnxExport
+from dxseg.export.onnx import export_onnx as write_onnx
+from dxseg.inference.model_folder import find_model_folder
+from dxseg.io.progress import reporting
 
 PathLike = str | Path
 
@@ -29,7 +29,7 @@ def export_hub(run: PathLike, destination: PathLike) -> HubExport:
         destination: a new folder, or that of an earlier export.
 
     Raises:
-        DxsegError: see :func:`dxseg.deploy.hub.export_hub`.
+        DxsegError: see :func:`dxseg.export.hub.export_hub`.
     """
     return write_hub(run, destination)
 
@@ -45,7 +45,7 @@ def export_label_studio(
         console: where progress is drawn.
 
     Raises:
-        DxsegError: see :func:`dxseg.deploy.label_studio_tasks.export_label_studio`.
+        DxsegError: see :func:`dxseg.export.label_studio.export_label_studio`.
     """
     with reporting(console or Console(stderr=True), "Exporting") as progress:
         return write_label_studio(dataset, destination, progress=progress)
@@ -94,11 +94,11 @@ def export_onnx(
         console: where progress is drawn.
 
     Raises:
-        DxsegError: see :func:`dxseg.deploy.export.export_onnx`.
+        DxsegError: see :func:`dxseg.export.onnx.export_onnx`.
     """
     with reporting(console or Console(stderr=True), "Quantising") as progress:
         return write_onnx(
-            bundle_folder(model),
+            find_model_folder(model),
             output,
             int8=int8,
             calibration=calibration,

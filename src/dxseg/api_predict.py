@@ -8,10 +8,10 @@ from pathlib import Path
 from rich.console import Console
 
 from dxseg.errors import UsageError
-from dxseg.inference.bundle import bundle_folder
-from dxseg.inference.predict import predict_files
-from dxseg.inference.summary import PredictSummary
-from dxseg.progress import reporting
+from dxseg.inference.files.predict import predict_files
+from dxseg.inference.files.summary import PredictSummary
+from dxseg.inference.model_folder import find_model_folder
+from dxseg.io.progress import reporting
 
 PathLike = str | Path
 
@@ -41,7 +41,7 @@ def predict(
         model: folder of a run, or of a model, or an exported .onnx file.
         output: folder for masks, overlays and predictions.csv.
         labels: diagnoses that are known already: a table with the columns file and label, or by
-            file; see :func:`dxseg.inference.label_table.known_labels`.
+            file; see :func:`dxseg.inference.files.label_table.known_labels`.
         overwrite: whether what is done is predicted again.
         device: as torch names it.
         batch_size: images through the network at once.
@@ -55,12 +55,12 @@ def predict(
         console: where progress is drawn.
 
     Raises:
-        DxsegError: see :func:`dxseg.inference.predict.predict_files`.
+        DxsegError: see :func:`dxseg.inference.files.predict.predict_files`.
     """
     with reporting(console or Console(stderr=True), "Predicting") as progress:
         return predict_files(
             inputs,
-            bundle_folder(model),
+            find_model_folder(model),
             output,
             labels=labels,
             overwrite=overwrite,
@@ -111,11 +111,11 @@ def predict_archive(
 
     Raises:
         UsageError: the extra ``ray`` is not installed.
-        DxsegError: see :func:`dxseg.inference.archive.predict_archive`.
+        DxsegError: see :func:`dxseg.inference.ray.predict.predict_archive`.
     """
     try:
-        from dxseg.inference.archive import predict_archive as predict_by_workers
-        from dxseg.inference.archive_worker import ArchiveSettings
+        from dxseg.inference.ray.predict import predict_archive as predict_by_workers
+        from dxseg.inference.ray.worker import ArchiveSettings
     except ModuleNotFoundError as error:
         raise UsageError(
             f"engine ray needs {error.name}, which is not installed; pip install 'dxseg[ray]'"
@@ -123,7 +123,7 @@ def predict_archive(
     with reporting(console or Console(stderr=True), "Predicting") as progress:
         return predict_by_workers(
             inputs,
-            bundle_folder(model),
+            find_model_folder(model),
             output,
             workers=workers,
             labels=labels,

@@ -8,13 +8,13 @@ from typing import Any
 
 from rich.console import Console
 
+from dxseg.config import DEFAULT_METHOD
+from dxseg.config.presets import load_config, merge
 from dxseg.evaluation.compare import Comparison, compare_runs
 from dxseg.evaluation.evaluate import evaluate_run
-from dxseg.presets import load_config, merge
-from dxseg.progress import reporting
-from dxseg.recipes import DEFAULT_ARM
+from dxseg.io.progress import reporting
 from dxseg.reports.html import build_report
-from dxseg.training.distill import distill_run
+from dxseg.training.distillation import distill_run
 from dxseg.training.run import train_run
 
 PathLike = str | Path
@@ -25,7 +25,7 @@ def train(
     output: PathLike,
     *,
     preset: str = "cpu",
-    arm: str = DEFAULT_ARM,
+    method: str = DEFAULT_METHOD,
     masks: int | float | None = None,
     seed: int = 0,
     overrides: dict[str, Any] | None = None,
@@ -34,20 +34,21 @@ def train(
     stage2: PathLike | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Train an arm on a dataset; the same call continues an interrupted run.
+    """Train a method on a dataset; the same call continues an interrupted run.
 
     Args:
         dataset: folder of the dataset.
         output: folder of the run.
         preset: ``cpu`` or ``paper``.
-        arm: one of :func:`dxseg.presets.arm_names`; the method if absent.
+        method: one of :func:`dxseg.config.presets.method_names`; the method if absent.
         masks: training masks that may be used, a count or a share; all if absent.
         seed: draws the masks, the initialisation and the batches.
-        overrides: nested values of :class:`dxseg.config.RunConfig`; they win over ``masks`` and
+        overrides: nested values of :class:`dxseg.config.schema.RunConfig`; they win over ``masks``
+        and
             ``seed``.
         splits: a splits.csv to use instead of drawing one.
         stage1: another run whose stage 1 is used.
-        stage2: another run from whose network the self-training of this arm goes on.
+        stage2: another run from whose network the self-training of this method goes on.
         console: where progress is drawn.
 
     Returns:
@@ -59,7 +60,7 @@ def train(
     chosen: dict[str, Any] = {"seed": seed}
     if masks is not None:
         chosen["split"] = {"masks": masks}
-    config = load_config(preset, arm, merge(chosen, overrides or {}))
+    config = load_config(preset, method, merge(chosen, overrides or {}))
     return train_run(
         Path(dataset),
         Path(output),
@@ -86,7 +87,7 @@ def distill(
         run: folder of the finished run that teaches.
         output: folder of the student's run.
         stage1: of a run of one branch, the run whose stage 1 it started from, if not its own.
-        overrides: nested values of :class:`dxseg.config.RunConfig`, such as ``{"stage2":
+        overrides: nested values of :class:`dxseg.config.schema.RunConfig`, such as ``{"stage2":
             {"steps": 600}}``; network, split and image size are the teacher's.
         dataset: the dataset's folder if it is no longer where the run was trained.
         console: where progress is drawn.
@@ -95,7 +96,7 @@ def distill(
         The content of the student's ``run.json``.
 
     Raises:
-        DxsegError: see :func:`dxseg.training.distill.distill_run`.
+        DxsegError: see :func:`dxseg.training.distillation.distill_run`.
     """
     return distill_run(
         Path(run),

@@ -19,9 +19,9 @@ from dxseg.cli_predict import predict_command
 from dxseg.cli_reproduce import reproduce_command
 from dxseg.cli_serve import serve_command
 from dxseg.cli_suggest import suggest_command
+from dxseg.commands.terminal import Verbs, err, methods_table, out, value_table
+from dxseg.config import DEFAULT_METHOD
 from dxseg.errors import UsageError
-from dxseg.recipes import DEFAULT_ARM
-from dxseg.terminal import Verbs, arms_table, err, out, value_table
 
 # Heavy libraries are imported by the verbs, so that --help answers at once.
 
@@ -60,15 +60,15 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of phantoms, masks and networks.")] = 0,
 ) -> None:
     """Train the method and its control on ultrasound phantoms, and write a report."""
-    from dxseg.demonstration import MASKS
-    from dxseg.demonstration import demo as run_demo
+    from dxseg.commands.demo import MASKS
+    from dxseg.commands.demo import demo as run_demo
 
     err.print(
-        f"Phantoms: simulated ultrasound, no patients. Two arms learn from {MASKS} masks; the "
+        f"Phantoms: simulated ultrasound, no patients. Two methods learn from {MASKS} masks; the "
         "method also from the labels of all training images.",
     )
     result = run_demo(output, seed=seed, console=err)
-    out.print(arms_table(result.comparison.arms, "Test phantoms"))
+    out.print(methods_table(result.comparison.methods, "Test phantoms"))
     out.print(f"Report: {result.report}", soft_wrap=True)
 
 
@@ -115,7 +115,7 @@ def train(
     masks: Annotated[
         str | None, typer.Option(help="Training masks that may be used: 35, or 0.1; all if absent.")
     ] = None,
-    arm: Annotated[str, typer.Option(help="See `dxseg arms`.")] = DEFAULT_ARM,
+    method: Annotated[str, typer.Option(help="See `dxseg methods`.")] = DEFAULT_METHOD,
     preset: Annotated[str, typer.Option(help="cpu or paper.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Draws masks, initialisation and batches.")] = 0,
     splits: Annotated[
@@ -130,16 +130,16 @@ def train(
         typer.Option("--set", help="SECTION.KEY=VALUE of the configuration. May be repeated."),
     ] = None,
 ) -> None:
-    """Train an arm; the same command continues an interrupted run."""
+    """Train a method; the same command continues an interrupted run."""
     from dxseg import api
-    from dxseg.presets import parse_overrides
-    from dxseg.training.group import is_first
+    from dxseg.config.presets import parse_overrides
+    from dxseg.training.distributed import is_rank_zero
 
     run = api.train(
         dataset,
         output,
         preset=preset,
-        arm=arm,
+        method=method,
         masks=_mask_budget(masks),
         seed=seed,
         overrides=parse_overrides(change or []),
@@ -148,11 +148,11 @@ def train(
         stage2=stage2,
         console=err,
     )
-    if not is_first():
+    if not is_rank_zero():
         return
     cases = run["cases"]
     out.print(
-        f"Trained {run['arm']}, seed {run['seed']}: {cases['train_masks']} training masks, "
+        f"Trained {run['method']}, seed {run['seed']}: {cases['train_masks']} training masks, "
         f"{cases['validation_masks']} validation masks.\nModel: {output / 'model'}\n"
         f"Next: dxseg evaluate {output}",
         soft_wrap=True,
@@ -160,13 +160,13 @@ def train(
 
 
 @app.command()
-def arms() -> None:
-    """List the named arms: the method and the controls it is measured against."""
-    from dxseg.presets import arm_names, load_config
+def methods() -> None:
+    """List the named methods: the method and the controls it is measured against."""
+    from dxseg.config.presets import load_config, method_names
 
-    table = Table("arm", "architecture", "encoder from", "learns labels", "skips")
+    table = Table("method", "architecture", "encoder from", "learns labels", "skips")
     table.columns[0].no_wrap = True  # a name that is cut cannot be copied
-    for name in arm_names():
+    for name in method_names():
         model = load_config("cpu", name).model
         skips = [key for key, on in model.skips.model_dump().items() if on]
         dual = model.architecture == "sks"
@@ -174,7 +174,7 @@ def arms() -> None:
             name,
             model.architecture,
             model.encoder_init,
-            "yes" if model.needs_stage1 or model.label_head else "no",
+            "yes" if model.requires_stage1 or model.label_head else "no",
             ", ".join(skips) if dual else "",
         )
     out.print(table)

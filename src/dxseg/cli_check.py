@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from dxseg.commands.terminal import err, out, value_table
 from dxseg.errors import DxsegError
-from dxseg.terminal import err, out, value_table
 
 
 def check_command(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dxseg.terminal import err, out
+from dxseg.commands.terminal import err, out
 
 
 def distill_command(
@@ -27,8 +27,8 @@ def distill_command(
 ) -> None:
     """Train a student of one branch, for deployment; the same command continues it."""
     from dxseg import api
-    from dxseg.presets import parse_overrides
-    from dxseg.training.group import is_first
+    from dxseg.config.presets import parse_overrides
+    from dxseg.training.distributed import is_rank_zero
 
     student = api.distill(
         run,
@@ -38,11 +38,11 @@ def distill_command(
         dataset=dataset,
         console=err,
     )
-    if not is_first():
+    if not is_rank_zero():
         return
     taught = student["distilled_from"]["training_images"]
     out.print(
-        f"Trained {student['arm']}, seed {student['seed']}: {taught['true_mask']} masks, "
+        f"Trained {student['method']}, seed {student['seed']}: {taught['true_mask']} masks, "
         f"{taught['teacher_mask']} of the teacher, {taught['lesion_free']} lesion-free images, "
         f"{taught['left_out']} left out.\nModel: {output / 'model'}\n"
         f"Next: dxseg evaluate {output}",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dxseg.terminal import err, out, value_table
+from dxseg.commands.terminal import err, out, value_table
 
 exporter = typer.Typer(
     no_args_is_help=True, help="Write a model or a dataset as other tools read it."

@@ -17,7 +17,7 @@ from dxseg.cli_import_options import (
     column_pairs,
     print_import,
 )
-from dxseg.terminal import err
+from dxseg.commands.terminal import err
 
 importer = typer.Typer(no_args_is_help=True, help="Make a dataset of images in another layout.")
 
@@ -30,7 +30,7 @@ def import_busi_command(
 ) -> None:
     """BUSI breast ultrasound, as published; several masks of an image are united."""
     from dxseg.data.importers.busi import import_busi
-    from dxseg.progress import reporting
+    from dxseg.io.progress import reporting
 
     with reporting(err, "Importing") as progress:
         done = import_busi(source, destination, overwrite=overwrite, progress=progress)
@@ -51,7 +51,7 @@ def import_folder_command(
 ) -> None:
     """One folder a label, masks beside the images or in a parallel tree."""
     from dxseg.data.importers.folder import import_folder
-    from dxseg.progress import reporting
+    from dxseg.io.progress import reporting
 
     with reporting(err, "Importing") as progress:
         done = import_folder(
@@ -85,7 +85,7 @@ def import_csv_command(
 ) -> None:
     """Any CSV that names images, with its columns mapped to dxseg's."""
     from dxseg.data.importers.csv import import_csv
-    from dxseg.progress import reporting
+    from dxseg.io.progress import reporting
 
     with reporting(err, "Importing") as progress:
         done = import_csv(
@@ -115,7 +115,7 @@ def import_label_studio_command(
 ) -> None:
     """Masks drawn or corrected in Label Studio, into the dataset whose cases they are of."""
     from dxseg.data.importers.label_studio import import_label_studio
-    from dxseg.progress import reporting
+    from dxseg.io.progress import reporting
 
     with reporting(err, "Importing") as progress:
         done = import_label_studio(export, dataset, role=role, progress=progress)
@@ -138,7 +138,7 @@ def import_nnunet_command(
 ) -> None:
     """A raw dataset of nnU-Net v2, images or NIfTI volumes, with a table of labels."""
     from dxseg.data.importers.nnunet import import_nnunet
-    from dxseg.progress import reporting
+    from dxseg.io.progress import reporting
 
     with reporting(err, "Importing") as progress:
         done = import_nnunet(

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from dxseg.commands.terminal import out
 from dxseg.errors import UsageError
-from dxseg.terminal import out
 
 Overwrite = Annotated[bool, typer.Option(help="Replace the dataset that DESTINATION holds.")]
 LesionFree = Annotated[
@@ -34,7 +34,7 @@ VolumeWindow = Annotated[
 
 def chosen_slicing(axis: str | None, window: str | None) -> Any:
     """The slicing of volumes that two options ask for; what is absent is the default."""
-    from dxseg.data.slicing import make_slicing
+    from dxseg.data.readers.slicing import make_slicing
 
     return make_slicing(axis=axis or "through-plane", window=window or "percentiles")
 

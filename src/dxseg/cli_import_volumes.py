@@ -25,7 +25,7 @@ from dxseg.cli_import_options import (
     pair,
     print_import,
 )
-from dxseg.terminal import err
+from dxseg.commands.terminal import err
 
 
 @importer.command("volumes")
@@ -59,8 +59,8 @@ def import_volumes_command(
     """NIfTI volumes (CT, MR) as slices, with their label maps."""
     from dxseg.data.importers.nifti import import_volumes
     from dxseg.data.importers.volumes import DEFAULT_MASK_VALUES
-    from dxseg.data.slicing import make_slicing
-    from dxseg.progress import reporting
+    from dxseg.data.readers.slicing import make_slicing
+    from dxseg.io.progress import reporting
 
     replaced = None
     if mask_replace is not None:
@@ -119,8 +119,8 @@ def import_dicom_command(
 ) -> None:
     """A PACS export: images, CT and MR series, their masks; patients become pseudonyms."""
     from dxseg.data.importers.dicom import import_dicom
-    from dxseg.data.slicing import make_slicing
-    from dxseg.progress import reporting
+    from dxseg.data.readers.slicing import make_slicing
+    from dxseg.io.progress import reporting
 
     regions = dict(pair(text, "--region", "REGION=CLASS, e.g. 1=tumour") for text in region or [])
     slicing = make_slicing(axis=axis, window=window, neighbours=neighbours, bits=bits)
@@ -160,7 +160,7 @@ def import_msd_command(
 ) -> None:
     """A task of the Medical Segmentation Decathlon, as slices."""
     from dxseg.data.importers.msd import import_msd
-    from dxseg.progress import reporting
+    from dxseg.io.progress import reporting
 
     with reporting(err, "Importing volumes") as progress:
         done = import_msd(

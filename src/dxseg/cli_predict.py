@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dxseg.cli_options import BackendOption
+from dxseg.commands.terminal import end_with, err, out
 from dxseg.errors import UsageError
-from dxseg.terminal import end_with, err, out
 
 if TYPE_CHECKING:
-    from dxseg.inference.summary import PredictSummary
+    from dxseg.inference.files.summary import PredictSummary
 
 
 class Engine(StrEnum):

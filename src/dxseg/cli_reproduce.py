@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dxseg.commands.terminal import complain, err, out
 from dxseg.errors import DxsegError
-from dxseg.terminal import complain, err, out
 
 _SHOWN = 10
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dxseg.cli_options import BackendOption
-from dxseg.terminal import err, out
+from dxseg.commands.terminal import err, out
 
 
 def serve_command(

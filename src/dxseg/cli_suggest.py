@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dxseg.terminal import end_with, err, out
+from dxseg.commands.terminal import end_with, err, out
 
 
 def suggest_command(

@@ -15,12 +15,12 @@ from dxseg.metrics.statistics import holm
 CASES = 60
 
 
-def make_run(folder: Path, arm: str, seed: int, gain: float = 0.0, **changes) -> Path:
+def make_run(folder: Path, method: str, seed: int, gain: float = 0.0, **changes) -> Path:
     """An evaluated run: 45 lesion images and 15 lesion-free ones, two images a group."""
     generator = np.random.default_rng(seed)
     number = np.arange(CASES)
     lesion = number < 45
-    noise = np.random.default_rng([seed, *arm.encode()]).normal(0, 0.02, CASES)
+    noise = np.random.default_rng([seed, *method.encode()]).normal(0, 0.02, CASES)
     dice = np.clip(0.5 + generator.normal(0, 0.1, CASES) + gain + noise, 0, 1)
     table = pd.DataFrame(
         {
@@ -39,23 +39,25 @@ def make_run(folder: Path, arm: str, seed: int, gain: float = 0.0, **changes) ->
     for column, values in changes.pop("columns", {}).items():
         table[column] = values
     table = table.sample(frac=1, random_state=seed)  # the order of rows must not matter
-    run = folder / f"{arm}-{seed}"
+    run = folder / f"{method}-{seed}"
     run.mkdir()
     table.iloc[: changes.pop("rows", CASES)].to_csv(run / "per_image.csv", index=False)
     evaluation = {"averaged_by": "image", "units": {"distance": "px"}} | changes
     (run / "evaluation.json").write_text(json.dumps(evaluation))
-    (run / "run.json").write_text(json.dumps({"dataset": "d", "arm": arm, "seed": seed}))
+    (run / "run.json").write_text(json.dumps({"dataset": "d", "method": method, "seed": seed}))
     return run
 
 
 def make_runs(folder: Path, gains: dict[str, float], seeds=(0, 1, 2)) -> list[Path]:
-    return [make_run(folder, arm, seed, gain) for arm, gain in gains.items() for seed in seeds]
+    return [
+        make_run(folder, method, seed, gain) for method, gain in gains.items() for seed in seeds
+    ]
 
 
 def test_a_known_gain_is_found_and_no_gain_is_not(tmp_path):
     runs = make_runs(tmp_path, {"c1": 0.0, "same": 0.0, "sks": 0.05})
     comparison = compare_runs(runs, reference="c1")
-    rows = comparison.differences.set_index(["arm", "metric"])
+    rows = comparison.differences.set_index(["method", "metric"])
     gain = rows.loc[("sks", "dice_lesion")]
     assert gain["difference"] == pytest.approx(0.05, abs=0.01)
     assert gain["low"] > 0
@@ -68,18 +70,18 @@ def test_a_known_gain_is_found_and_no_gain_is_not(tmp_path):
 
 def test_means_over_seeds_are_those_of_the_files(tmp_path):
     runs = make_runs(tmp_path, {"c1": 0.0, "sks": 0.05})
-    arms = compare_runs(runs).arms.set_index("arm")
+    methods = compare_runs(runs).methods.set_index("method")
     by_seed = []
     for run in runs[:3]:
         table = pd.read_csv(run / "per_image.csv")
         by_seed.append(table.loc[table["true_area"] > 0, "dice"].mean())
-    assert arms.loc["c1", "dice_lesion"] == pytest.approx(np.mean(by_seed))
-    assert arms.loc["c1", "dice_lesion_sd"] == pytest.approx(np.std(by_seed, ddof=1))
-    assert arms.loc["c1", "seeds"] == 3
-    assert arms.loc["sks", "auroc_label"] == 1
+    assert methods.loc["c1", "dice_lesion"] == pytest.approx(np.mean(by_seed))
+    assert methods.loc["c1", "dice_lesion_sd"] == pytest.approx(np.std(by_seed, ddof=1))
+    assert methods.loc["c1", "seeds"] == 3
+    assert methods.loc["sks", "auroc_label"] == 1
 
 
-def test_p_values_are_adjusted_over_arms_within_a_metric(tmp_path):
+def test_p_values_are_adjusted_over_methods_within_a_metric(tmp_path):
     gains = {"c1": 0.0, "a": 0.004, "b": 0.002, "c": 0.05}
     table = compare_runs(make_runs(tmp_path, gains), reference="c1").differences
     for metric in TESTED:
@@ -91,7 +93,7 @@ def test_swapping_the_reference_flips_the_difference(tmp_path):
     runs = make_runs(tmp_path, {"c1": 0.0, "sks": 0.05})
     one = compare_runs(runs).differences.iloc[0]
     other = compare_runs(runs, reference="sks").differences.iloc[0]
-    assert one["arm"] == "sks"
+    assert one["method"] == "sks"
     assert one["difference"] == pytest.approx(-other["difference"])
     assert one["low"] == pytest.approx(-other["high"])
 
@@ -104,8 +106,8 @@ def test_seeds_with_test_sets_of_their_own_are_averaged_case_by_case(tmp_path):
         }
 
     runs = [
-        make_run(tmp_path, arm, seed, gain, columns=half(seed))
-        for arm, gain in (("c1", 0.0), ("sks", 0.05))
+        make_run(tmp_path, method, seed, gain, columns=half(seed))
+        for method, gain in (("c1", 0.0), ("sks", 0.05))
         for seed in (0, 1)
     ]
     row = compare_runs(runs).differences.iloc[0]
@@ -113,9 +115,9 @@ def test_seeds_with_test_sets_of_their_own_are_averaged_case_by_case(tmp_path):
     assert row["difference"] == pytest.approx(0.05, abs=0.01)
 
 
-def test_an_arm_may_bear_the_name_of_a_column(tmp_path):
+def test_an_method_may_bear_the_name_of_a_column(tmp_path):
     runs = make_runs(tmp_path, {"group": 0.0, "case_id": 0.05, "value": 0.0})
-    assert set(compare_runs(runs).differences["arm"]) == {"case_id", "value"}
+    assert set(compare_runs(runs).differences["method"]) == {"case_id", "value"}
 
 
 def test_tables_and_files(tmp_path):
@@ -136,21 +138,21 @@ def test_tables_and_files(tmp_path):
     assert len(pd.read_csv(tmp_path / "out" / "comparison_differences.csv")) == len(TESTED)
 
 
-def test_one_arm_alone_has_means_and_no_differences(tmp_path):
+def test_one_method_alone_has_means_and_no_differences(tmp_path):
     comparison = compare_runs(make_runs(tmp_path, {"c1": 0.0}, seeds=(0,)))
     assert comparison.differences.empty
-    assert comparison.summary["arms"][0]["dice_lesion_sd"] is None
+    assert comparison.summary["methods"][0]["dice_lesion_sd"] is None
 
 
 def test_requests_that_make_no_sense_are_refused(tmp_path):
     runs = make_runs(tmp_path, {"c1": 0.0, "sks": 0.0}, seeds=(0, 1))
     with pytest.raises(UsageError, match="no run to compare"):
         compare_runs([])
-    with pytest.raises(UsageError, match="reference 'c2' is no arm"):
+    with pytest.raises(UsageError, match="reference 'c2' is no method"):
         compare_runs(runs, reference="c2")
     with pytest.raises(UsageError, match="seed 0 twice"):
         compare_runs([runs[0], runs[0]])
-    with pytest.raises(UsageError, match=r"arm 'sks' lacks the seeds \[1\]"):
+    with pytest.raises(UsageError, match=r"method 'sks' lacks the seeds \[1\]"):
         compare_runs(runs[:3])
 
 
@@ -178,8 +180,8 @@ def test_a_run_that_lacks_a_file_is_refused(tmp_path, name):
         compare_runs([run])
 
 
-def test_a_run_without_arm_or_seed_is_refused(tmp_path):
+def test_a_run_without_method_or_seed_is_refused(tmp_path):
     run = make_run(tmp_path, "c1", 0)
-    (run / "run.json").write_text(json.dumps({"dataset": "d", "arm": "c1"}))
+    (run / "run.json").write_text(json.dumps({"dataset": "d", "method": "c1"}))
     with pytest.raises(DxsegError, match="seed None"):
         compare_runs([run])

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from dxseg.data.dataset import Dataset, DatasetSpec
-from dxseg.data.splits import write_splits
+from dxseg.data.splits.make_splits import write_splits
+from dxseg.data.table.dataset import Dataset, DatasetSpec
 from dxseg.errors import DxsegError, UsageError
 from dxseg.evaluation.evaluate import evaluate_run
 from dxseg.inference.predictor import Predictor
@@ -59,7 +59,7 @@ class BrightIsLesion:
 @pytest.fixture
 def predictor(monkeypatch) -> BrightIsLesion:
     fake = BrightIsLesion()
-    monkeypatch.setattr(Predictor, "from_bundle", lambda *_args, **_options: fake)
+    monkeypatch.setattr(Predictor, "from_folder", lambda *_args, **_options: fake)
     return fake
 
 
@@ -86,7 +86,7 @@ def make_run(tmp_path: Path, **columns) -> Path:
     Dataset.create(data, spec, table.assign(**columns))
     run = tmp_path / "run"
     run.mkdir()
-    (run / "run.json").write_text(json.dumps({"dataset": str(data), "arm": "x", "seed": 0}))
+    (run / "run.json").write_text(json.dumps({"dataset": str(data), "method": "x", "seed": 0}))
     splits = pd.DataFrame(
         {
             "case_id": list("abcdef"),

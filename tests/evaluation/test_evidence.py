@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from dxseg.data.dataset import Dataset, DatasetSpec
-from dxseg.data.splits import write_splits
+from dxseg.data.splits.make_splits import write_splits
+from dxseg.data.table.dataset import Dataset, DatasetSpec
 from dxseg.errors import DxsegError
 from dxseg.evaluation.evaluate import evaluate_run
 from dxseg.evaluation.evidence import CUTS, EvidenceQuality, evidence_quality
@@ -192,7 +192,7 @@ def run(tmp_path: Path) -> Path:
     Dataset.create(data, DatasetSpec(name="ramps", labels=LABELS, lesion_free=["normal"]), table)
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "run.json").write_text(json.dumps({"dataset": str(data), "arm": "x", "seed": 0}))
+    (folder / "run.json").write_text(json.dumps({"dataset": str(data), "method": "x", "seed": 0}))
     splits = pd.DataFrame(
         {
             "case_id": list("abcde"),
@@ -207,7 +207,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, predictor: Pointing) -> Pointing:
-    monkeypatch.setattr(Predictor, "from_bundle", lambda *_args, **_options: predictor)
+    monkeypatch.setattr(Predictor, "from_folder", lambda *_args, **_options: predictor)
     return predictor
 
 

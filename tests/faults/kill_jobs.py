@@ -17,16 +17,16 @@ import pandas as pd
 from PIL import Image
 from rich.console import Console
 
-from dxseg.data.cache import cached_images
-from dxseg.data.dataset import Dataset
+from dxseg.config.presets import load_config
+from dxseg.data.batches.pixel_cache import cached_images
 from dxseg.data.importers.folder import import_folder
-from dxseg.inference.bundle import load_bundle
-from dxseg.inference.predict import predict_files
-from dxseg.models import build
-from dxseg.presets import load_config
+from dxseg.data.table.dataset import Dataset
+from dxseg.experiments.results import COST
+from dxseg.experiments.runner import run_experiment
+from dxseg.inference.files.predict import predict_files
+from dxseg.inference.model_folder import load_model_folder
+from dxseg.models import factory
 from dxseg.quality.check import check_dataset
-from dxseg.studies.results import COST
-from dxseg.studies.runner import run_study
 from dxseg.training.run import train_run
 from dxseg.training.stages import load_stage1
 
@@ -47,7 +47,7 @@ STUDY = {
     "dataset": "phantoms",
     "masks": [4],
     "folds": 2,
-    "arms": ["unet-scratch", "sks-evidence"],
+    "methods": ["unet-scratch", "sks-evidence"],
     "reference": "unet-scratch",
     "resamples": 100,
     "set": {name: CHANGES[name] for name in ("model", "data", "stage1", "stage2")},
@@ -121,8 +121,8 @@ def cache_sound(folder: Path, expected: Content) -> None:
 
 
 def do_train(inputs: Path, folder: Path) -> None:
-    build.load_pretrained = lambda _: False  # the small backbone's weights are on the hub
-    config = load_config("cpu", "sks-evidence-selftrained", CHANGES | {"selftraining": STAGE})
+    factory.load_pretrained = lambda _: False  # the small backbone's weights are on the hub
+    config = load_config("cpu", "sks-evidence-selftrained", CHANGES | {"self_training": STAGE})
     train_run(inputs / "phantoms", folder, config, console=QUIET)
 
 
@@ -130,9 +130,9 @@ def trained(folder: Path) -> Content:
     run = json.loads((folder / "run.json").read_text())
     for key in ("seconds", "finished"):
         del run[key]
-    for stage in ("stage2", "selftraining"):
+    for stage in ("stage2", "self_training"):
         del run[stage]["seconds"]
-    names = [f"{stage}/metrics.csv" for stage in ("stage1", "stage2", "selftraining")]
+    names = [f"{stage}/metrics.csv" for stage in ("stage1", "stage2", "self_training")]
     names += ["stage1/coarse.safetensors", "stage2/model/model.safetensors", "splits.csv"]
     names += ["model/model.safetensors", "model/model.json", "config.yaml"]
     content = {name: (folder / name).read_bytes() for name in names}
@@ -145,7 +145,7 @@ def train_sound(folder: Path, expected: Content) -> None:
         load_stage1(folder / "stage1")
     for model in (folder / "stage2" / "model", folder / "model"):
         if (model / "model.json").exists():
-            load_bundle(model)
+            load_model_folder(model)
     if (folder / "run.json").exists():
         assert trained(folder) == expected
 
@@ -154,7 +154,7 @@ def train_place(folder: Path) -> str:
     for name, place in (
         ("run.json", "end"),
         ("model/model.json", "model"),
-        ("selftraining", "self-training"),
+        ("self_training", "self-training"),
         ("stage2", "stage 2"),
         ("stage1", "stage 1"),
         ("splits.csv", "cache"),
@@ -165,8 +165,8 @@ def train_place(folder: Path) -> str:
 
 
 def do_compare(inputs: Path, folder: Path) -> None:
-    build.load_pretrained = lambda _: False
-    run_study(inputs / "study.yaml", folder, console=QUIET)
+    factory.load_pretrained = lambda _: False
+    run_experiment(inputs / "experiment.yaml", folder, console=QUIET)
 
 
 def compared(folder: Path) -> Content:
@@ -180,7 +180,7 @@ def compare_sound(folder: Path, _expected: Content) -> None:
     if (folder / "results.csv").exists():
         pd.read_csv(folder / "results.csv")
     for info in folder.rglob("model.json"):
-        load_bundle(info.parent)
+        load_model_folder(info.parent)
 
 
 def do_predict(inputs: Path, folder: Path) -> None:

@@ -48,7 +48,7 @@ class Verbs:
 
     def all(self, kind: str) -> None:
         images = self.phantoms / "images"
-        train = ("train", self.phantoms, "--arm", "unet-scratch", "--masks", 6, *TINY)
+        train = ("train", self.phantoms, "--method", "unet-scratch", "--masks", 6, *TINY)
         self.call(f"import, {kind}", "import", "folder", self.disk / "tree", self.disk / "imported")
         self.call(f"check, {kind}", "check", self.phantoms, "--out", self.disk / "check")
         self.call(
@@ -116,7 +116,7 @@ def unreadable(verbs: Verbs) -> None:
         "train, unreadable image",
         "train",
         copy,
-        "--arm",
+        "--method",
         "unet-scratch",
         *TINY,
         "--out",

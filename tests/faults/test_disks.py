@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dxseg.data.dataset import Dataset
+from dxseg.data.table.dataset import Dataset
 
 PRIVATE = [
     *("unshare", "--user", "--map-root-user", "--mount"),

@@ -35,7 +35,9 @@ WIDTHS = (9, 6, 12, 10, 24)
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["kill_jobs", "monai.losses.dice", "timm", "dxseg.deploy.run"])
+CONTEXT.set_forkserver_preload(
+    ["kill_jobs", "monai.losses.dice", "timm", "dxseg.server.uvicorn_server"]
+)
 
 
 def begin(work: Callable[[Path, Path], None], inputs: Path, folder: Path, ready: Event) -> None:
@@ -68,7 +70,7 @@ def inputs(phantoms: Path, trained: Path, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("inputs")
     shutil.copytree(phantoms, folder / "phantoms", ignore=shutil.ignore_patterns(".cache", "check"))
     shutil.copytree(trained / "model", folder / "model")
-    (folder / "study.yaml").write_text(yaml.safe_dump(STUDY))
+    (folder / "experiment.yaml").write_text(yaml.safe_dump(STUDY))
     for number, image in enumerate(sorted((phantoms / "images").iterdir())):
         label = folder / "tree" / ("benign", "malignant")[number % 2]
         label.mkdir(parents=True, exist_ok=True)
@@ -136,8 +138,8 @@ def _finish(job: Job, inputs: Path, folder: Path, expected: dict[str, Any]) -> N
 
 
 def serve(inputs: Path, folder: Path) -> None:
-    from dxseg.data.files import write_text_atomic
-    from dxseg.deploy.serve import serve as serve_model
+    from dxseg.io.atomic import write_text_atomic
+    from dxseg.server.serve import serve as serve_model
 
     serve_model(inputs / "model", port=0, ready=lambda url: write_text_atomic(folder / "url", url))
 

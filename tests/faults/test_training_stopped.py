@@ -17,16 +17,16 @@ from rich.console import Console
 from torch.nn import functional as F
 from torch.utils.data import get_worker_info
 
-from dxseg.config import RunConfig
-from dxseg.data.loader import CaseBatches
+from dxseg.commands.terminal import TERMINATED
+from dxseg.config.presets import load_config
+from dxseg.config.schema import RunConfig
+from dxseg.data.batches.loader import BatchDataset
 from dxseg.errors import DxsegError
-from dxseg.models import build
-from dxseg.presets import load_config
-from dxseg.terminal import TERMINATED
-from dxseg.training import folder
+from dxseg.models import factory
+from dxseg.training import run_folder
 from dxseg.training.checkpoints import CheckpointFiles, read_checkpoint
 from dxseg.training.run import train_run
-from dxseg.training.stage2 import Stage2Module
+from dxseg.training.segmentation_module import Stage2Module
 
 QUIET = Console(quiet=True)
 TINY = [
@@ -42,11 +42,11 @@ TINY = [
 
 @pytest.fixture(autouse=True)
 def without_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "load_pretrained", lambda _: False)
+    monkeypatch.setattr(factory, "load_pretrained", lambda _: False)
 
 
 def configure(**changes: Any) -> RunConfig:
-    from dxseg.presets import merge, parse_overrides
+    from dxseg.config.presets import merge, parse_overrides
 
     return load_config("cpu", "unet-scratch", merge(parse_overrides(TINY), changes))
 
@@ -62,7 +62,7 @@ def test_sigterm_ends_with_a_checkpoint_and_a_code_to_requeue(
             os.kill(os.getpid(), signal.SIGTERM)
         return step(self, batch, batch_idx)
 
-    command = ["train", phantoms, "--arm", "unet-scratch", "--out", tmp_path / "run"]
+    command = ["train", phantoms, "--method", "unet-scratch", "--out", tmp_path / "run"]
     command += [word for change in TINY for word in ("--set", change)]
     with monkeypatch.context() as patch:
         patch.setattr(Stage2Module, "training_step", terminated)
@@ -102,12 +102,12 @@ def test_the_end_of_a_data_worker_is_told_with_its_cause(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = CaseBatches.__getitem__
+    whole = BatchDataset.__getitem__
 
-    def batch(self: CaseBatches, draws: Any) -> Any:
+    def batch(self: BatchDataset, draws: Any) -> Any:
         return whole(self, draws) if get_worker_info() is None else fate()
 
-    monkeypatch.setattr(CaseBatches, "__getitem__", batch)
+    monkeypatch.setattr(BatchDataset, "__getitem__", batch)
     config = configure(data={"workers": 1})
     with pytest.raises(DxsegError, match=told) as caught:
         train_run(phantoms, tmp_path / "run", config, console=QUIET)
@@ -140,7 +140,7 @@ def test_operations_without_a_deterministic_form_are_refused_where_asked_for(
 def test_two_trainings_cannot_work_in_one_folder(
     phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folder, "_PATIENCE", 0.0)
+    monkeypatch.setattr(run_folder, "_PATIENCE", 0.0)
     with (
         FileLock(tmp_path / ".run.lock"),
         pytest.raises(DxsegError, match="another process works on this run"),

@@ -23,17 +23,17 @@ from pydicom.uid import RLELossless
 
 from damage import attack, changed, damaged
 from dicom_phantom import SQUARE, make_image, make_series, place, plain_segmentation, structure_set
-from dxseg.data.dataset import Dataset
-from dxseg.data.dicom.headers import read_header
-from dxseg.data.dicom.masks import read_outlines
+from dxseg.config.presets import load_config, parse_overrides, read_config
+from dxseg.data.exporters.nnunet_format import parse_json, read_description
 from dxseg.data.importers.msd import _Task
-from dxseg.data.nifti import read_nifti, read_nifti_labels
-from dxseg.data.nnunet_format import parse_json, read_description
-from dxseg.data.readers import image_size, inspect_mask, read_image
-from dxseg.data.split_table import parse_splits
-from dxseg.deploy.uploads import inspect_upload, keep
-from dxseg.presets import load_config, parse_overrides, read_config
-from dxseg.studies.study import parse_study, read_study_text
+from dxseg.data.readers.dicom.headers import read_header
+from dxseg.data.readers.dicom.masks import read_outlines
+from dxseg.data.readers.nifti import read_nifti, read_nifti_labels
+from dxseg.data.readers.read import image_size, inspect_mask, read_image
+from dxseg.data.splits.split_table import parse_splits
+from dxseg.data.table.dataset import Dataset
+from dxseg.experiments.experiment import parse_study, read_study_text
+from dxseg.server.uploads import inspect_upload, keep
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (12, 9), dtype=np.uint8)
@@ -56,9 +56,12 @@ STUDY = {
     "dataset": "data",
     "masks": [15, 60],
     "folds": 3,
-    "arms": ["unet", {"name": "wide", "arm": "sks-evidence", "set": {"stage2": {"steps": 9}}}],
+    "methods": [
+        "unet",
+        {"name": "wide", "method": "sks-evidence", "set": {"stage2": {"steps": 9}}},
+    ],
     "reference": "unet",
-    "hypotheses": [{"arm": "wide", "against": "unet"}],
+    "hypotheses": [{"method": "wide", "against": "unet"}],
 }
 NNUNET = {
     "channel_names": {"0": "CT"},
@@ -226,8 +229,8 @@ PARSERS = {
         lambda path: parse_overrides([path.read_bytes().decode("utf-8", "replace")]),
         lambda: [b"model.decoder_channels=[8, 8, 8, 8, 8]", b"stage2.steps=5"],
     ),
-    "study.yaml": Parser(
-        "study.yaml",
+    "experiment.yaml": Parser(
+        "experiment.yaml",
         lambda path: parse_study(read_study_text(path), str(path)),
         trees=[STUDY],
         write=yaml.safe_dump,

@@ -16,22 +16,22 @@ from hypothesis import given, settings
 from safetensors.torch import save
 
 from damage import attack, changed, damaged
-from dxseg.deploy.export import export_onnx
 from dxseg.errors import DxsegError
 from dxseg.evaluation.cases import COLUMNS
 from dxseg.evaluation.runs import load_run
-from dxseg.inference.bundle import INFO_FILE, WEIGHTS_FILE, load_bundle, read_info
-from dxseg.inference.inputs import Item
-from dxseg.inference.label_table import known_labels
+from dxseg.export.onnx import export_onnx
+from dxseg.inference.files.inputs import PredictionInput
+from dxseg.inference.files.label_table import known_labels
+from dxseg.inference.model_folder import INFO_FILE, WEIGHTS_FILE, load_model_folder, read_info
 from dxseg.inference.onnx_file import read_onnx
 from dxseg.training.checkpoints import CheckpointFiles, read_checkpoint
-from dxseg.training.records import STAGE1_RECORD, read_run
+from dxseg.training.run_record import STAGE1_RECORD, read_run
 from dxseg.training.stages import load_stage1
-from onnx_models import make_bundle
+from onnx_models import make_model_folder
 
 LABELS = b"file,label\na.png,benign\n./b.png,normal\nc,malignant\n"
 RUN = {
-    "arm": "unet",
+    "method": "unet",
     "seed": 0,
     "dataset": "data",
     "cases": {"train": 3},
@@ -53,12 +53,14 @@ class Whole:
 
 
 def bundle(folder: Path) -> Path:
-    return make_bundle(folder / "model", "sks-evidence")
+    return make_model_folder(folder / "model", "sks-evidence")
 
 
 def info_file(folder: Path) -> Whole:
     tree = json.loads((bundle(folder) / INFO_FILE).read_text())
-    return Whole(folder / "model", INFO_FILE, lambda path: load_bundle(path.parent), trees=[tree])
+    return Whole(
+        folder / "model", INFO_FILE, lambda path: load_model_folder(path.parent), trees=[tree]
+    )
 
 
 def weights_file(folder: Path) -> Whole:
@@ -69,7 +71,7 @@ def weights_file(folder: Path) -> Whole:
     def parse(path: Path) -> object:
         info["weights_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
         (path.parent / INFO_FILE).write_text(json.dumps(info))
-        return load_bundle(path.parent)
+        return load_model_folder(path.parent)
 
     small = save({"encoder.weight": torch.zeros(3, 2)})
     return Whole(model, WEIGHTS_FILE, parse, [(model / WEIGHTS_FILE).read_bytes(), small])
@@ -83,7 +85,7 @@ def onnx_file(folder: Path) -> Whole:
 
 def label_table(folder: Path) -> Whole:
     info = read_info(bundle(folder))
-    items = [Item(f"{name}.png", folder / f"{name}.png") for name in "abc"]
+    items = [PredictionInput(f"{name}.png", folder / f"{name}.png") for name in "abc"]
     return Whole(folder, "labels.csv", lambda path: known_labels(path, items, info), [LABELS])
 
 

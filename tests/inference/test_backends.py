@@ -9,41 +9,41 @@ import numpy as np
 import pytest
 import torch
 
-from dxseg.data.dataset import Dataset
-from dxseg.data.readers import read_image
-from dxseg.deploy.export import export_onnx
+from dxseg.data.readers.read import read_image
+from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.backends import ONNX_BACKENDS, FlipAveraged, TorchBackend
-from dxseg.inference.bundle import load_bundle
-from dxseg.inference.loading import PARITY, load_backend
+from dxseg.export.onnx import export_onnx
+from dxseg.inference.backends import ONNX_BACKENDS, FlipTTA, TorchBackend
+from dxseg.inference.load import PARITY, load_backend
+from dxseg.inference.model_folder import load_model_folder
 from dxseg.inference.onnx_file import read_onnx
 from dxseg.inference.predictor import Predictor
-from dxseg.models.segmenter import SegmenterOutput
-from onnx_models import make_bundle
+from dxseg.models.segmentation_model import SegmenterOutput
+from onnx_models import make_model_folder
 
 # One of each architecture, and the network that has labels but never learnt them.
-ARMS = ("sks-evidence", "sks-no-labels", "unet", "unetplusplus", "manet", "unet-multitask")
+METHODS = ("sks-evidence", "sks-no-labels", "unet", "unetplusplus", "manet", "unet-multitask")
 TOLERANCE = 1e-4
 """Of a probability, on images; what `docs/export.md` states."""
 REDUCED_TOLERANCE = 0.05
 """The same in bfloat16."""
 
-each_arm = pytest.mark.parametrize("arm", ARMS)
+each_method = pytest.mark.parametrize("method", METHODS)
 each_runtime = pytest.mark.parametrize("backend", list(ONNX_BACKENDS))
 
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("bundles")
-    return {arm: make_bundle(folder / arm, arm) for arm in ARMS}
+    return {method: make_model_folder(folder / method, method) for method in METHODS}
 
 
 @pytest.fixture(scope="module")
 def exported(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("exported")
-    for arm, bundle in bundles.items():
-        export_onnx(bundle, folder / f"{arm}.onnx")
-    return {arm: folder / f"{arm}.onnx" for arm in bundles}
+    for method, bundle in bundles.items():
+        export_onnx(bundle, folder / f"{method}.onnx")
+    return {method: folder / f"{method}.onnx" for method in bundles}
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +74,10 @@ def assert_alike(one: Predictor, other: Predictor, images: list, known=None, ato
 
 
 @each_runtime
-@each_arm
-def test_an_exported_model_predicts_as_its_bundle_does(bundles, exported, images, arm, backend):
-    torch_predictor = Predictor.from_bundle(bundles[arm], batch_size=4)
-    predictor = Predictor.from_bundle(exported[arm], batch_size=4, backend=backend)
+@each_method
+def test_an_exported_model_predicts_as_its_bundle_does(bundles, exported, images, method, backend):
+    torch_predictor = Predictor.from_folder(bundles[method], batch_size=4)
+    predictor = Predictor.from_folder(exported[method], batch_size=4, backend=backend)
     assert_alike(torch_predictor, predictor, images)
     masks = [prediction.probabilities.ravel() for prediction in torch_predictor.predict(images)]
     assert np.ptp(np.concatenate(masks)) > 100 * TOLERANCE, "alike must mean something"
@@ -86,8 +86,8 @@ def test_an_exported_model_predicts_as_its_bundle_does(bundles, exported, images
 @each_runtime
 def test_a_known_label_reaches_the_exported_network(bundles, exported, images, backend):
     known = ["malignant", "benign", "normal", "", "malignant", ""]
-    one = Predictor.from_bundle(bundles["sks-evidence"])
-    other = Predictor.from_bundle(exported["sks-evidence"], backend=backend)
+    one = Predictor.from_folder(bundles["sks-evidence"])
+    other = Predictor.from_folder(exported["sks-evidence"], backend=backend)
     assert_alike(one, other, images, known)
     told, untold = (other.predict(images[:1], given)[0] for given in (["malignant"], None))
     assert abs(told.evidence - untold.evidence).max() > 100 * TOLERANCE
@@ -96,19 +96,19 @@ def test_a_known_label_reaches_the_exported_network(bundles, exported, images, b
 @each_runtime
 def test_a_model_of_several_labels_and_classes(tmp_path, images, backend):
     changes = {"multi_label": True, "mask_classes": ["cyst", "tumour"]}
-    bundle = make_bundle(tmp_path, "sks-evidence", **changes)
-    one, other = Predictor.from_bundle(bundle), Predictor.from_bundle(bundle, backend=backend)
+    bundle = make_model_folder(tmp_path, "sks-evidence", **changes)
+    one, other = Predictor.from_folder(bundle), Predictor.from_folder(bundle, backend=backend)
     assert_alike(one, other, images, ["benign;malignant", "", "", "", "", ""])
 
 
 @each_runtime
-@each_arm
+@each_method
 @pytest.mark.parametrize("shape", [(1, 1, 32, 64), (3, 1, 96, 160), (2, 1, 50, 70)])
-def test_batches_of_any_number_and_size(bundles, exported, arm, backend, shape):
-    segmenter, _ = load_bundle(bundles[arm])
+def test_batches_of_any_number_and_size(bundles, exported, method, backend, shape):
+    segmenter, _ = load_model_folder(bundles[method])
     x = torch.randn(shape, generator=torch.Generator().manual_seed(2))
     wanted = TorchBackend(segmenter).outputs(x)
-    found = ONNX_BACKENDS[backend](read_onnx(exported[arm])).outputs(x)
+    found = ONNX_BACKENDS[backend](read_onnx(exported[method])).outputs(x)
     for name in ("mask_logits", "label_logits", "evidence"):
         one, other = getattr(wanted, name), getattr(found, name)
         assert (one is None) == (other is None)
@@ -120,11 +120,11 @@ def test_the_tolerance_of_the_export_itself_is_no_wider_than_stated():
     assert TOLERANCE <= PARITY <= 1e-3
 
 
-@pytest.mark.parametrize("arm", ["sks-evidence", "unet"])
-def test_bfloat16_stays_within_its_tolerance(bundles, images, arm):
-    exact = Predictor.from_bundle(bundles[arm])
+@pytest.mark.parametrize("method", ["sks-evidence", "unet"])
+def test_bfloat16_stays_within_its_tolerance(bundles, images, method):
+    exact = Predictor.from_folder(bundles[method])
     for backend in ("torch", "openvino"):
-        reduced = Predictor.from_bundle(bundles[arm], backend=backend, precision="bfloat16")
+        reduced = Predictor.from_folder(bundles[method], backend=backend, precision="bfloat16")
         assert_alike(exact, reduced, images, atol=REDUCED_TOLERANCE)
     [one], [other] = exact.predict(images[:1]), reduced.predict(images[:1])
     assert one.probabilities.dtype == other.probabilities.dtype == np.float32
@@ -142,7 +142,7 @@ def test_the_mirrored_answer_is_mirrored_back_and_averaged():
             return SegmenterOutput(columns + images, labels, columns[..., ::4], images[..., ::4])
 
     x = torch.rand(2, 1, 8, 8)
-    found = FlipAveraged(Columns()).outputs(x)
+    found = FlipTTA(Columns()).outputs(x)
     torch.testing.assert_close(found.mask_logits, x + 3.5)
     torch.testing.assert_close(found.evidence, torch.full((2, 1, 8, 2), 2.0))
     torch.testing.assert_close(found.features, (x[..., [0, 4]] + x[..., [3, 7]]) / 2)
@@ -151,7 +151,7 @@ def test_the_mirrored_answer_is_mirrored_back_and_averaged():
 
 
 def test_a_mirrored_image_gives_the_mirrored_mask(bundles, images):
-    predictor = Predictor.from_bundle(bundles["sks-evidence"], flip=True)
+    predictor = Predictor.from_folder(bundles["sks-evidence"], flip=True)
     [one, other] = predictor.predict([images[0], np.ascontiguousarray(images[0][:, ::-1])])
     np.testing.assert_allclose(one.probabilities, other.probabilities[..., ::-1], atol=1e-5)
 
@@ -180,12 +180,12 @@ def test_a_backend_that_is_not_installed_names_the_extra(bundles, monkeypatch, b
 
 @pytest.mark.real_data
 @each_runtime
-@pytest.mark.parametrize("arm", ["sks-evidence", "unet"])
-def test_parity_on_busi(busi_root, bundles, exported, arm, backend):
+@pytest.mark.parametrize("method", ["sks-evidence", "unet"])
+def test_parity_on_busi(busi_root, bundles, exported, method, backend):
     files = sorted(busi_root.rglob("*).png"))[::100]
     assert len(files) > 5
     one, other = (
-        Predictor.from_bundle(bundles[arm]),
-        Predictor.from_bundle(exported[arm], backend=backend),
+        Predictor.from_folder(bundles[method]),
+        Predictor.from_folder(exported[method], backend=backend),
     )
     assert_alike(one, other, [read_image(path) for path in files])

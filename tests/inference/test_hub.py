@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.bundle import bundle_folder, load_bundle
 from dxseg.inference.hub import local_copy
-from onnx_models import make_bundle
+from dxseg.inference.model_folder import find_model_folder, load_model_folder
+from onnx_models import make_model_folder
 
 hub = pytest.importorskip("huggingface_hub")
 COMMIT = "c0ffee" * 6 + "c0ff"
@@ -74,7 +74,7 @@ class Hub:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_bundle(tmp_path_factory.mktemp("bundle"), "unet")
+    return make_model_folder(tmp_path_factory.mktemp("bundle"), "unet")
 
 
 @pytest.fixture
@@ -96,8 +96,8 @@ def served(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 def test_a_named_model_is_fetched_and_nothing_else_of_its_repository(
     served: Hub, bundle: Path
 ) -> None:
-    folder = bundle_folder("hf-hub:her/model")
-    assert load_bundle(folder)[1] == load_bundle(bundle)[1]
+    folder = find_model_folder("hf-hub:her/model")
+    assert load_model_folder(folder)[1] == load_model_folder(bundle)[1]
     fetched = {path.rsplit("/", 1)[-1] for path in served.asked if "/resolve/" in path}
     assert fetched == {"model.json", "model.safetensors"}
     assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]

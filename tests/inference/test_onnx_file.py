@@ -12,19 +12,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from dxseg.deploy.export import export_onnx
 from dxseg.errors import DxsegError
+from dxseg.export.onnx import export_onnx
 from dxseg.inference import onnx_file
-from dxseg.inference.bundle import read_info
-from dxseg.inference.loading import load_backend
+from dxseg.inference.load import load_backend
+from dxseg.inference.model_folder import read_info
 from dxseg.inference.onnx_file import FORMAT_KEY, INFO_KEY, parse_onnx, read_onnx
 from dxseg.inference.predictor import Predictor
-from onnx_models import LABELS, make_bundle
+from onnx_models import LABELS, make_model_folder
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_bundle(tmp_path_factory.mktemp("bundle"), "unet")
+    return make_model_folder(tmp_path_factory.mktemp("bundle"), "unet")
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,7 @@ def test_a_graph_that_answers_with_another_shape_is_an_error(proto, tmp_path, ba
     last.output[0] = "inner"
     proto.graph.node.append(helper.make_node("GlobalMaxPool", ["inner"], ["mask_logits"]))
     (tmp_path / "m.onnx").write_bytes(sealed(proto))
-    predictor = Predictor.from_bundle(tmp_path / "m.onnx", backend=backend)
+    predictor = Predictor.from_folder(tmp_path / "m.onnx", backend=backend)
     with pytest.raises(DxsegError, match=r"m\.onnx.*mask_logits"):
         predictor.predict([np.zeros((20, 30, 1), np.uint8)])
 

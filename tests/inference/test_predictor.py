@@ -9,14 +9,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dxseg.config import ModelConfig
-from dxseg.data.preprocess import Preprocessing
+from dxseg.config.schema import ModelConfig
+from dxseg.data.preprocessing import Preprocessing
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.bundle import BundleInfo, save_bundle
-from dxseg.inference.decision import to_mask
+from dxseg.inference.model_folder import ModelInfo, save_model_folder
+from dxseg.inference.postprocess import to_mask
 from dxseg.inference.prediction import Prediction
 from dxseg.inference.predictor import Predictor
-from dxseg.models.build import Task, build_segmenter
+from dxseg.models.factory import Task, build_model
 
 
 def square(height: int, width: int, side: int = 8, value: int = 250) -> np.ndarray:
@@ -76,18 +76,18 @@ def test_a_lesion_stays_where_it_is_through_any_resizing(make_predictor, height,
 def test_the_batch_size_does_not_matter(tmp_path, rng_images):
     model = ModelConfig(backbone="test_efficientnet", decoder_channels=(8, 8, 4, 4, 4))
     torch.manual_seed(0)
-    save_bundle(
+    save_model_folder(
         tmp_path,
-        build_segmenter(model, Task(1, 1, 2, lesion_free=(0,)), pretrained=False),
-        BundleInfo(
+        build_model(model, Task(1, 1, 2, lesion_free=(0,)), pretrained=False),
+        ModelInfo(
             model=model,
             preprocessing=Preprocessing(image_size=64, channels=1, mean=(0.5,), std=(0.25,)),
             labels=["a", "b"],
         ),
     )
-    whole = Predictor.from_bundle(tmp_path, batch_size=7).predict(rng_images)
+    whole = Predictor.from_folder(tmp_path, batch_size=7).predict(rng_images)
     for size in (1, 2, 5):
-        parts = Predictor.from_bundle(tmp_path, batch_size=size).predict(rng_images)
+        parts = Predictor.from_folder(tmp_path, batch_size=size).predict(rng_images)
         assert len(parts) == len(whole) == 7
         for one, other in zip(parts, whole, strict=True):
             np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)

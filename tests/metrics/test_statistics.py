@@ -83,7 +83,7 @@ def test_p_value_is_uniform_enough_without_a_difference():
 
 
 @pytest.mark.parametrize("weighting", ["image", "group"])
-def test_swapping_the_arms_flips_the_difference(weighting):
+def test_swapping_the_methods_flips_the_difference(weighting):
     generator = np.random.default_rng(17)
     first, second, groups = generator.random(50), generator.random(50), np.arange(50) % 20
     one = paired_bootstrap(first, second, groups, weighting=weighting)
@@ -142,7 +142,7 @@ def test_defaults_weigh_images_and_draw_the_same_each_time():
 
 @pytest.mark.parametrize("confidence", [0.5, 0.95])
 @pytest.mark.parametrize("weighting", ["image", "group"])
-def test_several_arms_are_resampled_under_the_draws_of_their_difference(weighting, confidence):
+def test_several_methods_are_resampled_under_the_draws_of_their_difference(weighting, confidence):
     generator = np.random.default_rng(31)
     groups = np.repeat(np.arange(9), generator.integers(1, 5, 9))
     table = generator.random((len(groups), 3))
@@ -151,16 +151,16 @@ def test_several_arms_are_resampled_under_the_draws_of_their_difference(weightin
     draws = resampled_means(table, groups, **said)
     assert draws.shape == (500, 3)
     outside = (1 - confidence) / 2
-    for arm in (1, 2):
-        pair = table[:, arm], table[:, 0]
+    for method in (1, 2):
+        pair = table[:, method], table[:, 0]
         difference = paired_bootstrap(*pair, groups, confidence=confidence, **said)
-        ends = np.quantile(draws[:, arm] - draws[:, 0], [outside, 1 - outside])
+        ends = np.quantile(draws[:, method] - draws[:, 0], [outside, 1 - outside])
         assert ends == pytest.approx((difference.low, difference.high))
     [alone] = resampled_means(table[:, :1], groups, **said).T
     assert alone == pytest.approx(draws[:, 0])
 
 
-def test_several_arms_of_two_patients_and_of_one():
+def test_several_methods_of_two_patients_and_of_one():
     table = [[0.0, 1.0], [1.0, 1.0]]
     means = resampled_means(table, ["a", "b"], resamples=50)
     assert set(means[:, 0]) == {0, 0.5, 1}

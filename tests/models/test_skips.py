@@ -13,19 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from dxseg.config.presets import load_config
 from dxseg.errors import UsageError
-from dxseg.models.build import Task, build_segmenter
-from dxseg.models.coarse import CoarseOutput, log_mean_exp
+from dxseg.models.coarse_branch import CoarseOutput, logmeanexp
+from dxseg.models.factory import Task, build_model
 from dxseg.models.skips import (
     EvidencePrompt,
-    FeatureShareSkip,
+    FeatureFusion,
     LongSkip,
     NoFeatureShare,
     NoResolutionCompensation,
     ResolutionCompensationSkip,
 )
 from dxseg.models.sks import SKS
-from dxseg.presets import load_config
 
 CHANNELS, STRIDES = (4, 6, 8), (8, 16, 32)
 
@@ -52,13 +52,13 @@ def coarse_output(labels: int = 3) -> CoarseOutput:
 class TestFeatureShare:
     def test_starts_as_exactly_the_mean(self) -> None:
         fine, coarse = pyramid(0), pyramid(1)
-        fused = FeatureShareSkip(CHANNELS)(fine, coarse)
+        fused = FeatureFusion(CHANNELS)(fine, coarse)
         for g, s, c in zip(fused, fine, coarse, strict=True):
             assert torch.allclose(g, (s + c) / 2, atol=1e-6)
 
     def test_is_the_papers_formula(self) -> None:
         """At every pixel f_fuse = W (f_i, f_k) + b with W of size C x 2C."""
-        skip = FeatureShareSkip(CHANNELS)
+        skip = FeatureFusion(CHANNELS)
         generator = torch.Generator().manual_seed(3)
         fine, coarse = pyramid(0), pyramid(1)
         for fusion in skip.fusions:
@@ -78,7 +78,7 @@ class TestFeatureShare:
     def test_both_branches_get_gradients(self) -> None:
         fine = [level.requires_grad_() for level in pyramid(0)]
         coarse = [level.requires_grad_() for level in pyramid(1)]
-        sum(level.sum() for level in FeatureShareSkip(CHANNELS)(fine, coarse)).backward()
+        sum(level.sum() for level in FeatureFusion(CHANNELS)(fine, coarse)).backward()
         assert all(torch.allclose(t.grad, torch.full_like(t, 0.5)) for t in [*fine, *coarse])
 
     def test_left_out_it_changes_nothing(self) -> None:
@@ -160,7 +160,7 @@ def build(feature_share: bool, compensation: bool, long: bool, evidence: bool) -
     }
     torch.manual_seed(0)
     config = load_config("cpu", "sks-evidence", {"model": model}).model
-    segmenter = build_segmenter(config, Task(1, 1, 3), pretrained=False).eval()
+    segmenter = build_model(config, Task(1, 1, 3), pretrained=False).eval()
     assert isinstance(segmenter, SKS)
     return segmenter
 
@@ -189,10 +189,10 @@ class Perturbed:
 
     def changes_the_mask(self) -> bool:
         x = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(2))
-        look = self.segmenter._look_coarsely
+        look = self.segmenter._forward_coarse
         with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
             before = self.segmenter(x)
-            patch.setattr(self.segmenter, "_look_coarsely", lambda x: self._change(look(x)))
+            patch.setattr(self.segmenter, "_forward_coarse", lambda x: self._change(look(x)))
             return not torch.allclose(before, self.segmenter(x), rtol=0, atol=1e-6)
 
 
@@ -235,7 +235,7 @@ def modules(segmenter: SKS) -> set[str]:
 
 
 def test_modules_are_built_or_not() -> None:
-    everything = {"FeatureShareSkip", "ResolutionCompensationSkip", "LongSkip", "EvidencePrompt"}
+    everything = {"FeatureFusion", "ResolutionCompensationSkip", "LongSkip", "EvidencePrompt"}
     assert everything <= modules(build(True, True, True, True))
     assert not everything & modules(build(False, False, False, False))
 
@@ -244,16 +244,16 @@ class TestLogMeanExp:
     def test_a_constant_map_pools_to_its_value(self) -> None:
         value = torch.tensor([-3.0, 0.0, 50.0])
         maps = value[None, :, None, None].expand(2, 3, 5, 7)
-        assert torch.allclose(log_mean_exp(maps), value.expand(2, 3), atol=1e-4)
+        assert torch.allclose(logmeanexp(maps), value.expand(2, 3), atol=1e-4)
 
     def test_one_hot_pixel(self) -> None:
         maps = torch.zeros(1, 1, 4, 4)
         maps[..., 2, 1] = 10.0
         wanted = math.log((15 + math.exp(10)) / 16)
-        assert float(log_mean_exp(maps)) == pytest.approx(wanted, rel=1e-6)
+        assert float(logmeanexp(maps)) == pytest.approx(wanted, rel=1e-6)
 
     def test_large_values_do_not_overflow(self) -> None:
-        assert log_mean_exp(torch.full((1, 1, 3, 3), 1e4)).isfinite().all()
+        assert logmeanexp(torch.full((1, 1, 3, 3), 1e4)).isfinite().all()
 
     @given(
         st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=36),
@@ -264,14 +264,14 @@ class TestLogMeanExp:
         self, values: list[float], shift: float
     ) -> None:
         maps = torch.tensor(values)[None, None, None]
-        pooled = float(log_mean_exp(maps))
+        pooled = float(logmeanexp(maps))
         assert float(maps.mean()) - 1e-4 <= pooled <= float(maps.max()) + 1e-4
-        assert float(log_mean_exp(maps + shift)) == pytest.approx(pooled + shift, abs=1e-3)
+        assert float(logmeanexp(maps + shift)) == pytest.approx(pooled + shift, abs=1e-3)
 
 
 def test_multi_label_heads_have_one_output_a_label() -> None:
     config: Any = load_config("cpu", "sks-evidence", {"model": {"backbone": "resnet10t"}}).model
-    segmenter = build_segmenter(config, Task(2, 2, 4, multi_label=True), pretrained=False).eval()
+    segmenter = build_model(config, Task(2, 2, 4, multi_label=True), pretrained=False).eval()
     with torch.no_grad():
         out = segmenter.outputs(torch.randn(1, 2, 32, 32))
     assert out.label_logits is not None

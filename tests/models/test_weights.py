@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from dxseg.models.pyramid import PyramidEncoder
+from dxseg.models.encoder import PyramidEncoder
 from dxseg.models.weights import lite0_package_weights, load_pretrained
 
 PHOTOGRAPHS: dict[str, tuple[Callable[[], Any], set[int]]] = {

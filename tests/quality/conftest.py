@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from dxseg.data.dataset import Dataset, DatasetSpec
+from dxseg.data.table.dataset import Dataset, DatasetSpec
 from dxseg.quality.check import check_dataset
 from dxseg.quality.findings import CheckReport, Finding
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from dxseg.config import ModelConfig, RunConfig
-from dxseg.data.dataset import Dataset, DatasetSpec
-from dxseg.data.files import write_json_atomic
-from dxseg.data.preprocess import Preprocessing
-from dxseg.data.split_table import write_splits
+from dxseg.config.schema import ModelConfig, RunConfig
+from dxseg.data.preprocessing import Preprocessing
+from dxseg.data.splits.split_table import write_splits
+from dxseg.data.table.dataset import Dataset, DatasetSpec
 from dxseg.evaluation.evaluate import evaluate_run
-from dxseg.inference.bundle import BundleInfo, save_bundle
-from dxseg.models.build import Task, build_segmenter
+from dxseg.inference.model_folder import ModelInfo, save_model_folder
+from dxseg.io.atomic import write_json_atomic
+from dxseg.models.factory import Task, build_model
 
 METRICS = (
     "epoch,step,train_loss,val_loss,val_dice\n0,9,1.0,,\n0,9,,1.2,0.1\n1,19,0.8,,\n1,19,,1.0,0.3\n"
@@ -63,7 +63,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     datasets: dict[tuple[object, ...], Dataset] = {}
 
     def make(
-        arm: str = "sks-evidence",
+        method: str = "sks-evidence",
         seed: int = 0,
         images: int = 16,
         label: str = "mass",
@@ -76,14 +76,14 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             datasets[key] = make_dataset(root, images, label, provenance)
         data = datasets[key]
         run = tmp_path_factory.mktemp("run")
-        torch.manual_seed(seed + len(arm))
-        info = BundleInfo(
+        torch.manual_seed(seed + len(method))
+        info = ModelInfo(
             model=MODEL,
             preprocessing=Preprocessing(image_size=64, channels=1, mean=(0.5,), std=(0.25,)),
             labels=data.spec.labels,
             lesion_free=data.spec.lesion_free,
         )
-        save_bundle(run / "model", build_segmenter(MODEL, Task(1, 1, 2), pretrained=False), info)
+        save_model_folder(run / "model", build_model(MODEL, Task(1, 1, 2), pretrained=False), info)
         splits = pd.DataFrame(
             {
                 "case_id": data.cases["case_id"],
@@ -94,13 +94,13 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             }
         )
         write_splits(run / "splits.csv", splits)
-        config = RunConfig(arm=arm, seed=seed, model=MODEL)
+        config = RunConfig(method=method, seed=seed, model=MODEL)
         (run / "config.yaml").write_text(config.to_yaml())
         for stage in ("stage1", "stage2"):
             (run / stage).mkdir()
             (run / stage / "metrics.csv").write_text(METRICS)
         record = {
-            "arm": arm,
+            "method": method,
             "seed": seed,
             "dataset": str(data.root),
             "cases": {"train": 1, "test": images - 1, "train_masks": 1, "validation_masks": 0},

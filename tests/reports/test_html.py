@@ -146,7 +146,7 @@ def test_no_name_or_path_of_a_case_is_shown(report, run):
 
 def test_names_from_outside_are_text_and_never_markup(make_run):
     hostile = "<script>alert(1)</script>'\"&"
-    run = make_run(arm="<b>bold</b>", label=hostile, provenance="<img src=x onerror=alert(1)>")
+    run = make_run(method="<b>bold</b>", label=hostile, provenance="<img src=x onerror=alert(1)>")
     build_report(run)
     parsed = page(run / "report.html")
     assert not parsed.all("script")
@@ -172,7 +172,7 @@ def test_phantoms_are_called_phantoms(make_run, provenance, expected):
 
 
 def test_compared_runs_have_a_row_each_and_paired_differences(run, make_run):
-    control = make_run(arm="unet", seed=0)
+    control = make_run(method="unet", seed=0)
     build_report(run, compared=[control])
     parsed = page(run / "report.html")
     names = [row[0].strip() for row in parsed.tables[0][1:]]
@@ -190,7 +190,7 @@ def test_compared_runs_have_a_row_each_and_paired_differences(run, make_run):
 
 def test_runs_of_other_test_cases_are_not_put_side_by_side(run, make_run):
     with pytest.raises(DxsegError, match=r"test cases|differ"):
-        build_report(run, compared=[make_run(arm="unet", images=12)])
+        build_report(run, compared=[make_run(method="unet", images=12)])
 
 
 def test_what_is_missing_is_told_with_the_remedy(make_run, tmp_path):

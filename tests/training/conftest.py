@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from dxseg.config import RunConfig
-from dxseg.data.dataset import Dataset, DatasetSpec
-from dxseg.presets import load_config, merge
+from dxseg.config.presets import load_config, merge
+from dxseg.config.schema import RunConfig
+from dxseg.data.table.dataset import Dataset, DatasetSpec
 
 SIZE = 64
 SPLITS = {"train": 24, "validation": 9, "test": 6}
@@ -29,16 +29,16 @@ TINY: dict[str, Any] = {
 }
 """A run of seconds: four optimiser steps in all."""
 SCRATCH = "unet-scratch"
-"""The arm for tests of stage 2 alone: no stage 1, no pretrained weights."""
+"""The method for tests of stage 2 alone: no stage 1, no pretrained weights."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def without_hub() -> Iterator[None]:
     """Random weights where pretrained ones are asked for: the small backbone's are on the hub."""
-    from dxseg.models import build
+    from dxseg.models import factory
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "load_pretrained", lambda _: False)
+        patch.setattr(factory, "load_pretrained", lambda _: False)
         yield
 
 
@@ -75,10 +75,10 @@ def disks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def configure() -> Callable[..., RunConfig]:
-    """A tiny configuration of an arm, with changes."""
+    """A tiny configuration of a method, with changes."""
 
-    def make(arm: str = "sks-evidence", **changes: Any) -> RunConfig:
-        return load_config("cpu", arm, merge(TINY, changes))
+    def make(method: str = "sks-evidence", **changes: Any) -> RunConfig:
+        return load_config("cpu", method, merge(TINY, changes))
 
     return make
 
@@ -114,7 +114,7 @@ def train(
     from dxseg.training.run import train_run
 
     def run(
-        arm: str = SCRATCH,
+        method: str = SCRATCH,
         *,
         name: str = "run",
         dataset: Path = disks,
@@ -122,7 +122,7 @@ def train(
         **changes: Any,
     ) -> Path:
         output = tmp_path / name
-        config = configure(arm, **changes)
+        config = configure(method, **changes)
         train_run(dataset, output, config, stage1_run=stage1_run, console=quiet)
         return output
 

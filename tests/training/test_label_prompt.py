@@ -9,12 +9,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from dxseg.config import ModelConfig, RunConfig, StageConfig
-from dxseg.data.dataset import Dataset
-from dxseg.models.segmenter import Segmenter, SegmenterOutput
+from dxseg.config.schema import ModelConfig, RunConfig, StageConfig
+from dxseg.data.table.dataset import Dataset
+from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
 from dxseg.training import stages
-from dxseg.training.material import gather, resolve_splits
-from dxseg.training.stage2 import Stage2Module, some_known
+from dxseg.training.datamodule import gather, resolve_splits
+from dxseg.training.segmentation_module import Stage2Module, drop_labels
 
 NAN = float("nan")
 
@@ -22,26 +22,26 @@ NAN = float("nan")
 def test_a_share_of_the_labels_is_told_and_unknown_ones_stay_unknown() -> None:
     torch.manual_seed(0)
     label = torch.arange(4000) % 4 - 1
-    known = some_known(label, 0.3)
+    known = drop_labels(label, 0.3)
     told = known >= 0
     assert torch.equal(known[told], label[told])
     assert not told[label < 0].any()
     assert told[label >= 0].float().mean().item() == pytest.approx(0.3, abs=0.03)
-    assert torch.equal(some_known(label, 1.0), label)
-    assert some_known(label, 0.0) is None
+    assert torch.equal(drop_labels(label, 1.0), label)
+    assert drop_labels(label, 0.0) is None
 
 
 def test_labels_of_one_image_are_told_together() -> None:
     torch.manual_seed(0)
     label = torch.tensor([[0.0, 1.0, 1.0]]).repeat(400, 1)
-    known = some_known(label, 0.5)
+    known = drop_labels(label, 0.5)
     hidden = known.isnan().all(dim=1)
     assert torch.equal(known.isnan().any(dim=1), hidden)
     assert torch.equal(known[~hidden], label[~hidden])
     assert 100 < hidden.sum() < 300
 
 
-class Listening(Segmenter):
+class Listening(SegmentationModel):
     """Remembers what it is told."""
 
     def __init__(self) -> None:
@@ -70,9 +70,9 @@ def test_training_tells_labels_and_validation_never(
     assert trained is None if share == 0 else torch.equal(trained, label)
 
 
-@pytest.mark.parametrize(("arm", "share"), [("sks", 0.5), ("sks-no-labels", 0.0), ("unet", 0.0)])
+@pytest.mark.parametrize(("method", "share"), [("sks", 0.5), ("sks-no-labels", 0.0), ("unet", 0.0)])
 def test_only_networks_that_learnt_labels_are_told_any(
-    arm: str,
+    method: str,
     share: float,
     disks: Path,
     configure: Callable[..., RunConfig],
@@ -87,7 +87,7 @@ def test_only_networks_that_learnt_labels_are_told_any(
         return {}
 
     monkeypatch.setattr(stages, "fit_stage", fit)
-    config, dataset = configure(arm, data={"cache_dir": str(tmp_path)}), Dataset.load(disks)
+    config, dataset = configure(method, data={"cache_dir": str(tmp_path)}), Dataset.load(disks)
     material = gather(dataset, resolve_splits(dataset, config, None), config, ((0.5,), (0.25,)))
     stages.train_stage2(material, config, tmp_path, None, quiet)
-    assert modules[0].known_label_share == share
+    assert modules[0].label_prompt_prob == share

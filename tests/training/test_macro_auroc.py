@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchmetrics.classification import MulticlassAUROC, MultilabelAUROC
 
-from dxseg.training.stage1 import MacroAUROC
+from dxseg.training.classification_module import MacroAUROC
 
 
 class TestMacroAUROC:

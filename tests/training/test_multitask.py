@@ -10,12 +10,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from dxseg.config import RunConfig
-from dxseg.data.dataset import Dataset
-from dxseg.inference.bundle import read_info
+from dxseg.config.presets import load_config
+from dxseg.config.schema import RunConfig
+from dxseg.data.table.dataset import Dataset
+from dxseg.inference.model_folder import read_info
 from dxseg.inference.predictor import Predictor
-from dxseg.models.build import Task, build_coarse_branch, build_segmenter
-from dxseg.presets import load_config
+from dxseg.models.factory import Task, build_coarse_branch, build_model
 from dxseg.training.losses import LabelLoss
 from dxseg.training.multitask import MultitaskModule
 from dxseg.training.run import train_run
@@ -35,7 +35,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> MultitaskModule:
     changes = {"backbone": "lcnet_050", "decoder_channels": [8] * 5}
     config = load_config("cpu", "unet-multitask", {"model": changes})
     torch.manual_seed(0)
-    segmenter = build_segmenter(config.model, Task(1, 1, 3), pretrained=False).eval()
+    segmenter = build_model(config.model, Task(1, 1, 3), pretrained=False).eval()
     # Untrained it gives every label the same logit, and no label would be wronger than another.
     segmenter.label_head.bias.data.copy_(torch.tensor([1.0, 0.0, -1.0]))  # type: ignore[union-attr, operator]
     module = MultitaskModule(
@@ -67,7 +67,7 @@ def test_the_label_head_starts_as_stage_one_ended() -> None:
     config = load_config("cpu", "unet-multitask", {"model": changes}).model
     task = Task(1, 1, 3)
     stage1 = build_coarse_branch(config, task, pretrained=False).eval()
-    student = build_segmenter(config, task, stage1=stage1, pretrained=False).eval()
+    student = build_model(config, task, stage1=stage1, pretrained=False).eval()
     x = torch.randn(2, 1, 64, 64)
     with torch.no_grad():
         named, wanted = student.outputs(x).label_logits, stage1(x).global_logits
@@ -84,7 +84,7 @@ def test_masks_and_labels_are_both_learnt(
     run = tmp_path / "run"
     train_run(disks, run, config, console=quiet)
     assert not (run / "stage1").exists()
-    dice, accuracy = figures_on_test(Predictor.from_bundle(run / "model"), Dataset.load(disks))
+    dice, accuracy = figures_on_test(Predictor.from_folder(run / "model"), Dataset.load(disks))
     assert dice > 0.6
     assert accuracy > 0.65
     assert read_info(run / "model").gate is not None

@@ -19,14 +19,14 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from dxseg.config import RunConfig
+from dxseg.config.schema import RunConfig
 from dxseg.errors import DxsegError
-from dxseg.models import build
+from dxseg.models import factory
 from dxseg.training import checkpoints, finish
 from dxseg.training.checkpoints import CheckpointFiles
+from dxseg.training.classification_module import Stage1Module
 from dxseg.training.run import train_run
-from dxseg.training.stage1 import Stage1Module
-from dxseg.training.stage2 import Stage2Module
+from dxseg.training.segmentation_module import Stage2Module
 
 KILLED, INTERRUPTED = -signal.SIGKILL, 130
 
@@ -64,7 +64,7 @@ def half_a_file(content: Any, stream: IO[bytes]) -> None:
     die(signal.SIGKILL)
 
 
-def arm_the_trap(moment: str, number: int) -> None:
+def method_the_trap(moment: str, number: int) -> None:
     """Three epochs of two steps a stage: calls are counted from 1."""
     if moment == MOMENTS[0]:
         Stage1Module.training_step = fatal(Stage1Module.training_step, 3, number)
@@ -85,16 +85,16 @@ def arm_the_trap(moment: str, number: int) -> None:
 
         CheckpointFiles.save_checkpoint = stage2_second  # type: ignore[method-assign]
     elif moment == AFTER_TRAINING:
-        finish.save_bundle = lambda *_: die(number)  # type: ignore[assignment]
+        finish.save_model_folder = lambda *_: die(number)  # type: ignore[assignment]
 
 
 def train(dataset: Path, output: Path, config: RunConfig, moment: str, number: int) -> None:
     """What the process runs."""
-    build.load_pretrained = lambda _: False  # as in this process
+    factory.load_pretrained = lambda _: False  # as in this process
     # A shell lets what it starts in the background ignore Ctrl-C, and so would this process.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if moment:
-        arm_the_trap(moment, number)
+        method_the_trap(moment, number)
     try:
         train_run(dataset, output, config, console=Console(quiet=True))
     except KeyboardInterrupt:
@@ -221,7 +221,7 @@ def test_the_options_of_a_stage_survive_too(
 
     for moment, owner, name, broken in (
         (MOMENTS[2], Stage2Module, "training_step", failing),
-        (AFTER_TRAINING, finish, "save_bundle", pull),
+        (AFTER_TRAINING, finish, "save_model_folder", pull),
     ):
         run = tmp_path / moment
         with monkeypatch.context() as patch:

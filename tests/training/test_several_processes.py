@@ -19,22 +19,28 @@ from rich.console import Console
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
-from dxseg.config import DeviceConfig, ModelConfig, RunConfig, SelfTrainingConfig, StageConfig
-from dxseg.data.sharing import process_place
+from dxseg.config.presets import merge
+from dxseg.config.schema import (
+    DeviceConfig,
+    ModelConfig,
+    RunConfig,
+    SelfTrainingConfig,
+    StageConfig,
+)
+from dxseg.data.batches.distributed_samplers import rank_and_world_size
 from dxseg.errors import DxsegError, UsageError
-from dxseg.models import build
-from dxseg.models.build import Task
-from dxseg.models.segmenter import Segmenter, SegmenterOutput
+from dxseg.models import factory
+from dxseg.models.factory import Task
+from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
 from dxseg.models.weights import load_pretrained
-from dxseg.presets import merge
-from dxseg.training import batch_norm
-from dxseg.training.batch_norm import WholeBatchNorm, whole_batch_norms
-from dxseg.training.group import first_alone, first_then_others, together, wait_for_all
+from dxseg.training import sync_batch_norm
+from dxseg.training.collectives import draw_apart, own, whole
+from dxseg.training.distributed import barrier, rank_zero_first, run_on_rank_zero, together
 from dxseg.training.losses import MaskLoss
-from dxseg.training.records import read_run
-from dxseg.training.selftrain import SelfTrainingModule
-from dxseg.training.stage2 import Stage2Module, some_known
-from dxseg.training.whole_batch import draw_apart, own, whole
+from dxseg.training.run_record import read_run
+from dxseg.training.segmentation_module import Stage2Module, drop_labels
+from dxseg.training.self_training import SelfTrainingModule
+from dxseg.training.sync_batch_norm import WholeBatchNorm, synchronized_norms
 from following import ROOT
 
 ROWS = 5  # uneven, so that one process has a row more
@@ -57,7 +63,7 @@ def batch() -> tuple[Tensor, Tensor]:
 def step(image: Tensor, target: Tensor) -> dict[str, Tensor]:
     """Loss, gradients and statistics of a step, of the rows that are this process's."""
     layers = network()
-    with whole_batch_norms(layers, on_cpu=True):
+    with synchronized_norms(layers, on_cpu=True):
         logits, targets = whole(layers(own(image)), own(target))
         loss = MaskLoss()(logits, targets)
         loss.backward()
@@ -65,7 +71,7 @@ def step(image: Tensor, target: Tensor) -> dict[str, Tensor]:
     return {"loss": loss.detach(), "logits": logits.detach(), **grown, **layers.state_dict()}
 
 
-class Weighted(Segmenter):
+class Weighted(SegmentationModel):
     """Answers with the image times a weight."""
 
     def __init__(self) -> None:
@@ -123,14 +129,14 @@ def member(rank: int, folder: Path) -> None:
         torch.distributed.all_reduce(found[name])  # DistributedDataParallel takes the mean
         found[name] /= 2
     torch.manual_seed(3)
-    found["known"] = some_known(own(torch.arange(ROWS)), 0.5)
+    found["known"] = drop_labels(own(torch.arange(ROWS)), 0.5)
     draw_apart()
     found["noise"] = torch.rand(3)
     found["masked"] = whole(own(torch.arange(ROWS) > 1))[0]
-    found["first"] = torch.tensor(first_alone(lambda: rank + 10))
-    found["others"] = torch.tensor(first_then_others(lambda: rank + 20))
+    found["first"] = torch.tensor(run_on_rank_zero(lambda: rank + 10))
+    found["others"] = torch.tensor(rank_zero_first(lambda: rank + 20))
     with pytest.raises(ValueError, match="of the first"):
-        first_then_others(lambda: int("no number of the first" if rank == 0 else "1"))
+        rank_zero_first(lambda: int("no number of the first" if rank == 0 else "1"))
     torch.save(found, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -165,7 +171,7 @@ def test_what_is_drawn_for_the_batch_is_the_same_and_what_the_network_draws_is_n
     found: list[dict[str, Tensor]],
 ) -> None:
     torch.manual_seed(3)
-    known = some_known(torch.arange(ROWS), 0.5)
+    known = drop_labels(torch.arange(ROWS), 0.5)
     assert known is not None
     assert set(known.tolist()) != {-1}
     assert [one["known"].tolist() for one in found] == [known[::2].tolist(), known[1::2].tolist()]
@@ -189,7 +195,7 @@ def test_the_loss_of_a_validation_batch_counts_by_its_images() -> None:
         return loss
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dxseg.training.stage2.MaskLoss", lambda: noted)
+        patch.setattr("dxseg.training.segmentation_module.MaskLoss", lambda: noted)
         figures = validation()
     assert [count for _, count in seen] == [4, 4, 1]
     expected = sum(loss * count for loss, count in seen) / 9
@@ -201,12 +207,12 @@ def test_the_loss_of_a_validation_batch_counts_by_its_images() -> None:
 def test_layers_are_replaced_for_the_block_and_keep_what_follows_them(
     on_cpu: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_norm, "process_place", lambda: (0, 2))
+    monkeypatch.setattr(sync_batch_norm, "rank_and_world_size", lambda: (0, 2))
     layers = network()
     layers(batch()[0])
     layers.eval()
     before, names = layers(batch()[0]), list(layers.state_dict())
-    with whole_batch_norms(layers, on_cpu=on_cpu):
+    with synchronized_norms(layers, on_cpu=on_cpu):
         kinds = WholeBatchNorm if on_cpu else nn.SyncBatchNorm
         assert sum(isinstance(layer, kinds) for layer in layers) == 2
         torch.testing.assert_close(layers(batch()[0]), before)
@@ -224,11 +230,11 @@ def test_several_machines_need_a_launcher() -> None:
 
 def fails(what: str, console: Console) -> None:
     """Ends otherwise than well in the second of two processes; the first waits for it."""
-    if process_place()[0] == 1:
+    if rank_and_world_size()[0] == 1:
         if what == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         raise UsageError(f"data.batch_size: {what}; raise it")
-    wait_for_all()
+    barrier()
 
 
 @pytest.mark.slow
@@ -274,7 +280,7 @@ def same_results(alone: Path, together: Path, stages: list[str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("arm", "model"),
+    ("method", "model"),
     [
         ("sks", {"coarse_learning_rate_scale": 0.1}),  # its label heads get no gradient
         ("sks-evidence", {"coarse_learning_rate_scale": 0.1, "shared_stages": 2}),
@@ -283,7 +289,7 @@ def same_results(alone: Path, together: Path, stages: list[str]) -> None:
     ],
 )
 def test_a_run_of_two_processes_ends_as_that_of_one(
-    arm: str,
+    method: str,
     model: dict[str, Any],
     disks: Path,
     configure: Callable[..., RunConfig],
@@ -293,12 +299,14 @@ def test_a_run_of_two_processes_ends_as_that_of_one(
     from dxseg.training.run import train_run
 
     # Random weights everywhere else, but new processes know nothing of that.
-    monkeypatch.setattr(build, "load_pretrained", load_pretrained)
+    monkeypatch.setattr(factory, "load_pretrained", load_pretrained)
 
-    stages = ["stage1"] * ("unet" not in arm) + ["stage2"] + ["selftraining"] * ("self" in arm)
+    stages = (
+        ["stage1"] * ("unet" not in method) + ["stage2"] + ["self_training"] * ("self" in method)
+    )
     changes = merge(CHANGES, {"model": model}, dict.fromkeys(stages, STAGE))
     for devices in (1, 2):
-        config = configure(arm, **changes, device={"accelerator": "cpu", "devices": devices})
+        config = configure(method, **changes, device={"accelerator": "cpu", "devices": devices})
         run = train_run(disks, tmp_path / str(devices), config, console=Console(quiet=True))
         assert run == read_run(tmp_path / str(devices))
     same_results(tmp_path / "1", tmp_path / "2", stages)
@@ -338,8 +346,8 @@ def test_the_scripts_for_clusters(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What docs/how-to/cluster.md tells, by two processes; of SLURM only `srun` is imitated."""
-    monkeypatch.setattr(build, "load_pretrained", load_pretrained)
-    words = ["train", phantoms, "--arm", "sks-evidence", "--masks", "6"]
+    monkeypatch.setattr(factory, "load_pretrained", load_pretrained)
+    words = ["train", phantoms, "--method", "sks-evidence", "--masks", "6"]
     words += tiny("device.accelerator=cpu")
     result = cli(*words, "--out", tmp_path / "one")
     assert result.exit_code == 0, result.output

@@ -16,20 +16,20 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from dxseg.config import DataConfig, RunConfig
-from dxseg.data import shard_writer
-from dxseg.data.bags import BagSampler
-from dxseg.data.dataset import Dataset
-from dxseg.data.loader import CaseArrays, Studies
-from dxseg.data.shard_sampler import ShardPoolSampler
-from dxseg.data.shards import Manifest, ShardedImages
+from dxseg.config.schema import DataConfig, RunConfig
+from dxseg.data.batches import shard_writer
+from dxseg.data.batches.bag_sampler import BagSampler
+from dxseg.data.batches.loader import CaseDataset, Studies
+from dxseg.data.batches.shard_sampler import ShardPoolSampler
+from dxseg.data.batches.shards import Manifest, ShardedImages
+from dxseg.data.table.dataset import Dataset
 from dxseg.errors import UsageError
-from dxseg.models import build
+from dxseg.models import factory
+from dxseg.training.classification_module import Stage1Module
+from dxseg.training.datamodule import Material, gather, resolve_splits
 from dxseg.training.label_batches import LabelBatches
-from dxseg.training.material import Material, gather, resolve_splits
-from dxseg.training.records import read_run
 from dxseg.training.run import train_run, train_stage1_run
-from dxseg.training.stage1 import Stage1Module
+from dxseg.training.run_record import read_run
 
 IMAGE = 64 * 64
 SHARD = 4 * IMAGE
@@ -47,13 +47,13 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 def sharded(configure: Callable[..., RunConfig], tmp_path: Path) -> Callable[..., RunConfig]:
     """A configuration whose images lie in shards, in folders of the test."""
 
-    def make(name: str, arm: str = "sks-evidence", **changes: Any) -> RunConfig:
+    def make(name: str, method: str = "sks-evidence", **changes: Any) -> RunConfig:
         data = {
             "shards": str(tmp_path / name / "archive"),
             "shards_local_gib": ROOM,
             "cache_dir": str(tmp_path / name / "cache"),
         }
-        return configure(arm, data=data | changes.pop("data", {}), **changes)
+        return configure(method, data=data | changes.pop("data", {}), **changes)
 
     return make
 
@@ -73,7 +73,7 @@ def die_after(original: Callable[..., Any], call: int) -> Callable[..., Any]:
 
 def train(dataset: Path, output: Path, config: RunConfig, moment: str) -> None:
     """What the process runs."""
-    build.load_pretrained = lambda _: False  # as in this process
+    factory.load_pretrained = lambda _: False  # as in this process
     shard_writer.SHARD_BYTES = SHARD
     if moment == "decoding":  # each shard is followed by the manifest
         shard_writer._put = die_after(shard_writer._put, 7)
@@ -158,7 +158,7 @@ def test_images_and_studies_in_one_batch_have_windows_of_half_the_size(tmp_path:
     study = np.where(np.arange(60) < 30, -1, np.arange(60) // 6)
     label = np.where(study < 0, 0, -1)
     rows = np.arange(20, 80)
-    cases = CaseArrays(
+    cases = CaseDataset(
         images, rows, None, np.full(60, -1), label, 1, Studies(study, np.zeros(60), np.arange(60))
     )
     sampler = LabelBatches.plan(cases, DataConfig(bag_size=4)).sampler(3, 0)
@@ -203,9 +203,9 @@ def test_half_a_choice_is_refused(
         sharded("c", data=data)
 
 
-@pytest.mark.parametrize("arm", ["sks-evidence-selftrained", "unet-multitask"])
-def test_arms_that_draw_from_all_images_after_stage_1_are_refused(
-    arm: str, sharded: Callable[..., RunConfig]
+@pytest.mark.parametrize("method", ["sks-evidence-selftrained", "unet-multitask"])
+def test_methods_that_draw_from_all_images_after_stage_1_are_refused(
+    method: str, sharded: Callable[..., RunConfig]
 ) -> None:
     with pytest.raises(UsageError, match=r"data\.shards is for stage 1, and .* such as sks,"):
-        sharded("c", arm=arm)
+        sharded("c", method=method)

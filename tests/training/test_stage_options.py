@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from dxseg.data.dataset import Dataset
-from dxseg.presets import load_config
+from dxseg.config.presets import load_config
+from dxseg.data.table.dataset import Dataset
 from dxseg.training import stages
-from dxseg.training.batches import mask_pools
-from dxseg.training.records import read_run
-from dxseg.training.stage2 import Stage2Module
+from dxseg.training.dataloaders import mask_pools
+from dxseg.training.run_record import read_run
+from dxseg.training.segmentation_module import Stage2Module
 from trained_runs import metrics_of, same_weights, weights_of
 
 
@@ -92,7 +92,7 @@ class TestStageOptions:
 
     def test_a_small_batch_keeps_a_lesion(self) -> None:
         material = SimpleNamespace(lesion_free_train=np.array([True, True, False]))
-        config = load_config("cpu", "unet", {"data": {"lesion_free_share": 0.9}})
+        config = load_config("cpu", "unet", {"data": {"lesion_free_fraction": 0.9}})
         pools = mask_pools(material, config, 2)
         assert [count for _, count in pools] == [1, 1]
 

@@ -14,21 +14,21 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
-from dxseg.config import DataConfig, RunConfig
-from dxseg.data.dataset import Dataset, DatasetSpec
-from dxseg.data.loader import CaseArrays, Studies
-from dxseg.data.readers import read_image
+from dxseg.config.schema import DataConfig, RunConfig
+from dxseg.data.batches.loader import CaseDataset, Studies
+from dxseg.data.readers.read import read_image
+from dxseg.data.table.dataset import Dataset, DatasetSpec
 from dxseg.errors import DxsegError
-from dxseg.inference.bundle import read_info
+from dxseg.inference.model_folder import read_info
 from dxseg.inference.predictor import Predictor
 from dxseg.inference.studies import study_probabilities
 from dxseg.metrics.image_level import auroc, lesion_probability
-from dxseg.models.build import Task
+from dxseg.models.factory import Task
+from dxseg.training.classification_module import Stage1Module
+from dxseg.training.datamodule import Material, gather, resolve_splits
 from dxseg.training.label_batches import LabelBatches
-from dxseg.training.material import Material, gather, resolve_splits
 from dxseg.training.run import train_run
-from dxseg.training.stage1 import Stage1Module
-from dxseg.training.stages import check_choices, train_stage1
+from dxseg.training.stages import train_stage1, validate_selection
 
 SIZE, SLICES = 32, 8
 VOLUMES = {"train": 32, "validation": 8, "test": 20}
@@ -187,12 +187,12 @@ def test_an_empty_mask_in_an_ill_volume_is_a_lesion_free_image(
 
 
 class TestBatches:
-    def arrays(self, labels: list[int], numbers: list[int], study: int = 1) -> CaseArrays:
+    def arrays(self, labels: list[int], numbers: list[int], study: int = 1) -> CaseDataset:
         rows = np.arange(len(labels))
         of_study = np.array(numbers)
         studies = Studies(of_study, np.where(of_study >= 0, study, -1), rows)
         images = np.zeros((len(labels), 32, 32, 1), np.uint8)
-        return CaseArrays(images, rows, None, rows, np.array(labels), 1, studies)
+        return CaseDataset(images, rows, None, rows, np.array(labels), 1, studies)
 
     def test_half_of_a_batch_is_of_studies_where_there_are_both(self) -> None:
         arrays = self.arrays([0] * 20 + [-1] * 20, [-1] * 20 + [0] * 10 + [1] * 10)
@@ -321,18 +321,18 @@ def test_a_run_on_mixed_levels_ends_the_same_after_an_interruption(
 
 def _check_gate(run: Path, root: Path) -> None:
     """The gate lets through the images and the studies whose labels say that there is a lesion."""
-    dataset, predictor = Dataset.load(root), Predictor.from_bundle(run / "model")
+    dataset, predictor = Dataset.load(root), Predictor.from_folder(run / "model")
     cases = dataset.cases[dataset.cases["split"].eq("validation")]
     cases = cases[cases["label"].eq("tumour")]
     images = [read_image(dataset.image_path(row)) for row in cases.itertuples()]
     diagnoses = pd.Series([one.label_probabilities for one in predictor.predict(images)])
-    by_study = diagnoses.groupby(
+    split_by_study = diagnoses.groupby(
         np.where(cases["label_level"].eq("study"), cases["volume_id"], cases["case_id"])
     )
-    assert len(by_study) < len(cases)
+    assert len(split_by_study) < len(cases)
     found = [
         lesion_probability(study_probabilities(list(one), predictor.info), ["none"], False)
-        for _, one in by_study
+        for _, one in split_by_study
     ]
     assert read_info(run / "model").gate == pytest.approx(min(0.5, *found), abs=1e-5)
 
@@ -341,8 +341,8 @@ def test_studies_are_labels_that_validation_can_choose_by(
     volumes: Path, relabelled: Callable[..., Path], study_config: Callable[..., RunConfig]
 ) -> None:
     config = study_config(stage1={"select": "best"})
-    check_choices(material_of(volumes, config), config)
+    validate_selection(material_of(volumes, config), config)
     cases = Dataset.load(volumes).cases
     ill_only = cases["split"].ne("validation") | cases["label"].eq("tumour")
     with pytest.raises(DxsegError, match="images with different labels"):
-        check_choices(material_of(relabelled(cases[ill_only]), config), config)
+        validate_selection(material_of(relabelled(cases[ill_only]), config), config)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from dxseg.data.dataset import Dataset
-from dxseg.data.splits import read_splits
+from dxseg.data.splits.make_splits import read_splits
+from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
-from dxseg.training.records import read_run
+from dxseg.training.run_record import read_run
 from trained_runs import same_weights
 
 
@@ -90,9 +90,9 @@ class TestRefusals:
         with pytest.raises(DxsegError, match="no training case with a lesion has a mask"):
             train(dataset=copied)
 
-    @pytest.mark.parametrize("arm", ["sks", "unet-multitask"])
+    @pytest.mark.parametrize("method", ["sks", "unet-multitask"])
     def test_no_label_to_learn_from(
-        self, arm: str, train: Callable[..., Path], copied: Path
+        self, method: str, train: Callable[..., Path], copied: Path
     ) -> None:
         dataset = Dataset.load(copied)
         lesions = dataset.cases["label"] != "none"
@@ -100,7 +100,7 @@ class TestRefusals:
         dataset.cases.loc[lesions & (dataset.cases["split"] != "train"), "label"] = "dark"
         dataset.save()
         with pytest.raises(DxsegError, match="need image-level labels, and no training case"):
-            train(arm, dataset=copied)
+            train(method, dataset=copied)
 
     def test_a_training_that_diverges(self, train: Callable[..., Path]) -> None:
         wild = {"steps": 6, "steps_per_epoch": 3, "learning_rate": 1e30, "warmup_steps": 0}

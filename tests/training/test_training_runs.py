@@ -1,4 +1,4 @@
-"""Whole runs on disks in noise: they learn, and every arm trains."""
+"""Whole runs on disks in noise: they learn, and every method trains."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from dxseg.data.dataset import Dataset
+from dxseg.config import DEFAULT_METHOD
+from dxseg.config.presets import load_config, method_names, read_config
+from dxseg.data.table.dataset import Dataset
 from dxseg.evaluation.evaluate import evaluate_run
-from dxseg.inference.bundle import load_bundle
+from dxseg.inference.model_folder import load_model_folder
 from dxseg.inference.predictor import Predictor
-from dxseg.models.build import build_segmenter
-from dxseg.models.sharing import divide
-from dxseg.presets import arm_names, load_config, read_config
-from dxseg.recipes import DEFAULT_ARM
+from dxseg.models.factory import build_model
+from dxseg.models.shared_encoder import divide
 from dxseg.training import run as run_module
-from dxseg.training.records import read_run
 from dxseg.training.run import train_run
+from dxseg.training.run_record import read_run
 from trained_runs import figures_on_test, metrics_of, weights_of
 
 
@@ -30,13 +30,13 @@ class TestLearning:
     def test_test_images_are_segmented_and_named(self, finished: Path, disks: Path) -> None:
         """The bar: Dice 0.6 and two labels of three right; an untrained network fails both."""
         dataset = Dataset.load(disks)
-        segmenter, info = load_bundle(finished / "model")
+        segmenter, info = load_model_folder(finished / "model")
         dice, accuracy = figures_on_test(Predictor(segmenter, info), dataset)
         assert dice > 0.6
         assert accuracy > 0.65
         torch.manual_seed(0)
         task = segmenter_task(info)
-        untrained = build_segmenter(info.model, task, pretrained=False).eval()
+        untrained = build_model(info.model, task, pretrained=False).eval()
         dice, _ = figures_on_test(Predictor(untrained, info), dataset)
         assert dice < 0.4
 
@@ -63,7 +63,7 @@ class TestLearning:
         assert record["cases"]["validation_masks"] == 6
         assert record["stage2"]["val_dice"] > 0.6
         config = read_config(finished / "config.yaml")
-        assert config.arm == "sks-evidence"
+        assert config.method == "sks-evidence"
         assert config.data.batch_size == 8
 
     def test_a_finished_run_is_returned_at_once(
@@ -94,7 +94,7 @@ def test_shared_levels_are_stage_one_to_the_bit(train: Callable[..., Path], fini
     """Also where the rest of the coarse branch learns on."""
     changes = {"shared_stages": 2, "coarse_learning_rate_scale": 0.5}
     run = train("sks-evidence", stage1_run=finished, model=changes)
-    segmenter, _ = load_bundle(run / "model")
+    segmenter, _ = load_model_folder(run / "model")
     stage1 = load_file(finished / "stage1" / "coarse.safetensors")
     encoder = segmenter.coarse.encoder  # type: ignore[union-attr]
     shared = {
@@ -109,25 +109,25 @@ def test_shared_levels_are_stage_one_to_the_bit(train: Callable[..., Path], fini
 
 
 def segmenter_task(info: Any) -> Any:
-    from dxseg.models.build import Task
+    from dxseg.models.factory import Task
 
     return Task(info.preprocessing.channels, len(info.mask_classes), len(info.labels))
 
 
-@pytest.mark.parametrize("arm", arm_names())
-def test_every_arm_trains(arm: str, train: Callable[..., Path], finished: Path) -> None:
+@pytest.mark.parametrize("method", method_names())
+def test_every_method_trains(method: str, train: Callable[..., Path], finished: Path) -> None:
     config = read_config(finished / "config.yaml")
     stage1 = finished if "stage1" in (config.model.encoder_init, config.model.coarse_init) else None
-    run = train(arm, stage1_run=stage1)
-    segmenter, info = load_bundle(run / "model")
-    assert info.model.architecture == segmenter_architecture(arm)
+    run = train(method, stage1_run=stage1)
+    segmenter, info = load_model_folder(run / "model")
+    assert info.model.architecture == segmenter_architecture(method)
     with torch.no_grad():
         assert segmenter(torch.zeros(1, 1, 64, 64)).isfinite().all()
     assert len(metrics_of(run)) == 2
 
 
-def segmenter_architecture(arm: str) -> str:
-    return load_config("cpu", arm).model.architecture
+def segmenter_architecture(method: str) -> str:
+    return load_config("cpu", method).model.architecture
 
 
 def test_several_labels_an_image(train: Callable[..., Path], copied: Path) -> None:
@@ -141,7 +141,7 @@ def test_several_labels_an_image(train: Callable[..., Path], copied: Path) -> No
     table = metrics_of(run, "stage1")
     assert table["val_auroc"].between(0, 1).all()
     assert "val_accuracy" not in table
-    assert load_bundle(run / "model")[1].multi_label
+    assert load_model_folder(run / "model")[1].multi_label
 
 
 def test_labels_that_all_mean_a_lesion(train: Callable[..., Path], copied: Path) -> None:
@@ -150,8 +150,8 @@ def test_labels_that_all_mean_a_lesion(train: Callable[..., Path], copied: Path)
     spec = dataset.spec.model_copy(update={"labels": ["bright", "dark"], "lesion_free": []})
     Dataset.create(copied, spec, dataset.cases[dataset.cases["label"] != "none"])
     stage = {"steps": 2, "steps_per_epoch": 1, "warmup_steps": 1}
-    run = train(DEFAULT_ARM, dataset=copied, selftraining=stage)
-    info = load_bundle(run / "model")[1]
+    run = train(DEFAULT_METHOD, dataset=copied, self_training=stage)
+    info = load_model_folder(run / "model")[1]
     assert (info.labels, info.gate, info.rule_in) == (["bright", "dark"], None, None)
     summary = evaluate_run(run, resamples=50).summary
     assert summary["dice_all"] == summary["dice_lesion"]

@@ -1,4 +1,4 @@
-"""Several arms on one footing: means over seeds and paired differences from a reference."""
+"""Several methods on one footing: means over seeds and paired differences from a reference."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dxseg.data.files import write_json_atomic, write_text_atomic
 from dxseg.errors import UsageError
 from dxseg.evaluation.runs import EvaluatedRun, check_comparable, check_seeds, load_run
 from dxseg.evaluation.summary import (
@@ -22,6 +21,7 @@ from dxseg.evaluation.summary import (
     weighting,
     without_nan,
 )
+from dxseg.io.atomic import write_json_atomic, write_text_atomic
 from dxseg.metrics.statistics import RESAMPLES, holm, paired_bootstrap
 
 FIGURES = (
@@ -38,7 +38,7 @@ FIGURES = (
 )
 TESTED = tuple(name for name in FIGURES if name in MEANS)
 DIFFERENCE_COLUMNS = (
-    "arm",
+    "method",
     "metric",
     "difference",
     "low",
@@ -56,28 +56,30 @@ class Comparison:
     """What a comparison found.
 
     Attributes:
-        arms: One row an arm, in the order given: arm, seeds, then of every `FIGURES` its mean over
+        methods: One row a method, in the order given: method, seeds, then of every `FIGURES` its
+        mean over
             seeds and `<figure>_sd`, the standard deviation over seeds (NaN for one seed).
-        differences: One row for each other arm and `TESTED` figure: arm, metric, difference (arm
+        differences: One row for each other method and `TESTED` figure: method, metric, difference
+        (method
             minus reference), low, high, p_value, p_holm, images, groups.
         summary: Both as one structure for JSON, with `reference`, `seeds`, `averaged_by`, `units`
             and `interval`; None where a figure is undefined.
         markdown: Both as tables to read.
     """
 
-    arms: pd.DataFrame
+    methods: pd.DataFrame
     differences: pd.DataFrame
     summary: dict[str, Any]
     markdown: str
 
     def write(self, folder: str | Path) -> None:
-        """Write comparison.json, comparison.md, comparison_arms.csv, comparison_differences.csv.
+        """Write comparison.json, comparison.md, comparison_methods.csv, comparison_differences.csv.
 
         Args:
             folder: Where to; each file is written atomically.
         """
         folder = Path(folder)
-        for name, table in (("arms", self.arms), ("differences", self.differences)):
+        for name, table in (("methods", self.methods), ("differences", self.differences)):
             write_text_atomic(folder / f"comparison_{name}.csv", table.to_csv(index=False))
         write_text_atomic(folder / "comparison.md", self.markdown)
         write_json_atomic(folder / "comparison.json", self.summary)
@@ -86,23 +88,23 @@ class Comparison:
 def compare_runs(
     runs: Sequence[str | Path], *, reference: str | None = None, resamples: int = RESAMPLES
 ) -> Comparison:
-    """Compare arms that were evaluated on the same cases.
+    """Compare methods that were evaluated on the same cases.
 
-    For a difference, each case's value is averaged over seeds within its arm; whole patients or
-    groups of cases are then resampled. p-values are adjusted by Holm over the arms, each figure
+    For a difference, each case's value is averaged over seeds within its method; whole patients or
+    groups of cases are then resampled. p-values are adjusted by Holm over the methods, each figure
     by itself. The interval speaks of other patients, not of other seeds: the spread over seeds
     stands beside it.
 
     Args:
-        runs: Run folders with run.json (keys `arm` and `seed`) and an evaluation on test.
-        reference: The arm that others are compared with; the first run's arm by default.
+        runs: Run folders with run.json (keys `method` and `seed`) and an evaluation on test.
+        reference: The method that others are compared with; the first run's method by default.
         resamples: Of the bootstrap.
 
     Returns:
         The comparison.
 
     Raises:
-        UsageError: There is no run, the reference is unknown, or an arm has a seed twice or
+        UsageError: There is no run, the reference is unknown, or a method has a seed twice or
             lacks a seed that another has.
         DxsegError: A run is not evaluated, or runs differ in cases, truth, groups, averaging or
             units, so that their figures are not comparable.
@@ -110,21 +112,21 @@ def compare_runs(
     if not runs:
         raise UsageError("no run to compare; name at least one evaluated run folder")
     loaded = [load_run(Path(run)) for run in runs]
-    names = list(dict.fromkeys(run.arm for run in loaded))
+    names = list(dict.fromkeys(run.method for run in loaded))
     reference = names[0] if reference is None else reference
     if reference not in names:
-        raise UsageError(f"reference {reference!r} is no arm of these runs; there are {names}")
+        raise UsageError(f"reference {reference!r} is no method of these runs; there are {names}")
     seeds = check_seeds(loaded)
     check_comparable(loaded)
 
     average_by = loaded[0].averaged_by
     per_run = pd.DataFrame(
         [
-            {"arm": run.arm, "seed": run.seed, **point_estimates(run.table, average_by)}
+            {"method": run.method, "seed": run.seed, **point_estimates(run.table, average_by)}
             for run in loaded
         ]
     )
-    arms = _arm_table(per_run, names)
+    methods = _method_table(per_run, names)
     differences = _differences(loaded, names, reference, average_by, resamples)
     summary = {
         "reference": reference,
@@ -135,23 +137,23 @@ def compare_runs(
             "method": "percentile paired cluster bootstrap by group, values averaged over seeds",
             "confidence": CONFIDENCE,
             "resamples": resamples,
-            "adjustment": "Holm over arms, each metric by itself",
+            "adjustment": "Holm over methods, each metric by itself",
         },
-        "arms": arms.to_dict("records"),
+        "methods": methods.to_dict("records"),
         "per_run": per_run.to_dict("records"),
         "differences": differences.to_dict("records"),
     }
-    markdown = _markdown(arms, differences, reference, seeds, loaded[0])
-    return Comparison(arms, differences, without_nan(summary), markdown)
+    markdown = _markdown(methods, differences, reference, seeds, loaded[0])
+    return Comparison(methods, differences, without_nan(summary), markdown)
 
 
-def _arm_table(per_run: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    by_arm = per_run.groupby("arm", sort=False)
-    arms = pd.DataFrame({"arm": names, "seeds": by_arm.size().reindex(names).to_numpy()})
+def _method_table(per_run: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    by_method = per_run.groupby("method", sort=False)
+    methods = pd.DataFrame({"method": names, "seeds": by_method.size().reindex(names).to_numpy()})
     for figure in FIGURES:
-        arms[figure] = by_arm[figure].mean().reindex(names).to_numpy()
-        arms[f"{figure}_sd"] = by_arm[figure].std().reindex(names).to_numpy()
-    return arms
+        methods[figure] = by_method[figure].mean().reindex(names).to_numpy()
+        methods[f"{figure}_sd"] = by_method[figure].std().reindex(names).to_numpy()
+    return methods
 
 
 def _differences(
@@ -167,19 +169,19 @@ def _differences(
         values, groups = _per_case(runs, metric)
         found = [
             paired_bootstrap(
-                values[arm],
+                values[method],
                 values[reference],
                 groups,
                 weighting=weighting(average_by),
                 confidence=CONFIDENCE,
                 resamples=resamples,
             )
-            for arm in others
+            for method in others
         ]
         adjusted = holm([difference.p_value for difference in found])
         rows += [
             {
-                "arm": arm,
+                "method": method,
                 "metric": metric,
                 "difference": difference.mean,
                 "low": difference.low,
@@ -189,28 +191,30 @@ def _differences(
                 "images": difference.images,
                 "groups": difference.groups,
             }
-            for arm, difference, p_holm in zip(others, found, adjusted, strict=True)
+            for method, difference, p_holm in zip(others, found, adjusted, strict=True)
         ]
     return pd.DataFrame(rows, columns=list(DIFFERENCE_COLUMNS))
 
 
 def _per_case(runs: list[EvaluatedRun], metric: str) -> tuple[pd.DataFrame, pd.Series[str]]:
-    """For each case its value in each arm, averaged over the seeds that tested it; its group."""
+    """For each case its value in each method, averaged over the seeds that tested it; its group."""
     stacked = pd.concat(
         [
-            run.table[["case_id", "group"]].assign(arm=run.arm, value=values_of(run.table, metric))
+            run.table[["case_id", "group"]].assign(
+                method=run.method, value=values_of(run.table, metric)
+            )
             for run in runs
         ]
     )
     means = stacked.pivot_table(
-        index="case_id", columns="arm", values="value", aggfunc="mean", dropna=False
+        index="case_id", columns="method", values="value", aggfunc="mean", dropna=False
     )
     groups = stacked.drop_duplicates("case_id").set_index("case_id")["group"]
     return means, groups.loc[means.index]
 
 
 def _markdown(
-    arms: pd.DataFrame,
+    methods: pd.DataFrame,
     differences: pd.DataFrame,
     reference: str,
     seeds: list[int],
@@ -218,21 +222,21 @@ def _markdown(
 ) -> str:
     unit = run.units.get("distance", "")
     titles = [f"{name} ({unit})" if name.startswith("hd95") else name for name in FIGURES]
-    lines = ["| arm | seeds | " + " | ".join(titles) + " |", "|---" * (len(FIGURES) + 2) + "|"]
-    for row in arms.to_dict("records"):
+    lines = ["| method | seeds | " + " | ".join(titles) + " |", "|---" * (len(FIGURES) + 2) + "|"]
+    for row in methods.to_dict("records"):
         cells = [_with_spread(row[name], row[f"{name}_sd"]) for name in FIGURES]
-        lines.append(f"| {row['arm']} | {row['seeds']} | " + " | ".join(cells) + " |")
+        lines.append(f"| {row['method']} | {row['seeds']} | " + " | ".join(cells) + " |")
     lines += ["", f"Mean ± standard deviation over seeds; averaged by {run.averaged_by}."]
     if len(seeds) < ENOUGH_SEEDS:
         lines.append(f"Only {len(seeds)} seed(s): at least {ENOUGH_SEEDS} are needed to conclude.")
     if len(differences):
         lines += [
             "",
-            f"| arm - {reference} | metric | difference | 95% interval | p | p (Holm) |",
+            f"| method - {reference} | metric | difference | 95% interval | p | p (Holm) |",
             "|---|---|---|---|---|---|",
         ]
         lines += [
-            f"| {row['arm']} | {row['metric']} | {row['difference']:+.3f} | "
+            f"| {row['method']} | {row['metric']} | {row['difference']:+.3f} | "
             f"{row['low']:+.3f} to {row['high']:+.3f} | {row['p_value']:.4f} | "
             f"{row['p_holm']:.4f} |"
             for row in differences.to_dict("records")

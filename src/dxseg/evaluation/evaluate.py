@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dxseg.data.dataset import Dataset
-from dxseg.data.files import sha256_file, write_json_atomic, write_text_atomic
-from dxseg.data.splits import read_splits
+from dxseg.data.splits.make_splits import read_splits
+from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.evaluation.cases import (
     EvaluatedCase,
@@ -32,10 +31,11 @@ from dxseg.evaluation.summary import (
     summarise,
     without_nan,
 )
+from dxseg.io.atomic import sha256_file, write_json_atomic, write_text_atomic
 from dxseg.metrics.calibration import CalibrationHistogram
 from dxseg.metrics.statistics import RESAMPLES
 from dxseg.metrics.surface import DEFAULT_TOLERANCE
-from dxseg.training.records import read_run
+from dxseg.training.run_record import read_run
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def evaluate_run(
         run: A run folder with `model/`, `splits.csv` and `run.json`.
         split: `test`, `validation` or `train`.
         known_labels: Whether the model is told the label of each image that has one, as
-            `dxseg predict --labels` would; see `dxseg.inference.decision` for what follows.
+            `dxseg predict --labels` would; see `dxseg.inference.postprocess` for what follows.
         dataset: The dataset's folder if it is no longer where `run.json` says.
         output: Folder for evaluation.json, per_image.csv, per_patient.csv; the run by default.
             For another split than test the names end in `_<split>`, with known labels in `_known`.
@@ -194,7 +194,7 @@ def evaluate_run(
     data = Dataset.load(dataset or record["dataset"])
     rows, left_out = split_rows(data, run / "splits.csv", split)
     measured = run / "model" if model is None else Path(model)
-    predictor = Predictor.from_bundle(measured, device, batch_size, backend=backend)
+    predictor = Predictor.from_folder(measured, device, batch_size, backend=backend)
     info = predictor.info
     _check_classes(measured, info.mask_classes, data)
     labels = dict(zip(rows["case_id"], rows["label"], strict=True)) if known_labels else None

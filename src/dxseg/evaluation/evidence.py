@@ -10,18 +10,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dxseg.data.dataset import Dataset
-from dxseg.data.readers import read_mask
-from dxseg.data.splits import read_splits
+from dxseg.data.readers.read import read_mask
+from dxseg.data.splits.make_splits import read_splits
+from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.evaluation.cases import EvaluatedCase
 from dxseg.evaluation.stream import Progress, images
 from dxseg.evaluation.summary import without_nan
 from dxseg.metrics.image_level import auroc
-from dxseg.training.records import read_run
+from dxseg.training.run_record import read_run
 
 if TYPE_CHECKING:
-    from dxseg.inference.bundle import BundleInfo
+    from dxseg.inference.model_folder import ModelInfo
     from dxseg.inference.predictor import Predictor
 
 TOP, LOWEST = 0.002, 0.7
@@ -37,7 +37,7 @@ class EvidenceQuality:
     exclude each other, else the highest; at the size of the image, interpolated.
     """
 
-    def __init__(self, info: BundleInfo) -> None:
+    def __init__(self, info: ModelInfo) -> None:
         """Start anew; `info` names the labels of the evidence maps."""
         self._info = info
         self.images = 0
@@ -131,7 +131,7 @@ def evidence_quality(
 
     run = Path(run)
     data = Dataset.load(dataset or read_run(run)["dataset"])
-    predictor = Predictor.from_bundle(run / "model", device, batch_size)
+    predictor = Predictor.from_folder(run / "model", device, batch_size)
     splits = read_splits(run / "splits.csv", data)
     measured = measure_evidence(predictor, data, splits, split, progress)
     return summarise_evidence(measured, predictor, data, splits, split)

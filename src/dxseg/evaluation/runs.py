@@ -12,7 +12,7 @@ import pandas as pd
 
 from dxseg.errors import DxsegError, UsageError
 from dxseg.evaluation.summary import AverageBy, read_per_image
-from dxseg.training.records import read_run
+from dxseg.training.run_record import read_run
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class EvaluatedRun:
 
     Attributes:
         path: The folder.
-        arm: Which method was trained.
+        method: Which method was trained.
         seed: Which masks were given, and the initialisation.
         averaged_by: What means weigh alike.
         units: Of distances and areas.
@@ -30,7 +30,7 @@ class EvaluatedRun:
     """
 
     path: Path
-    arm: str
+    method: str
     seed: int
     averaged_by: AverageBy
     units: dict[str, Any]
@@ -54,10 +54,11 @@ def load_run(path: Path, split: str = "test") -> EvaluatedRun:
         DxsegError: A file is absent or wrong, such as of a run that is not evaluated.
     """
     record = read_run(path)
-    arm, seed = record.get("arm"), record.get("seed")
-    if not isinstance(arm, str) or not arm or not isinstance(seed, int):
+    method, seed = record.get("method"), record.get("seed")
+    if not isinstance(method, str) or not method or not isinstance(seed, int):
         raise DxsegError(
-            f"{path / 'run.json'}: arm is {arm!r} and seed {seed!r}; expected a name and a whole "
+            f"{path / 'run.json'}: method is {method!r} and seed {seed!r}; expected a name and a "
+            f"whole "
             "number"
         )
     suffix = file_suffix(split)
@@ -71,7 +72,7 @@ def load_run(path: Path, split: str = "test") -> EvaluatedRun:
             f"{source}: not an evaluation ({error!r}); run `dxseg evaluate`"
         ) from error
     return EvaluatedRun(
-        path, arm, seed, averaged_by, units, table.sort_values("case_id"), evaluation
+        path, method, seed, averaged_by, units, table.sort_values("case_id"), evaluation
     )
 
 
@@ -81,7 +82,7 @@ def is_evaluated(folder: Path, split: str) -> bool:
 
 
 def check_seeds(runs: list[EvaluatedRun]) -> list[int]:
-    """Check that every arm has every seed, once.
+    """Check that every method has every seed, once.
 
     Args:
         runs: At least one.
@@ -90,26 +91,29 @@ def check_seeds(runs: list[EvaluatedRun]) -> list[int]:
         The seeds, sorted.
 
     Raises:
-        UsageError: An arm has a seed twice, or lacks one.
+        UsageError: A method has a seed twice, or lacks one.
     """
-    by_arm: dict[str, list[int]] = {run.arm: [] for run in runs}
+    by_method: dict[str, list[int]] = {run.method: [] for run in runs}
     for run in runs:
-        if run.seed in by_arm[run.arm]:
-            raise UsageError(f"{run.path}: arm {run.arm!r} has seed {run.seed} twice; name one")
-        by_arm[run.arm].append(run.seed)
+        if run.seed in by_method[run.method]:
+            raise UsageError(
+                f"{run.path}: method {run.method!r} has seed {run.seed} twice; name one"
+            )
+        by_method[run.method].append(run.seed)
     every = sorted({run.seed for run in runs})
-    for name, seeds in by_arm.items():
+    for name, seeds in by_method.items():
         missing = sorted(set(every) - set(seeds))
         if missing:
             raise UsageError(
-                f"arm {name!r} lacks the seeds {missing} that other arms have; train and evaluate "
-                "them, or leave those seeds out of every arm"
+                f"method {name!r} lacks the seeds {missing} that other methods have; train and "
+                f"evaluate "
+                "them, or leave those seeds out of every method"
             )
     return every
 
 
 def check_comparable(runs: list[EvaluatedRun]) -> None:
-    """Check that the arms of each seed met the same cases with the same truth.
+    """Check that the methods of each seed met the same cases with the same truth.
 
     Args:
         runs: At least one.

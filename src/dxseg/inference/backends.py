@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.bundle import BundleInfo
+from dxseg.inference.model_folder import ModelInfo
 from dxseg.inference.onnx_file import OnnxModel, input_names, output_names
-from dxseg.models.coarse import EVIDENCE_STRIDE
-from dxseg.models.graph import INPUT, KNOWN
-from dxseg.models.pyramid import pad_to_multiple
-from dxseg.models.segmenter import STRIDE, Segmenter, SegmenterOutput, crop_output
+from dxseg.models.coarse_branch import EVIDENCE_STRIDE
+from dxseg.models.encoder import pad_to_multiple
+from dxseg.models.onnx_export import INPUT, KNOWN
+from dxseg.models.segmentation_model import STRIDE, SegmentationModel, SegmenterOutput, crop_output
 
 BACKENDS = ("torch", "onnxruntime", "openvino")
 Inputs = dict[str, NDArray[Any]]
@@ -36,7 +36,7 @@ class Backend(Protocol):
     device: torch.device
 
     def outputs(self, images: Tensor, known: Tensor | None = None) -> SegmenterOutput:
-        """What `Segmenter.outputs` says.
+        """What `SegmentationModel.outputs` says.
 
         Args:
             images: (B, C, H, W) float32, normalised, on `device`.
@@ -52,7 +52,7 @@ class TorchBackend:
     """A network in PyTorch."""
 
     def __init__(
-        self, segmenter: Segmenter, device: str = "cpu", precision: str = "float32"
+        self, segmenter: SegmentationModel, device: str = "cpu", precision: str = "float32"
     ) -> None:
         """Move the network to the device.
 
@@ -210,13 +210,13 @@ ONNX_BACKENDS: dict[str, type[OnnxRuntimeBackend | OpenVinoBackend]] = {
 }
 
 
-def graph_inputs(info: BundleInfo, images: Tensor, known: Tensor | None) -> Inputs:
+def graph_inputs(info: ModelInfo, images: Tensor, known: Tensor | None) -> Inputs:
     """What an exported network is given.
 
     Args:
         info: Of the model.
         images: (B, C, H, W) float32, normalised, H and W multiples of 32.
-        known: The label prompt of `Segmenter.outputs`; None where nothing is known.
+        known: The label prompt of `SegmentationModel.outputs`; None where nothing is known.
 
     Returns:
         Arrays by the name of the input.
@@ -232,7 +232,7 @@ def graph_inputs(info: BundleInfo, images: Tensor, known: Tensor | None) -> Inpu
     return given
 
 
-class FlipAveraged:
+class FlipTTA:
     """Test-time augmentation: the mean of a backend's answers for an image and its mirror image."""
 
     def __init__(self, backend: Backend) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-EVEN = 0.5
+MAX_RULE_OUT = 0.5
 """Highest gate and lowest threshold to rule in: what is likelier than not is never overruled,
 however sure the classifier is of the few validation images."""
 
@@ -26,14 +26,15 @@ def choose_gate(lesion_probabilities: Sequence[float], sensitivity: float) -> fl
         sensitivity: The share of them that must pass, in (0, 1].
 
     Returns:
-        The least probability that passes, at most `EVEN`; None where there is nothing to choose by.
+        The least probability that passes, at most `MAX_RULE_OUT`; None where there is nothing to
+        choose by.
     """
     if not lesion_probabilities:
         return None
     ordered = sorted(lesion_probabilities)
     # The tolerance keeps 0.02 * 50 from losing its one image to rounding.
     blanked = math.floor((1 - sensitivity) * len(ordered) + 1e-9)
-    return min(ordered[blanked], EVEN)
+    return min(ordered[blanked], MAX_RULE_OUT)
 
 
 def choose_rule_in(lesion_probabilities: Sequence[float], specificity: float) -> float | None:
@@ -44,15 +45,15 @@ def choose_rule_in(lesion_probabilities: Sequence[float], specificity: float) ->
         specificity: The share of them that must not exceed the threshold, in (0, 1].
 
     Returns:
-        The probability above which an image counts as one with a lesion, at least `EVEN`; None
-        where there is nothing to choose by.
+        The probability above which an image counts as one with a lesion, at least `MAX_RULE_OUT`;
+        None where there is nothing to choose by.
     """
     if not lesion_probabilities:
         return None
     ordered = sorted(lesion_probabilities, reverse=True)
     # As in choose_gate.
     exceeding = math.floor((1 - specificity) * len(ordered) + 1e-9)
-    return max(ordered[exceeding], EVEN)
+    return max(ordered[exceeding], MAX_RULE_OUT)
 
 
 def closes(gate: float | None, lesion_probability: float) -> bool:
@@ -60,7 +61,7 @@ def closes(gate: float | None, lesion_probability: float) -> bool:
     return gate is not None and lesion_probability < gate
 
 
-def rules_in(threshold: float | None, lesion_probability: float) -> bool:
+def is_ruled_in(threshold: float | None, lesion_probability: float) -> bool:
     """Whether an image counts as one with a lesion; never without a threshold or a label head."""
     return threshold is not None and lesion_probability > threshold
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.bundle import INFO_LIMIT, BundleInfo, parse_info, read_limited
-from dxseg.models.graph import INPUT, KNOWN, OUTPUTS
+from dxseg.inference.model_folder import INFO_LIMIT, ModelInfo, parse_info, read_limited
+from dxseg.models.onnx_export import INPUT, KNOWN, OUTPUTS
 
 NumberFormat = Literal["float32", "int8"]
 NUMBER_FORMATS: tuple[NumberFormat, ...] = get_args(NumberFormat)
@@ -43,7 +43,7 @@ class OnnxModel:
     """
 
     content: bytes
-    info: BundleInfo
+    info: ModelInfo
     number_format: NumberFormat
     path: Path
 
@@ -53,19 +53,19 @@ def is_onnx(path: str | Path) -> bool:
     return Path(path).suffix.lower() == SUFFIX
 
 
-def input_names(info: BundleInfo) -> list[str]:
+def input_names(info: ModelInfo) -> list[str]:
     """The inputs that the model's network has."""
     return [INPUT, KNOWN] if info.model.architecture == "sks" else [INPUT]
 
 
-def output_names(info: BundleInfo) -> list[str]:
+def output_names(info: ModelInfo) -> list[str]:
     """The outputs that the model's network has."""
     if info.model.architecture == "sks":
         return list(OUTPUTS)
     return list(OUTPUTS[: 2 if info.model.label_head else 1])
 
 
-def pack(graph: bytes, info: BundleInfo, number_format: NumberFormat) -> bytes:
+def pack(graph: bytes, info: ModelInfo, number_format: NumberFormat) -> bytes:
     """Put what is known of a model into the metadata of its graph.
 
     Args:
@@ -200,7 +200,7 @@ def _is_external(tensor: Any) -> bool:
     return bool(tensor.data_location == external or tensor.external_data)
 
 
-def _check_interface(proto: Any, info: BundleInfo, path: Path) -> None:
+def _check_interface(proto: Any, info: ModelInfo, path: Path) -> None:
     weights = {tensor.name for tensor in proto.graph.initializer}
     inputs = [value for value in proto.graph.input if value.name not in weights]
     outputs = [value.name for value in proto.graph.output]

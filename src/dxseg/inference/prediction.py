@@ -18,7 +18,7 @@ class Prediction:
     Attributes:
         probabilities: (K, H, W) in 0..1 at the image's own size, one sigmoid a mask class.
         mask: (H, W) label map: 0 where no class reaches the threshold, else 1 + the likeliest;
-            the image-level gate and a known label have their say (`dxseg.inference.decision`).
+            the image-level gate and a known label have their say (`dxseg.inference.postprocess`).
         label_probabilities: By label name; softmax, or a sigmoid each where an image may have
             several labels. The network's own opinion, also where the label is known. None for a
             network without image-level labels.

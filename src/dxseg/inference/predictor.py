@@ -11,15 +11,15 @@ from pathlib import Path
 
 import torch
 
-from dxseg.data.readers import read_image
+from dxseg.data.readers.read import read_image
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.backends import Backend, FlipAveraged, TorchBackend
-from dxseg.inference.bundle import BundleInfo
-from dxseg.inference.forward import BatchOutput, Forward, Prepared
-from dxseg.inference.known import Names, label_names
-from dxseg.inference.loading import load_backend
+from dxseg.inference.backends import Backend, FlipTTA, TorchBackend
+from dxseg.inference.label_prompt import Names, label_names
+from dxseg.inference.load import load_backend
+from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.pipeline import BatchOutput, Forward, Prepared
 from dxseg.inference.prediction import Pixels, Prediction
-from dxseg.models.segmenter import Segmenter
+from dxseg.models.segmentation_model import SegmentationModel
 
 Source = Path | Callable[[], Pixels]
 """An image file, or what gives the pixels (H, W, C) of an image that is none."""
@@ -39,8 +39,8 @@ class Predictor:
 
     def __init__(
         self,
-        network: Segmenter | Backend,
-        info: BundleInfo,
+        network: SegmentationModel | Backend,
+        info: ModelInfo,
         device: str = "cpu",
         batch_size: int = 8,
         *,
@@ -56,7 +56,7 @@ class Predictor:
             batch_size: Images through the network at once; the results do not depend on it beyond
                 rounding.
             windows: Whether an image larger than the network's input is cut into overlapping
-                windows rather than made smaller; see `dxseg.inference.windows`.
+                windows rather than made smaller; see `dxseg.inference.sliding_window`.
 
         Raises:
             UsageError: The device does not exist, or the batch size is below one.
@@ -65,12 +65,14 @@ class Predictor:
             raise UsageError(f"batch_size {batch_size}: expected at least 1")
         self.info = info
         self.batch_size = batch_size
-        backend = TorchBackend(network, device) if isinstance(network, Segmenter) else network
+        backend = (
+            TorchBackend(network, device) if isinstance(network, SegmentationModel) else network
+        )
         self.backend: Backend = backend
         self._forward = Forward(backend, info, batch_size, windows=windows)
 
     @classmethod
-    def from_bundle(
+    def from_folder(
         cls,
         folder: str | Path,
         device: str = "cpu",
@@ -84,7 +86,7 @@ class Predictor:
         """Load a model folder, such as a run's `model/`, or an exported .onnx file.
 
         Args:
-            folder: See `dxseg.inference.loading.load_backend`.
+            folder: See `dxseg.inference.load.load_backend`.
             device: As torch names it.
             batch_size: Images through the network at once.
             backend: torch, onnxruntime or openvino; what suits the model if absent.
@@ -97,7 +99,7 @@ class Predictor:
             DxsegError: The model is absent, damaged or of another version.
         """
         loaded, info = load_backend(folder, backend, device, precision)
-        running = FlipAveraged(loaded) if flip else loaded
+        running = FlipTTA(loaded) if flip else loaded
         return cls(running, info, batch_size=batch_size, windows=windows)
 
     def predict(

@@ -6,16 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from dxseg.inference.bundle import BundleInfo
-from dxseg.models.bags import pool_images
+from dxseg.inference.model_folder import ModelInfo
+from dxseg.models.mil_pooling import pool_images
 
 _SURE = 1e-12
 """Closest that a probability comes to 0 and 1: its logit is finite then."""
 
 
-def study_probabilities(
-    images: Sequence[Mapping[str, float]], info: BundleInfo
-) -> dict[str, float]:
+def study_probabilities(images: Sequence[Mapping[str, float]], info: ModelInfo) -> dict[str, float]:
     """Pool label probabilities as stage 1 does where labels are of studies.
 
     Args:

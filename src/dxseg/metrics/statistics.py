@@ -40,7 +40,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class PairedDifference(Interval):
-    """Mean difference of two arms on the same images.
+    """Mean difference of two methods on the same images.
 
     Attributes:
         p_value: Two-sided, from the same resamples as the interval: twice the smaller share of
@@ -114,8 +114,8 @@ def paired_bootstrap(
     """Mean of `values - reference` with interval and p-value, resampling whole groups.
 
     Args:
-        values: (N,) one arm; NaN where the image has no value.
-        reference: (N,) the other arm on the same images, NaN on the same ones.
+        values: (N,) one method; NaN where the image has no value.
+        reference: (N,) the other method on the same images, NaN on the same ones.
         groups: (N,) the patient or group of each image.
         weighting: As for `mean_by`.
         confidence: Coverage of the interval, between 0 and 1.
@@ -132,9 +132,11 @@ def paired_bootstrap(
     first = np.asarray(values, dtype=np.float64)
     second = np.asarray(reference, dtype=np.float64)
     if first.shape != second.shape:
-        raise ValueError(f"both arms need a value an image, got {first.shape} and {second.shape}")
+        raise ValueError(
+            f"both methods need a value an image, got {first.shape} and {second.shape}"
+        )
     if not np.array_equal(np.isnan(first), np.isnan(second)):
-        raise ValueError("an image has a value in one arm only: the arms are not paired")
+        raise ValueError("an image has a value in one method only: the methods are not paired")
     interval, means = _bootstrap(first - second, groups, weighting, confidence, resamples, seed)
     p_value = float("nan")
     if len(means):
@@ -151,10 +153,10 @@ def resampled_means(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> NDArray[np.float64]:
-    """Means of several arms under the same draws of groups, for what is not a mean of differences.
+    """Means of several methods under the same draws of groups, for what is no mean of differences.
 
     Args:
-        values: (N, M) one column an arm; NaN where the image has no value, in all columns alike.
+        values: (N, M) one column a method; NaN where the image has no value, in all columns alike.
         groups: (N,) the patient or group of each image.
         weighting: As for `mean_by`.
         resamples: Number of draws.
@@ -169,7 +171,7 @@ def resampled_means(
     table = np.asarray(values, dtype=np.float64)
     missing = np.isnan(table)
     if (missing.any(axis=1) != missing.all(axis=1)).any():
-        raise ValueError("an image has a value in some arms only: the arms are not paired")
+        raise ValueError("an image has a value in some methods only: the methods are not paired")
     columns = [_per_group(column, groups) for column in table.T]
     counts = columns[0][1]
     if len(counts) < 2:

@@ -68,7 +68,7 @@ def hd95(truth: ArrayLike, prediction: ArrayLike, spacing: Spacing | None = None
 
     from monai.metrics.hausdorff_distance import compute_hausdorff_distance
 
-    with _monai_talking_to_itself():
+    with _silence_monai():
         distance = compute_hausdorff_distance(
             _one_hot(second), _one_hot(first), include_background=True, percentile=95, spacing=step
         )
@@ -108,7 +108,7 @@ def nsd(
 
     from monai.metrics.surface_dice import compute_surface_dice
 
-    with _monai_talking_to_itself():
+    with _silence_monai():
         share = compute_surface_dice(
             _one_hot(second),
             _one_hot(first),
@@ -130,7 +130,7 @@ def _checked(spacing: Spacing | None) -> Spacing:
 
 
 @contextmanager
-def _monai_talking_to_itself() -> Iterator[None]:
+def _silence_monai() -> Iterator[None]:
     """Silence the deprecation that MONAI 1.5 and 1.6 raise about their own inner call."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*always_return_as_numpy.*")

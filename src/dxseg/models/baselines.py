@@ -8,14 +8,14 @@ from typing import Any
 import segmentation_models_pytorch as smp
 from torch import Tensor, nn
 
-from dxseg.models.heads import expect_few
-from dxseg.models.pyramid import PyramidEncoder
-from dxseg.models.segmenter import Segmenter, SegmenterOutput
+from dxseg.models.encoder import PyramidEncoder
+from dxseg.models.heads import init_prior_bias
+from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
 
 ARCHITECTURES = {"unet": smp.Unet, "unetplusplus": smp.UnetPlusPlus, "manet": smp.MAnet}
 
 
-class BaselineSegmenter(Segmenter):
+class BaselineModel(SegmentationModel):
     """A segmentation-models-pytorch network around a timm encoder, behind our contract."""
 
     def __init__(
@@ -48,7 +48,7 @@ class BaselineSegmenter(Segmenter):
         )
         self.network.encoder.model = encoder.body
         head = self.network.get_submodule("segmentation_head")
-        expect_few(next(part for part in head.children() if isinstance(part, nn.Conv2d)))
+        init_prior_bias(next(part for part in head.children() if isinstance(part, nn.Conv2d)))
 
     @property
     def fine_encoder(self) -> nn.Module:
@@ -67,7 +67,7 @@ class BaselineSegmenter(Segmenter):
         return features[-1], masks
 
 
-class MultitaskSegmenter(BaselineSegmenter):
+class MultitaskModel(BaselineModel):
     """A baseline that also names the label: a linear layer on the averaged deepest feature."""
 
     def __init__(

@@ -34,7 +34,7 @@ class DecoderBlock(nn.Module):
         return self.convolutions(torch.cat([x, *entering], dim=1))  # type: ignore[no-any-return]
 
 
-class UDecoder(nn.Module):
+class UnetDecoder(nn.Module):
     """Top-down path of a U-Net (Ronneberger et al. 2015) whose every level can take prompts.
 
     Blocks go from stride 16 down to stride 1 or, with fewer ``decoder_channels``, to the stride

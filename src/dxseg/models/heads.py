@@ -6,11 +6,11 @@ import math
 
 from torch import nn
 
-PRIOR = 0.05
+LESION_PRIOR = 0.05
 """Probability of a lesion that an untrained network gives every pixel."""
 
 
-def expect_few(head: nn.Conv2d) -> nn.Conv2d:
+def init_prior_bias(head: nn.Conv2d) -> nn.Conv2d:
     """Let a network begin with the belief that a pixel is seldom a lesion.
 
     From an even start the first thing to be learnt is what background looks like, as it is nearly
@@ -26,5 +26,5 @@ def expect_few(head: nn.Conv2d) -> nn.Conv2d:
         The same layer.
     """
     assert head.bias is not None, "a head without bias has no prior"
-    nn.init.constant_(head.bias, math.log(PRIOR / (1 - PRIOR)))
+    nn.init.constant_(head.bias, math.log(LESION_PRIOR / (1 - LESION_PRIOR)))
     return head

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dxseg.models.coarse import EVIDENCE_STRIDE, CoarseOutput
+from dxseg.models.coarse_branch import EVIDENCE_STRIDE, CoarseOutput
 
 
-class FeatureShareSkip(nn.Module):
+class FeatureFusion(nn.Module):
     """Short skip: f_fuse = W (f_i + f_k concatenated) + b, W of size C x 2C (paper's equation).
 
     One 1x1 convolution a level, initialised to the mean of its two inputs, so that training

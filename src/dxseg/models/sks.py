@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dxseg.models.coarse import CoarseBranch, CoarseOutput
-from dxseg.models.decoder import UDecoder
-from dxseg.models.heads import expect_few
-from dxseg.models.pyramid import PyramidEncoder
-from dxseg.models.segmenter import Segmenter, SegmenterOutput
-from dxseg.models.sharing import EncoderRest, divide
+from dxseg.models.coarse_branch import CoarseBranch, CoarseOutput
+from dxseg.models.decoder import UnetDecoder
+from dxseg.models.encoder import PyramidEncoder
+from dxseg.models.heads import init_prior_bias
+from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
+from dxseg.models.shared_encoder import EncoderTail, divide
 from dxseg.models.skips import EvidencePrompt, LongSkip
 
 
-class SKS(Segmenter):
+class SKS(SegmentationModel):
     """Skip-and-skip segmenter (Chen et al., arXiv 2406.14958; our reading of its abstract).
 
     The fine branch looks at the image itself; the coarse branch enters by short skips (fusion of
@@ -27,7 +27,7 @@ class SKS(Segmenter):
     def __init__(
         self,
         coarse: CoarseBranch,
-        encoder: PyramidEncoder | EncoderRest,
+        encoder: PyramidEncoder | EncoderTail,
         share: nn.Module,
         compensation: nn.Module,
         prompts: Sequence[LongSkip | EvidencePrompt],
@@ -46,10 +46,10 @@ class SKS(Segmenter):
             sum(prompt.channels[level] for prompt in prompts)
             for level in range(len(encoder.channels))
         ]
-        self.decoder = UDecoder(
+        self.decoder = UnetDecoder(
             encoder.channels, encoder.strides, decoder_channels, prompt_channels
         )
-        self.head = expect_few(nn.Conv2d(decoder_channels[-1], mask_classes, 3, padding=1))
+        self.head = init_prior_bias(nn.Conv2d(decoder_channels[-1], mask_classes, 3, padding=1))
         self.coarse_frozen = coarse_frozen
         self.coarse.requires_grad_(not coarse_frozen)
         # A module is born in training mode, and Lightning leaves modes as they are: without this
@@ -68,20 +68,20 @@ class SKS(Segmenter):
             self.coarse.eval()
         return self
 
-    def _look_coarsely(self, x: Tensor) -> CoarseOutput:
+    def _forward_coarse(self, x: Tensor) -> CoarseOutput:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.coarse_frozen):
             output: CoarseOutput = self.coarse(x)
         return output
 
-    def _look_finely(self, x: Tensor, coarse: CoarseOutput) -> list[Tensor]:  # noqa: ARG002
+    def _encode_fine(self, x: Tensor, coarse: CoarseOutput) -> list[Tensor]:  # noqa: ARG002
         """The levels s_l of the fine encoder, finest first."""
         features: list[Tensor] = self.encoder(x)
         return features
 
     def _padded_outputs(self, x: Tensor, known: Tensor | None) -> SegmenterOutput:
-        coarse = self._look_coarsely(x)
+        coarse = self._forward_coarse(x)
         evidence = self.coarse.evidence(coarse, known)
-        fine = self._look_finely(x, coarse)
+        fine = self._encode_fine(x, coarse)
         fused = self.share(fine, coarse.encoder_features)
         entering = self.compensation(fine, fused)
         prompts = [prompt(coarse, evidence) for prompt in self.prompts]
@@ -98,10 +98,10 @@ class SharedSKS(SKS):
     learns: two branches would pull them in two directions.
     """
 
-    encoder: EncoderRest
+    encoder: EncoderTail
 
     def __init__(self, *parts: Any, **options: Any) -> None:
-        """Wire as :class:`SKS` does; its ``encoder`` is an :class:`EncoderRest`."""
+        """Wire as :class:`SKS` does; its ``encoder`` is an :class:`EncoderTail`."""
         super().__init__(*parts, **options)
         for level in self._shared_levels():
             level.requires_grad_(False)
@@ -116,7 +116,7 @@ class SharedSKS(SKS):
     def _shared_levels(self) -> list[nn.Sequential]:
         return divide(self.coarse.encoder)[: self.encoder.shared]
 
-    def _look_finely(self, x: Tensor, coarse: CoarseOutput) -> list[Tensor]:  # noqa: ARG002
+    def _encode_fine(self, x: Tensor, coarse: CoarseOutput) -> list[Tensor]:  # noqa: ARG002
         shared = coarse.encoder_features[: self.encoder.shared]
         own: list[Tensor] = self.encoder(shared[-1])
         return [*shared, *own]

@@ -9,7 +9,7 @@ import torch
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from dxseg.models.pyramid import PyramidEncoder
+from dxseg.models.encoder import PyramidEncoder
 
 logger = logging.getLogger(__name__)
 

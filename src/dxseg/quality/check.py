@@ -11,27 +11,27 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.console import Console
 
-from dxseg.data.dataset import Dataset
-from dxseg.data.files import sha256_file, write_text_atomic
-from dxseg.data.grouping import link_groups
-from dxseg.data.parallel import count_workers
-from dxseg.data.record_store import RecordStore
-from dxseg.data.split_table import parse_splits
-from dxseg.progress import reporting
-from dxseg.quality.findings import CheckReport, Probe
-from dxseg.quality.fingerprint import fingerprint
-from dxseg.quality.fix import check_fix_destination, write_repaired
-from dxseg.quality.page import write_page
-from dxseg.quality.probes import run_probes
-from dxseg.quality.raised import Raised, tell
-from dxseg.quality.relations import (
+from dxseg.data.splits.groups import link_groups
+from dxseg.data.splits.split_table import parse_splits
+from dxseg.data.table.dataset import Dataset
+from dxseg.io.atomic import sha256_file, write_text_atomic
+from dxseg.io.parallel import count_workers
+from dxseg.io.progress import reporting
+from dxseg.io.sqlite_cache import SqliteCache
+from dxseg.quality.cross_case_checks import (
     duplicate_findings,
     near_duplicates,
     rare_labels,
     split_findings,
 )
-from dxseg.quality.rules import file_findings
-from dxseg.quality.survey import Survey, survey
+from dxseg.quality.file_checks import file_findings
+from dxseg.quality.findings import CheckReport, Probe
+from dxseg.quality.fingerprint import fingerprint
+from dxseg.quality.page import write_page
+from dxseg.quality.probes import run_probes
+from dxseg.quality.repair import check_fix_destination, write_repaired
+from dxseg.quality.row_findings import RowFinding, tell
+from dxseg.quality.scan import Survey, survey
 
 REPORT_FILE, PAGE_FILE, CACHE_FILE = "check.json", "check.html", "cache.sqlite"
 
@@ -73,7 +73,7 @@ def check_dataset(
         check_fix_destination(dataset, Path(fix))
     folder = dataset.root / "check" if output is None else Path(output)
     console = console or Console(stderr=True)
-    with RecordStore(folder / CACHE_FILE) as store:
+    with SqliteCache(folder / CACHE_FILE) as store:
         with reporting(console, "Looking at files") as progress:
             found = survey(dataset, store, workers=workers, progress=progress)
         with reporting(console, "Looking for near-duplicates") as progress:
@@ -117,10 +117,10 @@ def _split_of(dataset: Dataset, splits: str | Path | None) -> pd.Series[str] | N
     return own if own.ne("").all() else None
 
 
-def _shortcuts(found: Survey, probes: Sequence[Probe]) -> list[Raised]:
+def _shortcuts(found: Survey, probes: Sequence[Probe]) -> list[RowFinding]:
     told: list[str] = []
     for probe in probes:
         areas = probe.labels if probe.mean is None else {"mean": probe.mean, **probe.labels}
         told.extend(f"{probe.name}: AUROC of {key} {areas[key]}" for key in probe.warned)
     labelled: NDArray[np.int64] = np.flatnonzero(found.dataset.cases["label"].ne(""))
-    return [Raised("shortcut", labelled, details=told)] if told else []
+    return [RowFinding("shortcut", labelled, details=told)] if told else []

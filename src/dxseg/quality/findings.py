@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from dxseg.quality.kinds import Severity
+from dxseg.quality.finding_types import Severity
 
 Verb = Literal["drop", "remove-mask", "rewrite-mask", "unite", "group", "empty-split"]
 """What `--fix` does to cases."""
@@ -20,7 +20,7 @@ class Finding(BaseModel):
     """Cases that have one thing in common.
 
     Attributes:
-        code: One of `dxseg.quality.kinds.KINDS`.
+        code: One of `dxseg.quality.finding_types.KINDS`.
         severity: As there.
         title: As there.
         count: Number of cases.

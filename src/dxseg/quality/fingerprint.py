@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dxseg.data.cases import split_labels
+from dxseg.data.table.cases import split_labels
 from dxseg.quality.findings import Quantiles, Statistics
-from dxseg.quality.survey import Survey
+from dxseg.quality.scan import Survey
 
 
 def fingerprint(found: Survey) -> Statistics:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dxseg.data.dataset import Dataset
-from dxseg.data.files import write_text_atomic
-from dxseg.data.readers import read_image, read_mask
+from dxseg.data.readers.read import read_image, read_mask
+from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
-from dxseg.inference.writers import display_rgb, render_overlay
+from dxseg.inference.files.writers import display_rgb, render_overlay
+from dxseg.io.atomic import write_text_atomic
 from dxseg.quality.findings import CheckReport, Finding, Quantiles, Statistics
 from dxseg.reports.page import png_uri, render
 

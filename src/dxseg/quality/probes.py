@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dxseg.data.descriptions import SIDE
+from dxseg.data.splits.perceptual_hash import SIDE
 from dxseg.quality.findings import Area, Probe
-from dxseg.quality.survey import Survey
+from dxseg.quality.scan import Survey
 
 CASES = 4000
 """Cases that are probed at most, drawn evenly over the table; which bounds time and memory."""

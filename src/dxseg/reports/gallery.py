@@ -13,12 +13,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from dxseg.data.dataset import Dataset
-from dxseg.data.readers import read_mask
+from dxseg.data.readers.read import read_mask
+from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
+from dxseg.inference.files.writers import display_rgb, render_overlay
 from dxseg.inference.prediction import Prediction
 from dxseg.inference.predictor import Predictor
-from dxseg.inference.writers import display_rgb, render_overlay
 
 RULE = (
     "Chosen by rule, not by hand: the best, the middle and the worst test images by Dice among "
@@ -125,7 +125,7 @@ def draw_gallery(
             f"{dataset.root}: {len(missing)} evaluated case(s) are no longer in the dataset; "
             "evaluate the run again"
         )
-    predictor = Predictor.from_bundle(model)
+    predictor = Predictor.from_folder(model)
     pictures = {}
     for title, group in choices.items():
         items = [(choice.case_id, dataset.image_path(rows[choice.case_id])) for choice in group]

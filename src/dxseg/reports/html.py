@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dxseg.config import RunConfig
-from dxseg.data.dataset import Dataset
-from dxseg.data.files import write_text_atomic
+from dxseg.config.presets import read_config
+from dxseg.config.schema import RunConfig
+from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.evaluation.compare import compare_runs
 from dxseg.evaluation.runs import load_run
-from dxseg.presets import read_config
+from dxseg.io.atomic import write_text_atomic
 from dxseg.reports.figures import (
     IMAGE_FIGURES,
     MASK_FIGURES,
@@ -29,7 +29,7 @@ from dxseg.reports.figures import (
 from dxseg.reports.gallery import RULE, choose_cases, draw_gallery
 from dxseg.reports.page import png_uri, render
 from dxseg.reports.plots import read_metrics, score_distribution, training_curves
-from dxseg.training.records import read_run
+from dxseg.training.run_record import read_run
 
 REPORT_FILE = "report.html"
 _GALLERY_COUNT = 3
@@ -82,7 +82,7 @@ def build_report(run: Path, *, compared: Sequence[Path] = (), dataset: Path | No
             _results("Images and calibration", IMAGE_FIGURES, runs, units),
         ],
         "differences": _differences(runs),
-        "reference": str(main.record["arm"]),
+        "reference": str(main.record["method"]),
         "distribution": png_uri(score_distribution(_dice_of(runs), "Dice on lesion images")),
         "curves": png_uri(_curves(run)),
         "gallery": _gallery(main, data, units.get("area", "px")),
@@ -99,7 +99,7 @@ def _load(path: Path) -> _Run:
     evaluation = json.loads((path / "evaluation.json").read_text(encoding="utf-8"))
     if not isinstance(evaluation.get("counts"), dict):
         raise DxsegError(f"{path / 'evaluation.json'}: has no counts; run `dxseg evaluate` again")
-    name = f"{loaded.arm}, seed {loaded.seed}"
+    name = f"{loaded.method}, seed {loaded.seed}"
     return _Run(path, name, read_run(path), evaluation, loaded.table)
 
 
@@ -141,14 +141,14 @@ def _results(
 
 
 def _differences(runs: Sequence[_Run]) -> list[dict[str, str]]:
-    """This run's arm minus each other arm, paired by case."""
-    if len({run.record["arm"] for run in runs}) < 2:
+    """This run's method minus each other method, paired by case."""
+    if len({run.record["method"] for run in runs}) < 2:
         return []
-    reference = str(runs[0].record["arm"])
+    reference = str(runs[0].record["method"])
     table = compare_runs([run.path for run in runs], reference=reference).differences
     return [
         {
-            "arm": str(row["arm"]),
+            "method": str(row["method"]),
             "metric": _COMPARED[row["metric"]],
             # The comparison says "other minus reference"; here the reference is the subject.
             "difference": _signed(-row["difference"]),
@@ -168,7 +168,7 @@ def _curves(run: Path) -> bytes:
     stages = {
         "Stage 1, image-level labels": "stage1",
         "Stage 2, masks": "stage2",
-        "Self-training": "selftraining",
+        "Self-training": "self_training",
     }
     return training_curves(
         {title: read_metrics(run / folder / "metrics.csv") for title, folder in stages.items()}
@@ -219,9 +219,9 @@ def _protocol(run: _Run, data: Dataset, config: RunConfig) -> list[tuple[str, st
 
 
 def _steps(config: RunConfig) -> str:
-    stage1, own = config.stage1, config.selftraining
+    stage1, own = config.stage1, config.self_training
     length = stage1.steps or f"those of {stage1.passes:g} passes over the labels"
-    parts = [f"{length} in stage 1" if config.model.needs_stage1 else "no stage 1"]
+    parts = [f"{length} in stage 1" if config.model.requires_stage1 else "no stage 1"]
     parts.append(f"{config.stage2.steps} in stage 2")
     parts += [f"{own.steps} in self-training"] if own is not None else []
     return f"{', '.join(parts)}; batches of {config.data.batch_size}"

@@ -102,10 +102,11 @@ def score_distribution(scores: Mapping[str, NDArray[np.float64]], name: str) -> 
 
 
 def efficiency_curves(lines: Mapping[str, pd.DataFrame], name: str) -> bytes:
-    """Plot a score over the number of masks, one line an arm, its interval as a band.
+    """Plot a score over the number of masks, one line a method, its interval as a band.
 
     Args:
-        lines: Arm to a table with the columns masks, value, low, high, masks rising; one point is
+        lines: Method to a table with the columns masks, value, low, high, masks rising; one point
+        is
             drawn as a point.
         name: What the score is called on the axis.
 
@@ -116,10 +117,10 @@ def efficiency_curves(lines: Mapping[str, pd.DataFrame], name: str) -> bytes:
         return b""
     figure = _figure(9.0, 5.0)
     axes = figure.subplots()
-    for (arm, table), colour in zip(lines.items(), _cycle(len(lines)), strict=True):
+    for (method, table), colour in zip(lines.items(), _cycle(len(lines)), strict=True):
         masks = table["masks"].to_numpy(dtype=float)
         low, high = (table[end].to_numpy(dtype=float) for end in ("low", "high"))
-        axes.plot(masks, table["value"], "o-", color=colour, markersize=4, label=_plain(arm, 40))
+        axes.plot(masks, table["value"], "o-", color=colour, markersize=4, label=_plain(method, 40))
         if len(masks) > 1:
             axes.fill_between(masks, low, high, color=colour, alpha=0.12, linewidth=0)
         else:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dxseg.data.loader import CaseArrays
-from dxseg.inference.bundle import BundleInfo
+from dxseg.data.batches.loader import CaseDataset
 from dxseg.inference.gate import closes
+from dxseg.inference.model_folder import ModelInfo
 from dxseg.inference.prediction import Prediction
 from dxseg.inference.predictor import Predictor
 from dxseg.inference.studies import study_probabilities
@@ -26,10 +26,10 @@ from dxseg.metrics.calibration import (
     temper_sigmoid,
 )
 from dxseg.metrics.image_level import lesion_probability
-from dxseg.models.segmenter import Segmenter
-from dxseg.training.gate import validation_thresholds
+from dxseg.models.segmentation_model import SegmentationModel
+from dxseg.training.datamodule import Material
 from dxseg.training.label_batches import labelled
-from dxseg.training.material import Material
+from dxseg.training.thresholds import validation_thresholds
 
 MIN_IMAGES = 20
 """Labelled validation images below which label logits stay as they are."""
@@ -44,13 +44,13 @@ Record = dict[str, Any]
 
 
 def calibrate(
-    segmenter: Segmenter,
-    info: BundleInfo,
+    segmenter: SegmentationModel,
+    info: ModelInfo,
     material: Material,
     *,
     sensitivity: float | None,
     specificity: float | None,
-) -> tuple[BundleInfo, Record]:
+) -> tuple[ModelInfo, Record]:
     """Choose what inference does with the network's outputs, by the predictor itself.
 
     In this order, each step seeing the ones before it: label temperature, gate and threshold to
@@ -92,10 +92,10 @@ def calibrate(
 
 
 def _label_answers(
-    segmenter: Segmenter, info: BundleInfo, validation: CaseArrays | None
+    segmenter: SegmentationModel, info: ModelInfo, validation: CaseDataset | None
 ) -> NDArray[np.float64]:
     """Probabilities (N, L) of the labels of all validation images; none if it knows no labels."""
-    if validation is None or not info.model.knows_labels:
+    if validation is None or not info.model.has_label_head:
         return np.zeros((0, len(info.labels)))
     answers = [
         list((one.label_probabilities or {}).values())
@@ -105,7 +105,7 @@ def _label_answers(
 
 
 def _study_answers(
-    probabilities: NDArray[np.float64], info: BundleInfo, cases: CaseArrays
+    probabilities: NDArray[np.float64], info: ModelInfo, cases: CaseDataset
 ) -> tuple[NDArray[np.float64], NDArray[Any]]:
     """Probabilities (M, L) and labels of the studies of which these are images."""
     studies = [] if cases.studies is None or not len(probabilities) else cases.studies.members()
@@ -122,9 +122,9 @@ def _study_answers(
 
 
 def _label_temperature(
-    probabilities: NDArray[np.float64], labels: NDArray[Any], info: BundleInfo
+    probabilities: NDArray[np.float64], labels: NDArray[Any], info: ModelInfo
 ) -> tuple[float, Record]:
-    if not info.model.knows_labels:
+    if not info.model.has_label_head:
         return 1.0, _record(None, 0, "the network has learnt no labels")
     if len(labels) < MIN_IMAGES:
         return 1.0, _record(None, len(labels), f"fewer than {MIN_IMAGES} labelled images")
@@ -140,7 +140,7 @@ def _label_temperature(
 
 
 def _mask_temperature(
-    segmenter: Segmenter, info: BundleInfo, validation: CaseArrays | None
+    segmenter: SegmentationModel, info: ModelInfo, validation: CaseDataset | None
 ) -> tuple[float, Record]:
     """Fit on images that the gate lets through; what it closes has no probability of its own."""
     if validation is None:
@@ -168,7 +168,7 @@ def _mask_temperature(
 
 
 def _predictions(
-    segmenter: Segmenter, info: BundleInfo, cases: CaseArrays, rows: NDArray[np.int64]
+    segmenter: SegmentationModel, info: ModelInfo, cases: CaseDataset, rows: NDArray[np.int64]
 ) -> Iterator[tuple[int, Prediction]]:
     """Predict stored images; they have the network's size, so nothing is resized."""
     predictor = Predictor(segmenter, info)

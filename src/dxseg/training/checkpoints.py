@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from dxseg.data.files import settle
 from dxseg.errors import DxsegError
+from dxseg.io.atomic import settle
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -47,7 +47,7 @@ class CheckpointFiles(TorchCheckpointIO):
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint of :func:`dxseg.training.fit.fit_stage`.
+    """The content of a checkpoint of :func:`dxseg.training.trainer.fit_stage`.
 
     Raises:
         DxsegError: it is damaged, be it by one bit, or something else.

@@ -8,20 +8,20 @@ from typing import Any
 
 import pandas as pd
 
-from dxseg.config import RunConfig
-from dxseg.data.dataset import Dataset
-from dxseg.data.files import sha256_file, write_json_atomic
-from dxseg.inference.bundle import BundleInfo, save_bundle
-from dxseg.models.segmenter import Segmenter
+from dxseg.config.schema import RunConfig
+from dxseg.data.table.dataset import Dataset
+from dxseg.inference.model_folder import ModelInfo, save_model_folder
+from dxseg.io.atomic import sha256_file, write_json_atomic
+from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.calibration import calibrate
-from dxseg.training.material import Material
-from dxseg.training.records import RUN_FILE, machine, versions
+from dxseg.training.datamodule import Material
+from dxseg.training.run_record import RUN_FILE, machine, versions
 from dxseg.training.stages import remove_checkpoints
 
 
 def finish_run(
     output: Path,
-    segmenter: Segmenter,
+    segmenter: SegmentationModel,
     config: RunConfig,
     dataset: Dataset,
     splits: pd.DataFrame,
@@ -42,7 +42,7 @@ def finish_run(
     Returns:
         What ``run.json`` holds.
     """
-    info = bundle_info(config, dataset, material)
+    info = model_info(config, dataset, material)
     info, calibration = calibrate(
         segmenter,
         info,
@@ -50,9 +50,9 @@ def finish_run(
         sensitivity=config.gate_sensitivity,
         specificity=config.rule_in_specificity,
     )
-    info = save_bundle(output / "model", segmenter, info)
+    info = save_model_folder(output / "model", segmenter, info)
     run = {
-        "arm": config.arm,
+        "method": config.method,
         "seed": config.seed,
         "dataset": str(dataset.root),
         "dataset_name": dataset.spec.name,
@@ -71,15 +71,15 @@ def finish_run(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_json_atomic(output / RUN_FILE, run)
-    for stage in ("stage2", "selftraining"):
+    for stage in ("stage2", "self_training"):
         remove_checkpoints(output / stage)
     return run
 
 
-def bundle_info(config: RunConfig, dataset: Dataset, material: Material) -> BundleInfo:
+def model_info(config: RunConfig, dataset: Dataset, material: Material) -> ModelInfo:
     """What ``model.json`` says of a run's network; the gate is not chosen yet."""
     spec = dataset.spec
-    return BundleInfo(
+    return ModelInfo(
         model=config.model,
         preprocessing=material.preprocessing,
         labels=spec.labels,
@@ -87,7 +87,7 @@ def bundle_info(config: RunConfig, dataset: Dataset, material: Material) -> Bund
         multi_label=spec.multi_label,
         mask_classes=spec.mask_classes,
         slicing=spec.slicing,
-        training={"arm": config.arm, "seed": config.seed, "dataset": spec.name},
+        training={"method": config.method, "seed": config.seed, "dataset": spec.name},
     )
 
 

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from dxseg.config import DataConfig
-from dxseg.data.bags import BagSampler
-from dxseg.data.loader import CaseArrays, Draw, PoolSampler
-from dxseg.data.shard_sampler import ShardPoolSampler, Windows
-from dxseg.data.shards import ShardedImages
-from dxseg.models.build import Task
+from dxseg.config.schema import DataConfig
+from dxseg.data.batches.bag_sampler import BagSampler
+from dxseg.data.batches.loader import CaseDataset, SampleIndex, StratifiedBatchSampler
+from dxseg.data.batches.shard_sampler import ShardPoolSampler, Windows
+from dxseg.data.batches.shards import ShardedImages
+from dxseg.models.factory import Task
 from dxseg.training.losses import label_balance
 
 
@@ -34,7 +34,7 @@ class LabelBatches:
         bag_size: Largest number of images that stand for a study.
     """
 
-    arrays: CaseArrays
+    arrays: CaseDataset
     images: NDArray[np.int64]
     studies: list[NDArray[np.int64]]
     image_count: int
@@ -42,7 +42,7 @@ class LabelBatches:
     bag_size: int
 
     @classmethod
-    def plan(cls, arrays: CaseArrays, data: DataConfig) -> LabelBatches:
+    def plan(cls, arrays: CaseDataset, data: DataConfig) -> LabelBatches:
         """Share a batch of `data.batch_size` images out."""
         images = np.flatnonzero(labelled(arrays.labels))
         studies = [] if arrays.studies is None else arrays.studies.members()
@@ -77,11 +77,11 @@ class LabelBatches:
         ]
         return label_balance(self.known(), task.labels, task.multi_label, np.concatenate(draws))
 
-    def sampler(self, batches: int, seed: int) -> Sampler[list[Draw]]:
+    def sampler(self, batches: int, seed: int) -> Sampler[list[SampleIndex]]:
         """Draws ``batches`` batches an epoch."""
         pools, windows = [(self.images, self.image_count)], self._windows()
         if windows is None:
-            images = PoolSampler(pools, batches, seed)
+            images = StratifiedBatchSampler(pools, batches, seed)
         else:
             images = ShardPoolSampler(pools, batches, seed, windows)
         if not self.studies:

@@ -7,15 +7,15 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from dxseg.config import ModelConfig, StageConfig
-from dxseg.data.loader import Batch
-from dxseg.models.segmenter import Segmenter
+from dxseg.config.schema import ModelConfig, StageConfig
+from dxseg.data.batches.loader import Batch
+from dxseg.models.segmentation_model import SegmentationModel
+from dxseg.training.collectives import draw_apart, whole
 from dxseg.training.losses import LabelLoss, MaskLoss
-from dxseg.training.stage2 import Stage2Module
-from dxseg.training.whole_batch import draw_apart, whole
+from dxseg.training.segmentation_module import Stage2Module
 
 
-class TwoBatches(TypedDict):
+class CombinedBatch(TypedDict):
     """What a step sees: ``masks`` teaches the mask, ``labels`` the image-level label."""
 
     masks: Batch
@@ -31,7 +31,7 @@ class MultitaskModule(Stage2Module):
 
     def __init__(
         self,
-        segmenter: Segmenter,
+        segmenter: SegmentationModel,
         label_loss: LabelLoss,
         model: ModelConfig,
         config: StageConfig,
@@ -42,7 +42,7 @@ class MultitaskModule(Stage2Module):
         self.loss = MaskLoss(soft_targets=True)
         self.label_loss = label_loss
 
-    def training_step(self, batch: TwoBatches, batch_idx: int) -> Tensor:  # type: ignore[override]  # noqa: ARG002
+    def training_step(self, batch: CombinedBatch, batch_idx: int) -> Tensor:  # type: ignore[override]  # noqa: ARG002
         """Mask loss of the one batch and label loss of the other, in one pass."""
         masked, labelled = batch["masks"], batch["labels"]
         images = torch.cat([masked["image"], labelled["image"]])

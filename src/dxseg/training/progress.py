@@ -7,7 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 from rich.console import Console
 
-from dxseg.progress import progress_bar
+from dxseg.io.progress import progress_bar
 
 
 class StageProgress(pl.callbacks.ProgressBar):

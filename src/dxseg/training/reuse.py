@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from dxseg.config import RunConfig
-from dxseg.data.dataset import Dataset
-from dxseg.data.files import sha256_file
+from dxseg.config.presets import read_config
+from dxseg.config.schema import RunConfig
+from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
-from dxseg.models.build import Task
-from dxseg.models.coarse import CoarseBranch
-from dxseg.presets import read_config
-from dxseg.training.records import read_run
+from dxseg.io.atomic import sha256_file
+from dxseg.models.coarse_branch import CoarseBranch
+from dxseg.models.factory import Task
+from dxseg.training.run_record import read_run
 from dxseg.training.stages import load_stage1
 
 
-def borrow_stage1(
+def load_stage1_of(
     other: Path,
     splits: pd.DataFrame,
     config: RunConfig,
@@ -61,20 +61,21 @@ def check_stage2(other: Path, output: Path, config: RunConfig, dataset: Dataset)
         DxsegError: its configuration, masks, splits or dataset differ, or it is not finished.
         UsageError: this run has no self-training to go on with.
     """
-    if config.selftraining is None:
+    if config.self_training is None:
         raise UsageError(
-            f"arm {config.arm!r} has no self-training, so nothing can go on from the stage 2 of "
-            f"{other}; leave the option out, or choose an arm that trains itself"
+            f"method {config.method!r} has no self-training, so nothing can go on from the stage "
+            f"2 of "
+            f"{other}; leave the option out, or choose a method that trains itself"
         )
     theirs, record = read_config(other / "config.yaml"), read_run(other)
-    aside = {"arm", "selftraining", "gate_sensitivity", "rule_in_specificity", "device"}
+    aside = {"method", "self_training", "gate_sensitivity", "rule_in_specificity", "device"}
     differing = [
         key
         for key, value in config.model_dump(exclude=aside).items()
         if theirs.model_dump(exclude=aside)[key] != value
     ]
-    if theirs.selftraining is not None:
-        differing.append("selftraining")
+    if theirs.self_training is not None:
+        differing.append("self_training")
     if record["splits_sha256"] != sha256_file(output / "splits.csv"):
         differing.append("splits")
     if record["dataset_digest"] != dataset.digest():
@@ -82,5 +83,5 @@ def check_stage2(other: Path, output: Path, config: RunConfig, dataset: Dataset)
     if differing:
         raise DxsegError(
             f"{other}: cannot stand in for this run's stage 2: other {', '.join(differing)}; give "
-            "a run of the same arm without self-training, on the same splits, with the same seed"
+            "a run of the same method without self-training, on the same splits, with the same seed"
         )

@@ -11,27 +11,27 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from dxseg.config import RunConfig
-from dxseg.data.dataset import Dataset
-from dxseg.data.files import write_text_atomic
-from dxseg.data.splits import read_splits, write_splits
+from dxseg.config.schema import RunConfig
+from dxseg.data.splits.make_splits import read_splits, write_splits
+from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
-from dxseg.inference.bundle import INFO_FILE, load_bundle, save_bundle
-from dxseg.models.coarse import CoarseBranch
-from dxseg.models.pyramid import PyramidEncoder
-from dxseg.models.segmenter import Segmenter
-from dxseg.progress import reporting
-from dxseg.training.finish import bundle_info, finish_run
-from dxseg.training.folder import alone_in, check_folder
-from dxseg.training.group import first_alone, first_then_others, together
-from dxseg.training.material import Material, gather, resolve_splits
-from dxseg.training.records import RUN_FILE, read_run
-from dxseg.training.reuse import borrow_stage1, check_stage2
+from dxseg.inference.model_folder import INFO_FILE, load_model_folder, save_model_folder
+from dxseg.io.atomic import write_text_atomic
+from dxseg.io.progress import reporting
+from dxseg.models.coarse_branch import CoarseBranch
+from dxseg.models.encoder import PyramidEncoder
+from dxseg.models.segmentation_model import SegmentationModel
+from dxseg.training.datamodule import Material, gather, resolve_splits
+from dxseg.training.distributed import rank_zero_first, run_on_rank_zero, together
+from dxseg.training.finish import finish_run, model_info
+from dxseg.training.reuse import check_stage2, load_stage1_of
+from dxseg.training.run_folder import check_folder, locked_run_folder
+from dxseg.training.run_record import RUN_FILE, read_run
 from dxseg.training.stages import (
-    check_choices,
-    train_by_itself,
+    self_train,
     train_stage1,
     train_stage2,
+    validate_selection,
 )
 
 
@@ -45,7 +45,7 @@ def train_run(
     stage2_run: Path | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Train an arm; the same call again continues an interrupted run and skips a finished one.
+    """Train a method; the same call again continues an interrupted run and skips a finished one.
 
     Args:
         dataset_path: folder of the dataset.
@@ -82,7 +82,7 @@ def _train_run(
     console: Console,
 ) -> dict[str, Any]:
     """What each of the processes that train together does."""
-    dataset = first_then_others(lambda: Dataset.load(dataset_path))
+    dataset = rank_zero_first(lambda: Dataset.load(dataset_path))
 
     def prepare() -> _Work | None:
         check_folder(output, config, dataset)
@@ -90,8 +90,8 @@ def _train_run(
             return None
         return _prepared(dataset, output, config, splits_path, console)
 
-    with alone_in(output):
-        work = first_then_others(prepare)
+    with locked_run_folder(output):
+        work = rank_zero_first(prepare)
         if work is None:
             return read_run(output)
         segmenter, recorded, seconds = _stages(work, stage1_run, stage2_run)
@@ -102,7 +102,7 @@ def _train_run(
             "seconds": {name: round(value, 1) for name, value in seconds.items()},
         }
         parts = output, segmenter, config, dataset, work.splits, work.material, further
-        return first_alone(lambda: finish_run(*parts))
+        return run_on_rank_zero(lambda: finish_run(*parts))
 
 
 def train_stage1_run(
@@ -115,8 +115,8 @@ def train_stage1_run(
 ) -> None:
     """Train a stage 1 alone, for runs that are given it as ``stage1_run``.
 
-    It depends neither on the arm nor on the masks. The same call continues an interrupted one and
-    skips a finished one.
+    It depends neither on the method nor on the masks. The same call continues an interrupted one
+    and skips a finished one.
 
     Args:
         dataset_path: folder of the dataset.
@@ -141,14 +141,14 @@ def _train_stage1_run(
     *,
     console: Console,
 ) -> None:
-    dataset = first_then_others(lambda: Dataset.load(dataset_path))
+    dataset = rank_zero_first(lambda: Dataset.load(dataset_path))
 
     def prepare() -> _Work:
         check_folder(output, config, dataset)
         return _prepared(dataset, output, config, splits_path, console)
 
-    with alone_in(output):
-        _stage1(first_then_others(prepare), None)
+    with locked_run_folder(output):
+        _stage1(rank_zero_first(prepare), None)
 
 
 def _splits(
@@ -193,41 +193,41 @@ def _prepared(
     splits = _splits(dataset, output, config, splits_path, console)
     with reporting(console, "Reading images") as report:
         material = gather(dataset, splits, config, (encoder.mean, encoder.std), report)
-    check_choices(material, config)
+    validate_selection(material, config)
     return _Work(dataset, splits, material, config, output, console)
 
 
 def _stages(
     work: _Work, stage1_run: Path | None, stage2_run: Path | None
-) -> tuple[Segmenter, dict[str, Any], dict[str, float]]:
+) -> tuple[SegmentationModel, dict[str, Any], dict[str, float]]:
     """The trained network, the last metrics of each stage and the seconds that each took."""
     material, config, output = work.material, work.config, work.output
-    seconds = {"stage1": 0.0, "stage2": 0.0, "selftraining": 0.0}
+    seconds = {"stage1": 0.0, "stage2": 0.0, "self_training": 0.0}
     if stage2_run is not None:
         check_stage2(stage2_run, output, config, work.dataset)
     finished = (stage2_run or output / "stage2") / "model"
     if (finished / INFO_FILE).is_file():
-        segmenter, info = load_bundle(finished)
+        segmenter, info = load_model_folder(finished)
         # Another run tells its metrics in run.json; this one, which has none yet, in the bundle.
         told = info.training if stage2_run is None else read_run(stage2_run)
         recorded = {"stage2": told["stage2"]}
     else:
         started = monotonic()
-        stage1 = _stage1(work, stage1_run) if config.model.needs_stage1 else None
+        stage1 = _stage1(work, stage1_run) if config.model.requires_stage1 else None
         between = monotonic()
         segmenter, metrics = train_stage2(material, config, output / "stage2", stage1, work.console)
         seconds |= {"stage1": between - started, "stage2": monotonic() - between}
         recorded = {"stage2": metrics}
-    if config.selftraining is not None:
+    if config.self_training is not None:
         if stage2_run is None:
-            info = bundle_info(config, work.dataset, material)
+            info = model_info(config, work.dataset, material)
             info = info.model_copy(update={"training": info.training | recorded})
-            first_alone(partial(save_bundle, finished, segmenter, info))
+            run_on_rank_zero(partial(save_model_folder, finished, segmenter, info))
         started = monotonic()
-        segmenter, recorded["selftraining"] = train_by_itself(
-            material, config, output / "selftraining", segmenter, work.console
+        segmenter, recorded["self_training"] = self_train(
+            material, config, output / "self_training", segmenter, work.console
         )
-        seconds["selftraining"] = monotonic() - started
+        seconds["self_training"] = monotonic() - started
     return segmenter, recorded, seconds
 
 
@@ -239,4 +239,4 @@ def _stage1(work: _Work, other: Path | None) -> CoarseBranch:
         learnt = splits["split"].eq("train").to_numpy()
         case_ids = dataset.cases["case_id"][learnt].tolist()
         return train_stage1(material, config, output / "stage1", case_ids, console)
-    return borrow_stage1(other, splits, config, material.task)
+    return load_stage1_of(other, splits, config, material.task)

@@ -12,14 +12,15 @@ from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from dxseg.config import ModelConfig, RunConfig
-from dxseg.data.files import sha256_file, write_bytes_atomic, write_text_atomic
-from dxseg.data.loader import PoolSampler
+from dxseg.config.schema import ModelConfig, RunConfig
+from dxseg.data.batches.loader import StratifiedBatchSampler
 from dxseg.errors import DxsegError
-from dxseg.models.build import Task, build_coarse_branch, build_segmenter
-from dxseg.models.coarse import CoarseBranch
-from dxseg.models.segmenter import Segmenter
-from dxseg.training.batches import (
+from dxseg.io.atomic import sha256_file, write_bytes_atomic, write_text_atomic
+from dxseg.models.coarse_branch import CoarseBranch
+from dxseg.models.factory import Task, build_coarse_branch, build_model
+from dxseg.models.segmentation_model import SegmentationModel
+from dxseg.training.classification_module import Stage1Module
+from dxseg.training.dataloaders import (
     NO_LABELS,
     label_loader,
     mask_pools,
@@ -27,16 +28,15 @@ from dxseg.training.batches import (
     train_loader,
     validation_loader,
 )
-from dxseg.training.fit import BEST, LAST, Batches, fit_stage
-from dxseg.training.group import first_alone
+from dxseg.training.datamodule import Material
+from dxseg.training.distributed import run_on_rank_zero
 from dxseg.training.label_batches import LabelBatches
 from dxseg.training.losses import LabelLoss, label_balance
-from dxseg.training.material import Material
 from dxseg.training.multitask import MultitaskModule
-from dxseg.training.records import STAGE1_RECORD, STAGE1_WEIGHTS, has_stage1
-from dxseg.training.selftrain import SelfTrainingModule
-from dxseg.training.stage1 import Stage1Module
-from dxseg.training.stage2 import Stage2Module
+from dxseg.training.run_record import STAGE1_RECORD, STAGE1_WEIGHTS, has_stage1
+from dxseg.training.segmentation_module import Stage2Module
+from dxseg.training.self_training import SelfTrainingModule
+from dxseg.training.trainer import BEST, LAST, Batches, fit_stage
 
 
 class Stage1Record(BaseModel):
@@ -96,7 +96,7 @@ def train_stage1(
     epoch = stage.epoch_steps * stage.accumulate
     module = Stage1Module(coarse, batches.balance(task), task.labels, stage, config.seed)
     metrics = fit_stage(
-        _placed(module),
+        _to_channels_last(module),
         train_loader(material.stage1_train, material, config, batches.sampler(epoch, config.seed)),
         validation_loader(material.label_validation, material, config.data),
         folder,
@@ -120,7 +120,7 @@ def train_stage1(
         write_text_atomic(folder / STAGE1_RECORD, record.model_dump_json(indent=2) + "\n")
         remove_checkpoints(folder)
 
-    first_alone(finish)
+    run_on_rank_zero(finish)
     return coarse
 
 
@@ -159,36 +159,36 @@ def train_stage2(
     folder: Path,
     stage1: CoarseBranch | None,
     console: Console,
-) -> tuple[Segmenter, dict[str, float]]:
+) -> tuple[SegmentationModel, dict[str, float]]:
     """Train the segmenter on the masks that may be used; gives it and its last metrics."""
     torch.manual_seed(config.seed)
-    segmenter = build_segmenter(config.model, material.task, stage1=stage1)
+    segmenter = build_model(config.model, material.task, stage1=stage1)
     module, train = _stage2_module(segmenter, material, config)
     metrics = fit_stage(
-        _placed(module),
+        _to_channels_last(module),
         train,
         validation_loader(material.mask_validation, material, config.data),
         folder,
-        title=f"Stage 2, masks ({config.arm})",
+        title=f"Stage 2, masks ({config.method})",
         monitor=("val_dice", "max"),
         config=config.stage2,
         device=config.device,
         console=console,
-        may_be_unused=config.model.learns_in_vain,
+        find_unused_parameters=config.model.has_unused_parameters,
     )
     return segmenter, metrics
 
 
 def _stage2_module(
-    segmenter: Segmenter, material: Material, config: RunConfig
+    segmenter: SegmentationModel, material: Material, config: RunConfig
 ) -> tuple[Stage2Module, Batches]:
     """How the segmenter learns, and from what: masks, or masks and labels."""
     stage, task = config.stage2, material.task
     pools = mask_pools(material, config, config.data.batch_size)
-    sampler = PoolSampler(pools, stage.epoch_steps * stage.accumulate, config.seed)
+    sampler = StratifiedBatchSampler(pools, stage.epoch_steps * stage.accumulate, config.seed)
     masks = train_loader(material.mask_train, material, config, sampler)
     if not config.model.label_head:
-        told = _told_labels(config)
+        told = _label_prompt_rate(config)
         return Stage2Module(segmenter, config.model, stage, config.seed, told), masks
     labels = label_loader(material, config, stage)
     balance = label_balance(material.label_train.labels, task.labels, task.multi_label)
@@ -197,35 +197,39 @@ def _stage2_module(
     return module, {"masks": masks, "labels": labels}
 
 
-def train_by_itself(
-    material: Material, config: RunConfig, folder: Path, segmenter: Segmenter, console: Console
-) -> tuple[Segmenter, dict[str, float]]:
+def self_train(
+    material: Material,
+    config: RunConfig,
+    folder: Path,
+    segmenter: SegmentationModel,
+    console: Console,
+) -> tuple[SegmentationModel, dict[str, float]]:
     """Go on from stage 2 with the images that have only a label; gives the teacher."""
-    options = config.selftraining
+    options = config.self_training
     if options is None:
         raise ValueError("the configuration has no self-training")
     torch.manual_seed(config.seed)
     module = SelfTrainingModule(
-        segmenter, config.model, options, config.seed, material.task, _told_labels(config)
+        segmenter, config.model, options, config.seed, material.task, _label_prompt_rate(config)
     )
-    pools = self_training_pools(material, config, options.label_only_share)
-    sampler = PoolSampler(pools, options.epoch_steps * options.accumulate, config.seed)
+    pools = self_training_pools(material, config, options.unlabeled_fraction)
+    sampler = StratifiedBatchSampler(pools, options.epoch_steps * options.accumulate, config.seed)
     metrics = fit_stage(
-        _placed(module),
+        _to_channels_last(module),
         train_loader(material.label_train, material, config, sampler),
         validation_loader(material.mask_validation, material, config.data),
         folder,
-        title=f"Self-training ({config.arm})",
+        title=f"Self-training ({config.method})",
         monitor=("val_dice", "max"),
         config=options,
         device=config.device,
         console=console,
-        may_be_unused=config.model.learns_in_vain,
+        find_unused_parameters=config.model.has_unused_parameters,
     )
     return module.teacher, metrics
 
 
-def check_choices(material: Material, config: RunConfig) -> None:
+def validate_selection(material: Material, config: RunConfig) -> None:
     """Refuse a choice by validation where there is nothing to choose by, before hours of training.
 
     Raises:
@@ -239,12 +243,12 @@ def check_choices(material: Material, config: RunConfig) -> None:
     for name, stage, possible, remedy in (
         ("stage1", config.stage1, distinct > 1, "images with different labels"),
         ("stage2", config.stage2, lesions, with_masks),
-        ("selftraining", config.selftraining, lesions, with_masks),
+        ("self_training", config.self_training, lesions, with_masks),
     ):
         if stage is None:
             continue
         chosen = stage.select == "best" or stage.early_stopping_patience is not None
-        if chosen and not possible and (name != "stage1" or config.model.needs_stage1):
+        if chosen and not possible and (name != "stage1" or config.model.requires_stage1):
             raise DxsegError(
                 f"{name}: select 'best' and early stopping are decided on validation, which needs "
                 f"{remedy}; add some, or set {name}.select=last and no early_stopping_patience"
@@ -257,15 +261,15 @@ def remove_checkpoints(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _told_labels(config: RunConfig) -> float:
+def _label_prompt_rate(config: RunConfig) -> float:
     """The share of training images whose label the network is told (label prompt).
 
     A branch that never saw a label must not be told one either.
     """
-    return config.data.known_label_share if config.model.knows_labels else 0.0
+    return config.data.label_prompt_prob if config.model.has_label_head else 0.0
 
 
-def _placed(module: Any) -> Any:
+def _to_channels_last(module: Any) -> Any:
     """Channels last: 1.3 to 1.5 times faster convolutions on CPU, and no slower on a GPU."""
     return module.to(memory_format=torch.channels_last)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from dxseg.config import RunConfig
+from dxseg.config.presets import merge, validate_config
+from dxseg.config.schema import RunConfig
 from dxseg.errors import UsageError
-from dxseg.presets import merge, validate_config
 
 FREE_SECTIONS = (
-    *("stage2", "augment", "device", "data", "arm"),
+    *("stage2", "augment", "device", "data", "method"),
     *("gate_sensitivity", "rule_in_specificity"),
 )
 """What may differ from the teacher's configuration; of ``data``, all but the size of the image."""
@@ -39,10 +39,10 @@ def student_config(teacher: RunConfig, overrides: dict[str, Any]) -> RunConfig:
         "label_head": True,
     }
     student = {
-        "arm": f"{teacher.arm}-student",
+        "method": f"{teacher.method}-student",
         "model": model,
         "stage2": {"steps": STEPS},
-        "selftraining": None,
+        "self_training": None,
     }
     bound = [key for key in overrides if key not in FREE_SECTIONS]
     bound += ["data.image_size"] if "image_size" in (overrides.get("data") or {}) else []

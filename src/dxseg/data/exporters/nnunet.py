@@ -12,12 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from dxseg.data.dataset import Dataset
-from dxseg.data.files import atomic_path, write_json_atomic
-from dxseg.data.nnunet_format import DESCRIPTION_FILE, FOLDER_NAME, SPLITS_FILE
-from dxseg.data.readers import read_image, read_mask, to_channels
-from dxseg.data.splits import TEST, TRAIN, VALIDATION, read_splits
+from dxseg.data.exporters.nnunet_format import DESCRIPTION_FILE, FOLDER_NAME, SPLITS_FILE
+from dxseg.data.readers.read import read_image, read_mask, to_channels
+from dxseg.data.splits.make_splits import TEST, TRAIN, VALIDATION, read_splits
+from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
+from dxseg.io.atomic import atomic_path, write_json_atomic
 
 ENDING = ".png"
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dxseg.data.files import atomic_path
-from dxseg.data.readers import read_image
+from dxseg.data.readers.read import read_image
 from dxseg.errors import DxsegError
+from dxseg.io.atomic import atomic_path
 
 _SAMPLE = 200
 _COLOUR_DIFFERENCE = 8

@@ -12,8 +12,6 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel
 
-from dxseg.data.cases import split_labels
-from dxseg.data.dataset import Dataset
 from dxseg.data.importers.channels import infer_channels, stack_channels
 from dxseg.data.importers.destination import (
     UNFINISHED,
@@ -21,8 +19,10 @@ from dxseg.data.importers.destination import (
     open_destination,
     write_mask,
 )
-from dxseg.data.readers import image_size, inspect_mask, read_masks_merged
-from dxseg.data.spec import DatasetSpec, make_spec
+from dxseg.data.readers.read import image_size, inspect_mask, read_masks_merged
+from dxseg.data.table.cases import split_labels
+from dxseg.data.table.dataset import Dataset
+from dxseg.data.table.spec import DatasetSpec, make_spec
 from dxseg.errors import DxsegError
 
 Progress = Callable[[int, int], None]

@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from dxseg.data.cases import COLUMNS, validate_cases
 from dxseg.data.importers.common import FoundCase, ImportReport, Progress, write_dataset
-from dxseg.data.readers import READERS
-from dxseg.data.spec import make_spec
-from dxseg.data.tables import harmless_path, read_table, separator_of
+from dxseg.data.readers.read import READERS
+from dxseg.data.table.cases import COLUMNS, validate_cases
+from dxseg.data.table.spec import make_spec
 from dxseg.errors import DxsegError
+from dxseg.io.csv_io import escape_formula, read_table, separator_of
 
 _LISTED = 10
 
@@ -134,7 +134,7 @@ def _relative(table: pd.DataFrame, root: Path) -> None:
         if column in table:
             prefix = f"{root.as_posix()}/"
             relative = table[column].str.removeprefix(prefix).str.removeprefix("./")
-            table[column] = relative.map(harmless_path)
+            table[column] = relative.map(escape_formula)
 
 
 def _validate(table: pd.DataFrame, fields: dict[str, Any], csv: Path) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dxseg.data.files import atomic_path
-from dxseg.data.raster import UNITED
-from dxseg.data.readers import Mask
-from dxseg.data.spec import SPEC_FILE, read_spec
-from dxseg.data.tables import harmless_path
+from dxseg.data.readers.raster import UNITED
+from dxseg.data.readers.read import Mask
+from dxseg.data.table.spec import SPEC_FILE, read_spec
 from dxseg.errors import DxsegError
+from dxseg.io.atomic import atomic_path
+from dxseg.io.csv_io import escape_formula
 
 UNFINISHED = ".import-unfinished"
 """Marks a folder whose dataset is being written."""
@@ -84,4 +84,4 @@ def name_in_root(path: Path, root: Path) -> str:
     name = path.relative_to(root).as_posix()
     if "\\" in name or any(ord(character) < 32 for character in name):
         raise DxsegError(f"{name!r}: holds a backslash or control character; rename it")
-    return harmless_path(name)
+    return escape_formula(name)

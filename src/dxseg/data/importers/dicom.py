@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from dxseg.data.dicom.headers import VOLUME_MODALITIES, Header, scan
-from dxseg.data.dicom.identity import Pseudonyms, open_key
-from dxseg.data.dicom.masks import LabelMap, Outlines, draw_on_stack, read_outlines
-from dxseg.data.dicom.series import Stack, group_series, read_stack, stack_slices
-from dxseg.data.files import sha256_file, sha256_json
 from dxseg.data.importers.common import ImportReport, Progress
 from dxseg.data.importers.dicom_images import INSTANCE, KeyedImage, write_images
 from dxseg.data.importers.volumes import write_volumes
-from dxseg.data.slicing import Slicing
-from dxseg.data.volume import FoundVolume
+from dxseg.data.readers.dicom.headers import VOLUME_MODALITIES, Header, scan
+from dxseg.data.readers.dicom.identity import Pseudonyms, open_key
+from dxseg.data.readers.dicom.masks import LabelMap, Outlines, draw_on_stack, read_outlines
+from dxseg.data.readers.dicom.series import Stack, group_series, read_stack, stack_slices
+from dxseg.data.readers.slicing import Slicing
+from dxseg.data.readers.volume import FoundVolume
 from dxseg.errors import DxsegError, UsageError
+from dxseg.io.atomic import sha256_file, sha256_json
 
 Skipped = list[tuple[str, str]]
 Drawing = tuple[Outlines, Mapping[int, int]]

@@ -10,12 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from dxseg.data.cases import LABEL_LEVELS, STUDY_LEVEL
-from dxseg.data.dicom.headers import Header, called, pixel_spacing
-from dxseg.data.dicom.image import displayed_frame
-from dxseg.data.dicom.masks import Outlines, draw_on_image
-from dxseg.data.dicom.objects import open_object, pixel_layout
-from dxseg.data.files import atomic_path
 from dxseg.data.importers.common import (
     FoundCase,
     ImportReport,
@@ -25,8 +19,14 @@ from dxseg.data.importers.common import (
 from dxseg.data.importers.destination import open_destination
 from dxseg.data.importers.volume_labels import JoinedLabels, read_labels
 from dxseg.data.importers.volume_slices import IMAGES, MASKS, encode_image
-from dxseg.data.raster import Pixels
+from dxseg.data.readers.dicom.headers import Header, called, pixel_spacing
+from dxseg.data.readers.dicom.image import displayed_frame
+from dxseg.data.readers.dicom.masks import Outlines, draw_on_image
+from dxseg.data.readers.dicom.objects import open_object, pixel_layout
+from dxseg.data.readers.raster import Pixels
+from dxseg.data.table.cases import LABEL_LEVELS, STUDY_LEVEL
 from dxseg.errors import DxsegError, UsageError
+from dxseg.io.atomic import atomic_path
 
 INSTANCE = "instance"
 

@@ -15,7 +15,7 @@ from dxseg.data.importers.common import (
     natural_key,
     write_dataset,
 )
-from dxseg.data.readers import is_supported
+from dxseg.data.readers.read import is_supported
 from dxseg.errors import DxsegError
 
 Skipped = list[tuple[str, str]]

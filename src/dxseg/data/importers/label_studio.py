@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dxseg.data.annotations import ROLES, find_case, save_mask
-from dxseg.data.brush_rle import decode_brush
-from dxseg.data.dataset import Dataset
+from dxseg.data.exporters.brush_rle import decode_brush
 from dxseg.data.importers.common import Progress
-from dxseg.data.readers import Mask, image_size, read_mask
+from dxseg.data.readers.read import Mask, image_size, read_mask
+from dxseg.data.table.annotations import ROLES, find_case, save_mask
+from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 
 _BYTES = 2**30
@@ -102,7 +102,7 @@ def import_label_studio(
     Args:
         export: The JSON that Label Studio exports (not JSON-MIN).
         dataset: The dataset's folder.
-        role: Who drew the masks; one of `dxseg.data.annotations.ROLES`.
+        role: Who drew the masks; one of `dxseg.data.table.annotations.ROLES`.
         progress: Called with (done, total) after each task.
 
     Raises:

@@ -7,19 +7,19 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dxseg.data.importers.common import ImportReport, Progress
-from dxseg.data.importers.nifti import nifti_volume
-from dxseg.data.importers.volumes import write_volumes
-from dxseg.data.nifti import is_nifti, nifti_stem
-from dxseg.data.nnunet_format import (
+from dxseg.data.exporters.nnunet_format import (
     DESCRIPTION_FILE,
     Description,
     class_names,
     find_channel_files,
     parse_json,
 )
-from dxseg.data.slicing import Slicing
-from dxseg.data.volume import FoundVolume
+from dxseg.data.importers.common import ImportReport, Progress
+from dxseg.data.importers.nifti import nifti_volume
+from dxseg.data.importers.volumes import write_volumes
+from dxseg.data.readers.nifti import is_nifti, nifti_stem
+from dxseg.data.readers.slicing import Slicing
+from dxseg.data.readers.volume import FoundVolume
 from dxseg.errors import DxsegError
 
 

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dxseg.data.dicom.objects import is_dicom
-from dxseg.data.files import sha256_file, sha256_json
 from dxseg.data.importers.common import ImportReport, Progress, natural_key, plain_name
 from dxseg.data.importers.dicom import import_dicom
 from dxseg.data.importers.volumes import DEFAULT_MASK_VALUES, write_volumes
-from dxseg.data.nifti import is_nifti, nifti_grid, nifti_stem, read_nifti, read_nifti_labels
-from dxseg.data.slicing import Slicing
-from dxseg.data.volume import FoundVolume
+from dxseg.data.readers.dicom.objects import is_dicom
+from dxseg.data.readers.nifti import is_nifti, nifti_grid, nifti_stem, read_nifti, read_nifti_labels
+from dxseg.data.readers.slicing import Slicing
+from dxseg.data.readers.volume import FoundVolume
 from dxseg.errors import DxsegError, UsageError
+from dxseg.io.atomic import sha256_file, sha256_json
 
 Skipped = list[tuple[str, str]]
 

@@ -8,10 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from dxseg.data.cases import validate_cases
-from dxseg.data.importers.common import FoundCase, ImportReport, Progress, write_dataset
-from dxseg.data.importers.msd import import_raw_volumes
-from dxseg.data.nnunet_format import (
+from dxseg.data.exporters.nnunet_format import (
     DESCRIPTION_FILE,
     NIFTI_ENDINGS,
     Description,
@@ -19,10 +16,13 @@ from dxseg.data.nnunet_format import (
     find_channel_files,
     read_description,
 )
-from dxseg.data.slicing import Slicing
-from dxseg.data.spec import make_spec
-from dxseg.data.tables import read_table, separator_of
+from dxseg.data.importers.common import FoundCase, ImportReport, Progress, write_dataset
+from dxseg.data.importers.msd import import_raw_volumes
+from dxseg.data.readers.slicing import Slicing
+from dxseg.data.table.cases import validate_cases
+from dxseg.data.table.spec import make_spec
 from dxseg.errors import DxsegError, UsageError
+from dxseg.io.csv_io import read_table, separator_of
 
 LABEL_COLUMNS = ("case_id", "label", "patient_id")
 

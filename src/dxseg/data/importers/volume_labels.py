@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeVar
 
 import pandas as pd
 
-from dxseg.data.tables import read_table, separator_of
 from dxseg.errors import DxsegError
+from dxseg.io.csv_io import read_table, separator_of
 
 _VALUES = ("label", "slice_index", "patient_id")
 _LISTED = 10

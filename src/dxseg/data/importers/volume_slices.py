@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
-from dxseg.data.files import atomic_path, sha256_file, sha256_json, write_text_atomic
-from dxseg.data.slicing import SlicedVolume, Slicing
-from dxseg.data.volume import FoundVolume, Volume
+from dxseg.data.readers.slicing import SlicedVolume, Slicing
+from dxseg.data.readers.volume import FoundVolume, Volume
 from dxseg.errors import DxsegError
+from dxseg.io.atomic import atomic_path, sha256_file, sha256_json, write_text_atomic
 
 IMAGES, MASKS, RECORDS = "images", "masks", ".volumes"
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from dxseg.data.cases import STUDY_LEVEL
-from dxseg.data.dataset import Dataset
 from dxseg.data.importers.common import ImportReport, Progress
 from dxseg.data.importers.destination import UNFINISHED, open_destination
 from dxseg.data.importers.volume_labels import JoinedLabels, read_labels
 from dxseg.data.importers.volume_slices import SliceRecord, SliceRules, remove_others, slice_volume
-from dxseg.data.slicing import Slicing
-from dxseg.data.spec import make_spec
-from dxseg.data.volume import FoundVolume
+from dxseg.data.readers.slicing import Slicing
+from dxseg.data.readers.volume import FoundVolume
+from dxseg.data.table.cases import STUDY_LEVEL
+from dxseg.data.table.dataset import Dataset
+from dxseg.data.table.spec import make_spec
 from dxseg.errors import DxsegError, UsageError
 
 DEFAULT_MASK_VALUES: Mapping[int, str] = {1: "lesion"}

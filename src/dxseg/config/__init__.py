@@ -1,0 +1,4 @@
+"""Configuration: schema, presets and named methods."""
+
+DEFAULT_METHOD = "sks-selftrained"
+"""The method."""

@@ -1,0 +1,118 @@
+"""Configurations from a preset, a method and changes of single values, or from a run's folder."""
+
+from __future__ import annotations
+
+import reprlib
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ValidationError
+
+from dxseg.config import DEFAULT_METHOD
+from dxseg.config.schema import RunConfig
+from dxseg.errors import DxsegError, UsageError
+from dxseg.io.yaml import parse_yaml, read_small_text
+
+Preset = Literal["cpu", "paper"]
+PRESETS: tuple[Preset, ...] = ("cpu", "paper")
+
+
+def _recipe(name: str) -> dict[str, Any]:
+    text = (resources.files("dxseg") / "config" / f"{name}.yaml").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = yaml.safe_load(text)
+    return loaded
+
+
+def method_names() -> list[str]:
+    """The named methods: the method, its published form and the controls it is measured against."""
+    return list(_recipe("methods"))
+
+
+def merge(base: dict[str, Any], *changes: dict[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries merged from left to right; the right one wins."""
+    merged = dict(base)
+    for change in changes:
+        for key, value in change.items():
+            old = merged.get(key)
+            both = isinstance(old, dict) and isinstance(value, dict)
+            merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, Any]:
+    """``["stage2.steps=50"]`` as a nested dictionary; values are YAML.
+
+    Raises:
+        UsageError: a pair has no ``=`` or its value is not YAML.
+    """
+    overrides: dict[str, Any] = {}
+    for pair in pairs:
+        path, equals, text = pair.partition("=")
+        if not equals or not path:
+            raise UsageError(f"--set {pair!r}: expected SECTION.KEY=VALUE, e.g. stage2.steps=50")
+        value = parse_yaml(text, f"--set {pair!r}", UsageError)
+        for key in reversed(path.split(".")):
+            value = {key: value}
+        overrides = merge(overrides, value)
+    return overrides
+
+
+def load_config(
+    preset: str = "cpu", method: str = DEFAULT_METHOD, overrides: dict[str, Any] | None = None
+) -> RunConfig:
+    """The configuration of a preset and a method, with single values overridden.
+
+    Raises:
+        UsageError: an unknown preset, method or key, or a value out of its range.
+    """
+    if preset not in PRESETS:
+        raise UsageError(f"preset {preset!r} is unknown; choose one of {', '.join(PRESETS)}")
+    methods = _recipe("methods")
+    if method not in methods:
+        raise UsageError(f"method {method!r} is unknown; choose one of {', '.join(methods)}")
+    return validate_config(
+        merge(_recipe(preset), methods[method], {"method": method}, overrides or {})
+    )
+
+
+def validate_config(values: dict[str, Any]) -> RunConfig:
+    """A configuration of nested values.
+
+    Raises:
+        UsageError: an unknown key, or a value out of its range.
+    """
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"configuration: {_first_problems(error)}") from error
+
+
+def read_config(path: Path) -> RunConfig:
+    """The configuration a run folder recorded.
+
+    Raises:
+        DxsegError: the file is missing, not YAML, or not a configuration.
+    """
+    content = parse_yaml(read_small_text(path, "the config.yaml of a run"), str(path))
+    try:
+        return RunConfig.model_validate(content)
+    except ValidationError as error:
+        raise DxsegError(f"{path}: {_first_problems(error)}") from error
+
+
+def _first_problems(error: ValidationError, limit: int = 5) -> str:
+    problems = [
+        f"{'.'.join(str(part) for part in item['loc'])} = {_shown(item['input'])}: {item['msg']}"
+        for item in error.errors()
+    ]
+    more = f"; and {len(problems) - limit} more" if len(problems) > limit else ""
+    return "; ".join(problems[:limit]) + more
+
+
+def _shown(value: Any) -> str:
+    """Show a wrong value without writing all of it: aliases in YAML may be 10^9 long."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 1, 80, 80
+    return short.repr(value)

@@ -1,0 +1,1 @@
+"""Batches: cached pixels, augmentation, samplers."""

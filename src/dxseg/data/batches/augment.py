@@ -1,0 +1,86 @@
+"""Augmentation with torchvision v2: geometry on image and mask together, intensity on the image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from dxseg.config.schema import AugmentConfig
+
+
+class RandomIntensity(v2.Transform):
+    """Brightness, contrast, gamma and noise for images of any number of channels.
+
+    torchvision's own colour transforms take one or three channels only. Values are expected in
+    [0, 1] and stay there.
+    """
+
+    def __init__(self, config: AugmentConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:  # noqa: ARG002
+        """Draw the four strengths of one image."""
+        c = self.config
+        contrast, brightness, gamma, noise = torch.rand(4).tolist()
+        return {
+            "contrast": 1 + c.contrast * (2 * contrast - 1),
+            "brightness": c.brightness * (brightness - 0.5),
+            "gamma": 1 + c.gamma * (2 * gamma - 1),
+            "noise": c.noise * noise,
+        }
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Change images, leave masks alone."""
+        if not isinstance(inpt, tv_tensors.Image):
+            return inpt
+        # One copy, then in place: a fresh buffer an operation costs more than the arithmetic.
+        x = inpt.as_subclass(Tensor) - 0.5
+        x.mul_(params["contrast"]).add_(0.5).add_(params["brightness"])
+        x.clamp_(0, 1).pow_(params["gamma"])
+        if params["noise"] > 0:
+            x.add_(torch.randn_like(x).mul_(params["noise"])).clamp_(0, 1)
+        return tv_tensors.Image(x)
+
+
+def build_augmentation(config: AugmentConfig) -> v2.Compose:
+    """The transform of one training pair: image float (C, S, S) in [0, 1], mask uint8 (S, S)."""
+    return v2.Compose(
+        [
+            v2.RandomHorizontalFlip(config.horizontal_flip),
+            v2.RandomVerticalFlip(config.vertical_flip),
+            v2.RandomAffine(
+                degrees=config.degrees,
+                translate=(config.translate, config.translate),
+                scale=config.scale,
+                shear=config.shear,
+                interpolation=v2.InterpolationMode.BILINEAR,
+                # Outside is 0 in both; sampling nearest neighbours gives that for nothing.
+                fill={tv_tensors.Image: 0, tv_tensors.Mask: None},
+            ),
+            RandomIntensity(config),
+        ]
+    )
+
+
+def augment_pair(
+    transform: v2.Compose, image: Tensor, mask: Tensor, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Augment one pair with random numbers that depend on ``seed`` alone.
+
+    The global generator is restored afterwards, so the result is the same in the main process, in
+    a worker, and after a resume.
+    """
+    # The CPU generator alone: torch.manual_seed would visit every kind of device.
+    generator = torch.default_generator
+    state = generator.get_state()
+    try:
+        generator.manual_seed(seed)
+        out_image, out_mask = transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
+    finally:
+        generator.set_state(state)
+    return out_image.as_subclass(Tensor), out_mask.as_subclass(Tensor)

@@ -1,0 +1,84 @@
+"""Batches of stage 1 where labels are of studies: images, and samples of studies (bags)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+from dxseg.data.batches.loader import SampleIndex, StratifiedBatchSampler
+from dxseg.data.batches.shard_sampler import Windows
+
+
+class BagSampler(Sampler[list[SampleIndex]]):
+    """Adds samples of studies to the batches of another sampler; a function of (seed, epoch).
+
+    Studies come up in random rounds, each once a round, however long an epoch is. A study of n
+    images is divided into ceil(n / size) samples of every so-many-th image, and each time it comes
+    up its next sample is drawn: spread over the whole volume, so that a lesion of that many
+    neighbouring slices is in every sample, and after as many rounds every image has been seen once.
+    """
+
+    def __init__(
+        self,
+        images: StratifiedBatchSampler,
+        bags: Sequence[NDArray[np.int64]],
+        *,
+        count: int,
+        size: int,
+        windows: Windows | None = None,
+    ) -> None:
+        """Hold the studies.
+
+        Args:
+            images: What else is in each batch; it may have no pool. Gives seed and epoch.
+            bags: The rows of each study, neighbouring slices beside each other.
+            count: Studies in each batch.
+            size: Images of a study in a batch, at most.
+            windows: How studies are shuffled, each by the shard of its first row; at will if
+                absent.
+        """
+        self.images = images
+        self.bags = bags
+        self.count = count
+        self.size = size
+        self.windows = windows
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose which epoch the next iteration draws."""
+        self.images.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[list[SampleIndex]]:
+        first = self.images.epoch * len(self) * self.count
+        visits = self._visits(first, len(self) * self.count)
+        for drawn in self.images:
+            yield drawn + [draw for _ in range(self.count) for draw in next(visits)]
+
+    def _visits(self, first: int, number: int) -> Iterator[list[SampleIndex]]:
+        """Consecutive visits to studies, counted from the start of training."""
+        order: NDArray[np.int64] = np.empty(0, np.int64)
+        for visit in range(first, first + number):
+            turn, place = divmod(visit, len(self.bags))
+            # Five numbers, so that no stream is one of the images' sampler.
+            if place == 0 or visit == first:
+                order = self._order(np.random.default_rng([self.images.seed, turn, 0, 0, 1]))
+            yield self._sample(int(order[place]), turn)
+
+    def _order(self, generator: np.random.Generator) -> NDArray[np.int64]:
+        if self.windows is None:
+            return generator.permutation(len(self.bags))
+        return self.windows.permutation(np.array([rows[0] for rows in self.bags]), generator)
+
+    def _sample(self, bag: int, turn: int) -> list[SampleIndex]:
+        rows = self.bags[bag]
+        samples = -(-len(rows) // self.size)
+        cycle, position = divmod(turn, samples)
+        generator = np.random.default_rng([self.images.seed, cycle, 0, bag, 2])
+        chosen = rows[generator.permutation(samples)[position] :: samples]
+        seeds = generator.integers(2**62, size=(samples, self.size))[position, : len(chosen)]
+        return list(zip(chosen.tolist(), seeds.tolist(), strict=True))

@@ -1,0 +1,228 @@
+"""Decoded and resized images and masks, memory-mapped and keyed by what they were made from.
+
+Files are decoded by all cores. What is decoded is kept in a store beside the array until all is
+there: a job that is killed goes on, and a second one that wants the same waits for the first.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dxseg.data.preprocessing import fit_image, fit_mask
+from dxseg.data.readers.read import read_image, read_mask, to_channels
+from dxseg.data.table.dataset import Dataset
+from dxseg.errors import DxsegError
+from dxseg.io.atomic import atomic_path, sha256_file, sha256_json
+from dxseg.io.file_lock import claimed
+from dxseg.io.parallel import parallel_map
+from dxseg.io.sqlite_cache import SqliteCache
+
+Progress = Callable[[int, int], None]
+Source = Path | None
+
+_FORMAT = 1
+"""Part of every key: raise it when resizing or reading changes what is stored."""
+# A process has to import torch first, some seconds.
+MIN_IMAGES_PER_PROCESS = 1000
+FILES_WORTH_A_PROCESS = 20_000
+_NO_ARRAY = (FileNotFoundError, EOFError, ValueError)
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """The files of some cases, and what is made of them.
+
+    Attributes:
+        name: Of the array of all, by their content: ``images-KEY``.
+        paths: Of the files, one a case.
+        read: Gives the image (S, S, C) of a file; can be called in other processes.
+    """
+
+    name: str
+    paths: list[Path]
+    read: Callable[[Path], NDArray[Any]]
+
+
+def image_files(dataset: Dataset, rows: pd.DataFrame, image_size: int) -> ImageFiles:
+    """Look at the files of some cases, see :func:`cached_images`."""
+    paths = [dataset.image_path(row) for row in rows.itertuples()]
+    channels = dataset.spec.channels
+    key = sha256_json(
+        {"format": _FORMAT, "images": _digests(paths), "size": image_size, "channels": channels}
+    )
+    read = partial(_read_image, channels=channels, image_size=image_size)
+    return ImageFiles(f"images-{key[:32]}", paths, read)
+
+
+def cached_images(
+    dataset: Dataset,
+    rows: pd.DataFrame,
+    image_size: int,
+    folder: Path,
+    progress: Progress | None = None,
+) -> NDArray[Any]:
+    """The images of some cases as a read-only memory map (N, image_size, image_size, C).
+
+    Args:
+        dataset: where the files are and how many channels are wanted.
+        rows: rows of ``dataset.cases``, in the order wanted.
+        image_size: side of the square each image is fitted into, pixels.
+        folder: where caches lie; a cache of the same content is reused.
+        progress: called with (done, total).
+
+    Returns:
+        uint8 or uint16, as the files are.
+
+    Raises:
+        DxsegError: a file is unreadable, or 8-bit and 16-bit images are mixed.
+    """
+    files = image_files(dataset, rows, image_size)
+    read = partial(_pack_image, read=files.read)
+    return _memory_map(folder / f"{files.name}.npy", read, files.paths, progress)
+
+
+def cached_masks(
+    dataset: Dataset, rows: pd.DataFrame, image_size: int, folder: Path
+) -> NDArray[np.uint8]:
+    """The masks of some cases as a read-only memory map (N, image_size, image_size).
+
+    Cases without a mask file get an empty mask: pass only those whose mask is known.
+
+    Returns:
+        Label maps, 0 for background, 1..K for the mask classes.
+    """
+    classes = len(dataset.spec.mask_classes)
+    paths = [dataset.mask_path(row) for row in rows.itertuples()]
+    key = sha256_json(
+        {"format": _FORMAT, "masks": _digests(paths), "size": image_size, "classes": classes}
+    )
+    read = partial(_read_mask, classes=classes, image_size=image_size)
+    return _memory_map(folder / f"masks-{key[:32]}.npy", read, paths, None)
+
+
+def _digests(paths: Sequence[Source]) -> list[str]:
+    digests = [""] * len(paths)
+    for place, digest in parallel_map(_digest, paths, worth=FILES_WORTH_A_PROCESS):
+        digests[place] = digest
+    return digests
+
+
+# Called in other processes too, so they stand alone.
+
+
+def _digest(path: Source) -> str:
+    return "" if path is None else sha256_file(path)
+
+
+def _read_image(path: Path, *, channels: int, image_size: int) -> NDArray[Any]:
+    return fit_image(to_channels(read_image(path), channels), image_size)[0]
+
+
+def _pack_image(path: Source, *, read: Callable[[Path], NDArray[Any]]) -> bytes:
+    assert path is not None, "every case has an image"
+    return _pack(read(path))
+
+
+def _read_mask(path: Source, *, classes: int, image_size: int) -> bytes:
+    if path is None:
+        return _pack(np.zeros((image_size, image_size), dtype=np.uint8))
+    return _pack(fit_mask(read_mask(path, classes), image_size, classes))
+
+
+def _pack(array: NDArray[Any]) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def _memory_map(
+    path: Path,
+    read: Callable[[Source], bytes],
+    sources: Sequence[Source],
+    progress: Progress | None,
+) -> NDArray[Any]:
+    """Open the array at ``path``, writing it first where it is absent or damaged."""
+    if not sources:
+        raise DxsegError(f"{path.parent}: no cases to cache; the split leaves none for training")
+    with suppress(*_NO_ARRAY):  # before a lock is asked for: the folder may be read-only
+        return _open(path)
+    with claimed(path):
+        with suppress(*_NO_ARRAY):  # another process has made it meanwhile
+            return _open(path)
+        decoded = path.with_name(f".{path.stem}.sqlite")
+        with SqliteCache(decoded) as store:
+            _decode(store, read, sources, progress)
+            _write(path, store, sources)
+        decoded.unlink()
+        return _open(path)
+
+
+def _open(path: Path) -> NDArray[Any]:
+    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
+
+
+def _decode(
+    store: SqliteCache,
+    read: Callable[[Source], bytes],
+    sources: Sequence[Source],
+    progress: Progress | None,
+) -> None:
+    """Decode what an earlier attempt has not; the path of the array says of what content."""
+    waiting = store.missing(_rows(sources))
+    done = len(sources) - len(waiting)
+    if progress is not None and done:
+        progress(done, len(sources))
+    work = parallel_map(read, [sources[row] for row in waiting], worth=MIN_IMAGES_PER_PROCESS)
+    for place, record in work:
+        store.put(str(waiting[place]), record)
+        done += 1
+        if progress is not None:
+            progress(done, len(sources))
+
+
+def _rows(sources: Sequence[Source]) -> list[str]:
+    return [str(row) for row in range(len(sources))]
+
+
+def _write(path: Path, store: SqliteCache, sources: Sequence[Source]) -> None:
+    """Write one item at a time; the file gets its name when all are there."""
+    items = (
+        np.load(io.BytesIO(record), allow_pickle=False) for record in store.read(_rows(sources))
+    )
+    first = next(items)
+    header = {
+        "descr": first.dtype.str,
+        "fortran_order": False,
+        "shape": (len(sources), *first.shape),
+    }
+    # Not through a memory map: on a full disk that ends the process with a bus error.
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for row, item in enumerate(chain([first], items)):
+            check_depth(sources[row], item.dtype, first.dtype)
+            stream.write(item.tobytes())
+
+
+def check_depth(source: Source, found: np.dtype[Any], before: np.dtype[Any]) -> None:
+    """Refuse to mix 8-bit and 16-bit images.
+
+    Raises:
+        DxsegError: the file has another type than the ones before.
+    """
+    if found != before:
+        raise DxsegError(
+            f"{source}: {found} where the cases before are {before}; a dataset holds 8-bit or "
+            "16-bit images, not both: convert one kind"
+        )

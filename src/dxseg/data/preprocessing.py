@@ -1,0 +1,177 @@
+"""The one path from an image of any size to the network's square input, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as TF
+
+from dxseg.data.batches.shards import Images
+from dxseg.errors import DxsegError
+
+Image = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where an image lies in the network's square input, in pixels.
+
+    Attributes:
+        height: native height.
+        width: native width.
+        fitted_height: height after resizing; rows below are padding.
+        fitted_width: width after resizing; columns to the right are padding.
+    """
+
+    height: int
+    width: int
+    fitted_height: int
+    fitted_width: int
+
+
+class Preprocessing(BaseModel):
+    """Resize, pad and normalise; stored in the bundle, used by training and inference alike.
+
+    The aspect ratio is kept: the longer side becomes ``image_size``, the rest is zero-padded at
+    the bottom and the right. Restoring crops the padding and resizes to native size.
+
+    Attributes:
+        image_size: side of the square input, pixels.
+        channels: image channels.
+        dtype: stored type of the images the model was trained on.
+        low: intensity that maps to 0 before standardisation, in stored units.
+        high: intensity that maps to 1.
+        mean: per-channel mean of the backbone's pretraining.
+        std: per-channel standard deviation of the same.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    image_size: int = Field(ge=32, le=4096)
+    channels: int = Field(ge=1, le=1024)
+    dtype: Literal["uint8", "uint16"] = "uint8"
+    low: float = 0.0
+    high: float = 255.0
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Preprocessing:
+        if len(self.mean) != self.channels or len(self.std) != self.channels:
+            raise ValueError(f"mean and std need one value for each of {self.channels} channels")
+        if not self.high > self.low or min(self.std) <= 0:
+            raise ValueError("high must exceed low, and every std must be positive")
+        return self
+
+    def fit(self, image: Image) -> tuple[Image, Geometry]:
+        """Resize and pad an image (H, W, C) to (image_size, image_size, C), dtype kept.
+
+        Raises:
+            DxsegError: the image is of another type or number of channels than the model's.
+        """
+        if str(image.dtype) != self.dtype or image.shape[2] != self.channels:
+            raise DxsegError(
+                f"image of {image.shape[2]} channels, {image.dtype}: the model was trained on "
+                f"{self.channels} channels, {self.dtype}; convert the image"
+            )
+        return fit_image(image, self.image_size)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Stored intensities (B, C, H, W) to the standardised float32 a network expects."""
+        return self.standardise(self.scale(images))
+
+    def scale(self, images: Tensor) -> Tensor:
+        """Stored intensities to float32 in [0, 1]; what lies outside low..high is clipped."""
+        return ((images.float() - self.low) / (self.high - self.low)).clamp(0, 1)
+
+    def standardise(self, scaled: Tensor) -> Tensor:
+        """Intensities in [0, 1], (B, C, H, W), to the statistics of the backbone's pretraining."""
+        mean = scaled.new_tensor(self.mean)[:, None, None]
+        std = scaled.new_tensor(self.std)[:, None, None]
+        return (scaled - mean) / std
+
+    def restore(self, probabilities: Tensor, geometry: Geometry) -> Tensor:
+        """Probabilities (K, S, S) of the square input to (K, H, W) at native size."""
+        inside = probabilities[None, :, : geometry.fitted_height, : geometry.fitted_width]
+        size = (geometry.height, geometry.width)
+        return F.interpolate(inside, size=size, mode="bilinear", align_corners=False)[0]
+
+
+def fit_geometry(height: int, width: int, image_size: int) -> Geometry:
+    """The geometry that fits (height, width) into a square of ``image_size``."""
+    scale = image_size / max(height, width)
+    return Geometry(height, width, max(1, round(height * scale)), max(1, round(width * scale)))
+
+
+def fit_image(image: Image, image_size: int) -> tuple[Image, Geometry]:
+    """Resize an image (H, W, C) with anti-aliasing, keep its aspect ratio, pad to a square."""
+    height, width, channels = image.shape
+    geometry = fit_geometry(height, width, image_size)
+    size = [geometry.fitted_height, geometry.fitted_width]
+    resized = _resize(image, size)
+    square = np.zeros((image_size, image_size, channels), dtype=image.dtype)
+    square[: size[0], : size[1]] = resized
+    return square, geometry
+
+
+def fit_mask(mask: NDArray[np.uint8], image_size: int, classes: int) -> NDArray[np.uint8]:
+    """Resize a label map (H, W) with values 0..classes as its image is, (S, S).
+
+    Each class is resized as a soft mask and a pixel takes the class that covers most of it, if
+    that is at least half.
+    """
+    geometry = fit_geometry(mask.shape[0], mask.shape[1], image_size)
+    size = [geometry.fitted_height, geometry.fitted_width]
+    onehot = np.stack([mask == value for value in range(1, classes + 1)], axis=-1)
+    soft = _resize(onehot.astype(np.float32), size)
+    resized = np.where(soft.max(axis=-1) >= 0.5, soft.argmax(axis=-1) + 1, 0)
+    square = np.zeros((image_size, image_size), dtype=np.uint8)
+    square[: size[0], : size[1]] = resized
+    return square
+
+
+def _resize(array: NDArray[Any], size: list[int]) -> NDArray[Any]:
+    """Bilinear resizing of (H, W, C) with anti-aliasing; integers are rounded, never wrapped."""
+    if list(array.shape[:2]) == size:
+        return array
+    tensor = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)).astype(np.float32))
+    resized = TF.resize(tensor, size, antialias=True).numpy().transpose(1, 2, 0)
+    if np.issubdtype(array.dtype, np.integer):
+        limits = np.iinfo(array.dtype)
+        resized = np.clip(np.rint(resized), limits.min, limits.max)
+    result: NDArray[Any] = resized.astype(array.dtype)
+    return result
+
+
+def intensity_range(images: Images, rows: NDArray[np.int64]) -> tuple[float, float]:
+    """The range that maps to [0, 1]: all of it for 8 bit, robust percentiles for 16 bit.
+
+    Scanners store 10 or 12 bits in 16: the 0.1 and 99.9 percentiles of training pixels stand in
+    for the range in use. At most 256 images, evenly spaced, are looked at, one at a time.
+
+    Args:
+        images: (N, S, S, C) uint8 or uint16, a memory map or shards.
+        rows: the training images among them.
+    """
+    if images.dtype == np.uint8:
+        return 0.0, 255.0
+    counts = np.zeros(2**16, dtype=np.int64)
+    for row in rows[:: -(-len(rows) // 256)]:
+        counts += np.bincount(images[row].ravel(), minlength=2**16)
+    low, high = (_quantile(counts, q) for q in (0.001, 0.999))
+    return low, max(high, low + 1.0)
+
+
+def _quantile(counts: NDArray[np.int64], q: float) -> float:
+    """The quantile of integers given how often each occurs, as np.quantile interpolates it."""
+    position = q * (counts.sum() - 1)
+    ranks = np.floor(position) + np.array([0, 1])
+    lower, upper = np.searchsorted(counts.cumsum(), ranks, side="right").clip(max=len(counts) - 1)
+    return float(lower + (upper - lower) * (position - ranks[0]))

@@ -1,0 +1,281 @@
+"""Decoding the frames of a DICOM object: for the eye (VOI window) and as measured (modality)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dxseg.data.readers.dicom.codestream import check_codestream
+from dxseg.data.readers.dicom.objects import (
+    COLOUR,
+    GREY,
+    PixelLayout,
+    functional_group,
+    items,
+    numbers,
+    open_object,
+    pixel_layout,
+    text,
+    understanding,
+)
+from dxseg.data.readers.raster import Pixels, Raster
+from dxseg.errors import DxsegError
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset, FileDataset
+
+_FAR = 1e12
+
+
+def decode_dicom(path: Path) -> Raster:
+    """Decode a DICOM image of one frame as it is meant to be seen.
+
+    Colour becomes RGB. Grey values go through the modality LUT or rescaling, then the VOI LUT or
+    the first window, and MONOCHROME1 is inverted. The window's range, or without a window all that
+    BitsStored can hold, is spread over the whole output range.
+
+    Args:
+        path: The file; its content, not its suffix, says what it is.
+
+    Returns:
+        Pixels (H, W, 1) or (H, W, 3): uint8 where samples have at most 8 bits, else uint16.
+
+    Raises:
+        DxsegError: The file is damaged, too large, holds no image or several frames, or its
+            compression has no decoder here.
+    """
+    ds = open_object(path, pixels=True)
+    layout = _single(pixel_layout(ds, path), path)
+    step = 255 // (2**layout.bits_stored - 1) if layout.bits_stored < 8 else 1
+    return Raster(displayed_frame(ds, 0, layout, path), step=step)
+
+
+def dicom_size(path: Path) -> tuple[int, int]:
+    """Read (height, width) from the header of a DICOM image of one frame.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DxsegError: As `decode_dicom`, as far as the header shows it.
+    """
+    layout = _single(pixel_layout(open_object(path), path), path)
+    return layout.rows, layout.columns
+
+
+def displayed_frame(ds: FileDataset, index: int, layout: PixelLayout, path: Path) -> Pixels:
+    """Decode a frame for the eye; the rules are those of `decode_dicom`.
+
+    Args:
+        ds: An object opened with its pixels.
+        index: The frame, from 0.
+        layout: Of this object.
+        path: Its file.
+
+    Raises:
+        DxsegError: The frame is damaged, or its compression has no decoder here.
+    """
+    stored = stored_frame(ds, index, layout, path)
+    depth = np.dtype(np.uint8 if layout.bits_stored <= 8 else np.uint16)
+    if layout.photometric == "PALETTE COLOR":
+        return _through_palette(ds, stored, path)
+    if layout.photometric in COLOUR:
+        return _spread(stored, 0, 2**layout.bits_stored - 1, depth)
+    context = _frame_context(ds, index, layout)
+    with understanding(path):
+        values, low, high = _windowed(_modality(stored, context), context)
+    pixels = _spread(values, low, high, depth)
+    if layout.photometric == "MONOCHROME1":
+        pixels = ~pixels  # of unsigned numbers: the maximum less the value
+    return pixels[:, :, None]
+
+
+def measured_frame(
+    ds: FileDataset, index: int, layout: PixelLayout, path: Path
+) -> npt.NDArray[np.float64]:
+    """Decode a frame as measured: the modality LUT or rescaling, such as Hounsfield units for CT.
+
+    Args:
+        ds: An object opened with its pixels.
+        index: The frame, from 0.
+        layout: Of this object; its pixels must be grey.
+        path: Its file.
+
+    Returns:
+        (rows, columns).
+
+    Raises:
+        DxsegError: The frame is damaged or coloured, or its compression has no decoder here.
+    """
+    if layout.photometric not in GREY:
+        raise DxsegError(f"{path}: a slice in colour; expected grey values; leave the series out")
+    stored = stored_frame(ds, index, layout, path)
+    with understanding(path):
+        return np.asarray(_modality(stored, _frame_context(ds, index, layout)), dtype=np.float64)
+
+
+def stored_frame(ds: FileDataset, index: int, layout: PixelLayout, path: Path) -> npt.NDArray[Any]:
+    """Decode a frame's stored values; YBR becomes RGB.
+
+    Args:
+        ds: An object opened with its pixels.
+        index: The frame, from 0.
+        layout: Of this object.
+        path: Its file.
+
+    Returns:
+        (rows, columns) or (rows, columns, 3).
+
+    Raises:
+        DxsegError: The frame is damaged, or its compression has no decoder here.
+    """
+    from pydicom.pixels.utils import pixel_array
+
+    if "PixelData" not in ds:
+        raise DxsegError(f"{path}: holds no whole-number pixel data; expected an image")
+    plugin = _plugin(layout, path)
+    with understanding(path):
+        check_codestream(ds, index, layout, path)
+        array: npt.NDArray[Any] = (
+            pixel_array(ds, index=index, decoding_plugin=plugin)
+            if layout.bits_allocated > 1 or plugin
+            else _packed_frame(ds.PixelData, index, layout)
+        )
+    samples = array.shape[2:] if layout.photometric in COLOUR[:-1] else ()
+    if array.shape != (layout.rows, layout.columns, *samples):
+        raise DxsegError(f"{path}: its pixels are not of the size that its header says")
+    return array
+
+
+def _single(layout: PixelLayout, path: Path) -> PixelLayout:
+    if layout.frames != 1:
+        raise DxsegError(
+            f"{path}: {layout.frames} frames; expected one image; `dxseg import dicom` makes an "
+            "image of each frame"
+        )
+    return layout
+
+
+def _plugin(layout: PixelLayout, path: Path) -> str:
+    from pydicom.uid import UID
+
+    from dxseg.data.readers.dicom.decoders import choose_decoder
+
+    try:
+        decoder, plugin = choose_decoder(layout.syntax)
+    except (NotImplementedError, ValueError):
+        raise DxsegError(
+            f"{path}: its transfer syntax is absent or not one of images; export it again, as "
+            "Explicit VR Little Endian if in doubt"
+        ) from None
+    if not decoder.is_available:
+        raise DxsegError(
+            f"{path}: compressed as {UID(layout.syntax).name}, for which no decoder is installed; "
+            "pip install 'dxseg[dicom]'"
+        )
+    return plugin
+
+
+def _packed_frame(packed: bytes, index: int, layout: PixelLayout) -> npt.NDArray[np.uint8]:
+    """Unpack a frame of single bits, which may begin within a byte: pydicom 3.0 then takes others.
+
+    The first pixel is the lowest bit (PS3.5 8.1.1).
+    """
+    pixels = layout.rows * layout.columns
+    first = index * pixels
+    part = np.frombuffer(packed[first // 8 : (first + pixels + 7) // 8], np.uint8)
+    bits = np.unpackbits(part, bitorder="little")[first % 8 :][:pixels]
+    return bits.reshape(layout.rows, layout.columns)
+
+
+def _frame_context(ds: FileDataset, index: int, layout: PixelLayout) -> Dataset:
+    """Gather what rescaling and windows need: it stands apart in multi-frame objects."""
+    from pydicom.dataset import Dataset
+
+    context = Dataset()
+    context.PhotometricInterpretation = layout.photometric
+    context.PixelRepresentation = int(layout.signed)
+    context.BitsStored = layout.bits_stored
+    rescaling = functional_group(ds, index, "PixelValueTransformationSequence") or ds
+    values = [numbers(rescaling, name, 1) for name in ("RescaleSlope", "RescaleIntercept")]
+    if values[0] and values[1] and values[0][0]:
+        context.RescaleSlope, context.RescaleIntercept = values[0][0], values[1][0]
+    window = functional_group(ds, index, "FrameVOILUTSequence") or ds
+    centres, widths = (_first(window, name) for name in ("WindowCenter", "WindowWidth"))
+    if centres is not None and widths is not None:
+        context.WindowCenter, context.WindowWidth = centres, widths
+        context.VOILUTFunction = text(window, "VOILUTFunction") or "LINEAR"
+    for source, name in ((ds, "ModalityLUTSequence"), (window, "VOILUTSequence")):
+        if found := items(source, name):
+            context.add_new(name, "SQ", found[:1])
+    return context
+
+
+def _first(ds: Dataset, keyword: str) -> float | None:
+    """Read the first of one or several numbers."""
+    try:
+        value = np.atleast_1d(np.array(ds.get(keyword), dtype=np.float64))[0]
+    except Exception:  # noqa: BLE001 - a damaged element raises when it is looked at
+        return None
+    return float(value) if np.isfinite(value) else None
+
+
+def _modality(stored: npt.NDArray[Any], context: Dataset) -> npt.NDArray[Any]:
+    from pydicom.pixels.processing import apply_modality_lut
+
+    return apply_modality_lut(stored, context)
+
+
+def _windowed(values: npt.NDArray[Any], context: Dataset) -> tuple[npt.NDArray[Any], float, float]:
+    """Apply the VOI LUT or the first window; give the range that results span too."""
+    from pydicom.pixels.processing import apply_voi, apply_windowing
+
+    if "VOILUTSequence" in context:
+        bits = int(context.VOILUTSequence[0].LUTDescriptor[2])
+        return apply_voi(np.rint(values).astype(np.int64), context), 0, 2**bits - 1
+    if not _has_window(context):
+        context.WindowCenter, context.WindowWidth = 0, 2 * _FAR
+        context.VOILUTFunction = "LINEAR_EXACT"
+        low, high = sorted(_range(context, apply_windowing))
+        return values, low, high
+    low, high = _range(context, apply_windowing)
+    with np.errstate(over="ignore"):
+        windowed = apply_windowing(values, context)
+    return windowed, low, high
+
+
+def _has_window(context: Dataset) -> bool:
+    """Tell whether there is a window as wide as PS3.3 C.11.2.1.2 wants; many exports write 0."""
+    if "WindowWidth" not in context:
+        return False
+    width = float(context.WindowWidth)
+    return width >= 1 if context.VOILUTFunction == "LINEAR" else width > 0
+
+
+def _range(context: Dataset, apply_windowing: Any) -> tuple[float, float]:
+    """Ask what a window makes of very low and very high values: what it spreads results over."""
+    with np.errstate(over="ignore"):
+        low, high = apply_windowing(np.array([-2 * _FAR, 2 * _FAR]), context)
+    return float(low), float(high)
+
+
+def _spread(values: npt.NDArray[Any], low: float, high: float, depth: np.dtype[Any]) -> Pixels:
+    """Stretch low..high over all of uint8 or uint16; exact where both ranges are the same."""
+    top = np.iinfo(depth).max
+    if low == 0 and high == top and values.dtype.kind == "u":
+        return values.astype(depth)
+    shares = (values.astype(np.float64) - low) / (high - low)
+    pixels: Pixels = np.rint(np.clip(shares, 0, 1) * top).astype(depth)
+    return pixels
+
+
+def _through_palette(ds: FileDataset, stored: npt.NDArray[Any], path: Path) -> Pixels:
+    from pydicom.pixels.processing import apply_color_lut
+
+    with understanding(path):
+        colours = apply_color_lut(stored, ds)[:, :, :3]
+    # Tables of 16 bit hold screen colours in their high bytes (PS3.3 C.7.6.3.1.6).
+    return colours if colours.dtype == np.uint8 else (colours >> 8).astype(np.uint8)

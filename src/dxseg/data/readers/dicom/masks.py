@@ -1,0 +1,299 @@
+"""Masks that come as DICOM: segmentations (SEG) frame by frame, contours (RTSTRUCT) drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dxseg.data.readers.dicom.contours import filled_contours
+from dxseg.data.readers.dicom.headers import STRUCTURE_SET, Header, called, read_plane
+from dxseg.data.readers.dicom.image import stored_frame
+from dxseg.data.readers.dicom.objects import (
+    functional_group,
+    items,
+    open_object,
+    pixel_layout,
+    text,
+    understanding,
+    whole,
+)
+from dxseg.data.readers.dicom.series import OFF_PLANE, Stack
+from dxseg.errors import DxsegError, UsageError
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+LabelMap = npt.NDArray[np.uint8]
+
+_COSINE_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """A segmentation or structure set, before it is drawn.
+
+    Attributes:
+        header: The object.
+        series_uids: Of the series it refers to.
+        instance_uids: Of the images it refers to.
+        regions: What it outlines: the label of each segment or region, by its number. Labels are
+            free text and must not be shown.
+    """
+
+    header: Header
+    series_uids: frozenset[str]
+    instance_uids: frozenset[str]
+    regions: Mapping[int, str]
+
+    def belongs_to(self, headers: Sequence[Header]) -> bool:
+        """Tell whether it refers to any of these images, or where it names none, to their series.
+
+        Args:
+            headers: Of the images.
+        """
+        if self.instance_uids:
+            return any(header.sop_uid in self.instance_uids for header in headers)
+        return any(header.series_uid in self.series_uids for header in headers)
+
+    def choose(self, classes: Mapping[str, int]) -> dict[int, int]:
+        """Choose the regions that are wanted.
+
+        Args:
+            classes: The mask value of a region, by its number or label; empty to take the only
+                region there is, as value 1.
+
+        Returns:
+            The mask value of each region wanted, by its number.
+
+        Raises:
+            UsageError: Nothing was asked for and there are several regions.
+        """
+        if not classes:
+            if len(self.regions) > 1:
+                raise UsageError(
+                    f"{self.header.name}: a mask of {len(self.regions)} regions, numbered "
+                    f"{', '.join(str(number) for number in sorted(self.regions))}; expected to be "
+                    "told which ones mean a lesion; use --region NUMBER=CLASS or LABEL=CLASS"
+                )
+            return dict.fromkeys(self.regions, 1)
+        chosen = {}
+        for number, label in self.regions.items():
+            value = classes.get(label, classes.get(str(number)))
+            if value is not None:
+                chosen[number] = value
+        return chosen
+
+
+def read_outlines(header: Header) -> Outlines:
+    """Read what a segmentation or structure set holds and refers to.
+
+    Args:
+        header: Of the object.
+
+    Raises:
+        DxsegError: It is damaged.
+    """
+    with called(header.path, header.name):
+        ds = open_object(header.path)
+        with understanding(header.path):
+            structures = header.sop_class == STRUCTURE_SET
+            series, instances = _structure_references(ds) if structures else _references(ds)
+            sequence, number, label = (
+                ("StructureSetROISequence", "ROINumber", "ROIName")
+                if structures
+                else ("SegmentSequence", "SegmentNumber", "SegmentLabel")
+            )
+            regions = {
+                whole(item, number, header.path, 0): text(item, label)
+                for item in items(ds, sequence)
+            }
+            if not structures:
+                # The background of label maps.
+                regions.pop(0, None)
+    return Outlines(header, frozenset(series), frozenset(instances), regions)
+
+
+def draw_on_stack(outlines: Outlines, chosen: Mapping[int, int], stack: Stack) -> LabelMap:
+    """SampleIndex a mask on the grid of a volume.
+
+    Frames of a segmentation go to the slice in whose place they lie; nothing is resampled.
+    Contours are filled where the centre of a voxel lies inside an odd number of them, on the slice
+    in whose plane they lie.
+
+    Args:
+        outlines: What to draw.
+        chosen: The mask value of each region wanted; where regions overlap the highest wins.
+        stack: The volume's grid.
+
+    Returns:
+        (column, row, slice), 0 is background.
+
+    Raises:
+        DxsegError: A frame or contour lies on another grid or between slices, is damaged, or
+            nothing was outlined: then nothing is known, and no slice is called empty.
+    """
+    header = outlines.header
+    labels = np.zeros(stack.shape, np.uint8)
+    with called(header.path, header.name):
+        if header.sop_class == STRUCTURE_SET:
+            drawn = filled_contours(header, chosen, stack)
+        else:
+            drawn = _frames(header, chosen, stack)
+        for index, value, inside in drawn:
+            target = labels[:, :, index]
+            np.maximum(target, np.uint8(value) * inside.T, out=target)
+        if not labels.any():
+            raise DxsegError(f"{header.path}: outlines nothing of what was asked for")
+    return labels
+
+
+def draw_on_image(outlines: Outlines, chosen: Mapping[int, int], image: Header) -> LabelMap:
+    """SampleIndex a segmentation on an image that has no position in space.
+
+    Args:
+        outlines: A segmentation.
+        chosen: The mask value of each region wanted; where regions overlap the highest wins.
+        image: The image, of one frame.
+
+    Returns:
+        (height, width), 0 is background.
+
+    Raises:
+        DxsegError: It is a structure set, of another size, damaged, or outlines nothing.
+    """
+    header = outlines.header
+    assert image.layout is not None
+    with called(header.path, header.name):
+        if header.sop_class == STRUCTURE_SET:
+            raise DxsegError(f"{header.path}: contours in space, but its image has no position")
+        labels = np.zeros((image.layout.rows, image.layout.columns), np.uint8)
+        for frame in _segments(header, chosen):
+            if image.sop_uid not in frame.sources:
+                continue
+            if frame.inside.shape != labels.shape:
+                raise DxsegError(f"{header.path}: not of the size of its image")
+            labels = np.maximum(labels, np.uint8(frame.value) * frame.inside)
+        if not labels.any():
+            raise DxsegError(f"{header.path}: outlines nothing of what was asked for")
+    return labels
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """One frame of a segmentation for one mask value."""
+
+    ds: Dataset
+    frame: int
+    value: int
+    inside: npt.NDArray[np.bool_]
+
+    @property
+    def sources(self) -> set[str]:
+        return _sources(functional_group(self.ds, self.frame, "DerivationImageSequence"))
+
+
+def _segments(header: Header, chosen: Mapping[int, int]) -> Iterator[_Segment]:
+    path = header.path
+    ds = open_object(path, pixels=True)
+    kind = text(ds, "SegmentationType")
+    if kind not in ("BINARY", "LABELMAP"):
+        raise DxsegError(f"{path}: not a binary segmentation; expected one; threshold it first")
+    layout = pixel_layout(ds, path)
+    for frame in range(layout.frames):
+        if kind == "LABELMAP":
+            stored = stored_frame(ds, frame, layout, path)
+            for number, value in chosen.items():
+                if (stored == number).any():
+                    yield _Segment(ds, frame, value, stored == number)
+            continue
+        identity = functional_group(ds, frame, "SegmentIdentificationSequence")
+        number = 0 if identity is None else whole(identity, "ReferencedSegmentNumber", path, 0)
+        if number in chosen:
+            inside = stored_frame(ds, frame, layout, path) > 0
+            yield _Segment(ds, frame, chosen[number], inside)
+
+
+def _frames(
+    header: Header, chosen: Mapping[int, int], stack: Stack
+) -> Iterator[tuple[int, int, npt.NDArray[np.bool_]]]:
+    own = {
+        part.header.sop_uid: index
+        for index, part in enumerate(stack.slices)
+        if len(part.header.planes) == 1
+    }
+    for segment in _segments(header, chosen):
+        if segment.inside.shape != (stack.rows, stack.columns):
+            raise DxsegError(
+                f"{header.path}: frames of {segment.inside.shape} pixels (height, width), its "
+                f"images have {(stack.rows, stack.columns)}; resample it onto the images' grid"
+            )
+        plane = read_plane(segment.ds, segment.frame)
+        if plane.position is not None:
+            index = _slice_at(plane.position, plane.orientation, stack, header)
+        else:
+            known = [own[uid] for uid in segment.sources if uid in own]
+            if len(known) != 1:
+                raise DxsegError(f"{header.path}: frames without position or source image")
+            index = known[0]
+        yield index, segment.value, segment.inside
+
+
+def _slice_at(
+    position: Sequence[float], orientation: Sequence[float] | None, stack: Stack, header: Header
+) -> int:
+    """Find the slice whose first pixel lies where that of a frame does."""
+    column, row, index = stack.voxels_at(np.array([position]))[0]
+    cosines = stack.slices[0].plane.orientation
+    turned = (
+        orientation is not None
+        and np.abs(np.subtract(orientation, cosines or ())).max() > _COSINE_TOLERANCE
+    )
+    nearest = round(float(index))
+    off = max(abs(column), abs(row), abs(index - nearest))
+    if turned or off > OFF_PLANE or not 0 <= nearest < len(stack.slices):
+        raise DxsegError(
+            f"{header.path}: a frame lies on none of its images' slices; expected the same grid; "
+            "resample it onto the images"
+        )
+    return nearest
+
+
+def _references(ds: Dataset) -> tuple[set[str], set[str]]:
+    series, instances = set(), set()
+    for item in items(ds, "ReferencedSeriesSequence"):
+        series.add(text(item, "SeriesInstanceUID"))
+        for image in items(item, "ReferencedInstanceSequence"):
+            instances.add(text(image, "ReferencedSOPInstanceUID"))
+    for group in items(ds, "PerFrameFunctionalGroupsSequence"):
+        for item in items(group, "DerivationImageSequence"):
+            instances |= _sources(item)
+    return series, instances
+
+
+def _sources(derivation: Dataset | None) -> set[str]:
+    if derivation is None:
+        return set()
+    images = items(derivation, "SourceImageSequence")
+    return {text(image, "ReferencedSOPInstanceUID") for image in images}
+
+
+def _structure_references(ds: Dataset) -> tuple[set[str], set[str]]:
+    series, instances = set(), set()
+    for space in items(ds, "ReferencedFrameOfReferenceSequence"):
+        for study in items(space, "RTReferencedStudySequence"):
+            for item in items(study, "RTReferencedSeriesSequence"):
+                series.add(text(item, "SeriesInstanceUID"))
+                instances |= _image_references(item)
+    for region in items(ds, "ROIContourSequence"):
+        for contour in items(region, "ContourSequence"):
+            instances |= _image_references(contour)
+    return series, instances
+
+
+def _image_references(item: Dataset) -> set[str]:
+    images: list[Any] = items(item, "ContourImageSequence")
+    return {text(image, "ReferencedSOPInstanceUID") for image in images}

@@ -1,0 +1,303 @@
+"""Opening DICOM files: what their header says, and nothing of it in a message."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dxseg.data.readers.raster import check_size
+from dxseg.errors import DxsegError
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset, FileDataset
+
+GREY = ("MONOCHROME1", "MONOCHROME2")
+COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
+
+_PREAMBLE = 132
+_INFLATED_LIMIT = 2**30
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class PixelLayout:
+    """What the header says about the pixels.
+
+    Attributes:
+        rows: Height of a frame in pixels.
+        columns: Width of a frame in pixels.
+        frames: At least 1.
+        photometric: One of `GREY` or `COLOUR`.
+        bits_allocated: How many bits a sample takes: 1, 8, 16 or 32.
+        bits_stored: How many of them are used.
+        signed: Whether samples are two's complement.
+        syntax: UID of the transfer syntax.
+    """
+
+    rows: int
+    columns: int
+    frames: int
+    photometric: str
+    bits_allocated: int
+    bits_stored: int
+    signed: bool
+    syntax: str
+
+
+def is_dicom(path: Path) -> bool:
+    """Tell whether a file starts as DICOM files do (PS3.10: 128 bytes, then DICM).
+
+    Args:
+        path: Any file; one that cannot be read is none.
+    """
+    try:
+        with path.open("rb") as stream:
+            return stream.read(_PREAMBLE)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def open_object(path: Path, *, pixels: bool = False) -> FileDataset:
+    """Read a DICOM file.
+
+    Messages hold no value of the file and no message of pydicom, which quotes values: both may name
+    a patient.
+
+    Args:
+        path: The file; its content, not its suffix, says what it is.
+        pixels: Whether to read the pixel data too.
+
+    Raises:
+        DxsegError: The file is absent, empty, no DICOM, damaged, or inflates beyond 1 GiB.
+    """
+    _check_start(path)
+    import pydicom
+
+    # pydicom warns with the values it wonders about. Each time, because whoever resets filters or
+    # levels in between must not make names appear on a terminal.
+    warnings.filterwarnings("ignore", module=r"pydicom\b")
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+    with understanding(path):
+        _check_inflated_size(path)
+        return pydicom.dcmread(path, stop_before_pixels=not pixels)
+
+
+@contextmanager
+def understanding(path: Path) -> Iterator[None]:
+    """Turn whatever parsers and decoders raise into an error without their words.
+
+    Args:
+        path: The file named in the error.
+
+    Raises:
+        DxsegError: The block raised anything.
+    """
+    try:
+        yield
+    except DxsegError:
+        raise
+    except Exception as error:  # noqa: BLE001 - they raise nearly every type on hostile files
+        raise DxsegError(
+            f"{path}: damaged or cut short ({type(error).__name__}); expected a complete DICOM "
+            "file; copy or export it again"
+        ) from None
+
+
+def pixel_layout(ds: FileDataset, path: Path) -> PixelLayout:
+    """Read and judge what the header says about the pixels, before any memory is taken for them.
+
+    Args:
+        ds: An opened object, with or without its pixels.
+        path: Its file.
+
+    Raises:
+        DxsegError: There are no pixels, more than a frame may have, more than the file can hold,
+            or of a kind that is not understood.
+    """
+    rows, columns = whole(ds, "Rows", path, 0), whole(ds, "Columns", path, 0)
+    samples = whole(ds, "SamplesPerPixel", path, 1)
+    allocated = whole(ds, "BitsAllocated", path, 0)
+    stored = whole(ds, "BitsStored", path, allocated)
+    frames = whole(ds, "NumberOfFrames", path, 1)
+    photometric = text(ds, "PhotometricInterpretation")
+    if rows < 1 or columns < 1:
+        raise DxsegError(f"{path}: holds no image (no rows and columns); expected pixels")
+    known = (samples == 1 and photometric in (*GREY, "PALETTE COLOR")) or (
+        samples == 3 and photometric in COLOUR[:-1]
+    )
+    if not known:
+        raise DxsegError(
+            f"{path}: {samples} sample(s) a pixel of an unknown colour model; expected one of "
+            f"{', '.join(GREY + COLOUR)}; export it again in one of them"
+        )
+    limit = 32 if samples == 1 else 16
+    if allocated not in (1, 8, 16, 32) or not 1 <= stored <= allocated or allocated > limit:
+        raise DxsegError(
+            f"{path}: {stored} of {allocated} bits a sample; expected at most {limit} of 1, 8, 16 "
+            "or 32; export it again as whole numbers of 8 or 16 bit"
+        )
+    if frames < 1:
+        raise DxsegError(f"{path}: claims {frames} frames; expected at least 1")
+    check_size(path, rows, columns, samples * max(allocated // 8, 1))
+    syntax = str(getattr(getattr(ds, "file_meta", None), "TransferSyntaxUID", ""))
+    layout = PixelLayout(
+        rows,
+        columns,
+        frames,
+        photometric,
+        allocated,
+        stored,
+        whole(ds, "PixelRepresentation", path, 0) == 1,
+        syntax,
+    )
+    chroma = 2 if photometric == "YBR_FULL_422" else samples
+    _check_length(layout, chroma * allocated, path)
+    return layout
+
+
+def whole(ds: Dataset, keyword: str, path: Path, default: int) -> int:
+    """Read a whole number.
+
+    Args:
+        ds: Where it stands.
+        keyword: As DICOM names it.
+        path: The file named in the error.
+        default: Where it is absent or empty.
+
+    Raises:
+        DxsegError: It is something else.
+    """
+    try:
+        value = ds.get(keyword)
+        return default if value is None or value == "" else int(value)
+    except Exception:  # noqa: BLE001 - a damaged element raises when it is looked at
+        raise DxsegError(f"{path}: {keyword} is no whole number; export it again") from None
+
+
+def text(ds: Dataset, keyword: str) -> str:
+    """Read a value as text, "" where it is absent or damaged.
+
+    Args:
+        ds: Where it stands.
+        keyword: As DICOM names it.
+    """
+    try:
+        value = ds.get(keyword)
+    except Exception:  # noqa: BLE001 - a damaged element raises when it is looked at
+        return ""
+    return "" if value is None else str(value).strip(" \0")
+
+
+def numbers(ds: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
+    """Read finite numbers, None where they are absent, damaged or not as many as expected.
+
+    Args:
+        ds: Where they stand.
+        keyword: As DICOM names it.
+        count: How many there must be.
+    """
+    import numpy as np
+
+    try:
+        values = np.atleast_1d(np.array(ds.get(keyword), dtype=np.float64))
+    except Exception:  # noqa: BLE001 - a damaged element raises when it is looked at
+        return None
+    if values.shape != (count,) or not np.isfinite(values).all():
+        return None
+    return tuple(float(value) for value in values)
+
+
+def items(ds: Dataset, keyword: str) -> list[Dataset]:
+    """Read the items of a sequence, none where it is absent or damaged.
+
+    Args:
+        ds: Where it stands.
+        keyword: As DICOM names it.
+    """
+    try:
+        return list(ds.get(keyword) or ())
+    except Exception:  # noqa: BLE001 - a damaged element raises when it is looked at
+        return []
+
+
+def functional_group(ds: Dataset, index: int, keyword: str) -> Dataset | None:
+    """Find what a multi-frame object says of one frame, or of all.
+
+    Args:
+        ds: The object.
+        index: The frame, from 0.
+        keyword: Of the functional group, such as ``PlanePositionSequence``.
+    """
+    try:
+        # The sequence itself: a list of it for each frame would be quadratic.
+        frames = ds.get("PerFrameFunctionalGroupsSequence") or ()
+        own = [frames[index]] if index < len(frames) else []
+    except Exception:  # noqa: BLE001 - a damaged element raises when it is looked at
+        own = []
+    for group in (*own, *items(ds, "SharedFunctionalGroupsSequence")):
+        found = items(group, keyword)
+        if found:
+            return found[0]
+    return None
+
+
+def _check_start(path: Path) -> None:
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(_PREAMBLE)
+    except OSError as error:
+        raise DxsegError(f"{path}: cannot be read ({error.strerror}); expected a file") from None
+    if not start:
+        raise DxsegError(f"{path}: is empty (0 bytes); expected DICOM; copy it again")
+    if start[128:] != b"DICM":
+        raise DxsegError(
+            f"{path}: not a DICOM file (DICM is not at byte 128); expected DICOM as PACS export "
+            "it; convert it, or give its file type the right name"
+        )
+
+
+def _check_inflated_size(path: Path) -> None:
+    """Inflate deflated objects block by block: pydicom would hold whatever comes out."""
+    from pydicom.filereader import read_dataset
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    with path.open("rb") as stream:
+        stream.seek(_PREAMBLE)
+        meta = read_dataset(
+            stream,
+            is_implicit_VR=False,
+            is_little_endian=True,
+            stop_when=lambda tag, _vr, _length: tag >> 16 != 2,
+        )
+        if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+            return
+        inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        while not inflater.eof and (block := inflater.unconsumed_tail or stream.read(_BLOCK)):
+            size += len(inflater.decompress(block, _BLOCK))
+            if size > _INFLATED_LIMIT:
+                raise DxsegError(f"{path}: inflates beyond {_INFLATED_LIMIT} bytes; expected less")
+
+
+def _check_length(layout: PixelLayout, bits: int, path: Path) -> None:
+    """Compare the pixels claimed with the file's size; a compressed frame takes 8 bytes or more."""
+    from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+
+    syntax = UID(layout.syntax)
+    if syntax == DeflatedExplicitVRLittleEndian or syntax.is_private:
+        return
+    encapsulated = syntax.is_transfer_syntax and syntax.is_encapsulated
+    pixels = layout.rows * layout.columns * layout.frames
+    needed = 8 * layout.frames if encapsulated else pixels * bits // 8
+    with understanding(path):
+        size = path.stat().st_size
+    if needed > size:
+        raise DxsegError(
+            f"{path}: claims {layout.frames} frame(s) of {layout.rows} x {layout.columns} pixels, "
+            f"at least {needed} bytes, but has {size}; it is cut short or damaged; copy it again"
+        )

@@ -1,0 +1,318 @@
+"""Reading volumes and label maps from NIfTI files, and writing label maps that lie as their image.
+
+nibabel does the work; this module refuses what a file may claim but not be.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dxseg.data.readers.volume import Volume
+from dxseg.errors import DxsegError
+from dxseg.io.atomic import atomic_path
+
+SUFFIXES = (".nii.gz", ".nii")
+VOXEL_LIMIT = 2**30
+"""Larger volumes are refused before they are read: a small file may claim any size."""
+
+Grid = tuple[NDArray[np.float64], tuple[int, int, int]]
+
+# A gzip stream cannot expand more than this.
+_GZIP_RATIO = 1032
+_GZIP_LEVEL = 6
+_GZIP_SLACK = _BLOCK = 2**20
+_MILLIMETRES: Mapping[str, float] = {"meter": 1000.0, "micron": 0.001}
+# Fields of the header that may hold free text, hence names.
+_FREE_TEXT = ("descrip", "aux_file", "db_name", "intent_name")
+
+
+def is_nifti(path: str | Path) -> bool:
+    """Tell whether a file's name says that it is NIfTI."""
+    return Path(path).name.lower().endswith(SUFFIXES)
+
+
+def nifti_stem(name: str) -> str:
+    """Give a name without `.nii` or `.nii.gz`."""
+    suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), "")
+    return name[: len(name) - len(suffix)]
+
+
+def read_nifti(path: str | Path) -> Volume:
+    """Read a volume.
+
+    Rescaling (scl_slope, scl_inter) is applied. The affine is that of the sform, else of the qform;
+    metres and micrometres become millimetres. Dimensions of size 1 beyond the third are dropped.
+
+    Args:
+        path: A `.nii` or `.nii.gz` file, NIfTI-1 or NIfTI-2.
+
+    Returns:
+        (I, J, K) whole numbers as stored, or float32.
+
+    Raises:
+        DxsegError: The file is absent, empty, cut short or damaged; has a fourth dimension, colours
+            or complex numbers; has an affine that is no position in space; or is too large.
+    """
+    path = Path(path)
+    image = _open(path)
+    affine, shape = _grid(image, path)
+    _check_claim(image, path)
+    notes = []
+    if int(image.header["sform_code"]) == int(image.header["qform_code"]) == 0:
+        notes.append("its header gives no orientation; the first axis is taken to lead leftwards")
+    voxels = _voxels(image, path).reshape(shape)
+    unknown = int((~np.isfinite(voxels)).sum()) if voxels.dtype.kind == "f" else 0
+    if unknown:
+        notes.append(f"{unknown} voxels are not finite")
+    return Volume(voxels, affine, tuple(notes))
+
+
+def nifti_grid(path: str | Path) -> Grid:
+    """Read where the voxels of a volume lie, from its header.
+
+    Args:
+        path: A `.nii` or `.nii.gz` file.
+
+    Returns:
+        The affine (4, 4), from voxel indices to millimetres, and the shape (I, J, K).
+
+    Raises:
+        DxsegError: As `read_nifti`, as far as the header shows it.
+    """
+    return _grid(_open(Path(path)), Path(path))
+
+
+def read_nifti_labels(
+    path: str | Path, affine: NDArray[np.float64], shape: tuple[int, int, int]
+) -> NDArray[np.uint16]:
+    """Read the label map of a volume.
+
+    A label map whose axes are stored in another order or direction is turned, which moves no voxel.
+
+    Args:
+        path: A `.nii` or `.nii.gz` file.
+        affine: Of the volume it belongs to.
+        shape: Of that volume.
+
+    Returns:
+        (I, J, K) whole numbers on the grid of the volume.
+
+    Raises:
+        DxsegError: As `read_nifti`; or it lies on another grid, by half a voxel or more at a
+            corner; or its values are not whole numbers of 0 to 65535.
+    """
+    from nibabel import orientations
+
+    labels = read_nifti(path)
+    turn = orientations.ornt_transform(
+        orientations.io_orientation(labels.affine), orientations.io_orientation(affine)
+    )
+    values: NDArray[Any] = orientations.apply_orientation(labels.voxels, turn)
+    turned = labels.affine @ orientations.inv_ornt_aff(turn, labels.voxels.shape)
+    if values.shape != shape:
+        raise DxsegError(
+            f"{path}: {_times(values.shape)} voxels, but its image has {_times(shape)}; resample "
+            "the label map onto the image's grid"
+        )
+    apart = _apart(turned, affine, shape)
+    if apart >= 0.5:
+        raise DxsegError(
+            f"{path}: lies up to {apart:.1f} voxels away from its image, which has another "
+            "position or spacing; resample the label map onto the image's grid"
+        )
+    lowest, highest = values.min(), values.max()
+    # NaN fails the comparison too.
+    whole = values.astype(np.uint16) if 0 <= lowest <= highest < 2**16 else None
+    if whole is None or (whole != values).any():
+        raise DxsegError(
+            f"{path}: values from {lowest} to {highest} that are not all whole numbers of 0 to "
+            "65535; expected a label map; threshold a soft map first"
+        )
+    return whole
+
+
+def write_label_map(path: Path, mask: NDArray[np.uint8], source: Path) -> None:
+    """Write a label map as NIfTI that lies exactly as the volume it was made from.
+
+    Shape (with dimensions of size 1), affine, sform and qform with their codes, and units are those
+    of the source. Free text and extensions of its header, which may name a patient, are left out.
+
+    Args:
+        path: A `.nii.gz` file, written atomically.
+        mask: (I, J, K).
+        source: The NIfTI file of the volume.
+
+    Raises:
+        DxsegError: The source cannot be read any more.
+    """
+    like = _open(source)
+    header = like.header.copy()
+    header.extensions.clear()
+    for field in _FREE_TEXT:
+        header[field] = b""
+    header["cal_min"], header["cal_max"] = 0, 0
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1, 0)
+    header.set_intent("label")
+    # Without an affine of its own the image keeps the header's, to the bit.
+    _write(path, type(like)(mask.reshape(like.shape), None, header))
+
+
+def write_label_map_at(path: Path, mask: NDArray[np.uint8], affine: NDArray[np.float64]) -> None:
+    """Write a label map as NIfTI for a volume that was no NIfTI.
+
+    Args:
+        path: A `.nii.gz` file, written atomically.
+        mask: (I, J, K).
+        affine: (4, 4), from voxel indices to millimetres in RAS+; sform and qform both hold it.
+    """
+    import nibabel
+
+    image = nibabel.Nifti1Image(mask, affine)
+    image.header.set_xyzt_units("mm")
+    image.header.set_intent("label")
+    for name in ("sform", "qform"):
+        getattr(image, f"set_{name}")(affine, code="scanner")
+    _write(path, image)
+
+
+def _write(path: Path, image: Any) -> None:
+    with atomic_path(path, flush=False) as temporary:
+        temporary.write_bytes(gzip.compress(image.to_bytes(), _GZIP_LEVEL, mtime=0))
+
+
+def _open(path: Path) -> Any:
+    """Read the header; voxels are read when they are asked for."""
+    import nibabel
+
+    if not is_nifti(path):
+        raise DxsegError(f"{path}: expected a file whose name ends in .nii or .nii.gz")
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise DxsegError(f"{path}: cannot be read ({error.strerror}); expected NIfTI") from error
+    if size == 0:
+        raise DxsegError(f"{path}: is empty (0 bytes); expected NIfTI; copy it again")
+    try:
+        # Not memory-mapped: a file that shrinks while it is read would end the process.
+        image = nibabel.load(path, mmap=False)
+    except Exception as error:
+        # nibabel and gzip raise nearly every type there is on hostile files.
+        raise DxsegError(
+            f"{path}: damaged or no NIfTI ({type(error).__name__}: {error}); expected a complete "
+            "file; copy or export it again"
+        ) from error
+    if not isinstance(image, nibabel.Nifti1Image):
+        raise DxsegError(f"{path}: is {type(image).__name__}; expected one file of NIfTI-1 or -2")
+    return image
+
+
+def _grid(image: Any, path: Path) -> Grid:
+    shape = _shape(image, path)
+    return _affine(image, path), shape
+
+
+def _shape(image: Any, path: Path) -> tuple[int, int, int]:
+    shape = tuple(int(length) for length in image.shape)
+    if min(shape, default=0) < 1 or len(shape) < 3:
+        raise DxsegError(f"{path}: {_times(shape)} voxels; expected three dimensions")
+    if any(length != 1 for length in shape[3:]):
+        raise DxsegError(
+            f"{path}: {_times(shape)} voxels; expected three dimensions; split it into one file a "
+            "time point or channel (such as with `nibabel.four_to_three`)"
+        )
+    return shape[0], shape[1], shape[2]
+
+
+def _check_claim(image: Any, path: Path) -> None:
+    """Refuse types that are no intensities, and sizes that the file cannot hold."""
+    dtype = image.get_data_dtype()
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise DxsegError(
+            f"{path}: voxels of type {dtype}; expected whole numbers or floats; convert colours "
+            "or complex numbers to one grey value"
+        )
+    voxels = math.prod(image.shape)
+    if voxels > VOXEL_LIMIT:
+        raise DxsegError(
+            f"{path}: claims {_times(image.shape)} voxels; expected at most {VOXEL_LIMIT} in all; "
+            "crop or resample it"
+        )
+    needed = voxels * dtype.itemsize
+    size = path.stat().st_size
+    held = size * _GZIP_RATIO if path.name.lower().endswith(".gz") else size
+    if needed > held:
+        raise DxsegError(
+            f"{path}: cut short: claims {needed} bytes of voxels, has {size} bytes in all; copy it "
+            "again"
+        )
+
+
+def _affine(image: Any, path: Path) -> NDArray[np.float64]:
+    affine = np.array(image.affine, dtype=np.float64)
+    try:
+        unit = image.header.get_xyzt_units()[0]
+    except KeyError as error:
+        raise DxsegError(
+            f"{path}: code {error.args[0]} of a unit of space or time does not exist (xyzt_units); "
+            "mend the header"
+        ) from error
+    affine[:3] *= _MILLIMETRES.get(unit, 1.0)
+    with np.errstate(all="ignore"):
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        # The determinant of the directions: 1 where they are at right angles, 0 where two agree.
+        spread = abs(np.linalg.det(affine[:3, :3] / spacing)) if np.isfinite(affine).all() else 0
+    if not (np.isfinite(affine).all() and spacing.min() > 0 and spread > 1e-3):
+        raise DxsegError(
+            f"{path}: its affine {affine[:3].tolist()} is no position in space; expected finite "
+            "numbers, a spacing above 0 and three distinct directions; mend the header"
+        )
+    return affine
+
+
+def _voxels(image: Any, path: Path) -> NDArray[Any]:
+    stored = image.get_data_dtype()
+    plain = stored.kind in "iu" and (image.dataobj.slope, image.dataobj.inter) == (1.0, 0.0)
+    try:
+        if path.name.lower().endswith(".gz"):
+            voxels = math.prod(image.shape) * stored.itemsize
+            _check_gzip(path, int(image.dataobj.offset) + voxels)
+        if plain:
+            return np.asarray(image.dataobj.get_unscaled()).astype(stored.newbyteorder("="))
+        with np.errstate(over="ignore"):
+            scaled: NDArray[np.float32] = image.get_fdata(dtype=np.float32, caching="unchanged")
+            return scaled
+    except Exception as error:
+        raise DxsegError(
+            f"{path}: damaged or cut short ({type(error).__name__}: {error}); copy it again"
+        ) from error
+
+
+def _check_gzip(path: Path, needed: int) -> None:
+    """Read a stream to its end, where its checksum is; nibabel stops after the last voxel."""
+    left = needed + _GZIP_SLACK
+    with gzip.open(path) as stream:
+        while block := stream.read(_BLOCK):
+            left -= len(block)
+            if left < 0:
+                raise ValueError("goes on far beyond its last voxel")
+
+
+def _apart(
+    one: NDArray[np.float64], other: NDArray[np.float64], shape: tuple[int, int, int]
+) -> float:
+    """How far the corners of two grids of one shape lie apart, in voxels of the other."""
+    corners = np.array(np.meshgrid(*[(0, length - 1) for length in shape], [1])).reshape(4, -1)
+    # Exports round affines; closer than half a voxel, no other voxel would be the nearest.
+    return float(np.abs(np.linalg.inv(other) @ one @ corners - corners).max())
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(length) for length in shape)

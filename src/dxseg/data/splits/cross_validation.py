@@ -1,0 +1,88 @@
+"""Grouped cross-validation: every case is tested once, and no group is ever divided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dxseg.data.splits.groups import group_cases, label_sets
+from dxseg.data.splits.make_splits import DROPPED, TEST, TRAIN, VALIDATION
+from dxseg.data.splits.split_table import check_groups
+from dxseg.data.splits.strata import Strata
+from dxseg.data.table.dataset import Dataset
+from dxseg.errors import UsageError
+
+_FOLDS, _VALIDATION = 3, 4  # what a random generator is for, beside those of splits.py
+
+
+def cross_validation_splits(
+    dataset: Dataset,
+    *,
+    folds: int = 5,
+    validation_share: float = 0.125,
+    seed: int = 0,
+    groups: pd.Series[int] | None = None,
+    cache: Path | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[pd.DataFrame]:
+    """Divide the cases once for each fold: the fold tests, of the rest a share validates.
+
+    Groups, near-duplicates, what is dropped and strata are those of `make_splits`. The columns
+    split and fold of cases.csv play no part, except that a case which is dropped there stays so.
+
+    Args:
+        dataset: The table of cases.
+        folds: Number of folds, at least 2.
+        validation_share: Of the cases that are not tested, the share that validates; 0 to below 1.
+        seed: Same seed, same table: same folds.
+        groups: Near-duplicate group of each case, indexed by case_id, if known already.
+        cache: A file that keeps what was found out about images, for a job that is interrupted.
+        workers: Processes that read images; by default one for each core.
+        progress: Called as ``progress(done, total)`` while images are read for near-duplicates.
+
+    Returns:
+        A table for each fold, as `make_splits` gives it: case_id, group, split, fold. A case that
+        is not dropped is in the test split of exactly one table; ``fold`` says of which, and is
+        <NA> for cases that are tested or dropped.
+
+    Raises:
+        UsageError: Folds or share are unusable, or there are fewer groups than folds.
+        DxsegError: An image is unreadable.
+    """
+    if folds < 2:
+        raise UsageError(f"folds {folds}: expected at least 2")
+    if not 0 <= validation_share < 1:
+        raise UsageError(f"validation share {validation_share}: expected 0 to below 1")
+    group, contradictory = group_cases(
+        dataset, groups=groups, cache=cache, workers=workers, progress=progress
+    )
+    used = ~contradictory & dataset.cases["split"].ne(DROPPED).to_numpy()
+    available = len(np.unique(group[used]))
+    if available < folds:
+        raise UsageError(
+            f"{dataset.root / 'cases.csv'}: {available} groups of cases (patients, volumes or "
+            f"near-duplicates) for {folds} folds; use at most as many folds as there are groups"
+        )
+    strata = Strata(dataset, label_sets(dataset, dataset.cases["label"]))
+    fold_of = strata.divide(group, used, [1 / folds] * folds, [seed, _FOLDS])
+    tables = []
+    for fold in range(folds):
+        rest = used & (fold_of != fold)
+        shares = [1 - validation_share, validation_share]
+        part = strata.divide(group, rest, shares, [seed, _VALIDATION, fold])
+        split = np.where(rest, np.array([TRAIN, VALIDATION], object)[part], TEST)
+        table = pd.DataFrame(
+            {
+                "case_id": dataset.cases["case_id"].to_numpy(),
+                "group": group,
+                "split": np.where(used, split, DROPPED),
+            }
+        )
+        table["fold"] = pd.Series(fold_of).astype("Int64").mask(~rest)
+        check_groups(table, str(dataset.root / "cases.csv"))
+        tables.append(table)
+    return tables

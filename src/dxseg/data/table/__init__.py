@@ -1,0 +1,1 @@
+"""The dataset: `dataset.yaml`, `cases.csv` and the masks that people add."""

@@ -1,0 +1,212 @@
+"""Masks that people drew go into a dataset: a file, a row of the table, a record of who and when.
+
+Who is a role, never a name. Files of masks are not changed or removed once written, so the record
+leads back to every mask that a case ever had.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import re
+from dataclasses import astuple, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from filelock import FileLock
+
+from dxseg.data.importers.destination import write_mask
+from dxseg.data.readers.read import Mask, image_size
+from dxseg.data.table.cases import CASES_FILE
+from dxseg.data.table.dataset import Dataset
+from dxseg.errors import DxsegError, UsageError
+from dxseg.io.atomic import sha256_file, write_bytes_atomic
+
+ANNOTATIONS_FILE = "annotations.csv"
+MASKS = "masks"
+Role = Literal["radiologist", "clinician", "radiographer", "researcher", "trainee", "other"]
+ROLES: tuple[str, ...] = get_args(Role)
+
+_LOCK = ".annotations.lock"
+_LOCK_SECONDS = 30
+
+
+class UnknownCaseError(DxsegError):
+    """The dataset has no such case."""
+
+
+class ChangedCaseError(DxsegError):
+    """The case has another mask than the one that was corrected."""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """A row of `annotations.csv`: who gave a case which mask, and when.
+
+    Attributes:
+        time: UTC, ISO 8601.
+        case_id: As in `cases.csv`.
+        role: One of `ROLES`.
+        mask: The mask's path in the dataset.
+        mask_sha256: Of that file.
+        previous: Path of the mask that it replaces; "" where the case had none.
+        model: First digits of the SHA-256 of the weights whose proposal was corrected, or "".
+        known: The diagnosis that the model was told for that proposal, or "".
+    """
+
+    time: str
+    case_id: str
+    role: str
+    mask: str
+    mask_sha256: str
+    previous: str
+    model: str = ""
+    known: str = ""
+
+
+def save_mask(
+    root: str | Path,
+    case_id: str,
+    mask: Mask,
+    role: str,
+    *,
+    previous: str = "",
+    model: str = "",
+    known: str = "",
+) -> Annotation:
+    """Give a case of a dataset a mask.
+
+    Several threads and programs may do so at once: one waits for the other. Whatever fails, the
+    dataset is as it was. `cases.csv` is written last: a row of `annotations.csv` whose mask it does
+    not name, and which no later row replaces, is of a program that was killed in between.
+
+    Args:
+        root: The dataset's folder.
+        case_id: Of the case.
+        mask: (H, W) label map of the size of the image; 0 is background, 1, 2, ... the classes.
+        role: Who drew it, one of `ROLES`.
+        previous: What `cases.csv` named as the case's mask when it was looked at; "" for none.
+        model: First digits of the SHA-256 of the weights that proposed a mask.
+        known: The diagnosis that the model was told.
+
+    Returns:
+        What was recorded.
+
+    Raises:
+        UsageError: The role is none of `ROLES`.
+        UnknownCaseError: There is no such case.
+        ChangedCaseError: Its mask is not `previous` (any more).
+        DxsegError: The mask has another size, a class that there is not, or a lesion where the
+            label says that there is none; or the dataset cannot be read or written.
+    """
+    if role not in ROLES:
+        raise UsageError(f"role {role!r}: expected one of {', '.join(ROLES)}; names are not kept")
+    folder = Path(root).resolve()
+    try:
+        with FileLock(folder / _LOCK, timeout=_LOCK_SECONDS):
+            dataset = Dataset.load(folder)
+            row = find_case(dataset, case_id)
+            _check(dataset, row, mask, previous)
+            return _save(dataset, row, mask, role, model=model, known=known)
+    except OSError as error:
+        # Its text names the path, not the case.
+        raise DxsegError(
+            f"{folder}: case {case_id!r}: the mask cannot be saved ({error.strerror or error}); "
+            "the dataset is unchanged"
+        ) from error
+
+
+def find_case(dataset: Dataset, case_id: str) -> Any:
+    """Give the row of a case.
+
+    Args:
+        dataset: Where it should be.
+        case_id: Of the case.
+
+    Raises:
+        UnknownCaseError: It is not there.
+    """
+    try:
+        found = dataset.cases[dataset.cases["case_id"].eq(case_id)]
+    except UnicodeEncodeError:  # half of a surrogate pair, which no table can hold
+        found = dataset.cases.head(0)
+    if found.empty:
+        raise UnknownCaseError(
+            f"{dataset.root / CASES_FILE}: no case {case_id!r}; expected a case_id of the table"
+        )
+    return found.iloc[0]
+
+
+def _check(dataset: Dataset, row: Any, mask: Mask, previous: str) -> None:
+    where = f"{dataset.root / CASES_FILE}: case {row['case_id']!r}"
+    if row["mask"] != previous:
+        raise ChangedCaseError(
+            f"{where}: its mask is {row['mask']!r}, not {previous!r} as when it was opened; "
+            "open the case again"
+        )
+    size, classes = image_size(dataset.image_path(row)), dataset.spec.mask_classes
+    if mask.shape != size:
+        raise DxsegError(f"{where}: a mask of {mask.shape}; expected the image's size {size}")
+    if mask.max() > len(classes):
+        raise DxsegError(
+            f"{where}: a mask with the value {mask.max()}; expected 0 to {len(classes)} "
+            f"({', '.join(classes)})"
+        )
+    if mask.any() and dataset.lesion_free[row.name]:
+        raise DxsegError(
+            f"{where}: a lesion is drawn, but the label {row['label']!r} says that there is none; "
+            "correct the label in the table first, or leave the mask empty"
+        )
+
+
+def _save(
+    dataset: Dataset, row: Any, mask: Mask, role: str, *, model: str, known: str
+) -> Annotation:
+    case_id, root = row["case_id"], dataset.root
+    if not (root / MASKS).resolve().is_relative_to(root):
+        raise DxsegError(f"{root / MASKS}: leads out of the dataset; expected a folder inside")
+    now = datetime.now(UTC)
+    name = _mask_name(case_id, mask, now)
+    log = root / ANNOTATIONS_FILE
+    before = log.read_bytes() if log.exists() else None
+    try:
+        write_mask(root / name, mask, len(dataset.spec.mask_classes))
+        done = Annotation(
+            time=now.isoformat(timespec="seconds"),
+            case_id=case_id,
+            role=role,
+            mask=name,
+            mask_sha256=sha256_file(root / name),
+            previous=row["mask"],
+            model=model,
+            known=known,
+        )
+        write_bytes_atomic(log, (before or _line(_HEADER)) + _line(astuple(done)))
+        cases = dataset.cases.copy()
+        cases.loc[row.name, "mask"] = name
+        Dataset(root, dataset.spec, cases).save_cases()
+    except BaseException:
+        (root / name).unlink(missing_ok=True)
+        if before is None:
+            log.unlink(missing_ok=True)
+        else:
+            write_bytes_atomic(log, before)
+        raise
+    return done
+
+
+def _mask_name(case_id: str, mask: Mask, now: datetime) -> str:
+    """A name that no other mask has; readable, and fit for any file system."""
+    told = hashlib.sha256(f"{case_id}\0{now.isoformat()}\0".encode() + mask.tobytes())
+    return f"{MASKS}/{re.sub(r'[^A-Za-z0-9_-]', '_', case_id)[:80]}-{told.hexdigest()[:12]}.png"
+
+
+_HEADER = tuple(field.name for field in fields(Annotation))
+
+
+def _line(values: tuple[str, ...]) -> bytes:
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerow(values)
+    return stream.getvalue().encode("utf-8")

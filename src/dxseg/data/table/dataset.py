@@ -1,0 +1,266 @@
+"""A dataset is a folder with `dataset.yaml` and `cases.csv`.
+
+One row an image; its mask and its label may each be absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from dxseg.data.table.cases import (
+    CASES_FILE,
+    COLUMNS,
+    STUDY_LEVEL,
+    split_labels,
+    validate_cases,
+    value_of,
+)
+from dxseg.data.table.spec import SPEC_FILE, DatasetSpec, read_spec, write_spec
+from dxseg.errors import DxsegError
+from dxseg.io.atomic import sha256_json, write_bytes_atomic
+from dxseg.io.csv_io import read_table
+
+__all__ = ["COLUMNS", "Dataset", "DatasetSpec"]
+
+_OPTIONAL_COLUMNS = ("label_level", "group")
+_STUDY_NAMES = ("volume_id", "patient_id", "group", "case_id")
+
+
+class Dataset:
+    """One table of images with what is known of each: a label, a mask, both or neither.
+
+    Attributes:
+        root: The dataset's folder, absolute.
+        spec: What `dataset.yaml` says.
+        cases: All `COLUMNS`, one row an image: text as str with "" for empty, spacing_y and
+            spacing_x as float64 with NaN, fold and slice_index as Int64 with <NA>.
+    """
+
+    def __init__(self, root: str | Path, spec: DatasetSpec, cases: pd.DataFrame) -> None:
+        """Validate a table and hold it; nothing is written.
+
+        Args:
+            root: The dataset's folder.
+            spec: What `dataset.yaml` says.
+            cases: At least the columns case_id and image.
+
+        Raises:
+            DxsegError: A value is wrong; rows are counted as lines of the CSV they would be in.
+        """
+        self.root = Path(root).resolve()
+        self.spec = spec
+        self.cases = validate_cases(cases, spec, self.root / CASES_FILE)
+        roots = [self.root, *(self.root / folder for folder in spec.roots)]
+        self._roots = [folder.resolve() for folder in roots]
+
+    @classmethod
+    def load(cls, path: str | Path) -> Dataset:
+        """Read and validate a dataset.
+
+        Args:
+            path: The dataset's folder or its `dataset.yaml`.
+
+        Raises:
+            DxsegError: A file is absent or wrong; names row, column, value and remedy.
+        """
+        folder = Path(path)
+        if folder.name == SPEC_FILE and not folder.is_dir():
+            folder = folder.parent
+        spec = read_spec(folder / SPEC_FILE)
+        return cls(folder, spec, read_table(folder / CASES_FILE))
+
+    @classmethod
+    def create(cls, root: str | Path, spec: DatasetSpec, cases: pd.DataFrame) -> Dataset:
+        """Validate a new dataset and write its two files.
+
+        Args:
+            root: The dataset's folder, made if absent.
+            spec: What `dataset.yaml` says.
+            cases: At least the columns case_id and image.
+
+        Raises:
+            DxsegError: A value is wrong; nothing is written then.
+        """
+        dataset = cls(root, spec, cases)
+        dataset.save()
+        return dataset
+
+    def save(self) -> None:
+        """Write `cases.csv`, then `dataset.yaml`, each atomically.
+
+        In this order, a first writing that is interrupted leaves no dataset behind.
+        """
+        self.save_cases()
+        write_spec(self.root / SPEC_FILE, self.spec)
+
+    def save_cases(self) -> None:
+        """Write `cases.csv` atomically, and leave `dataset.yaml` as somebody wrote it."""
+        write_bytes_atomic(self.root / CASES_FILE, _csv(self.cases))
+
+    def image_path(self, row: Any) -> Path:
+        """Find the image of a case.
+
+        Args:
+            row: A row of `cases` (`pd.Series`, a tuple of `itertuples`, or a mapping).
+
+        Returns:
+            The resolved path of an existing file, sought in the dataset's folder, then in the
+            roots in their order.
+
+        Raises:
+            DxsegError: There is no such file, or it lies outside (a symbolic link leads away).
+        """
+        return self._locate(str(value_of(row, "image")), str(value_of(row, "case_id")), "image")
+
+    def mask_path(self, row: Any) -> Path | None:
+        """Find the mask file of a case.
+
+        Args:
+            row: A row of `cases` (`pd.Series`, a tuple of `itertuples`, or a mapping).
+
+        Returns:
+            The resolved path, or None where the table names no mask: then nothing is known unless
+            the label is lesion-free, which means an empty mask (`lesion_free`, `has_mask`).
+
+        Raises:
+            DxsegError: There is no such file, or it lies outside (a symbolic link leads away).
+        """
+        mask = str(value_of(row, "mask"))
+        return self._locate(mask, str(value_of(row, "case_id")), "mask") if mask else None
+
+    @property
+    def lesion_free(self) -> pd.Series[bool]:
+        """Whether the label says that the image holds no lesion; one value a case.
+
+        A study without a lesion has none in any slice, so a label's level does not matter.
+        """
+        free = set(self.spec.lesion_free)
+        codes, names = self._distinct_labels(self.cases["label"])
+        verdicts = np.array([bool(labels) and free.issuperset(labels) for labels in names])
+        return pd.Series(verdicts[codes], index=self.cases.index, name="lesion_free")
+
+    @property
+    def has_mask(self) -> pd.Series[bool]:
+        """Whether the mask is known, from a file or as empty from the label; one value a case."""
+        return (self.cases["mask"].ne("") | self.lesion_free).rename("has_mask")
+
+    @property
+    def image_labels(self) -> pd.Series[str]:
+        """The label column as far as it speaks of the image itself; "" where it does not.
+
+        A study-level label says of a single slice only that it is lesion-free, if it says that.
+        """
+        silent = self.cases["label_level"].eq(STUDY_LEVEL) & ~self.lesion_free
+        return self.cases["label"].mask(silent, "").rename("image_label")
+
+    @property
+    def study_labels(self) -> pd.Series[str]:
+        """The label of the study that an image is of; "" where there is none of study level.
+
+        Images of one `volume_id` share it. See `studies` for what stage 1 learns from it.
+        """
+        of_study = self.cases["label_level"].eq(STUDY_LEVEL)
+        return self.cases["label"].where(of_study, "").rename("study_label")
+
+    @property
+    def studies(self) -> npt.NDArray[np.int64]:
+        """Which images may show the lesion that a study-level label names: one of them does.
+
+        A study is a volume; of images without `volume_id` a patient, else a group, else the image
+        alone, each with one label. A study is settled, and left out, where the label of one of its
+        images names a lesion: the study's label then says nothing of the others.
+
+        Returns:
+            (N,): number of the study, from 0; -1 for images of none, such as lesion-free ones.
+        """
+        name = self.cases["case_id"]
+        for column in reversed(_STUDY_NAMES):
+            values = self.cases[column]
+            # No value holds a line break.
+            name = (column + "\n" + values).where(values.ne(""), name)
+        own = self.image_labels.ne("") & ~self.lesion_free
+        unsettled = self.study_labels.ne("") & ~self.lesion_free & ~name.isin(name[own])
+        numbers = np.full(len(self.cases), -1, dtype=np.int64)
+        numbers[unsettled] = pd.factorize((name + "\n" + self.cases["label"])[unsettled])[0]
+        return numbers
+
+    def label_targets(self) -> npt.NDArray[Any]:
+        """Give the labels of the images as numbers, in the order of `spec.labels`.
+
+        Returns:
+            With one label an image: int64 (N,), -1 where nothing is known. With `multi_label`:
+            float32 (N, L) of 0 and 1, a row of NaN where nothing is known. See `image_labels`.
+        """
+        return self._targets(self.image_labels)
+
+    def study_targets(self) -> npt.NDArray[Any]:
+        """Give the labels of the images' `studies` as numbers, in the form of `label_targets`."""
+        return self._targets(self.study_labels.where(self.studies >= 0, ""))
+
+    def _targets(self, column: pd.Series[str]) -> npt.NDArray[Any]:
+        codes, names = self._distinct_labels(column)
+        position = {label: number for number, label in enumerate(self.spec.labels)}
+        if not self.spec.multi_label:
+            single = [position[labels[0]] if labels else -1 for labels in names]
+            return np.array(single, dtype=np.int64)[codes]
+        targets = np.zeros((len(names), len(self.spec.labels)), dtype=np.float32)
+        for target, labels in zip(targets, names, strict=True):
+            if labels:
+                target[[position[label] for label in labels]] = 1
+            else:
+                target[:] = np.nan
+        return targets[codes]
+
+    def digest(self) -> str:
+        """Identify what the dataset says: its specification and its table, not its pixels.
+
+        `roots` is left out: the same dataset on another machine, its images in another folder, has
+        the same digest. So are `label_level`, `group` and `slicing` where they say nothing:
+        datasets keep the digest they had before these existed.
+
+        Returns:
+            64 lower-case hexadecimal digits.
+        """
+        spec = self.spec.model_dump(exclude={"roots"}, exclude_none=True)
+        table = _csv(self.cases)
+        return sha256_json({"spec": spec, "cases": hashlib.sha256(table).hexdigest()})
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def _distinct_labels(
+        self, column: pd.Series[str]
+    ) -> tuple[npt.NDArray[np.int64], list[list[str]]]:
+        codes, distinct = pd.factorize(column)
+        return codes, [split_labels(str(text), self.spec) for text in distinct]
+
+    def _locate(self, name: str, case_id: str, column: str) -> Path:
+        where = f"{self.root / CASES_FILE}: case {case_id!r}, column {column}, value {name!r}"
+        for folder in self._roots:
+            candidate = folder / name
+            if not candidate.is_file():
+                continue
+            path = candidate.resolve()
+            if any(path.is_relative_to(allowed) for allowed in self._roots):
+                return path
+            raise DxsegError(
+                f"{where}: leads to {path}, outside the dataset; add its folder to roots in "
+                f"{SPEC_FILE} if it belongs to it"
+            )
+        sought = ", ".join(str(folder) for folder in self._roots)
+        raise DxsegError(
+            f"{where}: no such file in {sought}; correct the table, or roots in {SPEC_FILE} "
+            "if the files have moved"
+        )
+
+
+def _csv(cases: pd.DataFrame) -> bytes:
+    """The table as a file, without the columns of `_OPTIONAL_COLUMNS` that say nothing."""
+    silent = [column for column in _OPTIONAL_COLUMNS if cases[column].eq("").all()]
+    return cases.drop(columns=silent).to_csv(index=False, lineterminator="\n").encode("utf-8")

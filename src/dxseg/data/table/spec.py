@@ -1,0 +1,160 @@
+"""What `dataset.yaml` says about a dataset: names, labels, mask classes, where the files lie."""
+
+from __future__ import annotations
+
+import reprlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from dxseg.data.readers.slicing import Slicing
+from dxseg.errors import DxsegError
+from dxseg.io.atomic import write_text_atomic
+from dxseg.io.csv_io import is_formula
+from dxseg.io.yaml import parse_yaml, read_small_text
+
+SPEC_FILE = "dataset.yaml"
+
+
+_Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class DatasetSpec(BaseModel):
+    """The content of `dataset.yaml`.
+
+    Attributes:
+        name: Shown in reports; any text.
+        modality: Free text, such as "ultrasound" or "CT".
+        labels: The names of the image-level labels, in the order of the classifier's outputs.
+        lesion_free: Those of the labels that say that an image holds no lesion: its mask is empty.
+        multi_label: Whether an image may have several labels, written "a;b".
+        mask_classes: The names of mask values 1, 2, ...; 0 is background. At most 255.
+        channels: The number of image channels the models see.
+        spacing_unit: The unit of the spacing columns; "pixel" where there is no physical size.
+        provenance: Where the images come from.
+        licence: Under which terms.
+        roots: Folders besides the dataset's own that may hold files, absolute or relative to it.
+        slicing: How volumes became the images, where they are slices; models repeat it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: _Name
+    modality: str = "unknown"
+    labels: list[_Name]
+    lesion_free: list[_Name] = []
+    multi_label: bool = False
+    mask_classes: list[_Name] = Field(default=["lesion"], min_length=1, max_length=255)
+    channels: int = Field(default=1, ge=1, le=1024)
+    spacing_unit: Literal["mm", "pixel"] = "pixel"
+    provenance: str = ""
+    licence: str = ""
+    roots: list[_Name] = []
+    slicing: Slicing | None = None
+
+    @field_validator("labels", "lesion_free", "mask_classes")
+    @classmethod
+    def _distinct_names(cls, names: list[str]) -> list[str]:
+        if len(set(names)) != len(names):
+            raise ValueError("a name occurs twice; expected distinct names")
+        for name in names:
+            if name != name.strip() or any(ord(character) < 32 for character in name):
+                raise ValueError(
+                    f"{name!r} has blanks around it or control characters; remove them"
+                )
+            if is_formula(name):
+                raise ValueError(
+                    f"{name!r} is a formula to a spreadsheet that opens a table; rename it"
+                )
+        return names
+
+    @model_validator(mode="after")
+    def _labels_agree(self) -> DatasetSpec:
+        strangers = [name for name in self.lesion_free if name not in self.labels]
+        if strangers:
+            raise ValueError(f"lesion_free names {strangers}, which labels does not list")
+        if self.multi_label and any(";" in name for name in self.labels):
+            raise ValueError(
+                "a label holds ';', which separates the labels of one image; rename it"
+            )
+        if self.slicing is not None and self.slicing.channels != self.channels:
+            raise ValueError(
+                f"slicing with {self.slicing.neighbours} neighbours gives {self.slicing.channels} "
+                f"channels, but channels is {self.channels}; make them agree"
+            )
+        return self
+
+
+def read_spec(path: Path) -> DatasetSpec:
+    """Read and validate a `dataset.yaml`.
+
+    Args:
+        path: The YAML file.
+
+    Raises:
+        DxsegError: The file is absent, not YAML, or a field is missing, unknown or wrong.
+    """
+    text = read_small_text(
+        path,
+        f"a dataset: a folder with {SPEC_FILE} and cases.csv, as `dxseg import` makes one",
+    )
+    content = parse_yaml(text, str(path))
+    if not isinstance(content, dict):
+        raise DxsegError(f"{path}: expected fields such as `name: ...` and `labels: [...]`")
+    return make_spec(content, str(path))
+
+
+def make_spec(fields: dict[str, Any], source: str) -> DatasetSpec:
+    """Validate the fields of a specification.
+
+    Args:
+        fields: As in `DatasetSpec`.
+        source: What the fields came from, named in errors.
+
+    Raises:
+        DxsegError: A field is missing, unknown or wrong.
+    """
+    try:
+        return DatasetSpec.model_validate(fields)
+    except ValidationError as error:
+        raise DxsegError(f"{source}: {_explain(error)}") from error
+
+
+def write_spec(path: Path, spec: DatasetSpec) -> None:
+    """Write a `dataset.yaml` that `read_spec` reads back as the same object.
+
+    Args:
+        path: The YAML file, replaced atomically.
+        spec: What to write.
+    """
+    fields = spec.model_dump(mode="json", exclude_none=True)
+    text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=100)
+    write_text_atomic(path, text)
+
+
+def _shown(value: Any) -> str:
+    """Show a wrong value shortly, without writing all of it: aliases in YAML may be 10^9 long."""
+    if isinstance(value, (str, int, float)):
+        return repr(str(value)[:80])
+    short = reprlib.Repr()
+    short.maxlevel = 1
+    return short.repr(value)
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False):
+        field = ".".join(str(part) for part in problem["loc"]) or "the file"
+        advice = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            advice = f"unknown field; expected one of {', '.join(DatasetSpec.model_fields)}"
+        elif problem["type"] == "missing":
+            advice = "this field is required; add it"
+        elif problem["type"] == "string_type":
+            # YAML reads `no`, `yes`, `on` as booleans and `0` as a number.
+            advice = "expected text; put the value in quotes"
+        given = "" if problem["type"] == "missing" else f", value {_shown(problem['input'])}"
+        lines.append(f"field {field}{given}: {advice}")
+    return "\n  ".join(lines)

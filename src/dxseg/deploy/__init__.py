@@ -1,1 +1,0 @@
-"""Deployment: exported networks, and a model behind HTTP."""

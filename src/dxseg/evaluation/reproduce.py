@@ -1,0 +1,263 @@
+"""`dxseg reproduce`: train a run again from what it wrote down, and compare what comes out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from dxseg.config.presets import read_config
+from dxseg.config.schema import RunConfig
+from dxseg.data.table.dataset import Dataset
+from dxseg.errors import DxsegError
+from dxseg.evaluation.evaluate import evaluate_run
+from dxseg.inference.model_folder import WEIGHTS_FILE
+from dxseg.io.atomic import write_json_atomic
+from dxseg.io.progress import reporting
+from dxseg.training.distillation import train_student
+from dxseg.training.run import train_run
+from dxseg.training.run_record import machine, read_run, versions
+
+RESULT_FILE = "reproduction.json"
+
+TOLERANCE = 0.02
+"""Of a metric, where the same bits cannot be expected: 0.02 Dice is less than seeds differ by."""
+
+_RESULTS = (
+    "stage2",
+    "self_training",
+    "gate",
+    "rule_in",
+    "calibration",
+    "cases",
+    "splits_sha256",
+    "pixels_sha256",
+)
+"""Keys of run.json that are results."""
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """How a run came out the second time.
+
+    Attributes:
+        folder: of the second run.
+        exact: whether the same bits were asked for: `device.deterministic`, on the same machine
+            with the same versions.
+        same_weights: whether the weights are the same to the bit.
+        weight_difference: largest difference of a weight, relative to the largest of its tensor;
+            None where the first run's weights are no longer there.
+        surroundings: what differs around the runs, one line a version or part of the machine.
+        differences: what differs in the result beyond what is tolerated; empty if reproduced.
+    """
+
+    folder: Path
+    exact: bool
+    same_weights: bool
+    weight_difference: float | None
+    surroundings: list[str]
+    differences: list[str]
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether the result is the same, as far as it can be asked for."""
+        return not self.differences
+
+
+def reproduce(
+    run: str | Path,
+    output: str | Path | None = None,
+    *,
+    dataset: str | Path | None = None,
+    tolerance: float = TOLERANCE,
+    console: Console | None = None,
+) -> Reproduction:
+    """Train a finished run again, measure it where it was measured, and compare.
+
+    Needed of the run are `run.json` and `config.yaml`; `splits.csv` where it was given, and the
+    runs whose stages it went on from. The comparison is written to `reproduction.json`. If it is
+    interrupted, the same call continues.
+
+    With `device.deterministic`, the same versions and the same machine, weights and figures must be
+    the same to the bit; otherwise figures must agree within `tolerance`.
+
+    Args:
+        run: folder of the run.
+        output: folder of the second run; beside the first, its name with "-reproduced", if absent.
+        dataset: the dataset's folder if it is no longer where `run.json` says.
+        tolerance: largest difference of a figure where the same bits cannot be expected.
+        console: where progress is drawn; standard error if absent.
+
+    Raises:
+        DxsegError: the run is not finished, its dataset has changed, or what it went on from is
+            gone.
+    """
+    run = Path(run)
+    output = (
+        Path(output) if output is not None else run.resolve().with_name(f"{run.name}-reproduced")
+    )
+    console = console or Console(stderr=True)
+    record, config = read_run(run), read_config(run / "config.yaml")
+    data = _same_dataset(run, record, dataset)
+    with _threads(record):
+        surroundings = _environment_diff(record, config)
+        for line in surroundings:
+            console.print(f"differs: {line}", soft_wrap=True)
+        again = _train(run, record, config, data, output, console)
+        results = {key: record.get(key) for key in _RESULTS}
+        results_again = {key: again.get(key) for key in _RESULTS}
+        for name, first in _evaluations(run):
+            results[name] = first
+            results_again[name] = _evaluate(first, output, data, console)
+    exact = config.device.deterministic and not surroundings
+    weights = _max_weight_difference(run, output)
+    same = record.get("weights_sha256", "") == again["weights_sha256"] or weights == 0
+    figures, figures_again = dict(_leaves(results, "")), dict(_leaves(results_again, ""))
+    differences = _apart(figures, figures_again, 0.0 if exact else tolerance)
+    if exact and not same:
+        differences.insert(0, "weights: not the same to the bit")
+    result = Reproduction(output, exact, same, weights, surroundings, differences)
+    write_json_atomic(output / RESULT_FILE, asdict(result) | {"folder": str(output)})
+    return result
+
+
+def _same_dataset(run: Path, record: dict[str, Any], moved: str | Path | None) -> Path:
+    dataset = Dataset.load(moved or str(record.get("dataset")))
+    if dataset.digest() != record.get("dataset_digest"):
+        raise DxsegError(
+            f"{dataset.root}: not the dataset that {run} was trained on, or changed since (digest "
+            f"{dataset.digest()[:12]} there, {str(record.get('dataset_digest'))[:12]} in run.json);"
+            " give that one with --dataset"
+        )
+    return dataset.root
+
+
+@contextmanager
+def _threads(record: Mapping[str, Any]) -> Iterator[None]:
+    """As many threads as the run had: sums are divided among them, and rounded accordingly."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(record.get("machine", {}).get("threads", before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _environment_diff(record: Mapping[str, Any], config: RunConfig) -> list[str]:
+    """What differs between where the run was trained and here."""
+    lines = []
+    for key, here in (("versions", versions()), ("machine", machine(config.device))):
+        there = record.get(key, {})
+        for name in sorted(there.keys() | here.keys()):
+            if there.get(name) != here.get(name):
+                shown = there.get(name, "not written down")
+                lines.append(f"{name}: {shown} there, {here.get(name, 'absent')} here")
+    return lines
+
+
+def _train(
+    run: Path,
+    record: Mapping[str, Any],
+    config: RunConfig,
+    dataset: Path,
+    output: Path,
+    console: Console,
+) -> dict[str, Any]:
+    taught = record.get("distilled_from")
+    if taught is not None:
+        teacher = _require_dir(run, taught["run"])
+        if read_run(teacher).get("weights_sha256") != taught["weights_sha256"]:
+            raise DxsegError(f"{teacher}: was trained again since it taught {run}; restore it")
+        stage1 = _require_dir(run, record["stage1_from"])
+        return train_student(
+            teacher, output, config, stage1_run=stage1, dataset_path=dataset, console=console
+        )
+    splits = run / "splits.csv"
+    sources = {key: record.get(f"{key}_from") for key in ("stage1", "stage2")}
+    return train_run(
+        dataset,
+        output,
+        config,
+        splits_path=splits if splits.is_file() else None,
+        stage1_run=None if sources["stage1"] is None else _require_dir(run, sources["stage1"]),
+        stage2_run=None if sources["stage2"] is None else _require_dir(run, sources["stage2"]),
+        console=console,
+    )
+
+
+def _require_dir(run: Path, source: str) -> Path:
+    if not Path(source).is_dir():
+        raise DxsegError(f"{run}: went on from the run {source}, which is gone; restore it there")
+    return Path(source)
+
+
+def _evaluations(run: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The run's evaluations by dxseg evaluate, each by the name of its file."""
+    for path in sorted(run.glob("evaluation*.json")):
+        try:
+            summary = json.loads(path.read_text(encoding="utf-8"))
+            summary["split"], summary["known_labels"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DxsegError(f"{path}: not an evaluation ({error!r}); evaluate again") from error
+        yield path.stem, summary
+
+
+def _evaluate(
+    first: Mapping[str, Any], output: Path, dataset: Path, console: Console
+) -> dict[str, Any]:
+    split = first["split"]
+    with reporting(console, f"Evaluating on {split}") as progress:
+        again = evaluate_run(
+            output,
+            split=split,
+            known_labels=first["known_labels"],
+            dataset=dataset,
+            progress=progress,
+        )
+    return again.summary
+
+
+def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Every figure and word in nested results, without times and what follows from the weights."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if key not in ("seconds", "weights_sha256"):
+                yield from _leaves(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, (list, tuple)):
+        for place, inner in enumerate(value):
+            yield from _leaves(inner, f"{name}[{place}]")
+    else:
+        yield name, value
+
+
+def _apart(figures: Mapping[str, Any], again: Mapping[str, Any], tolerance: float) -> list[str]:
+    """One line for each figure that is not the same, or not within the tolerance of its size."""
+    lines = []
+    for name in [*figures, *(key for key in again if key not in figures)]:
+        first, second = figures.get(name), again.get(name)
+        close = first == second
+        if isinstance(first, float | int) and isinstance(second, float | int):
+            close = abs(first - second) <= tolerance * max(1.0, abs(first), abs(second))
+        if not close:
+            lines.append(f"{name}: {first} there, {second} here")
+    return lines
+
+
+def _max_weight_difference(run: Path, output: Path) -> float | None:
+    if not (run / "model" / WEIGHTS_FILE).is_file():
+        return None
+    first, second = (load_file(folder / "model" / WEIGHTS_FILE) for folder in (run, output))
+    apart = [
+        float((first[name].double() - second[name].double()).abs().max())
+        / max(float(first[name].double().abs().max()), 1e-12)
+        for name in first
+        if first[name].numel()
+    ]
+    return max(apart, default=0.0)

@@ -1,0 +1,130 @@
+"""`report.html` of an experiment: its tables, curves and protocol on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dxseg.data.table.dataset import Dataset
+from dxseg.experiments.aggregate import on_all_images
+from dxseg.experiments.experiment import Experiment
+from dxseg.experiments.preregistration import Registration
+from dxseg.experiments.results import DONE, without_paths
+from dxseg.io.atomic import write_text_atomic
+from dxseg.reports.page import png_uri, render
+from dxseg.reports.plots import efficiency_curves
+from dxseg.reports.tables import Table
+
+
+def draw_curves(experiment: Experiment, curves: pd.DataFrame) -> bytes:
+    """The label-efficiency curves as PNG; none with a single budget.
+
+    Points on fewer images than others are left out.
+
+    Args:
+        experiment: What was asked for.
+        curves: curves.csv.
+    """
+    lines = {}
+    whole = on_all_images(curves)
+    for method in experiment.methods:
+        own = whole[whole["method"] == method.name]
+        if len(own) > 1:
+            lines[method.name] = pd.DataFrame(
+                {
+                    "masks": own["train_masks"],
+                    "value": own["dice_lesion"],
+                    "low": own["dice_lesion_low"],
+                    "high": own["dice_lesion_high"],
+                }
+            ).sort_values("masks")
+    return efficiency_curves(lines, "Dice on lesion images (band: 95% interval)")
+
+
+def write_experiment_page(
+    path: Path,
+    experiment: Experiment,
+    dataset: Dataset,
+    registration: Registration,
+    tables: Sequence[Table],
+    results: pd.DataFrame,
+    differences: pd.DataFrame,
+    plot: bytes,
+) -> None:
+    """Write the page; it names no case and no file of the machine.
+
+    Args:
+        path: The file, replaced atomically.
+        experiment: What was asked for.
+        dataset: Its dataset.
+        registration: What was registered.
+        tables: The tables to show.
+        results: results.csv.
+        differences: differences.csv.
+        plot: The curves as PNG, or none.
+    """
+    versions = registration.versions
+    context = {
+        "title": f"dxseg experiment: {experiment.name}",
+        "dataset": dataset.spec.name,
+        "registered": str(versions[0]["at"])[:10],
+        "phantom": "phantom" in dataset.spec.provenance.casefold(),
+        "validation": bool((results["split"] != "test").any()),
+        "tables": tables,
+        "plot": png_uri(plot),
+        "differences": _rows(differences),
+        "reference": experiment.reference,
+        "protocol": _protocol(experiment, dataset, registration, results),
+        "text": without_paths(str(versions[-1]["text"])),
+    }
+    write_text_atomic(path, render("experiments/experiment.html.jinja", context))
+
+
+def _rows(differences: pd.DataFrame) -> list[dict[str, Any]]:
+    shown = differences[(differences["kind"] == "reference") & differences["difference"].notna()]
+    return [
+        {
+            **{name: row[name] for name in ("method", "masks", "metric", "images")},
+            "difference": f"{row['difference']:+.3f}",
+            "interval": f"{row['low']:+.3f} to {row['high']:+.3f}",
+            "p": f"{row['p_holm']:.4f}",
+        }
+        for row in shown.to_dict("records")
+    ]
+
+
+def _protocol(
+    experiment: Experiment, dataset: Dataset, registration: Registration, results: pd.DataFrame
+) -> list[tuple[str, str]]:
+    if experiment.folds is not None:
+        division = (
+            f"grouped cross-validation, {experiment.folds} folds; "
+            f"{experiment.validation_share:.3g} of the "
+            "rest validates; the seed changes with the fold"
+        )
+    else:
+        division = f"one split, seeds {', '.join(map(str, experiment.seeds or ()))}"
+    counts = results["status"].value_counts()
+    return [
+        ("Dataset", f"{dataset.spec.name}; labels {', '.join(dataset.spec.labels)}"),
+        ("Provenance", dataset.spec.provenance or "not told"),
+        ("Division", division),
+        ("Training masks", ", ".join(str(masks) for masks in experiment.masks)),
+        ("Preset", experiment.preset),
+        ("Primary method", experiment.primary or "none named"),
+        ("Runs", ", ".join(f"{count} {status}" for status, count in counts.items())),
+        ("Finished", f"{int((results['status'] == DONE).sum())} of {len(results)}"),
+        ("Registered", f"{registration.versions[0]['at']}, SHA-256 {registration.sha256}"),
+        (
+            "Added later",
+            "; ".join(
+                f"{version['at']}: {len(version['added'])} runs (SHA-256 {version['sha256'][:16]})"
+                for version in registration.versions[1:]
+            )
+            or "nothing",
+        ),
+        ("Dataset (SHA-256)", registration.dataset_digest),
+    ]

@@ -1,0 +1,257 @@
+"""The tables of an experiment, built once for Markdown, LaTeX and HTML."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from dxseg.experiments.aggregate import LOWER_IS_BETTER, on_all_images
+from dxseg.experiments.experiment import Experiment
+from dxseg.experiments.results import DONE
+from dxseg.reports.tables import Cell, Table
+
+MISSING = "–"
+_UNTOUCHED = "The test cases were left alone: these figures are of the validation cases."
+
+
+def experiment_tables(
+    experiment: Experiment,
+    results: pd.DataFrame,
+    curves: pd.DataFrame,
+    differences: pd.DataFrame,
+    saved: pd.DataFrame,
+) -> list[Table]:
+    """The tables that have something to show, the main one first.
+
+    Args:
+        experiment: What was asked for.
+        results: results.csv.
+        curves: curves.csv.
+        differences: differences.csv.
+        saved: masks_saved.csv.
+    """
+    tables = [
+        _main(experiment, results, curves, differences),
+        _hypotheses(differences),
+        _efficiency(experiment, curves),
+        _saved(experiment, saved),
+        _failures(results),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def _main(
+    experiment: Experiment, results: pd.DataFrame, curves: pd.DataFrame, differences: pd.DataFrame
+) -> Table:
+    masks = experiment.masks[0]
+    rows = curves[curves["masks"] == masks]
+    columns = (
+        "method",
+        "Dice, lesion images",
+        "Dice, all images",
+        "lesion-free images with a mask",
+        "HD95",
+        f"Dice minus {experiment.reference}",
+        "p (Holm)",
+        "parameters (M)",
+        "multiply-adds (G)",
+        "ms an image",
+    )
+    whole = on_all_images(rows)
+    best = {
+        name: (whole[name].min() if name in LOWER_IS_BETTER else whole[name].max())
+        for name in ("dice_lesion", "dice_all", "false_positive_rate", "hd95_lesion")
+        if len(whole)
+    }
+    against = differences[
+        (differences["kind"] == "reference") & (differences["metric"] == "dice_lesion")
+    ]
+    cells = []
+    for row in rows.to_dict("records"):
+        [*paired] = against[
+            (against["method"] == row["method"]) & (against["masks"] == masks)
+        ].to_dict("records")
+        cells.append(
+            [
+                Cell(_method_name(experiment, row) + _marks(row, rows)),
+                _figure(row, "dice_lesion", best),
+                _figure(row, "dice_all", best),
+                _figure(row, "false_positive_rate", best),
+                _figure(row, "hd95_lesion", best, 1),
+                _difference(paired[0]) if paired else Cell(MISSING),
+                Cell(_p(paired[0]["p_holm"]) if paired else MISSING),
+                Cell(_number(row["parameters"] / 1e6, 1)),
+                Cell(_number(row["multiply_adds"] / 1e9, 2)),
+                Cell(_number(row["inference_ms"], 1)),
+            ]
+        )
+    return Table(
+        _title(experiment, results, masks), columns, cells, _main_note(experiment, results, rows)
+    )
+
+
+def _title(experiment: Experiment, results: pd.DataFrame, masks: Any) -> str:
+    dataset = results["dataset"].iloc[0] if len(results) else ""
+    budget = "all masks" if masks == "all" else f"{masks} masks"
+    return f"{experiment.name}: {dataset}, {budget}"
+
+
+def _main_note(experiment: Experiment, results: pd.DataFrame, rows: pd.DataFrame) -> str:
+    if not len(rows):
+        return ""
+    how = (
+        f"{experiment.folds}-fold grouped cross-validation"
+        if experiment.folds is not None
+        else f"{len(experiment.seeds or ())} seeds on one split"
+    )
+    largest = rows.sort_values("images").iloc[-1]
+    note = (
+        f"{how}; {largest['images']} images in {largest['groups']} groups. Intervals: 95%, "
+        "bootstrap of whole groups. Bold: best of the column, of methods on all images."
+    )
+    if (results["split"] != "test").any():
+        note = f"{_UNTOUCHED} {note}"
+    if experiment.primary is not None:
+        note += f" Primary method, named before: {experiment.primary}."
+    return f"{note} {_legend(rows)}".rstrip()
+
+
+def _hypotheses(differences: pd.DataFrame) -> Table:
+    columns = ("hypothesis", "figure", "difference", "p (Holm)", "margin", "met")
+    rows = [
+        [
+            Cell(f"{_at(row, 'method', 'masks')} − {_at(row, 'against', 'against_masks')}"),
+            Cell(row["metric"]),
+            _difference(row),
+            Cell(_p(row["p_holm"])),
+            Cell(f"{row['margin']:+.3f}"),
+            Cell("yes" if row["met"] else "no"),
+        ]
+        for row in differences[differences["kind"] == "hypothesis"].to_dict("records")
+    ]
+    note = (
+        "Stated in the experiment file before the runs. Met: the difference is at least the "
+        "margin and "
+        "its interval lies above 0, or above the margin where that is negative; turned round for "
+        "figures of which lower is better."
+    )
+    return Table("Hypotheses", columns, rows, note)
+
+
+def _efficiency(experiment: Experiment, curves: pd.DataFrame) -> Table:
+    if len(experiment.masks) < 2:
+        return Table("", (), [])
+    shown = curves[curves["method"].duplicated(keep=False)]
+    rows = [
+        [Cell(method.name), *(_at_budget(shown, method.name, masks) for masks in experiment.rising)]
+        for method in experiment.methods
+        if (shown["method"] == method.name).any()
+    ]
+    columns = ("method", *(f"{masks} masks" for masks in experiment.rising))
+    title = "Dice on lesion images over the number of training masks"
+    return Table(title, columns, rows, _legend(shown))
+
+
+def _at_budget(curves: pd.DataFrame, method: str, masks: Any) -> Cell:
+    for row in curves[(curves["method"] == method) & (curves["masks"] == masks)].to_dict("records"):
+        figure = _figure(row, "dice_lesion", {})
+        return replace(figure, value=figure.value + _marks(row, curves))
+    return Cell(MISSING)
+
+
+def _saved(experiment: Experiment, saved: pd.DataFrame) -> Table:
+    order = [str(masks) for masks in experiment.rising]
+    rows = [
+        [
+            Cell(row["method"]),
+            Cell(str(row["masks"])),
+            Cell(_number(row["value"], 3)),
+            Cell(str(row["equal_at"]), f"{row['low']} to {row['high']}"),
+        ]
+        for row in sorted(saved.to_dict("records"), key=lambda row: order.index(str(row["masks"])))
+    ]
+    columns = (
+        "method",
+        "masks",
+        "Dice, lesion images",
+        f"masks {experiment.reference} needs to equal it",
+    )
+    note = (
+        f"Where the curve of {experiment.reference}, linear in the logarithm of the masks, first "
+        "reaches the method's Dice."
+    )
+    return Table("Masks saved", columns, rows, note)
+
+
+def _failures(results: pd.DataFrame) -> Table:
+    """A row for runs that ended alike; their seeds in one cell."""
+    alike = ["method", "masks", "status", "error"]
+    rows = [
+        [
+            Cell(str(method)),
+            Cell(str(masks)),
+            Cell(", ".join(map(str, runs["seed"]))),
+            Cell(str(status)),
+            Cell(str(error or MISSING)),
+        ]
+        for (method, masks, status, error), runs in results[results["status"] != DONE].groupby(
+            alike, sort=False
+        )
+    ]
+    columns = ("method", "masks", "seeds", "status", "error")
+    return Table("Runs that failed or are missing", columns, rows)
+
+
+def _method_name(experiment: Experiment, row: dict[Any, Any]) -> str:
+    return f"{row['method']}{' (primary)' * (row['method'] == experiment.primary)}"
+
+
+def _marks(row: dict[Any, Any], rows: pd.DataFrame) -> str:
+    incomplete = row["runs"] < row["planned"]
+    marks = {
+        "†": incomplete,
+        "§": not incomplete and row["images"] < rows["images"].max(),
+        "‡": row["added_later"],
+    }
+    return "".join(mark for mark, holds in marks.items() if holds)
+
+
+def _legend(rows: pd.DataFrame) -> str:
+    """What the marks mean that these rows have."""
+    every = "".join(_marks(row, rows) for row in rows.to_dict("records"))
+    meanings = {
+        "†": "some runs failed or are missing; figures are of the others.",
+        "§": "on fewer folds than others; only the differences compare, which are of shared folds.",
+        "‡": "added after the experiment was registered.",
+    }
+    return " ".join(f"{mark}: {text}" for mark, text in meanings.items() if mark in every)
+
+
+def _at(row: dict[Any, Any], method: str, masks: str) -> str:
+    return f"{row[method]} at {row[masks]}"
+
+
+def _figure(row: dict[Any, Any], name: str, best: dict[str, Any], decimals: int = 3) -> Cell:
+    interval = ""
+    if f"{name}_low" in row and not pd.isna(row[f"{name}_low"]):
+        interval = f"{row[f'{name}_low']:.{decimals}f} to {row[f'{name}_high']:.{decimals}f}"
+    leads = name in best and row[name] == best[name]
+    return Cell(_number(row[name], decimals), interval, bool(leads))
+
+
+def _difference(row: dict[Any, Any]) -> Cell:
+    if pd.isna(row["difference"]):
+        return Cell(MISSING)
+    return Cell(f"{row['difference']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}")
+
+
+def _number(value: Any, decimals: int) -> str:
+    known = value is not None and not pd.isna(value) and math.isfinite(value)
+    return f"{value:.{decimals}f}" if known else MISSING
+
+
+def _p(value: Any) -> str:
+    return MISSING if pd.isna(value) else f"{value:.4f}"

@@ -1,0 +1,1 @@
+"""Export: ONNX files, int8, model hubs and the model card."""

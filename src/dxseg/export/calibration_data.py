@@ -1,0 +1,91 @@
+"""The images that an int8 model is calibrated and checked on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dxseg.data.readers.read import read_mask
+from dxseg.data.splits.make_splits import TRAIN, VALIDATION, read_splits
+from dxseg.data.table.dataset import Dataset
+from dxseg.errors import UsageError
+from dxseg.training.run_record import read_run
+
+IMAGES = 100
+"""Images at most; ranges of activations hardly change with more."""
+
+
+@dataclass(frozen=True)
+class CalibrationCase:
+    """One image.
+
+    Attributes:
+        image: Its file.
+        mask: The file of its true mask; None where there is none, or it may not be used.
+        lesion_free: Whether its label says that its mask is empty.
+        classes: Of the mask.
+    """
+
+    image: Path
+    mask: Path | None
+    lesion_free: bool
+    classes: int
+
+    def truth(self, shape: tuple[int, int]) -> NDArray[np.uint8] | None:
+        """The true label map (H, W); None where it is not known."""
+        if self.mask is not None:
+            return read_mask(self.mask, self.classes)
+        return np.zeros(shape, np.uint8) if self.lesion_free else None
+
+
+def calibration_cases(
+    datasets: Sequence[str | Path], run: str | Path | None = None
+) -> list[CalibrationCase]:
+    """Choose images, evenly over all datasets.
+
+    Args:
+        datasets: Folders of datasets.
+        run: The model's run, if it has one: of the dataset that it was trained on, only training
+            and validation images are taken, and only masks that it was allowed to use.
+
+    Returns:
+        At most `IMAGES` cases.
+
+    Raises:
+        UsageError: No image is left.
+        DxsegError: A dataset or the run's files are wrong.
+    """
+    found: list[CalibrationCase] = []
+    for folder in datasets:
+        data = Dataset.load(folder)
+        usable, may_use_mask = _usable(data, None if run is None else Path(run))
+        rows = data.cases.assign(may_use=may_use_mask, free=data.lesion_free.to_numpy())
+        found += [_case(data, row) for row in rows[usable].itertuples()]
+    if not found:
+        raise UsageError("no image to calibrate on; give --calibration a dataset with images")
+    chosen = np.linspace(0, len(found) - 1, min(IMAGES, len(found))).round().astype(int)
+    return [found[index] for index in chosen]
+
+
+def _usable(data: Dataset, run: Path | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """For each case, whether its image and whether its mask may be used."""
+    everything = np.ones(len(data), bool)
+    splits_file = None if run is None else run / "splits.csv"
+    if run is None or splits_file is None or not splits_file.is_file():
+        return everything, everything
+    if read_run(run).get("dataset_digest") != data.digest():
+        return everything, everything
+    splits: pd.DataFrame = read_splits(splits_file, data)
+    masks = splits["use_mask"].to_numpy(bool) if "use_mask" in splits else everything
+    return splits["split"].isin([TRAIN, VALIDATION]).to_numpy(), masks
+
+
+def _case(data: Dataset, row: Any) -> CalibrationCase:
+    mask = data.mask_path(row) if row.may_use else None
+    return CalibrationCase(data.image_path(row), mask, bool(row.free), len(data.spec.mask_classes))

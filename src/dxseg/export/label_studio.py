@@ -1,0 +1,91 @@
+"""`dxseg export label-studio`: the cases that wait for a mask, as tasks for Label Studio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+from pydantic import BaseModel
+
+from dxseg.data.readers.read import read_image
+from dxseg.data.table.dataset import Dataset
+from dxseg.errors import DxsegError
+from dxseg.inference.files.png import encode_png
+from dxseg.inference.files.writers import display_rgb
+from dxseg.io.atomic import write_bytes_atomic, write_json_atomic, write_text_atomic
+
+TASKS_FILE = "tasks.json"
+CONFIG_FILE = "labeling_config.xml"
+_IMAGES = "images"
+_LOCAL_FILES = "/data/local-files/?d="
+"""Where Label Studio serves files that lie on its own disk."""
+
+
+class LabelStudioTasks(BaseModel):
+    """What was written.
+
+    Attributes:
+        destination: The folder.
+        tasks: How many cases wait for a mask.
+    """
+
+    destination: Path
+    tasks: int
+
+
+def export_label_studio(
+    dataset: str | Path,
+    destination: str | Path,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> LabelStudioTasks:
+    """Write images, tasks and the labelling interface for a project in Label Studio.
+
+    Images are written as PNG of 8 bit, which browsers show, at their own size, and are called by
+    number. A task names its case, so that proposals and masks find it.
+
+    Args:
+        dataset: The dataset's folder.
+        destination: A new or empty folder, the one that Label Studio serves files from.
+        progress: Called with (done, total) after each image.
+
+    Raises:
+        DxsegError: The folder is not empty, no case waits for a mask, or an image is wrong.
+    """
+    data, target = Dataset.load(dataset), Path(destination)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise DxsegError(f"{target}: is not empty; choose a new or empty folder")
+    waiting = data.cases[~data.has_mask & data.cases["split"].ne("dropped")]
+    if waiting.empty:
+        raise DxsegError(f"{data.root}: every case has a mask, or a label that means none")
+    tasks = []
+    for number, row in enumerate(waiting.itertuples(), 1):
+        name = f"{_IMAGES}/{number:05}.png"
+        shown = display_rgb(read_image(data.image_path(row)))
+        write_bytes_atomic(target / name, encode_png(shown))
+        task = {"image": _LOCAL_FILES + quote(name), "case_id": row.case_id, "label": row.label}
+        tasks.append({"data": task})
+        if progress is not None:
+            progress(number, len(waiting))
+    write_text_atomic(target / CONFIG_FILE, labeling_config(data.spec.mask_classes))
+    write_json_atomic(target / TASKS_FILE, tasks)
+    return LabelStudioTasks(destination=target, tasks=len(tasks))
+
+
+def labeling_config(mask_classes: list[str]) -> str:
+    """Write a labelling interface with a brush for each class.
+
+    Args:
+        mask_classes: Their names.
+    """
+    labels = "\n".join(f'    <Label value="{escape(name)}"/>' for name in mask_classes)
+    return f"""<View>
+  <Header value="$label"/>
+  <Image name="image" value="$image" zoom="true" zoomControl="true" contrastControl="true"/>
+  <BrushLabels name="mask" toName="image">
+{labels}
+  </BrushLabels>
+</View>
+"""

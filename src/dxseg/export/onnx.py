@@ -1,0 +1,93 @@
+"""`dxseg export onnx`: a model folder becomes one file that other runtimes read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from dxseg.errors import UsageError
+from dxseg.export.calibration_data import calibration_cases
+from dxseg.export.quantize import QuantisationReport, quantise
+from dxseg.inference.load import export_segmenter
+from dxseg.inference.model_folder import load_model_folder
+from dxseg.inference.onnx_file import SUFFIX, NumberFormat, is_onnx
+from dxseg.inference.predictor import Predictor
+from dxseg.io.atomic import write_bytes_atomic
+
+
+class OnnxExport(BaseModel):
+    """What was written.
+
+    Attributes:
+        destination: The file.
+        size: Its bytes.
+        number_format: Of weights and activations.
+        quantisation: What int8 cost; None for float32.
+    """
+
+    destination: Path
+    size: int
+    number_format: NumberFormat
+    quantisation: QuantisationReport | None = None
+
+
+def export_onnx(
+    bundle: str | Path,
+    destination: str | Path,
+    *,
+    int8: bool = False,
+    calibration: Sequence[str | Path] = (),
+    max_dice_loss: float = 0.01,
+    run: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> OnnxExport:
+    """Write a model as one ONNX file; an existing file is replaced, once the new one is checked.
+
+    Args:
+        bundle: The model folder.
+        destination: A name that ends in .onnx.
+        int8: Whether to quantise.
+        calibration: Folders of datasets, for int8.
+        max_dice_loss: The most Dice that int8 may lose; see `QuantisationReport`.
+        run: The model's run, if it has one; see `calibration_cases`.
+        progress: Called with (done, total) while quantising.
+
+    Raises:
+        UsageError: The name is another, calibration images are missing or not wanted, the limit is
+            not in 0..1, or a package is not installed.
+        DxsegError: The model cannot be exported, answers otherwise than in PyTorch, or lost more
+            than allowed; nothing is written then.
+    """
+    target = Path(destination)
+    _check_request(target, int8, calibration, max_dice_loss)
+    segmenter, info = load_model_folder(bundle)
+    model = export_segmenter(segmenter, info, Path(bundle))
+    cost = None
+    if int8:
+        cases = calibration_cases(calibration, run)
+        reference = Predictor(segmenter, info)
+        model, cost = quantise(
+            model, reference, cases, max_dice_loss=max_dice_loss, progress=progress
+        )
+    write_bytes_atomic(target, model.content)
+    return OnnxExport(
+        destination=target,
+        size=len(model.content),
+        number_format=model.number_format,
+        quantisation=cost,
+    )
+
+
+def _check_request(
+    target: Path, int8: bool, calibration: Sequence[str | Path], max_dice_loss: float
+) -> None:
+    if not is_onnx(target):
+        raise UsageError(f"{target}: expected a name that ends in {SUFFIX}")
+    if int8 and not calibration:
+        raise UsageError("int8 needs images: give --calibration a dataset")
+    if calibration and not int8:
+        raise UsageError("calibration images are for int8: add --int8, or leave them out")
+    if not 0 <= max_dice_loss <= 1:
+        raise UsageError(f"max_dice_loss {max_dice_loss}: expected 0 to 1")

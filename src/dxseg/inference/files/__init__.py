@@ -1,0 +1,1 @@
+"""Prediction of files: inputs, output folder, writers."""

@@ -1,0 +1,199 @@
+"""DICOM SEG out: a mask as a segmentation object that refers to the images it was made from.
+
+highdicom builds the object. Patient and study are those of the images, as DICOM demands, so of all
+that dxseg writes **a SEG alone identifies a patient**. That it is research and no finding stands
+where viewers show it and where archives can search for it.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Sequence
+from contextlib import contextmanager
+from copy import copy
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dxseg.data.readers.dicom.headers import called
+from dxseg.data.readers.dicom.objects import open_object, pixel_layout, text, understanding
+from dxseg.data.readers.dicom.series import Stack
+from dxseg.errors import DxsegError, UsageError
+from dxseg.inference.files.table_schema import model_name
+from dxseg.inference.model_folder import DXSEG_VERSION, ModelInfo
+from dxseg.io.atomic import write_bytes_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydicom.dataset import Dataset, FileDataset
+
+STATEMENT = "Research only, not for clinical use"
+
+# Of type 2 (PS3.3): must be there, may be empty. Exports leave them out all the same.
+_MAY_BE_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+    *("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
+)
+_UIDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+_SEXES = ("M", "F", "O")
+_LONG_STRING = 64
+
+
+def require_highdicom() -> None:
+    """Check that DICOM SEG can be written here.
+
+    Raises:
+        UsageError: highdicom is not installed.
+    """
+    if find_spec("highdicom") is None:
+        raise UsageError(
+            "DICOM SEG needs highdicom, which is not installed; pip install 'dxseg[dicom]'"
+        )
+
+
+def image_segmentation(path: Path, mask: NDArray[np.uint8], info: ModelInfo) -> bytes:
+    """Make the SEG of a single image.
+
+    Args:
+        path: The DICOM file that was predicted.
+        mask: (H, W) label map of its size.
+        info: Names the classes and the model.
+
+    Returns:
+        The file's content.
+
+    Raises:
+        DxsegError: The image lacks what a SEG must repeat of it.
+    """
+    return _encode([open_object(path)], mask[None], info, path)
+
+
+def series_segmentation(stack: Stack, mask: NDArray[np.uint8], info: ModelInfo) -> bytes:
+    """Make the SEG of a series; it refers to every slice, and holds frames of those with a lesion.
+
+    Args:
+        stack: The slices that were predicted.
+        mask: (column, row, slice) label map on the grid of the stack.
+        info: Names the classes and the model.
+
+    Returns:
+        The file's content.
+
+    Raises:
+        DxsegError: A slice has gone, or lacks what a SEG must repeat of it.
+    """
+    planes = mask.transpose(2, 1, 0)
+    paths = list(dict.fromkeys(part.header.path for part in stack.slices))
+    if len(paths) == 1:
+        # Frames of one object: in its own order.
+        planes = planes[np.argsort([part.plane.frame for part in stack.slices])]
+    with called(paths[0], stack.name):
+        return _encode([open_object(path) for path in paths], planes, info, paths[0])
+
+
+def write_segmentation(path: Path, content: bytes) -> None:
+    """Write a SEG atomically, as a file of its own.
+
+    Args:
+        path: A `.dcm` file.
+        content: From `image_segmentation` or `series_segmentation`.
+    """
+    write_bytes_atomic(path, content)
+
+
+def _encode(
+    sources: Sequence[FileDataset], planes: NDArray[np.uint8], info: ModelInfo, path: Path
+) -> bytes:
+    """Build the object; highdicom's own errors quote values, so their words are not repeated."""
+    require_highdicom()
+    layout = pixel_layout(sources[0], path)
+    if not all(text(ds, keyword) for ds in sources for keyword in _UIDS):
+        raise DxsegError(
+            f"{path}: has no UIDs of object, series and study, which a SEG refers to; export it "
+            "again"
+        )
+    if planes.shape[1:] != (layout.rows, layout.columns):
+        raise DxsegError(
+            f"{path}: is not of the mask's size; it has changed since it was predicted"
+        )
+    with understanding(path), _quiet():
+        seg = _build([_completed(ds) for ds in sources], planes, info)
+        if "FrameOfReferenceUID" not in seg:
+            # Of type 2C (PS3.3 C.7.6.1): where there is no position, how the patient lies.
+            seg.PatientOrientation = sources[0].get("PatientOrientation", "")
+        stream = io.BytesIO()
+        seg.save_as(stream, enforce_file_format=True)
+        return stream.getvalue()
+
+
+def _build(sources: Sequence[Dataset], planes: NDArray[np.uint8], info: ModelInfo) -> Any:
+    from highdicom.seg import Segmentation
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    return Segmentation(
+        sources,
+        np.ascontiguousarray(planes),
+        # The kind that every viewer knows.
+        "BINARY",
+        [_segment(number, name, info) for number, name in enumerate(info.mask_classes, 1)],
+        series_instance_uid=generate_uid(prefix=None),
+        series_number=1,
+        sop_instance_uid=generate_uid(prefix=None),
+        instance_number=1,
+        manufacturer="dxseg",
+        manufacturer_model_name="dxseg",
+        software_versions=DXSEG_VERSION,
+        device_serial_number=model_name(info),
+        content_label="RESEARCH",
+        content_description=STATEMENT,
+        series_description=f"dxseg segmentation. {STATEMENT}",
+        content_qualification="RESEARCH",
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+    )
+
+
+def _segment(number: int, name: str, info: ModelInfo) -> Any:
+    from highdicom import AlgorithmIdentificationSequence
+    from highdicom.seg import SegmentDescription
+    from pydicom.sr.codedict import codes
+
+    algorithm = AlgorithmIdentificationSequence(
+        name="dxseg",
+        version=DXSEG_VERSION,
+        family=codes.DCM.ArtificialIntelligence,
+        parameters={"model_sha256": info.weights_sha256, "purpose": STATEMENT},
+    )
+    return SegmentDescription(
+        number,
+        name[:_LONG_STRING],
+        codes.SCT.MorphologicallyAbnormalStructure,
+        codes.SCT.Lesion,
+        "AUTOMATIC",
+        algorithm,
+    )
+
+
+def _completed(ds: Dataset) -> Dataset:
+    """Copy a header, with the elements that a SEG must have, empty where the source has none."""
+    completed = copy(ds)
+    for keyword in _MAY_BE_EMPTY:
+        if keyword not in completed:
+            setattr(completed, keyword, "")
+    if text(completed, "PatientSex") not in _SEXES:
+        completed.PatientSex = ""
+    return completed
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let neither log nor warning of highdicom quote the patient."""
+    logging.getLogger("highdicom").setLevel(logging.CRITICAL + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

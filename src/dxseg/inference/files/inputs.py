@@ -1,0 +1,150 @@
+"""Find the images and volumes to predict, and give each a name of its own in the output folder."""
+
+from __future__ import annotations
+
+import glob
+import os
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dxseg.data.readers.dicom.objects import is_dicom
+from dxseg.data.readers.dicom.series import holds_slices
+from dxseg.data.readers.nifti import SUFFIXES, is_nifti, nifti_stem
+from dxseg.data.readers.read import READERS, is_supported
+from dxseg.errors import UsageError
+from dxseg.io.csv_io import escape_formula
+
+
+@dataclass(frozen=True)
+class PredictionInput:
+    """One image or volume to predict.
+
+    Attributes:
+        name: Its path relative to the folder that all inputs share, with `/`.
+        source: Its absolute path; a folder where it is a DICOM series.
+        is_series: Whether it is a DICOM series.
+    """
+
+    name: str
+    source: Path
+    is_series: bool = False
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether it is sliced; its result is one label map."""
+        return self.is_series or is_nifti(self.source)
+
+    @property
+    def is_dicom(self) -> bool:
+        """Whether it is DICOM, by its content."""
+        return self.is_series or is_dicom(self.source)
+
+    @property
+    def stem(self) -> str:
+        """The name without its suffix: where results go below `masks/` and `overlays/`."""
+        if self.is_series:
+            return self.name
+        if self.is_volume:
+            return nifti_stem(self.name)
+        return self.name[: len(self.name) - len(self.source.suffix)]
+
+
+def find_images(
+    inputs: Sequence[str | Path], *, skip: Sequence[Path] = (), series: bool = False
+) -> list[PredictionInput]:
+    """Expand files, folders and patterns.
+
+    Folders are searched through all levels for known suffixes; hidden files and links to folders
+    are passed over. A file that is named itself is taken whatever its suffix.
+
+    Args:
+        inputs: Files, folders, or patterns with `*`, `?`, `[...]` or `**`.
+        skip: Folders whose files are not taken (earlier results).
+        series: Whether folders of DICOM slices are volumes; else each slice is an image.
+
+    Returns:
+        Each image and volume once, sorted by name.
+
+    Raises:
+        UsageError: An input gives no image, or two images would share one result file.
+    """
+    bases: list[Path] = []
+    found: dict[Path, None] = {}
+    left_out = [folder.resolve() for folder in skip]
+    for given in inputs:
+        base, files = _expand(given, series)
+        kept = [path for path in files if not _inside(path, left_out)]
+        if not kept:
+            raise UsageError(
+                f"{given}: no image there; expected a file, a folder or a quoted pattern giving "
+                f"{', '.join(sorted((*READERS, *SUFFIXES)))}"
+            )
+        bases.append(base)
+        found.update(dict.fromkeys(kept))
+    if not found:
+        raise UsageError("no input; give a file, a folder or a quoted pattern")
+    root = Path(os.path.commonpath(bases))
+    items = [
+        PredictionInput(escape_formula(path.relative_to(root).as_posix()), path, path.is_dir())
+        for path in found
+    ]
+    items.sort(key=lambda item: item.name)
+    _refuse_collisions(items)
+    return items
+
+
+def _expand(given: str | Path, series: bool) -> tuple[Path, list[Path]]:
+    """Give the folder that names are relative to, and the files, all absolute without `..`."""
+    # Not resolved: a link keeps the name that the user sees.
+    path = Path(os.path.abspath(given))  # noqa: PTH100 - resolve() follows links
+    if path.is_dir():
+        files = _walk(path, series)
+        # A series is named by its folder.
+        return (path.parent if path in files else path), files
+    if path.exists():
+        return path.parent, [path]
+    if not glob.has_magic(str(given)):
+        raise UsageError(f"{given}: no such file or folder")
+    fixed = path
+    while glob.has_magic(str(fixed)):
+        fixed = fixed.parent
+    matches = (Path(match) for match in glob.iglob(str(path), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+    return fixed, [match for match in matches if _is_image(match)]
+
+
+def _walk(folder: Path, series: bool) -> list[Path]:
+    files = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = [Path(parent, name) for name in names if not name.startswith(".")]
+        if series and holds_slices(Path(parent)):
+            files.append(Path(parent))
+            paths = [path for path in paths if not is_dicom(path)]
+        files += [path for path in paths if _is_image(path)]
+    return files
+
+
+def _is_image(path: Path) -> bool:
+    return (is_supported(path) or is_nifti(path)) and path.is_file()
+
+
+def _inside(path: Path, folders: Sequence[Path]) -> bool:
+    if not folders:
+        return False
+    resolved = path.resolve()
+    return any(resolved.is_relative_to(folder) for folder in folders)
+
+
+def _refuse_collisions(items: Sequence[PredictionInput]) -> None:
+    seen: dict[str, PredictionInput] = {}
+    for item in items:
+        # Some file systems tell neither case nor composed from decomposed accents.
+        key = unicodedata.normalize("NFC", item.stem).casefold()
+        other = seen.setdefault(key, item)
+        if other is not item:
+            raise UsageError(
+                f"{other.source} and {item.source} would both write {item.stem}; "
+                "predict them into different output folders, or rename one"
+            )

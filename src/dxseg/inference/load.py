@@ -1,0 +1,133 @@
+"""From a model on disk to a backend that runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from dxseg.errors import DxsegError, UsageError
+from dxseg.inference.backends import (
+    BACKENDS,
+    ONNX_BACKENDS,
+    Backend,
+    OnnxBackend,
+    TorchBackend,
+)
+from dxseg.inference.label_prompt import label_prompt
+from dxseg.inference.model_folder import ModelInfo, load_model_folder
+from dxseg.inference.onnx_file import OnnxModel, is_onnx, pack, parse_onnx, read_onnx
+from dxseg.models.onnx_export import onnx_graph
+from dxseg.models.segmentation_model import STRIDE, SegmentationModel, SegmenterOutput
+
+PARITY = 1e-3
+"""How far a probability of an exported network may be from that of the network in PyTorch."""
+
+
+def load_backend(
+    path: str | Path,
+    backend: str | None = None,
+    device: str = "cpu",
+    precision: str = "float32",
+) -> tuple[Backend, ModelInfo]:
+    """Load a model folder or an exported file.
+
+    Args:
+        path: A model folder, or an .onnx file of `dxseg export onnx`.
+        backend: One of `BACKENDS`; torch for a folder and onnxruntime for a file if absent. A
+            folder is exported in memory for a backend that is not torch.
+        device: As torch names it.
+        precision: See the backends.
+
+    Raises:
+        UsageError: The backend is unknown, not installed, or cannot run such a model.
+        DxsegError: The model is absent, damaged or refused.
+    """
+    if backend is not None and backend not in BACKENDS:
+        raise UsageError(f"backend {backend!r}: expected one of {', '.join(BACKENDS)}")
+    if is_onnx(path):
+        if backend == "torch":
+            raise UsageError(
+                f"{path}: backend torch needs the model folder; leave --backend out, or use "
+                "onnxruntime or openvino"
+            )
+        model = read_onnx(path)
+        return ONNX_BACKENDS[backend or "onnxruntime"](model, device, precision), model.info
+    segmenter, info = load_model_folder(path)
+    if backend in (None, "torch"):
+        return TorchBackend(segmenter, device, precision), info
+    model = export_segmenter(segmenter, info, Path(path), backend)
+    return ONNX_BACKENDS[backend](model, device, precision), info
+
+
+def export_segmenter(
+    segmenter: SegmentationModel, info: ModelInfo, path: Path, backend: str = "onnxruntime"
+) -> OnnxModel:
+    """Export a network for images of any size, or of one size where it cannot do others.
+
+    Args:
+        segmenter: Matches `info`.
+        info: Of its bundle.
+        path: Of the bundle, for errors.
+        backend: What runs the export to compare it with PyTorch.
+
+    Returns:
+        An export whose probabilities were within `PARITY` of those of PyTorch.
+
+    Raises:
+        DxsegError: The network cannot be exported, or the export answers otherwise.
+    """
+    problems = []
+    for any_size in (True, False):
+        try:
+            channels, side = info.preprocessing.channels, info.preprocessing.image_size
+            graph = onnx_graph(segmenter, channels, side, any_size=any_size)
+            model = parse_onnx(pack(graph, info, "float32"), path)
+            exported = ONNX_BACKENDS[backend](model)
+            difference = largest_difference(segmenter, exported, info, any_size=any_size)
+        except UsageError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the tracer raises many kinds
+            problems.append(str(error).strip().split("\n")[0][:300])
+            continue
+        if difference <= PARITY:
+            return model
+        problems.append(f"its probabilities differ from PyTorch's by up to {difference:.2g}")
+    raise DxsegError(f"{path}: the network cannot be exported ({problems[-1]})")
+
+
+def largest_difference(
+    segmenter: SegmentationModel, exported: OnnxBackend, info: ModelInfo, *, any_size: bool
+) -> float:
+    """Compare an export with its network on noise.
+
+    Args:
+        segmenter: The network.
+        exported: Its export.
+        info: Of both.
+        any_size: Whether other sizes than the training's are tried too.
+
+    Returns:
+        The largest difference of two probabilities or evidence values; NaN counts as infinite.
+    """
+    side = -(-info.preprocessing.image_size // STRIDE) * STRIDE
+    sizes = [(side, side), *([(side + STRIDE, STRIDE)] if any_size else [])]
+    reference = TorchBackend(segmenter)
+    generator = torch.Generator().manual_seed(1)
+    largest = 0.0
+    for count, size in enumerate(sizes, start=1):
+        images = torch.randn(count, info.preprocessing.channels, *size, generator=generator)
+        for known in (None, label_prompt([tuple(info.labels[:1])] * count, info)):
+            answers = (_in_unit(one.outputs(images, known)) for one in (reference, exported))
+            for wanted, found in zip(*answers, strict=True):
+                difference = (wanted - found).abs().nan_to_num(float("inf")).max()
+                largest = max(largest, float(difference))
+    return largest
+
+
+def _in_unit(output: SegmenterOutput) -> list[torch.Tensor]:
+    """All that is said, in 0..1."""
+    found = [output.mask_logits.sigmoid()]
+    if output.label_logits is not None:
+        found.append(output.label_logits.softmax(1))
+    return found if output.evidence is None else [*found, output.evidence]

@@ -1,0 +1,1 @@
+"""Prediction of large image collections with Ray Data."""

@@ -1,0 +1,1 @@
+"""Files: atomic writes, locks, tables, caches and progress."""

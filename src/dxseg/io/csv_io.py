@@ -1,0 +1,119 @@
+"""Reading CSV files as they are written: text, with the line each row stands on."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from dxseg.errors import DxsegError
+
+_SEPARATORS = (",", ";", "\t")
+_BYTE_LIMIT = 2**32
+_HEADER_LIMIT = 2**20
+_FORMULA = re.compile(r"[=@＝＠]|[-+－＋](?![\d.]*\Z)")
+
+
+def separator_of(path: Path) -> str:
+    """See in the header what separates values: comma, semicolon or tab.
+
+    Args:
+        path: A CSV file; one that cannot be read gives a comma, and `read_table` tells what is
+            wrong with it.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            header = stream.readline(_HEADER_LIMIT)
+    except (OSError, UnicodeDecodeError):
+        return ","
+    return max(_SEPARATORS, key=header.count)
+
+
+def is_formula(text: str) -> bool:
+    """Tell whether a spreadsheet would run a cell as a formula instead of showing it.
+
+    It starts with = or @, or with + or - and is not a number or the sign alone; the wide forms of
+    these characters count too.
+
+    Args:
+        text: The cell.
+    """
+    return _FORMULA.match(text) is not None
+
+
+def escape_formula(name: str) -> str:
+    """Write a relative path so that no spreadsheet runs it: "=x.png" becomes "./=x.png".
+
+    Args:
+        name: A path with "/".
+    """
+    return f"./{name}" if is_formula(name) else name
+
+
+def read_table(path: Path, *, separator: str = ",") -> pd.DataFrame:
+    """Read any CSV as text, nothing guessed: "NA" stays "NA" and "007" stays "007".
+
+    Args:
+        path: A UTF-8 file with a header row; a byte order mark is fine.
+        separator: What stands between two values.
+
+    Returns:
+        A table of str whose index, named "line", is the 1-based line in the file; empty lines are
+        left out, and so are columns that have neither a name nor a value.
+
+    Raises:
+        DxsegError: The file is absent, empty, too large or not UTF-8; a row has more values than
+            the header; or a column has no name, or that of another.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise DxsegError(f"{path}: is no file; expected a table")
+        if path.stat().st_size > _BYTE_LIMIT:
+            raise DxsegError(f"{path}: larger than {_BYTE_LIMIT} bytes; divide the table")
+        # The header is read as a row like any other: pandas would rename a second "a" to "a.1".
+        # No compression: a small archive may hold a table of any size.
+        table = pd.read_csv(
+            path,
+            sep=separator,
+            dtype=str,
+            na_filter=False,
+            skip_blank_lines=False,
+            header=None,
+            encoding="utf-8-sig",
+            compression=None,
+        )
+    except FileNotFoundError as error:
+        raise DxsegError(f"{path}: no such file; expected a table of cases") from error
+    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        raise DxsegError(
+            f"{path}: not a table ({str(error).strip()}); expected a header row and as many "
+            f"values in each row, {separator!r} between them, quotes around values that hold one"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DxsegError(f"{path}: not UTF-8 ({error}); save it as CSV UTF-8") from error
+    except OSError as error:
+        raise DxsegError(f"{path}: cannot be read ({error})") from error
+    # Rows with fewer values than the header are filled with NaN in spite of na_filter.
+    table = table.fillna("")
+    header = table.iloc[0].tolist()
+    table = table.iloc[1:]
+    table.columns = pd.Index(header)
+    table.index = pd.RangeIndex(2, len(table) + 2, name="line")
+    table = table.loc[:, _named(table, path)]
+    blank = (table == "").all(axis=1)
+    return table[~blank] if blank.any() else table
+
+
+def _named(table: pd.DataFrame, path: Path) -> list[bool]:
+    """Say which columns have a name, refusing names that do not tell columns apart."""
+    header = [str(name) for name in table.columns]
+    if any("\0" in name for name in header):
+        raise DxsegError(f"{path}: its header holds NUL characters; save it as CSV UTF-8")
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise DxsegError(f"{path}: several columns are named {twice[0]!r}; rename all but one")
+    for position, name in enumerate(header):
+        if not name and (table.iloc[:, position] != "").any():
+            raise DxsegError(f"{path}: column {position + 1} has values but no name; name it")
+    return [name != "" for name in header]

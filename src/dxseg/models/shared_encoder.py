@@ -1,0 +1,125 @@
+"""Two encoders with common first levels: computed once and frozen, so that the second U costs less.
+
+Ours, not the paper's. Early levels of two encoders that start from the same weights and see the
+same image stay much alike; what tells them apart is learnt deeper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from timm.models import FeatureListNet
+from torch import Tensor, nn
+
+from dxseg.errors import UsageError
+from dxseg.models.encoder import PyramidEncoder
+
+
+class EncoderTail(nn.Module):
+    """What is left of an encoder when its first levels come from another one.
+
+    Attributes:
+        shared: how many levels come from elsewhere.
+        channels: channels of all levels, finest first, the shared ones included.
+        strides: their strides.
+    """
+
+    def __init__(self, encoder: PyramidEncoder, shared: int) -> None:
+        """Take the later modules of ``encoder``, weights included.
+
+        Raises:
+            UsageError: the backbone cannot be divided, or nothing would be left of it.
+        """
+        super().__init__()
+        levels = divide(encoder)
+        if shared >= len(levels):
+            raise UsageError(
+                f"model.shared_stages = {shared}: {encoder.backbone_name} has {len(levels)} "
+                f"levels, and one at least is the fine encoder's own; choose {len(levels) - 1} "
+                "or fewer"
+            )
+        self.shared = shared
+        self.channels = encoder.channels
+        self.strides = encoder.strides
+        self.levels = nn.ModuleList(levels[shared:])
+
+    def forward(self, feature: Tensor) -> list[Tensor]:
+        """The deepest shared level (B, C, h, w) to all deeper ones, finest first."""
+        features = []
+        for level in self.levels:
+            feature = level(feature)
+            features.append(feature)
+        return features
+
+
+class ChannelsLast(nn.Module):
+    """(B, C, H, W) to (B, H, W, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Permute."""
+        return x.permute(0, 2, 3, 1)
+
+
+class ChannelsFirst(nn.Module):
+    """(B, H, W, C) to (B, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Permute."""
+        return x.permute(0, 3, 1, 2).contiguous()
+
+
+def divide(encoder: PyramidEncoder) -> list[nn.Sequential]:
+    """An encoder as a chain: the image to its first level, and each level to the next.
+
+    The modules are the encoder's own, not copies.
+
+    Raises:
+        UsageError: timm builds this backbone as something else than a chain of modules.
+    """
+    strides = encoder.body.feature_info.reduction()  # type: ignore[union-attr, operator]
+    levels: list[nn.Sequential] = []
+    waiting: list[nn.Module] = []
+    ends = 0
+    for module, ends_level in _chain(encoder):
+        waiting.append(module)
+        if not ends_level:
+            continue
+        ends += 1
+        if strides[ends - 1] >= 2:
+            levels.append(
+                nn.Sequential(*_channels_first(waiting, encoder, is_rank_zero=not levels))
+            )
+            waiting = []
+    return levels
+
+
+def _channels_first(
+    modules: list[nn.Module], encoder: PyramidEncoder, *, is_rank_zero: bool
+) -> list[nn.Module]:
+    """Modules that compute channels last, so that they take and give channels first."""
+    if not encoder.channels_last_output:
+        return modules
+    before = [] if is_rank_zero else [ChannelsLast()]
+    return [*before, *modules, ChannelsFirst()]
+
+
+def _chain(encoder: PyramidEncoder) -> Iterator[tuple[nn.Module, bool]]:
+    """The modules of a body in order, each with whether its output is a feature of timm's."""
+    body: Any = encoder.body
+    if isinstance(body, FeatureListNet):
+        for name, module in body.items():
+            yield module, name in body.return_layers
+    elif hasattr(body, "conv_stem") and getattr(body, "feature_hooks", True) is None:
+        # timm's EfficientNet and MobileNet families, whose features are numbered by block.
+        stem = [m for name, m in body.named_children() if name != "blocks"]
+        ends = body._stage_out_idx
+        yield nn.Sequential(*stem), 0 in ends
+        for number, block in enumerate(body.blocks, start=1):
+            yield block, number in ends
+    else:
+        raise UsageError(
+            f"model.shared_stages: timm builds {encoder.backbone_name!r} as {type(body).__name__}, "
+            "which is no chain of levels that could be divided; set it to 0, or choose a backbone "
+            "such as tf_efficientnet_lite0, resnet18 or swinv2_tiny_window8_256"
+        )

@@ -1,0 +1,1 @@
+"""Simulated ultrasound images (phantoms), for demonstrations and tests."""

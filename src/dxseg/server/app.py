@@ -1,0 +1,125 @@
+"""The server's app: all routes, of a dataset and of the page where there are any."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from pathlib import Path
+
+from fastapi import FastAPI, HTTPException, Response
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from dxseg.errors import UsageError
+from dxseg.inference.model_folder import DXSEG_VERSION
+from dxseg.inference.predictor import Predictor
+from dxseg.server.case_queue import Cases
+from dxseg.server.middleware import HEALTH, METRICS, MODEL, Guard
+from dxseg.server.problem_details import answer_with_problems
+from dxseg.server.routes.cases import add_case_routes
+from dxseg.server.routes.label_studio import add_label_studio_routes
+from dxseg.server.routes.predict import add_predict_route
+from dxseg.server.schemas import Health, Limits, ModelResponse, describe_model
+from dxseg.server.service import Service, problems
+from dxseg.server.settings import Settings
+
+WEB = Path(str(files("dxseg") / "server" / "web"))
+"""The page's files, served as they are below `/`."""
+
+_DESCRIPTION = """Lesion segmentation of single images with one trained model.
+Research software, **not a medical device**: not for diagnosis or treatment."""
+
+
+def create_app(
+    predictor: Predictor, settings: Settings, *, cases: Cases | None = None, web: Path = WEB
+) -> FastAPI:
+    """Make the server's ASGI app.
+
+    Args:
+        predictor: Of the model to serve.
+        settings: Limits, and the token.
+        cases: Of the dataset that masks are saved into; None serves none.
+        web: Folder of the page, which need not be there.
+
+    Returns:
+        The app. `app.state.stopping = True` lets it take no more images; its lifespan must run.
+
+    Raises:
+        UsageError: A dataset is served without a token.
+    """
+    if cases is not None and settings.token is None:
+        # Else every account of the machine, and a page in its browsers, could read and write it.
+        raise UsageError(f"{cases.root}: a dataset is served with a token only; give one")
+    service = Service(predictor, settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(service.close)
+
+    app = FastAPI(
+        title="dxseg",
+        version=DXSEG_VERSION,
+        description=_DESCRIPTION,
+        # Its pages would load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.stopping = False
+    answer_with_problems(app)
+    app.add_middleware(
+        Guard,
+        settings=settings,
+        metrics=service.metrics,
+        worker=service.worker,
+        stopping=lambda: app.state.stopping,
+    )
+    _add_status_routes(app, service, cases)
+    add_predict_route(app, service, cases)
+    if cases is not None:
+        add_case_routes(app, service, cases)
+        add_label_studio_routes(app, service, cases)
+    if web.is_dir():
+        app.mount("/", StaticFiles(directory=web, html=True), name="web")
+    return app
+
+
+def _add_status_routes(app: FastAPI, service: Service, cases: Cases | None) -> None:
+    settings, secret, refused = service.settings, service.secret, service.refused
+
+    @app.get(MODEL, responses=problems(*refused, 500), dependencies=secret)
+    async def model() -> ModelResponse:
+        """Say which model is served, and how much may be sent."""
+        limits = Limits(
+            max_bytes=settings.max_bytes, max_pixels=settings.max_pixels, queue=settings.queue
+        )
+        name = None
+        if cases is not None:
+            name = (await asyncio.to_thread(cases.dataset)).spec.name
+        return describe_model(service.info, limits, name)
+
+    @app.get(HEALTH, responses=problems(403, 500, 503))
+    async def healthz() -> Health:
+        """Say whether predictions are made."""
+        if app.state.stopping or not service.worker.alive:
+            raise HTTPException(503, "no more images are taken")
+        return Health(status="ok")
+
+    @app.get(
+        METRICS,
+        response_class=Response,
+        responses={
+            200: {"content": {CONTENT_TYPE_LATEST: {"schema": {"type": "string"}}}},
+            **problems(*refused, 500),
+        },
+        dependencies=secret,
+    )
+    async def metrics() -> Response:
+        """Give counts and times in the format of Prometheus."""
+        content = generate_latest(service.metrics.registry)
+        return Response(content, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -1,0 +1,70 @@
+"""Errors as HTTP tells them: `application/problem+json` (RFC 9457), without what was sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from dxseg.data.table.annotations import ChangedCaseError, UnknownCaseError
+from dxseg.errors import DxsegError
+from dxseg.server.schemas import Problem
+from dxseg.server.uploads import TooManyPixelsError
+
+MEDIA_TYPE = "application/problem+json"
+
+
+def problem_response(
+    status: int, detail: str, request_id: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Make the answer for something that went wrong.
+
+    Args:
+        status: Of HTTP.
+        detail: What was expected; the client reads it, the log does not.
+        request_id: Of the request.
+        headers: More headers.
+    """
+    problem = Problem(
+        title=HTTPStatus(status).phrase, status=status, detail=detail, request_id=request_id
+    )
+    return JSONResponse(problem.model_dump(), status, dict(headers or {}), MEDIA_TYPE)
+
+
+def answer_with_problems(app: FastAPI) -> None:
+    """Let an app tell every error as a problem.
+
+    Args:
+        app: Whose handlers are set.
+    """
+
+    def told(request: Request, error: Exception) -> Response:
+        return problem_response(
+            *_understood(error), request.state.request_id, getattr(error, "headers", None)
+        )
+
+    for kind in (HTTPException, RequestValidationError, DxsegError):
+        app.add_exception_handler(kind, told)
+
+
+def _understood(error: Exception) -> tuple[int, str]:
+    if isinstance(error, HTTPException):
+        return error.status_code, error.detail
+    if isinstance(error, RequestValidationError):
+        # Not FastAPI's own account of it, which repeats the values.
+        parts = [
+            f"{'.'.join(str(part) for part in one['loc'][1:]) or 'body'}: {one['msg']}"
+            for one in error.errors()[:5]
+        ]
+        return HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(parts)
+    if isinstance(error, TooManyPixelsError):
+        return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)
+    if isinstance(error, UnknownCaseError):
+        return HTTPStatus.NOT_FOUND, str(error)
+    if isinstance(error, ChangedCaseError):
+        return HTTPStatus.CONFLICT, str(error)
+    return HTTPStatus.UNPROCESSABLE_ENTITY, str(error)

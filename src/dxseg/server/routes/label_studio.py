@@ -1,0 +1,238 @@
+"""The routes that Label Studio asks as its ML backend: proposals for cases, as brush masks."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from html.parser import HTMLParser
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Request
+from pydantic import BaseModel, Field
+
+from dxseg.data.exporters.brush_rle import encode_brush
+from dxseg.data.readers.dicom.headers import called
+from dxseg.data.readers.read import image_size
+from dxseg.data.table.cases import STUDY_LEVEL
+from dxseg.errors import DxsegError, UsageError
+from dxseg.inference.files.table_schema import model_name
+from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.prediction import Prediction
+from dxseg.server.case_queue import Cases
+from dxseg.server.middleware import LABEL_STUDIO_HEALTH, LABEL_STUDIO_PREDICT, LABEL_STUDIO_SETUP
+from dxseg.server.service import Service, problems
+from dxseg.server.telemetry import LOGGER
+from dxseg.server.uploads import check_pixels
+
+_DATASET, _IMAGE = "the dataset", "the image"
+_TASKS = 1000
+_CONFIG = 2**16
+_WAIT = 0.02
+"""Seconds between two looks at a full queue."""
+
+
+class BackendHealth(BaseModel):
+    """As Label Studio wants it."""
+
+    status: str = "UP"
+
+
+class SetupRequest(BaseModel):
+    """What a project is like. The address and the token that are sent too are not read."""
+
+    label_config: str = Field(alias="schema", max_length=_CONFIG, description="XML.")
+
+
+class SetupAnswer(BaseModel):
+    """Which model answers."""
+
+    model_version: str = Field(description="First digits of the SHA-256 of the weights.")
+
+
+class Task(BaseModel):
+    """An image to propose a mask for."""
+
+    data: dict[str, Any] = Field(description="`case_id`: of the dataset that is served.")
+
+
+class TasksRequest(BaseModel):
+    """Tasks of one project."""
+
+    tasks: list[Task] = Field(min_length=1, max_length=_TASKS)
+    label_config: str = Field(max_length=_CONFIG, description="XML.")
+
+
+class BrushValue(BaseModel):
+    """A mask as Label Studio keeps it."""
+
+    format: str = "rle"
+    rle: list[int]
+    brushlabels: list[str]
+
+
+class Region(BaseModel):
+    """A mask of one class."""
+
+    id: str
+    type: str = "brushlabels"
+    from_name: str
+    to_name: str
+    original_width: int
+    original_height: int
+    image_rotation: int = 0
+    value: BrushValue
+
+
+class TaskPrediction(BaseModel):
+    """The proposal for a task; without regions where the model finds nothing."""
+
+    result: list[Region]
+    score: float = Field(description="How sure the mask is, 0 to 1.")
+    model_version: str
+
+
+class TasksAnswer(BaseModel):
+    """Proposals in the order of the tasks."""
+
+    results: list[TaskPrediction | Annotated[list[TaskPrediction], Field(max_length=0)]] = Field(
+        description="An empty list where a task cannot be predicted: it gets no proposal."
+    )
+    model_version: str
+
+
+def add_label_studio_routes(app: FastAPI, service: Service, cases: Cases) -> None:
+    """Let Label Studio ask for proposals.
+
+    Args:
+        app: Which gets the routes.
+        service: The model.
+        cases: Of the dataset whose cases the tasks name.
+    """
+    info, secret, refused = service.info, service.secret, service.refused
+    version = model_name(info)
+
+    @app.get(LABEL_STUDIO_HEALTH, responses=problems(*refused, 500), dependencies=secret)
+    async def health() -> BackendHealth:
+        """Say that the server is there."""
+        return BackendHealth()
+
+    @app.post(
+        LABEL_STUDIO_SETUP,
+        responses=problems(400, *refused, 408, 413, 422, 500),
+        dependencies=secret,
+    )
+    async def setup(asked: SetupRequest) -> SetupAnswer:
+        """Check that a project's brush has the model's classes."""
+        read_brush(asked.label_config, info.mask_classes)
+        return SetupAnswer(model_version=version)
+
+    @app.post(
+        LABEL_STUDIO_PREDICT,
+        responses=problems(400, *refused, 404, 408, 413, 422, 429, 500, 503),
+        dependencies=secret,
+    )
+    async def predict(request: Request, asked: TasksRequest) -> TasksAnswer:
+        """Propose masks for tasks; they wait for places in the queue, and leave half of it free."""
+        brush = read_brush(asked.label_config, info.mask_classes)
+        turns = asyncio.Semaphore(max(1, service.settings.queue // 2))
+
+        async def propose(task: Task) -> TaskPrediction | DxsegError:
+            async with turns:
+                try:
+                    prediction = await _predicted(task, service, cases)
+                except DxsegError as error:
+                    return error
+                return await asyncio.to_thread(_proposal, prediction, info, brush)
+
+        async with service.timely():
+            found = await asyncio.gather(*(propose(task) for task in asked.tasks))
+        failed = [one for one in found if isinstance(one, DxsegError)]
+        if len(failed) == len(found):
+            raise failed[0]
+        if failed:
+            fields = {"request_id": request.state.request_id, "tasks": len(failed)}
+            LOGGER.warning("not proposed", extra={"fields": fields})
+        return TasksAnswer(
+            results=[[] if isinstance(one, DxsegError) else one for one in found],
+            model_version=version,
+        )
+
+
+async def _predicted(task: Task, service: Service, cases: Cases) -> Prediction:
+    case_id = task.data.get("case_id")
+    if not isinstance(case_id, str):
+        raise UsageError("case_id: missing in a task's data; make tasks by export label-studio")
+    with called(cases.root, _DATASET):
+        case = await asyncio.to_thread(cases.find, case_id)
+        size = await asyncio.to_thread(image_size, case.image)
+        check_pixels(_IMAGE, size, service.settings.max_pixels)
+        known = "" if case.row["label_level"] == STUDY_LEVEL else case.row["label"]
+        while service.worker.full:
+            await asyncio.sleep(_WAIT)
+        return await service.predict(case.image, known, _IMAGE, picture=False)
+
+
+def _proposal(prediction: Prediction, info: ModelInfo, brush: tuple[str, str]) -> TaskPrediction:
+    height, width = prediction.mask.shape
+    regions = [
+        Region(
+            id=secrets.token_hex(5),
+            from_name=brush[0],
+            to_name=brush[1],
+            original_width=width,
+            original_height=height,
+            value=BrushValue(rle=encode_brush(prediction.mask == number), brushlabels=[name]),
+        )
+        for number, name in enumerate(info.mask_classes, 1)
+        if (prediction.mask == number).any()
+    ]
+    return TaskPrediction(
+        result=regions, score=prediction.confidence, model_version=model_name(info)
+    )
+
+
+def read_brush(label_config: str, mask_classes: list[str]) -> tuple[str, str]:
+    """Find the brush in a project's labelling interface.
+
+    Args:
+        label_config: The XML. It is read as tags alone: no entities of its own, nothing fetched.
+        mask_classes: Of the model.
+
+    Returns:
+        The names of the brush and of its image.
+
+    Raises:
+        UsageError: There is no brush, or it lacks a class.
+    """
+    tags = _BrushTags()
+    tags.feed(label_config)
+    tags.close()
+    missing = sorted(set(mask_classes) - tags.labels)
+    if not tags.brush or not tags.image or missing:
+        raise UsageError(
+            "label_config: expected a BrushLabels with name, toName and a Label for each of "
+            f"{', '.join(mask_classes)}; use the labeling_config.xml that export label-studio "
+            "writes"
+        )
+    return tags.brush, tags.image
+
+
+class _BrushTags(HTMLParser):
+    """The first BrushLabels and the labels in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.brush = self.image = ""
+        self.labels: set[str] = set()
+        self._inside = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        told = {name: value or "" for name, value in attrs}
+        if tag == "brushlabels" and not self.brush:
+            self.brush, self.image = told.get("name", ""), told.get("toname", "")
+            self._inside = True
+        elif tag == "label" and self._inside:
+            self.labels.add(told.get("value", ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = self._inside and tag != "brushlabels"

@@ -1,0 +1,100 @@
+"""The route that segments an uploaded image."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Literal
+
+from fastapi import FastAPI, File, Form, Request, Response, UploadFile
+
+from dxseg.data.readers.dicom.headers import called
+from dxseg.errors import UsageError
+from dxseg.inference.files.dicom_seg import image_segmentation
+from dxseg.inference.prediction import Prediction
+from dxseg.server.case_queue import Cases
+from dxseg.server.middleware import PREDICT
+from dxseg.server.schemas import PredictionResponse, describe_case, describe_prediction
+from dxseg.server.service import Service, problems
+from dxseg.server.uploads import NAME, Spacing, Upload
+
+DICOM = "application/dicom"
+
+
+def add_predict_route(app: FastAPI, service: Service, cases: Cases | None) -> None:
+    """Let clients send images.
+
+    Args:
+        app: Which gets the route.
+        service: The model.
+        cases: Of the dataset that is served, in which an image that is sent is looked for; None if
+            none is.
+    """
+    refused = service.refused
+
+    @app.post(
+        PREDICT,
+        response_model=PredictionResponse,
+        responses={
+            200: {"content": {DICOM: {"schema": {"type": "string", "format": "binary"}}}},
+            **problems(400, *refused, 408, 413, 422, 429, 500, 503),
+        },
+        dependencies=service.secret,
+    )
+    async def predict(
+        request: Request,
+        file: Annotated[UploadFile, File(description="PNG, JPEG, TIFF, BMP, or DICOM.")],
+        known: Annotated[
+            str, Form(description="The image's label where it is known, of the model's labels.")
+        ] = "",
+        spacing_y: Annotated[
+            float | None, Form(gt=0, lt=1e6, description="Height of a pixel, mm.")
+        ] = None,
+        spacing_x: Annotated[
+            float | None, Form(gt=0, lt=1e6, description="Width of a pixel, mm.")
+        ] = None,
+        evidence: Annotated[bool, Form(description="Whether to give evidence maps.")] = False,
+        picture: Annotated[
+            bool, Form(description="Whether to give the image as it was read, for viewing.")
+        ] = False,
+        format: Annotated[
+            Literal["json", "dicom-seg"] | None,
+            Form(description="dicom-seg, or `Accept: application/dicom`, for DICOM uploads."),
+        ] = None,
+    ) -> Response:
+        """Segment one image."""
+        spacing = _spacing(spacing_y, spacing_x)
+        accepted = DICOM if DICOM in request.headers.get("accept", "") else ""
+        wants_seg = format == "dicom-seg" or (format is None and accepted == DICOM)
+        async with service.timely(), service.received(file) as upload:
+            if wants_seg and not upload.is_dicom:
+                raise UsageError("a DICOM SEG refers to a DICOM image; expected one as file")
+            prediction = await service.predict(upload.path, known, NAME, picture=picture)
+            if wants_seg:
+                content = await asyncio.to_thread(_segmentation, service, upload, prediction)
+                return Response(content, media_type=DICOM)
+            case = None
+            if cases is not None and picture:
+                case = await asyncio.to_thread(cases.same_image, upload.path)
+            answer = await asyncio.to_thread(
+                describe_prediction,
+                prediction,
+                service.info,
+                request_id=request.state.request_id,
+                spacing=spacing or upload.spacing or (case.spacing if case else None),
+                evidence=evidence,
+                case=None if case is None else describe_case(case.row),
+            )
+            return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _spacing(height: float | None, width: float | None) -> Spacing | None:
+    if height is None and width is None:
+        return None
+    if height is None or width is None:
+        raise UsageError("spacing_y and spacing_x: expected both or none")
+    return height, width
+
+
+def _segmentation(service: Service, upload: Upload, prediction: Prediction) -> bytes:
+    with called(upload.path, NAME):
+        return image_segmentation(upload.path, prediction.mask, service.info)

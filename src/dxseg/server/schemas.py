@@ -1,0 +1,244 @@
+"""What the server answers: typed, so that OpenAPI describes it, and made from predictions."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
+
+from dxseg.data.readers.raster import Pixels
+from dxseg.inference.files.png import encode_png
+from dxseg.inference.files.table_schema import model_name
+from dxseg.inference.files.writers import display_rgb, mask_levels
+from dxseg.inference.model_folder import NOTICE, ModelInfo
+from dxseg.inference.prediction import Prediction
+from dxseg.server.uploads import Spacing
+
+
+class ImageInfo(BaseModel):
+    """The image that was sent."""
+
+    height: int = Field(description="Pixels.")
+    width: int = Field(description="Pixels.")
+    spacing_mm: Spacing | None = Field(
+        description="Height and width of a pixel, from the request or the DICOM header."
+    )
+
+
+class Area(BaseModel):
+    """How much of the image a class covers."""
+
+    pixels: int
+    mm2: float | None = Field(description="Where the spacing is known.")
+
+
+class CocoRLE(BaseModel):
+    """A binary mask, uncompressed run-length encoding of COCO."""
+
+    size: tuple[PositiveInt, PositiveInt] = Field(description="Height and width.")
+    counts: list[NonNegativeInt] = Field(
+        description="Lengths of runs of 0 and 1 in turns, 0 first, down the columns."
+    )
+
+
+class MaskOut(BaseModel):
+    """The predicted mask, at the size of the image."""
+
+    png: str = Field(
+        description="Grey PNG of 8 bit in base64: 0 and 255, or class numbers where the model has "
+        "several classes."
+    )
+    rle: dict[str, CocoRLE] = Field(description="By class.")
+
+
+class CaseAnswer(BaseModel):
+    """A case of the dataset."""
+
+    case_id: str
+    label: str = Field(description="As the dataset has it.")
+    mask: str = Field(description='Path of its mask in the dataset; "" for none.')
+
+
+class PredictionResponse(BaseModel):
+    """What the network says of an image."""
+
+    request_id: str
+    model: str = Field(description="First digits of the SHA-256 of the weights.")
+    image: ImageInfo
+    known: str = Field(description='The known label that was used; "" for none.')
+    label_probabilities: dict[str, float] | None = Field(
+        description="By label, the network's own opinion; null for a network without labels."
+    )
+    confidence: float = Field(description="How sure the mask is, 0 to 1.")
+    area: dict[str, Area] = Field(description="By class.")
+    mask: MaskOut
+    evidence: dict[str, str] | None = Field(
+        description="Where the label comes from: by label, a grey PNG of 8 bit in base64 at the "
+        "network's resolution, 255 is certain. Null unless asked for, or without evidence."
+    )
+    picture: str | None = Field(
+        description="The image as it was read: a PNG of 8 bit in base64, grey or colour. Null "
+        "unless asked for."
+    )
+    case: CaseAnswer | None = Field(
+        description="The case of the dataset whose image this is, byte for byte; looked for where "
+        "the picture is asked for too."
+    )
+    notice: str = NOTICE
+
+
+class Limits(BaseModel):
+    """What the server takes."""
+
+    max_bytes: int = Field(description="Of a request.")
+    max_pixels: int = Field(description="Height times width of an image.")
+    queue: int = Field(description="Images in hand.")
+
+
+class ModelResponse(BaseModel):
+    """The model that is served."""
+
+    model: str = Field(description="First digits of the SHA-256 of the weights.")
+    dxseg_version: str = Field(description="That trained it.")
+    architecture: str
+    labels: list[str]
+    lesion_free: list[str] = Field(description="Labels that mean an empty mask.")
+    multi_label: bool = Field(description="Whether an image may have several labels.")
+    mask_classes: list[str]
+    threshold: float = Field(description="Probability from which a pixel is lesion.")
+    gate: float | None = Field(description="Probability of a lesion below which masks are empty.")
+    rule_in: float | None = Field(description="That above which a lesion counts as known.")
+    image_size: int = Field(description="Side of the network's input, pixels.")
+    channels: int
+    dtype: str = Field(description="Of the pixels that it was trained on.")
+    limits: Limits
+    dataset: str | None = Field(description="Name of the dataset that masks are saved into.")
+    notice: str = NOTICE
+
+
+class Health(BaseModel):
+    """Whether predictions are made."""
+
+    status: str
+
+
+class Problem(BaseModel):
+    """Why there is no result (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    request_id: str
+
+
+def describe_model(info: ModelInfo, limits: Limits, dataset: str | None) -> ModelResponse:
+    """Say what is served.
+
+    Args:
+        info: Of the bundle; what its training wrote down stays there.
+        limits: Of the server.
+        dataset: Name of the dataset that masks are saved into; None without one.
+    """
+    same = (
+        *("labels", "lesion_free", "multi_label", "mask_classes"),
+        *("threshold", "gate", "rule_in"),
+    )
+    return ModelResponse(
+        model=model_name(info),
+        dxseg_version=info.dxseg_version,
+        architecture=info.model.architecture,
+        image_size=info.preprocessing.image_size,
+        channels=info.preprocessing.channels,
+        dtype=info.preprocessing.dtype,
+        limits=limits,
+        dataset=dataset,
+        **{name: getattr(info, name) for name in same},
+    )
+
+
+def describe_prediction(
+    prediction: Prediction,
+    info: ModelInfo,
+    *,
+    request_id: str,
+    spacing: Spacing | None,
+    evidence: bool,
+    case: CaseAnswer | None = None,
+) -> PredictionResponse:
+    """Say what was predicted.
+
+    Args:
+        prediction: Of one image.
+        info: Names labels and classes.
+        request_id: Of the request.
+        spacing: Height and width of a pixel in millimetres, where they are known.
+        evidence: Whether to give evidence maps.
+        case: Of the dataset, where the image is one of its.
+    """
+    mask, classes = prediction.mask, info.mask_classes
+    binary = {name: mask == number for number, name in enumerate(classes, 1)}
+    height, width = mask.shape
+    return PredictionResponse(
+        request_id=request_id,
+        model=model_name(info),
+        image=ImageInfo(height=height, width=width, spacing_mm=spacing),
+        known=prediction.known,
+        label_probabilities=prediction.label_probabilities,
+        confidence=prediction.confidence,
+        area={name: _area(int(one.sum()), spacing) for name, one in binary.items()},
+        mask=MaskOut(
+            png=_png(mask_levels(mask, len(classes))),
+            rle={name: run_lengths(one) for name, one in binary.items()},
+        ),
+        evidence=_evidence(prediction, info) if evidence else None,
+        picture=None if prediction.image is None else _png(_display_gray_or_rgb(prediction.image)),
+        case=case,
+    )
+
+
+def describe_case(row: Any) -> CaseAnswer:
+    """Say what the dataset knows of a case.
+
+    Args:
+        row: Of its table.
+    """
+    return CaseAnswer(case_id=row["case_id"], label=row["label"], mask=row["mask"])
+
+
+def run_lengths(mask: NDArray[np.bool_]) -> CocoRLE:
+    """Encode a binary mask as COCO does, uncompressed.
+
+    Args:
+        mask: (H, W).
+    """
+    column_wise = mask.ravel(order="F")
+    changes = np.flatnonzero(np.diff(column_wise)) + 1
+    edges = [0, *changes.tolist(), column_wise.size]
+    counts = [end - start for start, end in itertools.pairwise(edges)]
+    first_is_one = bool(column_wise[0])
+    return CocoRLE(size=mask.shape, counts=[0, *counts] if first_is_one else counts)
+
+
+def _display_gray_or_rgb(image: Pixels) -> NDArray[np.uint8]:
+    colours = display_rgb(image)
+    return colours if image.shape[2] == 3 else colours[:, :, 0]
+
+
+def _area(pixels: int, spacing: Spacing | None) -> Area:
+    return Area(pixels=pixels, mm2=None if spacing is None else pixels * spacing[0] * spacing[1])
+
+
+def _evidence(prediction: Prediction, info: ModelInfo) -> dict[str, str] | None:
+    if prediction.evidence is None or len(prediction.evidence) != len(info.labels):
+        return None
+    levels = np.rint(prediction.evidence * 255).astype(np.uint8)
+    return {name: _png(one) for name, one in zip(info.labels, levels, strict=True)}
+
+
+def _png(pixels: NDArray[Any]) -> str:
+    return base64.b64encode(encode_png(pixels)).decode("ascii")

@@ -1,0 +1,140 @@
+"""Uploads: kept in a private folder while they are worked on, judged before they are decoded."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from filelock import FileLock, Timeout
+
+from dxseg.data.readers.dicom.headers import called, pixel_spacing
+from dxseg.data.readers.dicom.image import dicom_size
+from dxseg.data.readers.dicom.objects import is_dicom, open_object
+from dxseg.data.readers.raster import raster_size
+from dxseg.errors import DxsegError
+
+NAME = "the upload"
+"""What messages call an upload, whose own name may name a patient."""
+
+Spacing = tuple[float, float]
+
+_PREFIX, _LOCK = "dxseg-serve-", "lock"
+
+
+class TooManyPixelsError(DxsegError):
+    """An image is larger than the server takes."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An image that was sent.
+
+    Attributes:
+        path: Where its bytes are.
+        is_dicom: Whether it is DICOM; else PNG, JPEG, TIFF or BMP.
+        height: In pixels.
+        width: In pixels.
+        spacing: Height and width of a pixel in millimetres, where the file says it.
+    """
+
+    path: Path
+    is_dicom: bool
+    height: int
+    width: int
+    spacing: Spacing | None
+
+
+class UploadDir:
+    """A folder for uploads, for the owner of this process only, gone when it is closed.
+
+    A server that was killed cannot remove its own: the next one does, seeing that nobody holds its
+    lock.
+    """
+
+    def __init__(self) -> None:
+        """Make one, and remove those that killed servers of the same user have left."""
+        for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+            _remove_if_left(left)
+        while True:
+            self._folder = tempfile.TemporaryDirectory(prefix=_PREFIX)
+            self.path = Path(self._folder.name)
+            self._lock = FileLock(self.path / _LOCK)
+            try:
+                self._lock.acquire(timeout=0)
+            except (Timeout, FileNotFoundError):
+                continue  # another server that starts now took it for left
+            return
+
+    def close(self) -> None:
+        """Remove it with all that is in it."""
+        self._lock.release()
+        self._folder.cleanup()
+
+
+def _remove_if_left(folder: Path) -> None:
+    with suppress(OSError, Timeout):
+        status = folder.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+            return
+        if (folder / _LOCK).is_file():
+            with FileLock(folder / _LOCK, timeout=0):
+                shutil.rmtree(folder)
+
+
+def keep(stream: IO[bytes], folder: Path) -> Path:
+    """Write an upload to a file of a random name.
+
+    Args:
+        stream: Its bytes, from where the stream stands.
+        folder: Where to; nobody else may read it.
+    """
+    # A suffix that the readers know; what the file holds is seen when it is opened.
+    path = folder / f"{secrets.token_hex(16)}.png"
+    with path.open("xb") as target:
+        shutil.copyfileobj(stream, target, 1 << 20)
+    return path.rename(path.with_suffix(".dcm")) if is_dicom(path) else path
+
+
+def inspect_upload(path: Path, max_pixels: int) -> Upload:
+    """Read an image's header.
+
+    Args:
+        path: From `keep`.
+        max_pixels: Height times width at most.
+
+    Raises:
+        TooManyPixelsError: It has more.
+        DxsegError: It is no image that can be read.
+    """
+    with called(path, NAME):
+        dicom = path.suffix == ".dcm"
+        height, width = dicom_size(path) if dicom else raster_size(path)
+        check_pixels(str(path), (height, width), max_pixels)
+        spacing = pixel_spacing(open_object(path)) if dicom else None
+    return Upload(path, dicom, height, width, None if spacing is None else (spacing[0], spacing[1]))
+
+
+def check_pixels(name: str, size: tuple[int, int], max_pixels: int) -> None:
+    """Refuse what is too large.
+
+    Args:
+        name: What messages call it.
+        size: Height and width.
+        max_pixels: Their product at most.
+
+    Raises:
+        TooManyPixelsError: It has more.
+    """
+    height, width = size
+    if height * width > max_pixels:
+        raise TooManyPixelsError(
+            f"{name}: {height} x {width} pixels; expected at most {max_pixels}; crop it or make it "
+            "smaller"
+        )

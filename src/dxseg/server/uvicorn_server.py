@@ -1,0 +1,139 @@
+"""The server's process: uvicorn on one socket, ended by a signal, once all in hand is answered."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from dxseg.errors import DxsegError
+from dxseg.inference.predictor import Predictor
+from dxseg.server.app import create_app
+from dxseg.server.case_queue import Cases
+from dxseg.server.settings import Settings
+from dxseg.server.telemetry import LOG_CONFIG
+
+_CONNECTIONS = 512
+"""More at once are answered with 503: each takes one of the process's open files."""
+
+_GRACE_SECONDS = 5
+
+
+def serve_model(
+    bundle: str | Path,
+    settings: Settings,
+    *,
+    port: int = 8000,
+    device: str = "cpu",
+    backend: str | None = None,
+    batch_size: int = 8,
+    dataset: str | Path | None = None,
+    suggestions: str | Path | None = None,
+    ready: Callable[[str], None] = lambda _url: None,
+) -> None:
+    """Serve a model until SIGTERM or SIGINT; what was accepted by then is answered.
+
+    Args:
+        bundle: The model folder, or an exported .onnx file.
+        settings: Address, token and limits.
+        port: To listen on; 0 for any that is free.
+        device: As torch names it.
+        backend: What computes the network, see `dxseg.inference.load.load_backend`.
+        batch_size: Images through the network at once.
+        dataset: Folder of the dataset that masks are saved into.
+        suggestions: Table of `dxseg suggest` that says in which order its cases are offered.
+        ready: Called with the server's address once connections are taken.
+
+    Raises:
+        UsageError: The backend is unknown, not installed or cannot run the model.
+        DxsegError: The bundle or the dataset is bad, or the address cannot be listened on.
+    """
+    predictor = Predictor.from_folder(bundle, device, batch_size, backend=backend)
+    cases = None
+    if dataset is not None:
+        table = None if suggestions is None else Path(suggestions)
+        cases = Cases(dataset, predictor.info, table)
+    listening = listen(settings.host, port)
+    server = make_server(predictor, settings, cases=cases, log_config=LOG_CONFIG)
+    ready(address(listening))
+    server.run(sockets=[listening])
+
+
+def make_server(
+    predictor: Predictor,
+    settings: Settings,
+    *,
+    cases: Cases | None = None,
+    log_config: dict[str, Any] | None = None,
+) -> uvicorn.Server:
+    """Put the app into uvicorn.
+
+    Args:
+        predictor: Of the model to serve.
+        settings: Address, token and limits.
+        cases: Of the dataset that masks are saved into, if there is one.
+        log_config: For `logging.config.dictConfig`; None leaves logging as it is.
+    """
+    app = create_app(predictor, settings, cases=cases)
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_config=log_config,
+        access_log=False,
+        server_header=False,
+        # Nobody's word for who they are is needed.
+        proxy_headers=False,
+        limit_concurrency=_CONNECTIONS,
+        timeout_graceful_shutdown=int(settings.upload_seconds + settings.seconds + _GRACE_SECONDS),
+    )
+    return _Server(config, app.state)
+
+
+class _Server(uvicorn.Server):
+    """Tells the app that it ends, and ends with exit code 0."""
+
+    def __init__(self, config: uvicorn.Config, state: Any) -> None:
+        super().__init__(config)
+        self._state = state
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - as signal calls it
+        """Stop taking requests; a second Ctrl-C does not wait for those in hand.
+
+        uvicorn's own would raise the signal anew at the end, so that a stop as wanted looked like a
+        failure to whatever runs the server.
+        """
+        self._state.stopping = True
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the socket that clients connect to.
+
+    Args:
+        host: A name, or an address of version 4 or 6.
+        port: 0 for any that is free.
+
+    Raises:
+        DxsegError: It is taken, forbidden, or not of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_CONNECTIONS)
+    except (OSError, OverflowError) as error:
+        raise DxsegError(
+            f"{host}, port {port}: cannot listen there ({error}); choose another --port or --host"
+        ) from error
+
+
+def address(listening: socket.socket) -> str:
+    """Say where a socket is reached, as a URL."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,100 @@
+"""The image-level thresholds of a run, chosen on validation labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dxseg.inference.gate import choose_gate, choose_rule_in
+from dxseg.inference.model_folder import ModelInfo
+from dxseg.metrics.image_level import lesion_probability
+
+_ROUNDING = 1e-6
+
+
+def validation_thresholds(
+    probabilities: NDArray[np.float64],
+    labels: NDArray[Any],
+    info: ModelInfo,
+    *,
+    sensitivity: float | None,
+    specificity: float | None,
+) -> tuple[float | None, float | None]:
+    """Choose the gate and the threshold to rule in; labels only, no mask is looked at.
+
+    A study whose label says that there is a lesion counts as one image, with the probability that
+    is pooled from its images. No image of it is known to show the lesion; but the pooled
+    probability never exceeds that of its likeliest image, so that at least this one passes the gate
+    if the study does.
+
+    Args:
+        probabilities: (N, L) of the labels of validation images, as inference will have them, and
+            of studies.
+        labels: (N,) label positions, or (N, L) of 0 and 1; what is known of these.
+        info: Of the bundle.
+        sensitivity: Share of the images with a lesion that must pass; None for no gate.
+        specificity: Share of the lesion-free images that must not be ruled in; None for no such
+            rule.
+
+    Returns:
+        The gate and the threshold. Each is None where it is off, no label means lesion-free, or no
+        image has a label to choose it by.
+    """
+    if not info.lesion_free:
+        return None, None
+    chances = np.array(
+        [
+            lesion_probability(
+                dict(zip(info.labels, row.tolist(), strict=True)),
+                info.lesion_free,
+                info.multi_label,
+            )
+            for row in probabilities
+        ]
+    )
+    free = [info.labels.index(name) for name in info.lesion_free]
+    with_lesion = chances[label_says_lesion(labels, free)]
+    without = chances[label_says_lesion_free(labels, free)]
+    # Rounding must neither close the gate on the very image that it was chosen by, nor rule it in.
+    gate, rule_in = None, None
+    if sensitivity is not None:
+        gate = choose_gate((with_lesion * (1 - _ROUNDING)).tolist(), sensitivity)
+    if specificity is not None:
+        rule_in = choose_rule_in(np.minimum(without * (1 + _ROUNDING), 1).tolist(), specificity)
+    return gate, rule_in
+
+
+def label_says_lesion(labels: NDArray[Any], lesion_free: Sequence[int]) -> NDArray[np.bool_]:
+    """Which images have a label, and none that means: no lesion.
+
+    Args:
+        labels: (N,) class indices with -1 for unknown, or (N, L) of 0, 1 and NaN.
+        lesion_free: positions of the labels that mean: no lesion.
+
+    Returns:
+        Shape (N,).
+    """
+    if labels.ndim == 1:
+        return (labels >= 0) & ~np.isin(labels, lesion_free)
+    known, some = (labels >= 0).all(axis=1), (labels > 0).any(axis=1)
+    return np.asarray(known & some & (labels[:, list(lesion_free)] == 0).all(axis=1), np.bool_)
+
+
+def label_says_lesion_free(labels: NDArray[Any], lesion_free: Sequence[int]) -> NDArray[np.bool_]:
+    """Which images have a label, and none that means a lesion.
+
+    Args:
+        labels: as in :func:`label_says_lesion`.
+        lesion_free: positions of the labels that mean: no lesion.
+
+    Returns:
+        Shape (N,).
+    """
+    if labels.ndim == 1:
+        return np.isin(labels, lesion_free)
+    others = [label for label in range(labels.shape[1]) if label not in lesion_free]
+    known, some = (labels >= 0).all(axis=1), (labels > 0).any(axis=1)
+    return np.asarray(known & some & (labels[:, others] == 0).all(axis=1), np.bool_)

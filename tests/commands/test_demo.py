@@ -1,0 +1,86 @@
+"""The demo, made tiny: phantoms, both methods, a report that says what it is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dxseg.commands.demo import MASKS, METHODS, OVERRIDES, DemoResult, demo
+from dxseg.config.presets import load_config, merge
+from dxseg.errors import DxsegError
+
+
+@pytest.fixture(scope="module")
+def small(tiny_overrides: dict[str, Any]) -> dict[str, Any]:
+    again = {"steps": 2, "steps_per_epoch": 1, "warmup_steps": 1}
+    return merge(
+        tiny_overrides,
+        {"split": {"masks": 6, "validation_masks": 1}, "self_training": again},
+    )
+
+
+@pytest.fixture(scope="module")
+def result(small: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
+    return demo(tmp_path_factory.mktemp("demo"), images=24, overrides=small)
+
+
+def test_the_report_names_both_methods_and_says_that_these_are_phantoms(result: DemoResult) -> None:
+    page = result.report.read_text(encoding="utf-8")
+    assert result.report.parent == result.runs[METHODS[0]]
+    text = re.sub(r"<[^>]+>", " ", re.sub(r'src="data:[^"]*"', "", page))
+    assert "phantom" in text.lower()
+    assert "medical device" in text
+    for method in METHODS:
+        assert f"{method}, seed 0" in text
+    assert page.count("data:image/png;base64,") >= 3, "curves, distribution and overlays"
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page), "self-contained"
+
+
+def test_the_comparison_holds_both_methods_on_the_same_images(result: DemoResult) -> None:
+    assert result.comparison.methods["method"].tolist() == list(METHODS)
+    assert set(result.comparison.differences["method"]) == {METHODS[0]}
+    assert result.comparison.summary["reference"] == "unet"
+
+
+def test_both_methods_had_the_same_masks(result: DemoResult) -> None:
+    method, control = (result.runs[method] / "splits.csv" for method in METHODS)
+    assert method.read_bytes() == control.read_bytes()
+
+
+def test_again_it_trains_nothing(result: DemoResult, small: dict[str, Any]) -> None:
+    folder = result.report.parents[1]
+    kept = [path for run in result.runs.values() for path in (run / "model").iterdir()]
+    kept += [run / "evaluation.json" for run in result.runs.values()]
+    before = [path.stat().st_mtime_ns for path in kept]
+    again = demo(folder, images=24, overrides=small)
+    assert [path.stat().st_mtime_ns for path in kept] == before
+    assert again.comparison.markdown == result.comparison.markdown
+
+
+def test_a_folder_of_other_phantoms_is_refused(result: DemoResult, small: dict[str, Any]) -> None:
+    folder = result.report.parents[1]
+    with pytest.raises(DxsegError, match="24 phantoms, 30 are wanted"):
+        demo(folder, images=30, overrides=small)
+    with pytest.raises(DxsegError, match="another configuration"):
+        demo(folder, images=24, seed=1, overrides=small)
+
+
+def test_the_real_demo_gives_both_methods_the_same_steps_and_few_masks() -> None:
+    configs = [load_config("cpu", method, OVERRIDES) for method in METHODS]
+    assert configs[0].stage2 == configs[1].stage2
+    assert configs[0].split == configs[1].split
+    assert configs[0].split.masks == MASKS == 24
+
+
+def test_the_command_prints_the_table_and_where_the_report_is(
+    cli: Any, result: DemoResult, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("dxseg.commands.demo.demo", lambda *_, **__: result)
+    shown = cli("demo", "--out", tmp_path)
+    assert shown.exit_code == 0, shown.output
+    assert "no patients" in " ".join(shown.stderr.split())
+    assert re.search(r"dice_lesion\W+[01]\.\d{3}\W+[01]\.\d{3}", shown.stdout)
+    assert str(result.report) in shown.stdout.replace("\n", "")

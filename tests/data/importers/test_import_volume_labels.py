@@ -1,0 +1,122 @@
+"""Labels of volumes, from a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dxseg.data.importers.volumes import write_volumes
+from dxseg.data.readers.slicing import Slicing
+from dxseg.data.readers.volume import FoundVolume
+from dxseg.data.table.dataset import Dataset
+from dxseg.errors import DxsegError
+from volume_import import bring
+
+
+def table(folder: Path, text: str) -> Path:
+    path = folder / "labels.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_volumes_without_a_label_map_take_labels_from_the_table(lits: Path, tmp_path: Path) -> None:
+    for number in (1, 2):
+        (lits / f"segmentation-{number}.nii.gz").unlink()
+    csv = table(
+        tmp_path,
+        "volume;finding;slice;who\n"
+        "volume-0;free of tumour;;P1\n"
+        "volume-1;tumour;;P2\n"
+        "volume-1;no tumour;0;\n"
+        "volume-2;no tumour;;\n"
+        "volume-7;metastasis;;P9\n",
+    )
+    columns = {"volume_id": "volume", "label": "finding", "slice_index": "slice"}
+    columns["patient_id"] = "who"
+    report = bring(lits, tmp_path / "out", labels=csv, label_columns=columns)
+    dataset = Dataset.load(tmp_path / "out")
+    cases = dataset.cases.set_index("case_id")
+    assert dataset.spec.labels == ["no tumour", "tumour"], "no label that nothing has"
+    assert cases.loc["volume-1_0000", ["label", "label_level"]].tolist() == ["no tumour", "image"]
+    assert cases.loc["volume-1_0001", ["label", "label_level"]].tolist() == ["tumour", "study"]
+    assert cases.loc["volume-2_0004", ["label", "label_level"]].tolist() == ["no tumour", "study"]
+    assert cases.loc["volume-0_0005", ["label", "label_level"]].tolist() == ["tumour", "image"]
+    people = cases.groupby("volume_id")["patient_id"].unique().map(list).to_dict()
+    assert people == {"volume-0": ["P1"], "volume-1": ["P2"], "volume-2": [""]}
+    targets = dict(zip(cases.index, dataset.label_targets(), strict=True))
+    assert targets["volume-1_0000"] == 0
+    assert targets["volume-1_0001"] == -1, "a lesion somewhere in the study says nothing of a slice"
+    assert targets["volume-2_0004"] == 0
+    assert any("1 rows fit no volume: lines 6" in note for note in report.notes)
+
+
+def test_label_maps_that_disagree_with_the_table_are_told(lits: Path, tmp_path: Path) -> None:
+    rows = [f"volume-{number},{('no tumour', 'tumour')[number]}" for number in (0, 1)]
+    csv = table(tmp_path, "\n".join(["volume_id,label", *rows, ""]))
+    report = bring(lits, tmp_path / "out", labels=csv)
+    [told] = [note for note in report.notes if "disagree" in note]
+    assert told.endswith("holds: volume-0")
+    assert report.labels == {"no tumour": 24, "tumour": 6}
+
+
+def test_rows_join_on_whatever_keys_they_fill_in(tmp_path: Path) -> None:
+    affine = np.diag([1.0, 1, 5, 1])
+
+    def volume(number: int, **keys: str) -> FoundVolume:
+        from dxseg.data.readers.volume import Volume
+
+        voxels = np.random.default_rng(number).integers(0, 99, (4, 5, 2))
+        return FoundVolume(f"v{number}", lambda: Volume(voxels, affine), keys=keys)
+
+    found = [
+        volume(0, patient="A", study="1", accession="x"),
+        volume(1, patient="A", study="2", accession="y"),
+        volume(2, patient="B", study="3", accession="z"),
+        volume(3, patient="C", study="4", accession="w"),
+    ]
+    csv = table(
+        tmp_path,
+        "patient,study,accession,label\nA,2,,cyst\nB,,,normal\n,,w,cyst\nA,9,,cyst\n",
+    )
+    report = write_volumes(
+        found,
+        tmp_path / "out",
+        {"name": "x"},
+        slicing=Slicing(),
+        labels=csv,
+        lesion_free=["normal"],
+    )
+    dataset = Dataset.load(tmp_path / "out")
+    study = dataset.cases.assign(study=dataset.study_labels).groupby("volume_id")["study"].first()
+    assert study.to_dict() == {"v0": "", "v1": "cyst", "v2": "normal", "v3": "cyst"}
+    assert (dataset.spec.labels, dataset.spec.lesion_free) == (["cyst", "normal"], ["normal"])
+    assert any("lines 5" in note for note in report.notes)
+    held = b"".join(p.read_bytes() for p in (tmp_path / "out").rglob("*.*") if p.is_file())
+    assert b"accession" not in held
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("volume_id,label\nvolume-0,a\nvolume-0,b\n", "rows 2 and 3 give different"),
+        ("volume_id,slice_index,label\nvolume-0,1,a\nvolume-0,1,b\n", "rows 2 and 3"),
+        ("volume_id,label,patient_id\nvolume-0,a,P\nvolume-0,a,Q\n", "rows 2 and 3.*patient_id"),
+        ("volume_id,slice_index,label\nvolume-0,-1,a\n", "row 2: slice_index '-1'"),
+        ("volume_id,slice_index,label\nvolume-0,1.0,a\n", r"slice_index '1\.0'"),
+        ("volume_id,label\n,a\n", "row 2: fills in none of volume_id"),
+        ("volume,label\nvolume-0,a\n", "expected label and at least one of volume_id"),
+        ("volume_id,diagnosis\nvolume-0,a\n", "expected label"),
+        ("volume_id,slice_index,label\nvolume-0,10,tumour\n", "slice 10.*0 to 9"),
+    ],
+)
+def test_wrong_tables_are_refused(lits: Path, tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(DxsegError, match=words):
+        bring(lits, tmp_path / "out", labels=table(tmp_path, text))
+    assert not (tmp_path / "out/dataset.yaml").exists()
+
+
+def test_a_lesion_free_label_that_nothing_has_is_an_error(lits: Path, tmp_path: Path) -> None:
+    with pytest.raises(DxsegError, match=r"'Normal': no volume.*no tumour, tumour"):
+        bring(lits, tmp_path / "out", lesion_free=["no tumour", "Normal"])

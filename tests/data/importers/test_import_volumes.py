@@ -1,0 +1,200 @@
+"""Volumes into datasets of slices: pairing, masks, wrong wishes, the command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dxseg.data.importers.nifti import import_volumes
+from dxseg.data.readers.nifti import read_nifti
+from dxseg.data.readers.read import read_image, read_mask
+from dxseg.data.readers.slicing import WINDOWS, SlicedVolume, Slicing
+from dxseg.data.table.dataset import Dataset
+from dxseg.errors import DxsegError, UsageError
+from volume_import import LIVER, bring
+from volume_phantom import SHAPE, ct, save
+
+
+def test_slices_masks_and_labels_of_lits(lits: Path, tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    report = bring(lits, tmp_path / "out", progress=lambda *call: calls.append(call))
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+    assert (report.volumes, report.images, report.masks, report.channels) == (3, 30, 6, 1)
+    assert report.labels == {"no tumour": 24, "tumour": 6}
+    liver = sum(int((ct(number, number < 2)[1] == 1).sum()) for number in range(3))
+    assert any(f"value 1: {liver} voxels DROPPED" in note for note in report.notes)
+
+    dataset = Dataset.load(tmp_path / "out")
+    assert dataset.spec.labels == ["no tumour", "tumour"]
+    assert dataset.spec.lesion_free == ["no tumour"]
+    assert dataset.spec.mask_classes == ["tumour"]
+    assert (dataset.spec.slicing, dataset.spec.spacing_unit) == (LIVER, "mm")
+    assert dataset.has_mask.all()
+    cases = dataset.cases
+    assert cases["volume_id"].unique().tolist() == ["volume-0", "volume-1", "volume-2"]
+    assert cases["slice_index"].tolist() == [*range(10)] * 3
+    np.testing.assert_allclose(cases["spacing_y"], 0.8)
+    np.testing.assert_allclose(cases["spacing_x"], 0.75)
+    for row in cases.itertuples():
+        number = int(row.volume_id[-1])
+        voxels, labels = ct(number, number < 2)
+        # Axial: the slice number leads to the head, rows to the back, columns to the left.
+        truth = labels[::-1, ::-1, row.slice_index].T == 2
+        grey = np.rint((voxels[::-1, ::-1, row.slice_index].T + 45.0) * (255 / 150)).clip(0, 255)
+        np.testing.assert_array_equal(read_image(dataset.image_path(row))[:, :, 0], grey)
+        path = dataset.mask_path(row)
+        mask = np.zeros(truth.shape) if path is None else read_mask(path, 1)
+        np.testing.assert_array_equal(mask, truth)
+        assert row.label == ("tumour" if truth.any() else "no tumour")
+        assert (path is not None) == truth.any()
+
+
+def test_organs_keep_their_masks_and_no_label_means_empty(lits: Path, tmp_path: Path) -> None:
+    values = {1: "liver", 2: "tumour"}
+    bring(lits, tmp_path / "out", mask_values=values, lesion_classes=["tumour"])
+    dataset = Dataset.load(tmp_path / "out")
+    assert dataset.spec.mask_classes == ["liver", "tumour"]
+    assert dataset.spec.labels == ["no tumour", "tumour"]
+    assert dataset.spec.lesion_free == []
+    assert dataset.cases["mask"].ne("").all()
+    for row in dataset.cases.itertuples():
+        labels = ct(int(row.volume_id[-1]), row.volume_id != "volume-2")[1]
+        mask = read_mask(dataset.mask_path(row), 2)
+        np.testing.assert_array_equal(mask, labels[::-1, ::-1, row.slice_index].T)
+        assert row.label == ("tumour" if (mask == 2).any() else "no tumour")
+
+
+def test_several_values_may_share_a_class(lits: Path, tmp_path: Path) -> None:
+    bring(lits, tmp_path / "out", mask_values={1: "lesion", 2: "lesion"}, lesion_label="ill")
+    dataset = Dataset.load(tmp_path / "out")
+    assert dataset.spec.labels == ["no ill", "ill"]
+    row = dataset.cases.iloc[5]
+    mask = read_mask(dataset.mask_path(row), 1)
+    np.testing.assert_array_equal(mask, ct(0)[1][::-1, ::-1, 5].T > 0)
+
+
+@pytest.mark.parametrize(("bits", "neighbours"), [(8, 1), (16, 0), (16, 2)])
+def test_files_hold_what_slicing_gives(
+    lits: Path, tmp_path: Path, bits: int, neighbours: int
+) -> None:
+    rule = Slicing(axis="coronal", bits=bits, neighbours=neighbours)
+    bring(lits, tmp_path / "out", slicing=rule)
+    dataset = Dataset.load(tmp_path / "out")
+    assert dataset.spec.channels == 2 * neighbours + 1
+    sliced = SlicedVolume(read_nifti(lits / "volume-1.nii.gz"), rule)
+    rows = dataset.cases[dataset.cases["volume_id"].eq("volume-1")]
+    assert len(rows) == len(sliced) == SHAPE[1]
+    for index, row in enumerate(rows.itertuples()):
+        np.testing.assert_array_equal(
+            read_image(dataset.image_path(row)), sliced.image(index), strict=True
+        )
+    assert rows["spacing_y"].iloc[0] == pytest.approx(5)
+
+
+def test_label_maps_beside_their_volumes_and_in_a_parallel_tree(tmp_path: Path) -> None:
+    voxels, labels = ct()
+    for name in ("a", "b/a", "b/a2", "b/a10"):
+        save(tmp_path / f"in/{name}.nii.gz", voxels)
+    save(tmp_path / "in/a_mask.nii", labels)
+    save(tmp_path / "in/b/a10_mask.nii.gz", labels)
+    save(tmp_path / "in/lost_mask.nii.gz", labels)
+    (tmp_path / "in/readme.txt").write_text("x")
+    (tmp_path / "in/.hidden.nii").write_text("x")
+    report = import_volumes(tmp_path / "in", tmp_path / "beside", mask_values={1: "l", 2: "l"})
+    cases = Dataset.load(tmp_path / "beside").cases
+    assert cases["volume_id"].unique().tolist() == ["a", "b_a", "b_a2", "b_a10"]
+    masked = cases.loc[cases["mask"].ne(""), "volume_id"].unique().tolist()
+    assert masked == ["a", "b_a10"]
+    assert {Path(name).name for name, _ in report.skipped} == {"lost_mask.nii.gz", "readme.txt"}
+
+    save(tmp_path / "masks/b/a.nii.gz", labels)
+    save(tmp_path / "masks/b/a2_mask.nii", labels)
+    for name in ("a_mask.nii", "b/a10_mask.nii.gz", "lost_mask.nii.gz"):
+        (tmp_path / "in" / name).unlink()
+    options = {"masks_root": tmp_path / "masks", "mask_values": {1: "l", 2: "l"}}
+    import_volumes(tmp_path / "in", tmp_path / "parallel", **options)
+    cases = Dataset.load(tmp_path / "parallel").cases
+    assert cases.loc[cases["mask"].ne(""), "volume_id"].unique().tolist() == ["b_a", "b_a2"]
+
+
+def test_names_that_clash_or_lead_nowhere_are_errors(tmp_path: Path) -> None:
+    voxels, _ = ct()
+    save(tmp_path / "in/a.nii", voxels)
+    save(tmp_path / "in/a.nii.gz", voxels)
+    with pytest.raises(DxsegError, match="same volume by name"):
+        import_volumes(tmp_path / "in", tmp_path / "out")
+    (tmp_path / "in/a.nii").unlink()
+    save(tmp_path / "in/b/c.nii", voxels)
+    save(tmp_path / "in/b_c.nii", voxels)
+    with pytest.raises(DxsegError, match="'b_c' was found 2 times"):
+        import_volumes(tmp_path / "in", tmp_path / "out")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DxsegError, match="no volume"):
+        import_volumes(tmp_path / "none", tmp_path / "out")
+    with pytest.raises(DxsegError, match="no such folder"):
+        import_volumes(tmp_path / "absent", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"mask_values": {0: "x"}}, "from 1 to 65535"),
+        ({"mask_values": {}}, "at least one"),
+        ({"lesion_classes": ["liver"]}, "'liver'.*there are tumour"),
+        ({"lesion_label": "x", "lesion_free": ["x"]}, "cannot mean both"),
+        ({"mask_replace": ("volume", "")}, "TEXT=OTHER"),
+    ],
+)
+def test_wrong_wishes_are_refused_before_anything_is_written(
+    lits: Path, tmp_path: Path, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        bring(lits, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_label_maps_none_of_whose_values_is_mapped_are_an_error(lits: Path, tmp_path: Path) -> None:
+    with pytest.raises(DxsegError, match=r"values 1, 2, none of which.*asked for: 255"):
+        bring(lits, tmp_path / "out", mask_values={255: "tumour"})
+    assert not (tmp_path / "out/dataset.yaml").exists()
+
+
+def test_a_bad_volume_or_label_map_is_told_and_the_others_imported(
+    lits: Path, tmp_path: Path
+) -> None:
+    whole = (lits / "volume-0.nii.gz").read_bytes()
+    (lits / "volume-0.nii.gz").write_bytes(whole[: len(whole) // 2])
+    save(lits / "segmentation-2.nii.gz", ct()[1][:-1])
+    report = bring(lits, tmp_path / "out")
+    cases = Dataset.load(tmp_path / "out").cases
+    assert cases["volume_id"].unique().tolist() == ["volume-1", "volume-2"]
+    assert [name for name, _ in report.skipped] == ["volume-0"]
+    [told] = [note for note in report.notes if "without its label map" in note]
+    assert told.startswith("volume-2: ")
+    assert "voxels, but its image has" in told
+    assert cases.loc[cases["volume_id"].eq("volume-2"), "label"].eq("").all()
+
+
+def test_the_command(cli: Callable[..., Any], lits: Path, tmp_path: Path) -> None:
+    words = ["--mask-replace", "volume=segmentation", "--mask-value", "2=tumour"]
+    words += ["--window", "liver", "--neighbours", 1, "--axis", "axial", "--name", "LiTS"]
+    result = cli("import", "volumes", lits, tmp_path / "out", *words)
+    assert result.exit_code == 0, result.output
+    assert "3 volumes, 30 slices (24 no tumour, 6 tumour)" in result.output
+    dataset = Dataset.load(tmp_path / "out")
+    assert dataset.spec.name == "LiTS"
+    assert dataset.spec.slicing == Slicing(axis="axial", window=WINDOWS["liver"], neighbours=1)
+    for words, told in (
+        (["--mask-value", "tumour=2"], "expected a number"),
+        (["--mask-value", "2=a", "--mask-value", "2=b"], "occurs twice"),
+        (["--mask-replace", "volume"], "volume=segmentation"),
+        (["--window", "bone"], "LEVEL,WIDTH"),
+        (["--axis", "oblique"], "axis 'oblique'"),
+    ):
+        result = cli("import", "volumes", lits, tmp_path / "other", *words)
+        assert (result.exit_code, told in result.output) == (2, True), result.output

@@ -1,0 +1,227 @@
+"""Masks from SEG and RTSTRUCT land on the voxels they were drawn on, or are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dicom_phantom import SQUARE, place, plain_segmentation, segmentation, structure_set
+from dxseg.data.readers.dicom.contours import inside_polygon
+from dxseg.data.readers.dicom.headers import scan
+from dxseg.data.readers.dicom.masks import Outlines, draw_on_image, draw_on_stack, read_outlines
+from dxseg.data.readers.dicom.series import Stack, group_series, stack_slices
+from dxseg.errors import DxsegError, UsageError
+
+Make = Callable[..., Any]
+Store = Callable[..., Path]
+
+OBLIQUE = (0.8, 0.6, 0.0, -0.36, 0.48, 0.8)
+
+
+def both(folder: Path) -> tuple[Outlines, Stack]:
+    headers, skipped = scan(folder)
+    assert skipped == []
+    images = [header for header in headers if not header.is_mask]
+    [mask] = [header for header in headers if header.is_mask]
+    outlines = read_outlines(mask)
+    assert outlines.belongs_to(images)
+    [group] = group_series(images).values()
+    return outlines, stack_slices(group, "series-1")
+
+
+@pytest.fixture(scope="module")
+def lesions() -> dict[int, Any]:
+    """(6, 9, 11) without symmetry, overlapping, some slices empty."""
+    rng = np.random.default_rng(1)
+    first, second = rng.random((2, 6, 9, 11)) > 0.6
+    first[[0, 3]], second[[2, 3]] = False, False
+    return {1: first, 2: second}
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+@pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 1, 0), OBLIQUE], ids=["axial", "oblique"])
+def test_a_segmentation_comes_back_on_its_voxels(
+    series: Make, store: Store, phantom: Any, lesions: Any, kind: str, orientation: Any
+) -> None:
+    sources = series(phantom, orientation=orientation)
+    if kind == "LABELMAP":
+        lesions = {1: lesions[1] & ~lesions[2], 2: lesions[2]}
+    seg = segmentation(sources, lesions, kind)
+    outlines, stack = both(store([*sources, seg]))
+    assert dict(outlines.regions) == {1: "label 1", 2: "label 2"}
+    drawn = draw_on_stack(outlines, {1: 1, 2: 2}, stack)
+    expected = np.maximum(lesions[1] * 1, lesions[2] * 2)
+    assert np.array_equal(drawn.transpose(2, 1, 0), expected)
+    only = draw_on_stack(outlines, {2: 5}, stack)
+    assert np.array_equal(only.transpose(2, 1, 0), lesions[2] * 5)
+
+
+def test_regions_are_chosen_by_number_or_label(
+    series: Make, store: Store, phantom: Any, lesions: Any
+) -> None:
+    sources = series(phantom)
+    outlines, _ = both(store([*sources, segmentation(sources, lesions)]))
+    assert outlines.choose({"label 2": 1, "1": 2}) == {2: 1, 1: 2}
+    assert outlines.choose({"something": 1}) == {}
+    with pytest.raises(UsageError, match="2 regions, numbered 1, 2") as caught:
+        outlines.choose({})
+    assert "label 1" not in str(caught.value), "labels are free text"
+
+
+def test_a_mask_of_a_part_is_drawn_on_the_whole(
+    series: Make, store: Store, phantom: Any, lesions: Any
+) -> None:
+    sources = series(phantom)
+    seg = segmentation(sources[1:3], {1: lesions[1][1:3]})
+    outlines, stack = both(store([*sources, seg]))
+    drawn = draw_on_stack(outlines, {1: 1}, stack).transpose(2, 1, 0)
+    assert np.array_equal(drawn[1:3], lesions[1][1:3])
+    assert not drawn[[0, 3, 4, 5]].any()
+
+
+def moved(seg: Any) -> None:
+    for group in seg.PerFrameFunctionalGroupsSequence:
+        position = group.PlanePositionSequence[0]
+        position.ImagePositionPatient = [
+            float(value) + 0.5 for value in position.ImagePositionPatient
+        ]
+
+
+def turned(seg: Any) -> None:
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    shared.PlaneOrientationSequence[0].ImageOrientationPatient = [0, 1, 0, 1, 0, 0]
+
+
+def fractional(seg: Any) -> None:
+    seg.SegmentationType = "FRACTIONAL"
+
+
+def resized(seg: Any) -> None:
+    seg.Rows, seg.Columns = 11, 9
+
+
+def emptied(seg: Any) -> None:
+    seg.PixelData = b"\0" * len(seg.PixelData)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (moved, "lies on none of its images' slices"),
+        (turned, "lies on none of its images' slices"),
+        (fractional, "not a binary segmentation"),
+        (resized, "frames of .11, 9. pixels"),
+        (emptied, "outlines nothing"),
+    ],
+)
+def test_segmentations_that_do_not_fit_are_refused(
+    series: Make, store: Store, phantom: Any, lesions: Any, spoil: Any, told: str
+) -> None:
+    sources = series(phantom)
+    seg = segmentation(sources, lesions)
+    spoil(seg)
+    outlines, stack = both(store([*sources, seg]))
+    with pytest.raises(DxsegError, match=rf"^file \d: .*{told}"):
+        draw_on_stack(outlines, {1: 1, 2: 2}, stack)
+
+
+def test_a_segmentation_of_an_image_without_position(image: Make, store: Store) -> None:
+    pixels = np.zeros((2, 12, 9), np.uint8)
+    pictures = [image(part) for part in pixels]
+    mask = np.random.default_rng(2).random((12, 9)) > 0.5
+    seg = plain_segmentation(pictures[1], mask)
+    headers, _ = scan(store([*pictures, seg]))
+    [outlines] = [read_outlines(header) for header in headers if header.is_mask]
+    by_uid = {header.sop_uid: header for header in headers}
+    first, second = (by_uid[picture.SOPInstanceUID] for picture in pictures)
+    assert [outlines.belongs_to([header]) for header in (first, second)] == [False, True]
+    assert np.array_equal(draw_on_image(outlines, {1: 1}, second), mask)
+
+
+@pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 1, 0), OBLIQUE], ids=["axial", "oblique"])
+def test_contours_fill_the_slice_they_lie_in(
+    series: Make, store: Store, phantom: Any, orientation: Any
+) -> None:
+    sources = series(phantom, orientation=orientation)
+    hole = SQUARE[:2].mean(axis=0) + np.array([[-1, 1], [1, 1], [1, 3], [-1, 3]])
+    rings = [place(sources[2], SQUARE), place(sources[2], hole), place(sources[4], SQUARE)]
+    outlines, stack = both(store([*sources, structure_set(sources, rings)]))
+    assert outlines.choose({"GTV": 3}) == {7: 3}
+    drawn = draw_on_stack(outlines, {7: 3}, stack).transpose(2, 1, 0)
+    assert [int((part > 0).sum()) for part in drawn] == [0, 0, 16 - 4, 0, 16, 0]
+    assert np.array_equal(np.unique(drawn), [0, 3])
+    assert (drawn[4, 2:6, 2:6] == 3).all()
+
+
+@pytest.mark.parametrize(
+    ("lift", "kind", "points", "told"),
+    [
+        (1.0, "CLOSED_PLANAR", 4, "lies in none of its images' slices"),
+        (-40.0, "CLOSED_PLANAR", 4, "lies in none of its images' slices"),
+        (0.0, "CLOSED_PLANAR", 2, "without three points"),
+        (0.0, "POINT", 1, "outlines nothing"),
+    ],
+)
+def test_contours_that_enclose_nothing_here_are_refused(
+    series: Make, store: Store, phantom: Any, lift: float, kind: str, points: int, told: str
+) -> None:
+    sources = series(phantom)
+    ring = place(sources[2], SQUARE, lift)[:points]
+    outlines, stack = both(store([*sources, structure_set(sources, [ring], kind)]))
+    with pytest.raises(DxsegError, match=rf"^file \d: .*{told}"):
+        draw_on_stack(outlines, {7: 1}, stack)
+
+
+@given(
+    st.floats(20, 60), st.floats(20, 60), st.floats(8, 19), st.integers(3, 40), st.floats(0, 6.3)
+)
+def test_a_regular_polygon_has_its_area(
+    x: float, y: float, radius: float, corners: int, turn: float
+) -> None:
+    angles = turn + np.arange(corners) * 2 * np.pi / corners
+    polygon = np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], axis=1)
+    area = corners / 2 * radius**2 * np.sin(2 * np.pi / corners)
+    # Pixels that the edge crosses may fall either way; there are at most that many of them.
+    perimeter = 2 * corners * radius * np.sin(np.pi / corners)
+    assert abs(inside_polygon(polygon, 80, 80).sum() - area) <= perimeter
+
+
+def test_the_parity_of_crossings_decides() -> None:
+    star = np.array([[10 + 9 * np.sin(a), 10 - 9 * np.cos(a)] for a in np.arange(5) * 0.8 * np.pi])
+    inside = inside_polygon(star, 21, 21)
+    assert not inside[10, 10], "the middle of a pentagram is crossed twice"
+    assert inside[4, 10]
+    outside = np.array([[-30, -30], [-20, -30], [-20, -20.0]])
+    assert not inside_polygon(outside, 21, 21).any()
+
+
+def test_damaged_masks_raise_nothing_else(
+    series: Make, store: Store, phantom: Any, lesions: Any, tmp_path: Path
+) -> None:
+    sources = series(phantom)
+    folder = store([*sources, segmentation(sources, lesions)])
+    headers, _ = scan(folder)
+    [mask] = [header for header in headers if header.is_mask]
+    stack = stack_slices([header for header in headers if not header.is_mask], "series-1")
+    content = mask.path.read_bytes()
+    rng = np.random.default_rng(3)
+    refused = 0
+    for _ in range(60):
+        spoiled = bytearray(content)
+        for at in rng.integers(400, len(content), 20):
+            spoiled[at] = rng.integers(256)
+        mask.path.write_bytes(spoiled[: rng.integers(1000, len(content) + 1)])
+        try:
+            outlines = read_outlines(mask)
+            draw_on_stack(outlines, dict.fromkeys(outlines.regions, 1), stack)
+        except DxsegError:
+            refused += 1
+    assert refused > 0
+    assert pydicom.dcmread(headers[0].path).Rows == 9

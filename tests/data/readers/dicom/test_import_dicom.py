@@ -1,0 +1,355 @@
+"""A PACS export becomes a dataset: what it shows, whose it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation, generate_uid
+
+from dicom_phantom import SQUARE, place, plain_segmentation, segmentation, structure_set
+from dxseg.data.importers.dicom import import_dicom
+from dxseg.data.importers.nifti import import_volumes
+from dxseg.data.readers.dicom import image as decoding
+from dxseg.data.readers.read import read_image, read_mask
+from dxseg.data.readers.slicing import Slicing
+from dxseg.data.table.dataset import Dataset as Images
+from dxseg.errors import DxsegError, UsageError
+
+Make = Callable[..., Any]
+Store = Callable[..., Path]
+
+
+def picture(seed: int) -> Any:
+    return np.random.default_rng(seed).integers(0, 256, (12, 9), dtype=np.uint8)
+
+
+@pytest.fixture
+def ultrasound(image: Make) -> list[Dataset]:
+    """Two patients, three studies, four images."""
+    studies = [generate_uid() for _ in range(3)]
+    owners = [("P1", 0), ("P1", 0), ("P1", 1), ("P2", 2)]
+    return [
+        image(
+            picture(number),
+            PatientID=patient,
+            StudyInstanceUID=studies[study],
+            AccessionNumber=f"A{study}",
+        )
+        for number, (patient, study) in enumerate(owners)
+    ]
+
+
+def by_pixels(dataset: Images) -> dict[int, Any]:
+    """The rows in the order of `picture`'s seeds."""
+    rows = {}
+    for row in dataset.cases.itertuples():
+        pixels = read_image(dataset.image_path(row))[:, :, 0]
+        [seed] = [seed for seed in range(6) if np.array_equal(pixels, picture(seed))]
+        rows[seed] = row
+    return rows
+
+
+def table(path: Path, **columns: list[str]) -> Path:
+    pd.DataFrame(columns).to_csv(path, index=False)
+    return path
+
+
+def test_images_keep_pixels_and_their_patients_stay_apart(
+    ultrasound: list[Dataset], store: Store, tmp_path: Path
+) -> None:
+    report = import_dicom(store(ultrasound), tmp_path / "data", name="thyroid")
+    dataset = Images.load(tmp_path / "data")
+    rows = by_pixels(dataset)
+    assert sorted(rows) == [0, 1, 2, 3]
+    assert (report.images, report.masks, report.labels) == (4, 0, {"": 4})
+    assert (dataset.spec.name, dataset.spec.modality, dataset.spec.roots) == ("thyroid", "US", [])
+    assert dataset.spec.spacing_unit == "pixel"
+    patients = [rows[seed].patient_id for seed in range(4)]
+    assert patients[0] == patients[1] == patients[2] != patients[3]
+
+
+@pytest.mark.parametrize(
+    ("keys", "labels", "level"),
+    [
+        ({"patient": ["P1", "P2"]}, ["benign", "benign", "benign", "normal"], "study"),
+        ({"accession": ["A0", "A2"]}, ["benign", "benign", "", "normal"], "study"),
+        ({"accession": ["A0", "A2"]}, ["benign", "benign", "", "normal"], "image"),
+        ({"instance": [1, 3]}, ["", "benign", "", "normal"], "image"),
+        ({"patient": ["P1", "P2"], "accession": ["A1", "A2"]}, ["", "", "benign", "normal"], ""),
+    ],
+)
+def test_a_table_labels_images_or_studies(
+    ultrasound: list[Dataset],
+    store: Store,
+    tmp_path: Path,
+    keys: dict[str, Any],
+    labels: list[str],
+    level: str,
+) -> None:
+    if "instance" in keys:
+        keys = {"instance": [ultrasound[index].SOPInstanceUID for index in keys["instance"]]}
+    csv = table(tmp_path / "labels.csv", **keys, label=["benign", "normal"])
+    explicit = "image" if level == "image" and "instance" not in keys else None
+    import_dicom(
+        store(ultrasound),
+        tmp_path / "data",
+        labels=csv,
+        lesion_free=["normal"],
+        label_level=explicit,
+    )
+    dataset = Images.load(tmp_path / "data")
+    rows = by_pixels(dataset)
+    assert [rows[seed].label for seed in range(4)] == labels
+    told = level or "study"
+    assert [rows[seed].label_level for seed in range(4)] == [told if x else "" for x in labels]
+    assert dataset.spec.labels == ["benign", "normal"]
+    assert dataset.spec.lesion_free == ["normal"]
+
+
+def test_a_table_with_other_column_names(
+    ultrasound: list[Dataset], store: Store, tmp_path: Path
+) -> None:
+    csv = table(tmp_path / "labels.csv", PatID=["P2", "P9"], Dx=["cancer", "cancer"])
+    report = import_dicom(
+        store(ultrasound),
+        tmp_path / "data",
+        labels=csv,
+        label_columns={"patient": "PatID", "label": "Dx"},
+    )
+    assert report.labels == {"": 3, "cancer": 1}
+    assert any("1 rows fit no volume: lines 3" in note for note in report.notes)
+
+
+def test_colour_deep_and_moving_images(image: Make, store: Store, tmp_path: Path) -> None:
+    colour = np.random.default_rng(7).integers(0, 256, (12, 9, 3), dtype=np.uint8)
+    moving = np.stack([picture(seed) for seed in range(3)])
+    import_dicom(store([image(colour), image(moving)]), tmp_path / "data")
+    cases = Images.load(tmp_path / "data").cases
+    frames = cases[cases["volume_id"].ne("")]
+    assert frames["slice_index"].tolist() == [0, 1, 2]
+    assert frames["volume_id"].nunique() == 1
+    for seed, name in enumerate(frames["image"]):
+        assert np.array_equal(read_image(tmp_path / "data" / name)[:, :, 0], picture(seed))
+    [name] = cases.loc[cases["volume_id"].eq(""), "image"]
+    assert np.array_equal(read_image(tmp_path / "data" / name), colour)
+
+    deep = np.random.default_rng(8).integers(0, 65536, (12, 9), dtype=np.uint16)
+    import_dicom(store([image(deep)], "deep"), tmp_path / "deep data")
+    [name] = Images.load(tmp_path / "deep data").cases["image"]
+    assert np.array_equal(read_image(tmp_path / "deep data" / name)[:, :, 0], deep)
+
+
+def region(unit: int) -> Dataset:
+    ds = Dataset()
+    ds.PhysicalUnitsXDirection = ds.PhysicalUnitsYDirection = unit
+    ds.PhysicalDeltaX, ds.PhysicalDeltaY = 0.01, 0.02
+    return ds
+
+
+@pytest.mark.parametrize(
+    ("attributes", "spacing"),
+    [
+        ({"PixelSpacing": [0.2, 0.1], "ImagerPixelSpacing": [9, 9]}, (0.2, 0.1)),
+        ({"ImagerPixelSpacing": [0.2, 0.1]}, (0.2, 0.1)),
+        ({"SequenceOfUltrasoundRegions": [region(3)]}, (0.2, 0.1)),
+        ({"SequenceOfUltrasoundRegions": [region(4)]}, None),
+        ({"SequenceOfUltrasoundRegions": [region(3), region(3)]}, None),
+        ({"PixelSpacing": [0, 0]}, None),
+    ],
+)
+def test_spacing_is_in_millimetres_or_unknown(
+    image: Make, store: Store, tmp_path: Path, attributes: Any, spacing: Any
+) -> None:
+    import_dicom(store([image(picture(0), **attributes)]), tmp_path / "data")
+    dataset = Images.load(tmp_path / "data")
+    assert dataset.spec.spacing_unit == ("mm" if spacing else "pixel")
+    found = dataset.cases[["spacing_y", "spacing_x"]].to_numpy()[0]
+    assert found == pytest.approx(spacing or (np.nan, np.nan), nan_ok=True)
+
+
+def test_a_segmentation_becomes_the_mask_of_its_image(
+    ultrasound: list[Dataset], store: Store, tmp_path: Path
+) -> None:
+    mask = np.zeros((12, 9), np.uint8)
+    mask[2:7, 3:6] = 1
+    objects = [*ultrasound, plain_segmentation(ultrasound[2], mask)]
+    report = import_dicom(store(objects), tmp_path / "data", regions={"lesion": "nodule"})
+    dataset = Images.load(tmp_path / "data")
+    assert (report.masks, dataset.spec.mask_classes) == (1, ["nodule"])
+    row = by_pixels(dataset)[2]
+    assert np.array_equal(read_mask(dataset.mask_path(row), 1), mask)
+
+
+@pytest.mark.parametrize("kind", ["SEG", "RTSTRUCT"])
+def test_a_series_with_its_mask_becomes_labelled_slices(
+    series: Make, store: Store, tmp_path: Path, phantom: Any, kind: str
+) -> None:
+    sources = series(phantom)
+    lesion = np.zeros(phantom.shape, np.uint8)
+    lesion[2, 2:6, 2:6] = 1
+    mask = (
+        segmentation(sources, {1: lesion})
+        if kind == "SEG"
+        else structure_set(sources, [place(sources[2], SQUARE)])
+    )
+    report = import_dicom(
+        store([*sources, mask]), tmp_path / "data", slicing=Slicing(window=(0, 2000))
+    )
+    dataset = Images.load(tmp_path / "data")
+    assert dataset.spec.lesion_free == ["no lesion"]
+    assert dataset.cases["label"].tolist() == ["no lesion"] * 2 + ["lesion"] + ["no lesion"] * 3
+    assert report.volumes == 1
+    row = dataset.cases.iloc[2]
+    assert np.array_equal(read_mask(dataset.mask_path(row), 1), lesion[2])
+    assert (row["spacing_y"], row["spacing_x"]) == (0.5, 0.75)
+    grey = np.rint((phantom[2] + 1000) * (255 / 2000)).clip(0, 255)
+    assert np.array_equal(read_image(dataset.image_path(row))[:, :, 0], grey)
+
+
+def test_import_volumes_takes_the_series_of_an_export(
+    ultrasound: list[Dataset], series: Make, store: Store, tmp_path: Path, phantom: Any
+) -> None:
+    sources = series(phantom)
+    lesions = {number: np.zeros(phantom.shape, np.uint8) for number in (1, 2)}
+    lesions[1][1, 2, 2] = lesions[2][4, 3, 5] = 1
+    folder = store([*ultrasound, *sources, segmentation(sources, lesions)])
+    report = import_volumes(folder, tmp_path / "data", mask_values={2: "tumour"})
+    assert (report.volumes, report.images) == (1, 6)
+    labels = Images.load(tmp_path / "data").cases["label"].tolist()
+    assert labels == ["no tumour"] * 4 + ["tumour", "no tumour"]
+    with pytest.raises(UsageError, match="masks of DICOM series are SEG or RTSTRUCT"):
+        import_volumes(folder, tmp_path / "other", mask_replace=("a", "b"))
+    with pytest.raises(DxsegError, match="no DICOM slice of a volume"):
+        import_volumes(store(ultrasound, "US only"), tmp_path / "other")
+
+
+def test_series_that_are_no_grid_are_left_out_and_told(
+    series: Make, store: Store, tmp_path: Path, phantom: Any
+) -> None:
+    good, bad = series(phantom), series(phantom)
+    del bad[2]
+    report = import_dicom(store([*good, *bad]), tmp_path / "data")
+    assert (report.volumes, report.images) == (1, 6)
+    [(name, reason)] = report.skipped
+    assert name.startswith("series-")
+    assert "as if 1 were missing" in reason
+
+
+def test_modalities_are_chosen_when_there_are_several(
+    ultrasound: list[Dataset], image: Make, series: Make, store: Store, tmp_path: Path, phantom: Any
+) -> None:
+    mammogram = image(
+        picture(4), Modality="MG", SOPClassUID=DigitalMammographyXRayImageStorageForPresentation
+    )
+    folder = store([*ultrasound, mammogram, *series(phantom)])
+    with pytest.raises(UsageError, match="6 CT, 1 MG, 4 US; choose with --modality of"):
+        import_dicom(folder, tmp_path / "data")
+    with pytest.raises(UsageError, match="no image has it; there are 6 CT, 1 MG, 4 US"):
+        import_dicom(folder, tmp_path / "data", modalities=["DX"])
+    with pytest.raises(UsageError, match="import them as two datasets"):
+        import_dicom(folder, tmp_path / "data", modalities=["US", "CT"])
+    assert not (tmp_path / "data").exists()
+    for modalities, images in ((["MG"], 1), (["US", "MG"], 5), (["CT"], 6)):
+        name = "-".join(modalities)
+        report = import_dicom(folder, tmp_path / name, modalities=modalities)
+        assert report.images == images
+
+
+def test_an_export_without_images_says_why(image: Make, store: Store, tmp_path: Path) -> None:
+    report = image(picture(0))
+    for keyword in ("Rows", "Columns", "PixelData"):
+        delattr(report, keyword)
+    with pytest.raises(DxsegError, match="first reason: file 1: Ultrasound Image Storage, not an"):
+        import_dicom(store([report]), tmp_path / "data")
+    with pytest.raises(DxsegError, match="no such folder"):
+        import_dicom(tmp_path / "absent", tmp_path / "data")
+    with pytest.raises(UsageError, match="lies in the export"):
+        import_dicom(tmp_path / "export", tmp_path / "export" / "data")
+
+
+def test_burned_in_data_and_missing_patient_ids_are_warned_about(
+    image: Make, store: Store, tmp_path: Path
+) -> None:
+    objects = [image(picture(0), BurnedInAnnotation="YES"), image(picture(1), PatientID="")]
+    notes = "\n".join(import_dicom(store(objects), tmp_path / "data").notes)
+    assert "WARNING: 1 object(s) say that patient data is drawn into the pixels" in notes
+    assert "1 object(s) have no patient id" in notes
+    patients = Images.load(tmp_path / "data").cases["patient_id"]
+    assert sorted(name.partition("-")[0] for name in patients) == ["patient", "study"]
+
+
+def test_the_same_key_gives_the_same_pseudonyms(
+    ultrasound: list[Dataset], store: Store, tmp_path: Path
+) -> None:
+    folder, key = store(ultrasound), tmp_path / "hospital.key"
+    for name in ("one", "two"):
+        import_dicom(folder, tmp_path / name, key=key)
+    import_dicom(folder, tmp_path / "three")
+    tables = [Images.load(tmp_path / name).cases for name in ("one", "two", "three")]
+    assert tables[0].equals(tables[1])
+    assert not set(tables[0]["patient_id"]) & set(tables[2]["patient_id"])
+    assert (tmp_path / "three.key").exists()
+
+
+def test_an_interrupted_import_leaves_no_dataset_and_may_be_started_again(
+    ultrasound: list[Dataset], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, decode = store(ultrasound), decoding.displayed_frame
+    calls: list[int] = []
+
+    def interrupted(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return decode(*arguments)
+
+    monkeypatch.setattr("dxseg.data.importers.dicom_images.displayed_frame", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        import_dicom(folder, tmp_path / "data")
+    with pytest.raises(DxsegError, match="not found; expected a dataset"):
+        Images.load(tmp_path / "data")
+    report = import_dicom(folder, tmp_path / "data")
+    import_dicom(folder, tmp_path / "whole", key=tmp_path / "data.key")
+    assert report.images == 4
+    assert Images.load(tmp_path / "data").cases.equals(Images.load(tmp_path / "whole").cases)
+    with pytest.raises(DxsegError, match="holds the dataset"):
+        import_dicom(folder, tmp_path / "data")
+
+
+def test_links_are_not_followed(ultrasound: list[Dataset], store: Store, tmp_path: Path) -> None:
+    outside = store(ultrasound[:1], "outside")
+    folder = store(ultrasound[1:])
+    (folder / "link.dcm").symlink_to(next(outside.iterdir()))
+    (folder / "folder").symlink_to(outside, target_is_directory=True)
+    report = import_dicom(folder, tmp_path / "data")
+    assert (report.images, report.skipped) == (3, [])
+
+
+@pytest.mark.real_data
+def test_lidc_windows_as_a_series(
+    lidc_root: Path, series: Make, store: Store, tmp_path: Path
+) -> None:
+    cases = pd.read_csv(lidc_root / "cases.csv", keep_default_na=False)
+    chosen = cases[cases["mask"].ne("")].head(12)
+    stacked, outlined = (
+        np.stack([np.asarray(Image.open(lidc_root / name).convert("L")) for name in chosen[column]])
+        for column in ("image", "mask")
+    )
+    sources = series(4 * stacked.astype(int) - 1000, spacing=(1.25, 0.7, 0.7))
+    seg = segmentation(sources, {1: outlined > 0})
+    window = Slicing(window=(-490.0, 1020.0))
+    import_dicom(store([*sources, seg]), tmp_path / "data", slicing=window)
+    dataset = Images.load(tmp_path / "data")
+    assert len(dataset) == 12
+    for row, pixels, mask in zip(dataset.cases.itertuples(), stacked, outlined, strict=True):
+        assert np.array_equal(read_image(dataset.image_path(row))[:, :, 0], pixels)
+        path = dataset.mask_path(row)
+        drawn = np.zeros_like(mask) if path is None else read_mask(path, 1)
+        assert np.array_equal(drawn, mask > 0)

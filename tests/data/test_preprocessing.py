@@ -1,0 +1,231 @@
+"""From an image of any size to the network's square and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from dxseg.data.preprocessing import (
+    Geometry,
+    Preprocessing,
+    fit_geometry,
+    fit_image,
+    fit_mask,
+    intensity_range,
+)
+from dxseg.errors import DxsegError
+
+SIZES = st.tuples(st.integers(1, 150), st.integers(1, 150))
+
+
+def preprocessing(**changes: Any) -> Preprocessing:
+    values: dict[str, Any] = {"image_size": 64, "channels": 1, "mean": (0.5,), "std": (0.25,)}
+    return Preprocessing(**(values | changes))
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    """A slow wave (H, W) in [0, 1]; a resize and back should hardly change it."""
+    y = np.linspace(0, np.pi, height)[:, None]
+    x = np.linspace(0, np.pi, width)[None]
+    return (np.sin(y) * np.cos(x) + 1) / 2
+
+
+class TestFit:
+    @given(SIZES, st.sampled_from([32, 48, 64]))
+    @settings(max_examples=60, deadline=None)
+    def test_the_longer_side_fills_the_square_and_the_aspect_is_kept(
+        self, size: tuple[int, int], image_size: int
+    ) -> None:
+        geometry = fit_geometry(*size, image_size)
+        fitted = (geometry.fitted_height, geometry.fitted_width)
+        assert max(fitted) == image_size
+        assert min(fitted) >= 1
+        exact = [side * image_size / max(size) for side in size]
+        assert all(
+            abs(got - want) <= 0.5 or got == 1 for got, want in zip(fitted, exact, strict=True)
+        )
+
+    @given(SIZES, st.sampled_from([np.uint8, np.uint16]), st.sampled_from([1, 3, 5]))
+    @settings(max_examples=40, deadline=None)
+    def test_padding_is_zero_below_and_right(
+        self, size: tuple[int, int], dtype: Any, channels: int
+    ) -> None:
+        image = np.full((*size, channels), np.iinfo(dtype).max, dtype)
+        square, geometry = fit_image(image, 48)
+        assert square.shape == (48, 48, channels)
+        assert square.dtype == dtype
+        inside = square[: geometry.fitted_height, : geometry.fitted_width]
+        assert (inside == np.iinfo(dtype).max).all()  # not wrapped round by the interpolation
+        assert square.sum(dtype=np.int64) == inside.sum(dtype=np.int64)
+        assert (geometry.height, geometry.width) == size
+
+    def test_an_image_that_fits_already_is_untouched(self) -> None:
+        image = np.random.default_rng(0).integers(0, 65536, (32, 20, 2)).astype(np.uint16)
+        square, geometry = fit_image(image, 32)
+        assert np.array_equal(square[:, :20], image)
+        assert geometry == Geometry(32, 20, 32, 20)
+
+    def test_shrinking_averages(self) -> None:
+        """A fine chequerboard becomes grey; without anti-aliasing it would stay black or white."""
+        board = (np.indices((128, 128)).sum(axis=0) % 2 * 254).astype(np.uint8)[..., None]
+        square, _ = fit_image(board, 32)
+        assert np.abs(square[2:-2, 2:-2].astype(int) - 127).max() <= 6
+
+    @pytest.mark.parametrize(
+        ("shape", "dtype"), [((8, 8, 3), np.uint8), ((8, 8, 1), np.uint16), ((8, 8, 1), np.float32)]
+    )
+    def test_another_kind_of_image_than_the_models_is_refused(
+        self, shape: tuple[int, ...], dtype: Any
+    ) -> None:
+        with pytest.raises(DxsegError, match="trained on 1 channels, uint8"):
+            preprocessing().fit(np.zeros(shape, dtype))
+
+
+class TestMask:
+    @given(SIZES, st.integers(1, 4), st.integers(0, 2**32 - 1))
+    @settings(max_examples=40, deadline=None)
+    def test_values_stay_classes_and_padding_background(
+        self, size: tuple[int, int], classes: int, seed: int
+    ) -> None:
+        mask = np.random.default_rng(seed).integers(0, classes + 1, size).astype(np.uint8)
+        square = fit_mask(mask, 32, classes)
+        geometry = fit_geometry(*size, 32)
+        assert square.shape == (32, 32)
+        assert square.dtype == np.uint8
+        assert set(np.unique(square)) <= set(range(classes + 1))
+        assert not square[geometry.fitted_height :].any()
+        assert not square[:, geometry.fitted_width :].any()
+
+    @pytest.mark.parametrize("value", [1, 2, 3])
+    def test_a_uniform_mask_keeps_its_class(self, value: int) -> None:
+        assert (fit_mask(np.full((90, 90), value, np.uint8), 32, 3) == value).all()
+
+    def test_the_mask_lies_where_its_lesion_lies_in_the_image(self) -> None:
+        y, x = np.mgrid[:120, :90]
+        disk = ((y - 70) ** 2 + (x - 30) ** 2 < 20**2).astype(np.uint8)
+        square, _ = fit_image(disk[..., None] * np.uint8(255), 64)
+        mask = fit_mask(disk, 64, 1)
+        assert np.array_equal(mask > 0, square[..., 0] >= 128)
+
+    def test_a_pixel_takes_the_class_that_covers_half_of_it(self) -> None:
+        """Class 2 next to class 1 leaves no gap of background where the two meet."""
+        mask = np.ones((64, 64), np.uint8)
+        mask[:, 33:] = 2
+        square = fit_mask(mask, 32, 2)
+        assert (square[:, :16] == 1).all()
+        assert (square[:, 17:] == 2).all()
+
+
+class TestRestore:
+    @given(st.tuples(st.integers(40, 150), st.integers(40, 150)))
+    @settings(max_examples=25, deadline=None)
+    def test_undoes_fit_for_smooth_images(self, size: tuple[int, int]) -> None:
+        image = smooth(*size)
+        square, geometry = fit_image((image * 65535).astype(np.uint16)[..., None], 96)
+        probabilities = torch.from_numpy(square[..., 0].astype(np.float32) / 65535)[None]
+        restored = preprocessing(image_size=96).restore(probabilities, geometry)
+        assert restored.shape == (1, *size)
+        assert restored.dtype == torch.float32
+        assert np.abs(restored[0].numpy() - image).max() < 0.04
+
+    def test_padding_never_comes_back(self) -> None:
+        """What the network says of the padding does not leak into the image."""
+        geometry = fit_geometry(100, 25, 64)
+        probabilities = torch.ones(2, 64, 64)
+        probabilities[:, : geometry.fitted_height, : geometry.fitted_width] = 0
+        assert not preprocessing().restore(probabilities, geometry).any()
+
+    def test_a_disk_comes_back_in_place(self) -> None:
+        y, x = np.mgrid[:150, :110]
+        disk = (y - 90) ** 2 + (x - 40) ** 2 < 25**2
+        mask = fit_mask(disk.astype(np.uint8), 64, 1)
+        probabilities = torch.from_numpy(mask.astype(np.float32))[None]
+        restored = preprocessing().restore(probabilities, fit_geometry(150, 110, 64))[0] > 0.5
+        overlap = (restored.numpy() & disk).sum() / (restored.numpy() | disk).sum()
+        assert overlap > 0.93
+
+
+class TestNormalise:
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
+    def test_closed_form(self, dtype: torch.dtype) -> None:
+        stored = torch.tensor([0, 51, 102, 255], dtype=dtype).reshape(1, 1, 2, 2)
+        wanted = (torch.tensor([0.0, 0.2, 0.4, 1.0]) - 0.5) / 0.25
+        got = preprocessing().normalise(stored)
+        assert got.dtype == torch.float32
+        assert torch.allclose(got.flatten(), wanted)
+
+    def test_what_lies_outside_the_range_is_clipped(self) -> None:
+        stored = torch.tensor([0, 100, 1000, 3000, 60000], dtype=torch.uint16).reshape(1, 1, 1, 5)
+        scaled = preprocessing(dtype="uint16", low=100, high=2100).scale(stored)
+        assert torch.allclose(scaled.flatten(), torch.tensor([0.0, 0.0, 0.45, 1.0, 1.0]))
+
+    def test_every_channel_has_its_own_statistics(self) -> None:
+        p = preprocessing(channels=2, mean=(0.0, 1.0), std=(1.0, 0.5))
+        got = p.normalise(torch.full((3, 2, 4, 4), 255, dtype=torch.uint8))
+        assert torch.allclose(got[:, 0], torch.ones(3, 4, 4))
+        assert torch.allclose(got[:, 1], torch.zeros(3, 4, 4))
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"mean": (0.5, 0.5)},
+            {"std": (0.0,)},
+            {"std": (-1.0,)},
+            {"low": 5.0, "high": 5.0},
+            {"high": float("nan")},
+            {"image_size": 16},
+            {"channels": 0},
+            {"dtype": "float32"},
+            {"unknown": 1},
+        ],
+    )
+    def test_senseless_values_are_refused(self, changes: dict[str, Any]) -> None:
+        with pytest.raises(ValidationError):
+            preprocessing(**changes)
+
+
+class TestIntensityRange:
+    def test_eight_bit_uses_all_of_it(self) -> None:
+        images = np.full((3, 4, 4, 1), 7, np.uint8)
+        assert intensity_range(images, np.arange(3)) == (0.0, 255.0)
+
+    @given(st.integers(1, 40), st.integers(0, 2**32 - 1))
+    @settings(max_examples=20, deadline=None)
+    def test_sixteen_bit_percentiles_are_numpys(self, count: int, seed: int) -> None:
+        generator = np.random.default_rng(seed)
+        images = generator.integers(0, 4096, (count, 8, 8, 2)).astype(np.uint16)
+        low, high = intensity_range(images, np.arange(count))
+        assert (low, high) == pytest.approx(tuple(np.percentile(images, [0.1, 99.9])))
+
+    def test_only_the_given_rows_count(self) -> None:
+        images = np.zeros((4, 8, 8, 1), np.uint16)
+        images[1], images[3] = 1000, 60000
+        assert intensity_range(images, np.array([1])) == (1000.0, 1001.0)  # never an empty range
+        low, high = intensity_range(images, np.array([0, 1]))
+        assert (low, high) == (0.0, 1000.0)
+
+    def test_a_few_hot_pixels_do_not_darken_everything(self) -> None:
+        images = np.full((4, 64, 64, 1), 1000, np.uint16)
+        images[:, ::2] = 200
+        images[0, 0, 0] = 65535
+        assert intensity_range(images, np.arange(4)) == (200.0, 1000.0)
+
+    def test_a_large_archive_is_sampled_not_read(self) -> None:
+        class Counting:
+            dtype = np.dtype(np.uint16)
+            read = 0
+
+            def __getitem__(self, row: int) -> np.ndarray:
+                self.read += 1
+                return np.arange(16, dtype=np.uint16).reshape(4, 4, 1)
+
+        images: Any = Counting()
+        low, high = intensity_range(images, np.arange(1_000_000))
+        assert images.read <= 256
+        assert 0 <= low < high <= 15

@@ -1,0 +1,78 @@
+"""Masks saved, against closed forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dxseg.experiments.aggregate import Pool
+from dxseg.experiments.experiment import Experiment
+from dxseg.experiments.mask_savings import masks_needed, masks_saved
+from dxseg.experiments.results import RunResult
+
+MASKS = np.array([15.0, 35.0, 70.0, 140.0])
+
+
+def needed(curve: list[float], target: float) -> float:
+    [found] = masks_needed(MASKS, np.array([curve]), np.array([target]))
+    return float(found)
+
+
+@given(st.floats(0.01, 0.5), st.floats(16, 139))
+def test_a_line_in_the_logarithm_is_inverted_exactly(slope: float, masks: float) -> None:
+    curve = [float(slope * np.log(value)) for value in MASKS]
+    assert needed(curve, slope * float(np.log(masks))) == pytest.approx(masks)
+
+
+def test_points_beyond_the_curve_are_open() -> None:
+    curve = [0.5, 0.6, 0.65, 0.7]
+    assert needed(curve, 0.71) == np.inf
+    assert needed(curve, 0.5) == 0
+    assert needed(curve, 0.4) == 0
+    assert needed(curve, 0.7) == pytest.approx(140)
+    assert needed(curve, 0.6) == pytest.approx(35)
+
+
+def test_where_the_curve_falls_its_first_arrival_counts() -> None:
+    assert needed([0.5, 0.7, 0.4, 0.8], 0.6) == pytest.approx(np.sqrt(15 * 35))
+    assert 70 < needed([0.5, 0.7, 0.4, 0.8], 0.75) < 140
+    assert needed([0.5, 0.5, 0.5, 0.5], 0.6) == np.inf
+
+
+def test_each_resample_has_an_answer_of_its_own() -> None:
+    curves = np.array([[0.5, 0.6, 0.7, 0.8], [0.7, 0.7, 0.7, 0.7], [0.1, 0.2, 0.3, 0.4]])
+    found = masks_needed(MASKS, curves, np.array([0.7, 0.7, 0.7]))
+    assert found.tolist() == [pytest.approx(70), 0, np.inf]
+
+
+def test_an_method_that_equals_the_reference_at_60_masks_saves_45(
+    make_experiment: Callable[..., Experiment], make_results: Callable[..., list[RunResult]]
+) -> None:
+    experiment = make_experiment(masks=[15, 60, "all"])
+    value = {15: 0.4, 60: 0.5, "all": 0.55}
+
+    def dice(method: str, masks: Any) -> float:
+        gain = {"unet": 0.0, "unet-stage1": 0.1, "sks-evidence": 0.2}
+        return value[masks] + gain[method]
+
+    table = masks_saved(Pool(experiment, make_results(experiment, dice, noise=0.0)))
+    rows = table.set_index(["method", "masks"])
+    # Without noise every resample has the same gain, so the interval is a point.
+    assert rows.loc[("unet-stage1", 15), ["equal_at", "low", "high"]].tolist() == ["60"] * 3
+    assert rows.loc[("sks-evidence", 15), "equal_at"] == ">240"
+    assert rows.loc[("unet-stage1", "all"), "equal_at"] == ">240"
+    assert rows.loc[("unet-stage1", 15), "value"] - rows.loc[
+        ("unet-stage1", 15), "reference_value"
+    ] == pytest.approx(0.1)
+
+
+def test_one_budget_has_no_curve_to_read(
+    make_experiment: Callable[..., Experiment], make_results: Callable[..., list[RunResult]]
+) -> None:
+    experiment = make_experiment(masks=[15])
+    assert len(masks_saved(Pool(experiment, make_results(experiment, lambda *_: 0.5)))) == 0

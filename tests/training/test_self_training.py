@@ -1,0 +1,268 @@
+"""Self-training: what the label lets through, who the teacher is, and whole runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dxseg.config.schema import RunConfig, SelfTrainingConfig
+from dxseg.data.batches.loader import BatchDataset
+from dxseg.data.table.dataset import Dataset
+from dxseg.errors import DxsegError, UsageError
+from dxseg.models.factory import Task
+from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
+from dxseg.training import run as run_module
+from dxseg.training.datamodule import gather, resolve_splits
+from dxseg.training.run import train_run
+from dxseg.training.run_record import read_run
+from dxseg.training.self_training import EVIDENCE_CUT, SelfTrainingModule
+
+Configure = Callable[..., RunConfig]
+STAGE = {"steps": 6, "steps_per_epoch": 2, "warmup_steps": 1}
+BUDGET = {"split": {"masks": 4}}
+HEALTHY, BENIGN, MALIGNANT = 0, 1, 2
+TASK = Task(channels=1, mask_classes=1, labels=3, lesion_free=(HEALTHY,))
+
+
+class Constant(SegmentationModel):
+    """Answers with the image itself as logits, times a weight, and with given evidence."""
+
+    def __init__(self, evidence: Tensor | None = None) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+        self.given = evidence
+
+    @property
+    def fine_encoder(self) -> torch.nn.Module:
+        return torch.nn.Identity()
+
+    def _padded_outputs(self, x: Tensor, *_: Any) -> SegmenterOutput:
+        return SegmenterOutput(self.weight * x, None, self.given)
+
+
+def module(segmenter: SegmentationModel, **options: Any) -> SelfTrainingModule:
+    from dxseg.config.schema import ModelConfig
+
+    config = SelfTrainingConfig(**options)
+    return SelfTrainingModule(segmenter, ModelConfig(), config, 0, TASK)
+
+
+def flat(probability: float) -> Tensor:
+    return torch.full((1, 32, 32), float(torch.logit(torch.tensor(probability))))
+
+
+class TestProposals:
+    @pytest.mark.parametrize(
+        ("label", "probability", "kept"),
+        [
+            (BENIGN, 0.9, True),
+            (MALIGNANT, 0.61, True),
+            (BENIGN, 0.59, False),
+            (MALIGNANT, 0.01, False),  # the label says that there is a lesion: "none" is wrong
+            (-1, 0.9, True),
+            (-1, 0.5, False),
+            (-1, 0.01, True),  # sure of none, and no label against it
+        ],
+    )
+    def test_the_label_filters(self, label: int, probability: float, kept: bool) -> None:
+        images = flat(probability)[None]
+        proposals, keep = module(Constant()).propose(images, torch.tensor([label]))
+        assert keep.tolist() == [kept]
+        torch.testing.assert_close(proposals, torch.full((1, 1, 32, 32), probability))
+
+    def test_no_image_without_a_mask(self) -> None:
+        proposals, keep = module(Constant()).propose(torch.zeros(0, 1, 32, 32), torch.zeros(0))
+        assert proposals.shape == (0, 1, 32, 32)
+        assert keep.shape == (0,)
+
+    def test_evidence_and_network_multiply(self) -> None:
+        """Both experts' odds, evidence to a power and measured from the cut."""
+        evidence = torch.full((1, 3, 8, 8), 0.0)
+        evidence[:, BENIGN], evidence[:, MALIGNANT] = 0.3, 0.5
+        evidence[:, HEALTHY] = 0.9  # says nothing about lesions
+        images = flat(0.4)[None]
+        proposals, _ = module(Constant(evidence), evidence_weight=0.5).propose(
+            images, torch.tensor([BENIGN])
+        )
+        excess = np.log(0.8 / 0.2) - EVIDENCE_CUT
+        expected = np.log(0.4 / 0.6) + 0.5 * excess
+        assert proposals.flatten()[0].item() == pytest.approx(1 / (1 + np.exp(-expected)), abs=1e-5)
+        alone, _ = module(Constant(evidence), evidence_weight=0.0).propose(
+            images, torch.tensor([BENIGN])
+        )
+        assert alone.flatten()[0].item() == pytest.approx(0.4, abs=1e-5)
+
+
+class TestTeacher:
+    def test_it_is_the_moving_average_of_the_student(self) -> None:
+        student = Constant()
+        training = module(student, teacher_decay=0.9)
+        expected = 1.0
+        for step, value in enumerate((1.0, 2.0, 5.0)):
+            with torch.no_grad():
+                student.weight.fill_(value)
+            training.on_train_batch_end(None, {}, step)  # type: ignore[typeddict-item]
+            expected = value if step == 0 else 0.9 * expected + 0.1 * value
+        assert isinstance(training.teacher, Constant)
+        assert training.teacher.weight.item() == pytest.approx(expected)
+
+    def test_it_neither_learns_nor_trains(self) -> None:
+        training = module(Constant()).train()
+        assert training.segmenter.training
+        assert not training.teacher.training
+        assert not any(p.requires_grad for p in training.teacher.parameters())
+
+    def test_only_disturbed_images_differ(self) -> None:
+        calm = module(Constant(), contrast=0, brightness=0, noise=0, erased=0)
+        images = torch.randn(2, 1, 32, 32)
+        alone = torch.tensor([False, False])
+        torch.testing.assert_close(calm._strong_augment(images, alone), images)
+        erasing = module(Constant(), contrast=0, brightness=0, noise=0, erased=0.2)
+        changed = (erasing._strong_augment(images, alone) != images).flatten(1).float().mean(dim=1)
+        assert (changed > 0).all()
+        assert (changed < 0.25).all()
+
+    def test_two_averages_are_one_too_many(self) -> None:
+        with pytest.raises(ValueError, match="teacher_decay"):
+            SelfTrainingConfig(ema_decay=0.9)
+
+
+def test_masks_beyond_the_budget_are_never_seen(disks: Path, configure: Configure) -> None:
+    dataset = Dataset.load(disks)
+    config = configure("unet-selftrained", **BUDGET)
+    splits = resolve_splits(dataset, config, None)
+    arrays = gather(dataset, splits, config, ((0.5,), (0.5,))).label_train
+    rows = list(range(len(arrays)))
+    batch = BatchDataset(
+        arrays, gather(dataset, splits, config, ((0.5,), (0.5,))).preprocessing, None
+    )[[(row, 0) for row in rows]]
+    assert not batch["mask"][~batch["masked"]].any()
+    lesions = batch["masked"] & (batch["label"] != HEALTHY)
+    assert int(lesions.sum()) == 4
+    assert batch["mask"][lesions].flatten(1).any(dim=1).all()
+    assert batch["masked"][batch["label"] == HEALTHY].all()
+
+
+class TestRuns:
+    def test_it_learns(
+        self, disks: Path, configure: Configure, quiet: Console, tmp_path: Path
+    ) -> None:
+        """Four masks, twenty labels: proposals are kept, and validation masks get better."""
+        stage = {"steps": 40, "steps_per_epoch": 20, "warmup_steps": 5, "learning_rate": 3e-3}
+        again = {"steps": 80, "steps_per_epoch": 20, "warmup_steps": 5, "learning_rate": 3e-3}
+        config = configure(
+            "unet-selftrained",
+            data={"batch_size": 8},
+            stage2=stage,
+            self_training=again | {"teacher_decay": 0.9},
+            **BUDGET,
+        )
+        run = train_run(disks, tmp_path / "run", config, console=quiet)
+        assert 0.3 < run["self_training"]["kept_proposals"] <= 1
+        assert run["self_training"]["val_dice"] > max(0.5, run["stage2"]["val_dice"])
+        assert run["seconds"]["self_training"] > 0
+
+    def test_killed_at_any_stage_it_ends_the_same(
+        self,
+        disks: Path,
+        configure: Configure,
+        quiet: Console,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        config = configure("sks-evidence-selftrained", self_training=STAGE, **BUDGET)
+        whole = tmp_path / "whole"
+        train_run(disks, whole, config, console=quiet)
+
+        class PulledPlugError(BaseException):
+            pass
+
+        step, calls = SelfTrainingModule.training_step, [0]
+
+        def failing(self: Any, batch: Any, batch_idx: int) -> Tensor:
+            calls[0] += 1
+            if calls[0] == 4:  # in the second epoch
+                raise PulledPlugError
+            return step(self, batch, batch_idx)
+
+        run = tmp_path / "run"
+        with monkeypatch.context() as patch:
+            patch.setattr(SelfTrainingModule, "training_step", failing)
+            with pytest.raises(PulledPlugError):
+                train_run(disks, run, config, console=quiet)
+        with monkeypatch.context() as patch:  # what is finished is not trained again
+            patch.setattr(run_module, "train_stage2", lambda *_: pytest.fail("stage 2 again"))
+            train_run(disks, run, config, console=quiet)
+        for name in ("stage2/model/model.safetensors", "model/model.safetensors"):
+            mine, theirs = load_file(run / name), load_file(whole / name)
+            assert [key for key in theirs if not torch.equal(mine[key], theirs[key])] == [], name
+        assert not list(run.rglob("*.ckpt*"))
+
+    def test_another_run_can_be_gone_on_from(
+        self, disks: Path, configure: Configure, quiet: Console, tmp_path: Path
+    ) -> None:
+        """The same weights as when stage 2 is trained here; and no label or mask is left over."""
+        plain = configure("unet", self_training=None, **BUDGET)
+        config = configure("unet-selftrained", self_training=STAGE, **BUDGET)
+        train_run(disks, tmp_path / "plain", plain, console=quiet)
+        train_run(disks, tmp_path / "own", config, console=quiet)
+        run = train_run(
+            disks, tmp_path / "taken", config, stage2_run=tmp_path / "plain", console=quiet
+        )
+        assert run["stage2_from"] == str(tmp_path / "plain")
+        assert run["stage2"] == read_run(tmp_path / "plain")["stage2"]
+        mine, theirs = (
+            load_file(tmp_path / name / "model" / "model.safetensors") for name in ("taken", "own")
+        )
+        assert [key for key in theirs if not torch.equal(mine[key], theirs[key])] == []
+
+    @pytest.mark.parametrize(
+        ("method", "changes", "message"),
+        [
+            ("unet-selftrained", {"seed": 1}, "other seed, splits"),
+            ("unet-selftrained", {"data": {"lesion_free_fraction": 0.5}}, "other data"),
+            ("unet", {}, "has no self-training"),
+        ],
+    )
+    def test_another_configuration_is_refused(
+        self,
+        method: str,
+        changes: dict[str, Any],
+        message: str,
+        disks: Path,
+        configure: Configure,
+        quiet: Console,
+        plain_run: Path,
+        tmp_path: Path,
+    ) -> None:
+        config = configure(method, **BUDGET, **changes)
+        expected = UsageError if method == "unet" else DxsegError
+        with pytest.raises(expected, match=message):
+            train_run(disks, tmp_path / "run", config, stage2_run=plain_run, console=quiet)
+
+    def test_a_batch_without_images_to_propose_for_is_all_masks(
+        self, disks: Path, configure: Configure, quiet: Console, tmp_path: Path
+    ) -> None:
+        config = configure("unet-selftrained", self_training=STAGE)
+        run = train_run(disks, tmp_path / "run", config, console=quiet)
+        assert "kept_proposals" not in run["self_training"]
+
+
+@pytest.fixture(scope="module")
+def plain_run(
+    disks: Path,
+    configure: Configure,
+    quiet: Console,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    output = tmp_path_factory.mktemp("plain") / "run"
+    train_run(disks, output, configure("unet", **BUDGET), console=quiet)
+    return output
