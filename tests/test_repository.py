@@ -54,9 +54,27 @@ def test_source_files_stay_readable_in_one_sitting() -> None:
     assert {str(path): lines for path, lines in sizes.items() if lines > LINES} == {}
 
 
-def test_test_files_have_names_of_their_own() -> None:
-    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
-    assert len(names) == len(set(names)), "pytest imports test files by name"
+def test_tests_mirror_the_source() -> None:
+    source, tests = ROOT / "src" / "dxseg", ROOT / "tests"
+    folders = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")}
+    beside = {Path(), Path("faults"), Path("fuzz")}  # of the whole: repository, documents, damage
+    assert [str(path) for path in folders - beside if not (source / path).is_dir()] == []
+
+
+def test_the_table_of_rooms_is_that_of_the_folders() -> None:
+    source = ROOT / "src" / "dxseg"
+    table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rooms = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", table, re.MULTILINE))
+    purposes = {
+        path.parent.name: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        for path in source.glob("*/__init__.py")
+    }
+    assert rooms == {name: (text or "").splitlines()[0] for name, text in purposes.items()}
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    levels = {name: n for n, row in enumerate(layers) for name in re.findall(r"\w+", row)}
+    listed = [levels[name] for name in rooms]
+    assert listed == sorted(listed), "the table goes from top to bottom"
 
 
 def test_the_readme_uses_commands_that_exist() -> None:

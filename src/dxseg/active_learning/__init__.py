@@ -1,1 +1,1 @@
-"""Which cases to annotate next: active learning."""
+"""Active learning: which cases to annotate next."""

@@ -1,1 +1,1 @@
-"""Commands: what the command line runs, as functions."""
+"""Commands: each is a function in Python and a command of `dxseg`."""

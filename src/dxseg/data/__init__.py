@@ -1,1 +1,1 @@
-"""Datasets: tables of cases, readers, importers, splits, cache and batches."""
+"""Data: the dataset, readers, importers, exporters, splits and batches."""

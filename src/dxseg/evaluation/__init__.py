@@ -1,1 +1,1 @@
-"""Evaluation: a trained run on a split, and many runs on one footing."""
+"""Evaluation: a trained run on a split, and the comparison of runs."""

@@ -1,1 +1,1 @@
-"""Experiments: many methods trained and evaluated under one protocol, written beforehand."""
+"""Experiments: many methods trained and evaluated under one protocol."""

@@ -1,1 +1,1 @@
-"""Export: ONNX files, int8, model hubs and the model card."""
+"""Export: ONNX files, int8, model hubs, the model card, Label Studio tasks."""

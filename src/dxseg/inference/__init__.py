@@ -1,1 +1,1 @@
-"""Inference: bundles, the predictor and its writers."""
+"""Inference: the one path from an image to its mask, for files and in memory."""

@@ -1,1 +1,1 @@
-"""Networks: encoders, decoders, skip connections and segmenters."""
+"""Models: the prompted dual U-Net, its parts and baselines, in plain PyTorch."""

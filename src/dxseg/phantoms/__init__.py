@@ -1,1 +1,1 @@
-"""Simulated ultrasound images (phantoms), for demonstrations and tests."""
+"""Phantoms: simulated ultrasound images for the demo and the tests."""

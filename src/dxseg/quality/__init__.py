@@ -1,1 +1,1 @@
-"""`dxseg check`: what is wrong with a dataset, before it makes results wrong."""
+"""Quality: what `dxseg check` looks for in a dataset."""

@@ -1,1 +1,1 @@
-"""Reports: one self-contained HTML page for a run."""
+"""Reports: self-contained HTML pages, plots and tables."""

@@ -1,1 +1,1 @@
-"""HTTP server: a model, a queue in front of it and the annotation page."""
+"""Server: a model over HTTP and the annotation page."""

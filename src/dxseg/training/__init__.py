@@ -1,1 +1,1 @@
-"""Training: losses, the two stages and the run that ties them."""
+"""Training: both stages, self-training and distillation, on Lightning."""
