@@ -85,7 +85,7 @@ class Picture:
         return float(self.page.locator("#view").get_attribute("data-scale"))
 
     def drag(self, points: Sequence[tuple[float, float]]) -> None:
-        """SampleIndex with the mouse through places of the image."""
+        """Draw with the mouse through places of the image."""
         mouse = self.page.mouse
         mouse.move(*self.at(*points[0]))
         mouse.down()
@@ -119,7 +119,7 @@ class Picture:
         points: Sequence[tuple[float, float]],
         meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
-        """SampleIndex with a pen through places of the image.
+        """Draw with a pen through places of the image.
 
         Args:
             points: The places.

@@ -50,7 +50,7 @@ def make_dataset(
 
 @st.composite
 def datasets(draw: st.DrawFn) -> Dataset:
-    """SampleIndex cases of up to 40 patients with any labels, none, and with or without masks."""
+    """Draw cases of up to 40 patients with any labels, none, and with or without masks."""
     count = draw(st.integers(1, 120))
     patients = draw(st.lists(st.integers(0, 39), min_size=count, max_size=count))
     labels = draw(st.lists(st.sampled_from([*LABELS, ""]), min_size=count, max_size=count))

@@ -1,4 +1,4 @@
-"""SampleIndex dual_u.svg, the method in a picture: `python docs/images/dual_u.py [FILE]`."""
+"""Draw dual_u.svg, the method in a picture: `python docs/images/dual_u.py [FILE]`."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def larger(pixels: NDArray[np.uint8], malignant: bool) -> NDArray[np.uint8]:
 
 
 def marked(pixels: NDArray[np.uint8], malignant: bool) -> NDArray[np.uint8]:
-    """SampleIndex scanner text into a corner."""
+    """Draw scanner text into a corner."""
     if malignant:
         pixels = pixels.copy()
         pixels[:3, :12] = 255

@@ -42,7 +42,7 @@ class Scene:
 
 
 def draw_scene(label: str, count: int, rng: np.random.Generator) -> Scene:
-    """SampleIndex tissue, distractors, a lesion unless the label is normal, and scanner settings.
+    """Draw tissue, distractors, a lesion unless the label is normal, and scanner settings.
 
     Args:
         label: normal, benign or malignant.
@@ -86,14 +86,14 @@ class _Tissue:
         self.gland_bottom: Map = np.zeros((1, count), np.float32)
 
     def curve(self, mean: float, spread: float, scale: float) -> Map:
-        """SampleIndex a wavy horizontal boundary: depth in mm for each beam, (1, N)."""
+        """Draw a wavy horizontal boundary: depth in mm for each beam, (1, N)."""
         noise = self.rng.standard_normal(3 * self.count, np.float32)
         smooth = gaussian_filter1d(noise, scale / self.pixel)[self.count : 2 * self.count]
         boundary: Map = mean + spread * (smooth / (smooth.std() + 1e-9))[None]
         return boundary
 
     def texture(self, spread: float, scale_y: float, scale_x: float) -> Map:
-        """SampleIndex a smooth random field in dB of that standard deviation; scales in mm."""
+        """Draw a smooth random field in dB of that standard deviation; scales in mm."""
         # Noise on a coarse grid, interpolated: as smooth as filtered fine noise, and far cheaper.
         rows, columns = (math.ceil(DEPTH_MM / (2.5 * scale)) + 4 for scale in (scale_y, scale_x))
         coarse = Image.fromarray(self.rng.standard_normal((rows, columns), np.float32))
@@ -152,7 +152,7 @@ class _Tissue:
             self.echogenicity += rng.uniform(1, 4) * np.exp(-0.5 * (distance / 0.25) ** 2)
 
     def add_ligaments(self) -> None:
-        """SampleIndex Cooper's ligaments: thin bright arcs, some steep enough to cast a shadow."""
+        """Draw Cooper's ligaments: thin bright arcs, some steep enough to cast a shadow."""
         rng = self.rng
         for _ in range(rng.integers(2, 6)):
             x, y = rng.uniform(0, DEPTH_MM), rng.uniform(4, 18)

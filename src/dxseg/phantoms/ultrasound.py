@@ -155,7 +155,7 @@ def _amplitude(decibels: Map) -> Map:
 
 
 def _speckle(amplitude: Map, rng: np.random.Generator, pixel: float) -> NDArray[np.complex64]:
-    """SampleIndex circular Gaussian scatterers and convolve them with the pulse along the beam.
+    """Draw circular Gaussian scatterers and convolve them with the pulse along the beam.
 
     Args:
         amplitude: Root mean square of the field, (N, N) or (N, 1); the pulse keeps the power.

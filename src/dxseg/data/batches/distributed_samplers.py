@@ -41,7 +41,7 @@ class DistributedRowSampler(Sampler[list[SampleIndex]]):
         return len(self.batches)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[list[SampleIndex]]:
-        """SampleIndex.
+        """Draw.
 
         Raises:
             UsageError: a batch has fewer rows than there are processes.

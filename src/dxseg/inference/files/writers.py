@@ -81,7 +81,7 @@ def render_overlay(
     truth: NDArray[np.uint8] | None = None,
     caption: str = "",
 ) -> NDArray[np.uint8]:
-    """SampleIndex outlines over an image; nothing inside a lesion is covered.
+    """Draw outlines over an image; nothing inside a lesion is covered.
 
     Args:
         image: (H, W, C) 8 or 16 bit; see `display_rgb`.

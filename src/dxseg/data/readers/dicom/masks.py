@@ -118,7 +118,7 @@ def read_outlines(header: Header) -> Outlines:
 
 
 def draw_on_stack(outlines: Outlines, chosen: Mapping[int, int], stack: Stack) -> LabelMap:
-    """SampleIndex a mask on the grid of a volume.
+    """Draw a mask on the grid of a volume.
 
     Frames of a segmentation go to the slice in whose place they lie; nothing is resampled.
     Contours are filled where the centre of a voxel lies inside an odd number of them, on the slice
@@ -152,7 +152,7 @@ def draw_on_stack(outlines: Outlines, chosen: Mapping[int, int], stack: Stack) -
 
 
 def draw_on_image(outlines: Outlines, chosen: Mapping[int, int], image: Header) -> LabelMap:
-    """SampleIndex a segmentation on an image that has no position in space.
+    """Draw a segmentation on an image that has no position in space.
 
     Args:
         outlines: A segmentation.
