@@ -205,32 +205,3 @@ def test_help_says_what_is_measured(name, capsys):
     shown = capsys.readouterr().out
     assert "--dataset" in shown
     assert "medians over rounds" in " ".join(shown.split()) or "median over these rounds" in shown
-
-
-def test_sharded_images_fetch_each_shard_once_an_epoch_in_windows_and_nearly_always_otherwise(
-    capsys, monkeypatch
-):
-    bench = load("sharded_images")
-    monkeypatch.setattr(bench.shard_writer, "SHARD_BYTES", bench.shard_writer.SHARD_BYTES)
-    tiny = ["--images", "80", "--size", "64", "--shard-mb", "0.016", "--rounds", "1"]
-    result = bench.main(tiny)
-    assert json_line(capsys.readouterr().out) == result
-    assert (result["benchmark"], result["shards"], result["kept"]) == ("sharded_images", 20, 5)
-    assert min(result["us_an_image"].values()) > 0
-    mapped, kept, windows, random = result["fetches_per_1000"].values()
-    assert mapped == kept == 0
-    assert windows <= 250 < random
-
-
-def test_streaming_formats_read_every_record_once_or_say_what_is_absent(capsys):
-    bench = load("streaming_formats")
-    result = bench.main(["--images", "20", "--size", "64", "--rounds", "1"])
-    assert json_line(capsys.readouterr().out) == result
-    assert list(result["formats"]) == list(bench.FORMATS)
-    assert result["formats"]["memory_map"]["by_row_per_s"] > 0
-    present = {name: told for name, told in result["formats"].items() if "absent" not in told}
-    assert "memory_map" in present
-    for name, figures in present.items():
-        assert figures["once"], name
-        assert figures["same"], name
-        assert figures["images_per_s"] > 0, name

@@ -159,17 +159,6 @@ def test_the_table_of_empty_masks(do: Follow) -> None:
     assert do("explanation/evaluation-rules.md") == []
 
 
-@pytest.mark.slow
-def test_how_to_train_on_an_archive_that_does_not_fit(
-    do: Follow, here: Path, phantoms: Path
-) -> None:
-    shutil.copytree(phantoms, here / "data" / "archive")
-    smaller = {"s3://bucket/archive": "far/archive", "--masks 35": "--masks 6"}
-    assert do("explanation/streaming.md", smaller=smaller) == []
-    assert list(here.glob("far/archive/images-*/manifest.json"))
-    assert list(here.glob("data/archive/.cache/fetched-images-*/00000.npy"))
-
-
 def test_the_python_page(do: Follow, here: Path, phantoms: Path) -> None:
     (here / "phantoms").symlink_to(phantoms)
     assert do("reference/python.md") == []

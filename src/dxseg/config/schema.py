@@ -115,9 +115,7 @@ class DataConfig(_Strict):
     ``batch_size`` is of a step, however many processes share it out. ``lesion_free_fraction`` is
     the lesion-free part of a stage-2 batch, ``label_prompt_prob`` the part whose label the network
     is told (label prompt), ``bag_size`` the largest number of slices that stand for a study in a
-    step of stage 1. ``shards`` is where the images of stage 1 lie in pieces if they do not fit the
-    local disk, a folder or an address that fsspec knows; ``shards_local_gib`` how much of them is
-    kept.
+    step of stage 1. ``cache_dir`` is where pixels at training size are kept.
     """
 
     image_size: int = Field(default=128, ge=32, le=4096)
@@ -127,14 +125,6 @@ class DataConfig(_Strict):
     label_prompt_prob: float = Field(default=0.5, ge=0.0, le=1.0)
     workers: int = Field(default=0, ge=0, le=64)
     cache_dir: str | None = None
-    shards: str | None = Field(default=None, min_length=1)
-    shards_local_gib: float | None = Field(default=None, gt=0)
-
-    @model_validator(mode="after")
-    def _shards_are_bounded(self) -> DataConfig:
-        if (self.shards is None) != (self.shards_local_gib is None):
-            raise ValueError("shards and shards_local_gib go together: set both, or neither")
-        return self
 
 
 class SplitConfig(_Strict):
@@ -294,16 +284,6 @@ class RunConfig(_Strict):
     gate_sensitivity: float | None = Field(default=0.98, gt=0, le=1)
     rule_in_specificity: float | None = Field(default=0.95, gt=0, le=1)
     device: DeviceConfig = DeviceConfig()
-
-    @model_validator(mode="after")
-    def _shards_serve_stage1(self) -> RunConfig:
-        later = "model.label_head" if self.model.label_head else "self_training"
-        if self.data.shards is not None and (self.model.label_head or self.self_training):
-            raise ValueError(
-                f"data.shards is for stage 1, and {later} draws from all images after it: choose "
-                "a method without it, such as sks, or leave both knobs of shards out"
-            )
-        return self
 
     def to_yaml(self) -> str:
         """The configuration as YAML, every default written out."""

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
-from dxseg.data.batches.shards import Images
 from dxseg.errors import DxsegError
 
 Image = NDArray[np.uint8] | NDArray[np.uint16]
@@ -150,14 +149,14 @@ def _resize(array: NDArray[Any], size: list[int]) -> NDArray[Any]:
     return result
 
 
-def intensity_range(images: Images, rows: NDArray[np.int64]) -> tuple[float, float]:
+def intensity_range(images: NDArray[Any], rows: NDArray[np.int64]) -> tuple[float, float]:
     """The range that maps to [0, 1]: all of it for 8 bit, robust percentiles for 16 bit.
 
     Scanners store 10 or 12 bits in 16: the 0.1 and 99.9 percentiles of training pixels stand in
     for the range in use. At most 256 images, evenly spaced, are looked at, one at a time.
 
     Args:
-        images: (N, S, S, C) uint8 or uint16, a memory map or shards.
+        images: (N, S, S, C) uint8 or uint16, such as a memory map.
         rows: the training images among them.
     """
     if images.dtype == np.uint8:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dxseg.config.schema import DataConfig, RunConfig
+from dxseg.config.schema import RunConfig
 from dxseg.data.batches.loader import CaseDataset, Studies
 from dxseg.data.batches.pixel_cache import cached_images, cached_masks
-from dxseg.data.batches.shard_writer import sharded_images
-from dxseg.data.batches.shards import Images, ShardedImages
 from dxseg.data.preprocessing import Preprocessing, intensity_range
 from dxseg.data.splits.make_splits import choose_masks, make_splits, read_splits
 from dxseg.data.table.dataset import Dataset
@@ -95,7 +93,7 @@ def gather(
     Args:
         dataset: the cases.
         splits: with ``use_mask``, in the order of the cases.
-        config: image size, cache folder, shards.
+        config: image size, cache folder.
         statistics: per-channel mean and standard deviation of the backbone's pretraining.
         progress: called with (done, total) while images are cached.
     """
@@ -103,21 +101,18 @@ def gather(
     folder = Path(data.cache_dir) if data.cache_dir else dataset.root / ".cache"
     split, use_mask = splits["split"].to_numpy(), splits["use_mask"].to_numpy(dtype=bool)
     seen = np.flatnonzero(np.isin(split, ["train", "validation"]))
-    if data.shards is not None:  # validation, which is read in order, in shards of its own
-        seen = seen[np.argsort(split[seen] != "train", kind="stable")]
     train, validation = seen[split[seen] == "train"], seen[split[seen] == "validation"]
     masked = seen[use_mask[seen]]
     mask_train, mask_validation = train[use_mask[train]], validation[use_mask[validation]]
 
-    images = _Pixels(_images(dataset, dataset.cases.iloc[seen], data, folder, progress), seen)
+    images = _Pixels(
+        cached_images(dataset, dataset.cases.iloc[seen], data.image_size, folder, progress), seen
+    )
     _check_lesion_masks(dataset, dataset.lesion_free.to_numpy(dtype=bool)[mask_train])
     rows = dataset.cases.iloc[masked]
     masks = _Pixels(cached_masks(dataset, rows, data.image_size, folder), masked)
     lesion_free = _lesion_free(dataset, masks)
     _check_lesion_masks(dataset, lesion_free[mask_train])
-    masked_images = images
-    if data.shards is not None:  # few, and drawn at random: each would be in another shard
-        masked_images = _Pixels(cached_images(dataset, rows, data.image_size, folder), masked)
 
     known = _Known.of(dataset, masks)
     return Material(
@@ -126,10 +121,8 @@ def gather(
         label_train=known.arrays(train, images),
         stage1_train=known.labels_only(train, images),
         label_validation=known.labels_only(validation, images) if len(validation) else None,
-        mask_train=known.arrays(mask_train, masked_images),
-        mask_validation=(
-            known.arrays(mask_validation, masked_images) if len(mask_validation) else None
-        ),
+        mask_train=known.arrays(mask_train, images),
+        mask_validation=known.arrays(mask_validation, images) if len(mask_validation) else None,
         lesion_free_train=lesion_free[mask_train],
         pixels_sha256=sha256_json([_name(images.stored), _name(masks.stored)]),
     )
@@ -217,24 +210,8 @@ def _preprocessing(
     )
 
 
-def _images(
-    dataset: Dataset,
-    rows: pd.DataFrame,
-    data: DataConfig,
-    folder: Path,
-    progress: Progress | None,
-) -> Images:
-    """The images of some cases, where the configuration wants them."""
-    if data.shards is None or data.shards_local_gib is None:
-        return cached_images(dataset, rows, data.image_size, folder, progress)
-    room = int(data.shards_local_gib * 2**30)
-    return sharded_images(dataset, rows, data.image_size, data.shards, folder, room, progress)
-
-
-def _name(array: Images) -> str:
+def _name(array: NDArray[Any]) -> str:
     """Of a cache: a digest of what it was made from."""
-    if isinstance(array, ShardedImages):
-        return PurePosixPath(array.url).name
     return Path(cast(Any, array).filename).stem
 
 

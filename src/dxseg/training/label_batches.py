@@ -13,8 +13,6 @@ from torch.utils.data import Sampler
 from dxseg.config.schema import DataConfig
 from dxseg.data.batches.bag_sampler import BagSampler
 from dxseg.data.batches.loader import CaseDataset, SampleIndex, StratifiedBatchSampler
-from dxseg.data.batches.shard_sampler import ShardPoolSampler, Windows
-from dxseg.data.batches.shards import ShardedImages
 from dxseg.models.factory import Task
 from dxseg.training.losses import label_balance
 
@@ -79,24 +77,10 @@ class LabelBatches:
 
     def sampler(self, batches: int, seed: int) -> Sampler[list[SampleIndex]]:
         """Draws ``batches`` batches an epoch."""
-        pools, windows = [(self.images, self.image_count)], self._windows()
-        if windows is None:
-            images = StratifiedBatchSampler(pools, batches, seed)
-        else:
-            images = ShardPoolSampler(pools, batches, seed, windows)
+        images = StratifiedBatchSampler([(self.images, self.image_count)], batches, seed)
         if not self.studies:
             return images
-        return BagSampler(
-            images, self.studies, count=self.study_count, size=self.bag_size, windows=windows
-        )
-
-    def _windows(self) -> Windows | None:
-        """How to shuffle images in shards; images and studies have windows of their own."""
-        images = self.arrays.images
-        if not isinstance(images, ShardedImages):
-            return None
-        parts = (self.image_count > 0) + (self.study_count > 0)
-        return Windows(images.shards_of(self.arrays.image_rows), images.window(parts))
+        return BagSampler(images, self.studies, count=self.study_count, size=self.bag_size)
 
 
 def labelled(labels: NDArray[Any]) -> NDArray[np.bool_]:

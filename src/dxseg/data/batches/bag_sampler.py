@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from dxseg.data.batches.loader import SampleIndex, StratifiedBatchSampler
-from dxseg.data.batches.shard_sampler import Windows
 
 
 class BagSampler(Sampler[list[SampleIndex]]):
@@ -28,7 +27,6 @@ class BagSampler(Sampler[list[SampleIndex]]):
         *,
         count: int,
         size: int,
-        windows: Windows | None = None,
     ) -> None:
         """Hold the studies.
 
@@ -37,14 +35,11 @@ class BagSampler(Sampler[list[SampleIndex]]):
             bags: The rows of each study, neighbouring slices beside each other.
             count: Studies in each batch.
             size: Images of a study in a batch, at most.
-            windows: How studies are shuffled, each by the shard of its first row; at will if
-                absent.
         """
         self.images = images
         self.bags = bags
         self.count = count
         self.size = size
-        self.windows = windows
 
     def set_epoch(self, epoch: int) -> None:
         """Choose which epoch the next iteration draws."""
@@ -66,13 +61,9 @@ class BagSampler(Sampler[list[SampleIndex]]):
             turn, place = divmod(visit, len(self.bags))
             # Five numbers, so that no stream is one of the images' sampler.
             if place == 0 or visit == first:
-                order = self._order(np.random.default_rng([self.images.seed, turn, 0, 0, 1]))
+                generator = np.random.default_rng([self.images.seed, turn, 0, 0, 1])
+                order = generator.permutation(len(self.bags))
             yield self._sample(int(order[place]), turn)
-
-    def _order(self, generator: np.random.Generator) -> NDArray[np.int64]:
-        if self.windows is None:
-            return generator.permutation(len(self.bags))
-        return self.windows.permutation(np.array([rows[0] for rows in self.bags]), generator)
 
     def _sample(self, bag: int, turn: int) -> list[SampleIndex]:
         rows = self.bags[bag]

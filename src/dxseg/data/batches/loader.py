@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
 from dxseg.data.batches.augment import augment_pair
-from dxseg.data.batches.shards import Images
 from dxseg.data.preprocessing import Preprocessing
 
 SampleIndex = tuple[int, int]
@@ -65,7 +64,7 @@ class CaseDataset:
     """N cases of one stage, as rows of arrays that other stages share.
 
     Attributes:
-        images: memory map (M, S, S, C), uint8 or uint16, or shards of one.
+        images: memory map (M, S, S, C), uint8 or uint16.
         image_rows: (N,) the row of each case in ``images``.
         masks: memory map (P, S, S) of label maps, or None where only labels are looked at.
         mask_rows: (N,) the row of each case in ``masks``; -1 where its mask may not be used.
@@ -74,7 +73,7 @@ class CaseDataset:
         studies: labels that several of the cases share, or None where there are none.
     """
 
-    images: Images
+    images: NDArray[Any]
     image_rows: NDArray[np.int64]
     masks: NDArray[np.uint8] | None
     mask_rows: NDArray[np.int64]
@@ -189,7 +188,7 @@ class StratifiedBatchSampler(Sampler[list[SampleIndex]]):
     def __iter__(self) -> Iterator[list[SampleIndex]]:
         # The last number is of no use any more; without it every run would draw otherwise.
         generator = np.random.default_rng([self.seed, self.epoch, 0])
-        streams = self._streams(generator)
+        streams = [_stream(rows, count * self.batches, generator) for rows, count in self.pools]
         seeds = generator.integers(2**62, size=(self.batches, sum(c for _, c in self.pools)))
         for batch in range(self.batches):
             rows = [
@@ -198,10 +197,6 @@ class StratifiedBatchSampler(Sampler[list[SampleIndex]]):
                 for row in stream[batch * count : (batch + 1) * count]
             ]
             yield list(zip(rows, seeds[batch].tolist(), strict=True))
-
-    def _streams(self, generator: np.random.Generator) -> list[NDArray[np.int64]]:
-        """The rows of each pool in the order of an epoch."""
-        return [_stream(rows, count * self.batches, generator) for rows, count in self.pools]
 
 
 def _stream(

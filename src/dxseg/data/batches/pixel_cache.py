@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -39,32 +38,6 @@ FILES_WORTH_A_PROCESS = 20_000
 _NO_ARRAY = (FileNotFoundError, EOFError, ValueError)
 
 
-@dataclass(frozen=True)
-class ImageFiles:
-    """The files of some cases, and what is made of them.
-
-    Attributes:
-        name: Of the array of all, by their content: ``images-KEY``.
-        paths: Of the files, one a case.
-        read: Gives the image (S, S, C) of a file; can be called in other processes.
-    """
-
-    name: str
-    paths: list[Path]
-    read: Callable[[Path], NDArray[Any]]
-
-
-def image_files(dataset: Dataset, rows: pd.DataFrame, image_size: int) -> ImageFiles:
-    """Look at the files of some cases, see :func:`cached_images`."""
-    paths = [dataset.image_path(row) for row in rows.itertuples()]
-    channels = dataset.spec.channels
-    key = sha256_json(
-        {"format": _FORMAT, "images": _digests(paths), "size": image_size, "channels": channels}
-    )
-    read = partial(_read_image, channels=channels, image_size=image_size)
-    return ImageFiles(f"images-{key[:32]}", paths, read)
-
-
 def cached_images(
     dataset: Dataset,
     rows: pd.DataFrame,
@@ -87,9 +60,13 @@ def cached_images(
     Raises:
         DxsegError: a file is unreadable, or 8-bit and 16-bit images are mixed.
     """
-    files = image_files(dataset, rows, image_size)
-    read = partial(_pack_image, read=files.read)
-    return _memory_map(folder / f"{files.name}.npy", read, files.paths, progress)
+    paths = [dataset.image_path(row) for row in rows.itertuples()]
+    channels = dataset.spec.channels
+    key = sha256_json(
+        {"format": _FORMAT, "images": _digests(paths), "size": image_size, "channels": channels}
+    )
+    read = partial(_read_image, channels=channels, image_size=image_size)
+    return _memory_map(folder / f"images-{key[:32]}.npy", read, paths, progress)
 
 
 def cached_masks(
@@ -125,13 +102,9 @@ def _digest(path: Source) -> str:
     return "" if path is None else sha256_file(path)
 
 
-def _read_image(path: Path, *, channels: int, image_size: int) -> NDArray[Any]:
-    return fit_image(to_channels(read_image(path), channels), image_size)[0]
-
-
-def _pack_image(path: Source, *, read: Callable[[Path], NDArray[Any]]) -> bytes:
+def _read_image(path: Source, *, channels: int, image_size: int) -> bytes:
     assert path is not None, "every case has an image"
-    return _pack(read(path))
+    return _pack(fit_image(to_channels(read_image(path), channels), image_size)[0])
 
 
 def _read_mask(path: Source, *, classes: int, image_size: int) -> bytes:
@@ -211,16 +184,11 @@ def _write(path: Path, store: SqliteCache, sources: Sequence[Source]) -> None:
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
         for row, item in enumerate(chain([first], items)):
-            check_depth(sources[row], item.dtype, first.dtype)
+            _check_depth(sources[row], item.dtype, first.dtype)
             stream.write(item.tobytes())
 
 
-def check_depth(source: Source, found: np.dtype[Any], before: np.dtype[Any]) -> None:
-    """Refuse to mix 8-bit and 16-bit images.
-
-    Raises:
-        DxsegError: the file has another type than the ones before.
-    """
+def _check_depth(source: Source, found: np.dtype[Any], before: np.dtype[Any]) -> None:
     if found != before:
         raise DxsegError(
             f"{source}: {found} where the cases before are {before}; a dataset holds 8-bit or "
