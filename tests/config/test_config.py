@@ -77,9 +77,9 @@ def test_the_right_one_wins_and_the_rest_of_the_left_stays(
 
 
 def test_merging_goes_into_sections() -> None:
-    base = {"stage1": {"steps": 1, "select": "last"}, "seed": 0}
+    base = {"stage1": {"steps": 1, "checkpoint": "last"}, "seed": 0}
     assert merge(base, {"stage1": {"steps": 2}}) == {
-        "stage1": {"steps": 2, "select": "last"},
+        "stage1": {"steps": 2, "checkpoint": "last"},
         "seed": 0,
     }
 
@@ -160,7 +160,7 @@ def test_the_methods_differ_in_what_they_are_meant_to() -> None:
         "sks-selftrained",
         "sks-evidence-selftrained",
     ]
-    assert not any(model[method].shared_stages for method in model)
+    assert not any(model[method].shared_encoder_levels for method in model)
     same = {"method", "model", "self_training"}
     others = [load_config("cpu", method).model_dump(exclude=same) for method in method_names()]
     assert all(other == others[0] for other in others), "all else is shared"
@@ -177,8 +177,10 @@ def test_the_length_of_stage1_follows_the_labelled_images() -> None:
     """Eight passes, from 300 steps to 3000; a number of steps is taken as it is."""
     stage1 = load_config("cpu").stage1
     assert [stage1.for_images(n, 16).steps for n in (30, 600, 1730, 10**6)] == [300, 300, 865, 3000]
-    assert stage1.model_copy(update={"accumulate": 2}).for_images(1730, 16).steps == 433
-    assert stage1.model_copy(update={"passes": 16.0}).for_images(600, 16).steps == 600
+    assert (
+        stage1.model_copy(update={"accumulate_grad_batches": 2}).for_images(1730, 16).steps == 433
+    )
+    assert stage1.model_copy(update={"epochs": 16.0}).for_images(600, 16).steps == 600
     assert stage1.model_copy(update={"steps": 7}).for_images(10**6, 16).steps == 7
 
 
@@ -202,7 +204,7 @@ def test_the_length_of_stage1_follows_the_labelled_images() -> None:
         ("split.validation_masks=-1", "split.validation_masks"),
         ("augment.brightness=2", "augment.brightness"),
         ("stage2.learning_rate=0", "stage2.learning_rate"),
-        ("stage2.select=newest", "stage2.select"),
+        ("stage2.checkpoint=newest", "stage2.checkpoint"),
         ("stage2.ema_decay=1", "stage2.ema_decay"),
         ("model.decoder_channels=[8, 8]", "model.decoder_channels"),
         ("model.architecture=vnet", "model.architecture"),
@@ -261,5 +263,5 @@ def test_a_damaged_configuration_of_a_run(
 @given(st.integers(1, 5000), st.integers(1, 500))
 def test_a_stage_has_at_least_its_steps_in_whole_epochs(steps: int, per_epoch: int) -> None:
     stage = StageConfig(steps=steps, steps_per_epoch=per_epoch)
-    assert stage.epochs * stage.epoch_steps == stage.total_steps >= steps
+    assert stage.max_epochs * stage.epoch_steps == stage.total_steps >= steps
     assert stage.total_steps - steps < stage.epoch_steps

@@ -55,7 +55,7 @@ def test_what_stage1_does_not_see_does_not_divide_it() -> None:
     changes = [
         {"self_training": {"steps": 9}},
         {"data": {"label_prompt_prob": 0.0}},
-        {"model": {"shared_stages": 1}},
+        {"model": {"shared_encoder_levels": 1}},
     ]
     methods = [
         {"name": f"a{i}", "method": "sks-evidence-selftrained", "set": change}

@@ -196,7 +196,7 @@ class TestSharedEncoders(SegmenterContract):
 
     @pytest.fixture
     def config(self) -> ModelConfig:
-        return model_config("sks-evidence", shared_stages=3)
+        return model_config("sks-evidence", shared_encoder_levels=3)
 
 
 @pytest.mark.parametrize("method", ["sks-evidence", "unet"])

@@ -26,7 +26,7 @@ CHAINS = ["tf_efficientnet_lite0", "lcnet_050", "resnet18", "swinv2_tiny_window8
 
 
 def config(shared: int, **changes: Any) -> ModelConfig:
-    model = SMALL | {"shared_stages": shared} | changes
+    model = SMALL | {"shared_encoder_levels": shared} | changes
     return load_config("cpu", "sks-evidence", {"model": model}).model
 
 
@@ -135,11 +135,13 @@ def test_without_sharing_names_of_weights_are_as_before() -> None:
 
 class TestRefusals:
     def test_nothing_left_for_the_fine_encoder(self) -> None:
-        with pytest.raises(UsageError, match=r"shared_stages = 5: mobilenetv3.* has 5 levels.* 4"):
+        with pytest.raises(
+            UsageError, match=r"shared_encoder_levels = 5: mobilenetv3.* has 5 levels.* 4"
+        ):
             built(5)
 
     def test_a_backbone_that_is_no_chain(self) -> None:
-        with pytest.raises(UsageError, match=r"shared_stages.*'hrnet_w18_small'.*resnet18"):
+        with pytest.raises(UsageError, match=r"shared_encoder_levels.*'hrnet_w18_small'.*resnet18"):
             divide(PyramidEncoder("hrnet_w18_small", 1))
 
     @pytest.mark.parametrize(

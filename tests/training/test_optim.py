@@ -50,7 +50,7 @@ def test_any_length_and_warm_up_stay_within_bounds(steps: int, epoch: int, warmu
     config = StageConfig(steps=steps, steps_per_epoch=epoch, warmup_steps=warmup)
     total = config.total_steps
     assert steps <= total < steps + epoch
-    assert total == config.epochs * config.epoch_steps
+    assert total == config.max_epochs * config.epoch_steps
     seen = rates(total, steps_per_epoch=config.epoch_steps, warmup_steps=warmup, learning_rate=1.0)
     assert all(0 < rate <= 1 + 1e-9 for rate in seen)
     top = seen.index(max(seen))

@@ -178,8 +178,8 @@ def test_interrupted_by_keyboard_or_scheduler_and_continued(
 OPTIONS: dict[str, tuple[dict[str, Any], list[float]]] = {
     "averaged": ({"ema_decay": 0.8}, [0.1, 0.2, 0.3]),
     "stopped early": ({"early_stopping_patience": 1}, [0.5, 0.4, 0.9]),
-    "best of averaged": ({"select": "best", "ema_decay": 0.5}, [0.2, 0.9, 0.4]),
-    "accumulated": ({"accumulate": 2}, [0.1, 0.2, 0.3]),
+    "best of averaged": ({"checkpoint": "best", "ema_decay": 0.5}, [0.2, 0.9, 0.4]),
+    "accumulated": ({"accumulate_grad_batches": 2}, [0.1, 0.2, 0.3]),
 }
 """Changes of a stage, and the validation Dice of its epochs."""
 
@@ -215,7 +215,7 @@ def test_the_options_of_a_stage_survive_too(
 
     def failing(self: Any, batch: Any, batch_idx: int) -> torch.Tensor:
         calls[0] += 1
-        if calls[0] == 2 * config.stage2.accumulate + 1:
+        if calls[0] == 2 * config.stage2.accumulate_grad_batches + 1:
             pull()
         return step(self, batch, batch_idx)
 

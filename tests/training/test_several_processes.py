@@ -224,7 +224,7 @@ def test_layers_are_replaced_for_the_block_and_keep_what_follows_them(
 
 def test_several_machines_need_a_launcher() -> None:
     device = DeviceConfig(accelerator="cpu", nodes=2)
-    with pytest.raises(UsageError, match=r"device\.nodes 2: .*torchrun or srun"):
+    with pytest.raises(UsageError, match=r"device\.num_nodes 2: .*torchrun or srun"):
         together(device, Console(quiet=True), print)
 
 
@@ -283,7 +283,7 @@ def same_results(alone: Path, together: Path, stages: list[str]) -> None:
     ("method", "model"),
     [
         ("sks", {"coarse_learning_rate_scale": 0.1}),  # its label heads get no gradient
-        ("sks-evidence", {"coarse_learning_rate_scale": 0.1, "shared_stages": 2}),
+        ("sks-evidence", {"coarse_learning_rate_scale": 0.1, "shared_encoder_levels": 2}),
         ("sks-evidence-selftrained", {"coarse_learning_rate_scale": 0.1}),
         ("unet-multitask", {}),
     ],

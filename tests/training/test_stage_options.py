@@ -56,7 +56,7 @@ class TestStageOptions:
         self, train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         seen = script_validation(monkeypatch, [0.2, 0.9, 0.4])
-        kept = weights_of(train(stage2={"steps": 3, "select": "best"}))
+        kept = weights_of(train(stage2={"steps": 3, "checkpoint": "best"}))
         assert all(torch.equal(kept[name], seen[1][name]) for name in kept)
         assert not all(torch.equal(kept[name], seen[2][name]) for name in kept)
 
@@ -71,7 +71,7 @@ class TestStageOptions:
             return step(self, batch, batch_idx)
 
         monkeypatch.setattr(Stage2Module, "training_step", counted)
-        run = train(stage2={"accumulate": 3})
+        run = train(stage2={"accumulate_grad_batches": 3})
         assert list(metrics_of(run)["step"]) == [1, 2]
         assert batches == [4] * 6
 

@@ -340,7 +340,7 @@ def _check_gate(run: Path, root: Path) -> None:
 def test_studies_are_labels_that_validation_can_choose_by(
     volumes: Path, relabelled: Callable[..., Path], study_config: Callable[..., RunConfig]
 ) -> None:
-    config = study_config(stage1={"select": "best"})
+    config = study_config(stage1={"checkpoint": "best"})
     validate_selection(material_of(volumes, config), config)
     cases = Dataset.load(volumes).cases
     ill_only = cases["split"].ne("validation") | cases["label"].eq("tumour")

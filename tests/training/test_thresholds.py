@@ -45,7 +45,7 @@ def test_a_lesion_is_ruled_in_above_the_most_suspect_lesion_free_image(finished,
     [
         {"method": "unet"},
         {"method": "sks-no-labels"},
-        {"gate_sensitivity": None, "rule_in_specificity": None},
+        {"rule_out_sensitivity": None, "rule_in_specificity": None},
     ],
 )
 def test_no_threshold_without_learnt_labels_or_where_it_is_off(

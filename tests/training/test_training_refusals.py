@@ -107,11 +107,11 @@ class TestRefusals:
         with pytest.raises(DxsegError, match="diverged"):
             train(stage2=wild)
 
-    @pytest.mark.parametrize("choice", [{"select": "best"}, {"early_stopping_patience": 1}])
+    @pytest.mark.parametrize("choice", [{"checkpoint": "best"}, {"early_stopping_patience": 1}])
     def test_a_choice_by_validation_without_validation_masks(
         self, train: Callable[..., Path], choice: dict[str, Any]
     ) -> None:
-        with pytest.raises(DxsegError, match="stage2: select 'best' and early stopping"):
+        with pytest.raises(DxsegError, match="stage2: checkpoint 'best' and early stopping"):
             train(stage2=choice, split={"validation_masks": 0})
 
     def test_a_choice_by_validation_without_two_labels(
@@ -121,8 +121,8 @@ class TestRefusals:
         held_out = (dataset.cases["split"] == "validation") & (dataset.cases["label"] != "dark")
         dataset.cases.loc[held_out, "split"] = "test"
         dataset.save()
-        with pytest.raises(DxsegError, match="stage1: select 'best'"):
-            train("sks", dataset=copied, stage1={"select": "best"})
+        with pytest.raises(DxsegError, match="stage1: checkpoint 'best'"):
+            train("sks", dataset=copied, stage1={"checkpoint": "best"})
 
 
 class TestWhatIsRead:

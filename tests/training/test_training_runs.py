@@ -92,7 +92,7 @@ class TestLearning:
 
 def test_shared_levels_are_stage_one_to_the_bit(train: Callable[..., Path], finished: Path) -> None:
     """Also where the rest of the coarse branch learns on."""
-    changes = {"shared_stages": 2, "coarse_learning_rate_scale": 0.5}
+    changes = {"shared_encoder_levels": 2, "coarse_learning_rate_scale": 0.5}
     run = train("sks-evidence", stage1_run=finished, model=changes)
     segmenter, _ = load_model_folder(run / "model")
     stage1 = load_file(finished / "stage1" / "coarse.safetensors")

@@ -1,4 +1,4 @@
-"""Every knob of a run, typed and validated; `dxseg.config.presets` gives values of it."""
+"""The configuration of a run, typed and validated; `dxseg.config.presets` holds named values."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 
 class _Strict(BaseModel):
-    """Unknown keys are errors: a misspelt knob must not be ignored."""
+    """Unknown keys are errors: a misspelt option must not be ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class SkipsConfig(_Strict):
-    """Which skip connections of the dual U-shape are built; every piece can be left out.
+    """Which skip connections of the dual U-shape are built.
 
-    Those of the paper are on. ``evidence`` is ours, and was worth nothing beside them.
+    Those of the paper are on by default. `evidence` is ours; it added nothing to them in our
+    experiments.
     """
 
     feature_share: bool = True
@@ -39,12 +40,19 @@ class SkipsConfig(_Strict):
 class ModelConfig(_Strict):
     """The network of a method.
 
-    ``decoder_channels`` are the widths of the decoder blocks at strides 16, 8, 4, 2 and 1, the
-    order of segmentation-models-pytorch. ``coarse_init`` says where the weights of the coarse
-    branch come from: ``stage1`` is the method, ``pretrained`` the capacity control that never saw
-    an image-level label. ``coarse_learning_rate_scale`` 0 freezes the coarse branch.
-    ``shared_stages`` is how many levels, finest first, both encoders of ``sks`` have in common;
-    ``label_head`` gives a single-branch network an image-level head, trained beside its masks.
+    Attributes:
+        architecture: `sks` has two branches; the others are baselines of
+            segmentation-models-pytorch.
+        backbone: name of the encoder in timm.
+        decoder_channels: widths of the decoder blocks at strides 16, 8, 4, 2 and 1, in the order of
+            segmentation-models-pytorch.
+        skips: of `sks`.
+        encoder_init: initial weights of the encoder that masks train.
+        coarse_init: initial weights of the coarse branch: `stage1` is the method, `pretrained` the
+            capacity control that never saw an image-level label.
+        coarse_learning_rate_scale: factor on the learning rate of the coarse branch; 0 freezes it.
+        shared_encoder_levels: number of levels, finest first, that both encoders of `sks` share.
+        label_head: gives a single-branch network an image-level head, trained together with masks.
     """
 
     architecture: Literal["sks", "unet", "unetplusplus", "manet"] = "sks"
@@ -56,20 +64,20 @@ class ModelConfig(_Strict):
     encoder_init: Literal["random", "pretrained", "stage1"] = "stage1"
     coarse_init: Literal["pretrained", "stage1"] = "stage1"
     coarse_learning_rate_scale: float = Field(default=0.0, ge=0.0, le=1.0)
-    shared_stages: int = Field(default=0, ge=0)
+    shared_encoder_levels: int = Field(default=0, ge=0)
     label_head: bool = False
 
     @model_validator(mode="after")
     def _sharing_fits(self) -> ModelConfig:
-        if self.shared_stages and self.architecture != "sks":
+        if self.shared_encoder_levels and self.architecture != "sks":
             raise ValueError(
-                f"shared_stages {self.shared_stages} needs the two encoders of architecture sks; "
-                f"{self.architecture} has one: set shared_stages to 0"
+                f"shared_encoder_levels {self.shared_encoder_levels} needs the two encoders of "
+                f"architecture sks; {self.architecture} has one: set shared_encoder_levels to 0"
             )
-        if self.shared_stages and self.encoder_init != self.coarse_init:
+        if self.shared_encoder_levels and self.encoder_init != self.coarse_init:
             raise ValueError(
-                f"with shared_stages {self.shared_stages} the fine encoder goes on where the "
-                f"coarse one stops: encoder_init ({self.encoder_init}) and coarse_init "
+                f"with shared_encoder_levels {self.shared_encoder_levels} the fine encoder "
+                f"continues the coarse one: encoder_init ({self.encoder_init}) and coarse_init "
                 f"({self.coarse_init}) must be the same"
             )
         return self
@@ -78,7 +86,7 @@ class ModelConfig(_Strict):
     def _one_label_head(self) -> ModelConfig:
         if self.label_head and self.architecture == "sks":
             raise ValueError(
-                "the coarse branch of sks names the label already: label_head is for "
+                "the coarse branch of sks predicts the label already: label_head is for "
                 "architectures of one branch"
             )
         return self
@@ -90,32 +98,36 @@ class ModelConfig(_Strict):
 
     @property
     def has_label_head(self) -> bool:
-        """Whether the network answers with image-level labels that it has learnt."""
+        """Whether the network predicts image-level labels that it was trained on."""
         return self.label_head or self.prompted
 
     @property
     def has_unused_parameters(self) -> bool:
-        """Whether stage 2 trains parts that no mask depends on.
+        """Whether stage 2 trains parameters that no mask depends on.
 
-        Those are of a coarse branch that learns on: its evidence needs all of it, without evidence
-        its heads are of no use.
+        These are the heads of a coarse branch that is not frozen, unless its evidence is a prompt.
         """
-        learns_on = self.architecture == "sks" and self.coarse_learning_rate_scale > 0
-        return learns_on and not self.skips.evidence
+        trained = self.architecture == "sks" and self.coarse_learning_rate_scale > 0
+        return trained and not self.skips.evidence
 
     @property
     def prompted(self) -> bool:
-        """Whether a branch that learnt image-level labels prompts the segmentation."""
+        """Whether a branch trained on image-level labels prompts the segmentation."""
         return self.architecture == "sks" and self.coarse_init == "stage1"
 
 
 class DataConfig(_Strict):
     """Pixels and batches.
 
-    ``batch_size`` is of a step, however many processes share it out. ``lesion_free_fraction`` is
-    the lesion-free part of a stage-2 batch, ``label_prompt_prob`` the part whose label the network
-    is told (label prompt), ``bag_size`` the largest number of slices that stand for a study in a
-    step of stage 1. ``cache_dir`` is where pixels at training size are kept.
+    Attributes:
+        image_size: side of the square that images are fitted into, pixels.
+        batch_size: images per optimiser step, over all processes.
+        bag_size: largest number of images that represent a study in a step of stage 1.
+        lesion_free_fraction: fraction of lesion-free images in a stage-2 batch.
+        label_prompt_prob: probability that a training image's label is given to the network (label
+            prompt).
+        workers: processes that load batches; 0 loads them in the training process.
+        cache_dir: folder of decoded images. Default: `.cache` in the dataset.
     """
 
     image_size: int = Field(default=128, ge=32, le=4096)
@@ -128,11 +140,13 @@ class DataConfig(_Strict):
 
 
 class SplitConfig(_Strict):
-    """Who is in which split, and which masks may be used.
+    """How cases are split, and which masks may be used.
 
-    ``masks``: training masks, a count, a fraction in (0, 1), or nothing for all of them.
-    ``validation_masks``: the stated budget of masks that validation may look at.
-    ``split_seed`` draws the split; the run's ``seed`` draws the masks inside it.
+    Attributes:
+        fractions: of training, validation and test.
+        split_seed: random seed of the split; the run's `seed` selects the masks within it.
+        masks: training masks to use, a count or a fraction in (0, 1). Default: all.
+        validation_masks: number of masks that validation may use.
     """
 
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
@@ -142,7 +156,7 @@ class SplitConfig(_Strict):
 
 
 class AugmentConfig(_Strict):
-    """Random changes of a training image; geometry moves image and mask together."""
+    """Random augmentation of training images; geometry changes image and mask alike."""
 
     degrees: float = Field(default=15.0, ge=0, le=180)
     translate: float = Field(default=0.1, ge=0, le=0.5)
@@ -163,10 +177,22 @@ class AugmentConfig(_Strict):
 
 
 class StageConfig(_Strict):
-    """Optimisation of one stage: AdamW, linear warm-up, then cosine to zero.
+    """Optimisation of one stage: AdamW, linear warm-up, then cosine decay to zero.
 
-    ``ema_decay`` 0 keeps the raw weights; ``early_stopping_patience`` counts validations without
-    an improvement, nothing switches it off; ``select`` says which weights the stage ends with.
+    Attributes:
+        steps: optimiser steps, rounded up to whole epochs.
+        steps_per_epoch: a validation and a checkpoint follow each epoch.
+        learning_rate: after warm-up.
+        encoder_learning_rate_scale: factor on the learning rate of the encoder.
+        weight_decay: of AdamW; biases and norm scales are not decayed.
+        warmup_steps: of the learning rate.
+        gradient_clip_val: largest norm of the gradient.
+        accumulate_grad_batches: batches per optimiser step.
+        label_smoothing: fraction of a label's target that is spread over all labels.
+        ema_decay: decay of the moving average of the weights, which is validated and kept; 0: off.
+        early_stopping_patience: validations without improvement before the stage stops. Default:
+            off.
+        checkpoint: which weights the stage ends with: of the last epoch or of the best validation.
     """
 
     steps: PositiveInt = 150
@@ -176,63 +202,68 @@ class StageConfig(_Strict):
     weight_decay: float = Field(default=0.01, ge=0)
     warmup_steps: int = Field(default=30, ge=0)
     gradient_clip_val: float = Field(default=1.0, gt=0)
-    accumulate: PositiveInt = 1
+    accumulate_grad_batches: PositiveInt = 1
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     ema_decay: float = Field(default=0.0, ge=0, lt=1)
     early_stopping_patience: PositiveInt | None = None
-    select: Literal["last", "best"] = "last"
+    checkpoint: Literal["last", "best"] = "last"
 
     @property
-    def epochs(self) -> int:
-        """Whole epochs; a validation and a checkpoint end each."""
+    def max_epochs(self) -> int:
+        """Whole epochs."""
         return -(-self.steps // self.steps_per_epoch)
 
     @property
     def epoch_steps(self) -> int:
-        """Optimiser steps an epoch."""
+        """Optimiser steps per epoch."""
         return min(self.steps, self.steps_per_epoch)
 
     @property
     def total_steps(self) -> int:
-        """``steps`` rounded up to whole epochs."""
-        return self.epochs * self.epoch_steps
+        """`steps` rounded up to whole epochs."""
+        return self.max_epochs * self.epoch_steps
 
 
-LEAST_STEPS, MOST_STEPS = 300, 3000
+MIN_STEPS, MAX_STEPS = 300, 3000
 
 
 class Stage1Config(StageConfig):
-    """Optimisation of stage 1, whose length follows the number of labelled images.
+    """Optimisation of stage 1; its length follows the number of labelled images.
 
-    Without ``steps`` it makes so many ``passes`` over them, but no fewer than 300 steps and no more
-    than 3000.
+    Attributes:
+        steps: as of any stage. Default: from `epochs`.
+        epochs: passes over the labelled images, but at least 300 and at most 3000 steps.
     """
 
-    steps: PositiveInt | None = None  # type: ignore[assignment]  # settled by for_images
-    passes: float = Field(default=8.0, gt=0)
+    steps: PositiveInt | None = None  # type: ignore[assignment]  # set by for_images
+    epochs: float = Field(default=8.0, gt=0)
 
     def for_images(self, count: int, batch_size: int) -> StageConfig:
-        """The stage for so many labelled images, with ``steps`` settled."""
-        wanted = math.ceil(self.passes * count / (batch_size * self.accumulate))
-        steps = self.steps or min(max(wanted, LEAST_STEPS), MOST_STEPS)
-        return StageConfig.model_validate(self.model_dump(exclude={"passes"}) | {"steps": steps})
+        """The stage for `count` labelled images, with `steps` set."""
+        wanted = math.ceil(self.epochs * count / (batch_size * self.accumulate_grad_batches))
+        steps = self.steps or min(max(wanted, MIN_STEPS), MAX_STEPS)
+        return StageConfig.model_validate(self.model_dump(exclude={"epochs"}) | {"steps": steps})
 
 
 class SelfTrainingConfig(StageConfig):
     """Label-filtered self-training after stage 2, by a mean teacher.
 
-    ``unlabeled_fraction`` is the part of a batch whose mask is not known; ``teacher_decay`` the
-    moving average of the student that proposes their masks; ``confidence`` the probability that a
-    proposal has to reach somewhere; ``pseudo_label_weight`` that of their loss. ``evidence_weight``
-    is what evidence maps have to say in them. ``contrast``, ``brightness`` and ``noise`` (in
-    standard deviations of the images) and ``erased`` (largest part of the area) disturb what the
-    student sees of them.
+    Attributes:
+        ema_decay: decay of the teacher, the moving average of the student's weights.
+        unlabeled_fraction: fraction of a batch that has no mask and gets pseudo-labels.
+        confidence: probability that a pseudo-label must reach in at least one pixel.
+        pseudo_label_weight: weight of the loss on pseudo-labels.
+        evidence_weight: weight of the class activation maps (evidence) in pseudo-labels; 0: off.
+        contrast: strong augmentation of images without a mask: largest relative change of contrast.
+        brightness: largest shift, in standard deviations of the images.
+        noise: standard deviation of the noise, in those of the images.
+        erased: largest erased fraction of the area.
     """
 
     steps: PositiveInt = 300
     learning_rate: float = Field(default=5e-4, gt=0)
+    ema_decay: float = Field(default=0.99, gt=0, lt=1)
     unlabeled_fraction: float = Field(default=0.5, gt=0, lt=1)
-    teacher_decay: float = Field(default=0.99, gt=0, lt=1)
     confidence: float = Field(default=0.6, ge=0.5, lt=1)
     pseudo_label_weight: float = Field(default=0.7, gt=0)
     evidence_weight: float = Field(default=0.0, ge=0, le=4)
@@ -241,35 +272,37 @@ class SelfTrainingConfig(StageConfig):
     noise: float = Field(default=0.15, ge=0, le=2)
     erased: float = Field(default=0.09, ge=0, le=0.5)
 
-    @model_validator(mode="after")
-    def _one_average(self) -> SelfTrainingConfig:
-        if self.ema_decay:
-            raise ValueError("the teacher is an average already: set teacher_decay, not ema_decay")
-        return self
-
 
 class DeviceConfig(_Strict):
-    """Where and how to compute, handed to Lightning's Trainer.
+    """Where and how to compute; passed to Lightning's Trainer.
 
-    Where a launcher such as torchrun has started several processes, it decides on their number, not
-    ``devices`` and ``nodes``. ``deterministic`` refuses operations that give other bits from call
-    to call, not only warns.
+    Attributes:
+        accelerator: as Lightning names it.
+        devices: per machine. A launcher such as torchrun overrides it.
+        num_nodes: machines; more than one needs a launcher.
+        precision: of the forward pass.
+        deterministic: raises an error for operations that are not deterministic, instead of a
+            warning.
     """
 
     accelerator: str = "auto"
     devices: int | Literal["auto"] = "auto"
-    nodes: PositiveInt = 1
+    num_nodes: PositiveInt = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     deterministic: bool = False
 
 
 class RunConfig(_Strict):
-    """A whole run, as written to ``config.yaml``.
+    """A whole run, as written to `config.yaml`.
 
-    ``self_training`` follows stage 2 where it is given. ``gate_sensitivity`` is the share of
-    validation images with a lesion that the image-level gate must let through,
-    ``rule_in_specificity`` that of the lesion-free ones that must not be taken for known lesions;
-    nothing switches either off.
+    Attributes:
+        method: its name.
+        seed: random seed of mask selection, initialisation and batches.
+        self_training: follows stage 2. Default: none.
+        rule_out_sensitivity: fraction of the validation images with a lesion that must stay above
+            the rule-out threshold; null: no such threshold.
+        rule_in_specificity: fraction of the lesion-free validation images that must stay below the
+            rule-in threshold; null: no such threshold.
     """
 
     method: str = "sks"
@@ -281,7 +314,7 @@ class RunConfig(_Strict):
     stage1: Stage1Config = Stage1Config()
     stage2: StageConfig = StageConfig()
     self_training: SelfTrainingConfig | None = None
-    gate_sensitivity: float | None = Field(default=0.98, gt=0, le=1)
+    rule_out_sensitivity: float | None = Field(default=0.98, gt=0, le=1)
     rule_in_specificity: float | None = Field(default=0.95, gt=0, le=1)
     device: DeviceConfig = DeviceConfig()
 

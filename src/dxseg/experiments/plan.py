@@ -17,7 +17,7 @@ STAGE1 = "stage1"
 # named here counts as one that stage 1 sees, which costs time but mixes nothing up.
 _STAGE2_SECTIONS = (
     *("method", "split", "stage2", "self_training"),
-    *("gate_sensitivity", "rule_in_specificity"),
+    *("rule_out_sensitivity", "rule_in_specificity"),
 )
 _STAGE2_KNOBS = {
     "model": (
@@ -26,7 +26,7 @@ _STAGE2_KNOBS = {
         "encoder_init",
         "coarse_init",
         "coarse_learning_rate_scale",
-        "shared_stages",
+        "shared_encoder_levels",
         "label_head",
     ),
     "data": ("lesion_free_fraction", "label_prompt_prob"),

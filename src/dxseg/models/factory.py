@@ -116,7 +116,7 @@ def _build_sks(
     skips, strides = config.skips, encoder.strides
     # Without compensation only the deepest level is read: fusions elsewhere would never learn.
     # A shared level is the same in both pyramids: there is nothing to fuse.
-    first = config.shared_stages if skips.resolution_compensation else -1
+    first = config.shared_encoder_levels if skips.resolution_compensation else -1
     fused = encoder.channels[first:]
     share: nn.Module = FeatureFusion(fused) if skips.feature_share else NoFeatureShare()
     compensation: nn.Module = (
@@ -129,7 +129,7 @@ def _build_sks(
         prompts.append(LongSkip(strides, coarse.decoder.channels))
     if skips.evidence:
         prompts.append(EvidencePrompt(strides, task.labels))
-    shared = config.shared_stages
+    shared = config.shared_encoder_levels
     network = SharedSKS if shared else SKS
     return network(
         coarse,

@@ -35,9 +35,9 @@ class EncoderTail(nn.Module):
         levels = divide(encoder)
         if shared >= len(levels):
             raise UsageError(
-                f"model.shared_stages = {shared}: {encoder.backbone_name} has {len(levels)} "
-                f"levels, and one at least is the fine encoder's own; choose {len(levels) - 1} "
-                "or fewer"
+                f"model.shared_encoder_levels = {shared}: {encoder.backbone_name} has "
+                f"{len(levels)} levels, and one at least is the fine encoder's own; "
+                f"choose {len(levels) - 1} or fewer"
             )
         self.shared = shared
         self.channels = encoder.channels
@@ -119,7 +119,7 @@ def _chain(encoder: PyramidEncoder) -> Iterator[tuple[nn.Module, bool]]:
             yield block, number in ends
     else:
         raise UsageError(
-            f"model.shared_stages: timm builds {encoder.backbone_name!r} as {type(body).__name__}, "
-            "which is no chain of levels that could be divided; set it to 0, or choose a backbone "
-            "such as tf_efficientnet_lite0, resnet18 or swinv2_tiny_window8_256"
+            f"model.shared_encoder_levels: timm builds {encoder.backbone_name!r} as "
+            f"{type(body).__name__}, which is no chain of levels that could be divided; set it "
+            "to 0, or choose a backbone such as tf_efficientnet_lite0, resnet18 or swinv2_tiny_window8_256"
         )

@@ -220,7 +220,7 @@ def _protocol(run: _Run, data: Dataset, config: RunConfig) -> list[tuple[str, st
 
 def _steps(config: RunConfig) -> str:
     stage1, own = config.stage1, config.self_training
-    length = stage1.steps or f"those of {stage1.passes:g} passes over the labels"
+    length = stage1.steps or f"those of {stage1.epochs:g} passes over the labels"
     parts = [f"{length} in stage 1" if config.model.requires_stage1 else "no stage 1"]
     parts.append(f"{config.stage2.steps} in stage 2")
     parts += [f"{own.steps} in self-training"] if own is not None else []

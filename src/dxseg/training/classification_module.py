@@ -20,7 +20,7 @@ from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.mil_pooling import pool_images, split_by_study
 from dxseg.training.collectives import draw_apart, whole
 from dxseg.training.losses import LabelLoss
-from dxseg.training.optim import build_optimiser
+from dxseg.training.optim import average_weights, build_optimiser
 
 
 class MacroAUROC(Metric):
@@ -169,6 +169,10 @@ class Stage1Module(pl.LightningModule):
             torch.cat([logits[alone], torch.stack(studies)]),
             torch.cat([label[alone], torch.stack(labels)]),
         )
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """The moving average of the weights, if any."""
+        return average_weights(self.config)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW, warm-up, cosine."""

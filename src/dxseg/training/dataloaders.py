@@ -54,7 +54,9 @@ def label_loader(material: Material, config: RunConfig, stage: StageConfig) -> D
     if not len(rows):
         raise DxsegError(NO_LABELS)
     pools = [(rows, config.data.batch_size)]
-    sampler = StratifiedBatchSampler(pools, stage.epoch_steps * stage.accumulate, config.seed)
+    sampler = StratifiedBatchSampler(
+        pools, stage.epoch_steps * stage.accumulate_grad_batches, config.seed
+    )
     return train_loader(material.label_train, material, config, sampler)
 
 

@@ -74,10 +74,11 @@ def is_rank_zero() -> bool:
 def _joined(device: DeviceConfig) -> Iterator[None]:
     """Join the processes that a launcher started with this one, if it did, for a block."""
     environment = _environment()
-    if environment is None and device.nodes > 1:
+    if environment is None and device.num_nodes > 1:
         raise UsageError(
-            f"device.nodes {device.nodes}: one process cannot start others elsewhere; start one a "
-            "device with torchrun or srun (docs/how-to/cluster.md) and leave device.nodes out"
+            f"device.num_nodes {device.num_nodes}: one process cannot start others elsewhere; "
+            "start one a device with torchrun or srun (docs/how-to/cluster.md) and leave "
+            "device.num_nodes out"
         )
     if environment is None or distributed.is_initialized():
         yield
@@ -155,7 +156,7 @@ def barrier() -> None:
 
 def _to_launch(device: DeviceConfig) -> int:
     """How many processes this one has to start: 1 for none, or where a launcher did."""
-    if _environment() is not None or device.nodes > 1:
+    if _environment() is not None or device.num_nodes > 1:
         return 1
     if device.devices != "auto":
         return device.devices

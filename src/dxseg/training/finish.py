@@ -47,7 +47,7 @@ def finish_run(
         segmenter,
         info,
         material,
-        sensitivity=config.gate_sensitivity,
+        sensitivity=config.rule_out_sensitivity,
         specificity=config.rule_in_specificity,
     )
     info = save_model_folder(output / "model", segmenter, info)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
@@ -40,6 +42,11 @@ def build_optimiser(
         "interval": "step",
     }
     return {"optimizer": optimiser, "lr_scheduler": schedule}
+
+
+def average_weights(config: StageConfig) -> list[pl.Callback]:
+    """Lightning's moving average of the weights, where the stage has one."""
+    return [EMAWeightAveraging(decay=config.ema_decay)] if config.ema_decay else []
 
 
 def _schedule(optimiser: torch.optim.Optimizer, config: StageConfig) -> LRScheduler:

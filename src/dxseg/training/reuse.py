@@ -68,7 +68,7 @@ def check_stage2(other: Path, output: Path, config: RunConfig, dataset: Dataset)
             f"{other}; leave the option out, or choose a method that trains itself"
         )
     theirs, record = read_config(other / "config.yaml"), read_run(other)
-    aside = {"method", "self_training", "gate_sensitivity", "rule_in_specificity", "device"}
+    aside = {"method", "self_training", "rule_out_sensitivity", "rule_in_specificity", "device"}
     differing = [
         key
         for key, value in config.model_dump(exclude=aside).items()

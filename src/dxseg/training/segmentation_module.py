@@ -13,7 +13,7 @@ from dxseg.data.batches.loader import Batch
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.collectives import draw_apart, own, whole, whole_length
 from dxseg.training.losses import MaskLoss
-from dxseg.training.optim import build_optimiser
+from dxseg.training.optim import average_weights, build_optimiser
 
 
 class Stage2Module(pl.LightningModule):
@@ -99,6 +99,10 @@ class Stage2Module(pl.LightningModule):
 
     def _figures(self) -> tuple[MeanMetric, ...]:
         return self.val_loss, self.val_dice, self.val_false_positives
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """The moving average of the weights, if any."""
+        return average_weights(self.config)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW, warm-up, cosine; the encoder and the coarse branch at their own rates."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -51,7 +52,7 @@ class SelfTrainingModule(Stage2Module):
         super().__init__(segmenter, model, config, seed, label_prompt_prob)
         self.options = config
         self.task = task
-        follow = get_ema_multi_avg_fn(config.teacher_decay)  # type: ignore[no-untyped-call]
+        follow = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
         self.average = AveragedModel(segmenter, multi_avg_fn=follow, use_buffers=True)
         self.average.requires_grad_(False)
         self.train(self.training)
@@ -71,6 +72,10 @@ class SelfTrainingModule(Stage2Module):
         super().train(mode)
         self.average.eval()
         return self
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """None: this module averages the weights itself, to make pseudo-labels with them."""
+        return []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """Loss on masks, plus the weighted loss on the proposals that the labels let through."""
@@ -96,7 +101,9 @@ class SelfTrainingModule(Stage2Module):
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=size)
         if len(kept):
             share = kept.float().mean()
-            self.log("kept_proposals", share, on_step=False, on_epoch=True, batch_size=len(kept))
+            self.log(
+                "kept_pseudo_labels", share, on_step=False, on_epoch=True, batch_size=len(kept)
+            )
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002

@@ -93,7 +93,7 @@ def train_stage1(
     if not len(batches.known()):
         raise DxsegError(NO_LABELS)
     stage = config.stage1.for_images(batches.image_total, config.data.batch_size)
-    epoch = stage.epoch_steps * stage.accumulate
+    epoch = stage.epoch_steps * stage.accumulate_grad_batches
     module = Stage1Module(coarse, batches.balance(task), task.labels, stage, config.seed)
     metrics = fit_stage(
         _to_channels_last(module),
@@ -185,7 +185,9 @@ def _stage2_module(
     """How the segmenter learns, and from what: masks, or masks and labels."""
     stage, task = config.stage2, material.task
     pools = mask_pools(material, config, config.data.batch_size)
-    sampler = StratifiedBatchSampler(pools, stage.epoch_steps * stage.accumulate, config.seed)
+    sampler = StratifiedBatchSampler(
+        pools, stage.epoch_steps * stage.accumulate_grad_batches, config.seed
+    )
     masks = train_loader(material.mask_train, material, config, sampler)
     if not config.model.label_head:
         told = _label_prompt_rate(config)
@@ -213,7 +215,9 @@ def self_train(
         segmenter, config.model, options, config.seed, material.task, _label_prompt_rate(config)
     )
     pools = self_training_pools(material, config, options.unlabeled_fraction)
-    sampler = StratifiedBatchSampler(pools, options.epoch_steps * options.accumulate, config.seed)
+    sampler = StratifiedBatchSampler(
+        pools, options.epoch_steps * options.accumulate_grad_batches, config.seed
+    )
     metrics = fit_stage(
         _to_channels_last(module),
         train_loader(material.label_train, material, config, sampler),
@@ -233,7 +237,7 @@ def validate_selection(material: Material, config: RunConfig) -> None:
     """Refuse a choice by validation where there is nothing to choose by, before hours of training.
 
     Raises:
-        DxsegError: ``select: best`` or early stopping, and no validation case to measure it on.
+        DxsegError: ``checkpoint: best`` or early stopping, and no validation case to measure it on.
     """
     labels, masks = material.label_validation, material.mask_validation
     known = None if labels is None else LabelBatches.plan(labels, config.data).known()
@@ -247,11 +251,12 @@ def validate_selection(material: Material, config: RunConfig) -> None:
     ):
         if stage is None:
             continue
-        chosen = stage.select == "best" or stage.early_stopping_patience is not None
+        chosen = stage.checkpoint == "best" or stage.early_stopping_patience is not None
         if chosen and not possible and (name != "stage1" or config.model.requires_stage1):
             raise DxsegError(
-                f"{name}: select 'best' and early stopping are decided on validation, which needs "
-                f"{remedy}; add some, or set {name}.select=last and no early_stopping_patience"
+                f"{name}: checkpoint 'best' and early stopping are decided on validation, which "
+                f"needs {remedy}; add some, or set {name}.checkpoint=last and no "
+                "early_stopping_patience"
             )
 
 

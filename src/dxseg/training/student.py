@@ -10,7 +10,7 @@ from dxseg.errors import UsageError
 
 FREE_SECTIONS = (
     *("stage2", "augment", "device", "data", "method"),
-    *("gate_sensitivity", "rule_in_specificity"),
+    *("rule_out_sensitivity", "rule_in_specificity"),
 )
 """What may differ from the teacher's configuration; of ``data``, all but the size of the image."""
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
@@ -134,7 +134,7 @@ def fit_stage(
         options = trainer_options(device, find_unused_parameters=find_unused_parameters)
         resume = reached is not None
         _train(module, train, validation, folder, callbacks, config, device, options, resume)
-    if config.select == "best" and (folder / BEST).is_file():
+    if config.checkpoint == "best" and (folder / BEST).is_file():
         module.load_state_dict(read_checkpoint(folder / BEST)["state_dict"])
     barrier()  # the first process removes the checkpoints
     if not all(torch.isfinite(p).all() for p in module.parameters()):
@@ -160,8 +160,8 @@ def _train(
             **options,
             accelerator=device.accelerator,
             precision=device.precision,
-            max_epochs=config.epochs,
-            accumulate_grad_batches=config.accumulate,
+            max_epochs=config.max_epochs,
+            accumulate_grad_batches=config.accumulate_grad_batches,
             gradient_clip_val=config.gradient_clip_val,
             callbacks=callbacks,
             plugins=[CheckpointFiles()],
@@ -200,11 +200,9 @@ def _optional_callbacks(
 ) -> list[pl.Callback]:
     name, mode = monitor
     callbacks: list[pl.Callback] = []
-    if config.ema_decay:
-        callbacks.append(EMAWeightAveraging(decay=config.ema_decay))
     if validated and config.early_stopping_patience is not None:
         callbacks.append(EarlyStopping(name, patience=config.early_stopping_patience, mode=mode))
-    if validated and config.select == "best":
+    if validated and config.checkpoint == "best":
         best = ModelCheckpoint(
             folder, Path(BEST).stem, monitor=name, mode=mode, enable_version_counter=False
         )
