@@ -121,5 +121,6 @@ def _chain(encoder: PyramidEncoder) -> Iterator[tuple[nn.Module, bool]]:
         raise UsageError(
             f"model.shared_encoder_levels: timm builds {encoder.backbone_name!r} as "
             f"{type(body).__name__}, which is no chain of levels that could be divided; set it "
-            "to 0, or choose a backbone such as tf_efficientnet_lite0, resnet18 or swinv2_tiny_window8_256"
+            "to 0, or choose a backbone such as tf_efficientnet_lite0, resnet18 or "
+            "swinv2_tiny_window8_256"
         )
