@@ -79,7 +79,7 @@ class BareLoop:
         for step in range(steps):
             batch = batches[step % len(batches)]
             self.optimiser.zero_grad()
-            self.loss(self.network(batch["image"]), batch["mask"]).backward()
+            self.loss(self.network(batch["image"]).mask_logits, batch["mask"]).backward()
             clip_grad_norm_(self.network.parameters(), self.clip)
             self.optimiser.step()
             self.schedule.step()

@@ -24,7 +24,7 @@ class BrightnessSegmenter(SegmentationModel):
         self.batches: list[tuple[int, ...]] = []
         self.prompts: list[torch.Tensor | None] = []
 
-    def _padded_outputs(self, x: torch.Tensor, known: torch.Tensor | None) -> SegmenterOutput:
+    def _forward_padded(self, x: torch.Tensor, known: torch.Tensor | None) -> SegmenterOutput:
         self.batches.append(tuple(x.shape))
         self.prompts.append(known)
         logits = 20 * x[:, : self.mask_classes]

@@ -46,7 +46,7 @@ def _halve(segmenter: SegmentationModel) -> None:
     """Make half of all pixels of noise lesion, and the network about as sure as a trained one."""
     segmenter.eval()
     with torch.no_grad():
-        logits = segmenter(torch.randn(4, 1, 64, 64)).transpose(0, 1).flatten(1)
+        logits = segmenter(torch.randn(4, 1, 64, 64)).mask_logits.transpose(0, 1).flatten(1)
         scale = 2 / logits.std(dim=1)
         for head in reversed(list(segmenter.modules())):
             if isinstance(head, nn.Conv2d) and head.bias is not None:

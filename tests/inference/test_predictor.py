@@ -233,11 +233,11 @@ def test_output_that_is_no_number_is_an_error_and_not_an_empty_mask(
     network = make_predictor.networks[-1]
 
     def broken(x: torch.Tensor, known: torch.Tensor | None):
-        out = type(network)._padded_outputs(network, x, known)
+        out = type(network)._forward_padded(network, x, known)
         out.mask_logits[1] = float("nan")
         return out
 
-    network._padded_outputs = broken
+    network._forward_padded = broken
     path = write_image(tmp_path / "a.png")
     results = [result for _, result in predictor.stream([("a", path), ("b", path), ("c", path)])]
     assert [isinstance(result, Prediction) for result in results] == [True, False, True]

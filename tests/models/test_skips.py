@@ -191,9 +191,9 @@ class Perturbed:
         x = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(2))
         look = self.segmenter._forward_coarse
         with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
-            before = self.segmenter(x)
+            before = self.segmenter(x).mask_logits
             patch.setattr(self.segmenter, "_forward_coarse", lambda x: self._change(look(x)))
-            return not torch.allclose(before, self.segmenter(x), rtol=0, atol=1e-6)
+            return not torch.allclose(before, self.segmenter(x).mask_logits, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
@@ -211,7 +211,7 @@ def test_what_is_built_reaches_the_mask_and_nothing_else_does(
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
 def test_nothing_is_built_that_is_not_used(switches: tuple[bool, bool, bool, bool]) -> None:
     segmenter = build(*switches).train()
-    segmenter(torch.randn(4, 1, 64, 64)).square().mean().backward()
+    segmenter(torch.randn(4, 1, 64, 64)).mask_logits.square().mean().backward()
     idle = [n for n, p in segmenter.named_parameters() if p.requires_grad and p.grad is None]
     assert idle == []
 
@@ -273,7 +273,7 @@ def test_multi_label_heads_have_one_output_a_label() -> None:
     config: Any = load_config("cpu", "sks-evidence", {"model": {"backbone": "resnet10t"}}).model
     segmenter = build_model(config, Task(2, 2, 4, multi_label=True), pretrained=False).eval()
     with torch.no_grad():
-        out = segmenter.outputs(torch.randn(1, 2, 32, 32))
+        out = segmenter(torch.randn(1, 2, 32, 32))
     assert out.label_logits is not None
     assert out.label_logits.shape == (1, 4)
     assert out.mask_logits.shape == (1, 2, 32, 32)

@@ -37,7 +37,7 @@ class Overconfident(SegmentationModel):
         super().__init__()
         self.pixels, self.labels = pixels, labels
 
-    def _padded_outputs(self, x: torch.Tensor, known: torch.Tensor | None) -> SegmenterOutput:  # noqa: ARG002
+    def _forward_padded(self, x: torch.Tensor, known: torch.Tensor | None) -> SegmenterOutput:  # noqa: ARG002
         return SegmenterOutput(PIXEL * self.pixels * x, LABEL * self.labels * x[:, 0, 0, :3])
 
 

@@ -24,6 +24,7 @@ from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.evaluation.evaluate import evaluate_run
 from dxseg.inference.model_folder import load_model_folder
+from dxseg.models.segmentation_model import SegmenterOutput
 from dxseg.training import distill as distill_module
 from dxseg.training import finish
 from dxseg.training.datamodule import Material, gather
@@ -45,9 +46,9 @@ class Brightness(nn.Module):
         self.cut = cut
         self.prompts: list[Tensor | None] = []
 
-    def forward(self, x: Tensor, known: Tensor | None = None) -> Tensor:
-        self.prompts.append(known)
-        return (x - self.cut) * 8
+    def forward(self, x: Tensor, label_prompt: Tensor | None = None) -> SegmenterOutput:
+        self.prompts.append(label_prompt)
+        return SegmenterOutput((x - self.cut) * 8)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ class TestTeaching:
     def test_the_average_of_a_flip_does_not_depend_on_the_side(self) -> None:
         torch.manual_seed(0)
         layer = nn.Conv2d(1, 1, 3, padding=1)
-        network: Any = lambda x, _: layer(x)  # noqa: E731
+        network: Any = lambda x, _: SegmenterOutput(layer(x))  # noqa: E731
         x = torch.randn(2, 1, 8, 8)
         mean = flip_averaged(network, x)
         assert torch.allclose(flip_averaged(network, x.flip(-1)), mean.flip(-1), atol=1e-6)
@@ -221,7 +222,7 @@ class TestStudent:
         assert info.model.has_label_head
         assert info.gate is not None
         with torch.no_grad():
-            labels = small.outputs(torch.zeros(1, 1, 64, 64)).label_logits
+            labels = small(torch.zeros(1, 1, 64, 64)).label_logits
         assert labels is not None
         assert labels.shape == (1, 3)
 

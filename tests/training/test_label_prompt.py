@@ -48,7 +48,7 @@ class Listening(SegmentationModel):
         super().__init__()
         self.told: list[torch.Tensor | None] = []
 
-    def _padded_outputs(self, x: torch.Tensor, known: torch.Tensor | None) -> SegmenterOutput:
+    def _forward_padded(self, x: torch.Tensor, known: torch.Tensor | None) -> SegmenterOutput:
         self.told.append(known)
         return SegmenterOutput(x)
 

@@ -70,7 +70,7 @@ def test_the_label_head_starts_as_stage_one_ended() -> None:
     student = build_model(config, task, stage1=stage1, pretrained=False).eval()
     x = torch.randn(2, 1, 64, 64)
     with torch.no_grad():
-        named, wanted = student.outputs(x).label_logits, stage1(x).global_logits
+        named, wanted = student(x).label_logits, stage1(x).global_logits
     assert named is not None
     assert torch.allclose(named, wanted, atol=1e-6)
 

@@ -86,7 +86,7 @@ def test_every_trainable_parameter_is_in_one_group_at_its_rate(
     trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
     assert len(listed) == len(set(listed))  # disjoint
     assert set(listed) == {id(p) for p in trainable.values()}  # complete
-    encoder = {id(p) for p in segmenter.fine_encoder.parameters()}
+    encoder = {id(p) for p in segmenter.encoder.parameters()}
     for name, (rate, decay) in named_rates(module, optimiser).items():
         parameter = trainable[name]
         coarse = name.startswith("segmenter.coarse.")

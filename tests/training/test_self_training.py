@@ -41,10 +41,10 @@ class Constant(SegmentationModel):
         self.given = evidence
 
     @property
-    def fine_encoder(self) -> torch.nn.Module:
+    def encoder(self) -> torch.nn.Module:
         return torch.nn.Identity()
 
-    def _padded_outputs(self, x: Tensor, *_: Any) -> SegmenterOutput:
+    def _forward_padded(self, x: Tensor, *_: Any) -> SegmenterOutput:
         return SegmenterOutput(self.weight * x, None, self.given)
 
 

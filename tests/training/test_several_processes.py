@@ -79,10 +79,10 @@ class Weighted(SegmentationModel):
         self.weight = nn.Parameter(torch.ones(()))
 
     @property
-    def fine_encoder(self) -> nn.Module:
+    def encoder(self) -> nn.Module:
         return nn.Identity()
 
-    def _padded_outputs(self, x: Tensor, *_: Any) -> SegmenterOutput:
+    def _forward_padded(self, x: Tensor, *_: Any) -> SegmenterOutput:
         return SegmenterOutput(self.weight * x)
 
 

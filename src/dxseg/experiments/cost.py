@@ -95,7 +95,7 @@ def _multiply_adds(segmenter: Any, pixels: Any) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        segmenter.outputs(pixels)
+        segmenter(pixels)
     return int(counter.get_total_flops()) // 2
 
 
@@ -104,5 +104,5 @@ def _seconds(segmenter: Any, pixels: Any) -> float:
 
     with torch.inference_mode():
         started = perf_counter()
-        segmenter.outputs(pixels)
+        segmenter(pixels)
         return perf_counter() - started

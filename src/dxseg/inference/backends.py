@@ -36,7 +36,7 @@ class Backend(Protocol):
     device: torch.device
 
     def outputs(self, images: Tensor, known: Tensor | None = None) -> SegmenterOutput:
-        """What `SegmentationModel.outputs` says.
+        """What `SegmentationModel` says.
 
         Args:
             images: (B, C, H, W) float32, normalised, on `device`.
@@ -79,9 +79,10 @@ class TorchBackend:
         """See `Backend.outputs`."""
         laid_out = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._reduced):
-            return self.segmenter.outputs(
+            output: SegmenterOutput = self.segmenter(
                 laid_out, None if known is None else known.to(self.device)
             )
+        return output
 
 
 class OnnxBackend:
@@ -216,7 +217,7 @@ def graph_inputs(info: ModelInfo, images: Tensor, known: Tensor | None) -> Input
     Args:
         info: Of the model.
         images: (B, C, H, W) float32, normalised, H and W multiples of 32.
-        known: The label prompt of `SegmentationModel.outputs`; None where nothing is known.
+        known: The label prompt of `SegmentationModel`; None where nothing is known.
 
     Returns:
         Arrays by the name of the input.

@@ -53,7 +53,7 @@ def has_lesion(names: Names, info: ModelInfo) -> bool | None:
 
 
 def label_prompt(known: Sequence[Names], info: ModelInfo) -> Tensor | None:
-    """The labels of a batch as `SegmentationModel.outputs` takes them.
+    """The labels of a batch as `SegmentationModel` takes them.
 
     Args:
         known: The labels of each image.

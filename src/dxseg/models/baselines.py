@@ -51,17 +51,17 @@ class BaselineModel(SegmentationModel):
         init_prior_bias(next(part for part in head.children() if isinstance(part, nn.Conv2d)))
 
     @property
-    def fine_encoder(self) -> nn.Module:
+    def encoder(self) -> nn.Module:  # type: ignore[override]
         """The only encoder."""
         return self.network.get_submodule("encoder")
 
-    def _padded_outputs(self, x: Tensor, known: Tensor | None) -> SegmenterOutput:  # noqa: ARG002
+    def _forward_padded(self, x: Tensor, label_prompt: Tensor | None) -> SegmenterOutput:  # noqa: ARG002
         features, masks = self._look(x)
         return SegmenterOutput(masks, features=features)
 
     def _look(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The deepest feature (B, F, h, w) and the mask logits."""
-        features: list[Tensor] = self.fine_encoder(x)
+        features: list[Tensor] = self.encoder(x)
         decoded = self.network.get_submodule("decoder")(features)
         masks: Tensor = self.network.get_submodule("segmentation_head")(decoded)
         return features[-1], masks
@@ -91,7 +91,7 @@ class MultitaskModel(BaselineModel):
         head = self.network.get_submodule("classification_head")
         return next(part for part in head.children() if isinstance(part, nn.Linear))
 
-    def _padded_outputs(self, x: Tensor, known: Tensor | None) -> SegmenterOutput:  # noqa: ARG002
+    def _forward_padded(self, x: Tensor, label_prompt: Tensor | None) -> SegmenterOutput:  # noqa: ARG002
         features, masks = self._look(x)
         labels = self.network.get_submodule("classification_head")(features)
         return SegmenterOutput(masks, labels, features=features)

@@ -103,8 +103,7 @@ class CoarseBranch(nn.Module):
 
         Args:
             output: what the branch sees.
-            known: labels as in :meth:`dxseg.models.segmentation_model.SegmentationModel.outputs`. A
-            known label
+            known: labels as in `dxseg.models.segmentation_model.SegmentationModel`. A known label
                 stands in for the branch's own probabilities (label prompt): only evidence of what
                 the image is known to have remains, at full strength.
         """

@@ -28,7 +28,7 @@ def onnx_graph(
 
     The input `image` is (B, C, H, W) float32, normalised, H and W multiples of 32; B is free.
     Networks with a label branch also have the input `known`, the label prompt of
-    `SegmentationModel.outputs` with its values for "unknown".
+    `SegmentationModel` with its values for "unknown".
 
     Args:
         segmenter: Not changed.
@@ -81,14 +81,14 @@ class _Traced(nn.Module):
         self.segmenter = segmenter
 
     def forward(self, image: Tensor, known: Tensor | None = None) -> tuple[Tensor, ...]:
-        output = self.segmenter.outputs(image, known)
+        output = self.segmenter(image, known)
         found = [getattr(output, name) for name in OUTPUTS]
         return tuple(value for value in found if value is not None)
 
     def example(self, image: Tensor) -> tuple[tuple[Tensor, ...], list[str]]:
         """Inputs to trace with, and the names of the outputs."""
         with torch.no_grad():
-            output = self.segmenter.outputs(image)
+            output = self.segmenter(image)
         names = [name for name in OUTPUTS if getattr(output, name) is not None]
         if not isinstance(self.segmenter, SKS) or output.label_logits is None:
             return (image,), names

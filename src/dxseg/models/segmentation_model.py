@@ -1,26 +1,28 @@
-"""The contract of every segmenter."""
+"""The contract of every segmentation model: any image size in, a typed output of that size out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.export import register_dataclass
 
 from dxseg.models.encoder import pad_to_multiple
 
 STRIDE = 32
-"""Deepest stride of the encoders in use: inputs are padded to a multiple of it."""
+"""Deepest stride of the encoders: inputs are padded to a multiple of it."""
 
 
 @dataclass(frozen=True)
 class SegmenterOutput:
-    """What a segmenter says of a batch.
+    """Output of a segmentation model for a batch.
 
     Attributes:
-        mask_logits: (B, K, H, W) at input size, one sigmoid a mask class.
-        label_logits: (B, L) image-level logits, or None for a network without a label head; the
-            network's own answer, also where the label is known.
-        evidence: (B, L, h, w) evidence probabilities, or None.
+        mask_logits: (B, K, H, W) at input size, one sigmoid per mask class.
+        label_logits: (B, L) image-level logits, or None for a network without a label head. They
+            come from the image alone: a label prompt does not change them.
+        evidence: (B, L, h, w) class activation maps at stride 4, in 0..1, or None; see
+            `dxseg.models.coarse_branch.CoarseBranch.evidence`.
         features: (B, F, h, w) deepest level of the encoder that masks train, at stride `STRIDE`;
             None from an exported network.
     """
@@ -31,38 +33,38 @@ class SegmenterOutput:
     features: Tensor | None = None
 
 
+register_dataclass(SegmenterOutput)  # `torch.export` then returns it, too
+
+
 class SegmentationModel(nn.Module):
-    """Base of all segmenters: any input size in, logits of that size out."""
+    """Base of all segmentation models.
 
-    @property
-    def fine_encoder(self) -> nn.Module:
-        """The encoder that stage 2 trains."""
-        raise NotImplementedError
+    Attributes:
+        encoder: The encoder that masks train.
+    """
 
-    def outputs(self, x: Tensor, known: Tensor | None = None) -> SegmenterOutput:
-        """Segment normalised images (B, C, H, W).
+    encoder: nn.Module
 
-        Sizes that are no multiple of 32 are zero-padded at the bottom and right, and cropped back.
+    def forward(self, x: Tensor, label_prompt: Tensor | None = None) -> SegmenterOutput:
+        """Segment normalised images.
 
         Args:
-            x: the images.
-            known: label prompt, the diagnoses that are known without looking: (B,) int64 label
+            x: Images (B, C, H, W). Sizes that are no multiple of 32 are zero-padded at the bottom
+                and right, and the output is cropped.
+            label_prompt: Image-level labels that are known beforehand: (B,) int64 label
                 positions, -1 where unknown, or for multi-label (B, L) of 0, 1 and NaN (unknown).
-                None: all unknown. Networks without a label branch do not look at it.
+                None: all unknown. Networks without a label branch ignore it.
         """
         padded = pad_to_multiple(x, STRIDE)
-        return crop_output(self._padded_outputs(padded, known), x, padded)
+        return crop_output(self._forward_padded(padded, label_prompt), x, padded)
 
-    def forward(self, x: Tensor, known: Tensor | None = None) -> Tensor:
-        """Mask logits (B, K, H, W) of normalised images (B, C, H, W); see :meth:`outputs`."""
-        return self.outputs(x, known).mask_logits
-
-    def _padded_outputs(self, x: Tensor, known: Tensor | None) -> SegmenterOutput:
+    def _forward_padded(self, x: Tensor, label_prompt: Tensor | None) -> SegmenterOutput:
+        """Segment images whose sides are multiples of `STRIDE`."""
         raise NotImplementedError
 
 
 def crop_output(output: SegmenterOutput, x: Tensor, padded: Tensor) -> SegmenterOutput:
-    """The part of what was said of ``padded`` that covers ``x``, the image without its padding."""
+    """Crop the output for `padded` to `x`, the image without its padding."""
     if padded is x:
         return output
     height, width = x.shape[-2:]
@@ -72,7 +74,7 @@ def crop_output(output: SegmenterOutput, x: Tensor, padded: Tensor) -> Segmenter
 
 
 def _crop(maps: Tensor | None, x: Tensor, padded: Tensor) -> Tensor | None:
-    """The part of low-resolution maps that covers the un-padded input."""
+    """Crop low-resolution maps to the part that covers the unpadded input."""
     if maps is None:
         return None
     height = -(-x.shape[-2] * maps.shape[-2] // padded.shape[-2])

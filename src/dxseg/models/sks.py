@@ -56,11 +56,6 @@ class SKS(SegmentationModel):
         # the normalisation statistics of the frozen branch would drift away from stage 1.
         self.train(self.training)
 
-    @property
-    def fine_encoder(self) -> nn.Module:
-        """The encoder of the fine branch."""
-        return self.encoder
-
     def train(self, mode: bool = True) -> SKS:
         """Training mode for the fine branch; a frozen coarse branch keeps its statistics."""
         super().train(mode)
@@ -78,9 +73,9 @@ class SKS(SegmentationModel):
         features: list[Tensor] = self.encoder(x)
         return features
 
-    def _padded_outputs(self, x: Tensor, known: Tensor | None) -> SegmenterOutput:
+    def _forward_padded(self, x: Tensor, label_prompt: Tensor | None) -> SegmenterOutput:
         coarse = self._forward_coarse(x)
-        evidence = self.coarse.evidence(coarse, known)
+        evidence = self.coarse.evidence(coarse, label_prompt)
         fine = self._encode_fine(x, coarse)
         fused = self.share(fine, coarse.encoder_features)
         entering = self.compensation(fine, fused)

@@ -47,7 +47,7 @@ class MultitaskModule(Stage2Module):
         masked, labelled = batch["masks"], batch["labels"]
         images = torch.cat([masked["image"], labelled["image"]])
         draw_apart()
-        outputs = self.segmenter.outputs(images)
+        outputs = self.segmenter(images)
         assert outputs.label_logits is not None, "a segmenter with a label head"
         count = len(masked["image"])
         mask_logits, target = whole(outputs.mask_logits[:count], masked["mask"])

@@ -156,8 +156,8 @@ def flip_averaged(network: SegmentationModel, x: Tensor, known: Tensor | None = 
     Args:
         network: the segmenter.
         x: normalised images (B, C, H, W).
-        known: what it is told of their labels; see `SegmentationModel.outputs`.
+        known: what it is told of their labels; see `SegmentationModel`.
     """
-    mirrored: Tensor = network(x.flip(-1), known).sigmoid().flip(-1)
-    mean: Tensor = (network(x, known).sigmoid() + mirrored) / 2
+    mirrored: Tensor = network(x.flip(-1), known).mask_logits.sigmoid().flip(-1)
+    mean: Tensor = (network(x, known).mask_logits.sigmoid() + mirrored) / 2
     return mean

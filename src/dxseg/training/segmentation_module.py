@@ -60,7 +60,7 @@ class Stage2Module(pl.LightningModule):
         """Dice plus binary cross-entropy; the network is told some labels."""
         known = drop_labels(batch["label"], self.label_prompt_prob)
         draw_apart()
-        logits, target = whole(self.segmenter(batch["image"], known), batch["mask"])
+        logits, target = whole(self.segmenter(batch["image"], known).mask_logits, batch["mask"])
         loss: Tensor = self.loss(logits, target)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(logits))
         return loss
@@ -74,7 +74,7 @@ class Stage2Module(pl.LightningModule):
             for metric in self._figures():
                 metric.update(batch["image"].new_empty(0))
             return
-        logits, target = self.validated(batch["image"]), batch["mask"]
+        logits, target = self.validated(batch["image"]).mask_logits, batch["mask"]
         # Once an image: torchmetrics takes no notice of weights where NaN is to be let through.
         self.val_loss.update(self.loss(logits, target).expand(len(logits)))
         predicted = (logits > 0).float()
@@ -110,7 +110,7 @@ class Stage2Module(pl.LightningModule):
         coarse = getattr(self.segmenter, "coarse", None)
         if coarse is not None:
             parts.append((coarse, self.model_config.coarse_learning_rate_scale))
-        parts.append((self.segmenter.fine_encoder, self.config.encoder_learning_rate_scale))
+        parts.append((self.segmenter.encoder, self.config.encoder_learning_rate_scale))
         parts.append((self.segmenter, 1.0))
         return build_optimiser(parts, self.config)
 
@@ -123,7 +123,7 @@ def drop_labels(label: Tensor, share: float) -> Tensor | None:
         share: probability that a label stays.
 
     Returns:
-        The labels with the others unknown, as :meth:`SegmentationModel.outputs` takes them; None
+        The labels with the others unknown, as `SegmentationModel` takes them; None
         for a share of 0, which draws nothing.
     """
     if not share:

@@ -86,10 +86,10 @@ class SelfTrainingModule(Stage2Module):
         seen = torch.cat([batch["image"][masked], self._strong_augment(unmasked, masked)])
         told = drop_labels(labels, self.label_prompt_prob)
         draw_apart()
-        answers = self.segmenter(seen.contiguous(memory_format=torch.channels_last), told)
+        output = self.segmenter(seen.contiguous(memory_format=torch.channels_last), told)
         targets = torch.cat([batch["mask"][masked], proposals])
         logits, targets, masked, usable = whole(
-            answers, targets, masked, torch.cat([masked[masked], kept])
+            output.mask_logits, targets, masked, torch.cat([masked[masked], kept])
         )
         known = int(masked.sum())
         kept = usable[known:]
@@ -127,7 +127,7 @@ class SelfTrainingModule(Stage2Module):
         if not len(images):
             return images.new_zeros(0, self.task.mask_classes, *images.shape[2:]), labels.bool()
         told = labels if self.label_prompt_prob else None
-        output = self.teacher.outputs(images.contiguous(memory_format=torch.channels_last), told)
+        output = self.teacher(images.contiguous(memory_format=torch.channels_last), told)
         probabilities = _product_of_experts(
             output, self.task, self.options.evidence_weight
         ).sigmoid()
