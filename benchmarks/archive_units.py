@@ -26,7 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from command import parser_of
-from dxseg.data.readers.read import read_image, read_mask
+from dxseg.data.readers.images import read_image
+from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset
 from dxseg.inference.files.png import encode_png
 from dxseg.inference.files.writers import mask_levels

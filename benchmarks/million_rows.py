@@ -24,7 +24,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dxseg.data.splits.make_splits import choose_masks, make_splits, read_splits, write_splits
+from dxseg.data.splits.holdout import make_splits
+from dxseg.data.splits.mask_budget import choose_masks
+from dxseg.data.splits.split_table import read_splits, write_splits
 from dxseg.data.table.dataset import Dataset, DatasetSpec
 
 LABELS = ("normal", "benign", "malignant")

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from command import parser_of
-from dxseg.data.readers.read import read_image
+from dxseg.data.readers.images import read_image
 from dxseg.errors import DxsegError
 from dxseg.inference.files.table_schema import image_values
 from dxseg.inference.files.writers import write_mask_png

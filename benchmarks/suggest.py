@@ -27,7 +27,7 @@ import dxseg
 from dxseg.active_learning.scores import Score
 from dxseg.active_learning.suggest import look_at, rank, rows_in_question
 from dxseg.config.presets import load_config, merge, parse_overrides
-from dxseg.data.splits.make_splits import read_splits, write_splits
+from dxseg.data.splits.split_table import read_splits, write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.inference.predictor import Predictor
 from dxseg.io.atomic import write_text_atomic

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 import dxseg
-from dxseg.data.readers.read import read_mask
+from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset
 from dxseg.phantoms.ultrasound import make_phantoms
 from extras import need_ray

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from dxseg.data.readers.read import read_image
+from dxseg.data.readers.images import read_image
 from dxseg.data.table.dataset import Dataset
 from dxseg.inference.predictor import Predictor
 

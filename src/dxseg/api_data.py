@@ -7,7 +7,9 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from dxseg.data.splits.make_splits import choose_masks, make_splits, select_fold, write_splits
+from dxseg.data.splits.holdout import make_splits, select_fold
+from dxseg.data.splits.mask_budget import choose_masks
+from dxseg.data.splits.split_table import write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.io.progress import reporting
 from dxseg.quality.check import check_dataset

@@ -58,7 +58,7 @@ def import_volumes_command(
 ) -> None:
     """NIfTI volumes (CT, MR) as slices, with their label maps."""
     from dxseg.data.importers.nifti import import_volumes
-    from dxseg.data.importers.volumes import DEFAULT_MASK_VALUES
+    from dxseg.data.importers.volume_dataset import DEFAULT_MASK_VALUES
     from dxseg.data.readers.slicing import make_slicing
     from dxseg.io.progress import reporting
 

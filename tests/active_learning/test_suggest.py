@@ -15,7 +15,7 @@ from PIL import Image
 import dxseg
 from brightness import Maker, bright_square
 from dxseg.active_learning.suggest import COLUMNS, look_at, rank, rows_in_question
-from dxseg.data.splits.make_splits import read_splits
+from dxseg.data.splits.split_table import read_splits
 from dxseg.data.table.dataset import Dataset, DatasetSpec
 from dxseg.errors import UsageError
 

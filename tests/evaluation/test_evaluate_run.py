@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from dxseg.data.splits.make_splits import write_splits
+from dxseg.data.splits.split_table import write_splits
 from dxseg.data.table.dataset import Dataset, DatasetSpec
 from dxseg.errors import DxsegError, UsageError
 from dxseg.evaluation.evaluate import evaluate_run

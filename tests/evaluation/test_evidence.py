@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from dxseg.data.splits.make_splits import write_splits
+from dxseg.data.splits.split_table import write_splits
 from dxseg.data.table.dataset import Dataset, DatasetSpec
 from dxseg.errors import DxsegError
 from dxseg.evaluation.evaluate import evaluate_run

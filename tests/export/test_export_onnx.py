@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import dxseg
-from dxseg.data.splits.make_splits import read_splits
+from dxseg.data.splits.split_table import read_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.export import quantize as quantising

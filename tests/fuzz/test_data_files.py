@@ -27,9 +27,10 @@ from dxseg.config.presets import load_config, parse_overrides, read_config
 from dxseg.data.exporters.nnunet_format import parse_json, read_description
 from dxseg.data.importers.msd import _Task
 from dxseg.data.readers.dicom.headers import read_header
-from dxseg.data.readers.dicom.masks import read_outlines
+from dxseg.data.readers.dicom.masks import read_mask_object
+from dxseg.data.readers.images import image_size, read_image
+from dxseg.data.readers.masks import inspect_mask
 from dxseg.data.readers.nifti import read_nifti, read_nifti_labels
-from dxseg.data.readers.read import image_size, inspect_mask, read_image
 from dxseg.data.splits.split_table import parse_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.experiments.experiment import parse_study, read_study_text
@@ -213,7 +214,9 @@ PARSERS = {
         "x.nii", lambda path: read_nifti_labels(path, AFFINE, (5, 4, 3)), label_maps
     ),
     "DICOM image (RLE and palettes too)": Parser("x.dcm", picture, dicom),
-    "DICOM masks": Parser("x.dcm", lambda path: read_outlines(read_header(path, "x")), dicom_masks),
+    "DICOM masks": Parser(
+        "x.dcm", lambda path: read_mask_object(read_header(path, "x")), dicom_masks
+    ),
     "cases.csv": Parser("cases.csv", table_of, lambda: [CASES]),
     "splits.csv": Parser("splits.csv", splits_of, lambda: [SPLITS]),
     "dataset.yaml": Parser("dataset.yaml", spec_of, trees=[SPEC], write=yaml.safe_dump),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dxseg.data.readers.read import read_image
+from dxseg.data.readers.images import read_image
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.export.onnx import export_onnx

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dxseg import yaml_files
 from dxseg.errors import DxsegError, UsageError
+from dxseg.io import yaml as yaml_files
 from dxseg.io.yaml import parse_yaml, read_small_text
 
 

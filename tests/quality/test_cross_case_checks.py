@@ -13,7 +13,8 @@ from PIL import Image
 from rich.console import Console
 
 from dxseg.data.importers.busi import import_busi
-from dxseg.data.splits.make_splits import make_splits, write_splits
+from dxseg.data.splits.holdout import make_splits
+from dxseg.data.splits.split_table import write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.quality.check import check_dataset

@@ -16,8 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dxseg.data.importers.destination import write_mask
-from dxseg.data.readers.read import inspect_mask
+from dxseg.data.readers.masks import inspect_mask, write_mask
 from dxseg.errors import DxsegError
 from dxseg.quality.case_inspection import BORDER_PIXELS, Job, border_strip, inspect_case, unpack
 
@@ -84,7 +83,7 @@ def colour(folder: Any) -> Any:
 
 
 def united(folder: Any) -> None:
-    write_mask(folder.root / "c3_mask.png", folder.disc() // 255, 1, united=3)
+    write_mask(folder.root / "c3_mask.png", folder.disc() // 255, 1, merged_count=3)
 
 
 IMAGE, MASK = "c3.png", "c3_mask.png"
@@ -224,10 +223,10 @@ def test_labels_with_too_few_groups_are_named(folder: Any) -> None:
 
 
 def test_a_united_mask_says_so_wherever_it_goes(tmp_path: Path) -> None:
-    write_mask(tmp_path / "a.png", np.eye(9, dtype=np.uint8), 1, united=2)
+    write_mask(tmp_path / "a.png", np.eye(9, dtype=np.uint8), 1, merged_count=2)
     (tmp_path / "a.png").rename(tmp_path / "b.png")
     reading = inspect_mask(tmp_path / "b.png", 1)
-    assert (reading.united, reading.repair, reading.layout) == (2, "", "")
+    assert (reading.merged_count, reading.repair, reading.layout) == (2, "", "")
     assert reading.mask.tolist() == np.eye(9).tolist()
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dxseg.data.readers.read import inspect_mask
-from dxseg.data.splits.make_splits import make_splits
+from dxseg.data.readers.masks import inspect_mask
+from dxseg.data.splits.holdout import make_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.quality import fix as fix_module
@@ -96,7 +96,7 @@ def test_masks_of_the_copy(spoiled: Any, tmp_path: Path) -> None:
         path = copy.mask_path(rows.loc[case])
         assert path.parent == (tmp_path / "fixed" / "masks").resolve()
         np.testing.assert_array_equal(np.asarray(Image.open(path)), pixels)
-        assert inspect_mask(path, 1).united == (1 if case == "d4" else 2)
+        assert inspect_mask(path, 1).merged_count == (1 if case == "d4" else 2)
     untouched = copy.mask_path(rows.loc["c3"])
     assert untouched == spoiled.root.resolve() / "c3_mask.png"
     assert rows.loc["d2", "mask"] == rows.loc["d3", "mask"] == ""

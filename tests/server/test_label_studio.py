@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 from brightness import Maker, bright_square
 from dxseg.data.exporters.brush_rle import decode_brush
 from dxseg.data.importers.label_studio import import_label_studio
-from dxseg.data.readers.read import read_mask
+from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset, DatasetSpec
 from dxseg.export.label_studio import export_label_studio, labeling_config
 from dxseg.server.app import create_app

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from browsing import Picture
-from dxseg.data.readers.read import read_mask
+from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset
 from dxseg.io.csv_io import read_table
 from serving import TOKEN, png, squares

@@ -14,7 +14,7 @@ from PIL import Image
 from browsing import Picture
 from dicom_phantom import make_image
 from dicom_phantom import save as save_dicom
-from dxseg.data.readers.read import read_mask
+from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset, DatasetSpec
 from serving import TOKEN
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from brightness import Maker
-from dxseg.data.readers.read import read_mask
+from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.annotations import ROLES
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError

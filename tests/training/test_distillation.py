@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dxseg.config.presets import read_config
 from dxseg.config.schema import RunConfig
 from dxseg.data.batches.loader import BatchDataset
-from dxseg.data.splits.make_splits import read_splits, write_splits
+from dxseg.data.splits.split_table import read_splits, write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.evaluation.evaluate import evaluate_run

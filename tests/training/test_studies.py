@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from dxseg.config.schema import DataConfig, RunConfig
 from dxseg.data.batches.loader import CaseDataset, Studies
-from dxseg.data.readers.read import read_image
+from dxseg.data.readers.images import read_image
 from dxseg.data.table.dataset import Dataset, DatasetSpec
 from dxseg.errors import DxsegError
 from dxseg.inference.model_folder import read_info

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from dxseg.data.readers.read import read_image
+from dxseg.data.readers.images import read_image
 from dxseg.data.table.dataset import Dataset
 from dxseg.inference.model_folder import load_model_folder, read_info
 from dxseg.inference.predictor import Predictor

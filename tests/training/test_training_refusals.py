@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dxseg.data.splits.make_splits import read_splits
+from dxseg.data.splits.split_table import read_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.training.run_record import read_run

@@ -14,7 +14,7 @@ from rich.console import Console
 from dxseg.active_learning.kmeanspp import choose, directions
 from dxseg.active_learning.scores import Score, score_image
 from dxseg.data.splits.groups import group_cases
-from dxseg.data.splits.make_splits import read_splits
+from dxseg.data.splits.split_table import read_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.evaluation.stream import Progress, images

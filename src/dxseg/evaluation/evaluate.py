@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dxseg.data.splits.make_splits import read_splits
+from dxseg.data.splits.split_table import read_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.evaluation.cases import (

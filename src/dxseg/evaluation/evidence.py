@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dxseg.data.readers.read import read_mask
-from dxseg.data.splits.make_splits import read_splits
+from dxseg.data.readers.masks import read_mask
+from dxseg.data.splits.split_table import read_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.evaluation.cases import EvaluatedCase

@@ -21,7 +21,7 @@ from dxseg.experiments.process_pool import run_orders
 from dxseg.experiments.results import Where, collect, results_table
 from dxseg.experiments.splits import check_budgets, divide, write_division
 from dxseg.experiments.worker import Order
-from dxseg.io.file_lock import alone
+from dxseg.io.file_lock import exclusive_lock
 from dxseg.io.progress import reporting
 
 
@@ -80,7 +80,7 @@ def run_experiment(
     experiment = parse_experiment(text, str(path))
     planned = plan(experiment)
     dataset = Dataset.load(path.parent / experiment.dataset)
-    with alone(output, "experiment"):
+    with exclusive_lock(output, "experiment"):
         splits = divide(experiment, path.parent, dataset, output / "splits", console)
         check_budgets(dataset, planned, splits)
         registration = register(experiment, text, dataset, output)

@@ -9,7 +9,9 @@ import pandas as pd
 from rich.console import Console
 
 from dxseg.data.splits.cross_validation import cross_validation_splits
-from dxseg.data.splits.make_splits import choose_masks, make_splits, read_splits, write_splits
+from dxseg.data.splits.holdout import make_splits
+from dxseg.data.splits.mask_budget import choose_masks
+from dxseg.data.splits.split_table import read_splits, write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import UsageError
 from dxseg.experiments.experiment import Experiment

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dxseg.data.readers.read import read_mask
-from dxseg.data.splits.make_splits import TRAIN, VALIDATION, read_splits
+from dxseg.data.readers.masks import read_mask
+from dxseg.data.splits.split_table import read_splits
+from dxseg.data.table.cases import TRAIN, VALIDATION
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import UsageError
 from dxseg.training.run_record import read_run

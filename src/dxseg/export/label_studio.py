@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel
 
-from dxseg.data.readers.read import read_image
+from dxseg.data.readers.images import read_image
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.inference.files.png import encode_png

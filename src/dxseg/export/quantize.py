@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from dxseg.data.readers.read import read_image
+from dxseg.data.readers.images import read_image
 from dxseg.errors import DxsegError, UsageError
 from dxseg.export.calibration_data import CalibrationCase
 from dxseg.inference.backends import Inputs, OnnxRuntimeBackend, graph_inputs

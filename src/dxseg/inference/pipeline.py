@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from dxseg.data.preprocessing import Geometry
-from dxseg.data.readers.read import to_channels
+from dxseg.data.readers.images import to_channels
 from dxseg.errors import DxsegError
 from dxseg.inference.backends import Backend
 from dxseg.inference.label_prompt import Names, has_lesion, label_prompt, label_text

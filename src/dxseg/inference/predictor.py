@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from dxseg.data.readers.read import read_image
+from dxseg.data.readers.images import read_image
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.backends import Backend, FlipTTA, TorchBackend
 from dxseg.inference.label_prompt import Names, label_names

@@ -1,1 +1,4 @@
-"""Files: atomic writes, locks, tables, caches and progress."""
+"""Files: atomic writes, locks, tables, caches and progress.
+
+Nothing here depends on images or on models.
+"""

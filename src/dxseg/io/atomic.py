@@ -44,7 +44,7 @@ def atomic_path(path: str | Path, *, flush: bool = True) -> Iterator[Path]:
     try:
         yield temporary
         if flush:
-            settle(temporary, target)
+            replace_durably(temporary, target)
         else:
             temporary.replace(target)
     except OSError as error:
@@ -56,7 +56,7 @@ def atomic_path(path: str | Path, *, flush: bool = True) -> Iterator[Path]:
             temporary.unlink()
 
 
-def settle(temporary: Path, target: Path) -> None:
+def replace_durably(temporary: Path, target: Path) -> None:
     """Let a finished file take the name of another, and wait until the disk has both.
 
     Args:
@@ -132,7 +132,7 @@ def sha256_json(obj: Any) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def reserve(file: Path | int, size: int) -> None:
+def preallocate(file: Path | int, size: int) -> None:
     """Take the room on the disk that a memory map will write to.
 
     Without it a full disk ends the process by a bus error, in the middle of an assignment.

@@ -12,7 +12,7 @@ from dxseg.errors import DxsegError
 
 
 @contextmanager
-def alone(output: Path, what: str, patience: float = 0.0) -> Iterator[None]:
+def exclusive_lock(output: Path, what: str, patience: float = 0.0) -> Iterator[None]:
     """Keep a second process out of a folder for a block; a process that is killed leaves it free.
 
     The lock lies beside the folder, which may not exist yet, and is left there.
@@ -37,7 +37,7 @@ def alone(output: Path, what: str, patience: float = 0.0) -> Iterator[None]:
 
 
 @contextmanager
-def claimed(path: Path) -> Iterator[None]:
+def wait_for_lock(path: Path) -> Iterator[None]:
     """Wait until no other process makes the same file or folder, for a block.
 
     Args:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel
 
+from dxseg.data.readers.images import read_image, to_channels
+from dxseg.data.readers.masks import inspect_mask
 from dxseg.data.readers.raster import Pixels, raster_kind
-from dxseg.data.readers.read import inspect_mask, read_image, to_channels
 from dxseg.data.splits.perceptual_hash import BYTES, describe_grey, grey_image
 from dxseg.errors import DxsegError
 from dxseg.io.atomic import sha256_file
@@ -179,7 +180,7 @@ def _look_at_mask(path: Path, classes: int, facts: CaseFacts) -> None:
         return
     mask = reading.mask
     facts.mask_repair, facts.mask_layout = reading.repair, reading.layout
-    facts.mask_united = reading.united
+    facts.mask_united = reading.merged_count
     facts.mask_area = int(np.count_nonzero(mask))
     facts.mask_sides = sum(
         bool(side.any()) for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1])

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dxseg.data.readers.read import read_image, read_mask
+from dxseg.data.readers.images import read_image
+from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.inference.files.writers import display_rgb, render_overlay

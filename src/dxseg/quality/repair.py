@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dxseg.data.importers.destination import UNFINISHED, open_destination, write_mask
-from dxseg.data.readers.read import read_masks_merged
+from dxseg.data.importers.destination import UNFINISHED, open_destination
+from dxseg.data.readers.masks import read_masks_merged, write_mask
 from dxseg.data.splits.groups import contradicting, link_groups
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
@@ -228,7 +228,7 @@ class _Repairs:
             # The copy's folder is searched first: the name must not hide a file of the source.
             name = f"{name.removesuffix('.png')}_.png"
         united = max(len(masks), int(facts["mask_united"]))
-        write_mask(self.destination / name, mask, classes, united=united)
+        write_mask(self.destination / name, mask, classes, merged_count=united)
         self.cases.loc[row, "mask"] = name
 
     def _note(self, action: Verb, rows: Iterable[int], reason: str) -> None:

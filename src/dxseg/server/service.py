@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import Depends, HTTPException, UploadFile
 from fastapi.security import HTTPBearer
 
-from dxseg.data.readers.dicom.headers import called
+from dxseg.data.readers.dicom.headers import alias_in_errors
 from dxseg.inference.label_prompt import label_names
 from dxseg.inference.prediction import Prediction
 from dxseg.inference.predictor import Predictor
@@ -80,7 +80,7 @@ class Service:
             raise HTTPException(429, BUSY, headers={"Retry-After": "1"}) from None
         except StoppingError:
             raise HTTPException(503, "the server is stopping") from None
-        with called(path, name):
+        with alias_in_errors(path, name):
             return await asyncio.wrap_future(future)
 
     def close(self) -> None:

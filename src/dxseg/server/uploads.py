@@ -14,7 +14,7 @@ from typing import IO
 
 from filelock import FileLock, Timeout
 
-from dxseg.data.readers.dicom.headers import called, pixel_spacing
+from dxseg.data.readers.dicom.headers import alias_in_errors, pixel_spacing
 from dxseg.data.readers.dicom.image import dicom_size
 from dxseg.data.readers.dicom.objects import is_dicom, open_object
 from dxseg.data.readers.raster import raster_size
@@ -113,7 +113,7 @@ def inspect_upload(path: Path, max_pixels: int) -> Upload:
         TooManyPixelsError: It has more.
         DxsegError: It is no image that can be read.
     """
-    with called(path, NAME):
+    with alias_in_errors(path, NAME):
         dicom = path.suffix == ".dcm"
         height, width = dicom_size(path) if dicom else raster_size(path)
         check_pixels(str(path), (height, width), max_pixels)

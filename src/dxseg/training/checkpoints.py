@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from dxseg.errors import DxsegError
-from dxseg.io.atomic import settle
+from dxseg.io.atomic import replace_durably
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -43,7 +43,7 @@ class CheckpointFiles(TorchCheckpointIO):
             if isinstance(reason, OSError):
                 raise OSError(reason.errno, reason.strerror, str(path)) from error
             raise
-        settle(temporary, Path(path))
+        replace_durably(temporary, Path(path))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from dxseg.config.schema import RunConfig
 from dxseg.data.batches.loader import CaseDataset, Studies
 from dxseg.data.batches.pixel_cache import cached_images, cached_masks
 from dxseg.data.preprocessing import Preprocessing, intensity_range
-from dxseg.data.splits.make_splits import choose_masks, make_splits, read_splits
+from dxseg.data.splits.holdout import make_splits
+from dxseg.data.splits.mask_budget import choose_masks
+from dxseg.data.splits.split_table import read_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.data.table.spec import DatasetSpec
 from dxseg.errors import DxsegError

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from dxseg.config.presets import read_config
 from dxseg.config.schema import RunConfig
-from dxseg.data.splits.make_splits import read_splits, write_splits
+from dxseg.data.splits.split_table import read_splits, write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.model_folder import WEIGHTS_FILE, ModelInfo, load_model_folder

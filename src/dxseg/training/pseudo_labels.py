@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dxseg.data.batches.loader import CaseDataset, SoftLabelDataset
 from dxseg.data.preprocessing import Preprocessing
-from dxseg.io.atomic import atomic_path, reserve
+from dxseg.io.atomic import atomic_path, preallocate
 from dxseg.io.progress import Report
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.datamodule import Material
@@ -106,7 +106,7 @@ def _with_true_masks(
     masks = np.lib.format.open_memmap(
         path, mode="w+", dtype=np.uint8, shape=(len(train), train.mask_classes, size, size)
     )
-    reserve(path, path.stat().st_size)
+    preallocate(path, path.stat().st_size)
     for case in np.flatnonzero(true_row >= 0):
         known = torch.from_numpy(masked.mask(true_row[case]))
         masks[case] = masked.targets(known).numpy() * FULL

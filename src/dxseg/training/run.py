@@ -12,7 +12,7 @@ import pandas as pd
 from rich.console import Console
 
 from dxseg.config.schema import RunConfig
-from dxseg.data.splits.make_splits import read_splits, write_splits
+from dxseg.data.splits.split_table import read_splits, write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.inference.model_folder import INFO_FILE, load_model_folder, save_model_folder

@@ -10,7 +10,7 @@ from dxseg.config.presets import read_config
 from dxseg.config.schema import RunConfig
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
-from dxseg.io.file_lock import alone
+from dxseg.io.file_lock import exclusive_lock
 from dxseg.training.distributed import run_on_rank_zero
 
 _PATIENCE = 10.0
@@ -25,7 +25,7 @@ def locked_run_folder(output: Path) -> Iterator[None]:
         DxsegError: another training is in it.
     """
     with ExitStack() as stack:
-        run_on_rank_zero(lambda: stack.enter_context(alone(output, "run", _PATIENCE)))
+        run_on_rank_zero(lambda: stack.enter_context(exclusive_lock(output, "run", _PATIENCE)))
         yield
 
 

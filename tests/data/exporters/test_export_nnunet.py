@@ -16,8 +16,9 @@ from PIL import Image
 import dxseg
 from dxseg.data.exporters.nnunet import export_nnunet
 from dxseg.data.importers.nnunet import import_nnunet
-from dxseg.data.readers.read import read_image, read_mask
-from dxseg.data.splits.make_splits import read_splits
+from dxseg.data.readers.images import read_image
+from dxseg.data.readers.masks import read_mask
+from dxseg.data.splits.split_table import read_splits
 from dxseg.data.table.dataset import Dataset, DatasetSpec
 from dxseg.errors import DxsegError, UsageError
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dxseg.data.importers.busi import import_busi
-from dxseg.data.readers.read import read_mask
+from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 

@@ -14,7 +14,7 @@ import pytest
 import dxseg
 from dxseg.data.importers.msd import import_msd
 from dxseg.data.importers.nnunet import import_nnunet
-from dxseg.data.readers.read import read_mask
+from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 import dxseg
 from dxseg.data.importers.nnunet import import_nnunet
-from dxseg.data.readers.read import read_image, read_mask
+from dxseg.data.readers.images import read_image
+from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 

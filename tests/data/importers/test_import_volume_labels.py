@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dxseg.data.importers.volumes import write_volumes
+from dxseg.data.importers.volume_dataset import write_volumes
 from dxseg.data.readers.slicing import Slicing
 from dxseg.data.readers.volume import FoundVolume
 from dxseg.data.table.dataset import Dataset

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from dxseg.data.importers.nifti import import_volumes
+from dxseg.data.readers.images import read_image
+from dxseg.data.readers.masks import read_mask
 from dxseg.data.readers.nifti import read_nifti
-from dxseg.data.readers.read import read_image, read_mask
 from dxseg.data.readers.slicing import WINDOWS, SlicedVolume, Slicing
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dxseg.data.importers.volumes import write_volumes
+from dxseg.data.importers.volume_dataset import write_volumes
 from dxseg.data.readers.slicing import Slicing
 from dxseg.data.readers.volume import FoundVolume
 from dxseg.data.table.dataset import Dataset
@@ -54,7 +54,7 @@ def test_killed_at_any_moment_it_leaves_no_dataset_or_a_whole_one(
     bring(lits, tmp_path / "whole")
     script = (
         "import sys\n"
-        f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
         "from pathlib import Path\n"
         "from volume_import import bring\n"
         "print('ready', flush=True)\n"

@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dxseg.data.readers.read import image_size, inspect_mask, read_image
+from dxseg.data.readers.images import image_size, read_image
+from dxseg.data.readers.masks import inspect_mask
 from dxseg.errors import DxsegError
 
 RNG = np.random.default_rng(0)
@@ -167,7 +168,7 @@ def test_bombs_cost_neither_memory_nor_time(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
     script = (
         "import resource, sys\n"
-        "from dxseg.data.readers.read import read_image\n"
+        "from dxseg.data.readers.images import read_image\n"
         "from dxseg.errors import DxsegError\n"
         "import tifffile, imagecodecs, scipy.ndimage\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"

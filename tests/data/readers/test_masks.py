@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from dxseg.data.readers.read import inspect_mask, read_mask, read_masks_merged
+from dxseg.data.readers.masks import inspect_mask, read_mask, read_masks_merged
 from dxseg.errors import DxsegError
 
 

@@ -13,12 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dxseg.data.readers.nifti import (
-    nifti_grid,
-    read_nifti,
-    read_nifti_labels,
-    write_label_map,
-)
+from dxseg.data.readers.nifti import nifti_grid, read_nifti, read_nifti_labels
+from dxseg.data.readers.nifti_writer import write_label_map
 from dxseg.errors import DxsegError
 from volume_phantom import RAS, SHAPE, TURNS, ct, save, turned, turned_affine
 

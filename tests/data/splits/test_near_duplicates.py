@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from dxseg.data.readers.read import read_image
+from dxseg.data.readers.images import read_image
 from dxseg.data.splits import near_duplicates
 from dxseg.data.splits.near_duplicates import (
     group_descriptions,

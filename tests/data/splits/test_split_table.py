@@ -7,12 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dxseg.data.splits.make_splits import (
-    choose_masks,
-    make_splits,
-    read_splits,
-    write_splits,
-)
+from dxseg.data.splits.holdout import make_splits
+from dxseg.data.splits.mask_budget import choose_masks
+from dxseg.data.splits.split_table import read_splits, write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from split_datasets import make_dataset

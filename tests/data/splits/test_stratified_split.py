@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dxseg.data.splits.stratified_split import apportion, nested_order
+from dxseg.data.splits.mask_budget import nested_order
+from dxseg.data.splits.stratified_split import apportion
 
 SHARES = (0.7, 0.1, 0.2)
 

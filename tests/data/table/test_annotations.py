@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dxseg.data.readers.read import read_mask
+from dxseg.data.readers.masks import read_mask
 from dxseg.data.table import annotations
 from dxseg.data.table.annotations import ROLES, ChangedCaseError, UnknownCaseError, save_mask
 from dxseg.data.table.dataset import Dataset

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from dxseg.data.splits.make_splits import make_splits
+from dxseg.data.splits.holdout import make_splits
 from dxseg.data.table.dataset import Dataset, DatasetSpec
 from dxseg.errors import DxsegError
 from dxseg.evaluation.stream import split_rows

@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 
 from dicom_phantom import make_image, make_series, save
 from dxseg.data.readers.dicom.headers import read_header
-from dxseg.data.readers.dicom.masks import draw_on_stack, read_outlines
+from dxseg.data.readers.dicom.masks import draw_on_stack, read_mask_object
 from dxseg.data.readers.dicom.series import series_in
 from dxseg.data.readers.slicing import Slicing
 from dxseg.errors import DxsegError, UsageError
@@ -110,7 +110,7 @@ def test_a_series_gives_a_segmentation_in_its_place(
     path = tmp_path / "out/segmentations/CT.dcm"
     # Read by other code than wrote it: ours, which places every frame anew.
     stack = series_in(tmp_path / "export/CT")
-    drawn = draw_on_stack(read_outlines(read_header(path, "seg")), {1: 1}, stack)
+    drawn = draw_on_stack(read_mask_object(read_header(path, "seg")), {1: 1}, stack)
     assert np.array_equal(drawn, (HOUNSFIELD > 100).transpose(2, 1, 0))
     label_map = nibabel.load(tmp_path / "out/masks/CT.nii.gz")
     assert np.array_equal(drawn, np.asarray(label_map.dataobj))
@@ -153,7 +153,7 @@ def test_a_multi_frame_object_is_one_source(tmp_path: Path, make_predictor: Any)
     mask[1, 2, 0] = mask[3, 4, 2] = 1
     path = tmp_path / "seg.dcm"
     path.write_bytes(series_segmentation(stack, mask, info))
-    drawn = draw_on_stack(read_outlines(read_header(path, "seg")), {1: 1}, stack)
+    drawn = draw_on_stack(read_mask_object(read_header(path, "seg")), {1: 1}, stack)
     assert np.array_equal(drawn, mask)
 
 

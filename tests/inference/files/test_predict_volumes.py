@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from dxseg.data.importers.nifti import import_volumes
-from dxseg.data.readers.read import read_mask
+from dxseg.data.readers.masks import read_mask
 from dxseg.data.readers.slicing import Slicing
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError

@@ -19,11 +19,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dxseg.data.preprocessing import fit_image, fit_mask
-from dxseg.data.readers.read import read_image, read_mask, to_channels
+from dxseg.data.readers.images import read_image, to_channels
+from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.io.atomic import atomic_path, sha256_file, sha256_json
-from dxseg.io.file_lock import claimed
+from dxseg.io.file_lock import wait_for_lock
 from dxseg.io.parallel import parallel_map
 from dxseg.io.sqlite_cache import SqliteCache
 
@@ -130,7 +131,7 @@ def _memory_map(
         raise DxsegError(f"{path.parent}: no cases to cache; the split leaves none for training")
     with suppress(*_NO_ARRAY):  # before a lock is asked for: the folder may be read-only
         return _open(path)
-    with claimed(path):
+    with wait_for_lock(path):
         with suppress(*_NO_ARRAY):  # another process has made it meanwhile
             return _open(path)
         decoded = path.with_name(f".{path.stem}.sqlite")

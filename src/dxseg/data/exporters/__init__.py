@@ -1,1 +1,1 @@
-"""Datasets in the layouts of other tools."""
+"""Exporters: a dataset into the layouts of other tools."""

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from dxseg.data.exporters.nnunet_format import DESCRIPTION_FILE, FOLDER_NAME, SPLITS_FILE
-from dxseg.data.readers.read import read_image, read_mask, to_channels
-from dxseg.data.splits.make_splits import TEST, TRAIN, VALIDATION, read_splits
+from dxseg.data.readers.images import read_image, to_channels
+from dxseg.data.readers.masks import read_mask
+from dxseg.data.splits.split_table import read_splits
+from dxseg.data.table.cases import TEST, TRAIN, VALIDATION
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.io.atomic import atomic_path, write_json_atomic

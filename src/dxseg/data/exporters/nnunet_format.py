@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from dxseg.data.readers.read import READERS
+from dxseg.data.readers.images import READERS
 from dxseg.errors import DxsegError
 
 DESCRIPTION_FILE = "dataset.json"

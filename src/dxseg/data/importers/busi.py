@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dxseg.data.importers.common import ImportReport, Progress, write_dataset
 from dxseg.data.importers.folder import find_beside
+from dxseg.data.importers.image_dataset import write_dataset
+from dxseg.data.importers.report import ImportReport, Progress
 from dxseg.errors import DxsegError
 
 _LABELS = ("benign", "malignant", "normal")

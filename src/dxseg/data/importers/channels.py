@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dxseg.data.readers.read import read_image
+from dxseg.data.readers.images import read_image
 from dxseg.errors import DxsegError
 from dxseg.io.atomic import atomic_path
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from dxseg.data.importers.common import FoundCase, ImportReport, Progress, write_dataset
-from dxseg.data.readers.read import READERS
+from dxseg.data.importers.image_dataset import FoundCase, write_dataset
+from dxseg.data.importers.report import ImportReport, Progress
+from dxseg.data.readers.images import READERS
 from dxseg.data.table.cases import COLUMNS, validate_cases
 from dxseg.data.table.spec import make_spec
 from dxseg.errors import DxsegError

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
-from dxseg.data.readers.raster import UNITED
-from dxseg.data.readers.read import Mask
 from dxseg.data.table.spec import SPEC_FILE, read_spec
 from dxseg.errors import DxsegError
-from dxseg.io.atomic import atomic_path
 from dxseg.io.csv_io import escape_formula
 
 UNFINISHED = ".import-unfinished"
@@ -46,27 +41,6 @@ def open_destination(destination: Path, name: str, overwrite: bool) -> None:
     destination.mkdir(parents=True, exist_ok=True)
     (destination / UNFINISHED).touch()
     (destination / SPEC_FILE).unlink(missing_ok=True)
-
-
-def write_mask(path: Path, mask: Mask, classes: int, *, united: int = 1) -> None:
-    """Write a mask as a plain grey PNG.
-
-    Args:
-        path: The file, replaced atomically.
-        mask: (H, W) label map, 0 to `classes`.
-        classes: The number of mask classes; one is written as 0 and 255.
-        united: Of how many masks it was made; the file says so, wherever it is moved to.
-    """
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
-
-    told = PngInfo()
-    if united > 1:
-        told.add_text(UNITED, str(united))
-    with atomic_path(path) as temporary:
-        Image.fromarray(mask * np.uint8(255) if classes == 1 else mask).save(
-            temporary, pnginfo=told
-        )
 
 
 def name_in_root(path: Path, root: Path) -> str:

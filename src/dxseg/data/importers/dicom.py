@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from dxseg.data.importers.common import ImportReport, Progress
+from dxseg.data.importers.dicom_export import find_series, join_keys, patient_pseudonym, read_export
 from dxseg.data.importers.dicom_images import INSTANCE, KeyedImage, write_images
-from dxseg.data.importers.volumes import write_volumes
-from dxseg.data.readers.dicom.headers import VOLUME_MODALITIES, Header, scan
+from dxseg.data.importers.report import ImportReport, Progress
+from dxseg.data.importers.volume_dataset import write_volumes
+from dxseg.data.readers.dicom.headers import Header
 from dxseg.data.readers.dicom.identity import Pseudonyms, open_key
-from dxseg.data.readers.dicom.masks import LabelMap, Outlines, draw_on_stack, read_outlines
-from dxseg.data.readers.dicom.series import Stack, group_series, read_stack, stack_slices
 from dxseg.data.readers.slicing import Slicing
-from dxseg.data.readers.volume import FoundVolume
 from dxseg.errors import DxsegError, UsageError
-from dxseg.io.atomic import sha256_file, sha256_json
-
-Skipped = list[tuple[str, str]]
-Drawing = tuple[Outlines, Mapping[int, int]]
 
 
 def import_dicom(
@@ -91,7 +79,7 @@ def import_dicom(
         raise UsageError(f"{destination}: lies in the export; choose a destination outside")
     key = Path(key) if key is not None else destination.with_name(f"{destination.name}.key")
     pseudonyms = Pseudonyms(open_key(key, destination))
-    export = _read_export(source, modalities, volumes_only, regions or {}, progress)
+    export = read_export(source, modalities, volumes_only, regions or {}, progress)
     chosen = export.chosen
     fields = {
         "name": name or destination.name,
@@ -134,155 +122,13 @@ def import_dicom(
     return report
 
 
-def find_series(
-    headers: Sequence[Header],
-    pseudonyms: Pseudonyms,
-    masks: Sequence[Drawing],
-    skipped: Skipped,
-) -> list[FoundVolume]:
-    """Find the volumes among slices, and the masks that belong to them.
-
-    Args:
-        headers: Of objects whose frames are slices.
-        pseudonyms: Name volumes and patients.
-        masks: What may be drawn on them.
-        skipped: Gets series that are no regular grid, by their pseudonym.
-    """
-    found = []
-    for identity, group in group_series(headers).items():
-        name = pseudonyms.name("series", *identity)
-        try:
-            stack = stack_slices(group, name)
-        except DxsegError as error:
-            skipped.append((name, str(error).removeprefix(f"{name}: ")))
-            continue
-        own = [drawing for drawing in masks if drawing[0].belongs_to(group)]
-        files = [header.path for header in group] + [mask.header.path for mask, _ in own]
-        first = group[0]
-        found.append(
-            FoundVolume(
-                volume_id=name,
-                load=partial(read_stack, stack),
-                load_labels=partial(_draw, own, stack) if own else None,
-                patient_id=_patient(first, pseudonyms),
-                keys=_join_keys(first),
-                digest=partial(_digest, files, [dict(values) for _, values in own]),
-            )
-        )
-    return found
-
-
-@dataclass(frozen=True)
-class _Export:
-    """What is taken of an export: images or slices, and what may be drawn on them."""
-
-    chosen: list[Header]
-    masks: list[Drawing]
-    mask_classes: list[str]
-    skipped: Skipped
-
-
-def _read_export(
-    source: Path,
-    modalities: Sequence[str],
-    volumes_only: bool,
-    regions: Mapping[str, str],
-    progress: Progress | None,
-) -> _Export:
-    headers, skipped = scan(source, progress)
-    images = [h for h in headers if not h.is_mask and (h.is_volume or not volumes_only)]
-    if not images:
-        first = "".join(f"; first reason: {file}: {reason}" for file, reason in skipped[:1])
-        kind = "slice of a volume" if volumes_only else "image"
-        raise DxsegError(f"{source}: no DICOM {kind} that can be read{first}")
-    chosen = _of_modalities(images, modalities)
-    classes = list(dict.fromkeys(regions.values())) or ["lesion"]
-    values = {region: classes.index(name) + 1 for region, name in regions.items()}
-    return _Export(chosen, _read_masks(headers, chosen, values, skipped), classes, skipped)
-
-
 def _keyed(header: Header, pseudonyms: Pseudonyms) -> KeyedImage:
     return KeyedImage(
         header,
         pseudonyms.name("image", header.sop_uid),
-        _patient(header, pseudonyms),
-        {**_join_keys(header), INSTANCE: header.sop_uid},
+        patient_pseudonym(header, pseudonyms),
+        {**join_keys(header), INSTANCE: header.sop_uid},
     )
-
-
-def _patient(header: Header, pseudonyms: Pseudonyms) -> str:
-    """Name the patient; where the object has no patient id, its study stands for it."""
-    if header.patient_id:
-        return pseudonyms.name("patient", header.patient_id)
-    return pseudonyms.name("study", header.study_uid)
-
-
-def _join_keys(header: Header) -> dict[str, str]:
-    """What a table of labels may know an object by; never written to the dataset."""
-    return {
-        "patient": header.patient_id,
-        "study": header.study_uid,
-        "accession": header.accession,
-        "series": header.series_uid,
-    }
-
-
-def _of_modalities(images: Sequence[Header], wanted: Sequence[str]) -> list[Header]:
-    counts = Counter(header.modality for header in images)
-    told = ", ".join(f"{count} {code}" for code, count in sorted(counts.items())) or "none"
-    absent = sorted(set(wanted) - set(counts))
-    if absent:
-        raise UsageError(f"modality {', '.join(absent)}: no image has it; there are {told}")
-    if len(counts) > 1 and not wanted:
-        raise UsageError(
-            f"images of several modalities: {told}; choose with --modality of `dxseg import dicom`"
-        )
-    chosen = [header for header in images if not wanted or header.modality in wanted]
-    if len({header.is_volume for header in chosen}) > 1:
-        raise UsageError(
-            f"modalities {', '.join(sorted(wanted))}: {', '.join(VOLUME_MODALITIES)} become slices "
-            "of volumes, others images; import them as two datasets"
-        )
-    return chosen
-
-
-def _read_masks(
-    headers: Sequence[Header],
-    chosen: Sequence[Header],
-    classes: Mapping[str, int],
-    skipped: Skipped,
-) -> list[Drawing]:
-    """Read which masks belong to the images chosen, and what of them is wanted."""
-    masks: list[Drawing] = []
-    for header in headers:
-        if not header.is_mask:
-            continue
-        try:
-            outlines = read_outlines(header)
-        except DxsegError as error:
-            skipped.append((header.name, str(error).removeprefix(f"{header.name}: ")))
-            continue
-        if not outlines.belongs_to(chosen):
-            skipped.append((header.name, "a mask that refers to none of the images"))
-            continue
-        values = outlines.choose(classes)
-        if values:
-            masks.append((outlines, values))
-        else:
-            skipped.append((header.name, "a mask with none of the regions asked for"))
-    return masks
-
-
-def _draw(masks: Sequence[Drawing], stack: Stack) -> LabelMap:
-    """Unite the masks of a volume."""
-    drawn = [draw_on_stack(outlines, values, stack) for outlines, values in masks]
-    united: LabelMap = np.maximum.reduce(drawn)
-    return united
-
-
-def _digest(files: Sequence[Path], values: Sequence[Mapping[int, int]]) -> str:
-    chosen: list[Any] = [sorted(mapping.items()) for mapping in values]
-    return sha256_json([[sha256_file(path) for path in files], chosen])
 
 
 def _notes(chosen: Sequence[Header], key: Path) -> list[str]:

@@ -10,18 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from dxseg.data.importers.common import (
-    FoundCase,
-    ImportReport,
-    Progress,
-    write_dataset,
-)
 from dxseg.data.importers.destination import open_destination
+from dxseg.data.importers.image_dataset import FoundCase, write_dataset
+from dxseg.data.importers.report import ImportReport, Progress
 from dxseg.data.importers.volume_labels import JoinedLabels, read_labels
 from dxseg.data.importers.volume_slices import IMAGES, MASKS, encode_image
-from dxseg.data.readers.dicom.headers import Header, called, pixel_spacing
+from dxseg.data.readers.dicom.headers import Header, alias_in_errors, pixel_spacing
 from dxseg.data.readers.dicom.image import displayed_frame
-from dxseg.data.readers.dicom.masks import Outlines, draw_on_image
+from dxseg.data.readers.dicom.masks import MaskObject, draw_on_image
 from dxseg.data.readers.dicom.objects import open_object, pixel_layout
 from dxseg.data.readers.raster import Pixels
 from dxseg.data.table.cases import LABEL_LEVELS, STUDY_LEVEL
@@ -43,7 +39,7 @@ class KeyedImage:
 
 def write_images(
     images: Sequence[KeyedImage],
-    masks: Sequence[tuple[Outlines, Mapping[int, int]]],
+    masks: Sequence[tuple[MaskObject, Mapping[int, int]]],
     destination: Path,
     fields: dict[str, Any],
     *,
@@ -113,7 +109,7 @@ def write_images(
 def _frames(image: KeyedImage, destination: Path) -> Iterator[FoundCase]:
     """Write the frames of an object."""
     path = image.header.path
-    with called(path, image.header.name):
+    with alias_in_errors(path, image.header.name):
         ds = open_object(path, pixels=True)
         layout = pixel_layout(ds, path)
         spacing = pixel_spacing(ds)
@@ -147,23 +143,23 @@ def _save(path: Path, pixels: Pixels) -> Path:
 
 def _draw(
     image: KeyedImage,
-    masks: Sequence[tuple[Outlines, Mapping[int, int]]],
+    masks: Sequence[tuple[MaskObject, Mapping[int, int]]],
     frames: Sequence[FoundCase],
     destination: Path,
     classes: int,
     skipped: list[tuple[str, str]],
 ) -> None:
     """Write the masks of an image of one frame; the dataset's writer unites several."""
-    for outlines, values in masks:
-        if not frames or not outlines.belongs_to([image.header]):
+    for mask_object, values in masks:
+        if not frames or not mask_object.belongs_to([image.header]):
             continue
-        name = outlines.header.name
+        name = mask_object.header.name
         try:
             if len(frames) > 1:
                 raise DxsegError(
                     f"{name}: a mask of an image of {len(frames)} frames; expected one"
                 )
-            mask = draw_on_image(outlines, values, image.header)
+            mask = draw_on_image(mask_object, values, image.header)
         except DxsegError as error:
             _leave_out(skipped, name, error)
             continue

@@ -8,14 +8,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dxseg.data.importers.common import (
-    FoundCase,
-    ImportReport,
-    Progress,
-    natural_key,
-    write_dataset,
-)
-from dxseg.data.readers.read import is_supported
+from dxseg.data.importers.image_dataset import FoundCase, write_dataset
+from dxseg.data.importers.names import natural_key
+from dxseg.data.importers.report import ImportReport, Progress
+from dxseg.data.readers.images import is_supported
 from dxseg.errors import DxsegError
 
 Skipped = list[tuple[str, str]]

@@ -13,8 +13,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dxseg.data.exporters.brush_rle import decode_brush
-from dxseg.data.importers.common import Progress
-from dxseg.data.readers.read import Mask, image_size, read_mask
+from dxseg.data.importers.report import Progress
+from dxseg.data.readers.images import image_size
+from dxseg.data.readers.masks import Mask, read_mask
 from dxseg.data.table.annotations import ROLES, find_case, save_mask
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError

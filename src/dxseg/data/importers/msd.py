@@ -14,9 +14,9 @@ from dxseg.data.exporters.nnunet_format import (
     find_channel_files,
     parse_json,
 )
-from dxseg.data.importers.common import ImportReport, Progress
 from dxseg.data.importers.nifti import nifti_volume
-from dxseg.data.importers.volumes import write_volumes
+from dxseg.data.importers.report import ImportReport, Progress
+from dxseg.data.importers.volume_dataset import write_volumes
 from dxseg.data.readers.nifti import is_nifti, nifti_stem
 from dxseg.data.readers.slicing import Slicing
 from dxseg.data.readers.volume import FoundVolume

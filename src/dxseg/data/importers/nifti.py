@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dxseg.data.importers.common import ImportReport, Progress, natural_key, plain_name
 from dxseg.data.importers.dicom import import_dicom
-from dxseg.data.importers.volumes import DEFAULT_MASK_VALUES, write_volumes
+from dxseg.data.importers.names import natural_key, plain_name
+from dxseg.data.importers.report import ImportReport, Progress
+from dxseg.data.importers.volume_dataset import DEFAULT_MASK_VALUES, write_volumes
 from dxseg.data.readers.dicom.objects import is_dicom
 from dxseg.data.readers.nifti import is_nifti, nifti_grid, nifti_stem, read_nifti, read_nifti_labels
 from dxseg.data.readers.slicing import Slicing

@@ -16,8 +16,9 @@ from dxseg.data.exporters.nnunet_format import (
     find_channel_files,
     read_description,
 )
-from dxseg.data.importers.common import FoundCase, ImportReport, Progress, write_dataset
+from dxseg.data.importers.image_dataset import FoundCase, write_dataset
 from dxseg.data.importers.msd import import_raw_volumes
+from dxseg.data.importers.report import ImportReport, Progress
 from dxseg.data.readers.slicing import Slicing
 from dxseg.data.table.cases import validate_cases
 from dxseg.data.table.spec import make_spec

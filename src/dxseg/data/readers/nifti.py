@@ -1,4 +1,4 @@
-"""Reading volumes and label maps from NIfTI files, and writing label maps that lie as their image.
+"""Reading volumes and label maps from NIfTI files.
 
 nibabel does the work; this module refuses what a file may claim but not be.
 """
@@ -16,21 +16,15 @@ from numpy.typing import NDArray
 
 from dxseg.data.readers.volume import Volume
 from dxseg.errors import DxsegError
-from dxseg.io.atomic import atomic_path
 
 SUFFIXES = (".nii.gz", ".nii")
 VOXEL_LIMIT = 2**30
 """Larger volumes are refused before they are read: a small file may claim any size."""
-
 Grid = tuple[NDArray[np.float64], tuple[int, int, int]]
-
 # A gzip stream cannot expand more than this.
 _GZIP_RATIO = 1032
-_GZIP_LEVEL = 6
 _GZIP_SLACK = _BLOCK = 2**20
 _MILLIMETRES: Mapping[str, float] = {"meter": 1000.0, "micron": 0.001}
-# Fields of the header that may hold free text, hence names.
-_FREE_TEXT = ("descrip", "aux_file", "db_name", "intent_name")
 
 
 def is_nifti(path: str | Path) -> bool:
@@ -61,7 +55,7 @@ def read_nifti(path: str | Path) -> Volume:
             or complex numbers; has an affine that is no position in space; or is too large.
     """
     path = Path(path)
-    image = _open(path)
+    image = open_nifti(path)
     affine, shape = _grid(image, path)
     _check_claim(image, path)
     notes = []
@@ -86,7 +80,7 @@ def nifti_grid(path: str | Path) -> Grid:
     Raises:
         DxsegError: As `read_nifti`, as far as the header shows it.
     """
-    return _grid(_open(Path(path)), Path(path))
+    return _grid(open_nifti(Path(path)), Path(path))
 
 
 def read_nifti_labels(
@@ -138,57 +132,7 @@ def read_nifti_labels(
     return whole
 
 
-def write_label_map(path: Path, mask: NDArray[np.uint8], source: Path) -> None:
-    """Write a label map as NIfTI that lies exactly as the volume it was made from.
-
-    Shape (with dimensions of size 1), affine, sform and qform with their codes, and units are those
-    of the source. Free text and extensions of its header, which may name a patient, are left out.
-
-    Args:
-        path: A `.nii.gz` file, written atomically.
-        mask: (I, J, K).
-        source: The NIfTI file of the volume.
-
-    Raises:
-        DxsegError: The source cannot be read any more.
-    """
-    like = _open(source)
-    header = like.header.copy()
-    header.extensions.clear()
-    for field in _FREE_TEXT:
-        header[field] = b""
-    header["cal_min"], header["cal_max"] = 0, 0
-    header.set_data_dtype(np.uint8)
-    header.set_slope_inter(1, 0)
-    header.set_intent("label")
-    # Without an affine of its own the image keeps the header's, to the bit.
-    _write(path, type(like)(mask.reshape(like.shape), None, header))
-
-
-def write_label_map_at(path: Path, mask: NDArray[np.uint8], affine: NDArray[np.float64]) -> None:
-    """Write a label map as NIfTI for a volume that was no NIfTI.
-
-    Args:
-        path: A `.nii.gz` file, written atomically.
-        mask: (I, J, K).
-        affine: (4, 4), from voxel indices to millimetres in RAS+; sform and qform both hold it.
-    """
-    import nibabel
-
-    image = nibabel.Nifti1Image(mask, affine)
-    image.header.set_xyzt_units("mm")
-    image.header.set_intent("label")
-    for name in ("sform", "qform"):
-        getattr(image, f"set_{name}")(affine, code="scanner")
-    _write(path, image)
-
-
-def _write(path: Path, image: Any) -> None:
-    with atomic_path(path, flush=False) as temporary:
-        temporary.write_bytes(gzip.compress(image.to_bytes(), _GZIP_LEVEL, mtime=0))
-
-
-def _open(path: Path) -> Any:
+def open_nifti(path: Path) -> Any:
     """Read the header; voxels are read when they are asked for."""
     import nibabel
 

@@ -17,7 +17,7 @@ from dxseg.errors import DxsegError
 PIXEL_LIMIT = 2**28
 """Larger images are refused before they are decoded: a small file may claim any size."""
 
-UNITED = "dxseg:united-masks"
+MERGED_TAG = "dxseg:united-masks"
 """Key of the PNG text that says of how many masks an importer made one."""
 
 _BYTE_LIMIT = 2**31
@@ -38,7 +38,8 @@ class Raster:
         indices: (H, W) palette positions where the file has a palette.
         palette: (256, 3) colours of those positions.
         step: By how much neighbouring grey levels of a 1, 2 or 4 bit image differ in `pixels`.
-        united: Of how many masks this one was made, as the PNG text `UNITED` says.
+        merged_count: Number of masks that an importer merged into this one, from the PNG text
+            `MERGED_TAG`.
     """
 
     pixels: Pixels
@@ -46,7 +47,7 @@ class Raster:
     indices: npt.NDArray[np.uint8] | None = None
     palette: npt.NDArray[np.uint8] | None = None
     step: int = 1
-    united: int = 1
+    merged_count: int = 1
 
 
 def decode_raster(path: Path) -> Raster:
@@ -190,9 +191,9 @@ def _decode(stream: IO[bytes], path: Path, kind: str) -> Raster:
             step = 255 // (2**depth - 1)
     image = _pillow(stream, path, kind)
     image.load()
-    united = str(image.info.get(UNITED, "")) if kind == "png" else ""
-    count = int(united) if united.isdecimal() and len(united) < 6 else 1
-    return replace(_from_pillow(image, path, step), united=count)
+    merged = str(image.info.get(MERGED_TAG, "")) if kind == "png" else ""
+    count = int(merged) if merged.isdecimal() and len(merged) < 6 else 1
+    return replace(_from_pillow(image, path, step), merged_count=count)
 
 
 def _from_pillow(image: Any, path: Path, step: int = 1) -> Raster:

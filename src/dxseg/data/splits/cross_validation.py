@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from dxseg.data.splits.groups import group_cases, label_sets
-from dxseg.data.splits.make_splits import DROPPED, TEST, TRAIN, VALIDATION
 from dxseg.data.splits.split_table import check_groups
-from dxseg.data.splits.strata import Strata
+from dxseg.data.splits.stratified_split import StratifiedSplitter
+from dxseg.data.table.cases import DROPPED, TEST, TRAIN, VALIDATION
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import UsageError
 
@@ -67,13 +67,13 @@ def cross_validation_splits(
             f"{dataset.root / 'cases.csv'}: {available} groups of cases (patients, volumes or "
             f"near-duplicates) for {folds} folds; use at most as many folds as there are groups"
         )
-    strata = Strata(dataset, label_sets(dataset, dataset.cases["label"]))
-    fold_of = strata.divide(group, used, [1 / folds] * folds, [seed, _FOLDS])
+    splitter = StratifiedSplitter(dataset, label_sets(dataset, dataset.cases["label"]))
+    fold_of = splitter.split(group, used, [1 / folds] * folds, [seed, _FOLDS])
     tables = []
     for fold in range(folds):
         rest = used & (fold_of != fold)
         shares = [1 - validation_share, validation_share]
-        part = strata.divide(group, rest, shares, [seed, _VALIDATION, fold])
+        part = splitter.split(group, rest, shares, [seed, _VALIDATION, fold])
         split = np.where(rest, np.array([TRAIN, VALIDATION], object)[part], TEST)
         table = pd.DataFrame(
             {

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dxseg.data.readers.read import read_image
-from dxseg.io.atomic import reserve
+from dxseg.data.readers.images import read_image
+from dxseg.io.atomic import preallocate
 from dxseg.io.parallel import parallel_map
 from dxseg.io.sqlite_cache import SqliteCache, file_key
 
@@ -114,7 +114,7 @@ def gather_descriptions(records: Iterator[bytes], total: int) -> Descriptions:
         return Descriptions(np.zeros((0, SIDE * SIDE), np.uint8), hashes)
     # The map keeps its file open, which has no name and so is gone when the map is.
     with tempfile.TemporaryFile() as file:
-        reserve(file.fileno(), total * SIDE * SIDE)
+        preallocate(file.fileno(), total * SIDE * SIDE)
         thumbnails = np.memmap(file, np.uint8, mode="w+", shape=(total, SIDE * SIDE))
     for row, record in enumerate(records):
         values = np.frombuffer(record, np.uint8)

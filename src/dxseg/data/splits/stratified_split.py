@@ -1,12 +1,63 @@
-"""Stratified apportionment of indivisible groups, and stratified nested orders."""
+"""Stratified division of indivisible groups of cases."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dxseg.data.splits.near_duplicates import number_by_appearance
+from dxseg.data.table.dataset import Dataset
+
+# A combination of labels with fewer groups than this is stratified by one of its labels: strata
+# of a handful of groups cannot follow the fractions.
+COMBINATION_GROUPS = 10
+
+
+class StratifiedSplitter:
+    """Divides the groups of a dataset, stratified by label and presence of a lesion mask."""
+
+    def __init__(self, dataset: Dataset, labels: list[frozenset[str]]) -> None:
+        self.labels = labels
+        self.lesion_mask = (dataset.has_mask & ~dataset.lesion_free).to_numpy()
+        self.lesion_free = set(dataset.spec.lesion_free)
+
+    def split(
+        self, group: NDArray[np.int64], used: NDArray[np.bool_], fractions: Any, seed: list[int]
+    ) -> NDArray[np.int64]:
+        """Give the part of each case; cases that are not used get -1."""
+        part = np.full(len(group), -1, np.int64)
+        if not used.any():
+            return part
+        rows = np.flatnonzero(used)
+        member = number_by_appearance(group[rows])
+        combined: list[set[str]] = [set() for _ in range(int(member.max()) + 1)]
+        masked = np.zeros(len(combined), np.bool_)
+        for row, position in zip(rows.tolist(), member.tolist(), strict=True):
+            combined[position] |= self.labels[row]
+            masked[position] |= self.lesion_mask[row]
+        strata = [
+            f"{name}|{'mask' if has else ''}"
+            for name, has in zip(self._names(combined), masked, strict=True)
+        ]
+        rng = np.random.default_rng(seed)
+        part[rows] = apportion(np.bincount(member), strata, fractions, rng)[member]
+        return part
+
+    def _names(self, combined: list[set[str]]) -> list[str]:
+        """Name the stratum of each group: its combination of labels, or its rarest label."""
+        names = [";".join(sorted(labels)) for labels in combined]
+        frequent = Counter(names)
+        single = Counter(label for labels in combined for label in labels)
+        return [
+            name
+            if len(labels) < 2 or frequent[name] >= COMBINATION_GROUPS
+            else min(labels, key=lambda label: (label in self.lesion_free, single[label], label))
+            for name, labels in zip(names, combined, strict=True)
+        ]
 
 
 def apportion(
@@ -36,7 +87,7 @@ def apportion(
     carried = dict.fromkeys(wanted, 0.0)
     whole = sum(fractions)
     # Rarest strata first: the frequent ones have the groups to make up for them.
-    for members in _members(strata):
+    for members in members_by_stratum(strata):
         held = dict.fromkeys(wanted, 0)
         order = rng.permutation(members).tolist()
         for position, index in enumerate(order):
@@ -55,35 +106,7 @@ def apportion(
     return parts
 
 
-def nested_order(
-    strata: Sequence[str], groups: NDArray[Any], rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Order cases so that every beginning of the order is a stratified random sample.
-
-    The first N cases hold each stratum in its proportion (to within one case or so), and a larger
-    N only adds cases. Within a stratum every group gives one case before any gives a second: a
-    budget of masks is better spent on another patient than on the same one again.
-
-    Args:
-        strata: Stratum of each case.
-        groups: Group of each case, shape (N,).
-        rng: Source of the random order.
-
-    Returns:
-        Indices of the cases, shape (N,).
-    """
-    position = np.zeros(len(strata))
-    for members in _members(strata):
-        shuffled = rng.permutation(members)
-        turn = _occurrence(groups[shuffled])
-        ordered = shuffled[np.argsort(turn, kind="stable")]
-        # The middles of equal intervals: Webster's method as an order.
-        position[ordered] = (np.arange(len(ordered)) + 0.5) / len(ordered)
-    tie = rng.permutation(len(strata))
-    return np.lexsort((tie, position))
-
-
-def _members(strata: Sequence[str]) -> list[NDArray[np.int64]]:
+def members_by_stratum(strata: Sequence[str]) -> list[NDArray[np.int64]]:
     """List the indices of each stratum, the smallest stratum first."""
     values = np.asarray(strata, dtype=object)
     if len(values) == 0:
@@ -91,14 +114,3 @@ def _members(strata: Sequence[str]) -> list[NDArray[np.int64]]:
     names, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     by_stratum = np.split(np.argsort(inverse, kind="stable"), np.cumsum(counts)[:-1])
     return [by_stratum[i] for i in np.lexsort((names.astype(str), counts))]
-
-
-def _occurrence(values: NDArray[Any]) -> NDArray[np.int64]:
-    """Number the occurrences of each value in order: a a b a -> 0 1 0 2."""
-    _, inverse = np.unique(values, return_inverse=True)
-    order = np.argsort(inverse, kind="stable")
-    starts = np.r_[0, np.flatnonzero(np.diff(inverse[order])) + 1] if len(values) else np.zeros(0)
-    counts = np.diff(np.r_[starts, len(values)]).astype(np.int64)
-    result = np.empty(len(values), np.int64)
-    result[order] = np.arange(len(values)) - np.repeat(starts, counts).astype(np.int64)
-    return result

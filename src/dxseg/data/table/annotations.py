@@ -17,8 +17,8 @@ from typing import Any, Literal, get_args
 
 from filelock import FileLock
 
-from dxseg.data.importers.destination import write_mask
-from dxseg.data.readers.read import Mask, image_size
+from dxseg.data.readers.images import image_size
+from dxseg.data.readers.masks import Mask, write_mask
 from dxseg.data.table.cases import CASES_FILE
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from dxseg.data.table.case_errors import CaseErrors, Flags
 from dxseg.data.table.spec import DatasetSpec
 from dxseg.errors import DxsegError
 from dxseg.io.csv_io import is_formula
@@ -32,10 +33,9 @@ COLUMNS = (
     "label_level",
     "group",
 )
-SPLITS = ("train", "validation", "test", "dropped")
+SPLITS = TRAIN, VALIDATION, TEST, DROPPED = ("train", "validation", "test", "dropped")
 STUDY_LEVEL = "study"
 LABEL_LEVELS = ("image", STUDY_LEVEL)
-
 _REQUIRED = ("case_id", "image")
 _TEXT = (
     *("case_id", "image", "mask", "label", "patient_id", "split", "volume_id"),
@@ -43,41 +43,11 @@ _TEXT = (
 )
 _WHOLE = ("fold", "slice_index")
 _SPACING = ("spacing_y", "spacing_x")
-_LISTED = 10
 _LENGTH = 4096
 _SIGNS = tuple("=@+-＝＠＋－")
-
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 # Case ids become names of files, so they must be one plain path component.
 _CASE_ID = re.compile(r"[^\s./\\][^/\\]{0,199}")
-
-_Flags = npt.NDArray[np.bool_]
-
-
-class _Problems:
-    """Collects wrong values, remembers the first few, counts them all."""
-
-    def __init__(self, source: Path, table: pd.DataFrame, lines: npt.NDArray[np.int64]) -> None:
-        self.source, self.table, self.lines = source, table, lines
-        self.count = 0
-        self.listed: list[tuple[int, str]] = []
-
-    def add(self, wrong: _Flags, column: str, advice: str) -> None:
-        """Note every row where `wrong` holds as a problem of `column`."""
-        positions = np.flatnonzero(wrong)
-        self.count += len(positions)
-        for position in positions[:_LISTED]:
-            line = int(self.lines[position])
-            value = str(self.table[column].iloc[position])[:80]
-            self.listed.append((line, f"row {line}, column {column}, value {value!r}: {advice}"))
-
-    def raise_if_any(self) -> None:
-        if not self.count:
-            return
-        shown = [text for _, text in sorted(self.listed)[:_LISTED]]
-        if self.count > len(shown):
-            shown.append(f"... and {self.count - len(shown)} more")
-        raise DxsegError("\n  ".join([f"{self.source}: {self.count} wrong value(s)", *shown]))
 
 
 def validate_cases(table: pd.DataFrame, spec: DatasetSpec, source: Path) -> pd.DataFrame:
@@ -104,7 +74,7 @@ def validate_cases(table: pd.DataFrame, spec: DatasetSpec, source: Path) -> pd.D
     told = table.index.name == "line"
     lines = table.index.to_numpy() if told else np.arange(2, len(table) + 2)
     table = table.reset_index(drop=True)
-    problems = _Problems(source, table, lines)
+    problems = CaseErrors(source, table, lines)
     typed: dict[str, Any] = {}
     for column in COLUMNS:
         values = table[column] if column in table else pd.Series([""] * len(table))
@@ -146,14 +116,14 @@ def _check_columns(table: pd.DataFrame, source: Path) -> None:
         )
 
 
-def _flag(values: pd.Series[Any], wrong: Callable[[str], bool]) -> _Flags:
+def _flag(values: pd.Series[Any], wrong: Callable[[str], bool]) -> Flags:
     """Judge each distinct value once; columns of labels or splits have only a few."""
     codes, distinct = pd.factorize(values.to_numpy(dtype=object))
     verdicts = np.fromiter((wrong(value) for value in distinct), np.bool_, len(distinct))
     return verdicts[codes]
 
 
-def _numbers(values: pd.Series[Any], *, whole: bool) -> tuple[npt.NDArray[np.float64], _Flags]:
+def _numbers(values: pd.Series[Any], *, whole: bool) -> tuple[npt.NDArray[np.float64], Flags]:
     """Give numbers (NaN where empty) and where a value is no number in range."""
     codes, distinct = pd.factorize(values, use_na_sentinel=False)
     results = np.full(len(distinct), np.nan)
@@ -173,7 +143,7 @@ def _numbers(values: pd.Series[Any], *, whole: bool) -> tuple[npt.NDArray[np.flo
     return results[codes], wrong[codes]
 
 
-def _check_text(cases: pd.DataFrame, problems: _Problems) -> None:
+def _check_text(cases: pd.DataFrame, problems: CaseErrors) -> None:
     for column in _TEXT:
         wrong = _flag(cases[column], _unfit)
         problems.add(
@@ -207,7 +177,7 @@ def _unfit(text: str) -> bool:
     return len(text) > _LENGTH or _CONTROL.search(text) is not None
 
 
-def _check_paths(cases: pd.DataFrame, problems: _Problems) -> None:
+def _check_paths(cases: pd.DataFrame, problems: CaseErrors) -> None:
     problems.add(cases["image"].eq("").to_numpy(), "image", "empty; expected the image's path")
     for column in ("image", "mask"):
         problems.add(
@@ -232,7 +202,7 @@ def _escapes_root(path: str) -> bool:
     return ".." in path and ".." in path.split("/")
 
 
-def _check_labels(cases: pd.DataFrame, spec: DatasetSpec, problems: _Problems) -> None:
+def _check_labels(cases: pd.DataFrame, spec: DatasetSpec, problems: CaseErrors) -> None:
     known = set(spec.labels)
 
     def unknown(text: str) -> bool:
@@ -255,7 +225,7 @@ def _check_labels(cases: pd.DataFrame, spec: DatasetSpec, problems: _Problems) -
     )
 
 
-def _check_levels(cases: pd.DataFrame, problems: _Problems) -> None:
+def _check_levels(cases: pd.DataFrame, problems: CaseErrors) -> None:
     level = cases["label_level"]
     wrong = _flag(level, lambda text: text not in ("", *LABEL_LEVELS))
     advice = f"expected nothing or one of {', '.join(LABEL_LEVELS)}"
@@ -289,7 +259,7 @@ def split_labels(text: str, spec: DatasetSpec) -> list[str]:
     return [part.strip() for part in text.split(";")] if spec.multi_label else [text]
 
 
-def _check_spacing(cases: pd.DataFrame, problems: _Problems) -> None:
+def _check_spacing(cases: pd.DataFrame, problems: CaseErrors) -> None:
     for column, other in (_SPACING, _SPACING[::-1]):
         # A value that is no number reads as NaN here too, but has been told already.
         empty = problems.table[column].astype(str).isin(["", "nan", "None", "<NA>"])

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dxseg.data.readers.dicom.headers import called
-from dxseg.data.readers.dicom.objects import open_object, pixel_layout, text, understanding
+from dxseg.data.readers.dicom.elements import read_text
+from dxseg.data.readers.dicom.headers import alias_in_errors
+from dxseg.data.readers.dicom.objects import open_object, pixel_layout, translate_errors
 from dxseg.data.readers.dicom.series import Stack
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.files.table_schema import model_name
@@ -93,7 +94,7 @@ def series_segmentation(stack: Stack, mask: NDArray[np.uint8], info: ModelInfo) 
     if len(paths) == 1:
         # Frames of one object: in its own order.
         planes = planes[np.argsort([part.plane.frame for part in stack.slices])]
-    with called(paths[0], stack.name):
+    with alias_in_errors(paths[0], stack.name):
         return _encode([open_object(path) for path in paths], planes, info, paths[0])
 
 
@@ -113,7 +114,7 @@ def _encode(
     """Build the object; highdicom's own errors quote values, so their words are not repeated."""
     require_highdicom()
     layout = pixel_layout(sources[0], path)
-    if not all(text(ds, keyword) for ds in sources for keyword in _UIDS):
+    if not all(read_text(ds, keyword) for ds in sources for keyword in _UIDS):
         raise DxsegError(
             f"{path}: has no UIDs of object, series and study, which a SEG refers to; export it "
             "again"
@@ -122,7 +123,7 @@ def _encode(
         raise DxsegError(
             f"{path}: is not of the mask's size; it has changed since it was predicted"
         )
-    with understanding(path), _quiet():
+    with translate_errors(path), _quiet():
         seg = _build([_completed(ds) for ds in sources], planes, info)
         if "FrameOfReferenceUID" not in seg:
             # Of type 2C (PS3.3 C.7.6.1): where there is no position, how the patient lies.
@@ -185,7 +186,7 @@ def _completed(ds: Dataset) -> Dataset:
     for keyword in _MAY_BE_EMPTY:
         if keyword not in completed:
             setattr(completed, keyword, "")
-    if text(completed, "PatientSex") not in _SEXES:
+    if read_text(completed, "PatientSex") not in _SEXES:
         completed.PatientSex = ""
     return completed
 

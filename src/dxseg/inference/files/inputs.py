@@ -11,8 +11,8 @@ from pathlib import Path
 
 from dxseg.data.readers.dicom.objects import is_dicom
 from dxseg.data.readers.dicom.series import holds_slices
+from dxseg.data.readers.images import READERS, is_supported
 from dxseg.data.readers.nifti import SUFFIXES, is_nifti, nifti_stem
-from dxseg.data.readers.read import READERS, is_supported
 from dxseg.errors import UsageError
 from dxseg.io.csv_io import escape_formula
 

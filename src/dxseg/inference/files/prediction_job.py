@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from dxseg.data.readers.dicom.series import Stack, read_stack, series_in
-from dxseg.data.readers.nifti import nifti_grid, read_nifti, write_label_map, write_label_map_at
+from dxseg.data.readers.nifti import nifti_grid, read_nifti
+from dxseg.data.readers.nifti_writer import write_label_map, write_label_map_at
 from dxseg.data.readers.slicing import SlicedVolume, count_slices
 from dxseg.data.readers.volume import Volume
 from dxseg.errors import DxsegError

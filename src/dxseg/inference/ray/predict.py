@@ -17,7 +17,7 @@ from dxseg.inference.ray.cluster import import_ray, running_ray
 from dxseg.inference.ray.inputs import archive_items
 from dxseg.inference.ray.parquet import About, claim, finished
 from dxseg.inference.ray.worker import ArchiveSettings, PartPredictor
-from dxseg.io.file_lock import alone
+from dxseg.io.file_lock import exclusive_lock
 
 PART_IMAGES = 512
 """Images in a part at most: what is lost when a worker dies."""
@@ -86,7 +86,7 @@ def predict_archive(
         windows=settings.windows,
     )
     summary = PredictSummary(known=len(known.by_name), unmatched_labels=known.unmatched)
-    with alone(root, "archive"):
+    with exclusive_lock(root, "archive"):
         folder = claim(root, about, overwrite)
         done = finished(folder, wanted)
         summary.skipped = len(done)

@@ -9,8 +9,9 @@ import numpy as np
 from fastapi import FastAPI, Query, Request
 from pydantic import BaseModel, Field, NonNegativeInt
 
-from dxseg.data.readers.dicom.headers import called
-from dxseg.data.readers.read import Mask, image_size
+from dxseg.data.readers.dicom.headers import alias_in_errors
+from dxseg.data.readers.images import image_size
+from dxseg.data.readers.masks import Mask
 from dxseg.data.table.annotations import Role, save_mask
 from dxseg.errors import UsageError
 from dxseg.inference.files.table_schema import model_name
@@ -91,7 +92,7 @@ def add_case_routes(app: FastAPI, service: Service, cases: Cases) -> None:
         limit: Annotated[int, Query(ge=1, le=1000, description="Cases at most.")] = 100,
     ) -> QueueAnswer:
         """Give the cases that wait for a mask."""
-        with called(cases.root, _DATASET):
+        with alias_in_errors(cases.root, _DATASET):
             waiting = await asyncio.to_thread(cases.waiting)
         listed = [WaitingCase(**vars(case)) for case in waiting[:limit]]
         return QueueAnswer(waiting=len(waiting), cases=listed)
@@ -104,7 +105,7 @@ def add_case_routes(app: FastAPI, service: Service, cases: Cases) -> None:
     async def propose(request: Request, asked: CaseRequest) -> PredictionResponse:
         """Segment the image of a case; with its evidence, and the image as it was read."""
         async with service.timely():
-            with called(cases.root, _DATASET):
+            with alias_in_errors(cases.root, _DATASET):
                 case = await asyncio.to_thread(cases.find, asked.case_id)
                 size = await asyncio.to_thread(image_size, case.image)
                 check_pixels(_IMAGE, size, service.settings.max_pixels)
@@ -126,7 +127,7 @@ def add_case_routes(app: FastAPI, service: Service, cases: Cases) -> None:
         """Save a mask into the dataset, with a role and the time."""
         label_names(sent.known, info)
         mask = await asyncio.to_thread(_label_map, sent.mask, service)
-        with called(cases.root, _DATASET):
+        with alias_in_errors(cases.root, _DATASET):
             done = await asyncio.to_thread(
                 save_mask,
                 cases.root,

@@ -11,8 +11,8 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel, Field
 
 from dxseg.data.exporters.brush_rle import encode_brush
-from dxseg.data.readers.dicom.headers import called
-from dxseg.data.readers.read import image_size
+from dxseg.data.readers.dicom.headers import alias_in_errors
+from dxseg.data.readers.images import image_size
 from dxseg.data.table.cases import STUDY_LEVEL
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.files.table_schema import model_name
@@ -162,7 +162,7 @@ async def _predicted(task: Task, service: Service, cases: Cases) -> Prediction:
     case_id = task.data.get("case_id")
     if not isinstance(case_id, str):
         raise UsageError("case_id: missing in a task's data; make tasks by export label-studio")
-    with called(cases.root, _DATASET):
+    with alias_in_errors(cases.root, _DATASET):
         case = await asyncio.to_thread(cases.find, case_id)
         size = await asyncio.to_thread(image_size, case.image)
         check_pixels(_IMAGE, size, service.settings.max_pixels)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from fastapi import FastAPI, File, Form, Request, Response, UploadFile
 
-from dxseg.data.readers.dicom.headers import called
+from dxseg.data.readers.dicom.headers import alias_in_errors
 from dxseg.errors import UsageError
 from dxseg.inference.files.dicom_seg import image_segmentation
 from dxseg.inference.prediction import Prediction
@@ -96,5 +96,5 @@ def _spacing(height: float | None, width: float | None) -> Spacing | None:
 
 
 def _segmentation(service: Service, upload: Upload, prediction: Prediction) -> bytes:
-    with called(upload.path, NAME):
+    with alias_in_errors(upload.path, NAME):
         return image_segmentation(upload.path, prediction.mask, service.info)

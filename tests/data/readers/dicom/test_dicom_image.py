@@ -25,7 +25,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dxseg.data.readers.read import image_size, read_image, read_mask
+from dxseg.data.readers.images import image_size, read_image
+from dxseg.data.readers.masks import read_mask
 from dxseg.errors import DxsegError
 
 Make = Callable[..., Dataset]

@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 from dicom_phantom import SQUARE, place, plain_segmentation, segmentation, structure_set
 from dxseg.data.readers.dicom.contours import inside_polygon
 from dxseg.data.readers.dicom.headers import scan
-from dxseg.data.readers.dicom.masks import Outlines, draw_on_image, draw_on_stack, read_outlines
+from dxseg.data.readers.dicom.masks import (
+    MaskObject,
+    draw_on_image,
+    draw_on_stack,
+    read_mask_object,
+)
 from dxseg.data.readers.dicom.series import Stack, group_series, stack_slices
 from dxseg.errors import DxsegError, UsageError
 
@@ -25,12 +30,12 @@ Store = Callable[..., Path]
 OBLIQUE = (0.8, 0.6, 0.0, -0.36, 0.48, 0.8)
 
 
-def both(folder: Path) -> tuple[Outlines, Stack]:
+def both(folder: Path) -> tuple[MaskObject, Stack]:
     headers, skipped = scan(folder)
     assert skipped == []
     images = [header for header in headers if not header.is_mask]
     [mask] = [header for header in headers if header.is_mask]
-    outlines = read_outlines(mask)
+    outlines = read_mask_object(mask)
     assert outlines.belongs_to(images)
     [group] = group_series(images).values()
     return outlines, stack_slices(group, "series-1")
@@ -138,7 +143,7 @@ def test_a_segmentation_of_an_image_without_position(image: Make, store: Store) 
     mask = np.random.default_rng(2).random((12, 9)) > 0.5
     seg = plain_segmentation(pictures[1], mask)
     headers, _ = scan(store([*pictures, seg]))
-    [outlines] = [read_outlines(header) for header in headers if header.is_mask]
+    [outlines] = [read_mask_object(header) for header in headers if header.is_mask]
     by_uid = {header.sop_uid: header for header in headers}
     first, second = (by_uid[picture.SOPInstanceUID] for picture in pictures)
     assert [outlines.belongs_to([header]) for header in (first, second)] == [False, True]
@@ -219,7 +224,7 @@ def test_damaged_masks_raise_nothing_else(
             spoiled[at] = rng.integers(256)
         mask.path.write_bytes(spoiled[: rng.integers(1000, len(content) + 1)])
         try:
-            outlines = read_outlines(mask)
+            outlines = read_mask_object(mask)
             draw_on_stack(outlines, dict.fromkeys(outlines.regions, 1), stack)
         except DxsegError:
             refused += 1

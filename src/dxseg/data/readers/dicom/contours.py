@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from dxseg.data.readers.dicom.elements import read_floats, read_int, read_items, read_text
 from dxseg.data.readers.dicom.headers import Header
-from dxseg.data.readers.dicom.objects import items, numbers, open_object, text, whole
+from dxseg.data.readers.dicom.objects import open_object
 from dxseg.data.readers.dicom.series import OFF_PLANE, Stack
 from dxseg.errors import DxsegError
 
@@ -35,15 +36,15 @@ def filled_contours(
         DxsegError: A contour is damaged, or lies in no slice.
     """
     ds = open_object(header.path)
-    for region in items(ds, "ROIContourSequence"):
-        value = chosen.get(whole(region, "ReferencedROINumber", header.path, -1))
+    for region in read_items(ds, "ROIContourSequence"):
+        value = chosen.get(read_int(region, "ReferencedROINumber", header.path, -1))
         if value is None:
             continue
         filled: dict[int, npt.NDArray[np.bool_]] = defaultdict(
             lambda: np.zeros((stack.rows, stack.columns), np.bool_)
         )
-        for contour in items(region, "ContourSequence"):
-            if text(contour, "ContourGeometricType") not in (
+        for contour in read_items(region, "ContourSequence"):
+            if read_text(contour, "ContourGeometricType") not in (
                 "CLOSED_PLANAR",
                 "CLOSEDPLANAR_XOR",
             ):
@@ -57,8 +58,8 @@ def filled_contours(
 
 def _polygon(contour: Dataset, stack: Stack, header: Header) -> tuple[int, npt.NDArray[np.float64]]:
     """Give the slice that a contour lies in, and its corners (column, row) there."""
-    count = whole(contour, "NumberOfContourPoints", header.path, 0)
-    flat = numbers(contour, "ContourData", 3 * count) if count >= 3 else None
+    count = read_int(contour, "NumberOfContourPoints", header.path, 0)
+    flat = read_floats(contour, "ContourData", 3 * count) if count >= 3 else None
     if flat is None:
         raise DxsegError(f"{header.path}: a contour without three points or more; export it again")
     voxels = stack.voxels_at(np.reshape(flat, (-1, 3)))

@@ -9,16 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dxseg.data.readers.dicom.objects import (
-    PixelLayout,
-    functional_group,
-    is_dicom,
-    items,
-    numbers,
-    open_object,
-    pixel_layout,
-    text,
-)
+from dxseg.data.readers.dicom.elements import functional_group, read_floats, read_items, read_text
+from dxseg.data.readers.dicom.objects import PixelLayout, is_dicom, open_object, pixel_layout
 from dxseg.errors import DxsegError
 
 if TYPE_CHECKING:
@@ -111,7 +103,7 @@ class Header:
 
 
 @contextmanager
-def called(path: Path, name: str) -> Iterator[None]:
+def alias_in_errors(path: Path, name: str) -> Iterator[None]:
     """Let errors call a file by a name that does not identify a patient.
 
     Args:
@@ -168,23 +160,23 @@ def read_header(path: Path, name: str) -> Header:
     Raises:
         DxsegError: It is no DICOM, damaged, has no UIDs, or claims pixels it cannot hold.
     """
-    with called(path, name):
+    with alias_in_errors(path, name):
         ds = open_object(path)
-        modality = text(ds, "Modality")
+        modality = read_text(ds, "Modality")
         header = Header(
             path=path,
             name=name,
-            sop_class=text(ds, "SOPClassUID"),
-            sop_uid=text(ds, "SOPInstanceUID"),
-            series_uid=text(ds, "SeriesInstanceUID"),
-            study_uid=text(ds, "StudyInstanceUID"),
-            frame_of_reference=text(ds, "FrameOfReferenceUID"),
-            patient_id=text(ds, "PatientID"),
-            accession=text(ds, "AccessionNumber"),
+            sop_class=read_text(ds, "SOPClassUID"),
+            sop_uid=read_text(ds, "SOPInstanceUID"),
+            series_uid=read_text(ds, "SeriesInstanceUID"),
+            study_uid=read_text(ds, "StudyInstanceUID"),
+            frame_of_reference=read_text(ds, "FrameOfReferenceUID"),
+            patient_id=read_text(ds, "PatientID"),
+            accession=read_text(ds, "AccessionNumber"),
             modality=modality if modality in _PICTURES else OTHER,
             derived=modality in _DERIVED_MODALITIES,
-            localiser="LOCALIZER" in text(ds, "ImageType"),
-            burned_in=text(ds, "BurnedInAnnotation") == "YES",
+            localiser="LOCALIZER" in read_text(ds, "ImageType"),
+            burned_in=read_text(ds, "BurnedInAnnotation") == "YES",
         )
         if not (header.sop_uid and header.series_uid and header.study_uid):
             raise DxsegError(f"{path}: has no UIDs of object, series and study; expected an image")
@@ -207,12 +199,14 @@ def read_plane(ds: Dataset, frame: int) -> Plane:
     measures = functional_group(ds, frame, "PixelMeasuresSequence") or ds
     position = functional_group(ds, frame, "PlanePositionSequence") or ds
     orientation = functional_group(ds, frame, "PlaneOrientationSequence") or ds
-    distances = [numbers(measures, key, 1) for key in ("SpacingBetweenSlices", "SliceThickness")]
+    distances = [
+        read_floats(measures, key, 1) for key in ("SpacingBetweenSlices", "SliceThickness")
+    ]
     return Plane(
         frame,
-        numbers(position, "ImagePositionPatient", 3),
-        numbers(orientation, "ImageOrientationPatient", 6),
-        numbers(measures, "PixelSpacing", 2),
+        read_floats(position, "ImagePositionPatient", 3),
+        read_floats(orientation, "ImageOrientationPatient", 6),
+        read_floats(measures, "PixelSpacing", 2),
         next((abs(value[0]) for value in distances if value and value[0]), None),
     )
 
@@ -230,14 +224,14 @@ def pixel_spacing(ds: Dataset) -> Numbers | None:
     Returns:
         Height and width in millimetres, or None.
     """
-    spacing = numbers(ds, "PixelSpacing", 2)
-    regions = items(ds, "SequenceOfUltrasoundRegions")
+    spacing = read_floats(ds, "PixelSpacing", 2)
+    regions = read_items(ds, "SequenceOfUltrasoundRegions")
     if spacing is None and len(regions) == 1:
-        units = [text(regions[0], f"PhysicalUnits{axis}Direction") for axis in "YX"]
-        deltas = [numbers(regions[0], f"PhysicalDelta{axis}", 1) for axis in "YX"]
+        units = [read_text(regions[0], f"PhysicalUnits{axis}Direction") for axis in "YX"]
+        deltas = [read_floats(regions[0], f"PhysicalDelta{axis}", 1) for axis in "YX"]
         if units == ["3", "3"] and all(deltas):
             spacing = tuple(10 * abs(delta[0]) for delta in deltas if delta)
-    spacing = spacing or numbers(ds, "ImagerPixelSpacing", 2)
+    spacing = spacing or read_floats(ds, "ImagerPixelSpacing", 2)
     return spacing if spacing is not None and min(spacing) > 0 else None
 
 

@@ -9,17 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dxseg.data.readers.dicom.codestream import check_codestream
+from dxseg.data.readers.dicom.elements import functional_group, read_floats, read_items, read_text
 from dxseg.data.readers.dicom.objects import (
     COLOUR,
     GREY,
     PixelLayout,
-    functional_group,
-    items,
-    numbers,
     open_object,
     pixel_layout,
-    text,
-    understanding,
+    translate_errors,
 )
 from dxseg.data.readers.raster import Pixels, Raster
 from dxseg.errors import DxsegError
@@ -85,7 +82,7 @@ def displayed_frame(ds: FileDataset, index: int, layout: PixelLayout, path: Path
     if layout.photometric in COLOUR:
         return _spread(stored, 0, 2**layout.bits_stored - 1, depth)
     context = _frame_context(ds, index, layout)
-    with understanding(path):
+    with translate_errors(path):
         values, low, high = _windowed(_modality(stored, context), context)
     pixels = _spread(values, low, high, depth)
     if layout.photometric == "MONOCHROME1":
@@ -113,7 +110,7 @@ def measured_frame(
     if layout.photometric not in GREY:
         raise DxsegError(f"{path}: a slice in colour; expected grey values; leave the series out")
     stored = stored_frame(ds, index, layout, path)
-    with understanding(path):
+    with translate_errors(path):
         return np.asarray(_modality(stored, _frame_context(ds, index, layout)), dtype=np.float64)
 
 
@@ -137,7 +134,7 @@ def stored_frame(ds: FileDataset, index: int, layout: PixelLayout, path: Path) -
     if "PixelData" not in ds:
         raise DxsegError(f"{path}: holds no whole-number pixel data; expected an image")
     plugin = _plugin(layout, path)
-    with understanding(path):
+    with translate_errors(path):
         check_codestream(ds, index, layout, path)
         array: npt.NDArray[Any] = (
             pixel_array(ds, index=index, decoding_plugin=plugin)
@@ -200,16 +197,16 @@ def _frame_context(ds: FileDataset, index: int, layout: PixelLayout) -> Dataset:
     context.PixelRepresentation = int(layout.signed)
     context.BitsStored = layout.bits_stored
     rescaling = functional_group(ds, index, "PixelValueTransformationSequence") or ds
-    values = [numbers(rescaling, name, 1) for name in ("RescaleSlope", "RescaleIntercept")]
+    values = [read_floats(rescaling, name, 1) for name in ("RescaleSlope", "RescaleIntercept")]
     if values[0] and values[1] and values[0][0]:
         context.RescaleSlope, context.RescaleIntercept = values[0][0], values[1][0]
     window = functional_group(ds, index, "FrameVOILUTSequence") or ds
     centres, widths = (_first(window, name) for name in ("WindowCenter", "WindowWidth"))
     if centres is not None and widths is not None:
         context.WindowCenter, context.WindowWidth = centres, widths
-        context.VOILUTFunction = text(window, "VOILUTFunction") or "LINEAR"
+        context.VOILUTFunction = read_text(window, "VOILUTFunction") or "LINEAR"
     for source, name in ((ds, "ModalityLUTSequence"), (window, "VOILUTSequence")):
-        if found := items(source, name):
+        if found := read_items(source, name):
             context.add_new(name, "SQ", found[:1])
     return context
 
@@ -275,7 +272,7 @@ def _spread(values: npt.NDArray[Any], low: float, high: float, depth: np.dtype[A
 def _through_palette(ds: FileDataset, stored: npt.NDArray[Any], path: Path) -> Pixels:
     from pydicom.pixels.processing import apply_color_lut
 
-    with understanding(path):
+    with translate_errors(path):
         colours = apply_color_lut(stored, ds)[:, :, :3]
     # Tables of 16 bit hold screen colours in their high bytes (PS3.3 C.7.6.3.1.6).
     return colours if colours.dtype == np.uint8 else (colours >> 8).astype(np.uint8)

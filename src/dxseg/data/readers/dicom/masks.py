@@ -10,17 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dxseg.data.readers.dicom.contours import filled_contours
-from dxseg.data.readers.dicom.headers import STRUCTURE_SET, Header, called, read_plane
+from dxseg.data.readers.dicom.elements import functional_group, read_int, read_items, read_text
+from dxseg.data.readers.dicom.headers import STRUCTURE_SET, Header, alias_in_errors, read_plane
 from dxseg.data.readers.dicom.image import stored_frame
-from dxseg.data.readers.dicom.objects import (
-    functional_group,
-    items,
-    open_object,
-    pixel_layout,
-    text,
-    understanding,
-    whole,
-)
+from dxseg.data.readers.dicom.objects import open_object, pixel_layout, translate_errors
 from dxseg.data.readers.dicom.series import OFF_PLANE, Stack
 from dxseg.errors import DxsegError, UsageError
 
@@ -33,14 +26,14 @@ _COSINE_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
-class Outlines:
+class MaskObject:
     """A segmentation or structure set, before it is drawn.
 
     Attributes:
         header: The object.
         series_uids: Of the series it refers to.
         instance_uids: Of the images it refers to.
-        regions: What it outlines: the label of each segment or region, by its number. Labels are
+        regions: What it mask_object: the label of each segment or region, by its number. Labels are
             free text and must not be shown.
     """
 
@@ -88,7 +81,7 @@ class Outlines:
         return chosen
 
 
-def read_outlines(header: Header) -> Outlines:
+def read_mask_object(header: Header) -> MaskObject:
     """Read what a segmentation or structure set holds and refers to.
 
     Args:
@@ -97,9 +90,9 @@ def read_outlines(header: Header) -> Outlines:
     Raises:
         DxsegError: It is damaged.
     """
-    with called(header.path, header.name):
+    with alias_in_errors(header.path, header.name):
         ds = open_object(header.path)
-        with understanding(header.path):
+        with translate_errors(header.path):
             structures = header.sop_class == STRUCTURE_SET
             series, instances = _structure_references(ds) if structures else _references(ds)
             sequence, number, label = (
@@ -108,16 +101,16 @@ def read_outlines(header: Header) -> Outlines:
                 else ("SegmentSequence", "SegmentNumber", "SegmentLabel")
             )
             regions = {
-                whole(item, number, header.path, 0): text(item, label)
-                for item in items(ds, sequence)
+                read_int(item, number, header.path, 0): read_text(item, label)
+                for item in read_items(ds, sequence)
             }
             if not structures:
                 # The background of label maps.
                 regions.pop(0, None)
-    return Outlines(header, frozenset(series), frozenset(instances), regions)
+    return MaskObject(header, frozenset(series), frozenset(instances), regions)
 
 
-def draw_on_stack(outlines: Outlines, chosen: Mapping[int, int], stack: Stack) -> LabelMap:
+def draw_on_stack(mask_object: MaskObject, chosen: Mapping[int, int], stack: Stack) -> LabelMap:
     """Draw a mask on the grid of a volume.
 
     Frames of a segmentation go to the slice in whose place they lie; nothing is resampled.
@@ -125,7 +118,7 @@ def draw_on_stack(outlines: Outlines, chosen: Mapping[int, int], stack: Stack) -
     in whose plane they lie.
 
     Args:
-        outlines: What to draw.
+        mask_object: What to draw.
         chosen: The mask value of each region wanted; where regions overlap the highest wins.
         stack: The volume's grid.
 
@@ -136,9 +129,9 @@ def draw_on_stack(outlines: Outlines, chosen: Mapping[int, int], stack: Stack) -
         DxsegError: A frame or contour lies on another grid or between slices, is damaged, or
             nothing was outlined: then nothing is known, and no slice is called empty.
     """
-    header = outlines.header
+    header = mask_object.header
     labels = np.zeros(stack.shape, np.uint8)
-    with called(header.path, header.name):
+    with alias_in_errors(header.path, header.name):
         if header.sop_class == STRUCTURE_SET:
             drawn = filled_contours(header, chosen, stack)
         else:
@@ -151,11 +144,11 @@ def draw_on_stack(outlines: Outlines, chosen: Mapping[int, int], stack: Stack) -
     return labels
 
 
-def draw_on_image(outlines: Outlines, chosen: Mapping[int, int], image: Header) -> LabelMap:
+def draw_on_image(mask_object: MaskObject, chosen: Mapping[int, int], image: Header) -> LabelMap:
     """Draw a segmentation on an image that has no position in space.
 
     Args:
-        outlines: A segmentation.
+        mask_object: A segmentation.
         chosen: The mask value of each region wanted; where regions overlap the highest wins.
         image: The image, of one frame.
 
@@ -165,9 +158,9 @@ def draw_on_image(outlines: Outlines, chosen: Mapping[int, int], image: Header) 
     Raises:
         DxsegError: It is a structure set, of another size, damaged, or outlines nothing.
     """
-    header = outlines.header
+    header = mask_object.header
     assert image.layout is not None
-    with called(header.path, header.name):
+    with alias_in_errors(header.path, header.name):
         if header.sop_class == STRUCTURE_SET:
             raise DxsegError(f"{header.path}: contours in space, but its image has no position")
         labels = np.zeros((image.layout.rows, image.layout.columns), np.uint8)
@@ -199,7 +192,7 @@ class _Segment:
 def _segments(header: Header, chosen: Mapping[int, int]) -> Iterator[_Segment]:
     path = header.path
     ds = open_object(path, pixels=True)
-    kind = text(ds, "SegmentationType")
+    kind = read_text(ds, "SegmentationType")
     if kind not in ("BINARY", "LABELMAP"):
         raise DxsegError(f"{path}: not a binary segmentation; expected one; threshold it first")
     layout = pixel_layout(ds, path)
@@ -211,7 +204,7 @@ def _segments(header: Header, chosen: Mapping[int, int]) -> Iterator[_Segment]:
                     yield _Segment(ds, frame, value, stored == number)
             continue
         identity = functional_group(ds, frame, "SegmentIdentificationSequence")
-        number = 0 if identity is None else whole(identity, "ReferencedSegmentNumber", path, 0)
+        number = 0 if identity is None else read_int(identity, "ReferencedSegmentNumber", path, 0)
         if number in chosen:
             inside = stored_frame(ds, frame, layout, path) > 0
             yield _Segment(ds, frame, chosen[number], inside)
@@ -264,12 +257,12 @@ def _slice_at(
 
 def _references(ds: Dataset) -> tuple[set[str], set[str]]:
     series, instances = set(), set()
-    for item in items(ds, "ReferencedSeriesSequence"):
-        series.add(text(item, "SeriesInstanceUID"))
-        for image in items(item, "ReferencedInstanceSequence"):
-            instances.add(text(image, "ReferencedSOPInstanceUID"))
-    for group in items(ds, "PerFrameFunctionalGroupsSequence"):
-        for item in items(group, "DerivationImageSequence"):
+    for item in read_items(ds, "ReferencedSeriesSequence"):
+        series.add(read_text(item, "SeriesInstanceUID"))
+        for image in read_items(item, "ReferencedInstanceSequence"):
+            instances.add(read_text(image, "ReferencedSOPInstanceUID"))
+    for group in read_items(ds, "PerFrameFunctionalGroupsSequence"):
+        for item in read_items(group, "DerivationImageSequence"):
             instances |= _sources(item)
     return series, instances
 
@@ -277,23 +270,23 @@ def _references(ds: Dataset) -> tuple[set[str], set[str]]:
 def _sources(derivation: Dataset | None) -> set[str]:
     if derivation is None:
         return set()
-    images = items(derivation, "SourceImageSequence")
-    return {text(image, "ReferencedSOPInstanceUID") for image in images}
+    images = read_items(derivation, "SourceImageSequence")
+    return {read_text(image, "ReferencedSOPInstanceUID") for image in images}
 
 
 def _structure_references(ds: Dataset) -> tuple[set[str], set[str]]:
     series, instances = set(), set()
-    for space in items(ds, "ReferencedFrameOfReferenceSequence"):
-        for study in items(space, "RTReferencedStudySequence"):
-            for item in items(study, "RTReferencedSeriesSequence"):
-                series.add(text(item, "SeriesInstanceUID"))
+    for space in read_items(ds, "ReferencedFrameOfReferenceSequence"):
+        for study in read_items(space, "RTReferencedStudySequence"):
+            for item in read_items(study, "RTReferencedSeriesSequence"):
+                series.add(read_text(item, "SeriesInstanceUID"))
                 instances |= _image_references(item)
-    for region in items(ds, "ROIContourSequence"):
-        for contour in items(region, "ContourSequence"):
+    for region in read_items(ds, "ROIContourSequence"):
+        for contour in read_items(region, "ContourSequence"):
             instances |= _image_references(contour)
     return series, instances
 
 
 def _image_references(item: Dataset) -> set[str]:
-    images: list[Any] = items(item, "ContourImageSequence")
-    return {text(image, "ReferencedSOPInstanceUID") for image in images}
+    images: list[Any] = read_items(item, "ContourImageSequence")
+    return {read_text(image, "ReferencedSOPInstanceUID") for image in images}

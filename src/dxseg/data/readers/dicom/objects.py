@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dxseg.data.readers.dicom.elements import read_int, read_text
 from dxseg.data.readers.raster import check_size
 from dxseg.errors import DxsegError
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset, FileDataset
+    from pydicom.dataset import FileDataset
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
-
 _PREAMBLE = 132
 _INFLATED_LIMIT = 2**30
 _BLOCK = 1 << 20
@@ -83,13 +83,13 @@ def open_object(path: Path, *, pixels: bool = False) -> FileDataset:
     # levels in between must not make names appear on a terminal.
     warnings.filterwarnings("ignore", module=r"pydicom\b")
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
-    with understanding(path):
+    with translate_errors(path):
         _check_inflated_size(path)
         return pydicom.dcmread(path, stop_before_pixels=not pixels)
 
 
 @contextmanager
-def understanding(path: Path) -> Iterator[None]:
+def translate_errors(path: Path) -> Iterator[None]:
     """Turn whatever parsers and decoders raise into an error without their words.
 
     Args:
@@ -120,12 +120,12 @@ def pixel_layout(ds: FileDataset, path: Path) -> PixelLayout:
         DxsegError: There are no pixels, more than a frame may have, more than the file can hold,
             or of a kind that is not understood.
     """
-    rows, columns = whole(ds, "Rows", path, 0), whole(ds, "Columns", path, 0)
-    samples = whole(ds, "SamplesPerPixel", path, 1)
-    allocated = whole(ds, "BitsAllocated", path, 0)
-    stored = whole(ds, "BitsStored", path, allocated)
-    frames = whole(ds, "NumberOfFrames", path, 1)
-    photometric = text(ds, "PhotometricInterpretation")
+    rows, columns = read_int(ds, "Rows", path, 0), read_int(ds, "Columns", path, 0)
+    samples = read_int(ds, "SamplesPerPixel", path, 1)
+    allocated = read_int(ds, "BitsAllocated", path, 0)
+    stored = read_int(ds, "BitsStored", path, allocated)
+    frames = read_int(ds, "NumberOfFrames", path, 1)
+    photometric = read_text(ds, "PhotometricInterpretation")
     if rows < 1 or columns < 1:
         raise DxsegError(f"{path}: holds no image (no rows and columns); expected pixels")
     known = (samples == 1 and photometric in (*GREY, "PALETTE COLOR")) or (
@@ -153,98 +153,12 @@ def pixel_layout(ds: FileDataset, path: Path) -> PixelLayout:
         photometric,
         allocated,
         stored,
-        whole(ds, "PixelRepresentation", path, 0) == 1,
+        read_int(ds, "PixelRepresentation", path, 0) == 1,
         syntax,
     )
     chroma = 2 if photometric == "YBR_FULL_422" else samples
     _check_length(layout, chroma * allocated, path)
     return layout
-
-
-def whole(ds: Dataset, keyword: str, path: Path, default: int) -> int:
-    """Read a whole number.
-
-    Args:
-        ds: Where it stands.
-        keyword: As DICOM names it.
-        path: The file named in the error.
-        default: Where it is absent or empty.
-
-    Raises:
-        DxsegError: It is something else.
-    """
-    try:
-        value = ds.get(keyword)
-        return default if value is None or value == "" else int(value)
-    except Exception:  # noqa: BLE001 - a damaged element raises when it is looked at
-        raise DxsegError(f"{path}: {keyword} is no whole number; export it again") from None
-
-
-def text(ds: Dataset, keyword: str) -> str:
-    """Read a value as text, "" where it is absent or damaged.
-
-    Args:
-        ds: Where it stands.
-        keyword: As DICOM names it.
-    """
-    try:
-        value = ds.get(keyword)
-    except Exception:  # noqa: BLE001 - a damaged element raises when it is looked at
-        return ""
-    return "" if value is None else str(value).strip(" \0")
-
-
-def numbers(ds: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
-    """Read finite numbers, None where they are absent, damaged or not as many as expected.
-
-    Args:
-        ds: Where they stand.
-        keyword: As DICOM names it.
-        count: How many there must be.
-    """
-    import numpy as np
-
-    try:
-        values = np.atleast_1d(np.array(ds.get(keyword), dtype=np.float64))
-    except Exception:  # noqa: BLE001 - a damaged element raises when it is looked at
-        return None
-    if values.shape != (count,) or not np.isfinite(values).all():
-        return None
-    return tuple(float(value) for value in values)
-
-
-def items(ds: Dataset, keyword: str) -> list[Dataset]:
-    """Read the items of a sequence, none where it is absent or damaged.
-
-    Args:
-        ds: Where it stands.
-        keyword: As DICOM names it.
-    """
-    try:
-        return list(ds.get(keyword) or ())
-    except Exception:  # noqa: BLE001 - a damaged element raises when it is looked at
-        return []
-
-
-def functional_group(ds: Dataset, index: int, keyword: str) -> Dataset | None:
-    """Find what a multi-frame object says of one frame, or of all.
-
-    Args:
-        ds: The object.
-        index: The frame, from 0.
-        keyword: Of the functional group, such as ``PlanePositionSequence``.
-    """
-    try:
-        # The sequence itself: a list of it for each frame would be quadratic.
-        frames = ds.get("PerFrameFunctionalGroupsSequence") or ()
-        own = [frames[index]] if index < len(frames) else []
-    except Exception:  # noqa: BLE001 - a damaged element raises when it is looked at
-        own = []
-    for group in (*own, *items(ds, "SharedFunctionalGroupsSequence")):
-        found = items(group, keyword)
-        if found:
-            return found[0]
-    return None
 
 
 def _check_start(path: Path) -> None:
@@ -294,7 +208,7 @@ def _check_length(layout: PixelLayout, bits: int, path: Path) -> None:
     encapsulated = syntax.is_transfer_syntax and syntax.is_encapsulated
     pixels = layout.rows * layout.columns * layout.frames
     needed = 8 * layout.frames if encapsulated else pixels * bits // 8
-    with understanding(path):
+    with translate_errors(path):
         size = path.stat().st_size
     if needed > size:
         raise DxsegError(

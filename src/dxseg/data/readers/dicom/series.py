@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dxseg.data.readers.dicom.headers import Header, Plane, called, read_header
+from dxseg.data.readers.dicom.headers import Header, Plane, alias_in_errors, read_header
 from dxseg.data.readers.dicom.image import measured_frame
 from dxseg.data.readers.dicom.objects import is_dicom, open_object, pixel_layout
+from dxseg.data.readers.images import is_supported
 from dxseg.data.readers.nifti import VOXEL_LIMIT
-from dxseg.data.readers.read import is_supported
 from dxseg.data.readers.volume import Volume
 from dxseg.errors import DxsegError
 
@@ -199,7 +199,7 @@ def _frames(stack: Stack) -> Iterator[Array]:
     opened: tuple[Any, Any, Any] = (None, None, None)
     for part in stack.slices:
         path = part.header.path
-        with called(path, part.header.name):
+        with alias_in_errors(path, part.header.name):
             if opened[0] != path:
                 ds = open_object(path, pixels=True)
                 opened = (path, ds, pixel_layout(ds, path))

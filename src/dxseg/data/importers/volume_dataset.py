@@ -9,13 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from dxseg.data.importers.common import ImportReport, Progress
 from dxseg.data.importers.destination import UNFINISHED, open_destination
+from dxseg.data.importers.report import ImportReport, Progress
+from dxseg.data.importers.slice_labels import SliceLabels, slice_label
 from dxseg.data.importers.volume_labels import JoinedLabels, read_labels
+from dxseg.data.importers.volume_report import count_dropped, volume_report
 from dxseg.data.importers.volume_slices import SliceRecord, SliceRules, remove_others, slice_volume
 from dxseg.data.readers.slicing import Slicing
 from dxseg.data.readers.volume import FoundVolume
-from dxseg.data.table.cases import STUDY_LEVEL
 from dxseg.data.table.dataset import Dataset
 from dxseg.data.table.spec import make_spec
 from dxseg.errors import DxsegError, UsageError
@@ -72,7 +73,7 @@ def write_volumes(
     volumes = list(found)
     destination = Path(destination).resolve()
     rules = _rules(slicing, mask_values, lesion_classes)
-    names = _Names(rules, lesion_label, lesion_free)
+    names = SliceLabels(rules, lesion_label, lesion_free)
     _check_ids(volumes)
     table = JoinedLabels()
     if labels is not None:
@@ -106,38 +107,7 @@ def write_volumes(
     remove_others(destination, {volume.volume_id for volume, _ in records})
     dataset.save()
     (destination / UNFINISHED).unlink(missing_ok=True)
-    return _report(dataset, records, table, names, left_out)
-
-
-class _Names:
-    """The labels that slices get, and what they say of the mask."""
-
-    def __init__(
-        self, rules: SliceRules, lesion_label: str | None, lesion_free: Sequence[str]
-    ) -> None:
-        single = rules.lesion_classes[0] if len(rules.lesion_classes) == 1 else "lesion"
-        self.lesion = lesion_label or single
-        self.free = list(lesion_free) or [f"no {self.lesion}"]
-        self.rules = rules
-        self._given = list(lesion_free)
-        if self.lesion in self.free:
-            raise UsageError(
-                f"label {self.lesion!r}: cannot mean both a lesion and none; give another name"
-            )
-
-    def fields(self, masked: bool, occurring: set[str]) -> dict[str, list[str]]:
-        """Labels and lesion-free labels of the dataset, from those that slices have."""
-        derived = [self.free[0], self.lesion] if masked else []
-        labels = [*derived, *sorted(occurring - set(derived))]
-        strangers = sorted(set(self._given) - set(labels))
-        if strangers:
-            raise DxsegError(
-                f"lesion-free label {', '.join(map(repr, strangers))}: no volume or slice has it; "
-                f"labels are {', '.join(labels) or 'absent'}"
-            )
-        # Where organs have mask classes, no label says that the mask is empty.
-        free = [name for name in labels if name in self.free] if self.rules.all_lesions else []
-        return {"labels": labels, "lesion_free": free}
+    return volume_report(dataset, records, table, names, left_out)
 
 
 def _rules(
@@ -173,7 +143,7 @@ def _check_records(
     if not records:
         first = "".join(f"; first reason: {name}: {reason}" for name, reason in skipped[:1])
         raise DxsegError(f"{destination}: no volume was found that can be read{first}")
-    dropped = _dropped(records)
+    dropped = count_dropped(records)
     if dropped and not any(record.mapped for _, record in records):
         values = ", ".join(str(value) for value in sorted(dropped)[:10])
         raise DxsegError(
@@ -194,7 +164,7 @@ def _check_indices(records: Sequence[tuple[FoundVolume, SliceRecord]], table: Jo
 
 
 def _rows(
-    volume: FoundVolume, record: SliceRecord, table: JoinedLabels, names: _Names
+    volume: FoundVolume, record: SliceRecord, table: JoinedLabels, names: SliceLabels
 ) -> list[dict[str, Any]]:
     common = {
         "patient_id": volume.patient_id or table.patients.get(volume.volume_id, ""),
@@ -204,7 +174,7 @@ def _rows(
     }
     rows = []
     for index, image in enumerate(record.images):
-        label, level = _label(volume.volume_id, index, record, table, names)
+        label, level = slice_label(volume.volume_id, index, record, table, names)
         rows.append(
             {
                 **common,
@@ -217,87 +187,3 @@ def _rows(
             }
         )
     return rows
-
-
-def _label(
-    volume_id: str, index: int, record: SliceRecord, table: JoinedLabels, names: _Names
-) -> tuple[str, str]:
-    """The label of a slice and its level."""
-    if record.masks is not None:
-        return (names.lesion if record.lesion[index] else names.free[0]), "image"
-    label = table.labels.get((volume_id, index), "")
-    if label:
-        return label, "image"
-    label = table.labels.get((volume_id, None), "")
-    return label, STUDY_LEVEL if label else ""
-
-
-def _dropped(records: Sequence[tuple[FoundVolume, SliceRecord]]) -> Counter[int]:
-    dropped: Counter[int] = Counter()
-    for _, record in records:
-        dropped.update(record.dropped)
-    return dropped
-
-
-def _report(
-    dataset: Dataset,
-    records: Sequence[tuple[FoundVolume, SliceRecord]],
-    table: JoinedLabels,
-    names: _Names,
-    skipped: list[tuple[str, str]],
-) -> ImportReport:
-    cases, slicing = dataset.cases, dataset.spec.slicing
-    assert slicing is not None, "write_volumes has set it"
-    counts = {str(name): int(count) for name, count in Counter(cases["label"]).items()}
-    told = ", ".join(f"{count} {name or 'unlabelled'}" for name, count in sorted(counts.items()))
-    study = int(cases["label_level"].eq(STUDY_LEVEL).sum())
-    window = (
-        f"level {slicing.window[0]:g}, width {slicing.window[1]:g}"
-        if slicing.window is not None
-        else f"percentiles {slicing.percentiles[0]:g} to {slicing.percentiles[1]:g} of each volume"
-    )
-    with_map = sum(record.masks is not None for _, record in records)
-    notes = [
-        f"{len(records)} volumes, {len(cases)} slices ({told})",
-        f"{with_map} volumes with a label map; their slices' labels come from it",
-        f"axis {slicing.axis}, {window}, {slicing.channels} channels",
-    ]
-    if not names.rules.all_lesions:
-        notes.append("mask classes that are no lesion: no label means an empty mask")
-    if study:
-        notes.append(f"{study} slices carry the label of their study, not one of their own")
-    for value, count in sorted(_dropped(records).items()):
-        notes.append(f"label map value {value}: {count} voxels DROPPED, it has no mask class")
-    notes.extend(_disagreements(records, table, names))
-    notes.extend(table.notes)
-    notes.extend(f"{volume.volume_id}: {note}" for volume, r in records for note in r.notes)
-    if skipped:
-        notes.append(f"left out: {len(skipped)}")
-        notes.extend(f"  {name}: {reason}" for name, reason in skipped)
-    return ImportReport(
-        destination=dataset.root,
-        images=len(cases),
-        masks=int(cases["mask"].ne("").sum()),
-        labels=dict(sorted(counts.items())),
-        channels=dataset.spec.channels,
-        volumes=len(records),
-        skipped=skipped,
-        notes=notes,
-    )
-
-
-def _disagreements(
-    records: Sequence[tuple[FoundVolume, SliceRecord]], table: JoinedLabels, names: _Names
-) -> list[str]:
-    """Volumes whose label map and whose study-level label say different things."""
-    apart = []
-    for volume, record in records:
-        label = table.labels.get((volume.volume_id, None))
-        if record.masks is not None and label and any(record.lesion) == (label in names.free):
-            apart.append(volume.volume_id)
-    if not apart:
-        return []
-    return [
-        f"{len(apart)} volumes whose label map and label in the table disagree; the label map "
-        f"holds: {', '.join(apart[:10])}{', ...' if len(apart) > 10 else ''}"
-    ]

@@ -13,7 +13,8 @@ from PIL import Image
 
 from dxseg.data.splits.cross_validation import cross_validation_splits
 from dxseg.data.splits.groups import known_groups
-from dxseg.data.splits.make_splits import choose_masks, make_splits, select_fold
+from dxseg.data.splits.holdout import make_splits, select_fold
+from dxseg.data.splits.mask_budget import choose_masks
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from split_datasets import LABELS, datasets, make_dataset

@@ -6,10 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dxseg.data.splits.make_splits import (
-    choose_masks,
-    make_splits,
-)
+from dxseg.data.splits.holdout import make_splits
+from dxseg.data.splits.mask_budget import choose_masks
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import UsageError
 from split_datasets import datasets, make_dataset

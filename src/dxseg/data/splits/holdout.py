@@ -1,4 +1,4 @@
-"""Splits that keep a patient on one side, and the choice of the few masks that may be used.
+"""Hold-out splits that keep a patient on one side: training, validation, test, and folds.
 
 Images that belong together (one patient, one volume, near-duplicates) form a *group*; a group is
 never divided. Splitting is stratified by label and by whether there is a lesion mask, because a
@@ -15,21 +15,11 @@ import numpy as np
 import pandas as pd
 
 from dxseg.data.splits.groups import group_cases, label_sets
-from dxseg.data.splits.split_table import check_groups, read_splits, write_splits
-from dxseg.data.splits.strata import Strata
-from dxseg.data.splits.stratified_split import nested_order
+from dxseg.data.splits.split_table import check_groups
+from dxseg.data.splits.stratified_split import StratifiedSplitter
+from dxseg.data.table.cases import DROPPED, TEST, TRAIN, VALIDATION
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
-
-__all__ = [
-    "choose_masks",
-    "make_splits",
-    "read_splits",
-    "select_fold",
-    "write_splits",
-]
-
-TRAIN, VALIDATION, TEST, DROPPED = "train", "validation", "test", "dropped"
 
 
 def make_splits(
@@ -87,17 +77,17 @@ def make_splits(
         progress=progress,
     )
     result = pd.DataFrame({"case_id": dataset.cases["case_id"].to_numpy(), "group": group})
-    strata = Strata(dataset, label_sets(dataset, dataset.cases["label"]))
+    splitter = StratifiedSplitter(dataset, label_sets(dataset, dataset.cases["label"]))
     if given:
         result["split"] = dataset.cases["split"].to_numpy()
     else:
-        part = strata.divide(group, ~dropped, fractions, [seed, 0])
+        part = splitter.split(group, ~dropped, fractions, [seed, 0])
         result["split"] = np.array([TRAIN, VALIDATION, TEST, DROPPED], object)[part]
     used = result["split"].isin([TRAIN, VALIDATION]).to_numpy()
     if given and dataset.cases["fold"][used].notna().all():
         fold = dataset.cases["fold"]
     else:
-        part = strata.divide(group, used, [1 / folds] * folds, [seed, 1])
+        part = splitter.split(group, used, [1 / folds] * folds, [seed, 1])
         fold = pd.Series(part).astype("Int64")
     result["fold"] = fold.where(used, pd.NA)
     check_groups(result, str(dataset.root / "cases.csv"))
@@ -127,53 +117,6 @@ def select_fold(splits: pd.DataFrame, fold: int) -> pd.DataFrame:
     return result
 
 
-def choose_masks(
-    dataset: Dataset,
-    splits: pd.DataFrame,
-    *,
-    train_masks: int | float | None,
-    validation_masks: int | None,
-    seed: int,
-) -> pd.DataFrame:
-    """Choose the cases whose mask may be used; the budget counts lesions only.
-
-    Lesion-free cases cost nothing: their mask is known to be empty. For one seed a larger budget
-    contains every smaller one, each stratified by label in proportion and spread over groups.
-
-    Args:
-        dataset: The table of cases.
-        splits: One row a case in the same order, as `make_splits` returns.
-        train_masks: Number of training masks, or a share of those there are (a float in 0..1), or
-            None for all.
-        validation_masks: Number of validation masks, or None for all.
-        seed: Decides which masks.
-
-    Returns:
-        A copy of ``splits`` with the bool column use_mask. In test it is True wherever there is a
-        mask: for evaluation only.
-
-    Raises:
-        UsageError: If a budget is out of range or exceeds the masks there are.
-    """
-    if list(splits["case_id"]) != list(dataset.cases["case_id"]):
-        raise UsageError("splits: other cases, or another order, than the dataset; split it again")
-    known = dataset.has_mask.to_numpy()
-    free = dataset.lesion_free.to_numpy()
-    split = splits["split"].to_numpy()
-    use = known & (free | (split == TEST)) & (split != DROPPED)
-    for number, (name, budget) in enumerate(((TRAIN, train_masks), (VALIDATION, validation_masks))):
-        lesions = np.flatnonzero(known & ~free & (split == name))
-        order = nested_order(
-            dataset.cases["label"].iloc[lesions].tolist(),
-            splits["group"].to_numpy()[lesions],
-            np.random.default_rng([seed, 2, number]),
-        )
-        use[lesions[order[: _budget(budget, len(lesions), name)]]] = True
-    result = splits.copy()
-    result["use_mask"] = use
-    return result
-
-
 def _check_request(fractions: tuple[float, float, float], folds: int) -> None:
     usable = len(fractions) == 3 and all(math.isfinite(f) and f >= 0 for f in fractions)
     if not usable or abs(sum(fractions) - 1) > 1e-6 or fractions[0] == 0:
@@ -196,20 +139,3 @@ def _given_split(dataset: Dataset) -> bool:
             "row to have the split made"
         )
     return not empty.any()
-
-
-def _budget(budget: int | float | None, available: int, split: str) -> int:
-    """Turn a budget of masks into a number, refusing one that cannot be met."""
-    if budget is None:
-        return available
-    if isinstance(budget, float):
-        if not 0 <= budget <= 1:
-            raise UsageError(f"share of {split} masks {budget}: expected 0 to 1, or a whole number")
-        # A share above 0 gives at least one mask.
-        return min(available, max(math.ceil(budget), round(budget * available)))
-    if not 0 <= budget <= available:
-        raise UsageError(
-            f"{budget} masks for {split}: expected 0 to {available}, the lesion masks that the "
-            f"{split} cases have; ask for fewer, or leave the number out for all"
-        )
-    return budget

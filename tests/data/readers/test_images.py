@@ -19,12 +19,8 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from dxseg.data.readers.read import (
-    image_size,
-    read_image,
-    read_mask,
-    to_channels,
-)
+from dxseg.data.readers.images import image_size, read_image, to_channels
+from dxseg.data.readers.masks import read_mask
 from dxseg.errors import DxsegError
 
 RNG = np.random.default_rng(0)

@@ -17,7 +17,8 @@ from dicom_phantom import SQUARE, place, plain_segmentation, segmentation, struc
 from dxseg.data.importers.dicom import import_dicom
 from dxseg.data.importers.nifti import import_volumes
 from dxseg.data.readers.dicom import image as decoding
-from dxseg.data.readers.read import read_image, read_mask
+from dxseg.data.readers.images import read_image
+from dxseg.data.readers.masks import read_mask
 from dxseg.data.readers.slicing import Slicing
 from dxseg.data.table.dataset import Dataset as Images
 from dxseg.errors import DxsegError, UsageError

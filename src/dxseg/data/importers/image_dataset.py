@@ -1,59 +1,25 @@
-"""What all importers share: from a list of found images to a written dataset and a report."""
+"""From a list of found images to a written dataset and a report."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel
 
 from dxseg.data.importers.channels import infer_channels, stack_channels
-from dxseg.data.importers.destination import (
-    UNFINISHED,
-    name_in_root,
-    open_destination,
-    write_mask,
-)
-from dxseg.data.readers.read import image_size, inspect_mask, read_masks_merged
+from dxseg.data.importers.destination import UNFINISHED, name_in_root, open_destination
+from dxseg.data.importers.names import plain_name
+from dxseg.data.importers.report import ImportReport, Progress
+from dxseg.data.readers.images import image_size
+from dxseg.data.readers.masks import inspect_mask, read_masks_merged, write_mask
 from dxseg.data.table.cases import split_labels
 from dxseg.data.table.dataset import Dataset
 from dxseg.data.table.spec import DatasetSpec, make_spec
 from dxseg.errors import DxsegError
-
-Progress = Callable[[int, int], None]
-
-
-class ImportReport(BaseModel):
-    """What an import did; the command line prints `notes`.
-
-    Attributes:
-        destination: The dataset's folder.
-        images: Rows of the table.
-        masks: Rows that name a mask file.
-        labels: How many rows have each label, by the text in the table; "" is unlabelled.
-        channels: The number of image channels that was found.
-        volumes: How many volumes the images are slices of.
-        merged: Case ids whose several masks were united into one.
-        repaired: Masks that were not plain numbers, and how they are understood.
-        skipped: Files left out, and why.
-        notes: All of it in lines of text.
-    """
-
-    destination: Path
-    images: int
-    masks: int
-    labels: dict[str, int]
-    channels: int
-    volumes: int = 0
-    merged: list[str] = []
-    repaired: list[tuple[str, str]] = []
-    skipped: list[tuple[str, str]] = []
-    notes: list[str] = []
 
 
 @dataclass
@@ -200,7 +166,8 @@ class _Import:
     def _merge(self, masks: list[Path], case_id: str) -> str:
         mask = read_masks_merged(masks, len(self.spec.mask_classes))
         name = self._unused(f"masks/{case_id}_merged", ".png")
-        write_mask(self.destination / name, mask, len(self.spec.mask_classes), united=len(masks))
+        classes = len(self.spec.mask_classes)
+        write_mask(self.destination / name, mask, classes, merged_count=len(masks))
         self.merged.append(case_id)
         return name
 
@@ -236,25 +203,6 @@ def _case_ids(found: Sequence[FoundCase], root: Path) -> list[str]:
         taken.add(unique)
         ids.append(unique)
     return ids
-
-
-def plain_name(name: str) -> str:
-    """Make a text fit to be a case id and a name of files: at most 190 characters, no separators.
-
-    Args:
-        name: Such as a path without its suffix.
-    """
-    return re.sub(r"^[\s.=@+\-＝＠＋－]|[/\\\x00-\x1f\x7f\x85\u2028\u2029]", "_", name)[-190:]
-
-
-def natural_key(name: str) -> list[tuple[int, str]]:
-    """Sort key of names in which 2 comes before 10.
-
-    Args:
-        name: Any text.
-    """
-    parts = re.findall(r"\d+|\D+", name)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _reason(error: DxsegError, path: Path) -> str:

@@ -1,8 +1,8 @@
-"""Reading images and masks: one registry of formats, and the rules of what a mask may be."""
+"""Reading and writing masks: the rules of what a mask file may hold."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,42 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dxseg.data.readers.dicom.image import decode_dicom, dicom_size
-from dxseg.data.readers.dicom.objects import is_dicom
-from dxseg.data.readers.raster import Pixels, Raster, decode_raster, raster_size
+from dxseg.data.readers.images import find_reader
+from dxseg.data.readers.raster import MERGED_TAG, Raster
 from dxseg.errors import DxsegError
+from dxseg.io.atomic import atomic_path
 
 Mask = npt.NDArray[np.uint8]
-
-# ITU-R BT.601, the weights behind most "convert to grey".
-_LUMINANCE = np.array([0.299, 0.587, 0.114])
 # A mask's channels may differ by this much (of 255): lossy compression.
 _CHANNEL_TOLERANCE = 8
 _MIXED_SHARE = 0.05
 _MIXED_BLOCK = 5
-
-
-@dataclass(frozen=True)
-class Reader:
-    """How files of one suffix are read.
-
-    Attributes:
-        decode: Gives the pixels of a file.
-        size: Gives (height, width) without decoding the pixels.
-    """
-
-    decode: Callable[[Path], Raster]
-    size: Callable[[Path], tuple[int, int]]
-
-
-_RASTER = Reader(decode_raster, raster_size)
-_DICOM = Reader(decode_dicom, dicom_size)
-
-READERS: dict[str, Reader] = {
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), _RASTER),
-    ".dcm": _DICOM,
-}
-"""The reader of each suffix, in lower case. Another format is one more entry."""
 
 
 @dataclass(frozen=True)
@@ -58,80 +32,13 @@ class MaskReading:
             empty for a plain mask.
         layout: How the pixels are stored where that is not one grey value each: "RGB",
             "transparency", "palette"; empty for grey.
-        united: Of how many masks an importer made this one.
+        merged_count: Number of masks that an importer merged into this one.
     """
 
     mask: Mask
     repair: str = ""
     layout: str = ""
-    united: int = 1
-
-
-def is_supported(path: str | Path) -> bool:
-    """Tell whether a file's suffix has a reader."""
-    return Path(path).suffix.lower() in READERS
-
-
-def read_image(path: str | Path) -> Pixels:
-    """Read an image with all its channels.
-
-    PNG, JPEG, TIFF and BMP; grey, colour, palette, 1 to 16 bit. Transparency is dropped. A TIFF may
-    have any number of channels, interleaved, planar or one a page. DICOM of one frame, as it is
-    meant to be seen (`decode_dicom`); recognised without a suffix too.
-
-    Args:
-        path: The file.
-
-    Returns:
-        (H, W, C) uint8 or uint16; 1-bit images hold 0 and 255.
-
-    Raises:
-        DxsegError: The file is absent, empty, damaged, of an unknown kind or too large.
-    """
-    return np.ascontiguousarray(_reader(path).decode(Path(path)).pixels)
-
-
-def image_size(path: str | Path) -> tuple[int, int]:
-    """Read (height, width) in pixels from an image's header.
-
-    Args:
-        path: The file.
-
-    Raises:
-        DxsegError: As `read_image`, as far as the header shows it.
-    """
-    return _reader(path).size(Path(path))
-
-
-def to_channels(array: Pixels, channels: int) -> Pixels:
-    """Give an image the number of channels a model expects.
-
-    Grey is repeated into RGB; RGB becomes grey by luminance (ITU-R BT.601), so that an RGB file of
-    equal channels gives exactly its grey values.
-
-    Args:
-        array: (H, W, C) uint8 or uint16.
-        channels: The number wanted.
-
-    Returns:
-        (H, W, channels) of the same type.
-
-    Raises:
-        DxsegError: Any other change of the number of channels.
-    """
-    given = array.shape[2]
-    if given == channels:
-        return array
-    if (given, channels) == (1, 3):
-        repeated: Pixels = np.repeat(array, 3, axis=2)
-        return repeated
-    if (given, channels) == (3, 1):
-        grey: Pixels = np.rint(array @ _LUMINANCE).astype(array.dtype)[:, :, None]
-        return grey
-    raise DxsegError(
-        f"an image has {given} channel(s), expected {channels}; only grey and RGB turn into each "
-        "other; correct channels in dataset.yaml or export the image again"
-    )
+    merged_count: int = 1
 
 
 def read_mask(path: str | Path, classes: int) -> Mask:
@@ -168,9 +75,9 @@ def inspect_mask(path: str | Path, classes: int) -> MaskReading:
         DxsegError: The file is damaged; channels differ (a colour mask); it is drawn in the
             transparency; it has values above `classes` or in-between values that are no edges.
     """
-    raster = _reader(path).decode(Path(path))
-    reading = _understand(raster, Path(path), classes)
-    return replace(reading, layout=_layout(raster), united=raster.united)
+    raster = find_reader(path).decode(Path(path))
+    reading = _parse_mask(raster, Path(path), classes)
+    return replace(reading, layout=_layout(raster), merged_count=raster.merged_count)
 
 
 def read_masks_merged(paths: Sequence[str | Path], classes: int) -> Mask:
@@ -197,18 +104,6 @@ def read_masks_merged(paths: Sequence[str | Path], classes: int) -> Mask:
     return merged
 
 
-def _reader(path: str | Path) -> Reader:
-    suffix = Path(path).suffix.lower()
-    if suffix not in READERS:
-        # PACS export files whose names are a UID or a number.
-        if is_dicom(Path(path)):
-            return _DICOM
-        raise DxsegError(
-            f"{path}: unknown type {suffix or 'without a suffix'}; expected {', '.join(READERS)}"
-        )
-    return READERS[suffix]
-
-
 def _layout(raster: Raster) -> str:
     if raster.indices is not None:
         return "palette"
@@ -216,7 +111,7 @@ def _layout(raster: Raster) -> str:
     return " and ".join([*names, *(["transparency"] if raster.alpha is not None else [])])
 
 
-def _understand(raster: Raster, path: Path, classes: int) -> MaskReading:
+def _parse_mask(raster: Raster, path: Path, classes: int) -> MaskReading:
     grey = _grey_values(raster, path)
     # Grey levels of 1, 2 and 4 bit images were spread over 0 to 255 in decoding.
     if grey is not None and grey.max(initial=0) // raster.step <= classes:
@@ -302,3 +197,24 @@ def _listed(values: npt.NDArray[Any]) -> str:
     distinct = np.unique(values)
     shown = ", ".join(str(int(value)) for value in distinct[:6])
     return shown if len(distinct) <= 6 else f"{shown}, ... {int(distinct[-1])}"
+
+
+def write_mask(path: Path, mask: Mask, classes: int, *, merged_count: int = 1) -> None:
+    """Write a mask as a plain grey PNG.
+
+    Args:
+        path: The file, replaced atomically.
+        mask: (H, W) label map, 0 to `classes`.
+        classes: The number of mask classes; one is written as 0 and 255.
+        merged_count: Number of masks that were merged into this one; kept in the file as PNG text.
+    """
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    text = PngInfo()
+    if merged_count > 1:
+        text.add_text(MERGED_TAG, str(merged_count))
+    with atomic_path(path) as temporary:
+        Image.fromarray(mask * np.uint8(255) if classes == 1 else mask).save(
+            temporary, pnginfo=text
+        )

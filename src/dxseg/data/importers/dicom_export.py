@@ -1,0 +1,179 @@
+"""The images or slices that are taken from a PACS export, and the masks that belong to them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dxseg.data.importers.report import Progress
+from dxseg.data.readers.dicom.headers import VOLUME_MODALITIES, Header, scan
+from dxseg.data.readers.dicom.identity import Pseudonyms
+from dxseg.data.readers.dicom.masks import LabelMap, MaskObject, draw_on_stack, read_mask_object
+from dxseg.data.readers.dicom.series import Stack, group_series, read_stack, stack_slices
+from dxseg.data.readers.volume import FoundVolume
+from dxseg.errors import DxsegError, UsageError
+from dxseg.io.atomic import sha256_file, sha256_json
+
+Skipped = list[tuple[str, str]]
+ChosenMask = tuple[MaskObject, Mapping[int, int]]
+
+
+def find_series(
+    headers: Sequence[Header],
+    pseudonyms: Pseudonyms,
+    masks: Sequence[ChosenMask],
+    skipped: Skipped,
+) -> list[FoundVolume]:
+    """Find the volumes among slices, and the masks that belong to them.
+
+    Args:
+        headers: Of objects whose frames are slices.
+        pseudonyms: Name volumes and patients.
+        masks: What may be drawn on them.
+        skipped: Gets series that are no regular grid, by their pseudonym.
+    """
+    found = []
+    for identity, group in group_series(headers).items():
+        name = pseudonyms.name("series", *identity)
+        try:
+            stack = stack_slices(group, name)
+        except DxsegError as error:
+            skipped.append((name, str(error).removeprefix(f"{name}: ")))
+            continue
+        own = [mask for mask in masks if mask[0].belongs_to(group)]
+        files = [header.path for header in group] + [mask.header.path for mask, _ in own]
+        first = group[0]
+        found.append(
+            FoundVolume(
+                volume_id=name,
+                load=partial(read_stack, stack),
+                load_labels=partial(_draw, own, stack) if own else None,
+                patient_id=patient_pseudonym(first, pseudonyms),
+                keys=join_keys(first),
+                digest=partial(_digest, files, [dict(values) for _, values in own]),
+            )
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class PacsExport:
+    """What is taken of an export: images or slices, and what may be drawn on them."""
+
+    chosen: list[Header]
+    masks: list[ChosenMask]
+    mask_classes: list[str]
+    skipped: Skipped
+
+
+def read_export(
+    source: Path,
+    modalities: Sequence[str],
+    volumes_only: bool,
+    regions: Mapping[str, str],
+    progress: Progress | None,
+) -> PacsExport:
+    """Read the headers of an export, and choose what is imported.
+
+    Args:
+        source: Folder of the export.
+        modalities: Modalities to take; needed where there are several.
+        volumes_only: Whether to take only slices of volumes.
+        regions: Mask class of each segment or region, by its number or label.
+        progress: Called with (done, total) after each file.
+
+    Raises:
+        UsageError: Modalities or regions do not fit the export.
+        DxsegError: There is no image that can be read.
+    """
+    headers, skipped = scan(source, progress)
+    images = [h for h in headers if not h.is_mask and (h.is_volume or not volumes_only)]
+    if not images:
+        first = "".join(f"; first reason: {file}: {reason}" for file, reason in skipped[:1])
+        kind = "slice of a volume" if volumes_only else "image"
+        raise DxsegError(f"{source}: no DICOM {kind} that can be read{first}")
+    chosen = _of_modalities(images, modalities)
+    classes = list(dict.fromkeys(regions.values())) or ["lesion"]
+    values = {region: classes.index(name) + 1 for region, name in regions.items()}
+    return PacsExport(chosen, _read_masks(headers, chosen, values, skipped), classes, skipped)
+
+
+def patient_pseudonym(header: Header, pseudonyms: Pseudonyms) -> str:
+    """Name the patient; where the object has no patient id, its study stands for it."""
+    if header.patient_id:
+        return pseudonyms.name("patient", header.patient_id)
+    return pseudonyms.name("study", header.study_uid)
+
+
+def join_keys(header: Header) -> dict[str, str]:
+    """What a table of labels may know an object by; never written to the dataset."""
+    return {
+        "patient": header.patient_id,
+        "study": header.study_uid,
+        "accession": header.accession,
+        "series": header.series_uid,
+    }
+
+
+def _of_modalities(images: Sequence[Header], wanted: Sequence[str]) -> list[Header]:
+    counts = Counter(header.modality for header in images)
+    told = ", ".join(f"{count} {code}" for code, count in sorted(counts.items())) or "none"
+    absent = sorted(set(wanted) - set(counts))
+    if absent:
+        raise UsageError(f"modality {', '.join(absent)}: no image has it; there are {told}")
+    if len(counts) > 1 and not wanted:
+        raise UsageError(
+            f"images of several modalities: {told}; choose with --modality of `dxseg import dicom`"
+        )
+    chosen = [header for header in images if not wanted or header.modality in wanted]
+    if len({header.is_volume for header in chosen}) > 1:
+        raise UsageError(
+            f"modalities {', '.join(sorted(wanted))}: {', '.join(VOLUME_MODALITIES)} become slices "
+            "of volumes, others images; import them as two datasets"
+        )
+    return chosen
+
+
+def _read_masks(
+    headers: Sequence[Header],
+    chosen: Sequence[Header],
+    classes: Mapping[str, int],
+    skipped: Skipped,
+) -> list[ChosenMask]:
+    """Read which masks belong to the images chosen, and what of them is wanted."""
+    masks: list[ChosenMask] = []
+    for header in headers:
+        if not header.is_mask:
+            continue
+        try:
+            mask_object = read_mask_object(header)
+        except DxsegError as error:
+            skipped.append((header.name, str(error).removeprefix(f"{header.name}: ")))
+            continue
+        if not mask_object.belongs_to(chosen):
+            skipped.append((header.name, "a mask that refers to none of the images"))
+            continue
+        values = mask_object.choose(classes)
+        if values:
+            masks.append((mask_object, values))
+        else:
+            skipped.append((header.name, "a mask with none of the regions asked for"))
+    return masks
+
+
+def _draw(masks: Sequence[ChosenMask], stack: Stack) -> LabelMap:
+    """Unite the masks of a volume."""
+    drawn = [draw_on_stack(mask_object, values, stack) for mask_object, values in masks]
+    merged: LabelMap = np.maximum.reduce(drawn)
+    return merged
+
+
+def _digest(files: Sequence[Path], values: Sequence[Mapping[int, int]]) -> str:
+    chosen: list[Any] = [sorted(mapping.items()) for mapping in values]
+    return sha256_json([[sha256_file(path) for path in files], chosen])

@@ -1,0 +1,99 @@
+"""What an import of volumes reports."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from dxseg.data.importers.report import ImportReport
+from dxseg.data.importers.slice_labels import SliceLabels
+from dxseg.data.importers.volume_labels import JoinedLabels
+from dxseg.data.importers.volume_slices import SliceRecord
+from dxseg.data.readers.volume import FoundVolume
+from dxseg.data.table.cases import STUDY_LEVEL
+from dxseg.data.table.dataset import Dataset
+
+
+def count_dropped(records: Sequence[tuple[FoundVolume, SliceRecord]]) -> Counter[int]:
+    """Count the voxels of each label map value that has no mask class.
+
+    Args:
+        records: The volumes, and what was written for each.
+    """
+    dropped: Counter[int] = Counter()
+    for _, record in records:
+        dropped.update(record.dropped)
+    return dropped
+
+
+def volume_report(
+    dataset: Dataset,
+    records: Sequence[tuple[FoundVolume, SliceRecord]],
+    table: JoinedLabels,
+    names: SliceLabels,
+    skipped: list[tuple[str, str]],
+) -> ImportReport:
+    """Report on an import of volumes.
+
+    Args:
+        dataset: The dataset that was written.
+        records: The volumes, and what was written for each.
+        table: Labels of the volumes from a table.
+        names: Labels of the slices.
+        skipped: Files and volumes left out, and why.
+    """
+    cases, slicing = dataset.cases, dataset.spec.slicing
+    assert slicing is not None, "write_volumes has set it"
+    counts = {str(name): int(count) for name, count in Counter(cases["label"]).items()}
+    labels = ", ".join(f"{count} {name or 'unlabelled'}" for name, count in sorted(counts.items()))
+    study = int(cases["label_level"].eq(STUDY_LEVEL).sum())
+    window = (
+        f"level {slicing.window[0]:g}, width {slicing.window[1]:g}"
+        if slicing.window is not None
+        else f"percentiles {slicing.percentiles[0]:g} to {slicing.percentiles[1]:g} of each volume"
+    )
+    with_map = sum(record.masks is not None for _, record in records)
+    notes = [
+        f"{len(records)} volumes, {len(cases)} slices ({labels})",
+        f"{with_map} volumes with a label map; their slices' labels come from it",
+        f"axis {slicing.axis}, {window}, {slicing.channels} channels",
+    ]
+    if not names.rules.all_lesions:
+        notes.append("mask classes that are no lesion: no label means an empty mask")
+    if study:
+        notes.append(f"{study} slices carry the label of their study, not one of their own")
+    for value, count in sorted(count_dropped(records).items()):
+        notes.append(f"label map value {value}: {count} voxels DROPPED, it has no mask class")
+    notes.extend(_disagreements(records, table, names))
+    notes.extend(table.notes)
+    notes.extend(f"{volume.volume_id}: {note}" for volume, r in records for note in r.notes)
+    if skipped:
+        notes.append(f"left out: {len(skipped)}")
+        notes.extend(f"  {name}: {reason}" for name, reason in skipped)
+    return ImportReport(
+        destination=dataset.root,
+        images=len(cases),
+        masks=int(cases["mask"].ne("").sum()),
+        labels=dict(sorted(counts.items())),
+        channels=dataset.spec.channels,
+        volumes=len(records),
+        skipped=skipped,
+        notes=notes,
+    )
+
+
+def _disagreements(
+    records: Sequence[tuple[FoundVolume, SliceRecord]], table: JoinedLabels, names: SliceLabels
+) -> list[str]:
+    """Volumes whose label map and whose study-level label say different things."""
+    apart = []
+    for volume, record in records:
+        label = table.labels.get((volume.volume_id, None))
+        if record.masks is not None and label and any(record.lesion) == (label in names.free):
+            apart.append(volume.volume_id)
+    if not apart:
+        return []
+    return [
+        f"{len(apart)} volumes whose label map and label in the table disagree; the label map "
+        f"holds: {', '.join(apart[:10])}{', ...' if len(apart) > 10 else ''}"
+    ]

@@ -1,0 +1,126 @@
+"""Reading images: one registry of formats by file suffix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dxseg.data.readers.dicom.image import decode_dicom, dicom_size
+from dxseg.data.readers.dicom.objects import is_dicom
+from dxseg.data.readers.raster import Pixels, Raster, decode_raster, raster_size
+from dxseg.errors import DxsegError
+
+# ITU-R BT.601, the weights behind most "convert to grey".
+_LUMINANCE = np.array([0.299, 0.587, 0.114])
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How files of one suffix are read.
+
+    Attributes:
+        decode: Gives the pixels of a file.
+        size: Gives (height, width) without decoding the pixels.
+    """
+
+    decode: Callable[[Path], Raster]
+    size: Callable[[Path], tuple[int, int]]
+
+
+_RASTER = Reader(decode_raster, raster_size)
+_DICOM = Reader(decode_dicom, dicom_size)
+READERS: dict[str, Reader] = {
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), _RASTER),
+    ".dcm": _DICOM,
+}
+"""The reader of each suffix, in lower case. Another format is one more entry."""
+
+
+def is_supported(path: str | Path) -> bool:
+    """Tell whether a file's suffix has a reader."""
+    return Path(path).suffix.lower() in READERS
+
+
+def read_image(path: str | Path) -> Pixels:
+    """Read an image with all its channels.
+
+    PNG, JPEG, TIFF and BMP; grey, colour, palette, 1 to 16 bit. Transparency is dropped. A TIFF may
+    have any number of channels, interleaved, planar or one a page. DICOM of one frame, as it is
+    meant to be seen (`decode_dicom`); recognised without a suffix too.
+
+    Args:
+        path: The file.
+
+    Returns:
+        (H, W, C) uint8 or uint16; 1-bit images hold 0 and 255.
+
+    Raises:
+        DxsegError: The file is absent, empty, damaged, of an unknown kind or too large.
+    """
+    return np.ascontiguousarray(find_reader(path).decode(Path(path)).pixels)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Read (height, width) in pixels from an image's header.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DxsegError: As `read_image`, as far as the header shows it.
+    """
+    return find_reader(path).size(Path(path))
+
+
+def to_channels(array: Pixels, channels: int) -> Pixels:
+    """Give an image the number of channels a model expects.
+
+    Grey is repeated into RGB; RGB becomes grey by luminance (ITU-R BT.601), so that an RGB file of
+    equal channels gives exactly its grey values.
+
+    Args:
+        array: (H, W, C) uint8 or uint16.
+        channels: The number wanted.
+
+    Returns:
+        (H, W, channels) of the same type.
+
+    Raises:
+        DxsegError: Any other change of the number of channels.
+    """
+    given = array.shape[2]
+    if given == channels:
+        return array
+    if (given, channels) == (1, 3):
+        repeated: Pixels = np.repeat(array, 3, axis=2)
+        return repeated
+    if (given, channels) == (3, 1):
+        grey: Pixels = np.rint(array @ _LUMINANCE).astype(array.dtype)[:, :, None]
+        return grey
+    raise DxsegError(
+        f"an image has {given} channel(s), expected {channels}; only grey and RGB turn into each "
+        "other; correct channels in dataset.yaml or export the image again"
+    )
+
+
+def find_reader(path: str | Path) -> Reader:
+    """Find the reader of a file by its suffix, or by its content for DICOM without one.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DxsegError: There is no reader for it.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in READERS:
+        # PACS export files whose names are a UID or a number.
+        if is_dicom(Path(path)):
+            return _DICOM
+        raise DxsegError(
+            f"{path}: unknown type {suffix or 'without a suffix'}; expected {', '.join(READERS)}"
+        )
+    return READERS[suffix]
