@@ -195,7 +195,7 @@ def test_refuses_unpaired_infinite_and_unequal_values():
         bootstrap_mean([1.0], ["a", "b"])
     with pytest.raises(ValueError, match="one length"):
         bootstrap_mean([[1.0, 2.0]], [["a", "b"]])
-    with pytest.raises(ValueError, match="a value an image"):
+    with pytest.raises(ValueError, match="a value per image"):
         paired_bootstrap([1.0, 2.0], [1.0], ["a", "b"])
     with pytest.raises(ValueError, match="out of range"):
         bootstrap_mean([1.0], ["a"], confidence=95)

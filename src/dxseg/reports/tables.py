@@ -1,9 +1,16 @@
-"""A table to read, and what it is in Markdown and LaTeX."""
+"""Tables of an experiment as Markdown and LaTeX.
+
+The LaTeX comes from pandas' Styler. Two things stay our own: Markdown, because
+`DataFrame.to_markdown` needs tabulate for what is ten lines here, and the escaping, because
+pandas' `escape="latex"` leaves `<`, `>`, `±`, `†` and other characters that our tables have.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import pandas as pd
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -25,7 +32,13 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A value, its 95% interval if it has one, and whether it is the best of its column."""
+    """A cell of a table.
+
+    Attributes:
+        value: Text of the value.
+        interval: Text of its 95% interval; "" for none.
+        best: Whether it is the best of its column, which is set in bold.
+    """
 
     value: str
     interval: str = ""
@@ -34,7 +47,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table to read: a title, the names of its columns, rows of cells, and a note."""
+    """A table with its texts.
+
+    Attributes:
+        title: Shown above the table.
+        columns: Names of the columns.
+        rows: One cell per column.
+        note: Shown below the table; "" for none.
+    """
 
     title: str
     columns: tuple[str, ...]
@@ -43,7 +63,11 @@ class Table:
 
 
 def to_markdown(tables: Sequence[Table]) -> str:
-    """All tables as Markdown; the best of a column is bold."""
+    """Write tables as Markdown.
+
+    Args:
+        tables: Written one below the other.
+    """
     lines: list[str] = []
     for table in tables:
         lines += [f"**{table.title}**", ""]
@@ -56,12 +80,20 @@ def to_markdown(tables: Sequence[Table]) -> str:
 
 
 def to_latex(tables: Sequence[Table]) -> str:
-    """All tables as LaTeX; they need the package booktabs."""
+    """Write tables as LaTeX, which needs the package booktabs.
+
+    Args:
+        tables: Written one below the other.
+    """
     return "\n".join(_latex_table(table) for table in tables)
 
 
 def escape_latex(text: str) -> str:
-    """The text with every character that LaTeX would act on made harmless."""
+    """Escape every character that LaTeX interprets.
+
+    Args:
+        text: Plain text.
+    """
     return "".join(_LATEX.get(character, character) for character in text)
 
 
@@ -72,23 +104,21 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def _escape_pipe(text: str) -> str:
-    # HTML is markup in Markdown too, and a line end would end the row.
+    # HTML is markup in Markdown too, and a line break would end the row.
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
     return " ".join(text.split())
 
 
 def _latex_table(table: Table) -> str:
-    lines = [
-        r"\begin{table}",
-        rf"\caption{{{escape_latex(table.title)}. {escape_latex(table.note)}}}",
-        rf"\begin{{tabular}}{{{'l' * len(table.columns)}}}",
-        r"\toprule",
-        " & ".join(escape_latex(name) for name in table.columns) + r" \\",
-        r"\midrule",
-    ]
-    lines += [" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in table.rows]
-    lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
-    return "\n".join(lines)
+    frame = pd.DataFrame(
+        [[_latex_cell(cell) for cell in row] for row in table.rows],
+        columns=[escape_latex(name) for name in table.columns],
+    )
+    return frame.style.hide(axis="index").to_latex(
+        hrules=True,
+        column_format="l" * len(table.columns),
+        caption=f"{escape_latex(table.title)}. {escape_latex(table.note)}",
+    )
 
 
 def _latex_cell(cell: Cell) -> str:
