@@ -39,7 +39,7 @@ from dxseg.evaluation.runs import is_evaluated, load_run
 from dxseg.evaluation.stream import images, predicted_cases, split_rows
 from dxseg.evaluation.summary import weighting
 from dxseg.experiments.experiment import Experiment, parse_experiment, read_experiment_text
-from dxseg.experiments.plan import plan, runs
+from dxseg.experiments.plan import plan, select_runs
 from dxseg.inference.model_folder import ModelInfo, load_model_folder
 from dxseg.inference.postprocess import decide
 from dxseg.inference.predictor import Predictor
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
     path = args.kept / "experiment.yaml"
     experiment = parse_experiment(read_experiment_text(path), str(path))
     data = Dataset.load(args.kept / experiment.dataset)
-    jobs = [job for job in runs(plan(experiment)) if job.masks == experiment.masks[0]]
+    jobs = [job for job in select_runs(plan(experiment)) if job.masks == experiment.masks[0]]
     jobs = [job for job in jobs if can_be_told(args.out / "runs" / job.name)]
     if not jobs:
         raise SystemExit(
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
     tables = []
     for job in track(jobs, "Runs"):
         table = per_image(args.out / "runs" / job.name, data)
-        tables.append(table.assign(method=job.method, part=job.part.name))
+        tables.append(table.assign(method=job.method, part=job.fold.name))
     summary = summarise(experiment, pd.concat(tables), weigh)
     write_text_atomic(args.kept / "decisions.csv", summary.to_csv(index=False))
     print(summary.to_string(index=False, float_format="{:.3f}".format))

@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 
 from dxseg.experiments.experiment import parse_experiment, read_experiment_text
-from dxseg.experiments.tables import experiment_tables
+from dxseg.experiments.tables import make_tables
 from dxseg.io.atomic import write_text_atomic
 from dxseg.reports.tables import to_markdown
 
@@ -81,7 +81,7 @@ def tables_of(folder: Path) -> str:
     experiment = parse_experiment(read_experiment_text(path), str(path))
     names = ("results", "curves", "differences", "masks_saved")
     results, curves, differences, saved = (read(folder / f"{name}.csv") for name in names)
-    text = to_markdown(experiment_tables(experiment, results, curves, differences, saved))
+    text = to_markdown(make_tables(experiment, results, curves, differences, saved))
     decisions = folder / "decisions.csv"
     return text + decisions_of(decisions) if decisions.is_file() else text
 

@@ -14,7 +14,7 @@ import yaml
 from dxseg.evaluation.cases import COLUMNS as CASE_COLUMNS
 from dxseg.evaluation.runs import EvaluatedRun
 from dxseg.experiments.experiment import Experiment, parse_experiment
-from dxseg.experiments.plan import Job, plan, runs
+from dxseg.experiments.plan import Job, plan, select_runs
 from dxseg.experiments.results import COLUMNS, DONE, FAILED, RunResult
 
 CASES = 40
@@ -72,7 +72,7 @@ def make_results() -> Callable[..., list[RunResult]]:
     ) -> list[RunResult]:
         return [
             result(experiment, job, dice(str(job.method), job.masks), noise)
-            for job in runs(plan(experiment))
+            for job in select_runs(plan(experiment))
         ]
 
     def result(experiment: Experiment, job: Job, value: float | None, noise: float) -> RunResult:
@@ -81,20 +81,20 @@ def make_results() -> Callable[..., list[RunResult]]:
             "dataset": "data",
             "method": job.method,
             "masks": job.masks,
-            "fold": job.part.number,
-            "seed": job.part.seed,
+            "fold": job.fold.number,
+            "seed": job.fold.seed,
             "split": "test",
             "added_later": False,
         }
         if value is None:
             return RunResult(job, "diverged", None, row | {"status": FAILED, "error": "diverged"})
-        fold = 0 if job.part.number is None else job.part.number
+        fold = 0 if job.fold.number is None else job.fold.number
         table = case_table(fold, value, noise, sum(job.name.encode()))
         masks = 240 if job.masks == "all" else job.masks
         row |= {"status": DONE, "error": "", "cases_train_masks": masks, "parameters": 3_000_000}
         row |= {"dice_lesion": table.loc[table["true_area"] > 0, "dice"].mean()}
         run = EvaluatedRun(
-            Path(job.name), str(job.method), job.part.seed, "image", {"distance": "px"}, table, {}
+            Path(job.name), str(job.method), job.fold.seed, "image", {"distance": "px"}, table, {}
         )
         return RunResult(job, "", run, row)
 

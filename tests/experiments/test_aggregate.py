@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dxseg.evaluation.runs import check_comparable
-from dxseg.experiments.aggregate import Pool, curves, differences
+from dxseg.experiments.aggregate import PooledRuns, compute_curves, compute_differences
 from dxseg.experiments.experiment import Experiment
 from dxseg.experiments.results import RunResult
 from dxseg.metrics.statistics import holm, paired_bootstrap, resampled_means
@@ -32,9 +32,9 @@ def test_figures_are_means_over_the_cases_of_all_folds(
     make_experiment: Make, make_results: MakeResults
 ) -> None:
     results = make_results(make_experiment(), dice)
-    pool = Pool(make_experiment(), results)
+    pool = PooledRuns(make_experiment(), results)
     check_comparable(pool.runs)
-    table = curves(pool).set_index(["method", "masks"])
+    table = compute_curves(pool).set_index(["method", "masks"])
     assert len(table) == 6
     row = table.loc[("sks-evidence", 15)]
     values = [
@@ -51,8 +51,8 @@ def test_figures_are_means_over_the_cases_of_all_folds(
 def test_differences_are_paired_and_adjusted_over_methods(
     make_experiment: Make, make_results: MakeResults
 ) -> None:
-    pool = Pool(make_experiment(), make_results(make_experiment(), dice))
-    table = differences(pool, quiet)
+    pool = PooledRuns(make_experiment(), make_results(make_experiment(), dice))
+    table = compute_differences(pool, quiet)
     rows = table[(table["metric"] == "dice_lesion") & (table["masks"] == 15)].set_index("method")
     assert list(rows.index) == ["unet-stage1", "sks-evidence"]
     assert rows.loc["sks-evidence", "difference"] == pytest.approx(0.08, abs=0.01)
@@ -77,7 +77,7 @@ def test_hypotheses_are_met_or_not(make_experiment: Make, make_results: MakeResu
             stated(-0.01, metric="false_positive_rate"),
         ]
     )
-    table = differences(Pool(experiment, make_results(experiment, dice)), quiet)
+    table = compute_differences(PooledRuns(experiment, make_results(experiment, dice)), quiet)
     rows = table[table["kind"] == "hypothesis"]
     # 0.08 reaches 0.05 and not 0.15; 15 masks fall short of 60 by 0.02; no difference at all is
     # no gain, but no loss of 0.01 either.
@@ -98,7 +98,7 @@ def test_where_lower_is_better_the_margin_is_turned(
     for result in results:
         assert result.evaluated is not None
         result.evaluated.table["hd95"] = 10.0 if result.job.method == "unet" else 7.0
-    table = differences(Pool(experiment, results), quiet)
+    table = compute_differences(PooledRuns(experiment, results), quiet)
     [row] = table[table["kind"] == "hypothesis"].to_dict("records")
     assert row["difference"] == pytest.approx(-3)
     assert row["met"]
@@ -108,9 +108,9 @@ def test_an_method_on_fewer_folds_is_compared_on_those(
     make_experiment: Make, make_results: MakeResults
 ) -> None:
     experiment = make_experiment(methods=["unet", {"name": "sks-evidence", "folds": [0, 2]}])
-    table = differences(Pool(experiment, make_results(experiment, dice)), quiet)
+    table = compute_differences(PooledRuns(experiment, make_results(experiment, dice)), quiet)
     row = table[table["metric"] == "dice_lesion"].iloc[0]
-    assert (row["parts"], row["images"]) == (2, 60)
+    assert (row["folds"], row["images"]) == (2, 60)
 
 
 def test_failed_runs_are_counted_and_left_out_on_both_sides(
@@ -124,10 +124,10 @@ def test_failed_runs_are_counted_and_left_out_on_both_sides(
         else r
         for r in results
     ]
-    pool = Pool(experiment, broken)
-    row = curves(pool).set_index("method").loc["unet-stage1"]
+    pool = PooledRuns(experiment, broken)
+    row = compute_curves(pool).set_index("method").loc["unet-stage1"]
     assert (row["runs"], row["planned"]) == (2, 3)
-    table = differences(pool, quiet).query("metric == 'dice_lesion'").set_index("method")
+    table = compute_differences(pool, quiet).query("metric == 'dice_lesion'").set_index("method")
     assert table.loc["unet-stage1", "images"] == 60
     assert table.loc["sks-evidence", "images"] == 90
 
@@ -135,9 +135,9 @@ def test_failed_runs_are_counted_and_left_out_on_both_sides(
 def test_nothing_finished_gives_empty_tables(
     make_experiment: Make, make_results: MakeResults
 ) -> None:
-    pool = Pool(make_experiment(), make_results(make_experiment(), lambda *_: None))
-    assert len(curves(pool)) == 0
-    assert len(differences(pool, quiet)) == 0
+    pool = PooledRuns(make_experiment(), make_results(make_experiment(), lambda *_: None))
+    assert len(compute_curves(pool)) == 0
+    assert len(compute_differences(pool, quiet)) == 0
 
 
 def test_resampled_means_of_two_methods_differ_as_the_paired_bootstrap_says() -> None:

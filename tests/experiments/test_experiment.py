@@ -12,7 +12,7 @@ import yaml
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.experiments.experiment import Experiment, parse_experiment, read_experiment_text
-from dxseg.experiments.plan import plan, runs
+from dxseg.experiments.plan import plan, select_runs
 from dxseg.experiments.preregistration import register
 
 Make = Callable[..., Experiment]
@@ -20,16 +20,18 @@ Make = Callable[..., Experiment]
 
 def test_every_method_meets_every_budget_and_fold(make_experiment: Make) -> None:
     experiment = make_experiment()
-    cells = {(job.method, job.masks, job.part.number) for job in runs(plan(experiment))}
+    cells = {(job.method, job.masks, job.fold.number) for job in select_runs(plan(experiment))}
     methods = ("unet", "unet-stage1", "sks-evidence")
     assert cells == {(a, m, f) for a in methods for m in (15, 60) for f in (0, 1, 2)}
-    assert {job.config.seed for job in plan(experiment) if job.part.number == 2} == {2}
-    assert {job.config.split.masks for job in runs(plan(experiment)) if job.masks == 60} == {60}
+    assert {job.config.seed for job in plan(experiment) if job.fold.number == 2} == {2}
+    assert {job.config.split.masks for job in select_runs(plan(experiment)) if job.masks == 60} == {
+        60
+    }
 
 
 VARIANT = {
     "name": "no long skip",
-    "method": "sks-evidence",
+    "base_method": "sks-evidence",
     "set": {"model": {"skips": {"long": False}}, "stage2": {"steps": 400}},
 }
 
@@ -40,9 +42,9 @@ def test_stage_1_is_trained_once_a_fold_whatever_the_budget_and_the_skips(
     methods = ["unet", "sks-evidence", "unet-stage1", VARIANT]
     jobs = plan(make_experiment(methods=methods))
     first = [job for job in jobs if job.is_stage1]
-    assert [job.part.number for job in first] == [0, 1, 2]
-    for job in runs(jobs):
-        shared = [one.name for one in first if one.part == job.part]
+    assert [job.fold.number for job in first] == [0, 1, 2]
+    for job in select_runs(jobs):
+        shared = [one.name for one in first if one.fold == job.fold]
         assert list(job.inputs.values()) == ([] if job.method == "unet" else shared)
     started = [job.name for job in jobs]
     for job in jobs:
@@ -55,32 +57,34 @@ def test_stage_1_is_trained_once_a_fold_whatever_the_budget_and_the_skips(
 def test_what_stage_1_sees_gives_a_stage_1_of_its_own(
     make_experiment: Make, changes: dict[str, Any]
 ) -> None:
-    variant = {"name": "other", "method": "sks-evidence", "set": changes}
+    variant = {"name": "other", "base_method": "sks-evidence", "set": changes}
     jobs = plan(make_experiment(methods=["unet", "sks-evidence", variant]))
-    needed = {job.method: set(job.inputs.values()) for job in runs(jobs) if job.part.number == 0}
+    needed = {
+        job.method: set(job.inputs.values()) for job in select_runs(jobs) if job.fold.number == 0
+    }
     assert needed["sks-evidence"].isdisjoint(needed["other"])
 
 
 def test_an_method_may_have_fewer_budgets_and_folds(make_experiment: Make) -> None:
     ablation = {"name": "sks", "masks": [15], "folds": [0, 2]}
-    jobs = runs(plan(make_experiment(methods=["unet", ablation])))
-    own = [(job.masks, job.part.number) for job in jobs if job.method == "sks"]
+    jobs = select_runs(plan(make_experiment(methods=["unet", ablation])))
+    own = [(job.masks, job.fold.number) for job in jobs if job.method == "sks"]
     assert own == [(15, 0), (15, 2)]
 
 
 def test_seeds_share_one_split(make_experiment: Make) -> None:
     jobs = plan(make_experiment(folds=None, seeds=[3, 5], masks=["all"]))
-    assert {job.part.splits for job in jobs} == {"split.csv"}
+    assert {job.fold.splits for job in jobs} == {"split.csv"}
     assert {job.config.seed for job in jobs} == {3, 5}
     assert {job.config.split.masks for job in jobs} == {None}
 
 
 def test_changes_of_an_method_win_over_those_of_the_experiment(make_experiment: Make) -> None:
-    method = {"name": "longer", "method": "unet", "set": {"stage2": {"steps": 400}}}
+    method = {"name": "longer", "base_method": "unet", "set": {"stage2": {"steps": 400}}}
     experiment = make_experiment(
         methods=["unet", method], set={"stage2": {"steps": 100, "warmup_steps": 7}}
     )
-    steps = {job.method: job.config.stage2 for job in runs(plan(experiment))}
+    steps = {job.method: job.config.stage2 for job in select_runs(plan(experiment))}
     assert (steps["unet"].steps, steps["longer"].steps) == (100, 400)
     assert steps["longer"].warmup_steps == 7
 
@@ -91,13 +95,13 @@ def test_changes_of_an_method_win_over_those_of_the_experiment(make_experiment: 
         ({"method": ["unet"]}, "method: unknown key"),
         ({"folds": None}, "either folds .* or seeds"),
         ({"seeds": [0]}, "either folds .* or seeds"),
-        ({"masks": [15, 15]}, "masks: something comes twice"),
+        ({"masks": [15, 15]}, "masks: duplicate in"),
         ({"masks": [True]}, "masks"),
         ({"masks": ["some"]}, "masks"),
         ({"masks": []}, "masks"),
-        ({"methods": ["unet", "unet"]}, "methods: something comes twice"),
-        ({"methods": ["unet", {"name": "../x", "method": "unet"}]}, "a name starts with"),
-        ({"methods": ["unet", {"name": "Stage1", "method": "unet"}]}, "choose another name"),
+        ({"methods": ["unet", "unet"]}, "methods: duplicate in"),
+        ({"methods": ["unet", {"name": "../x", "base_method": "unet"}]}, "a name starts with"),
+        ({"methods": ["unet", {"name": "Stage1", "base_method": "unet"}]}, "choose another name"),
         ({"methods": ["unet", {"name": "sks", "folds": [3]}]}, r"'sks': folds \[3\] are none"),
         ({"methods": ["unet", {"name": "sks", "masks": [7]}]}, r"'sks': masks \[7\] are none"),
         ({"methods": ["unet", {"name": "sks", "seeds": [1]}]}, r"'sks': seeds \[1\] are none"),
@@ -119,11 +123,11 @@ def test_a_wrong_experiment_file_is_told(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"set": {"seed": 3}}, "set holds seed"),
-        ({"set": {"split": {"masks": 3}}}, "set holds split.masks"),
+        ({"set": {"seed": 3}}, "set contains seed"),
+        ({"set": {"split": {"masks": 3}}}, "set contains split.masks"),
         ({"set": {"stage2": {"stepps": 3}}}, "stage2.stepps"),
         (
-            {"methods": ["unet", {"name": "new", "method": "nothing"}]},
+            {"methods": ["unet", {"name": "new", "base_method": "nothing"}]},
             "'new': .*'nothing' is unknown",
         ),
     ],

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dxseg.experiments.aggregate import Pool
+from dxseg.experiments.aggregate import PooledRuns
 from dxseg.experiments.experiment import Experiment
-from dxseg.experiments.mask_savings import masks_needed, masks_saved
+from dxseg.experiments.mask_savings import compute_masks_saved, masks_needed
 from dxseg.experiments.results import RunResult
 
 MASKS = np.array([15.0, 35.0, 70.0, 140.0])
@@ -60,7 +60,7 @@ def test_an_method_that_equals_the_reference_at_60_masks_saves_45(
         gain = {"unet": 0.0, "unet-stage1": 0.1, "sks-evidence": 0.2}
         return value[masks] + gain[method]
 
-    table = masks_saved(Pool(experiment, make_results(experiment, dice, noise=0.0)))
+    table = compute_masks_saved(PooledRuns(experiment, make_results(experiment, dice, noise=0.0)))
     rows = table.set_index(["method", "masks"])
     # Without noise every resample has the same gain, so the interval is a point.
     assert rows.loc[("unet-stage1", 15), ["equal_at", "low", "high"]].tolist() == ["60"] * 3
@@ -75,4 +75,7 @@ def test_one_budget_has_no_curve_to_read(
     make_experiment: Callable[..., Experiment], make_results: Callable[..., list[RunResult]]
 ) -> None:
     experiment = make_experiment(masks=[15])
-    assert len(masks_saved(Pool(experiment, make_results(experiment, lambda *_: 0.5)))) == 0
+    assert (
+        len(compute_masks_saved(PooledRuns(experiment, make_results(experiment, lambda *_: 0.5))))
+        == 0
+    )

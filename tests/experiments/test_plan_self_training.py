@@ -41,8 +41,8 @@ def test_it_goes_on_from_the_plain_run() -> None:
     [
         [],
         ["unet"],
-        [{"name": "other", "method": "sks-evidence", "set": {"stage2": {"steps": 7}}}],
-        [{"name": "other", "method": "sks-evidence", "folds": [0]}],
+        [{"name": "other", "base_method": "sks-evidence", "set": {"stage2": {"steps": 7}}}],
+        [{"name": "other", "base_method": "sks-evidence", "folds": [0]}],
     ],
 )
 def test_without_the_plain_run_it_trains_both_stages(others: list[Any]) -> None:
@@ -58,7 +58,7 @@ def test_what_stage1_does_not_see_does_not_divide_it() -> None:
         {"model": {"shared_encoder_levels": 1}},
     ]
     methods = [
-        {"name": f"a{i}", "method": "sks-evidence-selftrained", "set": change}
+        {"name": f"a{i}", "base_method": "sks-evidence-selftrained", "set": change}
         for i, change in enumerate(changes)
     ]
     jobs = plan(experiment([methods[0], *methods[1:]], reference="a0"))

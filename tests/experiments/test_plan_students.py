@@ -72,7 +72,7 @@ def test_its_own_changes_and_those_of_the_experiment() -> None:
     [
         ([student("unett")], "student_of 'unett' is none of the methods"),
         ([student("student")], "student_of 'student' is none of the methods"),
-        ([student("unet", method="unet")], "either method or student_of"),
+        ([student("unet", base_method="unet")], "either base_method or student_of"),
         (
             [student("sks"), {"name": "sks", "folds": [0]}],
             r"folds \[1\] are none of \[0\]",

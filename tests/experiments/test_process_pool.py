@@ -1,4 +1,4 @@
-"""Jobs in processes: order of need, failures that stop nobody, and processes that vanish."""
+"""Jobs in processes: order of dependency, isolated failures, and processes that vanish."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ import pytest
 from rich.console import Console
 
 from dxseg.config.schema import RunConfig
-from dxseg.experiments import processes
-from dxseg.experiments.process_pool import run_orders
-from dxseg.experiments.worker import Order
+from dxseg.experiments import process_pool
+from dxseg.experiments.process_pool import run_jobs
+from dxseg.experiments.worker import JobSpec
 
 
-def pretend(order: Order, answer: Connection) -> None:
-    """In place of training: succeeds, fails or vanishes, as the name says."""
-    order.log.write_text("reading images\nthe last words\n")
-    for folder in order.inputs.values():
-        assert (folder / "stage1" / "stage1.json").is_file(), "started before what it needs"
-    if "vanish" in order.name:
+def pretend(spec: JobSpec, reasons: Connection) -> None:
+    """Replaces training: succeeds, fails or vanishes, by the name of the job."""
+    spec.log.write_text("reading images\nthe last words\n")
+    for folder in spec.inputs.values():
+        assert (folder / "stage1" / "stage1.json").is_file(), "started before its dependency"
+    if "vanish" in spec.name:
         os._exit(3)
-    if "fail" in order.name:
-        answer.send("diverged")
+    if "fail" in spec.name:
+        reasons.send("diverged")
         return
-    (order.output / "stage1").mkdir(parents=True)
+    (spec.output / "stage1").mkdir(parents=True)
     for name in ("coarse.safetensors", "stage1.json"):
-        (order.output / "stage1" / name).write_text("{}")
+        (spec.output / "stage1" / name).write_text("{}")
 
 
-def order(folder: Path, name: str, *needs: str) -> Order:
+def make_spec(folder: Path, name: str, *needs: str) -> JobSpec:
     inputs = {need: folder / need for need in needs}
     log = folder / f"{name}.log"
-    return Order(name, folder, folder, folder / name, RunConfig(), None, inputs, log, 1)
+    return JobSpec(name, folder, folder, folder / name, RunConfig(), None, inputs, log, 1)
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_failures_are_told_and_the_others_go_on(
+def test_failures_are_reported_and_other_jobs_continue(
     jobs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "work", pretend)
+    monkeypatch.setattr(process_pool, "run_job", pretend)
     needs = {
         "first": [],
         "vanishes": [],
@@ -49,10 +49,10 @@ def test_failures_are_told_and_the_others_go_on(
         "follower": ["fails"],
         "third": ["first", "second"],
     }
-    orders = [order(tmp_path, name, *before) for name, before in needs.items()]
+    specs = [make_spec(tmp_path, name, *before) for name, before in needs.items()]
     seen: list[int] = []
-    failures = run_orders(
-        orders,
+    failures = run_jobs(
+        specs,
         needs,
         jobs=jobs,
         console=Console(quiet=True),
@@ -63,13 +63,13 @@ def test_failures_are_told_and_the_others_go_on(
     assert "exit code 3" in failures["vanishes"]
     assert "the last words" in failures["vanishes"]
     assert failures["follower"] == "it needs fails, which failed: diverged"
-    assert [one.name for one in orders if one.done] == ["first", "second", "third"]
+    assert [one.name for one in specs if one.done] == ["first", "second", "third"]
     assert len(seen) == 5
-    again = run_orders(
-        [one for one in orders if one.done],
+    again = run_jobs(
+        [one for one in specs if one.done],
         needs,
         jobs=jobs,
         console=Console(quiet=True),
-        ended=lambda _: pytest.fail("what is done is skipped"),
+        ended=lambda _: pytest.fail("finished jobs are skipped"),
     )
     assert again == {}

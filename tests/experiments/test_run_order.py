@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dxseg.experiments.experiment import Experiment
-from dxseg.experiments.plan import plan, runs
+from dxseg.experiments.plan import plan, select_runs
 
 
 def test_the_main_budget_is_done_on_all_folds_before_another_begins() -> None:
@@ -17,7 +17,7 @@ def test_the_main_budget_is_done_on_all_folds_before_another_begins() -> None:
             "reference": "unet",
         }
     )
-    assert [job.name for job in runs(plan(experiment))] == [
+    assert [job.name for job in select_runs(plan(experiment))] == [
         "unet/35-masks/fold-0",
         "manet/35-masks/fold-0",
         "unet/35-masks/fold-1",

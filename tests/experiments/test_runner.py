@@ -24,7 +24,7 @@ from rich.console import Console
 
 import dxseg
 from dxseg.errors import DxsegError, UsageError
-from dxseg.experiments.results import COST, FIGURES
+from dxseg.experiments.results import COST, METRICS
 from dxseg.experiments.runner import ExperimentOutcome, run_experiment
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -40,7 +40,7 @@ EXPERIMENT: dict[str, Any] = {
         {"name": "student", "student_of": "sks-evidence", "set": {"stage2": {"steps": 4}}},
         {
             "name": "too fast",
-            "method": "unet",
+            "base_method": "unet",
             "folds": [0],
             "set": {"stage2": {"learning_rate": 1e30}},
         },
@@ -102,7 +102,7 @@ def test_every_run_is_a_row_also_the_one_that_failed(finished: ExperimentOutcome
     }
     students = done["method"] == "student"
     assert done["distillation_seconds"].notna().eq(students).all()
-    assert (done.loc[students, "recipe"] == "student of sks-evidence").all()
+    assert (done.loc[students, "base_method"] == "student of sks-evidence").all()
     assert "too fast" in finished.markdown
 
 
@@ -260,7 +260,7 @@ def test_stopped_twice_and_continued(
 
     resumed = run_experiment(path, out, console=Console(quiet=True)).results
     reference = finished.results[finished.results["method"] == "unet"].reset_index(drop=True)
-    same = [*FIGURES, "weights_sha256", "splits_sha256", "multiply_adds", "images"]
+    same = [*METRICS, "weights_sha256", "splits_sha256", "multiply_adds", "images"]
     pd.testing.assert_frame_equal(resumed[same], reference[same])
 
 

@@ -14,12 +14,12 @@ from PIL import Image
 from rich.console import Console
 
 from dxseg.data.table.dataset import Dataset
-from dxseg.experiments.aggregate import Pool, curves
+from dxseg.experiments.aggregate import PooledRuns, compute_curves
 from dxseg.experiments.experiment import Experiment
-from dxseg.experiments.outputs import write_outputs
 from dxseg.experiments.page import draw_curves
 from dxseg.experiments.preregistration import Registration
-from dxseg.experiments.results import RunResult, without_paths
+from dxseg.experiments.results import RunResult, strip_paths
+from dxseg.experiments.runner import write_outputs
 from dxseg.reports.tables import Cell, Table, escape_latex, to_latex, to_markdown
 
 REGISTRATION = Registration(
@@ -63,9 +63,9 @@ def test_a_table_in_latex_and_markdown() -> None:
 
 def test_paths_of_the_machine_are_left_out() -> None:
     error = "/srv/x/out/runs/unet/stage2: diverged; see '/var/log/a b' and D:\\data\\x\\y.log"
-    assert without_paths(error).startswith("stage2: diverged; see 'a b' and y.log")
+    assert strip_paths(error).startswith("stage2: diverged; see 'a b' and y.log")
     for harmless in ("0.5 / 3 and a/b", "it needs stage1/ab12/fold-0, which failed"):
-        assert without_paths(harmless) == harmless
+        assert strip_paths(harmless) == harmless
 
 
 def test_everything_is_written_and_says_the_same(
@@ -75,7 +75,7 @@ def test_everything_is_written_and_says_the_same(
     tmp_path: Path,
 ) -> None:
     experiment = make_experiment(
-        methods=["unet", "sks-evidence", {"name": "odd_100%", "method": "sks", "masks": [15]}],
+        methods=["unet", "sks-evidence", {"name": "odd_100%", "base_method": "sks", "masks": [15]}],
         primary="sks-evidence",
         hypotheses=[{"method": "sks-evidence", "against": "unet", "margin": 0.05}],
     )
@@ -147,7 +147,7 @@ def test_points_on_fewer_images_are_not_drawn(
 ) -> None:
     experiment = make_experiment()
     whole = make_results(experiment, lambda _, masks: 0.4 + masks / 1000)
-    table = curves(Pool(experiment, whole))
+    table = compute_curves(PooledRuns(experiment, whole))
     few = table["method"] == "sks-evidence"
     drawn = draw_curves(experiment, table)
     assert draw_curves(experiment, table.assign(images=table["images"] - few)) not in (drawn, b"")

@@ -59,7 +59,7 @@ STUDY = {
     "folds": 3,
     "methods": [
         "unet",
-        {"name": "wide", "method": "sks-evidence", "set": {"stage2": {"steps": 9}}},
+        {"name": "wide", "base_method": "sks-evidence", "set": {"stage2": {"steps": 9}}},
     ],
     "reference": "unet",
     "hypotheses": [{"method": "wide", "against": "unet"}],

@@ -1,4 +1,4 @@
-"""What a network costs: parameters are counted by the run, work and time here."""
+"""The cost of a network: multiply-adds and inference time; the run counts its parameters."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ _ROUNDS = 20
 def measure_costs(models: Mapping[str, Path], store: Path, report: Report) -> dict[str, Any]:
     """Measure the networks of methods, one image at a time, in turns, on the CPU.
 
-    Call it when nothing else of the experiment runs. What was measured before is kept.
+    Call it when nothing else of the experiment runs. Earlier measurements are kept.
 
     Args:
-        models: By method, the model folder of one of its runs.
-        store: The file that keeps what was measured.
-        report: Called with how many networks are done and how many there are.
+        models: Method to the model folder of one of its runs.
+        store: The file of the measurements.
+        report: Called with the number of rounds done and their total.
 
     Returns:
-        By method, those measured before among them: multiply_adds of one image at the network's
-        input size; inference_ms, the median over rounds of one call of the network, preprocessing
-        left out; threads.
+        For each method, earlier measurements included: multiply_adds of one image at the network's
+        input size; inference_ms, the median over rounds of one call of the network without
+        preprocessing.
     """
     import torch
 
-    known = _read(store)
+    stored = _read(store)
     keys = {method: _key(folder) for method, folder in models.items()}
     missing = {
         method: f
         for method, f in models.items()
-        if known.get(method, {}).get("key") != keys[method]
+        if stored.get(method, {}).get("key") != keys[method]
     }
     networks = {method: _load(folder) for method, folder in missing.items()}
     counted = {method: _multiply_adds(*network) for method, network in networks.items()}
@@ -48,22 +48,22 @@ def measure_costs(models: Mapping[str, Path], store: Path, report: Report) -> di
             times[method].append(_seconds(*network))
         report(done, _ROUNDS)
     for method in networks:
-        known[method] = {
+        stored[method] = {
             "key": keys[method],
             "multiply_adds": counted[method],
             "inference_ms": round(1000 * median(times[method][1:]), 2),  # the first warms up
             "threads": torch.get_num_threads(),
         }
     if networks:
-        write_json_atomic(store, known)
+        write_json_atomic(store, stored)
     return {
         method: {name: measured[name] for name in ("multiply_adds", "inference_ms")}
-        for method, measured in known.items()
+        for method, measured in stored.items()
     }
 
 
 def _read(store: Path) -> dict[str, Any]:
-    """What was measured before; a damaged file is measured again."""
+    """Earlier measurements; none from a damaged file."""
     try:
         content = json.loads(store.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -72,13 +72,13 @@ def _read(store: Path) -> dict[str, Any]:
 
 
 def _key(folder: Path) -> str:
-    """Digest of what decides the cost: the network and its input, not the weights."""
+    """Digest of what the cost depends on: the network and its input size, not the weights."""
     info = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     return sha256_json([info["model"], info["preprocessing"]["image_size"], info["labels"]])
 
 
 def _load(folder: Path) -> tuple[Any, Any]:
-    """The network as the predictor holds it, and an image for it."""
+    """The network as the predictor runs it, and an image for it."""
     import torch
 
     from dxseg.inference.backends import TorchBackend

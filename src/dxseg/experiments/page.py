@@ -1,4 +1,7 @@
-"""`report.html` of an experiment: its tables, curves and protocol on one page."""
+"""`report.html` of an experiment: its tables, curves and protocol on one page.
+
+Not in `dxseg.reports`, which is about one run and which experiments build on.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from typing import Any
 import pandas as pd
 
 from dxseg.data.table.dataset import Dataset
-from dxseg.experiments.aggregate import on_all_images
+from dxseg.experiments.aggregate import select_complete
 from dxseg.experiments.experiment import Experiment
 from dxseg.experiments.preregistration import Registration
-from dxseg.experiments.results import DONE, without_paths
+from dxseg.experiments.results import DONE, strip_paths
 from dxseg.io.atomic import write_text_atomic
 from dxseg.reports.page import png_uri, render
 from dxseg.reports.plots import efficiency_curves
@@ -20,18 +23,21 @@ from dxseg.reports.tables import Table
 
 
 def draw_curves(experiment: Experiment, curves: pd.DataFrame) -> bytes:
-    """The label-efficiency curves as PNG; none with a single budget.
+    """Plot the label-efficiency curves.
 
     Points on fewer images than others are left out.
 
     Args:
-        experiment: What was asked for.
+        experiment: The experiment.
         curves: curves.csv.
+
+    Returns:
+        PNG bytes; empty with a single budget.
     """
     lines = {}
-    whole = on_all_images(curves)
+    complete = select_complete(curves)
     for method in experiment.methods:
-        own = whole[whole["method"] == method.name]
+        own = complete[complete["method"] == method.name]
         if len(own) > 1:
             lines[method.name] = pd.DataFrame(
                 {
@@ -54,17 +60,17 @@ def write_experiment_page(
     differences: pd.DataFrame,
     plot: bytes,
 ) -> None:
-    """Write the page; it names no case and no file of the machine.
+    """Write the page, which contains no case ids and no paths of the machine.
 
     Args:
         path: The file, replaced atomically.
-        experiment: What was asked for.
+        experiment: The experiment.
         dataset: Its dataset.
         registration: What was registered.
         tables: The tables to show.
         results: results.csv.
         differences: differences.csv.
-        plot: The curves as PNG, or none.
+        plot: The curves as PNG; may be empty.
     """
     versions = registration.versions
     context = {
@@ -78,7 +84,7 @@ def write_experiment_page(
         "differences": _rows(differences),
         "reference": experiment.reference,
         "protocol": _protocol(experiment, dataset, registration, results),
-        "text": without_paths(str(versions[-1]["text"])),
+        "text": strip_paths(str(versions[-1]["text"])),
     }
     write_text_atomic(path, render("experiments/experiment.html.jinja", context))
 
@@ -100,18 +106,18 @@ def _protocol(
     experiment: Experiment, dataset: Dataset, registration: Registration, results: pd.DataFrame
 ) -> list[tuple[str, str]]:
     if experiment.folds is not None:
-        division = (
+        splits = (
             f"grouped cross-validation, {experiment.folds} folds; "
-            f"{experiment.validation_share:.3g} of the "
-            "rest validates; the seed changes with the fold"
+            f"{experiment.validation_fraction:.3g} of the other cases for validation; "
+            "one seed per fold"
         )
     else:
-        division = f"one split, seeds {', '.join(map(str, experiment.seeds or ()))}"
+        splits = f"one split, seeds {', '.join(map(str, experiment.seeds or ()))}"
     counts = results["status"].value_counts()
     return [
         ("Dataset", f"{dataset.spec.name}; labels {', '.join(dataset.spec.labels)}"),
-        ("Provenance", dataset.spec.provenance or "not told"),
-        ("Division", division),
+        ("Provenance", dataset.spec.provenance or "not given"),
+        ("Splits", splits),
         ("Training masks", ", ".join(str(masks) for masks in experiment.masks)),
         ("Preset", experiment.preset),
         ("Primary method", experiment.primary or "none named"),

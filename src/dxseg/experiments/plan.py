@@ -11,15 +11,15 @@ from dxseg.experiments.experiment import Budget, Experiment, Method
 from dxseg.io.atomic import sha256_json
 
 STAGE1 = "stage1"
-"""Folder of the classifiers that runs share, beside the folders of the methods."""
+"""Folder of the classifiers that runs share, next to the folders of the methods."""
 
-# Knobs that stage 1 does not see: runs that differ in nothing else share it. A knob that is not
-# named here counts as one that stage 1 sees, which costs time but mixes nothing up.
+# Options without effect on stage 1: runs that differ only in them share it. A new option that is
+# missing here costs time, but mixes nothing up.
 _STAGE2_SECTIONS = (
     *("method", "split", "stage2", "self_training"),
     *("rule_out_sensitivity", "rule_in_specificity"),
 )
-_STAGE2_KNOBS = {
+_STAGE2_OPTIONS = {
     "model": (
         "architecture",
         "skips",
@@ -34,14 +34,14 @@ _STAGE2_KNOBS = {
 
 
 @dataclass(frozen=True)
-class Part:
-    """One division of the cases and the seed that goes with it.
+class Fold:
+    """One fold of the cross-validation; with seeds on a fixed split, one seed.
 
     Attributes:
-        name: Of folders and files, such as `fold-0` or `seed-0`.
-        number: Of the fold; None on a fixed split.
-        seed: Of the run.
-        splits: Name of the file of splits.
+        name: Name of its folders and files, such as `fold-0` or `seed-0`.
+        number: Number of the fold; None on a fixed split.
+        seed: Seed of its runs.
+        splits: Name of its splits file.
     """
 
     name: str
@@ -52,21 +52,21 @@ class Part:
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of work: a stage 1, or a run of a method.
+    """One stage 1, or one run of a method.
 
     Attributes:
-        name: Also its folder, below that of all runs.
-        config: Of the run.
-        part: What it is trained and tested on.
-        method: The experiment's name of the method; None for a stage 1.
+        name: Its name, which is also its folder, relative to that of all runs.
+        config: Configuration of the run.
+        fold: The fold it is trained and tested on.
+        method: Name of the method in the experiment; None for a stage 1.
         masks: Its budget; None for a stage 1.
-        inputs: Which argument of `train_run` gets the folder of which other job; of
+        inputs: Argument of `train_run` to the name of the job whose folder it gets; of
             `train_student` if there is a teacher among them.
     """
 
     name: str
     config: RunConfig
-    part: Part
+    fold: Fold
     method: str | None = None
     masks: Budget | None = None
     inputs: dict[str, str] = field(default_factory=dict)
@@ -77,129 +77,121 @@ class Job:
         return self.method is None
 
 
-def parts(experiment: Experiment) -> list[Part]:
-    """The divisions of an experiment, each with its seed."""
+def list_folds(experiment: Experiment) -> list[Fold]:
+    """List the folds of an experiment, or its seeds on a fixed split."""
     if experiment.folds is not None:
         return [
-            Part(f"fold-{fold}", fold, experiment.seed + fold, f"fold-{fold}.csv")
+            Fold(f"fold-{fold}", fold, experiment.seed + fold, f"fold-{fold}.csv")
             for fold in range(experiment.folds)
         ]
-    return [Part(f"seed-{seed}", None, seed, "split.csv") for seed in experiment.seeds or ()]
+    return [Fold(f"seed-{seed}", None, seed, "split.csv") for seed in experiment.seeds or ()]
 
 
 def plan(experiment: Experiment) -> list[Job]:
-    """Every job of an experiment, in the order in which they are started.
+    """List every job of an experiment, in the order in which they are started.
 
-    The main budget comes first, and of a budget one part after the other: an experiment that is
+    The main budget is first, and within a budget one fold after the other: an experiment that is
     stopped early has compared all methods on some folds, not some methods on all folds.
 
     Args:
-        experiment: What to do.
+        experiment: The experiment.
 
     Raises:
         UsageError: The configuration of a method is wrong.
     """
     jobs: dict[str, Job] = {}
     for masks in experiment.masks:
-        for part in parts(experiment):
+        for fold in list_folds(experiment):
             for method in experiment.methods:
-                if masks in experiment.budgets(method) and _is_scheduled(method, part):
-                    _add(jobs, experiment, method, masks, part)
+                if masks in experiment.budgets(method) and _is_scheduled(method, fold):
+                    _add(jobs, experiment, method, masks, fold)
     return list(jobs.values())
 
 
+def select_runs(jobs: Sequence[Job]) -> list[Job]:
+    """Select the jobs that are a run of a method."""
+    return [job for job in jobs if not job.is_stage1]
+
+
+def stage1_config(config: RunConfig) -> RunConfig:
+    """Derive the configuration of a run's stage 1: options without effect on it are defaults.
+
+    Args:
+        config: Configuration of the run.
+    """
+    values: dict[str, Any] = config.model_dump()
+    defaults = RunConfig().model_dump()
+    for section in _STAGE2_SECTIONS:
+        values[section] = defaults[section]
+    for section, options in _STAGE2_OPTIONS.items():
+        for option in options:
+            values[section][option] = defaults[section][option]
+    return RunConfig.model_validate(values)
+
+
 def _add(
-    jobs: dict[str, Job], experiment: Experiment, method: Method, masks: Budget, part: Part
+    jobs: dict[str, Job], experiment: Experiment, method: Method, masks: Budget, fold: Fold
 ) -> None:
-    config = experiment.config(method, masks, part.seed)
-    name = _run_name(method, masks, part)
+    config = experiment.run_config(method, masks, fold.seed)
     if method.student_of is not None:
-        jobs[name] = Job(
-            name, config, part, method.name, masks, _taught(jobs, experiment, method, masks, part)
-        )
-        return
-    inputs = {}
-    if config.model.requires_stage1:
-        inputs["stage1_run"] = _add_stage1(jobs, config, part)
-    if config.self_training is not None:
-        _add_stage2(jobs, inputs, experiment, config, masks, part)
-    jobs[name] = Job(name, config, part, method.name, masks, inputs)
+        inputs = _student_inputs(jobs, experiment, method, masks, fold)
+    elif plain := _find_plain_method(experiment, config, masks, fold):
+        # Its network includes a stage 1, so this run needs none of its own.
+        _add(jobs, experiment, plain, masks, fold)
+        inputs = {"stage2_run": _run_name(plain, masks, fold)}
+    elif config.model.requires_stage1:
+        inputs = {"stage1_run": _add_stage1(jobs, config, fold)}
+    else:
+        inputs = {}
+    name = _run_name(method, masks, fold)
+    jobs[name] = Job(name, config, fold, method.name, masks, inputs)
 
 
-def _add_stage1(jobs: dict[str, Job], config: RunConfig, part: Part) -> str:
-    first = stage1_config(config)
-    digest = sha256_json(first.model_dump(mode="json") | {"seed": 0})
-    shared = f"{STAGE1}/{digest[:8]}/{part.name}"
-    jobs.setdefault(shared, Job(shared, first, part))
-    return shared
+def _add_stage1(jobs: dict[str, Job], config: RunConfig, fold: Fold) -> str:
+    shared = stage1_config(config)
+    digest = sha256_json(shared.model_dump(mode="json") | {"seed": 0})
+    name = f"{STAGE1}/{digest[:8]}/{fold.name}"
+    jobs.setdefault(name, Job(name, shared, fold))
+    return name
 
 
-def _taught(
-    jobs: dict[str, Job], experiment: Experiment, method: Method, masks: Budget, part: Part
+def _student_inputs(
+    jobs: dict[str, Job], experiment: Experiment, method: Method, masks: Budget, fold: Fold
 ) -> dict[str, str]:
-    """What a student builds on: its teacher, and of one with one branch the stage 1 as well."""
-    teacher = experiment.teacher(method)
-    _add(jobs, experiment, teacher, masks, part)
-    inputs = {"teacher": _run_name(teacher, masks, part)}
-    config = experiment.config(teacher, masks, part.seed)
+    """What a student needs: its teacher, and the stage 1 of a teacher with a single branch."""
+    teacher = experiment.teacher_of(method)
+    _add(jobs, experiment, teacher, masks, fold)
+    inputs = {"teacher": _run_name(teacher, masks, fold)}
+    config = experiment.run_config(teacher, masks, fold.seed)
     if config.model.requires_stage1 and not config.model.prompted:
-        inputs["stage1_run"] = _add_stage1(jobs, config, part)
+        inputs["stage1_run"] = _add_stage1(jobs, config, fold)
     return inputs
 
 
-def _add_stage2(
-    jobs: dict[str, Job],
-    inputs: dict[str, str],
-    experiment: Experiment,
-    config: RunConfig,
-    masks: Budget,
-    part: Part,
-) -> None:
-    """Start self-training from the run of the same method without it, if there is one.
-
-    Such a run takes its stage 1 from that run's network, so it needs none of its own.
-    """
+def _find_plain_method(
+    experiment: Experiment, config: RunConfig, masks: Budget, fold: Fold
+) -> Method | None:
+    """The method that a self-trained one continues: the same configuration without that stage."""
+    if config.self_training is None:
+        return None
     plain = _without_self_training(config)
     for method in experiment.methods:
-        if masks in experiment.budgets(method) and _is_scheduled(method, part):
-            other = experiment.config(method, masks, part.seed)
+        if masks in experiment.budgets(method) and _is_scheduled(method, fold):
+            other = experiment.run_config(method, masks, fold.seed)
             if other.self_training is None and _without_self_training(other) == plain:
-                _add(jobs, experiment, method, masks, part)
-                inputs.clear()
-                inputs["stage2_run"] = _run_name(method, masks, part)
-                return
+                return method
+    return None
 
 
-def _run_name(method: Method, masks: Budget, part: Part) -> str:
-    return f"{method.folder}/{masks}-masks/{part.name}"
+def _run_name(method: Method, masks: Budget, fold: Fold) -> str:
+    return f"{method.folder}/{masks}-masks/{fold.name}"
 
 
 def _without_self_training(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"method": "", "self_training": None})
 
 
-def stage1_config(config: RunConfig) -> RunConfig:
-    """The configuration of the stage 1 of a run: what stage 1 does not see has its default.
-
-    Args:
-        config: Of a run.
-    """
-    values: dict[str, Any] = config.model_dump()
-    defaults = RunConfig().model_dump()
-    for section in _STAGE2_SECTIONS:
-        values[section] = defaults[section]
-    for section, knobs in _STAGE2_KNOBS.items():
-        for knob in knobs:
-            values[section][knob] = defaults[section][knob]
-    return RunConfig.model_validate(values)
-
-
-def runs(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs that are a run of a method."""
-    return [job for job in jobs if not job.is_stage1]
-
-
-def _is_scheduled(method: Method, part: Part) -> bool:
-    if part.number is not None:
-        return method.folds is None or part.number in method.folds
-    return method.seeds is None or part.seed in method.seeds
+def _is_scheduled(method: Method, fold: Fold) -> bool:
+    if fold.number is not None:
+        return method.folds is None or fold.number in method.folds
+    return method.seeds is None or fold.seed in method.seeds

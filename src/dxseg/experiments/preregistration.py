@@ -1,4 +1,4 @@
-"""An experiment file is registered at its first run; afterwards it may grow, but not change."""
+"""An experiment file is registered at its first run; later it may be extended, not changed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.experiments.experiment import Experiment, parse_experiment
-from dxseg.experiments.plan import plan, runs
+from dxseg.experiments.plan import plan, select_runs
 from dxseg.io.atomic import write_json_atomic, write_text_atomic
 
 REGISTRATION_FILE = "registration.json"
@@ -19,12 +19,14 @@ EXPERIMENT_FILE = "experiment.yaml"
 
 
 class Registration:
-    """What was registered for an output folder.
+    """The registration of an output folder.
 
     Attributes:
-        versions: The experiment file at the first run and each time it had grown: `sha256`, `at`,
-            `text` and `added`, the names of the runs that are new in it.
-        dataset_digest: Of the dataset that all runs are trained on.
+        versions: The experiment file at the first run and after each extension: `sha256`, `at`,
+            `text` and `added`, the names of the runs that are new in it. `sha256` is the digest of
+            the file as it was registered. The committed results keep it although the keys in
+            `text` were renamed later, so texts are compared, not digests.
+        dataset_digest: Digest of the dataset that all runs are trained on.
     """
 
     def __init__(self, versions: list[dict[str, Any]], dataset_digest: str) -> None:
@@ -43,20 +45,20 @@ class Registration:
 
 
 def register(experiment: Experiment, text: str, dataset: Dataset, output: Path) -> Registration:
-    """Register an experiment for an output folder, or check it against what is registered there.
+    """Register an experiment for an output folder, or compare it with what is registered there.
 
     Args:
-        experiment: What the text says.
-        text: Of the experiment file.
-        dataset: What it names.
-        output: The experiment's folder.
+        experiment: The parsed text.
+        text: Text of the experiment file.
+        dataset: Its dataset.
+        output: Folder of the experiment.
 
     Returns:
-        What is registered now.
+        The current registration.
 
     Raises:
-        DxsegError: The folder holds something else, the dataset has changed, or the experiment file
-            has changed in more than added methods, budgets and folds.
+        DxsegError: The folder contains something else, the dataset has changed, or the experiment
+            file has changed by more than added methods, budgets and folds.
     """
     path = output / REGISTRATION_FILE
     version: dict[str, Any] = {
@@ -76,14 +78,13 @@ def register(experiment: Experiment, text: str, dataset: Dataset, output: Path) 
         if registration.dataset_digest != dataset.digest():
             raise DxsegError(
                 f"{dataset.root}: has changed since the experiment was registered in {output}; "
-                f"its runs "
-                "would not be comparable; choose another folder with --out"
+                "its runs would not be comparable; choose another folder with --out"
             )
         latest = registration.versions[-1]
-        if latest["sha256"] == version["sha256"]:
+        if latest["text"] == text:
             return registration
         before = parse_experiment(latest["text"], str(path))
-        version["added"] = _additions(before, experiment, output)
+        version["added"] = _list_added_runs(before, experiment, output)
         registration.versions.append(version)
     write_json_atomic(
         path, {"dataset_digest": registration.dataset_digest, "versions": registration.versions}
@@ -93,7 +94,10 @@ def register(experiment: Experiment, text: str, dataset: Dataset, output: Path) 
 
 
 def read_registration(path: Path) -> Registration:
-    """Read a registration.
+    """Read registration.json.
+
+    Args:
+        path: The file.
 
     Raises:
         DxsegError: It is damaged.
@@ -112,37 +116,37 @@ def read_registration(path: Path) -> Registration:
         ) from error
 
 
-def _additions(before: Experiment, after: Experiment, output: Path) -> list[str]:
-    """Names of the runs that are new, refusing every other change."""
-    changed = _changes(before, after)
+def _list_added_runs(before: Experiment, after: Experiment, output: Path) -> list[str]:
+    """Names of the runs that are new; every other change is an error."""
+    changed = _find_changes(before, after)
     if changed:
         raise DxsegError(
             f"{output}: the experiment file has changed since it was registered: "
             f"{', '.join(changed)}. "
             "What was fixed before the results were seen stays fixed: only methods, masks, folds "
-            "of a method and seeds may be added. Restore the file, "
-            "or choose another folder with --out"
+            "of a method and seeds may be added. Restore the file, or choose another folder with "
+            "--out"
         )
-    known = {job.name for job in runs(plan(before))}
-    return [job.name for job in runs(plan(after)) if job.name not in known]
+    registered = {job.name for job in select_runs(plan(before))}
+    return [job.name for job in select_runs(plan(after)) if job.name not in registered]
 
 
-def _changes(before: Experiment, after: Experiment) -> list[str]:
-    """What differs between two versions, other than by addition."""
-    growing = {"methods", "masks", "seeds"}
+def _find_changes(before: Experiment, after: Experiment) -> list[str]:
+    """What differs between two versions, apart from additions."""
+    extensible = {"methods", "masks", "seeds"}
     changed = [
         key
         for key in Experiment.model_fields
-        if key not in growing and getattr(before, key) != getattr(after, key)
+        if key not in extensible and getattr(before, key) != getattr(after, key)
     ]
     if before.masks[0] != after.masks[0]:
         changed.append("masks (the first)")
-    # What a run builds on may change: an added method can spare it a stage that it would train
-    # alike.
-    later = {job.name: (job.config, job.part) for job in runs(plan(after))}
-    for job in runs(plan(before)):
+    # The inputs of a run may change: an added method can provide a stage that the run would
+    # otherwise train itself, with the same result.
+    later = {job.name: (job.config, job.fold) for job in select_runs(plan(after))}
+    for job in select_runs(plan(before)):
         if job.name not in later:
             changed.append(f"{job.name} (no longer there)")
-        elif later[job.name] != (job.config, job.part):
+        elif later[job.name] != (job.config, job.fold):
             changed.append(f"{job.name} (another configuration)")
     return changed[:5]

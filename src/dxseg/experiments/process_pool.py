@@ -1,4 +1,8 @@
-"""Jobs in processes of their own: in order of need, several at a time, each with its log."""
+"""Jobs in processes of their own: in order of dependency, several at a time, each with its log.
+
+Not `concurrent.futures`: there, one process that the system kills for its memory breaks the whole
+pool, and here the other jobs go on.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from dxseg.experiments.worker import Order, work
+from dxseg.experiments.worker import JobSpec, run_job
 from dxseg.io.progress import progress_bar
 
 # What every job imports: read once by the server that the processes are forked from.
@@ -27,82 +31,82 @@ _PRELOADED = [
     "timm",
 ]
 _LOG_LINES = 5
-_PATIENCE = 5.0  # seconds between asking a process to end and ending it
+_TIMEOUT = 5.0  # seconds between terminating a process and killing it
 
 
 @dataclass
 class _Running:
-    order: Order
+    spec: JobSpec
     process: BaseProcess
-    answer: Connection
+    reasons: Connection
 
-    def reason(self) -> str | None:
+    def failure(self) -> str | None:
         """Why the job failed, once its process has ended; None if it did not."""
         self.process.join()
         try:
-            return str(self.answer.recv())
+            return str(self.reasons.recv())
         except EOFError:
-            pass  # closed without a word, as a process does that succeeds, or that is killed
+            pass  # closed without a reason, as by a process that succeeds, or that is killed
         finally:
-            self.answer.close()
-        if self.process.exitcode == 0 and self.order.done:
+            self.reasons.close()
+        if self.process.exitcode == 0 and self.spec.done:
             return None
         return (
-            f"the process ended without a word (exit code {self.process.exitcode}), most often for "
-            f"want of memory; its log ends: {last_lines(self.order.log)}"
+            f"the process ended without a message (exit code {self.process.exitcode}), most often "
+            f"for lack of memory; its log ends: {last_lines(self.spec.log)}"
         )
 
 
-def run_orders(
-    orders: Sequence[Order],
+def run_jobs(
+    specs: Sequence[JobSpec],
     needs: Mapping[str, Sequence[str]],
     *,
     jobs: int,
     console: Console,
     ended: Callable[[dict[str, str]], None],
 ) -> dict[str, str]:
-    """Do every order that is not done; one that fails does not stop the others.
+    """Run every job that is not done; one that fails does not stop the others.
 
-    Ctrl-C ends all processes; what was finished stays, and the same call continues the rest.
+    Ctrl-C ends all processes; finished jobs stay, and the same call continues with the rest.
 
     Args:
-        orders: In the order in which they are started.
-        needs: For each order the names of those that must be done before.
-        jobs: Processes at a time.
-        console: Where progress and failures are told.
-        ended: Called after each order, done or failed, with the failures so far.
+        specs: The jobs, in the order in which they are started.
+        needs: For each job the names of those that must be done before.
+        jobs: Number of processes at a time.
+        console: Where progress and failures are shown.
+        ended: Called after each job, done or failed, with the failures so far.
 
     Returns:
-        Why orders failed, by name.
+        Reasons of failed jobs, by name.
     """
     failures: dict[str, str] = {}
-    done = {order.name for order in orders if order.done}
-    waiting = [order for order in orders if order.name not in done]
+    done = {spec.name for spec in specs if spec.done}
+    waiting = [spec for spec in specs if spec.name not in done]
     if not waiting:
         return failures
     running: list[_Running] = []
-    with _bar(console, len(orders), len(done)) as (bar, task), _ending(running):
+    with _bar(console, len(specs), len(done)) as (bar, task), _terminate_on_exit(running):
         while waiting or running:
-            _fail_followers(waiting, needs, failures)
+            _fail_dependents(waiting, needs, failures)
             _start(waiting, running, needs, done, jobs)
             bar.update(
                 task,
-                completed=len(orders) - len(waiting) - len(running),
-                note=", ".join(one.order.name for one in running),
+                completed=len(specs) - len(waiting) - len(running),
+                note=", ".join(one.spec.name for one in running),
             )
-            for one in _ended(running):
-                reason = one.reason()
+            for one in _wait_for_any(running):
+                reason = one.failure()
                 if reason is None:
-                    done.add(one.order.name)
+                    done.add(one.spec.name)
                 else:
-                    failures[one.order.name] = reason
-                    console.print(f"failed: {one.order.name}: {reason}", soft_wrap=True)
+                    failures[one.spec.name] = reason
+                    console.print(f"failed: {one.spec.name}: {reason}", soft_wrap=True)
                 ended(failures)
     return failures
 
 
 def last_lines(log: Path) -> str:
-    """The last lines of a log, as one line of text."""
+    """Return the last lines of a log as one line of text."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -110,40 +114,40 @@ def last_lines(log: Path) -> str:
     return " | ".join(line.strip() for line in lines[-_LOG_LINES:] if line.strip()) or "(empty)"
 
 
-def _fail_followers(
-    waiting: list[Order], needs: Mapping[str, Sequence[str]], failures: dict[str, str]
+def _fail_dependents(
+    waiting: list[JobSpec], needs: Mapping[str, Sequence[str]], failures: dict[str, str]
 ) -> None:
-    """Fail what needs something that has failed; orders come after what they need."""
-    for order in list(waiting):
-        broken = next((name for name in needs[order.name] if name in failures), None)
+    """Fail the jobs that need a failed one; jobs are listed after those that they need."""
+    for spec in list(waiting):
+        broken = next((name for name in needs[spec.name] if name in failures), None)
         if broken is not None:
-            failures[order.name] = f"it needs {broken}, which failed: {failures[broken]}"
-            waiting.remove(order)
+            failures[spec.name] = f"it needs {broken}, which failed: {failures[broken]}"
+            waiting.remove(spec)
 
 
 def _start(
-    waiting: list[Order],
+    waiting: list[JobSpec],
     running: list[_Running],
     needs: Mapping[str, Sequence[str]],
     done: set[str],
     jobs: int,
 ) -> None:
     context = _context()
-    for order in list(waiting):
+    for spec in list(waiting):
         if len(running) >= jobs:
             return
-        if done.issuperset(needs[order.name]):
-            waiting.remove(order)
+        if done.issuperset(needs[spec.name]):
+            waiting.remove(spec)
             receiver, sender = context.Pipe(duplex=False)
-            # Not a daemon: those may not have processes that load batches.
-            process = context.Process(target=work, args=(order, sender))  # type: ignore[attr-defined]
+            # Not a daemon: daemons may not start the worker processes of a DataLoader.
+            process = context.Process(target=run_job, args=(spec, sender))  # type: ignore[attr-defined]
             process.start()
             sender.close()
-            running.append(_Running(order, process, receiver))
+            running.append(_Running(spec, process, receiver))
 
 
-def _ended(running: list[_Running]) -> list[_Running]:
-    """Wait until some process has ended; those are taken off the list."""
+def _wait_for_any(running: list[_Running]) -> list[_Running]:
+    """Wait until at least one process has ended, and remove those from the list."""
     by_sentinel = {one.process.sentinel: one for one in running}
     finished = [by_sentinel[sentinel] for sentinel in wait(list(by_sentinel))]  # type: ignore[index]
     for one in finished:
@@ -152,15 +156,15 @@ def _ended(running: list[_Running]) -> list[_Running]:
 
 
 @contextmanager
-def _ending(running: list[_Running]) -> Iterator[None]:
-    """End what still runs when the block is left early."""
+def _terminate_on_exit(running: list[_Running]) -> Iterator[None]:
+    """End the processes that still run when the block is left."""
     try:
         yield
     finally:
         for one in running:
             one.process.terminate()
         for one in running:
-            one.process.join(_PATIENCE)
+            one.process.join(_TIMEOUT)
             one.process.kill()
             one.process.join()
 
@@ -172,7 +176,7 @@ def _bar(console: Console, total: int, done: int) -> Iterator[tuple[Progress, Ta
 
 
 def _context() -> BaseContext:
-    """Fresh processes; where the system can, forked from one that has read the libraries."""
+    """Fresh processes; where the system can, forked from one that has imported the libraries."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

@@ -1,4 +1,4 @@
-"""`results.csv`: one row a run, whatever became of it."""
+"""`results.csv`: one row per run, finished or not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dxseg.io.atomic import sha256_file
 from dxseg.training.run_record import STAGE1_RECORD, read_run
 
 DONE, FAILED, MISSING = "done", "failed", "missing"
-FIGURES = (*MEANS, "auroc_mask", "auroc_label", "ece_pixel", "ece_label")
+METRICS = (*MEANS, "auroc_mask", "auroc_label", "ece_pixel", "ece_label")
 COUNTS = (
     "images",
     "groups",
@@ -38,15 +38,15 @@ COST = (
     "multiply_adds",
     "stage1_seconds",
     "stage2_seconds",
-    "selftraining_seconds",
+    "self_training_seconds",
     "distillation_seconds",
     "inference_ms",
 )
 ENDS = tuple(f"{metric}_{end}" for metric in INTERVALS for end in ("low", "high"))
 COLUMNS = (
-    *("experiment", "dataset", "method", "recipe", "masks", "fold", "seed", "split"),
+    *("experiment", "dataset", "method", "base_method", "masks", "fold", "seed", "split"),
     *("status", "error", "added_later"),
-    *FIGURES,
+    *METRICS,
     *ENDS,
     *COUNTS,
     *(f"cases_{name}" for name in CASES),
@@ -60,13 +60,13 @@ _PATH = re.compile(rf"(?<![\w.-])(?:[A-Za-z]:)?(?:[/\\]{_PART})+[/\\]({_PART})")
 
 @dataclass(frozen=True)
 class RunResult:
-    """What became of a run.
+    """The result of a run.
 
     Attributes:
         job: The run.
         error: Why it failed; "" if it did not.
-        evaluated: Its evaluation, if it is finished.
-        row: Of results.csv.
+        evaluated: Its evaluation; None if it is not finished.
+        row: Its row of results.csv.
     """
 
     job: Job
@@ -76,14 +76,14 @@ class RunResult:
 
 
 @dataclass(frozen=True)
-class Where:
-    """Where the runs of an experiment are, and what they were made from.
+class ExperimentContext:
+    """What all runs of an experiment share.
 
     Attributes:
         runs: Folder of all jobs.
-        dataset: Of the experiment.
-        split: Which split was evaluated.
-        experiment_sha256: Of the experiment file that was registered first.
+        dataset: Dataset of the experiment.
+        split: The split that is evaluated.
+        experiment_sha256: Digest of the experiment file that was registered first.
         added: Names of the runs that were added to the experiment later.
     """
 
@@ -94,27 +94,27 @@ class Where:
     added: set[str]
 
 
-def collect(
+def collect_results(
     experiment: Experiment,
     jobs: Sequence[Job],
-    where: Where,
+    context: ExperimentContext,
     failures: Mapping[str, str],
     costs: Mapping[str, Mapping[str, Any]],
 ) -> list[RunResult]:
-    """Gather what there is of every run.
+    """Collect the result of every run.
 
     Args:
-        experiment: What was asked for.
+        experiment: The experiment.
         jobs: All of its jobs.
-        where: Where they are.
-        failures: Why jobs failed, by name.
-        costs: By method: parameters, multiply_adds, inference_ms.
+        context: What its runs share.
+        failures: Reasons of failed jobs, by name.
+        costs: For each method: multiply_adds, inference_ms.
 
     Returns:
-        One a run, in the order of the jobs.
+        One per run, in the order of the jobs.
     """
-    recipes = {
-        method.name: method.method
+    base_methods = {
+        method.name: method.base_method
         if method.student_of is None
         else f"student of {method.student_of}"
         for method in experiment.methods
@@ -124,45 +124,54 @@ def collect(
         if job.is_stage1:
             continue
         assert job.method is not None
-        folder = where.runs / job.name
-        error = without_paths(failures.get(job.name, ""))
-        evaluated = load_run(folder, where.split) if is_evaluated(folder, where.split) else None
+        folder = context.runs / job.name
+        error = strip_paths(failures.get(job.name, ""))
+        evaluated = load_run(folder, context.split) if is_evaluated(folder, context.split) else None
         row: dict[str, Any] = dict.fromkeys(COLUMNS)
         row |= {
             "experiment": experiment.name,
-            "dataset": where.dataset.spec.name,
+            "dataset": context.dataset.spec.name,
             "method": job.method,
-            "recipe": recipes[job.method],
+            "base_method": base_methods[job.method],
             "masks": job.masks,
-            "fold": job.part.number,
-            "seed": job.part.seed,
-            "split": where.split,
+            "fold": job.fold.number,
+            "seed": job.fold.seed,
+            "split": context.split,
             "status": FAILED if error else MISSING,
             "error": error,
-            "added_later": job.name in where.added,
-            "experiment_sha256": where.experiment_sha256,
+            "added_later": job.name in context.added,
+            "experiment_sha256": context.experiment_sha256,
         }
         if evaluated is not None:
-            row |= {"status": DONE, "error": ""} | _figures(evaluated) | _record(job, where)
+            row |= {"status": DONE, "error": ""} | _metrics(evaluated) | _record(job, context)
             row |= costs.get(job.method, {})
         results.append(RunResult(job, error, evaluated, row))
     return results
 
 
-def results_table(results: Sequence[RunResult]) -> pd.DataFrame:
-    """The rows as a table: numbers are numbers, and whole ones whole, where others are missing."""
+def make_results_table(results: Sequence[RunResult]) -> pd.DataFrame:
+    """Make the table of results.csv; integer columns stay integer where values are missing.
+
+    Args:
+        results: One per run.
+    """
     table = pd.DataFrame([result.row for result in results], columns=list(COLUMNS))
-    whole = [*COUNTS, *(f"cases_{name}" for name in CASES), "parameters", "multiply_adds", "fold"]
-    real = [name for name in (*FIGURES, *ENDS, *COST) if name not in whole]
-    return table.astype(dict.fromkeys(whole, "Int64") | dict.fromkeys(real, "float64"))
+    integers = [*COUNTS, *(f"cases_{name}" for name in CASES)]
+    integers += ["parameters", "multiply_adds", "fold"]
+    floats = [name for name in (*METRICS, *ENDS, *COST) if name not in integers]
+    return table.astype(dict.fromkeys(integers, "Int64") | dict.fromkeys(floats, "float64"))
 
 
-def without_paths(text: str) -> str:
-    """An error without the folders of this machine: of every path only the last name is left."""
+def strip_paths(text: str) -> str:
+    """Remove the folders of this machine from an error: only the last name of each path stays.
+
+    Args:
+        text: Text of the error.
+    """
     return _PATH.sub(r"\1", text)
 
 
-def _figures(evaluated: EvaluatedRun) -> dict[str, Any]:
+def _metrics(evaluated: EvaluatedRun) -> dict[str, Any]:
     summary = evaluated.summary
     ends = {
         f"{metric}_{end}": value
@@ -171,39 +180,39 @@ def _figures(evaluated: EvaluatedRun) -> dict[str, Any]:
     }
     counts = {name: summary["counts"][name] for name in COUNTS}
     digests = {name: summary[name] for name in ("splits_sha256", "weights_sha256")}
-    return {name: summary[name] for name in FIGURES} | ends | counts | digests
+    return {name: summary[name] for name in METRICS} | ends | counts | digests
 
 
-def _record(job: Job, where: Where) -> dict[str, Any]:
-    folder = where.runs / job.name
+def _record(job: Job, context: ExperimentContext) -> dict[str, Any]:
+    folder = context.runs / job.name
     record = read_run(folder)
     row = {f"cases_{name}": record["cases"].get(name, 0) for name in CASES}
     row["parameters"] = record["parameters"]
-    row |= _training_seconds(record, where)
+    row |= _training_seconds(record, context)
     row["dataset_sha256"] = record["dataset_digest"]
     row["config_sha256"] = sha256_file(folder / "config.yaml")
     return row
 
 
-def _training_seconds(record: dict[str, Any], where: Where) -> dict[str, float]:
-    """How long each stage took, also where it was that of a run that this one goes on from."""
-    taught = record.get("distilled_from")
-    if taught is not None:
-        own = record["seconds"]
-        teacher = _training_seconds(read_run(_moved(taught["run"], where)), where)
-        return teacher | {"distillation_seconds": own["teacher"] + own["stage2"]}
-    taken = record["stage2_from"]
-    before = record if taken is None else read_run(_moved(taken, where))
+def _training_seconds(record: dict[str, Any], context: ExperimentContext) -> dict[str, float]:
+    """Seconds of each stage, including those of the runs that this one continues."""
+    distilled = record.get("distilled_from")
+    if distilled is not None:
+        seconds = record["seconds"]
+        teacher = _training_seconds(read_run(_run_folder(distilled["run"], context)), context)
+        return teacher | {"distillation_seconds": seconds["teacher"] + seconds["stage2"]}
+    source = record["stage2_from"]
+    before = record if source is None else read_run(_run_folder(source, context))
     row = {
         "stage2_seconds": before["seconds"]["stage2"],
-        "selftraining_seconds": record["seconds"]["self_training"],
+        "self_training_seconds": record["seconds"]["self_training"],
     }
     if before["stage1_from"] is not None:
-        file = _moved(before["stage1_from"], where) / "stage1" / STAGE1_RECORD
+        file = _run_folder(before["stage1_from"], context) / "stage1" / STAGE1_RECORD
         row["stage1_seconds"] = json.loads(file.read_text(encoding="utf-8"))["metrics"]["seconds"]
     return row
 
 
-def _moved(folder: str, where: Where) -> Path:
-    """A run of the experiment by its name: the experiment's folder may have been moved."""
-    return where.runs.joinpath(*Path(folder).parts[-3:])
+def _run_folder(folder: str, context: ExperimentContext) -> Path:
+    """Folder of a run by its name: the experiment's folder may have been moved."""
+    return context.runs.joinpath(*Path(folder).parts[-3:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,18 +11,28 @@ from rich.console import Console
 
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import UsageError
-from dxseg.evaluation.runs import file_suffix, is_evaluated
+from dxseg.evaluation.runs import check_comparable, file_suffix, is_evaluated
+from dxseg.experiments.aggregate import PooledRuns, compute_curves, compute_differences
 from dxseg.experiments.cost import COST_FILE, measure_costs
 from dxseg.experiments.experiment import Experiment, parse_experiment, read_experiment_text
-from dxseg.experiments.outputs import write_outputs, write_results
+from dxseg.experiments.mask_savings import compute_masks_saved
+from dxseg.experiments.page import draw_curves, write_experiment_page
 from dxseg.experiments.plan import Job, plan
 from dxseg.experiments.preregistration import Registration, register
-from dxseg.experiments.process_pool import run_orders
-from dxseg.experiments.results import Where, collect, results_table
-from dxseg.experiments.splits import check_budgets, divide, write_division
-from dxseg.experiments.worker import Order
+from dxseg.experiments.process_pool import run_jobs
+from dxseg.experiments.results import (
+    ExperimentContext,
+    RunResult,
+    collect_results,
+    make_results_table,
+)
+from dxseg.experiments.splits import check_budgets, prepare_splits, write_missing_splits
+from dxseg.experiments.tables import make_tables
+from dxseg.experiments.worker import JobSpec
+from dxseg.io.atomic import write_bytes_atomic, write_text_atomic
 from dxseg.io.file_lock import exclusive_lock
 from dxseg.io.progress import reporting
+from dxseg.reports.tables import to_latex, to_markdown
 
 
 @dataclass(frozen=True)
@@ -30,10 +40,10 @@ class ExperimentOutcome:
     """How an experiment ended.
 
     Attributes:
-        results: results.csv.
-        failures: Why runs and stages failed, by name.
-        markdown: The tables to read.
-        report: The page to open.
+        results: The table of results.csv.
+        failures: Reasons of failed runs and stages, by name.
+        markdown: The content of table.md.
+        report: Path of the HTML page.
     """
 
     results: pd.DataFrame
@@ -50,30 +60,32 @@ def run_experiment(
     validation_only: bool = False,
     console: Console | None = None,
 ) -> ExperimentOutcome:
-    """Train and evaluate what an experiment file asks for; what is done already is kept.
+    """Train and evaluate every run of an experiment file; finished runs are kept.
 
     The file is registered in the folder at the first call. A run that fails is a row with its
-    error; it is tried again by the next call.
+    error; the next call tries it again.
 
     Args:
         path: The experiment file.
-        output: The experiment's folder, made if absent.
-        jobs: Processes at a time, which share the cores; 0 trains nothing and writes the tables of
-            what is done.
-        validation_only: Evaluate on the validation cases and leave the test cases alone.
-        console: Where progress is drawn; standard error if absent.
+        output: Folder of the experiment, created if missing.
+        jobs: Number of parallel processes, which share the cores; 0 trains nothing and writes the
+            tables of the finished runs.
+        validation_only: Evaluate on the validation cases instead of the test cases.
+        console: Where progress is shown; default: standard error.
 
     Returns:
         The results and what failed.
 
     Raises:
-        UsageError: The experiment file is wrong, or a budget cannot be met.
+        UsageError: The experiment file is wrong, or a fold has fewer masks than a budget.
         DxsegError: The experiment or its dataset has changed since it was registered, or another
             process works in the folder.
         KeyboardInterrupt: The user stopped the experiment; the same call continues it.
     """
     if jobs < 0:
-        raise UsageError(f"{jobs} jobs: expected 1 or more, or 0 for the tables of what is done")
+        raise UsageError(
+            f"{jobs} jobs: expected 1 or more, or 0 for the tables of the finished runs"
+        )
     path, output = Path(path), Path(output).resolve()
     console = console or Console(stderr=True)
     text = read_experiment_text(path)
@@ -81,64 +93,137 @@ def run_experiment(
     planned = plan(experiment)
     dataset = Dataset.load(path.parent / experiment.dataset)
     with exclusive_lock(output, "experiment"):
-        splits = divide(experiment, path.parent, dataset, output / "splits", console)
+        splits = prepare_splits(experiment, path.parent, dataset, output / "splits", console)
         check_budgets(dataset, planned, splits)
         registration = register(experiment, text, dataset, output)
-        write_division(output / "splits", splits)
+        write_missing_splits(output / "splits", splits)
         split = "validation" if validation_only else "test"
-        where = Where(output / "runs", dataset, split, registration.sha256, registration.added)
-        return _run(experiment, planned, registration, where, jobs, console)
+        context = ExperimentContext(
+            output / "runs", dataset, split, registration.sha256, registration.added
+        )
+        return _run(experiment, planned, registration, context, jobs, console)
+
+
+def write_results(results: Sequence[RunResult], output: Path, split: str) -> pd.DataFrame:
+    """Write results.csv and return its table.
+
+    Args:
+        results: One per run.
+        output: Folder of the experiment.
+        split: The split that was evaluated.
+    """
+    table = make_results_table(results)
+    _write_csv(table, output, "results", split)
+    return table
+
+
+def write_outputs(
+    experiment: Experiment,
+    dataset: Dataset,
+    registration: Registration,
+    results: Sequence[RunResult],
+    output: Path,
+    split: str,
+    console: Console,
+) -> str:
+    """Write everything that follows from the runs.
+
+    That is results.csv, curves.csv, curves.png, differences.csv, masks_saved.csv, table.md,
+    table.tex and report.html; for a split other than test their names end in its name.
+
+    Args:
+        experiment: The experiment.
+        dataset: Its dataset.
+        registration: What was registered.
+        results: One per run.
+        output: Folder of the experiment.
+        split: The split that was evaluated.
+        console: Where progress is shown.
+
+    Returns:
+        The content of table.md.
+
+    Raises:
+        DxsegError: The runs differ in cases, truth, groups, averaging or units.
+    """
+    table = write_results(results, output, split)
+    pooled = PooledRuns(experiment, results)
+    check_comparable(pooled.runs)
+    curves = compute_curves(pooled)
+    with reporting(console, "Comparing") as report:
+        differences = compute_differences(pooled, report)
+    saved = compute_masks_saved(pooled)
+    frames = {"curves": curves, "differences": differences, "masks_saved": saved}
+    for name, frame in frames.items():
+        _write_csv(frame, output, name, split)
+    plot = draw_curves(experiment, curves)
+    suffix = file_suffix(split)
+    if plot:
+        write_bytes_atomic(output / f"curves{suffix}.png", plot)
+    tables = make_tables(experiment, table, curves, differences, saved)
+    markdown = to_markdown(tables)
+    write_text_atomic(output / f"table{suffix}.md", markdown)
+    write_text_atomic(output / f"table{suffix}.tex", to_latex(tables))
+    page = output / f"report{suffix}.html"
+    write_experiment_page(page, experiment, dataset, registration, tables, table, differences, plot)
+    return markdown
 
 
 def _run(
     experiment: Experiment,
     planned: list[Job],
     registration: Registration,
-    where: Where,
+    context: ExperimentContext,
     jobs: int,
     console: Console,
 ) -> ExperimentOutcome:
-    output = where.runs.parent
+    output = context.runs.parent
     needs = {job.name: list(job.inputs.values()) for job in planned}
-    orders = _pending_jobs([_order(job, where, jobs) for job in planned], needs)
+    specs = _pending_jobs([_job_spec(job, context, jobs) for job in planned], needs)
 
     def note(failures: dict[str, str]) -> None:
-        write_results(collect(experiment, planned, where, failures, {}), output, where.split)
+        results = collect_results(experiment, planned, context, failures, {})
+        write_results(results, output, context.split)
 
-    failures = run_orders(orders, needs, jobs=jobs, console=console, ended=note) if jobs else {}
+    failures = run_jobs(specs, needs, jobs=jobs, console=console, ended=note) if jobs else {}
     models = {
-        job.method: where.runs / job.name / "model"
+        job.method: context.runs / job.name / "model"
         for job in reversed(planned)
         if job.method is not None
-        and is_evaluated(where.runs / job.name, where.split)
-        and (where.runs / job.name / "model").is_dir()
+        and is_evaluated(context.runs / job.name, context.split)
+        and (context.runs / job.name / "model").is_dir()
     }
     with reporting(console, "Measuring the cost") as report:
         costs = measure_costs(models, output / COST_FILE, report)
-    results = collect(experiment, planned, where, failures, costs)
+    results = collect_results(experiment, planned, context, failures, costs)
     markdown = write_outputs(
-        experiment, where.dataset, registration, results, output, where.split, console
+        experiment, context.dataset, registration, results, output, context.split, console
     )
-    page = output / f"report{file_suffix(where.split)}.html"
-    return ExperimentOutcome(results_table(results), failures, markdown, page)
+    page = output / f"report{file_suffix(context.split)}.html"
+    return ExperimentOutcome(make_results_table(results), failures, markdown, page)
 
 
-def _pending_jobs(orders: list[Order], needs: Mapping[str, list[str]]) -> list[Order]:
-    """Leave out the stages 1 that only runs need that are done: their folders may be gone."""
-    needed = {name for order in orders if not order.done for name in needs[order.name]}
-    return [order for order in orders if order.split is not None or order.name in needed]
+def _pending_jobs(specs: list[JobSpec], needs: Mapping[str, list[str]]) -> list[JobSpec]:
+    """Leave out the stages 1 that only finished runs need: their folders may be gone."""
+    needed = {name for spec in specs if not spec.done for name in needs[spec.name]}
+    return [spec for spec in specs if spec.split is not None or spec.name in needed]
 
 
-def _order(job: Job, where: Where, jobs: int) -> Order:
-    output = where.runs.parent
-    return Order(
+def _job_spec(job: Job, context: ExperimentContext, jobs: int) -> JobSpec:
+    output = context.runs.parent
+    return JobSpec(
         name=job.name,
-        dataset=where.dataset.root,
-        splits=output / "splits" / job.part.splits,
-        output=where.runs / job.name,
+        dataset=context.dataset.root,
+        splits=output / "splits" / job.fold.splits,
+        output=context.runs / job.name,
         config=job.config,
-        split=None if job.is_stage1 else where.split,
-        inputs={argument: where.runs / name for argument, name in job.inputs.items()},
+        split=None if job.is_stage1 else context.split,
+        inputs={argument: context.runs / name for argument, name in job.inputs.items()},
         log=output / "logs" / f"{job.name.replace('/', '_')}.log",
         jobs=jobs,
     )
+
+
+def _write_csv(table: pd.DataFrame, output: Path, name: str, split: str) -> None:
+    text = table.to_csv(index=False, lineterminator="\n")
+    write_text_atomic(output / f"{name}{file_suffix(split)}.csv", text)

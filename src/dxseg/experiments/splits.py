@@ -1,4 +1,4 @@
-"""The splits of an experiment: drawn once, written down, the same for every method."""
+"""The splits of an experiment: made once, written to files, the same for every method."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from dxseg.data.splits.split_table import read_splits, write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import UsageError
 from dxseg.experiments.experiment import Experiment
-from dxseg.experiments.plan import Job, parts, runs
+from dxseg.experiments.plan import Job, list_folds, select_runs
 from dxseg.io.progress import reporting
 
 
-def divide(
+def prepare_splits(
     experiment: Experiment, base: Path, dataset: Dataset, folder: Path, console: Console
 ) -> dict[str, pd.DataFrame]:
-    """Read the splits of an experiment, or draw them; nothing is written.
+    """Read the splits of an experiment, or make them; nothing is written.
 
     Args:
-        experiment: What to do.
+        experiment: The experiment.
         base: Folder of the experiment file.
         dataset: Its dataset.
-        folder: Where splits are that have been written before.
-        console: Where progress is drawn.
+        folder: Folder of splits that were written before.
+        console: Where progress is shown.
 
     Returns:
-        By file name, a table each as `make_splits` gives it, without use_mask.
+        File name to table, as `make_splits` returns it, without use_mask.
 
     Raises:
-        DxsegError: A file does not fit the dataset, or the split cannot be drawn.
+        DxsegError: A file does not match the dataset, or the split cannot be made.
     """
-    names = list(dict.fromkeys(part.splits for part in parts(experiment)))
+    names = list(dict.fromkeys(fold.splits for fold in list_folds(experiment)))
     if all((folder / name).is_file() for name in names):
         return {name: read_splits(folder / name, dataset) for name in names}
     if experiment.splits is not None:
@@ -49,13 +49,13 @@ def divide(
             tables = cross_validation_splits(
                 dataset,
                 folds=experiment.folds,
-                validation_share=experiment.validation_share,
+                validation_share=experiment.validation_fraction,
                 seed=experiment.split_seed,
                 cache=cache,
                 progress=progress,
             )
         else:
-            config = experiment.config(experiment.methods[0], experiment.masks[0], 0)
+            config = experiment.run_config(experiment.methods[0], experiment.masks[0], 0)
             fractions = config.split.fractions
             tables = [
                 make_splits(
@@ -70,35 +70,40 @@ def divide(
 
 
 def check_budgets(dataset: Dataset, jobs: Sequence[Job], splits: dict[str, pd.DataFrame]) -> None:
-    """Refuse budgets that cannot be met, before hours of training.
+    """Check that every fold has enough masks for its budgets, before hours of training.
 
     Args:
-        dataset: Of the experiment.
+        dataset: Dataset of the experiment.
         jobs: All of its jobs.
-        splits: By file name.
+        splits: File name to table.
 
     Raises:
-        UsageError: A part has fewer training masks than a budget asks for, or no test case.
+        UsageError: A fold has fewer training masks than a budget, or no test case.
     """
-    for part in {job.part.name: job.part for job in jobs}.values():
-        if not splits[part.splits]["split"].eq("test").any():
-            raise UsageError(f"{part.splits}: no case is tested; expected some in split test")
-        for masks in dict.fromkeys(job.masks for job in runs(jobs) if job.part == part):
+    for fold in {job.fold.name: job.fold for job in jobs}.values():
+        if not splits[fold.splits]["split"].eq("test").any():
+            raise UsageError(f"{fold.splits}: no test case; expected some with split test")
+        for masks in dict.fromkeys(job.masks for job in select_runs(jobs) if job.fold == fold):
             budget = None if masks == "all" else masks
             try:
                 choose_masks(
                     dataset,
-                    splits[part.splits],
+                    splits[fold.splits],
                     train_masks=budget,
                     validation_masks=None,
-                    seed=part.seed,
+                    seed=fold.seed,
                 )
             except UsageError as error:
-                raise UsageError(f"{part.name}: {error}") from error
+                raise UsageError(f"{fold.name}: {error}") from error
 
 
-def write_division(folder: Path, splits: dict[str, pd.DataFrame]) -> None:
-    """Write the splits that are not there yet."""
+def write_missing_splits(folder: Path, splits: dict[str, pd.DataFrame]) -> None:
+    """Write the splits whose files do not exist yet.
+
+    Args:
+        folder: Folder of the splits.
+        splits: File name to table.
+    """
     for name, table in splits.items():
         if not (folder / name).is_file():
             write_splits(folder / name, table)
@@ -106,9 +111,8 @@ def write_division(folder: Path, splits: dict[str, pd.DataFrame]) -> None:
 
 
 def _cache(folder: Path) -> Path:
-    """What was found out about images, until the splits are written.
+    """The cache of image comparisons, until the splits are written.
 
-    It lies beside the experiment's folder, which stays empty until the experiment is known to be
-    possible.
+    It is next to the experiment's folder, which stays empty until the experiment is accepted.
     """
     return folder.parent.with_name(f".{folder.parent.name}.unfinished")

@@ -8,26 +8,26 @@ from typing import Any
 
 import pandas as pd
 
-from dxseg.experiments.aggregate import LOWER_IS_BETTER, on_all_images
+from dxseg.experiments.aggregate import LOWER_IS_BETTER, select_complete
 from dxseg.experiments.experiment import Experiment
 from dxseg.experiments.results import DONE
 from dxseg.reports.tables import Cell, Table
 
 MISSING = "–"
-_UNTOUCHED = "The test cases were left alone: these figures are of the validation cases."
+_VALIDATION = "The test cases were left alone: these values are of the validation cases."
 
 
-def experiment_tables(
+def make_tables(
     experiment: Experiment,
     results: pd.DataFrame,
     curves: pd.DataFrame,
     differences: pd.DataFrame,
     saved: pd.DataFrame,
 ) -> list[Table]:
-    """The tables that have something to show, the main one first.
+    """Make the tables that are not empty, the main one first.
 
     Args:
-        experiment: What was asked for.
+        experiment: The experiment.
         results: results.csv.
         curves: curves.csv.
         differences: differences.csv.
@@ -58,13 +58,13 @@ def _main(
         "p (Holm)",
         "parameters (M)",
         "multiply-adds (G)",
-        "ms an image",
+        "ms per image",
     )
-    whole = on_all_images(rows)
+    complete = select_complete(rows)
     best = {
-        name: (whole[name].min() if name in LOWER_IS_BETTER else whole[name].max())
+        name: (complete[name].min() if name in LOWER_IS_BETTER else complete[name].max())
         for name in ("dice_lesion", "dice_all", "false_positive_rate", "hd95_lesion")
-        if len(whole)
+        if len(complete)
     }
     against = differences[
         (differences["kind"] == "reference") & (differences["metric"] == "dice_lesion")
@@ -77,10 +77,10 @@ def _main(
         cells.append(
             [
                 Cell(_method_name(experiment, row) + _marks(row, rows)),
-                _figure(row, "dice_lesion", best),
-                _figure(row, "dice_all", best),
-                _figure(row, "false_positive_rate", best),
-                _figure(row, "hd95_lesion", best, 1),
+                _metric(row, "dice_lesion", best),
+                _metric(row, "dice_all", best),
+                _metric(row, "false_positive_rate", best),
+                _metric(row, "hd95_lesion", best, 1),
                 _difference(paired[0]) if paired else Cell(MISSING),
                 Cell(_p(paired[0]["p_holm"]) if paired else MISSING),
                 Cell(_number(row["parameters"] / 1e6, 1)),
@@ -102,25 +102,25 @@ def _title(experiment: Experiment, results: pd.DataFrame, masks: Any) -> str:
 def _main_note(experiment: Experiment, results: pd.DataFrame, rows: pd.DataFrame) -> str:
     if not len(rows):
         return ""
-    how = (
+    protocol = (
         f"{experiment.folds}-fold grouped cross-validation"
         if experiment.folds is not None
         else f"{len(experiment.seeds or ())} seeds on one split"
     )
     largest = rows.sort_values("images").iloc[-1]
     note = (
-        f"{how}; {largest['images']} images in {largest['groups']} groups. Intervals: 95%, "
-        "bootstrap of whole groups. Bold: best of the column, of methods on all images."
+        f"{protocol}; {largest['images']} images in {largest['groups']} groups. Intervals: 95%, "
+        "bootstrap of whole groups. Bold: best of the column among methods on all images."
     )
     if (results["split"] != "test").any():
-        note = f"{_UNTOUCHED} {note}"
+        note = f"{_VALIDATION} {note}"
     if experiment.primary is not None:
-        note += f" Primary method, named before: {experiment.primary}."
+        note += f" Primary method, named beforehand: {experiment.primary}."
     return f"{note} {_legend(rows)}".rstrip()
 
 
 def _hypotheses(differences: pd.DataFrame) -> Table:
-    columns = ("hypothesis", "figure", "difference", "p (Holm)", "margin", "met")
+    columns = ("hypothesis", "metric", "difference", "p (Holm)", "margin", "met")
     rows = [
         [
             Cell(f"{_at(row, 'method', 'masks')} − {_at(row, 'against', 'against_masks')}"),
@@ -134,9 +134,8 @@ def _hypotheses(differences: pd.DataFrame) -> Table:
     ]
     note = (
         "Stated in the experiment file before the runs. Met: the difference is at least the "
-        "margin and "
-        "its interval lies above 0, or above the margin where that is negative; turned round for "
-        "figures of which lower is better."
+        "margin and its interval is above 0, or above the margin where that is negative; reversed "
+        "for metrics of which lower is better."
     )
     return Table("Hypotheses", columns, rows, note)
 
@@ -146,24 +145,27 @@ def _efficiency(experiment: Experiment, curves: pd.DataFrame) -> Table:
         return Table("", (), [])
     shown = curves[curves["method"].duplicated(keep=False)]
     rows = [
-        [Cell(method.name), *(_at_budget(shown, method.name, masks) for masks in experiment.rising)]
+        [
+            Cell(method.name),
+            *(_at_budget(shown, method.name, masks) for masks in experiment.ascending_masks),
+        ]
         for method in experiment.methods
         if (shown["method"] == method.name).any()
     ]
-    columns = ("method", *(f"{masks} masks" for masks in experiment.rising))
+    columns = ("method", *(f"{masks} masks" for masks in experiment.ascending_masks))
     title = "Dice on lesion images over the number of training masks"
     return Table(title, columns, rows, _legend(shown))
 
 
 def _at_budget(curves: pd.DataFrame, method: str, masks: Any) -> Cell:
     for row in curves[(curves["method"] == method) & (curves["masks"] == masks)].to_dict("records"):
-        figure = _figure(row, "dice_lesion", {})
-        return replace(figure, value=figure.value + _marks(row, curves))
+        cell = _metric(row, "dice_lesion", {})
+        return replace(cell, value=cell.value + _marks(row, curves))
     return Cell(MISSING)
 
 
 def _saved(experiment: Experiment, saved: pd.DataFrame) -> Table:
-    order = [str(masks) for masks in experiment.rising]
+    order = [str(masks) for masks in experiment.ascending_masks]
     rows = [
         [
             Cell(row["method"]),
@@ -180,15 +182,15 @@ def _saved(experiment: Experiment, saved: pd.DataFrame) -> Table:
         f"masks {experiment.reference} needs to equal it",
     )
     note = (
-        f"Where the curve of {experiment.reference}, linear in the logarithm of the masks, first "
-        "reaches the method's Dice."
+        f"Where the curve of {experiment.reference}, linear in the logarithm of the number of "
+        "masks, first reaches the method's Dice."
     )
     return Table("Masks saved", columns, rows, note)
 
 
 def _failures(results: pd.DataFrame) -> Table:
-    """A row for runs that ended alike; their seeds in one cell."""
-    alike = ["method", "masks", "status", "error"]
+    """One row for runs that ended with the same error; their seeds in one cell."""
+    keys = ["method", "masks", "status", "error"]
     rows = [
         [
             Cell(str(method)),
@@ -198,7 +200,7 @@ def _failures(results: pd.DataFrame) -> Table:
             Cell(str(error or MISSING)),
         ]
         for (method, masks, status, error), runs in results[results["status"] != DONE].groupby(
-            alike, sort=False
+            keys, sort=False
         )
     ]
     columns = ("method", "masks", "seeds", "status", "error")
@@ -220,11 +222,11 @@ def _marks(row: dict[Any, Any], rows: pd.DataFrame) -> str:
 
 
 def _legend(rows: pd.DataFrame) -> str:
-    """What the marks mean that these rows have."""
+    """The meaning of the marks that occur in these rows."""
     every = "".join(_marks(row, rows) for row in rows.to_dict("records"))
     meanings = {
-        "†": "some runs failed or are missing; figures are of the others.",
-        "§": "on fewer folds than others; only the differences compare, which are of shared folds.",
+        "†": "some runs failed or are missing; values are of the others.",
+        "§": "on fewer folds than others; only differences, on shared folds, are comparable.",
         "‡": "added after the experiment was registered.",
     }
     return " ".join(f"{mark}: {text}" for mark, text in meanings.items() if mark in every)
@@ -234,12 +236,12 @@ def _at(row: dict[Any, Any], method: str, masks: str) -> str:
     return f"{row[method]} at {row[masks]}"
 
 
-def _figure(row: dict[Any, Any], name: str, best: dict[str, Any], decimals: int = 3) -> Cell:
+def _metric(row: dict[Any, Any], name: str, best: dict[str, Any], decimals: int = 3) -> Cell:
     interval = ""
     if f"{name}_low" in row and not pd.isna(row[f"{name}_low"]):
         interval = f"{row[f'{name}_low']:.{decimals}f} to {row[f'{name}_high']:.{decimals}f}"
-    leads = name in best and row[name] == best[name]
-    return Cell(_number(row[name], decimals), interval, bool(leads))
+    is_best = name in best and row[name] == best[name]
+    return Cell(_number(row[name], decimals), interval, bool(is_best))
 
 
 def _difference(row: dict[Any, Any]) -> Cell:
@@ -249,8 +251,8 @@ def _difference(row: dict[Any, Any]) -> Cell:
 
 
 def _number(value: Any, decimals: int) -> str:
-    known = value is not None and not pd.isna(value) and math.isfinite(value)
-    return f"{value:.{decimals}f}" if known else MISSING
+    defined = value is not None and not pd.isna(value) and math.isfinite(value)
+    return f"{value:.{decimals}f}" if defined else MISSING
 
 
 def _p(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What one process of an experiment does: train a job, evaluate it, say how it ended."""
+"""What one process of an experiment does: train a job, evaluate it, report how it ended."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ from dxseg.evaluation.runs import is_evaluated
 from dxseg.training.run_record import has_stage1
 
 _INTERRUPTED = 130
-_LONGEST = 4000  # characters of a reason: more would wait for the parent to read the pipe
+_MAX_REASON = 4000  # characters: the pipe takes no more until the parent reads it
 
 
 @dataclass(frozen=True)
-class Order:
-    """A job with all that a process needs to know of it.
+class JobSpec:
+    """A job with all that its process needs.
 
     Attributes:
-        name: Of the job.
+        name: Name of the job.
         dataset: Folder of the dataset.
-        splits: File of splits.
+        splits: Splits file.
         output: Folder of the job.
-        config: Of the run.
-        split: Which split is evaluated afterwards; None for a stage 1, which has nothing to
-            evaluate.
+        config: Configuration of the run.
+        split: Split that is evaluated afterwards; None for a stage 1, which is not evaluated.
         inputs: Argument of `train_run`, or of `train_student`, and the folder it gets.
-        log: File that takes everything the process prints.
-        jobs: How many such processes share the machine.
+        log: File for everything the process prints.
+        jobs: Number of such processes that share the machine.
     """
 
     name: str
@@ -49,36 +48,36 @@ class Order:
 
     @property
     def done(self) -> bool:
-        """Whether there is nothing left to do."""
+        """Whether nothing is left to do."""
         if self.split is None:
             return has_stage1(self.output / "stage1")
         return is_evaluated(self.output, self.split)
 
 
-def work(order: Order, answer: Connection) -> None:
-    """Do a job; the process ends with it, without a word to the terminal.
+def run_job(spec: JobSpec, reasons: Connection) -> None:
+    """Run a job as the only work of this process; nothing is printed to the terminal.
 
     Args:
-        order: The job.
-        answer: Gets the reason if the job fails.
+        spec: The job.
+        reasons: Receives the reason if the job fails.
     """
     from dxseg.errors import DxsegError
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends the others
     _exit_with_parent()
-    _redirect_output(order.log)
+    _redirect_output(spec.log)
     try:
-        _do(order)
+        _train_and_evaluate(spec)
     except DxsegError as error:
         sys.stderr.write(f"error: {error}\n")
-        answer.send(str(error)[:_LONGEST])
+        reasons.send(str(error)[:_MAX_REASON])
     except Exception as error:
         traceback.print_exc()
-        answer.send(f"{type(error).__name__}: {error}"[:_LONGEST])
+        reasons.send(f"{type(error).__name__}: {error}"[:_MAX_REASON])
         raise SystemExit(1) from error
 
 
-def _do(order: Order) -> None:
+def _train_and_evaluate(spec: JobSpec) -> None:
     import torch
     from rich.console import Console
 
@@ -86,35 +85,35 @@ def _do(order: Order) -> None:
     from dxseg.training.distillation import train_student
     from dxseg.training.run import train_run, train_stage1_run
 
-    torch.set_num_threads(max(1, torch.get_num_threads() // order.jobs))
+    torch.set_num_threads(max(1, torch.get_num_threads() // spec.jobs))
     console = Console(file=sys.stdout, width=120)
-    if order.split is None:
+    if spec.split is None:
         train_stage1_run(
-            order.dataset, order.output, order.config, splits_path=order.splits, console=console
+            spec.dataset, spec.output, spec.config, splits_path=spec.splits, console=console
         )
         return
-    if "teacher" in order.inputs:
+    if "teacher" in spec.inputs:
         train_student(
-            output=order.output,
-            config=order.config,
-            dataset_path=order.dataset,
+            output=spec.output,
+            config=spec.config,
+            dataset_path=spec.dataset,
             console=console,
-            **order.inputs,
+            **spec.inputs,
         )
     else:
         train_run(
-            order.dataset,
-            order.output,
-            order.config,
-            splits_path=order.splits,
+            spec.dataset,
+            spec.output,
+            spec.config,
+            splits_path=spec.splits,
             console=console,
-            **order.inputs,
+            **spec.inputs,
         )
-    evaluate_run(order.output, split=order.split, dataset=order.dataset)
+    evaluate_run(spec.output, split=spec.split, dataset=spec.dataset)
 
 
 def _exit_with_parent() -> None:
-    """End at once when the parent is gone: another call may continue the same run."""
+    """Exit as soon as the parent is gone: another call may continue the same run."""
     parent = parent_process()
     if parent is None:
         return
@@ -129,7 +128,7 @@ def _exit_with_parent() -> None:
 def _redirect_output(log: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     stream = log.open("a", encoding="utf-8", buffering=1)
-    # The numbers, not the names: C++ code prints too.
+    # The descriptors, not only Python's streams: C++ code prints too.
     os.dup2(stream.fileno(), 1)
     os.dup2(stream.fileno(), 2)
     sys.stdout = sys.stderr = stream

@@ -181,7 +181,8 @@ def resampled_means(
         return np.empty((0, table.shape[1]))
     terms = [_terms(sums, counts, weighting) for sums, counts in columns]
     numerators = [numerator for numerator, _ in terms]
-    return _resample(numerators, terms[0][1], 0.95, resamples, seed).bootstrap_distribution.T
+    result = _resample(numerators, terms[0][1], 0.95, resamples, seed)
+    return np.asarray(result.bootstrap_distribution.T)
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
@@ -255,8 +256,8 @@ def _bootstrap(
         return Interval(mean, float("nan"), float("nan"), len(sums), images), nothing
     numerator, denominator = _terms(sums, counts, weighting)
     result = _resample([numerator], denominator, confidence, resamples, seed)
-    [means], [low], [high] = result.bootstrap_distribution, *result.confidence_interval
-    return Interval(mean, float(low), float(high), len(sums), images), means
+    low, high = (float(end[0]) for end in result.confidence_interval)
+    return Interval(mean, low, high, len(sums), images), result.bootstrap_distribution[0]
 
 
 def _resample(
@@ -270,8 +271,9 @@ def _resample(
     from scipy.stats import bootstrap
 
     def ratios(*terms: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-        *over, under = (term.sum(axis=axis) for term in terms)
-        return np.stack(over) / under
+        *over, under = [term.sum(axis=axis) for term in terms]
+        quotients: NDArray[np.float64] = np.stack(over) / under
+        return quotients
 
     return bootstrap(
         (*numerators, denominator),
