@@ -179,7 +179,7 @@ def test_every_knob_is_documented_with_its_default() -> None:
 
 def test_every_key_of_a_experiment_is_documented_with_its_default() -> None:
     table = rows(read(ROOT / "docs" / "compare.md").split("## Cross-validation")[0])
-    keys = {"changes": "set"}
+    keys = {"overrides": "set"}
     defaults = {
         keys.get(name, name): field.default for name, field in Experiment.model_fields.items()
     }
