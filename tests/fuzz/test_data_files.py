@@ -33,7 +33,7 @@ from dxseg.data.readers.masks import inspect_mask
 from dxseg.data.readers.nifti import read_nifti, read_nifti_labels
 from dxseg.data.splits.split_table import parse_splits
 from dxseg.data.table.dataset import Dataset
-from dxseg.experiments.experiment import parse_study, read_study_text
+from dxseg.experiments.experiment import parse_experiment, read_experiment_text
 from dxseg.server.uploads import inspect_upload, keep
 
 RNG = np.random.default_rng(0)
@@ -234,7 +234,7 @@ PARSERS = {
     ),
     "experiment.yaml": Parser(
         "experiment.yaml",
-        lambda path: parse_study(read_study_text(path), str(path)),
+        lambda path: parse_experiment(read_experiment_text(path), str(path)),
         trees=[STUDY],
         write=yaml.safe_dump,
     ),
