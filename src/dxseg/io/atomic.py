@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from dxseg.io.remote import as_path
+
 _BLOCK = 1 << 20
 
 
@@ -113,7 +115,7 @@ def sha256_file(path: str | Path) -> str:
         64 lower-case hexadecimal digits.
     """
     digest = hashlib.sha256()
-    with Path(path).open("rb") as stream:
+    with as_path(path).open("rb") as stream:
         while block := stream.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from dxseg.errors import DxsegError
+from dxseg.io.remote import RemotePath
 
 _KEYS_AT_ONCE = 500  # SQLite takes at least 999 parameters a statement
 _ROWS_A_COMMIT = 256
@@ -118,6 +119,8 @@ def file_key(path: Path, *parts: object) -> str:
     Raises:
         OSError: The file cannot be looked at.
     """
+    if isinstance(path, RemotePath):
+        return "|".join(map(str, (*parts, path.version(), path)))
     status = path.stat()
     # Bytes of a name that are no text are kept apart, not lost.
     name = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -21,6 +21,7 @@ from scipy.ndimage import gaussian_filter
 
 from dxseg.data.readers.images import image_size, read_image, to_channels
 from dxseg.data.readers.masks import read_mask
+from dxseg.data.readers.raster import decode_raster
 from dxseg.errors import DxsegError
 
 RNG = np.random.default_rng(0)
@@ -87,6 +88,12 @@ def test_16_bit_colour_png_keeps_all_bits(
     read = read_image(tmp_path / "x.png")
     assert read.dtype == np.uint16
     np.testing.assert_array_equal(read, array[:, :, :kept])
+    alpha = decode_raster(tmp_path / "x.png").alpha
+    if kept == samples:
+        assert alpha is None
+    else:
+        assert alpha is not None
+        np.testing.assert_array_equal(alpha, array[:, :, -1])  # all 16 bits of it
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])

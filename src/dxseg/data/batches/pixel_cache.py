@@ -26,6 +26,7 @@ from dxseg.errors import DxsegError
 from dxseg.io.atomic import atomic_path, sha256_file, sha256_json
 from dxseg.io.file_lock import wait_for_lock
 from dxseg.io.parallel import parallel_map
+from dxseg.io.remote import RemotePath, versions
 from dxseg.io.sqlite_cache import SqliteCache
 
 Progress = Callable[[int, int], None]
@@ -90,9 +91,15 @@ def cached_masks(
 
 
 def _digests(paths: Sequence[Source]) -> list[str]:
+    """Identify the files: local ones by their content, others by what their server reports."""
     digests = [""] * len(paths)
-    for place, digest in parallel_map(_digest, paths, worth=FILES_WORTH_A_PROCESS):
-        digests[place] = digest
+    remote = {row: path for row, path in enumerate(paths) if isinstance(path, RemotePath)}
+    for row, version in zip(remote, versions(list(remote.values())), strict=True):
+        digests[row] = version
+    local = [row for row in range(len(paths)) if row not in remote]
+    work = parallel_map(_digest, [paths[row] for row in local], worth=FILES_WORTH_A_PROCESS)
+    for place, digest in work:
+        digests[local[place]] = digest
     return digests
 
 

@@ -12,6 +12,7 @@ from dxseg.data.readers.dicom.image import decode_dicom, dicom_size
 from dxseg.data.readers.dicom.objects import is_dicom
 from dxseg.data.readers.raster import Pixels, Raster, decode_raster, raster_size
 from dxseg.errors import DxsegError
+from dxseg.io.remote import as_path, fetch
 
 # ITU-R BT.601, the weights behind most "convert to grey".
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
@@ -22,8 +23,8 @@ class Reader:
     """How files of one suffix are read.
 
     Attributes:
-        decode: Gives the pixels of a file.
-        size: Gives (height, width) without decoding the pixels.
+        decode: Reads the pixels of a file.
+        size: Reads (height, width) without decoding the pixels.
     """
 
     decode: Callable[[Path], Raster]
@@ -40,7 +41,7 @@ READERS: dict[str, Reader] = {
 
 
 def is_supported(path: str | Path) -> bool:
-    """Tell whether a file's suffix has a reader."""
+    """Whether there is a reader for the suffix of a file."""
     return Path(path).suffix.lower() in READERS
 
 
@@ -48,11 +49,12 @@ def read_image(path: str | Path) -> Pixels:
     """Read an image with all its channels.
 
     PNG, JPEG, TIFF and BMP; grey, colour, palette, 1 to 16 bit. Transparency is dropped. A TIFF may
-    have any number of channels, interleaved, planar or one a page. DICOM of one frame, as it is
-    meant to be seen (`decode_dicom`); recognised without a suffix too.
+    have any number of channels, interleaved, planar or one per page. DICOM of one frame, as it is
+    displayed (`decode_dicom`); recognised without a suffix too.
 
     Args:
-        path: The file.
+        path: A file, or an address that fsspec reads, such as `s3://bucket/a.png`, which is read
+            into memory once.
 
     Returns:
         (H, W, C) uint8 or uint16; 1-bit images hold 0 and 255.
@@ -60,30 +62,44 @@ def read_image(path: str | Path) -> Pixels:
     Raises:
         DxsegError: The file is absent, empty, damaged, of an unknown kind or too large.
     """
-    return np.ascontiguousarray(find_reader(path).decode(Path(path)).pixels)
+    return np.ascontiguousarray(decode(path).pixels)
+
+
+def decode(path: str | Path) -> Raster:
+    """Decode a file with what only masks need; see `read_image`.
+
+    Args:
+        path: A file or an address.
+
+    Raises:
+        DxsegError: As `read_image`.
+    """
+    source = fetch(as_path(path))
+    return find_reader(source).decode(source)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Read (height, width) in pixels from an image's header.
+    """Read (height, width) in pixels from the header of an image.
 
     Args:
-        path: The file.
+        path: A file or an address.
 
     Raises:
         DxsegError: As `read_image`, as far as the header shows it.
     """
-    return find_reader(path).size(Path(path))
+    source = fetch(as_path(path))
+    return find_reader(source).size(source)
 
 
 def to_channels(array: Pixels, channels: int) -> Pixels:
-    """Give an image the number of channels a model expects.
+    """Convert an image to the number of channels a model expects.
 
     Grey is repeated into RGB; RGB becomes grey by luminance (ITU-R BT.601), so that an RGB file of
     equal channels gives exactly its grey values.
 
     Args:
         array: (H, W, C) uint8 or uint16.
-        channels: The number wanted.
+        channels: Number of channels of the result.
 
     Returns:
         (H, W, channels) of the same type.
@@ -106,7 +122,7 @@ def to_channels(array: Pixels, channels: int) -> Pixels:
     )
 
 
-def find_reader(path: str | Path) -> Reader:
+def find_reader(path: Path) -> Reader:
     """Find the reader of a file by its suffix, or by its content for DICOM without one.
 
     Args:
@@ -115,10 +131,10 @@ def find_reader(path: str | Path) -> Reader:
     Raises:
         DxsegError: There is no reader for it.
     """
-    suffix = Path(path).suffix.lower()
+    suffix = path.suffix.lower()
     if suffix not in READERS:
         # PACS export files whose names are a UID or a number.
-        if is_dicom(Path(path)):
+        if is_dicom(path):
             return _DICOM
         raise DxsegError(
             f"{path}: unknown type {suffix or 'without a suffix'}; expected {', '.join(READERS)}"

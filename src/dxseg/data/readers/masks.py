@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dxseg.data.readers.images import find_reader
+from dxseg.data.readers.images import decode
 from dxseg.data.readers.raster import MERGED_TAG, Raster
 from dxseg.errors import DxsegError
 from dxseg.io.atomic import atomic_path
+from dxseg.io.remote import as_path
 
 Mask = npt.NDArray[np.uint8]
 # A mask's channels may differ by this much (of 255): lossy compression.
@@ -75,8 +76,8 @@ def inspect_mask(path: str | Path, classes: int) -> MaskReading:
         DxsegError: The file is damaged; channels differ (a colour mask); it is drawn in the
             transparency; it has values above `classes` or in-between values that are no edges.
     """
-    raster = find_reader(path).decode(Path(path))
-    reading = _parse_mask(raster, Path(path), classes)
+    raster = decode(path)
+    reading = _parse_mask(raster, as_path(path), classes)
     return replace(reading, layout=_layout(raster), merged_count=raster.merged_count)
 
 

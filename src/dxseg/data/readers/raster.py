@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import struct
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -22,7 +20,7 @@ MERGED_TAG = "dxseg:united-masks"
 
 _BYTE_LIMIT = 2**31
 _PAGE_LIMIT = 1024
-_PNG_GREY_ALPHA, _PNG_RGBA = 4, 6
+_PNG_RGB, _PNG_GREY_ALPHA, _PNG_RGBA = 2, 4, 6
 
 Pixels = npt.NDArray[Any]
 """(H, W, C), uint8 or uint16."""
@@ -185,7 +183,7 @@ def _decode(stream: IO[bytes], path: Path, kind: str) -> Raster:
     if kind == "png":
         depth, colour = struct.unpack(">16x8xBB", stream.read(26))
         stream.seek(0)
-        if depth == 16 and colour in (2, _PNG_GREY_ALPHA, _PNG_RGBA):
+        if depth == 16 and colour in (_PNG_RGB, _PNG_GREY_ALPHA, _PNG_RGBA):
             return _decode_deep_png(stream, path, colour)
         if depth < 8 and colour == 0:
             step = 255 // (2**depth - 1)
@@ -219,25 +217,16 @@ def _from_pillow(image: Any, path: Path, step: int = 1) -> Raster:
 
 
 def _decode_deep_png(stream: IO[bytes], path: Path, colour: int) -> Raster:
-    # Pillow reads 16-bit colour PNG as its high bytes and drops the low ones without a word.
-    # Asked for the other byte order, it gives the low bytes.
-    content = stream.read()
-    if colour == _PNG_GREY_ALPHA:
-        # It has no such order for grey with alpha, whose rows are those of 8-bit RGBA.
-        header = content[12:24] + bytes([8, _PNG_RGBA]) + content[26:29]
-        content = content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
-        array = np.asarray(_pillow(io.BytesIO(content), path, "png")).astype(np.uint16)
-        return Raster(array[:, :, :1] << 8 | array[:, :, 1:2], alpha=array[:, :, 2])
-    halves = []
-    for order in ("B", "L"):
-        image = _pillow(io.BytesIO(content), path, "png")
-        check_size(path, image.height, image.width, 8)
-        image.tile = [(*image.tile[0][:3], f"{image.mode};16{order}")]
-        halves.append(np.asarray(image).astype(np.uint16))
-    array = (halves[0] << 8 | halves[1]).astype(np.uint16)
-    if colour == _PNG_RGBA:
-        return Raster(array[:, :, :3], alpha=array[:, :, 3])
-    return Raster(array)
+    # Pillow reads 16-bit colour as its high bytes and drops the low ones without a warning.
+    import imagecodecs
+
+    image = _pillow(stream, path, "png")
+    check_size(path, image.height, image.width, 8)
+    stream.seek(0)
+    array = imagecodecs.png_decode(stream.read())
+    if colour == _PNG_RGB:
+        return Raster(array[:, :, :3])  # what may follow is a single transparent colour (tRNS)
+    return Raster(array[:, :, :-1], alpha=array[:, :, -1])
 
 
 def _decode_tiff(stream: IO[bytes], path: Path) -> Raster:

@@ -1,4 +1,4 @@
-"""Wrong values of a table of cases, gathered so that one error lists them."""
+"""Errors in a table of cases, collected so that one message lists them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from dxseg.errors import DxsegError
+from dxseg.io.remote import redact
 
 _LISTED = 10
 Flags = npt.NDArray[np.bool_]
 
 
 class CaseErrors:
-    """Collects wrong values, remembers the first few, counts them all."""
+    """Collects wrong values: counts all, keeps the first few for the message."""
 
     def __init__(self, source: Path, table: pd.DataFrame, lines: npt.NDArray[np.int64]) -> None:
         self.source, self.table, self.lines = source, table, lines
@@ -23,12 +24,12 @@ class CaseErrors:
         self.listed: list[tuple[int, str]] = []
 
     def add(self, wrong: Flags, column: str, advice: str) -> None:
-        """Note every row where `wrong` holds as a problem of `column`."""
+        """Add every row where `wrong` is true as an error in `column`."""
         positions = np.flatnonzero(wrong)
         self.count += len(positions)
         for position in positions[:_LISTED]:
             line = int(self.lines[position])
-            value = str(self.table[column].iloc[position])[:80]
+            value = redact(str(self.table[column].iloc[position]))[:80]
             self.listed.append((line, f"row {line}, column {column}, value {value!r}: {advice}"))
 
     def raise_if_any(self) -> None:

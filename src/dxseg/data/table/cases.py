@@ -16,6 +16,7 @@ from dxseg.data.table.case_errors import CaseErrors, Flags
 from dxseg.data.table.spec import DatasetSpec
 from dxseg.errors import DxsegError
 from dxseg.io.csv_io import is_formula
+from dxseg.io.remote import address_fault, is_address
 
 CASES_FILE = "cases.csv"
 COLUMNS = (
@@ -56,7 +57,7 @@ def validate_cases(table: pd.DataFrame, spec: DatasetSpec, source: Path) -> pd.D
     Args:
         table: At least the columns case_id and image; values may be text or already typed. An
             index named "line" (as `read_table` gives) says where the rows stand in their file.
-        spec: The dataset's labels.
+        spec: Labels and roots of the dataset.
         source: The file named in errors.
 
     Returns:
@@ -69,10 +70,10 @@ def validate_cases(table: pd.DataFrame, spec: DatasetSpec, source: Path) -> pd.D
     """
     _check_columns(table, source)
     if table.empty:
-        raise DxsegError(f"{source}: no rows; expected one row an image")
+        raise DxsegError(f"{source}: no rows; expected one row per image")
     # A table that was not read from a file counts lines as it would be written.
-    told = table.index.name == "line"
-    lines = table.index.to_numpy() if told else np.arange(2, len(table) + 2)
+    has_lines = table.index.name == "line"
+    lines = table.index.to_numpy() if has_lines else np.arange(2, len(table) + 2)
     table = table.reset_index(drop=True)
     problems = CaseErrors(source, table, lines)
     typed: dict[str, Any] = {}
@@ -89,7 +90,7 @@ def validate_cases(table: pd.DataFrame, spec: DatasetSpec, source: Path) -> pd.D
     absent = {name: "" for name in _SPACING if name not in table}
     problems.table = table.assign(**{name: cases[name] for name in _TEXT}, **absent)
     _check_text(cases, problems)
-    _check_paths(cases, problems)
+    _check_paths(cases, spec, problems)
     _check_labels(cases, spec, problems)
     _check_levels(cases, problems)
     _check_spacing(cases, problems)
@@ -117,14 +118,14 @@ def _check_columns(table: pd.DataFrame, source: Path) -> None:
 
 
 def _flag(values: pd.Series[Any], wrong: Callable[[str], bool]) -> Flags:
-    """Judge each distinct value once; columns of labels or splits have only a few."""
+    """Check each distinct value once: columns of labels or splits have only a few."""
     codes, distinct = pd.factorize(values.to_numpy(dtype=object))
     verdicts = np.fromiter((wrong(value) for value in distinct), np.bool_, len(distinct))
     return verdicts[codes]
 
 
 def _numbers(values: pd.Series[Any], *, whole: bool) -> tuple[npt.NDArray[np.float64], Flags]:
-    """Give numbers (NaN where empty) and where a value is no number in range."""
+    """Parse numbers, NaN where empty, and flag values that are no number in range."""
     codes, distinct = pd.factorize(values, use_na_sentinel=False)
     results = np.full(len(distinct), np.nan)
     wrong = np.zeros(len(distinct), dtype=np.bool_)
@@ -149,7 +150,8 @@ def _check_text(cases: pd.DataFrame, problems: CaseErrors) -> None:
         problems.add(
             wrong,
             column,
-            f"holds a line break or control character, or more than {_LENGTH} characters; mend it",
+            f"contains a line break or control character, or more than {_LENGTH} characters; "
+            "correct it",
         )
         # A look at the first character spares a million rows the rest.
         signed = np.flatnonzero(cases[column].str.startswith(_SIGNS))
@@ -177,14 +179,21 @@ def _unfit(text: str) -> bool:
     return len(text) > _LENGTH or _CONTROL.search(text) is not None
 
 
-def _check_paths(cases: pd.DataFrame, problems: CaseErrors) -> None:
+def _check_paths(cases: pd.DataFrame, spec: DatasetSpec, problems: CaseErrors) -> None:
+    roots = [f"{root.rstrip('/')}/" for root in spec.roots if is_address(root)]
     problems.add(cases["image"].eq("").to_numpy(), "image", "empty; expected the image's path")
     for column in ("image", "mask"):
         problems.add(
-            _flag(cases[column], _escapes_root),
+            _flag(cases[column], lambda path: not is_address(path) and _escapes_root(path)),
             column,
             "expected a path with / that is relative to the dataset's folder or one of its roots "
             "and has no '..'; add the files' folder to roots in dataset.yaml",
+        )
+        problems.add(
+            _flag(cases[column], lambda path: is_address(path) and not _below(path, roots)),
+            column,
+            "expected a plain address without credentials, below one of the addresses that roots "
+            "in dataset.yaml lists; correct it, or add its folder to roots",
         )
     same = cases["image"].eq(cases["mask"]) & cases["image"].ne("")
     problems.add(same.to_numpy(), "mask", "is the image itself; expected its mask or nothing")
@@ -192,7 +201,7 @@ def _check_paths(cases: pd.DataFrame, problems: CaseErrors) -> None:
     problems.add(
         twice.to_numpy(),
         "image",
-        "occurs in an earlier row; keep one row an image (or a slice_index each)",
+        "occurs in an earlier row; keep one row per image (or give each a slice_index)",
     )
 
 
@@ -200,6 +209,11 @@ def _escapes_root(path: str) -> bool:
     if path.startswith("/") or "\\" in path or path[1:2] == ":":
         return True
     return ".." in path and ".." in path.split("/")
+
+
+def _below(address: str, roots: list[str]) -> bool:
+    """Whether an address is well-formed and lies in one of the folders."""
+    return not address_fault(address) and any(address.startswith(root) for root in roots)
 
 
 def _check_labels(cases: pd.DataFrame, spec: DatasetSpec, problems: CaseErrors) -> None:
@@ -236,23 +250,24 @@ def _check_levels(cases: pd.DataFrame, problems: CaseErrors) -> None:
         "label_level",
         "the row has no label; add the study's label, or empty label_level",
     )
-    told = cases[study & cases["volume_id"].ne("")]
-    first = told.groupby("volume_id")["label"].transform("first")
+    named = cases[study & cases["volume_id"].ne("")]
+    first = named.groupby("volume_id")["label"].transform("first")
     other = pd.Series(False, index=cases.index)
-    other[told.index] = told["label"].ne(first)
+    other[named.index] = named["label"].ne(first)
     problems.add(
         other.to_numpy(),
         "label",
-        "differs from the study-level label of an earlier slice of its volume; give one label",
+        "differs from the study-level label of an earlier slice of its volume; expected one label "
+        "per volume",
     )
 
 
 def split_labels(text: str, spec: DatasetSpec) -> list[str]:
-    """Give the label names in one value of the label column.
+    """Split one value of the label column into label names.
 
     Args:
         text: The value; "" has no labels.
-        spec: Says whether ";" separates labels.
+        spec: Specification, with `multi_label`: whether ";" separates labels.
     """
     if not text:
         return []
@@ -261,18 +276,18 @@ def split_labels(text: str, spec: DatasetSpec) -> list[str]:
 
 def _check_spacing(cases: pd.DataFrame, problems: CaseErrors) -> None:
     for column, other in (_SPACING, _SPACING[::-1]):
-        # A value that is no number reads as NaN here too, but has been told already.
+        # A value that is no number is NaN here too, but has been reported already.
         empty = problems.table[column].astype(str).isin(["", "nan", "None", "<NA>"])
         alone = cases[column].isna() & cases[other].notna() & empty
         problems.add(alone.to_numpy(), column, f"empty although {other} is given; give both")
 
 
 def value_of(row: Any, column: str) -> Any:
-    """Read one value of a row, whichever way pandas handed it out.
+    """Read one value of a row, whatever pandas type the row has.
 
     Args:
         row: A `pd.Series`, a mapping, or a named tuple of `DataFrame.itertuples`.
-        column: Which value.
+        column: Name of the column.
     """
     # Attribute access would find the method `mask` of a Series.
     return row[column] if isinstance(row, (pd.Series, Mapping)) else getattr(row, column)

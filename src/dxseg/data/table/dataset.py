@@ -1,11 +1,12 @@
-"""A dataset is a folder with `dataset.yaml` and `cases.csv`.
+"""A dataset: a folder with `dataset.yaml` and `cases.csv`.
 
-One row an image; its mask and its label may each be absent.
+The table has one row per image; its mask and its label may each be absent.
 """
 
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from dxseg.data.table.spec import SPEC_FILE, DatasetSpec, read_spec, write_spec
 from dxseg.errors import DxsegError
 from dxseg.io.atomic import sha256_json, write_bytes_atomic
 from dxseg.io.csv_io import read_table
+from dxseg.io.remote import RemotePath, address_fault, as_path, is_address
 
 __all__ = ["COLUMNS", "Dataset", "DatasetSpec"]
 
@@ -33,21 +35,24 @@ _STUDY_NAMES = ("volume_id", "patient_id", "group", "case_id")
 
 
 class Dataset:
-    """One table of images with what is known of each: a label, a mask, both or neither.
+    """A table of images, each with a label, a mask, both or neither.
+
+    A dataset is not changed once it is made: properties of the whole table are computed once. To
+    change a table, copy `cases` and make another `Dataset`.
 
     Attributes:
-        root: The dataset's folder, absolute.
-        spec: What `dataset.yaml` says.
-        cases: All `COLUMNS`, one row an image: text as str with "" for empty, spacing_y and
+        root: Folder of the dataset, absolute.
+        spec: Specification, as in `dataset.yaml`.
+        cases: All `COLUMNS`, one row per image: text as str with "" for empty, spacing_y and
             spacing_x as float64 with NaN, fold and slice_index as Int64 with <NA>.
     """
 
     def __init__(self, root: str | Path, spec: DatasetSpec, cases: pd.DataFrame) -> None:
-        """Validate a table and hold it; nothing is written.
+        """Validate a table; nothing is written.
 
         Args:
-            root: The dataset's folder.
-            spec: What `dataset.yaml` says.
+            root: Folder of the dataset.
+            spec: Specification, as in `dataset.yaml`.
             cases: At least the columns case_id and image.
 
         Raises:
@@ -56,8 +61,8 @@ class Dataset:
         self.root = Path(root).resolve()
         self.spec = spec
         self.cases = validate_cases(cases, spec, self.root / CASES_FILE)
-        roots = [self.root, *(self.root / folder for folder in spec.roots)]
-        self._roots = [folder.resolve() for folder in roots]
+        roots = [as_path(root) if is_address(root) else self.root / root for root in spec.roots]
+        self._roots = [folder.resolve() for folder in (self.root, *roots)]
 
     @classmethod
     def load(cls, path: str | Path) -> Dataset:
@@ -80,8 +85,8 @@ class Dataset:
         """Validate a new dataset and write its two files.
 
         Args:
-            root: The dataset's folder, made if absent.
-            spec: What `dataset.yaml` says.
+            root: Folder of the dataset, created if absent.
+            spec: Specification, as in `dataset.yaml`.
             cases: At least the columns case_id and image.
 
         Raises:
@@ -94,13 +99,13 @@ class Dataset:
     def save(self) -> None:
         """Write `cases.csv`, then `dataset.yaml`, each atomically.
 
-        In this order, a first writing that is interrupted leaves no dataset behind.
+        In this order, a first write that is interrupted leaves no dataset behind.
         """
         self.save_cases()
         write_spec(self.root / SPEC_FILE, self.spec)
 
     def save_cases(self) -> None:
-        """Write `cases.csv` atomically, and leave `dataset.yaml` as somebody wrote it."""
+        """Write `cases.csv` atomically; `dataset.yaml` stays as it is."""
         write_bytes_atomic(self.root / CASES_FILE, _csv(self.cases))
 
     def image_path(self, row: Any) -> Path:
@@ -110,11 +115,12 @@ class Dataset:
             row: A row of `cases` (`pd.Series`, a tuple of `itertuples`, or a mapping).
 
         Returns:
-            The resolved path of an existing file, sought in the dataset's folder, then in the
-            roots in their order.
+            The resolved path of a file, searched in the dataset's folder, then in the roots in
+            their order; or its address (`dxseg.io.remote.RemotePath`).
 
         Raises:
-            DxsegError: There is no such file, or it lies outside (a symbolic link leads away).
+            DxsegError: There is no such file, or it lies outside (a symbolic link leads away). An
+                absent file at the last address of the roots is an error when it is read.
         """
         return self._locate(str(value_of(row, "image")), str(value_of(row, "case_id")), "image")
 
@@ -125,59 +131,59 @@ class Dataset:
             row: A row of `cases` (`pd.Series`, a tuple of `itertuples`, or a mapping).
 
         Returns:
-            The resolved path, or None where the table names no mask: then nothing is known unless
-            the label is lesion-free, which means an empty mask (`lesion_free`, `has_mask`).
+            As `image_path`, or None where the table has no mask file: the mask is then unknown,
+            unless the label is lesion-free, which means an empty mask (`lesion_free`, `has_mask`).
 
         Raises:
-            DxsegError: There is no such file, or it lies outside (a symbolic link leads away).
+            DxsegError: As `image_path`.
         """
         mask = str(value_of(row, "mask"))
         return self._locate(mask, str(value_of(row, "case_id")), "mask") if mask else None
 
-    @property
+    @cached_property
     def lesion_free(self) -> pd.Series[bool]:
-        """Whether the label says that the image holds no lesion; one value a case.
+        """Whether the label means that the image shows no lesion, one value per case.
 
-        A study without a lesion has none in any slice, so a label's level does not matter.
+        A study without a lesion has none in any slice, so the level of the label does not matter.
         """
         free = set(self.spec.lesion_free)
         codes, names = self._distinct_labels(self.cases["label"])
         verdicts = np.array([bool(labels) and free.issuperset(labels) for labels in names])
         return pd.Series(verdicts[codes], index=self.cases.index, name="lesion_free")
 
-    @property
+    @cached_property
     def has_mask(self) -> pd.Series[bool]:
-        """Whether the mask is known, from a file or as empty from the label; one value a case."""
+        """Whether the mask is known, from a file or as empty from the label, one value per case."""
         return (self.cases["mask"].ne("") | self.lesion_free).rename("has_mask")
 
-    @property
+    @cached_property
     def image_labels(self) -> pd.Series[str]:
-        """The label column as far as it speaks of the image itself; "" where it does not.
+        """Labels of the images themselves, "" where there is none.
 
-        A study-level label says of a single slice only that it is lesion-free, if it says that.
+        A lesion-free study-level label holds for every slice, any other for none in particular.
         """
-        silent = self.cases["label_level"].eq(STUDY_LEVEL) & ~self.lesion_free
-        return self.cases["label"].mask(silent, "").rename("image_label")
+        of_study_only = self.cases["label_level"].eq(STUDY_LEVEL) & ~self.lesion_free
+        return self.cases["label"].mask(of_study_only, "").rename("image_label")
 
-    @property
+    @cached_property
     def study_labels(self) -> pd.Series[str]:
-        """The label of the study that an image is of; "" where there is none of study level.
+        """Study-level labels, "" where there is none.
 
-        Images of one `volume_id` share it. See `studies` for what stage 1 learns from it.
+        Images of one `volume_id` share it. See `studies` for how stage 1 uses them.
         """
         of_study = self.cases["label_level"].eq(STUDY_LEVEL)
         return self.cases["label"].where(of_study, "").rename("study_label")
 
-    @property
+    @cached_property
     def studies(self) -> npt.NDArray[np.int64]:
-        """Which images may show the lesion that a study-level label names: one of them does.
+        """Studies whose label names a lesion that at least one of their images shows, (N,).
 
         A study is a volume; of images without `volume_id` a patient, else a group, else the image
-        alone, each with one label. A study is settled, and left out, where the label of one of its
-        images names a lesion: the study's label then says nothing of the others.
+        alone, each with one label. A study is left out where the image-level label of one of its
+        images already names a lesion: nothing is then known of the others.
 
-        Returns:
-            (N,): number of the study, from 0; -1 for images of none, such as lesion-free ones.
+        Each value is the number of the image's study, from 0; -1 for images of none, such as
+        lesion-free ones.
         """
         name = self.cases["case_id"]
         for column in reversed(_STUDY_NAMES):
@@ -191,16 +197,16 @@ class Dataset:
         return numbers
 
     def label_targets(self) -> npt.NDArray[Any]:
-        """Give the labels of the images as numbers, in the order of `spec.labels`.
+        """Encode `image_labels` as numbers, in the order of `spec.labels`.
 
         Returns:
-            With one label an image: int64 (N,), -1 where nothing is known. With `multi_label`:
-            float32 (N, L) of 0 and 1, a row of NaN where nothing is known. See `image_labels`.
+            With one label per image: int64 (N,), -1 where unknown. With `multi_label`: float32
+            (N, L) of 0 and 1, a row of NaN where unknown.
         """
         return self._targets(self.image_labels)
 
     def study_targets(self) -> npt.NDArray[Any]:
-        """Give the labels of the images' `studies` as numbers, in the form of `label_targets`."""
+        """Encode the labels of the images' `studies` as numbers, in the form of `label_targets`."""
         return self._targets(self.study_labels.where(self.studies >= 0, ""))
 
     def _targets(self, column: pd.Series[str]) -> npt.NDArray[Any]:
@@ -218,15 +224,19 @@ class Dataset:
         return targets[codes]
 
     def digest(self) -> str:
-        """Identify what the dataset says: its specification and its table, not its pixels.
+        """Compute a digest of specification and table, not of the pixels.
 
         `roots` is left out: the same dataset on another machine, its images in another folder, has
-        the same digest. So are `label_level`, `group` and `slicing` where they say nothing:
-        datasets keep the digest they had before these existed.
+        the same digest. So are `label_level`, `group` and `slicing` where they are empty: datasets
+        keep the digest they had before these existed.
 
         Returns:
             64 lower-case hexadecimal digits.
         """
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         spec = self.spec.model_dump(exclude={"roots"}, exclude_none=True)
         table = _csv(self.cases)
         return sha256_json({"spec": spec, "cases": hashlib.sha256(table).hexdigest()})
@@ -242,25 +252,36 @@ class Dataset:
 
     def _locate(self, name: str, case_id: str, column: str) -> Path:
         where = f"{self.root / CASES_FILE}: case {case_id!r}, column {column}, value {name!r}"
-        for folder in self._roots:
+        if is_address(name):
+            path = as_path(name).resolve()
+            if isinstance(path, RemotePath):
+                return path  # below a root, as the validation of the table has checked
+            if path.is_file():
+                return self._check_inside(path, where)
+        for folder in () if is_address(name) else self._roots:
             candidate = folder / name
-            if not candidate.is_file():
-                continue
-            path = candidate.resolve()
-            if any(path.is_relative_to(allowed) for allowed in self._roots):
-                return path
-            raise DxsegError(
-                f"{where}: leads to {path}, outside the dataset; add its folder to roots in "
-                f"{SPEC_FILE} if it belongs to it"
-            )
-        sought = ", ".join(str(folder) for folder in self._roots)
+            if isinstance(folder, RemotePath) and (fault := address_fault(str(candidate))):
+                raise DxsegError(f"{where}: at {candidate}: {fault}")
+            # The last address is not asked for each file: that would double the requests.
+            last = folder is self._roots[-1] and isinstance(folder, RemotePath)
+            if last or candidate.is_file():
+                return self._check_inside(candidate.resolve(), where)
+        searched = ", ".join(str(folder) for folder in self._roots)
         raise DxsegError(
-            f"{where}: no such file in {sought}; correct the table, or roots in {SPEC_FILE} "
+            f"{where}: no such file in {searched}; correct the table, or roots in {SPEC_FILE} "
             "if the files have moved"
+        )
+
+    def _check_inside(self, path: Path, where: str) -> Path:
+        if any(path.is_relative_to(allowed) for allowed in self._roots):
+            return path
+        raise DxsegError(
+            f"{where}: leads to {path}, outside the dataset; add its folder to roots in "
+            f"{SPEC_FILE} if it belongs to it"
         )
 
 
 def _csv(cases: pd.DataFrame) -> bytes:
-    """The table as a file, without the columns of `_OPTIONAL_COLUMNS` that say nothing."""
-    silent = [column for column in _OPTIONAL_COLUMNS if cases[column].eq("").all()]
-    return cases.drop(columns=silent).to_csv(index=False, lineterminator="\n").encode("utf-8")
+    """The table as a file, without those of `_OPTIONAL_COLUMNS` that are empty."""
+    empty = [column for column in _OPTIONAL_COLUMNS if cases[column].eq("").all()]
+    return cases.drop(columns=empty).to_csv(index=False, lineterminator="\n").encode("utf-8")

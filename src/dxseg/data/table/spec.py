@@ -1,4 +1,4 @@
-"""What `dataset.yaml` says about a dataset: names, labels, mask classes, where the files lie."""
+"""The specification of a dataset, `dataset.yaml`: names, labels, mask classes, file locations."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dxseg.data.readers.slicing import Slicing
 from dxseg.errors import DxsegError
 from dxseg.io.atomic import write_text_atomic
 from dxseg.io.csv_io import is_formula
+from dxseg.io.remote import address_fault, is_address, redact
 from dxseg.io.yaml import parse_yaml, read_small_text
 
 SPEC_FILE = "dataset.yaml"
@@ -27,16 +28,17 @@ class DatasetSpec(BaseModel):
     Attributes:
         name: Shown in reports; any text.
         modality: Free text, such as "ultrasound" or "CT".
-        labels: The names of the image-level labels, in the order of the classifier's outputs.
-        lesion_free: Those of the labels that say that an image holds no lesion: its mask is empty.
+        labels: Names of the image-level labels, in the order of the classifier's outputs.
+        lesion_free: Labels of images without a lesion; their mask is empty.
         multi_label: Whether an image may have several labels, written "a;b".
-        mask_classes: The names of mask values 1, 2, ...; 0 is background. At most 255.
-        channels: The number of image channels the models see.
-        spacing_unit: The unit of the spacing columns; "pixel" where there is no physical size.
-        provenance: Where the images come from.
-        licence: Under which terms.
-        roots: Folders besides the dataset's own that may hold files, absolute or relative to it.
-        slicing: How volumes became the images, where they are slices; models repeat it.
+        mask_classes: Names of the mask values 1, 2, ...; 0 is background. At most 255.
+        channels: Number of image channels the models use.
+        spacing_unit: Unit of the spacing columns; "pixel" where there is no physical size.
+        provenance: Origin of the images.
+        licence: Terms of use of the images.
+        roots: Folders besides the dataset's own that may hold files, absolute or relative to it;
+            or addresses that fsspec reads, such as "s3://bucket/archive".
+        slicing: How volumes were sliced into the images, if they are slices; models store it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -70,19 +72,28 @@ class DatasetSpec(BaseModel):
                 )
         return names
 
+    @field_validator("roots")
+    @classmethod
+    def _plain_addresses(cls, roots: list[str]) -> list[str]:
+        for number, root in enumerate(roots, start=1):
+            # The value itself may hold a password and is not repeated.
+            if is_address(root) and (fault := address_fault(root)):
+                raise ValueError(f"root {number} {fault}")
+        return roots
+
     @model_validator(mode="after")
     def _labels_agree(self) -> DatasetSpec:
-        strangers = [name for name in self.lesion_free if name not in self.labels]
-        if strangers:
-            raise ValueError(f"lesion_free names {strangers}, which labels does not list")
+        unknown = [name for name in self.lesion_free if name not in self.labels]
+        if unknown:
+            raise ValueError(f"lesion_free lists {unknown}, which labels does not list")
         if self.multi_label and any(";" in name for name in self.labels):
             raise ValueError(
-                "a label holds ';', which separates the labels of one image; rename it"
+                "a label contains ';', which separates the labels of one image; rename it"
             )
         if self.slicing is not None and self.slicing.channels != self.channels:
             raise ValueError(
-                f"slicing with {self.slicing.neighbours} neighbours gives {self.slicing.channels} "
-                f"channels, but channels is {self.channels}; make them agree"
+                f"slicing with {self.slicing.neighbours} neighbours makes {self.slicing.channels} "
+                f"channels, but channels is {self.channels}; set both to the same number"
             )
         return self
 
@@ -111,7 +122,7 @@ def make_spec(fields: dict[str, Any], source: str) -> DatasetSpec:
 
     Args:
         fields: As in `DatasetSpec`.
-        source: What the fields came from, named in errors.
+        source: Origin of the fields, named in errors.
 
     Raises:
         DxsegError: A field is missing, unknown or wrong.
@@ -127,7 +138,7 @@ def write_spec(path: Path, spec: DatasetSpec) -> None:
 
     Args:
         path: The YAML file, replaced atomically.
-        spec: What to write.
+        spec: The specification.
     """
     fields = spec.model_dump(mode="json", exclude_none=True)
     text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=100)
@@ -135,12 +146,12 @@ def write_spec(path: Path, spec: DatasetSpec) -> None:
 
 
 def _shown(value: Any) -> str:
-    """Show a wrong value shortly, without writing all of it: aliases in YAML may be 10^9 long."""
+    """Shorten a wrong value without writing all of it: aliases in YAML may be 10^9 long."""
     if isinstance(value, (str, int, float)):
-        return repr(str(value)[:80])
+        return redact(repr(str(value)[:80]))
     short = reprlib.Repr()
     short.maxlevel = 1
-    return short.repr(value)
+    return redact(short.repr(value))
 
 
 def _explain(error: ValidationError) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from dxseg.data.readers.dicom.elements import read_int, read_text
 from dxseg.data.readers.raster import check_size
 from dxseg.errors import DxsegError
+from dxseg.io.remote import RemotePath
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
@@ -85,7 +86,8 @@ def open_object(path: Path, *, pixels: bool = False) -> FileDataset:
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     with translate_errors(path):
         _check_inflated_size(path)
-        return pydicom.dcmread(path, stop_before_pixels=not pixels)
+        with path.open("rb") as stream:
+            return pydicom.dcmread(stream, stop_before_pixels=not pixels)
 
 
 @contextmanager
@@ -209,7 +211,7 @@ def _check_length(layout: PixelLayout, bits: int, path: Path) -> None:
     pixels = layout.rows * layout.columns * layout.frames
     needed = 8 * layout.frames if encapsulated else pixels * bits // 8
     with translate_errors(path):
-        size = path.stat().st_size
+        size = path.size() if isinstance(path, RemotePath) else path.stat().st_size
     if needed > size:
         raise DxsegError(
             f"{path}: claims {layout.frames} frame(s) of {layout.rows} x {layout.columns} pixels, "
