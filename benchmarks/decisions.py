@@ -2,22 +2,24 @@
 
     python benchmarks/decisions.py OUT results/busi
 
-OUT is the folder of `dxseg compare --out`. For every method at the experiment's first budget,
-pooled over the folds or seeds whose run has its model, or was looked at when it had one,
-`results/busi/decisions.csv` says
+OUT is the folder of `dxseg compare --out`. `results/busi/decisions.csv` gets one row per method and
+rule, at the experiment's first budget. Folds or seeds are pooled whose run has its model, or was
+evaluated by this script when it had one. Rules:
 
-- at_0.05 to at_0.3: Dice on lesion images if, in each fold, as many lesion-free images may get a
-  mask as the rate says. Images are ranked by the odds of the highest pixel, times the odds of a
-  lesion where the method has a classifier; the highest ranked get the mask of an image with a known
-  lesion. So methods are compared at one footing, whatever their thresholds are.
-- finding_0.8 to finding_0.98: the same, where at least that share of the lesion images gets a mask.
-- plain, gated, ruled: Dice on lesion images at the pixel threshold alone, with the gate, and with
-  the threshold to rule in as well, which is what `dxseg predict` answers.
-- known: the same if the diagnosis of every image is given.
-- For each of these the false-positive rate and area on lesion-free images, and the share of lesion
-  images left without a mask.
+- fpr_0.05 to fpr_0.3: Dice on lesion images if, in each fold, that fraction of the lesion-free
+  images may get a mask. Images are ranked by the odds of the highest pixel, times the odds of a
+  lesion where the method has a classifier; the highest ranked get the mask of an image that is
+  known to have a lesion. So methods are compared independently of their thresholds.
+- sensitivity_0.8 to sensitivity_0.98: the same, where at least that fraction of the lesion images
+  gets a mask.
+- plain: the pixel threshold alone.
+- rule_out: with the rule-out threshold too.
+- rule_out_rule_in: with the rule-in threshold too, which is what `dxseg predict` does.
+- label_prompt: the same with the true label of every image.
 
-Differences are those of the experiment's primary method minus the method, by paired bootstrap.
+For each rule also: the false-positive rate and area on lesion-free images, and the fraction of
+lesion images without a mask. Differences are the experiment's primary method minus the method, by
+paired bootstrap.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ from dxseg.metrics.statistics import Weighting, bootstrap_mean, mean_by, paired_
 
 RATES = (0.05, 0.1, 0.2, 0.3)
 SENSITIVITIES = (0.8, 0.9, 0.95, 0.98)
-RULES = ("plain", "gated", "ruled", "known")
+RULES = ("plain", "rule_out", "rule_out_rule_in", "label_prompt")
 PER_IMAGE = "decisions_per_image.csv"
 
 
@@ -65,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
     experiment = parse_experiment(read_experiment_text(path), str(path))
     data = Dataset.load(args.kept / experiment.dataset)
     jobs = [job for job in select_runs(plan(experiment)) if job.masks == experiment.masks[0]]
-    jobs = [job for job in jobs if can_be_told(args.out / "runs" / job.name)]
+    jobs = [job for job in jobs if has_model_or_table(args.out / "runs" / job.name)]
     if not jobs:
         raise SystemExit(
             f"{args.out}: no finished run of {path} has its model; run `dxseg compare` first"
@@ -74,19 +76,19 @@ def main(arguments: list[str] | None = None) -> None:
     tables = []
     for job in track(jobs, "Runs"):
         table = per_image(args.out / "runs" / job.name, data)
-        tables.append(table.assign(method=job.method, part=job.fold.name))
+        tables.append(table.assign(method=job.method, fold=job.fold.name))
     summary = summarise(experiment, pd.concat(tables), weigh)
     write_text_atomic(args.kept / "decisions.csv", summary.to_csv(index=False))
     print(summary.to_string(index=False, float_format="{:.3f}".format))
 
 
-def can_be_told(run: Path) -> bool:
-    """Whether a run is finished, and its model or what was found with it is there."""
+def has_model_or_table(run: Path) -> bool:
+    """Whether a run is finished and has its model, or the table that was made with it."""
     return is_evaluated(run, "test") and ((run / PER_IMAGE).is_file() or (run / "model").is_dir())
 
 
 def per_image(run: Path, data: Dataset) -> pd.DataFrame:
-    """One row a test image; kept in the run's folder."""
+    """Make the table with one row per test image, which is kept in the run's folder."""
     path = run / PER_IMAGE
     if not path.is_file():
         table = pd.DataFrame(_rows(run, data))
@@ -96,19 +98,19 @@ def per_image(run: Path, data: Dataset) -> pd.DataFrame:
 
 def _rows(run: Path, data: Dataset) -> Iterator[dict[str, Any]]:
     network, info = load_model_folder(run / "model")
-    # The network's own probabilities: the gate would bound them.
+    # The network's own probabilities: the rule-out threshold would cap them.
     predictor = Predictor(network, info.model_copy(update={"gate": None, "rule_in": None}))
     rows, _ = split_rows(data, run / "splits.csv", "test")
-    told = dict(zip(rows["case_id"], rows["label"], strict=True))
-    unknown, known = (
-        predicted_cases(data, rows, predictor.stream(images(data, rows), known=labels))
-        for labels in (None, told if info.model.has_label_head else None)
+    labels = dict(zip(rows["case_id"], rows["label"], strict=True))
+    without, with_label = (
+        predicted_cases(data, rows, predictor.stream(images(data, rows), known=prompts))
+        for prompts in (None, labels if info.model.has_label_head else None)
     )
-    for case, told_case in zip(unknown, known, strict=True):
+    for case, prompted in zip(without, with_label, strict=True):
         if case.truth is None and not case.lesion_free:
             continue
         truth = _truth(case)
-        chance = lesion_probability(
+        probability = lesion_probability(
             case.prediction.label_probabilities, info.lesion_free, info.multi_label
         )
         odds = _log_odds(float(case.prediction.probabilities.max()))
@@ -116,25 +118,25 @@ def _rows(run: Path, data: Dataset) -> Iterator[dict[str, Any]]:
             "case_id": case.case_id,
             "group": case.group,
             "lesion": bool(truth.any()),
-            "score": odds if np.isnan(chance) else odds + _log_odds(chance),
+            "score": odds if np.isnan(probability) else odds + _log_odds(probability),
         }
-        for name, rule in _rules(info, chance, case).items():
-            shown = told_case if name == "known" else case
-            _, mask = decide(shown.prediction.probabilities, threshold=info.threshold, **rule)
+        for name, rule in _rules(info, probability, case).items():
+            used = prompted if name == "label_prompt" else case
+            _, mask = decide(used.prediction.probabilities, threshold=info.threshold, **rule)
             row[f"dice_{name}"] = dice(truth, mask > 0)
             row[f"area_{name}"] = float((mask > 0).mean())
         yield row
 
 
-def _rules(info: ModelInfo, chance: float, case: EvaluatedCase) -> dict[str, dict[str, Any]]:
-    """What `decide` is told."""
-    gated = {"gate": info.gate, "lesion_probability": chance}
+def _rules(info: ModelInfo, probability: float, case: EvaluatedCase) -> dict[str, dict[str, Any]]:
+    """Arguments of `decide` for each rule."""
+    rule_out = {"gate": info.gate, "lesion_probability": probability}
     return {
         "plain": {},
-        "gated": gated,
-        "ruled": gated | {"rule_in": info.rule_in},
-        "found": {"known_lesion": True},
-        "known": {"known_lesion": not case.lesion_free if case.label else None},
+        "rule_out": rule_out,
+        "rule_out_rule_in": rule_out | {"rule_in": info.rule_in},
+        "known_lesion": {"known_lesion": True},
+        "label_prompt": {"known_lesion": not case.lesion_free if case.label else None},
     }
 
 
@@ -150,56 +152,61 @@ def _log_odds(probability: float) -> float:
 
 
 def summarise(experiment: Experiment, table: pd.DataFrame, weigh: Weighting) -> pd.DataFrame:
-    """One row per method and rule; methods are compared on the parts of the primary method."""
+    """One row per method and rule; methods are compared on the folds of the primary method."""
     methods = {
-        str(method): on_one_footing(rows) for method, rows in table.groupby("method", sort=False)
+        str(method): add_matched_rules(rows) for method, rows in table.groupby("method", sort=False)
     }
-    rules = [*(f"at_{rate}" for rate in RATES), *(f"finding_{s}" for s in SENSITIVITIES), *RULES]
+    rules = [
+        *(f"fpr_{rate}" for rate in RATES),
+        *(f"sensitivity_{s}" for s in SENSITIVITIES),
+        *RULES,
+    ]
     primary = methods.get(experiment.primary or experiment.reference)
     rows = []
     for method, own in methods.items():
         for rule in rules:
-            row = {"method": method, "parts": own["part"].nunique(), "rule": rule}
-            row |= _figures(own, rule, weigh)
+            row = {"method": method, "folds": own["fold"].nunique(), "rule": rule}
+            row |= _metrics(own, rule, weigh)
             if primary is not None and primary is not own:
                 row |= _difference(primary, own, rule, weigh)
             rows.append(row)
     return pd.DataFrame(rows)
 
 
-def on_one_footing(table: pd.DataFrame) -> pd.DataFrame:
-    """Add what each image gets where methods have the same false-positive rate, or sensitivity."""
+def add_matched_rules(table: pd.DataFrame) -> pd.DataFrame:
+    """Add the rules by which methods have the same false-positive rate or sensitivity."""
     table = table.reset_index(drop=True)
     for rate in RATES:
-        _mark(table, f"at_{rate}", ~table["lesion"], rate, math.floor)
+        _mark(table, f"fpr_{rate}", ~table["lesion"], rate, math.floor)
     for sensitivity in SENSITIVITIES:
-        _mark(table, f"finding_{sensitivity}", table["lesion"], sensitivity, math.ceil)
+        _mark(table, f"sensitivity_{sensitivity}", table["lesion"], sensitivity, math.ceil)
     return table
 
 
 def _mark(
     table: pd.DataFrame,
     rule: str,
-    of: pd.Series[bool],
-    share: float,
-    whole: Callable[[float], int],
+    counted: pd.Series[bool],
+    fraction: float,
+    round_: Callable[[float], int],
 ) -> None:
-    """Give masks to the highest ranked images of each part, down to a share of those `of` one kind.
+    """Give masks to the highest ranked images of each fold.
 
-    The share is made `whole` images; of images that rank alike at the cut none gets a mask.
+    So many that the masks reach a fraction of the `counted` images, which is rounded by `round_`;
+    images that tie at the cut get none.
     """
     marked = pd.Series(False, index=table.index)
-    for _, part in table.groupby("part"):
-        ranked = part.loc[of[part.index], "score"].sort_values(ascending=False)
-        count = whole(share * len(ranked))
+    for _, fold in table.groupby("fold"):
+        ranked = fold.loc[counted[fold.index], "score"].sort_values(ascending=False)
+        count = round_(fraction * len(ranked))
         cut = ranked.iloc[count] if count < len(ranked) else -np.inf
-        marked[part.index] = part["score"] > cut
+        marked[fold.index] = fold["score"] > cut
     empty = (~table["lesion"]).astype(float)
-    table[f"dice_{rule}"] = table["dice_found"].where(marked, empty)
-    table[f"area_{rule}"] = table["area_found"].where(marked, 0.0)
+    table[f"dice_{rule}"] = table["dice_known_lesion"].where(marked, empty)
+    table[f"area_{rule}"] = table["area_known_lesion"].where(marked, 0.0)
 
 
-def _figures(table: pd.DataFrame, rule: str, weigh: Weighting) -> dict[str, Any]:
+def _metrics(table: pd.DataFrame, rule: str, weigh: Weighting) -> dict[str, Any]:
     lesion, groups = table["lesion"], table["group"]
     marked = table[f"area_{rule}"].gt(0).astype(float)
     dice_lesion = bootstrap_mean(table[f"dice_{rule}"].where(lesion), groups, weighting=weigh)
@@ -220,20 +227,20 @@ def _figures(table: pd.DataFrame, rule: str, weigh: Weighting) -> dict[str, Any]
 def _difference(
     primary: pd.DataFrame, other: pd.DataFrame, rule: str, weigh: Weighting
 ) -> dict[str, Any]:
-    keys = ["part", "case_id"]
+    keys = ["fold", "case_id"]
     both = primary.merge(other, on=keys, suffixes=("", "_other"), validate="one_to_one")
     lesion = both["lesion"]
-    found = paired_bootstrap(
+    difference = paired_bootstrap(
         both[f"dice_{rule}"].where(lesion),
         both[f"dice_{rule}_other"].where(lesion),
         both["group"],
         weighting=weigh,
     )
     return {
-        "difference": found.mean,
-        "difference_low": found.low,
-        "difference_high": found.high,
-        "p_value": found.p_value,
+        "difference": difference.mean,
+        "difference_low": difference.low,
+        "difference_high": difference.high,
+        "p_value": difference.p_value,
     }
 
 

@@ -1,12 +1,12 @@
-"""Keep the figures of an experiment in results/NAME, and what is needed to go on with it elsewhere.
+"""Keep the results of an experiment in results/NAME, with what continuing it elsewhere needs.
 
     python benchmarks/keep_experiment.py OUT results/busi
     python benchmarks/keep_experiment.py OUT results/busi --restore
 
-OUT is the folder that `dxseg compare` works in. Kept are its tables and `runs.tar.xz`: of each run
-what it was and its figures, image by image, without models and without paths of the machine.
+OUT is the folder of `dxseg compare --out`. Kept are its tables and `runs.tar.xz`: the configuration
+and the metrics of each run, image by image, without models and without paths of the machine.
 `--restore` unpacks that into an empty OUT; then `dxseg compare results/busi/experiment.yaml --out
-OUT` trains only what is missing.
+OUT` trains only the missing runs.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any
 
 TABLES = ("results.csv", "curves.csv", "differences.csv", "masks_saved.csv")
 ARCHIVE = "runs.tar.xz"
-OF_THE_EXPERIMENT = ("registration.json", "experiment.yaml", "cost.json")
-OF_A_RUN = (
+EXPERIMENT_FILES = ("registration.json", "experiment.yaml", "cost.json")
+RUN_FILES = (
     *("config.yaml", "run.json", "evaluation.json", "per_image.csv", "stage1.json"),
     "decisions_per_image.csv",
 )
@@ -43,13 +43,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def keep(out: Path, kept: Path) -> None:
-    """Copy the tables, and pack what `dxseg compare` needs to know of finished runs."""
+    """Copy the tables, and pack what `dxseg compare` needs of finished runs."""
     for name in TABLES:
         shutil.copy(out / name, kept / name)
-    files = [out / name for name in OF_THE_EXPERIMENT if (out / name).is_file()]
+    files = [out / name for name in EXPERIMENT_FILES if (out / name).is_file()]
     files += sorted((out / "splits").glob("*.csv"))
     for folder in finished(out / "runs"):
-        files += [path for path in sorted(folder.rglob("*")) if path.name in OF_A_RUN]
+        files += [path for path in sorted(folder.rglob("*")) if path.name in RUN_FILES]
     with tarfile.open(kept / ARCHIVE, "w:xz", preset=9) as archive:
         for path in files:
             content = without_paths(path)
@@ -59,13 +59,13 @@ def keep(out: Path, kept: Path) -> None:
 
 
 def finished(runs: Path) -> list[Path]:
-    """Folders of evaluated runs and of stages 1 that are done."""
+    """List the folders of evaluated runs and of finished stages 1."""
     done = {path.parent for path in runs.rglob("evaluation.json")}
     return sorted(done | {path.parents[1] for path in runs.rglob("stage1.json")})
 
 
 def without_paths(path: Path) -> bytes:
-    """The content of a file; of paths in run.json, what lies inside the experiment."""
+    """Read a file; paths in run.json are made relative to the experiment."""
     if path.name != "run.json":
         return path.read_bytes()
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -73,14 +73,14 @@ def without_paths(path: Path) -> bytes:
     for key in ("stage1_from", "stage2_from"):
         if record.get(key) is not None:
             record[key] = "/".join(Path(record[key]).parts[-3:])
-    taught = record.get("distilled_from")
-    if taught is not None:
-        taught["run"] = "/".join(Path(taught["run"]).parts[-3:])
+    distilled = record.get("distilled_from")
+    if distilled is not None:
+        distilled["run"] = "/".join(Path(distilled["run"]).parts[-3:])
     return (json.dumps(record, indent=2) + "\n").encode()
 
 
 def restore(out: Path, kept: Path) -> None:
-    """Unpack into a folder that is empty or absent."""
+    """Unpack into a folder that is empty or does not exist."""
     if out.is_dir() and any(out.iterdir()):
         raise SystemExit(f"{out}: not empty; choose another folder")
     with tarfile.open(kept / ARCHIVE, "r:xz") as archive:

@@ -4,11 +4,11 @@
     python benchmarks/make_results.py --check
 
 An experiment is a folder `results/NAME` with experiment.yaml, results.csv, curves.csv,
-differences.csv and masks_saved.csv, copied from where `dxseg compare` wrote them, and decisions.csv
-if benchmarks/decisions.py was run. Its tables stand in docs/results.md
-between the lines `<!-- begin NAME -->` and `<!-- end NAME -->`; what is written around them stays.
-A folder with curve.csv holds a simulation of benchmarks/suggest.py instead. Between lines that
-name a folder without either stands that it has not run.
+differences.csv and masks_saved.csv, copied from the output of `dxseg compare`, and decisions.csv if
+benchmarks/decisions.py was run. Its tables are written into docs/results.md between the lines
+`<!-- begin NAME -->` and `<!-- end NAME -->`; the text around them is kept. A folder with curve.csv
+is a simulation of benchmarks/suggest.py instead. Between lines for a folder with neither is "Not
+run yet."
 """
 
 from __future__ import annotations
@@ -30,15 +30,17 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 PAGE = ROOT / "docs" / "results.md"
 NOT_RUN = "Not run yet.\n"
-AT_A_RATE, FINDING = "at_", "finding_"
-"""What rules of benchmarks/decisions.py begin with that compare methods on one footing."""
+AT_RATE, AT_SENSITIVITY = "fpr_", "sensitivity_"
+"""Prefixes of the rules of benchmarks/decisions.py by which all methods have the same rate."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--check", action="store_true", help="only say whether the page is in sync")
+    parser.add_argument(
+        "--check", action="store_true", help="only check whether the page is in sync"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the experiments")
     parser.add_argument("--page", type=Path, default=PAGE, help="the page to write into")
     args = parser.parse_args(arguments)
@@ -52,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def fill(text: str, results: Path) -> str:
-    """Put the tables of each experiment between its markers; missing markers are an error."""
+    """Write the tables of each experiment between its markers; missing markers are an error."""
     kinds = {"results.csv": tables_of, "curve.csv": curve_of}
     tables = {
         path.parent.name: make(path.parent)
@@ -76,7 +78,7 @@ def fill(text: str, results: Path) -> str:
 
 
 def tables_of(folder: Path) -> str:
-    """The Markdown tables of a committed experiment."""
+    """Make the Markdown tables of a committed experiment."""
     path = folder / "experiment.yaml"
     experiment = parse_experiment(read_experiment_text(path), str(path))
     names = ("results", "curves", "differences", "masks_saved")
@@ -87,48 +89,46 @@ def tables_of(folder: Path) -> str:
 
 
 def decisions_of(path: Path) -> str:
-    """The tables of benchmarks/decisions.py."""
+    """Make the tables of benchmarks/decisions.py."""
     table = pd.read_csv(path)
-    lines = _by_share(
+    lines = _by_fraction(
         table,
-        AT_A_RATE,
-        "Dice on lesion images where the same share of lesion-free images may get a mask, and how "
-        "far the primary method is above:",
-        _at_a_rate,
+        AT_RATE,
+        "Dice on lesion images at the same false-positive rate (fraction of the lesion-free images "
+        "with a mask); primary method minus this method, with 95% interval:",
+        _at_rate,
     )
-    lines += _by_share(
+    lines += _by_fraction(
         table,
-        FINDING,
-        "Lesion-free images with a mask, and the false-positive area, where at least that share "
-        "of the lesion images gets a mask:",
-        _finding,
+        AT_SENSITIVITY,
+        "Lesion-free images with a mask and false-positive area, where at least this fraction of "
+        "the lesion images gets a mask:",
+        _at_sensitivity,
     )
     lines += [
         "",
-        "What the decision rules do; `ruled` is what `dxseg predict` answers, `known` with the "
-        "diagnosis given:",
+        "Effect of the decision rules; `rule_out_rule_in` is what `dxseg predict` does, "
+        "`label_prompt` the same with the true label of each image:",
         "",
         "| method | rule | Dice, lesion images | Dice, all images | lesion-free images with a "
-        "mask | "
-        "false-positive area | lesion images without a mask |",
+        "mask | false-positive area | lesion images without a mask |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in table[~table["rule"].str.match(f"{AT_A_RATE}|{FINDING}")].to_dict("records"):
+    for row in table[~table["rule"].str.match(f"{AT_RATE}|{AT_SENSITIVITY}")].to_dict("records"):
         rate, lost = (
             f"{100 * row[key]:.1f}%" for key in ("false_positive_rate", "lesions_without_mask")
         )
         lines.append(
             f"| {row['method']} | {row['rule']} | {row['dice_lesion']:.3f} | "
-            f"{row['dice_all']:.3f} | "
-            f"{rate} | {100 * row['false_positive_area']:.2f}% | {lost} |"
+            f"{row['dice_all']:.3f} | {rate} | {100 * row['false_positive_area']:.2f}% | {lost} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def _by_share(
+def _by_fraction(
     table: pd.DataFrame, kind: str, caption: str, cell: Callable[[pd.Series[Any]], str]
 ) -> list[str]:
-    """A row a method, a column a share; nothing of tables from before such rules were asked for."""
+    """One row per method, one column per fraction; nothing from older tables without such rules."""
     rules = [rule for rule in table["rule"].unique() if rule.startswith(kind)]
     if not rules:
         return []
@@ -144,11 +144,11 @@ def _by_share(
     return lines
 
 
-def _finding(row: pd.Series[Any]) -> str:
+def _at_sensitivity(row: pd.Series[Any]) -> str:
     return f"{100 * row['false_positive_rate']:.0f}%; {100 * row['false_positive_area']:.2f}%"
 
 
-def _at_a_rate(row: pd.Series[Any]) -> str:
+def _at_rate(row: pd.Series[Any]) -> str:
     cell = f"{row['dice_lesion']:.3f}"
     if pd.notna(row["difference"]):
         low, high = row["difference_low"], row["difference_high"]
@@ -157,7 +157,7 @@ def _at_a_rate(row: pd.Series[Any]) -> str:
 
 
 def curve_of(folder: Path) -> str:
-    """The learning curve of a simulation as a Markdown table."""
+    """Make the Markdown table of a simulation's learning curve."""
     curve = pd.read_csv(folder / "curve.csv")
     lines = [
         "| masks | chosen by | Dice, lesion images | minus random | Dice, all images | "
@@ -181,7 +181,7 @@ def curve_of(folder: Path) -> str:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """A table as it was before it was written: budgets as numbers or "all", no text as ""."""
+    """Read a table with its types: budgets as int or "all", missing text as ""."""
     texts = ["masks", "against_masks", "error"]
     if path.name == "masks_saved.csv":
         texts += ["equal_at", "low", "high"]

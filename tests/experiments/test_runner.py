@@ -172,27 +172,29 @@ def test_evaluated_runs_may_lose_everything_but_their_figures(
 def test_decisions_are_those_of_evaluation(
     experiment_file: Path, finished: ExperimentOutcome
 ) -> None:
-    """The rules are applied again, outside of evaluation: with all of them the figures agree."""
+    """The rules are applied again, outside of evaluation: with all of them the metrics agree."""
     decisions = runpy.run_path(str(BENCHMARKS / "decisions.py"))
     decisions["main"]([str(finished.report.parent), str(experiment_file.parent)])
     table = pd.read_csv(experiment_file.parent / "decisions.csv").set_index(["method", "rule"])
     curves = pd.read_csv(finished.report.parent / "curves.csv").set_index("method")
     for method in ("unet", "sks-evidence"):
-        for figure in ("dice_lesion", "dice_all", "false_positive_rate"):
-            assert table.loc[(method, "ruled"), figure] == pytest.approx(curves.loc[method, figure])
-        assert table.loc[(method, "known"), "false_positive_rate"] == 0
+        for metric in ("dice_lesion", "dice_all", "false_positive_rate"):
+            ruled = table.loc[(method, "rule_out_rule_in"), metric]
+            assert ruled == pytest.approx(curves.loc[method, metric])
+        assert table.loc[(method, "label_prompt"), "false_positive_rate"] == 0
         for rate in (0.05, 0.1, 0.2, 0.3):
-            assert table.loc[(method, f"at_{rate}"), "false_positive_rate"] <= rate
-        shares = (0.8, 0.9, 0.95, 0.98)
-        lost = [table.loc[(method, f"finding_{share}"), "lesions_without_mask"] for share in shares]
-        assert all(0 <= one <= 1 - share for one, share in zip(lost, shares, strict=True))
+            assert table.loc[(method, f"fpr_{rate}"), "false_positive_rate"] <= rate
+        fractions = (0.8, 0.9, 0.95, 0.98)
+        rows = table.loc[method].loc[[f"sensitivity_{fraction}" for fraction in fractions]]
+        lost = rows["lesions_without_mask"].tolist()
+        assert all(0 <= one <= 1 - f for one, f in zip(lost, fractions, strict=True))
         assert lost[0] > 0, "not every image gets a mask"
         assert lost == sorted(lost, reverse=True)
     assert table.loc["sks-evidence", "difference"].isna().all(), "not compared with itself"
     ours, theirs = (
-        table.loc[(method, "at_0.3"), "dice_lesion"] for method in ("sks-evidence", "unet")
+        table.loc[(method, "fpr_0.3"), "dice_lesion"] for method in ("sks-evidence", "unet")
     )
-    assert table.loc[("unet", "at_0.3"), "difference"] == pytest.approx(ours - theirs)
+    assert table.loc[("unet", "fpr_0.3"), "difference"] == pytest.approx(ours - theirs)
     text = runpy.run_path(str(BENCHMARKS / "make_results.py"))["decisions_of"](
         experiment_file.parent / "decisions.csv"
     )
