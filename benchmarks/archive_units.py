@@ -29,8 +29,7 @@ from command import parser_of
 from dxseg.data.readers.images import read_image
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset
-from dxseg.inference.files.png import encode_png
-from dxseg.inference.files.writers import mask_levels
+from dxseg.inference.files.png import encode_png, mask_levels
 from dxseg.inference.model_folder import read_info
 from dxseg.inference.predictor import Predictor
 from dxseg.inference.ray.inputs import archive_items
@@ -121,7 +120,7 @@ def measure_master(folder: Path, bundle: Path, names: int) -> dict[str, float]:
 
 def _bare_rows(folder: Path, paths: Sequence[str], start: int) -> list[dict[str, Any]]:
     return [
-        {"name": path, "source": str(folder / path), "known_label": "", MASK: b""}
+        {"name": path, "source": str(folder / path), "label_prompt": "", MASK: b""}
         for path in paths[start : start + PART_IMAGES]
     ]
 

@@ -43,7 +43,7 @@ from dxseg.evaluation.summary import weighting
 from dxseg.experiments.experiment import Experiment, parse_experiment, read_experiment_text
 from dxseg.experiments.plan import plan, select_runs
 from dxseg.inference.model_folder import ModelInfo, load_model_folder
-from dxseg.inference.postprocess import decide
+from dxseg.inference.postprocess import apply_thresholds
 from dxseg.inference.predictor import Predictor
 from dxseg.io.atomic import write_text_atomic
 from dxseg.metrics.image_level import lesion_probability
@@ -99,11 +99,13 @@ def per_image(run: Path, data: Dataset) -> pd.DataFrame:
 def _rows(run: Path, data: Dataset) -> Iterator[dict[str, Any]]:
     network, info = load_model_folder(run / "model")
     # The network's own probabilities: the rule-out threshold would cap them.
-    predictor = Predictor(network, info.model_copy(update={"gate": None, "rule_in": None}))
+    predictor = Predictor(
+        network, info.model_copy(update={"rule_out_threshold": None, "rule_in_threshold": None})
+    )
     rows, _ = split_rows(data, run / "splits.csv", "test")
     labels = dict(zip(rows["case_id"], rows["label"], strict=True))
     without, with_label = (
-        predicted_cases(data, rows, predictor.stream(images(data, rows), known=prompts))
+        predicted_cases(data, rows, predictor.stream(images(data, rows), labels=prompts))
         for prompts in (None, labels if info.model.has_label_head else None)
     )
     for case, prompted in zip(without, with_label, strict=True):
@@ -122,19 +124,21 @@ def _rows(run: Path, data: Dataset) -> Iterator[dict[str, Any]]:
         }
         for name, rule in _rules(info, probability, case).items():
             used = prompted if name == "label_prompt" else case
-            _, mask = decide(used.prediction.probabilities, threshold=info.threshold, **rule)
+            _, mask = apply_thresholds(
+                used.prediction.probabilities, threshold=info.threshold, **rule
+            )
             row[f"dice_{name}"] = dice(truth, mask > 0)
             row[f"area_{name}"] = float((mask > 0).mean())
         yield row
 
 
 def _rules(info: ModelInfo, probability: float, case: EvaluatedCase) -> dict[str, dict[str, Any]]:
-    """Arguments of `decide` for each rule."""
-    rule_out = {"gate": info.gate, "lesion_probability": probability}
+    """Arguments of `apply_thresholds` for each rule."""
+    rule_out = {"rule_out_threshold": info.rule_out_threshold, "lesion_probability": probability}
     return {
         "plain": {},
         "rule_out": rule_out,
-        "rule_out_rule_in": rule_out | {"rule_in": info.rule_in},
+        "rule_out_rule_in": rule_out | {"rule_in_threshold": info.rule_in_threshold},
         "known_lesion": {"known_lesion": True},
         "label_prompt": {"known_lesion": not case.lesion_free if case.label else None},
     }

@@ -149,7 +149,7 @@ def measure_alone(
         for way in arguments.ways:
             backend, precision, _ = WAYS[way]
             loaded, _ = load_backend(chosen(models[method], way), backend, "cpu", precision)
-            sides[f"{method}, {way}"] = lambda loaded=loaded: loaded.outputs(torch.from_numpy(x))
+            sides[f"{method}, {way}"] = lambda loaded=loaded: loaded.forward(torch.from_numpy(x))
     return in_turns(sides, arguments.rounds, CLOCKS[arguments.clock])
 
 

@@ -88,7 +88,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         bundle = make_model_folder(folder / "model", arguments.size)
         begun = process_time()
         summary = predict_files(
-            images, bundle, folder / "out", backend=arguments.backend, progress=note
+            bundle, images, folder / "out", backend=arguments.backend, progress=note
         )
         seconds = process_time() - begun
     first, *_, last = memory.values()

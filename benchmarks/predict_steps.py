@@ -1,6 +1,6 @@
 """Where the processor's time goes in `dxseg predict`: each step for one image, on one thread.
 
-The steps are those of the one forward path (`dxseg.inference.pipeline`), done one after the other
+The steps are those of the one path (`dxseg.inference.pipeline`), done one after the other
 on phantoms: read the file, fit it to the network's input, the network (with the intensities before
 it and the sigmoid behind it), back to the image's size and the decision, the mask as PNG, the row
 of predictions.csv. Milliseconds of the processor, medians over rounds, so that a busy machine
@@ -28,12 +28,10 @@ from rich.table import Table
 
 from command import parser_of
 from dxseg.data.readers.images import read_image
-from dxseg.errors import DxsegError
-from dxseg.inference.files.table_schema import image_values
-from dxseg.inference.files.writers import write_mask_png
+from dxseg.inference.files.png import write_mask_png
+from dxseg.inference.files.table import image_values
 from dxseg.inference.load import load_backend
-from dxseg.inference.pipeline import Forward
-from dxseg.inference.prediction import Prediction
+from dxseg.inference.pipeline import InferencePipeline
 from dxseg.phantoms.ultrasound import make_phantoms
 from eager_loop import BATCH
 from inference_backends import WAYS, chosen, make_models
@@ -57,32 +55,21 @@ class Clock:
         return result
 
 
-def one_round(files: Sequence[Path], forward: Forward, mask: Path) -> dict[str, float]:
+def one_round(files: Sequence[Path], pipeline: InferencePipeline, mask: Path) -> dict[str, float]:
     """All files once, as many at a time as `dxseg predict` takes."""
-    clock, info = Clock(len(files)), forward.info
+    clock, info = Clock(len(files)), pipeline.info
     for start in range(0, len(files), BATCH):
         some = files[start : start + BATCH]
         images = clock.time("read", lambda some=some: [read_image(path) for path in some])
-        prepared = clock.time("fit", lambda images=images: [forward.prepare(i) for i in images])
-        output = clock.time("network", lambda prepared=prepared: forward.run(prepared))
-        for index, item in enumerate(prepared):
-            said = clock.time(
-                "back", lambda i=index, item=item, output=output: forward.restore(output, i, item)
+        batch = clock.time("fit", lambda images=images: [pipeline.preprocess(i) for i in images])
+        outputs = clock.time("network", lambda batch=batch: pipeline.forward(batch))
+        for item, output in zip(batch, outputs, strict=True):
+            found = clock.time(
+                "back", lambda item=item, output=output: pipeline.postprocess(item, output)
             )
-            clock.time("mask PNG", lambda said=said: write_mask_png(mask, found(said).mask, 1))
-            clock.time("row", lambda said=said: image_values(found(said), info))
+            clock.time("mask PNG", lambda found=found: write_mask_png(mask, found.mask, 1))
+            clock.time("row", lambda found=found: image_values(found, info))
     return clock.steps
-
-
-def found(said: Prediction | DxsegError) -> Prediction:
-    """The prediction of an image.
-
-    Raises:
-        DxsegError: There is none.
-    """
-    if isinstance(said, DxsegError):
-        raise said
-    return said
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -96,9 +83,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             for way in arguments.ways:
                 backend, precision, _ = WAYS[way]
                 loaded, info = load_backend(chosen(kinds, way), backend, "cpu", precision)
-                forward = Forward(loaded, info, BATCH, windows=False)
+                pipeline = InferencePipeline(loaded, info, BATCH, sliding_window=False)
                 rounds = [
-                    one_round(files, forward, folder / "mask.png")
+                    one_round(files, pipeline, folder / "mask.png")
                     for _ in range(arguments.rounds + 1)
                 ][1:]  # the first warms up
                 sides[f"{method}, {way}"] = {

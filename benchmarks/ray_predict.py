@@ -110,9 +110,9 @@ def run_side(
             ticks.append((perf_counter(), processor.seconds(), done))
 
     if workers:
-        summary = predict_archive(images, bundle, output, workers=workers, progress=note)
+        summary = predict_archive(bundle, images, output, workers=workers, progress=note)
     else:
-        summary = predict_files(images, bundle, output, overlays=False, progress=note)
+        summary = predict_files(bundle, images, output, overlays=False, progress=note)
     if summary.failed:
         raise SystemExit(f"{workers} workers: {len(summary.failed)} failed")
     (begun, before, _), (first, soon, some), (ended, after, done) = ticks[0], ticks[1], ticks[-1]

@@ -103,7 +103,7 @@ def trained(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A tiny run of `sks-evidence` on phantoms, trained and evaluated; not to be written to."""
-    run = tmp_path_factory.mktemp("runs") / "method"
+    run = tmp_path_factory.mktemp("runs") / "tiny-run"
     train = ["train", phantoms, "--out", run, "--method", "sks-evidence", "--masks", 6, *tiny()]
     for words in (train, ["evaluate", run]):
         result = cli(*words)

@@ -8,9 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from dxseg.errors import UsageError
-from dxseg.inference.files.predict import predict_files
-from dxseg.inference.files.summary import PredictSummary
-from dxseg.inference.model_folder import find_model_folder
+from dxseg.inference.files.predict import PredictSummary, predict_files
 from dxseg.io.progress import reporting
 
 PathLike = str | Path
@@ -41,7 +39,7 @@ def predict(
         model: folder of a run, or of a model, or an exported .onnx file.
         output: folder for masks, overlays and predictions.csv.
         labels: diagnoses that are known already: a table with the columns file and label, or by
-            file; see :func:`dxseg.inference.files.label_table.known_labels`.
+            file; see :func:`dxseg.inference.label_prompt.join_labels`.
         overwrite: whether what is done is predicted again.
         device: as torch names it.
         batch_size: images through the network at once.
@@ -59,8 +57,8 @@ def predict(
     """
     with reporting(console or Console(stderr=True), "Predicting") as progress:
         return predict_files(
+            model,
             inputs,
-            find_model_folder(model),
             output,
             labels=labels,
             overwrite=overwrite,
@@ -71,7 +69,7 @@ def predict(
             backend=backend,
             precision=precision,
             flip=flip,
-            windows=windows,
+            sliding_window=windows,
             dicom_seg=dicom_seg,
             progress=progress,
         )
@@ -115,19 +113,22 @@ def predict_archive(
     """
     try:
         from dxseg.inference.ray.predict import predict_archive as predict_by_workers
-        from dxseg.inference.ray.worker import ArchiveSettings
     except ModuleNotFoundError as error:
         raise UsageError(
             f"engine ray needs {error.name}, which is not installed; pip install 'dxseg[ray]'"
         ) from error
     with reporting(console or Console(stderr=True), "Predicting") as progress:
         return predict_by_workers(
+            model,
             inputs,
-            find_model_folder(model),
             output,
             workers=workers,
             labels=labels,
             overwrite=overwrite,
-            settings=ArchiveSettings(batch_size, backend, precision, flip, windows),
+            batch_size=batch_size,
+            backend=backend,
+            precision=precision,
+            flip=flip,
+            sliding_window=windows,
             progress=progress,
         )

@@ -112,7 +112,7 @@ def evaluate(
     run: PathLike,
     *,
     split: str = "test",
-    known_labels: bool = False,
+    label_prompts: bool = False,
     dataset: PathLike | None = None,
     device: str = "cpu",
     backend: str | None = None,
@@ -122,7 +122,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate a run and write evaluation.json and the tables beside it; gives the summary.
 
-    With ``known_labels`` the model is told the diagnosis of each image, and the files end in
+    With ``label_prompts`` the model is told the diagnosis of each image, and the files end in
     ``_known``. With ``model`` an exported file is measured in place of the run's own model, and
     ``output`` must name another folder than the run.
     """
@@ -130,7 +130,7 @@ def evaluate(
         evaluation = evaluate_run(
             run,
             split=split,
-            known_labels=known_labels,
+            label_prompts=label_prompts,
             dataset=dataset,
             device=device,
             backend=backend,

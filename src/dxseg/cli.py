@@ -184,7 +184,7 @@ def methods() -> None:
 def evaluate(
     run: RunArgument,
     split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
-    known_labels: Annotated[
+    label_prompts: Annotated[
         bool, typer.Option("--known-labels", help="Tell the model each image's label.")
     ] = False,
     dataset: Annotated[
@@ -205,7 +205,7 @@ def evaluate(
     summary = api.evaluate(
         run,
         split=split,
-        known_labels=known_labels,
+        label_prompts=label_prompts,
         dataset=dataset,
         device=device,
         backend=backend,
@@ -213,7 +213,7 @@ def evaluate(
         output=output,
         console=err,
     )
-    told = ", labels known" if known_labels else ""
+    told = ", labels known" if label_prompts else ""
     out.print(value_table(summary, f"{split}{told}: {run}"))
 
 

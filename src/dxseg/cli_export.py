@@ -38,8 +38,8 @@ def export_onnx_command(
         max_dice_loss=max_dice_loss,
         console=err,
     )
-    if done.quantisation is not None:
-        out.print(value_table(done.quantisation.model_dump(), "int8 against float32"))
+    if done.quantization is not None:
+        out.print(value_table(done.quantization.model_dump(), "int8 against float32"))
     out.print(
         f"Written: {done.destination}, {done.number_format}, {done.size / 1e6:.1f} MB",
         soft_wrap=True,

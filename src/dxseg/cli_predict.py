@@ -13,7 +13,7 @@ from dxseg.commands.terminal import end_with, err, out
 from dxseg.errors import UsageError
 
 if TYPE_CHECKING:
-    from dxseg.inference.files.summary import PredictSummary
+    from dxseg.inference.files.predict import PredictSummary
 
 
 class Engine(StrEnum):
@@ -113,7 +113,7 @@ def _tell(summary: PredictSummary, table: Path, labels: Path | None) -> None:
         more = ", ..." if len(summary.unmatched_labels) > 10 else ""
         left = f"; {len(summary.unmatched_labels)} rows fit no file: {places}{more}"
         out.print(
-            f"Known labels: {summary.known}{left if summary.unmatched_labels else ''}.",
+            f"Known labels: {summary.label_prompts}{left if summary.unmatched_labels else ''}.",
             soft_wrap=True,
         )
     end_with(summary.failed)

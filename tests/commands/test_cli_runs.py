@@ -154,7 +154,7 @@ def test_known_labels_are_followed_and_rows_of_other_files_are_told(
     assert result.exit_code == 0, result.output
     assert "Known labels: 2; 1 rows fit no file: row 4." in result.stdout
     rows = pd.read_csv(tmp_path / "out" / "predictions.csv").set_index("name")
-    assert rows["known_label"].tolist() == ["normal", "benign"]
+    assert rows["label_prompt"].tolist() == ["normal", "benign"]
     assert rows["lesion_area_px"].iloc[0] == 0
     assert rows["lesion_area_px"].iloc[1] > 0
     table.write_text("file,label\nphantom_0001,cancer\n")
@@ -171,7 +171,7 @@ def test_an_evaluation_with_known_labels_stands_beside_the_other(
     assert result.exit_code == 0, result.output
     assert "labels known" in result.stdout
     assert (run / "evaluation.json").read_bytes() == before
-    known = json.loads((run / "evaluation_known.json").read_text())
+    known = json.loads((run / "evaluation_label_prompts.json").read_text())
     assert known["false_positive_rate"] == 0
     assert known["sensitivity"] == 1
 

@@ -40,8 +40,8 @@ class BrightIsLesion:
         self.lose: str | None = None
         self.told: dict[str, str] | None = None
 
-    def stream(self, items, known=None):
-        self.told = known
+    def stream(self, items, labels=None):
+        self.told = labels
         for name, path in items:
             if name == self.lose:
                 continue
@@ -149,16 +149,20 @@ def test_the_model_is_told_labels_only_where_asked_and_in_files_of_their_own(tmp
     run = make_run(tmp_path)
     plain = evaluate_run(run, resamples=10)
     assert predictor.told is None
-    assert plain.summary["known_labels"] is False
+    assert plain.summary["label_prompts"] is False
     before = (run / "evaluation.json").read_bytes()
-    known = evaluate_run(run, known_labels=True, resamples=10)
+    known = evaluate_run(run, label_prompts=True, resamples=10)
     assert predictor.told == {"a": "benign", "b": "benign", "c": "normal", "d": "benign"}
-    assert known.summary["known_labels"] is True
+    assert known.summary["label_prompts"] is True
     assert (run / "evaluation.json").read_bytes() == before
-    for name in ("evaluation_known.json", "per_image_known.csv", "per_patient_known.csv"):
+    for name in (
+        "evaluation_label_prompts.json",
+        "per_image_label_prompts.csv",
+        "per_patient_label_prompts.csv",
+    ):
         assert (run / name).is_file()
-    evaluate_run(run, split="validation", known_labels=True, resamples=10)
-    assert (run / "evaluation_validation_known.json").is_file()
+    evaluate_run(run, split="validation", label_prompts=True, resamples=10)
+    assert (run / "evaluation_validation_label_prompts.json").is_file()
 
 
 def test_cases_of_which_nothing_is_known_are_left_out_and_counted(tmp_path, predictor):

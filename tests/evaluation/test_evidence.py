@@ -166,7 +166,7 @@ class Pointing:
         self.info, self.learnt = info(), learnt
         self.seen: list[str] = []
 
-    def stream(self, items: Any, *, known: Any = None) -> Any:  # noqa: ARG002
+    def stream(self, items: Any, *, labels: Any = None) -> Any:  # noqa: ARG002
         for name, path in items:
             self.seen.append(name)
             try:

@@ -97,7 +97,7 @@ def test_the_card_says_what_it_must(trained, exported):
         f"| Masks used in training | {record['cases']['train_masks']} |",
         f"| {info.mask_temperature:.3f} |",
         "ECE, pixels",
-        "gate",
+        "Rule-out threshold",
         "## Limits",
     ):
         assert told in text
@@ -152,7 +152,7 @@ def test_plain_text_is_shown_and_nothing_else(text):
     ("file", "values"),
     [
         ("evaluation.json", {"weights_sha256": "0" * 64}),
-        ("evaluation.json", {"known_labels": True}),
+        ("evaluation.json", {"label_prompts": True}),
         ("evaluation.json", {"split": "validation"}),
         ("evaluation.json", {"counts": "secret"}),
         ("run.json", {"dataset_digest": "secret"}),

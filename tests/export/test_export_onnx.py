@@ -113,7 +113,7 @@ def test_int8_is_smaller(tmp_path, phantoms):
         bundle, tmp_path / "b.onnx", int8=True, calibration=[phantoms], max_dice_loss=1
     )
     assert small.size < plain.size
-    assert small.quantisation.images == small.quantisation.masks == 24
+    assert small.quantization.images == small.quantization.masks == 24
 
 
 def test_a_model_that_lost_too_much_is_not_written(tmp_path, phantoms, monkeypatch):
@@ -144,7 +144,7 @@ def strip(start: int, stop: int) -> np.ndarray:
     return mask
 
 
-def compared(first: list, second: list, cases: list) -> quantising.QuantisationReport:
+def compared(first: list, second: list, cases: list) -> quantising.QuantizationReport:
     return quantising._compare(Says(first), Says(second), cases, lambda _: None)
 
 
@@ -168,7 +168,7 @@ def test_the_loss_is_what_dice_says(monkeypatch):
 
 def test_a_check_that_would_say_nothing_is_refused():
     free = CalibrationCase(Path("b.png"), None, lesion_free=True, classes=1)
-    with pytest.raises(DxsegError, match="say nothing"):
+    with pytest.raises(DxsegError, match="nothing can be compared"):
         compared([strip(0, 0)], [strip(0, 0)], [free])
 
 

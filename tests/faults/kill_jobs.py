@@ -184,7 +184,7 @@ def compare_sound(folder: Path, _expected: Content) -> None:
 
 
 def do_predict(inputs: Path, folder: Path) -> None:
-    predict_files(inputs / "phantoms" / "images", inputs / "model", folder, batch_size=2)
+    predict_files(inputs / "model", inputs / "phantoms" / "images", folder, batch_size=2)
 
 
 def predicted(folder: Path) -> Content:

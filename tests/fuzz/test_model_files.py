@@ -21,7 +21,7 @@ from dxseg.evaluation.cases import COLUMNS
 from dxseg.evaluation.runs import load_run
 from dxseg.export.onnx import export_onnx
 from dxseg.inference.files.inputs import PredictionInput
-from dxseg.inference.files.label_table import known_labels
+from dxseg.inference.label_prompt import join_labels
 from dxseg.inference.model_folder import INFO_FILE, WEIGHTS_FILE, load_model_folder, read_info
 from dxseg.inference.onnx_file import read_onnx
 from dxseg.training.checkpoints import CheckpointFiles, read_checkpoint
@@ -86,7 +86,7 @@ def onnx_file(folder: Path) -> Whole:
 def label_table(folder: Path) -> Whole:
     info = read_info(bundle(folder))
     items = [PredictionInput(f"{name}.png", folder / f"{name}.png") for name in "abc"]
-    return Whole(folder, "labels.csv", lambda path: known_labels(path, items, info), [LABELS])
+    return Whole(folder, "labels.csv", lambda path: join_labels(path, items, info), [LABELS])
 
 
 def run_file(folder: Path) -> Whole:

@@ -13,12 +13,11 @@ from dxseg.data.readers.images import read_image
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.export.onnx import export_onnx
-from dxseg.inference.backends import ONNX_BACKENDS, FlipTTA, TorchBackend
+from dxseg.inference.backends import ONNX_BACKENDS, TorchBackend
 from dxseg.inference.load import PARITY, load_backend
 from dxseg.inference.model_folder import load_model_folder
 from dxseg.inference.onnx_file import read_onnx
 from dxseg.inference.predictor import Predictor
-from dxseg.models.segmentation_model import SegmenterOutput
 from onnx_models import make_model_folder
 
 # One of each architecture, and the network that has labels but never learnt them.
@@ -107,8 +106,8 @@ def test_a_model_of_several_labels_and_classes(tmp_path, images, backend):
 def test_batches_of_any_number_and_size(bundles, exported, method, backend, shape):
     segmenter, _ = load_model_folder(bundles[method])
     x = torch.randn(shape, generator=torch.Generator().manual_seed(2))
-    wanted = TorchBackend(segmenter).outputs(x)
-    found = ONNX_BACKENDS[backend](read_onnx(exported[method])).outputs(x)
+    wanted = TorchBackend(segmenter).forward(x)
+    found = ONNX_BACKENDS[backend](read_onnx(exported[method])).forward(x)
     for name in ("mask_logits", "label_logits", "evidence"):
         one, other = getattr(wanted, name), getattr(found, name)
         assert (one is None) == (other is None)
@@ -128,26 +127,6 @@ def test_bfloat16_stays_within_its_tolerance(bundles, images, method):
         assert_alike(exact, reduced, images, atol=REDUCED_TOLERANCE)
     [one], [other] = exact.predict(images[:1]), reduced.predict(images[:1])
     assert one.probabilities.dtype == other.probabilities.dtype == np.float32
-
-
-def test_the_mirrored_answer_is_mirrored_back_and_averaged():
-    class Columns:
-        """Says the number of the column, whatever the image; evidence and features at stride 4."""
-
-        device = torch.device("cpu")
-
-        def outputs(self, images, known=None):  # noqa: ARG002
-            columns = torch.arange(images.shape[-1]).float().expand(images.shape)
-            labels = images.mean((2, 3)) + images[..., 0].mean(2)
-            return SegmenterOutput(columns + images, labels, columns[..., ::4], images[..., ::4])
-
-    x = torch.rand(2, 1, 8, 8)
-    found = FlipTTA(Columns()).outputs(x)
-    torch.testing.assert_close(found.mask_logits, x + 3.5)
-    torch.testing.assert_close(found.evidence, torch.full((2, 1, 8, 2), 2.0))
-    torch.testing.assert_close(found.features, (x[..., [0, 4]] + x[..., [3, 7]]) / 2)
-    edges = (x[..., 0].mean(2) + x[..., -1].mean(2)) / 2
-    torch.testing.assert_close(found.label_logits, x.mean((2, 3)) + edges)
 
 
 def test_a_mirrored_image_gives_the_mirrored_mask(bundles, images):

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 
 from dxseg.config.presets import load_config
 from dxseg.errors import UsageError
-from dxseg.inference.postprocess import MIN_THRESHOLD, RELATIVE_THRESHOLD, decide, to_mask
+from dxseg.inference.postprocess import MIN_THRESHOLD, RELATIVE_THRESHOLD, apply_thresholds, to_mask
 
 LABELS = ("normal", "benign", "malignant")
 PROBABILITIES = arrays.arrays(
@@ -38,11 +38,11 @@ def test_a_known_lesion_free_image_has_an_empty_mask_and_no_probability(predicto
     assert not ruled.mask.any()
     assert not ruled.probabilities.any()
     assert ruled.label_probabilities == seen.label_probabilities, "the network's own opinion stays"
-    assert (seen.known, ruled.known) == ("", "normal")
+    assert (seen.label_prompt, ruled.label_prompt) == ("", "normal")
 
 
 def test_a_known_lesion_opens_the_gate(make_predictor):
-    shut = make_predictor(labels=LABELS, lesion_free=("normal",), gate=1.0)
+    shut = make_predictor(labels=LABELS, lesion_free=("normal",), rule_out_threshold=1.0)
     unknown, known = shut.predict([square(250)] * 2, [None, "benign"])
     assert not unknown.mask.any()
     assert known.mask.sum() == 64
@@ -64,7 +64,9 @@ def test_a_known_lesion_with_a_sharp_edge_keeps_its_mask(predictor):
 @given(PROBABILITIES, st.floats(0.05, 0.95))
 def test_what_a_known_lesion_does_to_a_mask(probabilities, threshold):
     plain = to_mask(probabilities, threshold)
-    kept, mask = decide(probabilities, threshold=threshold, known_lesion=True, gate=1.0)
+    kept, mask = apply_thresholds(
+        probabilities, threshold=threshold, known_lesion=True, rule_out_threshold=1.0
+    )
     assert np.array_equal(kept, probabilities)
     peak = float(probabilities.max())
     limit = min(threshold, RELATIVE_THRESHOLD * peak) if peak else threshold
@@ -75,9 +77,9 @@ def test_what_a_known_lesion_does_to_a_mask(probabilities, threshold):
 
 @given(PROBABILITIES, st.floats(0.06, 0.95))
 def test_a_lesion_that_is_only_believed_is_found_down_to_a_floor(probabilities, threshold):
-    chances = {"rule_in": 0.5, "lesion_probability": 0.9}
-    kept, mask = decide(probabilities, threshold=threshold, **chances)
-    _, known = decide(probabilities, threshold=threshold, known_lesion=True)
+    chances = {"rule_in_threshold": 0.5, "lesion_probability": 0.9}
+    kept, mask = apply_thresholds(probabilities, threshold=threshold, **chances)
+    _, known = apply_thresholds(probabilities, threshold=threshold, known_lesion=True)
     highest = probabilities.max(axis=0)
     assert np.array_equal(kept, probabilities)
     assert np.array_equal(mask > 0, (known > 0) & (highest >= MIN_THRESHOLD))
@@ -86,14 +88,14 @@ def test_a_lesion_that_is_only_believed_is_found_down_to_a_floor(probabilities, 
 def test_a_classifier_that_errs_does_not_mark_what_the_network_sees_as_next_to_nothing():
     faint = np.full((1, 4, 4), 0.01, np.float32)
     faint[0, 0, 0] = 0.03
-    chances = {"threshold": 0.5, "rule_in": 0.5, "lesion_probability": 0.99}
-    assert decide(faint, known_lesion=True, **chances)[1].all()
-    assert not decide(faint, **chances)[1].any()
+    chances = {"threshold": 0.5, "rule_in_threshold": 0.5, "lesion_probability": 0.99}
+    assert apply_thresholds(faint, known_lesion=True, **chances)[1].all()
+    assert not apply_thresholds(faint, **chances)[1].any()
 
 
 @given(PROBABILITIES)
 def test_what_lesion_free_does_to_a_mask(probabilities):
-    kept, mask = decide(probabilities, threshold=0.5, known_lesion=False)
+    kept, mask = apply_thresholds(probabilities, threshold=0.5, known_lesion=False)
     assert not kept.any()
     assert not mask.any()
 
@@ -121,8 +123,8 @@ def test_several_labels_an_image_are_told_together(make_predictor):
     [prompt] = make_predictor.networks[-1].prompts
     assert prompt[0].tolist() == [0, 1, 1]
     assert prompt[1].isnan().all()
-    assert one.known == "benign;malignant", "in the model's order"
-    assert other.known == ""
+    assert one.label_prompt == "benign;malignant", "in the model's order"
+    assert other.label_prompt == ""
     [empty] = predictor.predict([square(250)], ["normal"])
     assert not empty.mask.any()
 
@@ -141,9 +143,9 @@ def test_the_stream_takes_labels_by_name(make_predictor, tmp_path, write_image):
     path = write_image(tmp_path / "a.png", square(250))
     predictor = make_predictor(labels=LABELS, lesion_free=("normal",), batch_size=2)
     items = [(f"{index}", path) for index in range(5)]
-    results = dict(predictor.stream(items, known={"1": "normal", "4": "normal", "9": "benign"}))
+    results = dict(predictor.stream(items, labels={"1": "normal", "4": "normal", "9": "benign"}))
     assert [result.mask.any() for result in results.values()] == [True, False, True, True, False]
-    assert [result.known for result in results.values()] == ["", "normal", "", "", "normal"]
+    assert [result.label_prompt for result in results.values()] == ["", "normal", "", "", "normal"]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +154,7 @@ def test_the_stream_takes_labels_by_name(make_predictor, tmp_path, write_image):
         ({"labels": LABELS}, "cancer", "'cancer' is not one of .*: normal, benign, malignant$"),
         ({"labels": LABELS}, "benign;malignant", "'benign;malignant' is not one"),
         ({"labels": LABELS, "multi_label": True}, "benign;", "'' is not one .* several with ';'"),
-        ({"labels": ()}, "benign", "knows no labels"),
+        ({"labels": ()}, "benign", "has no labels"),
     ],
 )
 def test_a_label_that_the_model_does_not_have_is_refused(make_predictor, settings, text, expected):
@@ -160,9 +162,9 @@ def test_a_label_that_the_model_does_not_have_is_refused(make_predictor, setting
     with pytest.raises(UsageError, match=expected):
         predictor.predict([square(250)], [text])
     with pytest.raises(UsageError, match=expected):
-        next(predictor.stream([], known={"a": text}))
+        next(predictor.stream([], labels={"a": text}))
 
 
 def test_every_image_needs_its_label_or_none(predictor):
-    with pytest.raises(UsageError, match="known has 1 labels for 2 images"):
+    with pytest.raises(UsageError, match="labels has 1 entries for 2 images"):
         predictor.predict([square(250)] * 2, ["benign"])

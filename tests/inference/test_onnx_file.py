@@ -116,7 +116,7 @@ def test_functions_are_refused(proto):
         (INFO_KEY, "", "metadata has no"),
         (INFO_KEY, "{", "not valid JSON"),
         (INFO_KEY, '{"format_version": 99}', "format_version"),
-        (INFO_KEY, '{"format_version": 1, "gate": 7}', "gate"),
+        (INFO_KEY, '{"format_version": 2, "rule_out_threshold": 7}', "rule_out_threshold"),
         (INFO_KEY, " " * (onnx_file.INFO_LIMIT + 1), "metadata has no"),
         (FORMAT_KEY, "int4", "int4"),
     ],

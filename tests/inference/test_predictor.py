@@ -13,8 +13,8 @@ from dxseg.config.schema import ModelConfig
 from dxseg.data.preprocessing import Preprocessing
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.model_folder import ModelInfo, save_model_folder
+from dxseg.inference.pipeline import Prediction
 from dxseg.inference.postprocess import to_mask
-from dxseg.inference.prediction import Prediction
 from dxseg.inference.predictor import Predictor
 from dxseg.models.factory import Task, build_model
 

@@ -4,12 +4,12 @@ import numpy as np
 import torch
 
 from dxseg.inference.predictor import Predictor
-from dxseg.inference.sliding_window import logits_by_windows, pad_to_window
+from dxseg.inference.sliding_window import pad_to_window, predict_windows
 
 
 def windowed(make_predictor, **options) -> Predictor:
     plain = make_predictor(**options)
-    return Predictor(make_predictor.networks[-1], plain.info, batch_size=4, windows=True)
+    return Predictor(make_predictor.networks[-1], plain.info, batch_size=4, sliding_window=True)
 
 
 def dots(height: int, width: int) -> np.ndarray:
@@ -51,7 +51,7 @@ def test_windows_go_through_the_network_in_batches(make_predictor):
 
 
 def test_a_constant_answer_stays_constant_where_windows_overlap():
-    found = logits_by_windows(torch.rand(1, 1, 70, 90), 32, lambda x: x * 0 + 3, 2)
+    found = predict_windows(torch.rand(1, 1, 70, 90), 32, lambda x: x * 0 + 3, 2)
     torch.testing.assert_close(found, torch.full((1, 1, 70, 90), 3.0))
 
 

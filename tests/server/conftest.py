@@ -71,13 +71,13 @@ def start_server() -> Iterator[Callable[..., Served]]:
         **settings: Any,
     ) -> Served:
         predictor = Maker()(lesion_free=("normal",), batch_size=batch_size, **(model or {}))
-        outputs = predictor.backend.outputs
+        outputs = predictor.backend.forward
 
         def slow(*arguments: Any) -> Any:
             time.sleep(pause)
             return outputs(*arguments)
 
-        predictor.backend.outputs = slow
+        predictor.backend.forward = slow
         listening = listen("127.0.0.1", 0)
         cases = None if dataset is None else Cases(dataset, predictor.info)
         server = make_server(predictor, Settings(**settings), cases=cases)

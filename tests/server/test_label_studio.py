@@ -128,7 +128,7 @@ def test_proposals_are_what_the_predictor_says(make: Callable[..., TestClient]) 
     told = make().post("/label-studio/predict", json=asked("case-1", "case-0", "case-2")).json()
     assert told["model_version"] == "ab" * 6
     images = [bright_square(HEIGHT, WIDTH, side=side) for side in (6, 5, 7)]
-    expected = Maker()(lesion_free=("normal",)).predict(images, known=["", "bright", "normal"])
+    expected = Maker()(lesion_free=("normal",)).predict(images, labels=["", "bright", "normal"])
     for result, prediction in zip(told["results"], expected, strict=True):
         assert result["score"] == pytest.approx(prediction.confidence, abs=1e-6)
         assert result["model_version"] == "ab" * 6

@@ -59,11 +59,11 @@ from dxseg.server.uvicorn_server import serve_model
 from dxseg.server.settings import Settings
 from dxseg.inference.predictor import Predictor
 predictor = Maker()(batch_size=2)
-outputs = predictor.backend.outputs
+outputs = predictor.backend.forward
 def slow(*arguments):
     time.sleep(0.5)
     return outputs(*arguments)
-predictor.backend.outputs = slow
+predictor.backend.forward = slow
 Predictor.from_folder = lambda *_args, **_options: predictor
 serve_model("bundle", Settings(), port=0, ready=lambda url: print(url, flush=True))
 print("ended", flush=True)

@@ -23,14 +23,14 @@ class Held:
         self.maker = Maker()
         self.predictor = self.maker(batch_size=4, lesion_free=("normal",))
         self.may_go, self.waits = threading.Event(), threading.Event()
-        outputs = self.predictor.backend.outputs
+        outputs = self.predictor.backend.forward
 
         def waiting(*arguments: Any) -> Any:
             self.waits.set()
             assert self.may_go.wait(60)
             return outputs(*arguments)
 
-        self.predictor.backend.outputs = waiting  # type: ignore[method-assign]
+        self.predictor.backend.forward = waiting  # type: ignore[method-assign]
 
     @property
     def batches(self) -> list[int]:
@@ -142,24 +142,24 @@ def test_each_gets_its_own_answer(
     futures = [worker.submit(path, known) for path, known in paths]
     assert futures[0].result(60).mask.any()
     assert isinstance(futures[1].exception(60), DxsegError)
-    assert (futures[2].result(60).known, futures[2].result().mask.any()) == ("normal", False)
+    assert (futures[2].result(60).label_prompt, futures[2].result().mask.any()) == ("normal", False)
     assert isinstance(futures[3].exception(60), DxsegError)
 
 
 def test_a_network_that_fails_fails_those_who_wait_and_not_the_next(
     held: Held, start: Callable[[int], Worker], image: Path
 ) -> None:
-    outputs = held.predictor.backend.outputs
+    outputs = held.predictor.backend.forward
 
     def broken(*_arguments: Any) -> None:
         assert held.may_go.wait(60)
         raise MemoryError
 
-    held.predictor.backend.outputs = broken  # type: ignore[method-assign]
+    held.predictor.backend.forward = broken  # type: ignore[method-assign]
     worker = start(20)
     futures = [worker.submit(image, "") for _ in range(6)]
     held.may_go.set()
     assert all(isinstance(future.exception(60), MemoryError) for future in futures)
-    held.predictor.backend.outputs = outputs  # type: ignore[method-assign]
+    held.predictor.backend.forward = outputs  # type: ignore[method-assign]
     assert worker.submit(image, "").result(60).mask.any()
     assert worker.alive

@@ -14,9 +14,8 @@ from dxseg.config.presets import load_config
 from dxseg.config.schema import ModelConfig
 from dxseg.data.batches.loader import CaseDataset
 from dxseg.data.preprocessing import Preprocessing
-from dxseg.inference.gate import MAX_RULE_OUT, closes, is_ruled_in
 from dxseg.inference.model_folder import ModelInfo
-from dxseg.inference.postprocess import RELATIVE_THRESHOLD
+from dxseg.inference.postprocess import MAX_RULE_OUT, RELATIVE_THRESHOLD, is_ruled_in, is_ruled_out
 from dxseg.inference.predictor import Predictor
 from dxseg.metrics.image_level import lesion_probability
 from dxseg.models.factory import Task
@@ -133,7 +132,7 @@ def test_the_gate_is_chosen_after_the_temperature_and_lets_enough_lesions_throug
     chances = np.array(
         [lesion_probability(p.label_probabilities, ["normal"], multi_label) for p in predicted]
     )
-    shut = np.array([closes(found.gate, chance) for chance in chances])
+    shut = np.array([is_ruled_out(found.rule_out_threshold, chance) for chance in chances])
     assert shut[lesion].sum() == int(0.1 * lesion.sum()), "a tenth of the lesions may be lost"
     assert shut[~lesion].mean() > 2 * shut[lesion].mean()
     assert not any(p.mask.any() for p, closed in zip(predicted, shut, strict=True) if closed)
@@ -141,7 +140,7 @@ def test_the_gate_is_chosen_after_the_temperature_and_lets_enough_lesions_throug
         segmenter, info(given), replace(given, label_validation=few(arrays, MIN_IMAGES - 1)), 0.9
     )
     assert unscaled.label_temperature == 1
-    assert unscaled.gate != pytest.approx(found.gate, rel=0.05)
+    assert unscaled.rule_out_threshold != pytest.approx(found.rule_out_threshold, rel=0.05)
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
@@ -160,8 +159,8 @@ def test_few_enough_lesion_free_images_are_ruled_in_and_their_masks_have_to_find
     chances = np.array(
         [lesion_probability(p.label_probabilities, ["normal"], multi_label) for p in predicted]
     )
-    ruled = np.array([is_ruled_in(found.rule_in, chance) for chance in chances])
-    assert found.rule_in > MAX_RULE_OUT
+    ruled = np.array([is_ruled_in(found.rule_in_threshold, chance) for chance in chances])
+    assert found.rule_in_threshold > MAX_RULE_OUT
     assert ruled[free].sum() == int(0.1 * free.sum()), "a tenth of them may be taken for lesions"
     assert ruled[~free].mean() > 1.5 * ruled[free].mean()
     for prediction, sure in zip(predicted, ruled, strict=True):
@@ -190,11 +189,11 @@ def test_of_several_labels_all_must_say_the_same_to_choose_a_threshold():
     lesions, others = predicted[:10], predicted[10:]
     chances = [lesion_probability(p.label_probabilities, ["normal"], True) for p in lesions]
     assert record["labels"]["images"] == 30
-    assert found.gate == pytest.approx(min(0.5, *chances), abs=1e-5)
-    assert not any(closes(found.gate, chance) for chance in chances)
+    assert found.rule_out_threshold == pytest.approx(min(0.5, *chances), abs=1e-5)
+    assert not any(is_ruled_out(found.rule_out_threshold, chance) for chance in chances)
     chances = [lesion_probability(p.label_probabilities, ["normal"], True) for p in others]
-    assert found.rule_in == pytest.approx(max(0.5, *chances), abs=1e-5)
-    assert not any(is_ruled_in(found.rule_in, chance) for chance in chances)
+    assert found.rule_in_threshold == pytest.approx(max(0.5, *chances), abs=1e-5)
+    assert not any(is_ruled_in(found.rule_in_threshold, chance) for chance in chances)
 
 
 def test_too_little_validation_leaves_everything_as_it_is():
@@ -212,7 +211,7 @@ def test_too_little_validation_leaves_everything_as_it_is():
     nothing = replace(given, label_validation=None, mask_validation=None)
     found, record = calibrate(Overconfident(3.0, 3.0), info(given), nothing, 0.98, 0.98)
     assert (found.mask_temperature, found.label_temperature) == (1, 1)
-    assert (found.gate, found.rule_in) == (None, None)
+    assert (found.rule_out_threshold, found.rule_in_threshold) == (None, None)
     assert record["masks"]["images"] == record["labels"]["images"] == 0
 
 
@@ -228,7 +227,11 @@ def test_a_network_that_learnt_no_labels_has_no_gate_and_its_pixels_are_calibrat
     given = material(*made(60))
     model = load_config("cpu", "unet").model
     found, record = calibrate(Overconfident(3.0, 3.0), info(given, model), given, 0.98, 0.98)
-    assert (found.gate, found.rule_in, found.label_temperature) == (None, None, 1)
+    assert (found.rule_out_threshold, found.rule_in_threshold, found.label_temperature) == (
+        None,
+        None,
+        1,
+    )
     assert "learnt no labels" in record["labels"]["note"]
     assert found.mask_temperature == pytest.approx(3, rel=0.05)
 
@@ -237,6 +240,6 @@ def test_images_that_the_gate_closes_do_not_count_for_pixels():
     arrays, task = made(60)
     given = material(arrays, task)
     found, record = calibrate(Overconfident(3.0, 1.0), info(given), given, 0.5)
-    assert found.gate is not None
+    assert found.rule_out_threshold is not None
     assert record["masks"]["images"] < 60
     assert found.mask_temperature == pytest.approx(3, rel=0.05)

@@ -220,7 +220,7 @@ class TestStudent:
         assert sizes[0] < 0.6 * sizes[1]
         assert info.model.architecture == "unet"
         assert info.model.has_label_head
-        assert info.gate is not None
+        assert info.rule_out_threshold is not None
         with torch.no_grad():
             labels = small(torch.zeros(1, 1, 64, 64)).label_logits
         assert labels is not None

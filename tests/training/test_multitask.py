@@ -87,7 +87,7 @@ def test_masks_and_labels_are_both_learnt(
     dice, accuracy = figures_on_test(Predictor.from_folder(run / "model"), Dataset.load(disks))
     assert dice > 0.6
     assert accuracy > 0.65
-    assert read_info(run / "model").gate is not None
+    assert read_info(run / "model").rule_out_threshold is not None
     table = pd.read_csv(run / "stage2" / "metrics.csv")
     for part in ("train_mask_loss", "train_label_loss"):
         assert table[part].iloc[-1] < table[part].iloc[0]

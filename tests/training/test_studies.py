@@ -21,9 +21,9 @@ from dxseg.data.table.dataset import Dataset, DatasetSpec
 from dxseg.errors import DxsegError
 from dxseg.inference.model_folder import read_info
 from dxseg.inference.predictor import Predictor
-from dxseg.inference.studies import study_probabilities
 from dxseg.metrics.image_level import auroc, lesion_probability
 from dxseg.models.factory import Task
+from dxseg.models.mil_pooling import study_probabilities
 from dxseg.training.classification_module import Stage1Module
 from dxseg.training.datamodule import Material, gather, resolve_splits
 from dxseg.training.label_batches import LabelBatches
@@ -331,10 +331,16 @@ def _check_gate(run: Path, root: Path) -> None:
     )
     assert len(split_by_study) < len(cases)
     found = [
-        lesion_probability(study_probabilities(list(one), predictor.info), ["none"], False)
+        lesion_probability(
+            study_probabilities(
+                list(one), predictor.info.labels, lesion_free=["none"], multi_label=False
+            ),
+            ["none"],
+            False,
+        )
         for _, one in split_by_study
     ]
-    assert read_info(run / "model").gate == pytest.approx(min(0.5, *found), abs=1e-5)
+    assert read_info(run / "model").rule_out_threshold == pytest.approx(min(0.5, *found), abs=1e-5)
 
 
 def test_studies_are_labels_that_validation_can_choose_by(

@@ -26,18 +26,18 @@ def lesion_probabilities(run, dataset_path, split):
 
 
 def test_the_gate_is_the_least_sure_lesion_of_validation(finished, disks):
-    gate = read_info(finished / "model").gate
+    gate = read_info(finished / "model").rule_out_threshold
     labels, probabilities = lesion_probabilities(finished, disks, "validation")
     # Six lesions: 98 % of them are all six.
     assert gate == pytest.approx(min(0.5, probabilities[labels != "none"].min()), abs=1e-6)
-    assert json.loads((finished / "run.json").read_text())["gate"] == gate
+    assert json.loads((finished / "run.json").read_text())["rule_out_threshold"] == gate
 
 
 def test_a_lesion_is_ruled_in_above_the_most_suspect_lesion_free_image(finished, disks):
-    rule_in = read_info(finished / "model").rule_in
+    rule_in = read_info(finished / "model").rule_in_threshold
     labels, probabilities = lesion_probabilities(finished, disks, "validation")
     assert rule_in == pytest.approx(max(0.5, probabilities[labels == "none"].max()), abs=1e-5)
-    assert json.loads((finished / "run.json").read_text())["rule_in"] == rule_in
+    assert json.loads((finished / "run.json").read_text())["rule_in_threshold"] == rule_in
 
 
 @pytest.mark.parametrize(
@@ -55,4 +55,4 @@ def test_no_threshold_without_learnt_labels_or_where_it_is_off(
 
     train_run(disks, tmp_path / "run", configure(**change), console=quiet)
     info = load_model_folder(tmp_path / "run/model")[1]
-    assert (info.gate, info.rule_in) == (None, None)
+    assert (info.rule_out_threshold, info.rule_in_threshold) == (None, None)

@@ -152,9 +152,13 @@ def test_labels_that_all_mean_a_lesion(train: Callable[..., Path], copied: Path)
     stage = {"steps": 2, "steps_per_epoch": 1, "warmup_steps": 1}
     run = train(DEFAULT_METHOD, dataset=copied, self_training=stage)
     info = load_model_folder(run / "model")[1]
-    assert (info.labels, info.gate, info.rule_in) == (["bright", "dark"], None, None)
+    assert (info.labels, info.rule_out_threshold, info.rule_in_threshold) == (
+        ["bright", "dark"],
+        None,
+        None,
+    )
     summary = evaluate_run(run, resamples=50).summary
     assert summary["dice_all"] == summary["dice_lesion"]
     assert (summary["false_positive_rate"], summary["auroc_label"]) == (None, None)
-    told = evaluate_run(run, known_labels=True, resamples=50).summary
+    told = evaluate_run(run, label_prompts=True, resamples=50).summary
     assert told["counts"]["missed_lesion_images"] == 0

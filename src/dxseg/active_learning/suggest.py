@@ -20,7 +20,7 @@ from dxseg.errors import DxsegError, UsageError
 from dxseg.evaluation.stream import Progress, images
 from dxseg.inference.model_folder import find_model_folder
 from dxseg.inference.onnx_file import is_onnx
-from dxseg.inference.prediction import Prediction
+from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
 from dxseg.io.atomic import write_text_atomic
 from dxseg.io.progress import reporting

@@ -103,7 +103,7 @@ def known_truth(case: EvaluatedCase) -> NDArray[np.uint8] | None:
     return case.truth
 
 
-def measure(case: EvaluatedCase, protocol: EvaluationProtocol) -> Row:
+def score_case(case: EvaluatedCase, protocol: EvaluationProtocol) -> Row:
     """Measure one image.
 
     With several mask classes dice, iou, hd95 and nsd are means over the classes that truth or

@@ -19,7 +19,7 @@ from dxseg.evaluation.cases import (
     PredictionLike,
     Row,
     known_truth,
-    measure,
+    score_case,
 )
 from dxseg.evaluation.evidence import EvidenceQuality, summarise_evidence
 from dxseg.evaluation.runs import file_suffix
@@ -43,7 +43,7 @@ class Evaluation:
     """What an evaluation found.
 
     Attributes:
-        per_image: One row an image, see `dxseg.evaluation.cases.measure`.
+        per_image: One row an image, see `dxseg.evaluation.cases.score_case`.
         per_patient: One row a patient or group, see `dxseg.evaluation.summary.per_patient`.
         summary: Ready for JSON, see `evaluate_cases`.
     """
@@ -96,14 +96,14 @@ def evaluate_cases(
 
     Raises:
         DxsegError: There is no case, a case comes twice, some but not all have spacing, or a
-            case contradicts itself (see `measure`).
+            case contradicts itself (see `score_case`).
     """
     protocol = protocol or EvaluationProtocol()
     rows: list[Row] = []
     seen: set[str] = set()
     histogram = CalibrationHistogram()
     physical: bool | None = None
-    mislabelled = 0
+    lesion_label_empty_mask = 0
     for case in cases:
         if case.case_id in seen:
             raise DxsegError(f"case {case.case_id!r} comes twice; each is evaluated once")
@@ -114,11 +114,11 @@ def evaluate_cases(
                 "distances cannot be averaged; give every case its spacing, or none"
             )
         physical = case.spacing is not None
-        rows.append(measure(case, protocol))
+        rows.append(score_case(case, protocol))
         truth = known_truth(case)
         if truth is not None:
             _calibrate(histogram, truth, case.prediction)
-            mislabelled += case.lesion_free is False and not truth.any()
+            lesion_label_empty_mask += case.lesion_free is False and not truth.any()
     if not rows:
         raise DxsegError("there is no case to evaluate; check the split")
 
@@ -130,7 +130,7 @@ def evaluate_cases(
         "area": "mm2" if physical else "px",
         "nsd_tolerance": protocol.tolerance,
     }
-    summary["counts"]["lesion_labels_with_empty_mask"] = mislabelled
+    summary["counts"]["lesion_labels_with_empty_mask"] = lesion_label_empty_mask
     if len(protocol.mask_classes) > 1:
         summary["per_class"] = per_class(per_image, list(protocol.mask_classes), average_by)
     return Evaluation(per_image, per_patient(per_image), summary)
@@ -140,7 +140,7 @@ def evaluate_run(
     run: str | Path,
     *,
     split: str = "test",
-    known_labels: bool = False,
+    label_prompts: bool = False,
     dataset: str | Path | None = None,
     output: str | Path | None = None,
     tolerance: float = DEFAULT_TOLERANCE,
@@ -162,11 +162,12 @@ def evaluate_run(
     Args:
         run: A run folder with `model/`, `splits.csv` and `run.json`.
         split: `test`, `validation` or `train`.
-        known_labels: Whether the model is told the label of each image that has one, as
+        label_prompts: Whether the model is told the label of each image that has one, as
             `dxseg predict --labels` would; see `dxseg.inference.postprocess` for what follows.
         dataset: The dataset's folder if it is no longer where `run.json` says.
         output: Folder for evaluation.json, per_image.csv, per_patient.csv; the run by default.
-            For another split than test the names end in `_<split>`, with known labels in `_known`.
+            For other splits than test the names end in `_<split>`, with label prompts in
+            `_label_prompts`.
         tolerance: Of the normalised surface Dice, in millimetres or pixels.
         resamples: Of the bootstrap.
         device: As torch names it.
@@ -197,14 +198,14 @@ def evaluate_run(
     predictor = Predictor.from_folder(measured, device, batch_size, backend=backend)
     info = predictor.info
     _check_classes(measured, info.mask_classes, data)
-    labels = dict(zip(rows["case_id"], rows["label"], strict=True)) if known_labels else None
+    labels = dict(zip(rows["case_id"], rows["label"], strict=True)) if label_prompts else None
     by_patient = bool(rows["patient_id"].ne("").all())
     evidence = EvidenceQuality(info)
     cases = predicted_cases(
-        data, rows, predictor.stream(images(data, rows), known=labels), progress
+        data, rows, predictor.stream(images(data, rows), labels=labels), progress
     )
     evaluation = evaluate_cases(
-        evidence.watch(cases),
+        evidence.accumulate(cases),
         protocol=EvaluationProtocol(
             info.mask_classes, info.lesion_free, info.multi_label, tolerance
         ),
@@ -219,7 +220,7 @@ def evaluate_run(
     evaluation.summary.update(
         {
             "split": split,
-            "known_labels": known_labels,
+            "label_prompts": label_prompts,
             "dataset": data.spec.name,
             "dataset_digest": data.digest(),
             "splits_sha256": sha256_file(run / "splits.csv"),
@@ -227,7 +228,7 @@ def evaluate_run(
             "threshold": info.threshold,
         }
     )
-    suffix = file_suffix(split) + ("_known" if known_labels else "")
+    suffix = file_suffix(split) + ("_label_prompts" if label_prompts else "")
     evaluation.write(Path(output) if output is not None else run, suffix)
     return evaluation
 

@@ -72,7 +72,7 @@ class EvidenceQuality:
         combine = np.max if self._info.multi_label else np.sum
         return np.asarray(combine(enlarged, axis=0), np.float32).clip(0, 1)
 
-    def watch(self, cases: Iterable[EvaluatedCase]) -> Iterator[EvaluatedCase]:
+    def accumulate(self, cases: Iterable[EvaluatedCase]) -> Iterator[EvaluatedCase]:
         """Measure cases that pass by on their way to an evaluation."""
         for case in cases:
             self.add(case.truth, case.prediction)

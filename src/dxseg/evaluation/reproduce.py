@@ -33,8 +33,8 @@ TOLERANCE = 0.02
 _RESULTS = (
     "stage2",
     "self_training",
-    "gate",
-    "rule_in",
+    "rule_out_threshold",
+    "rule_in_threshold",
     "calibration",
     "cases",
     "splits_sha256",
@@ -203,7 +203,7 @@ def _evaluations(run: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for path in sorted(run.glob("evaluation*.json")):
         try:
             summary = json.loads(path.read_text(encoding="utf-8"))
-            summary["split"], summary["known_labels"]
+            summary["split"], summary["label_prompts"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DxsegError(f"{path}: not an evaluation ({error!r}); evaluate again") from error
         yield path.stem, summary
@@ -217,7 +217,7 @@ def _evaluate(
         again = evaluate_run(
             output,
             split=split,
-            known_labels=first["known_labels"],
+            label_prompts=first["label_prompts"],
             dataset=dataset,
             progress=progress,
         )

@@ -87,7 +87,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
     segmenter, info = load_model_folder(folder)
     size = info.preprocessing.image_size
     pixels = torch.zeros(1, info.preprocessing.channels, size, size)
-    return TorchBackend(segmenter).segmenter, pixels.contiguous(memory_format=torch.channels_last)
+    return TorchBackend(segmenter).network, pixels.contiguous(memory_format=torch.channels_last)
 
 
 def _multiply_adds(segmenter: Any, pixels: Any) -> int:

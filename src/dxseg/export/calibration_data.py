@@ -1,4 +1,4 @@
-"""The images that an int8 model is calibrated and checked on."""
+"""Calibration data: the images that an int8 model is calibrated and checked on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dxseg.errors import UsageError
 from dxseg.training.run_record import read_run
 
 IMAGES = 100
-"""Images at most; ranges of activations hardly change with more."""
+"""Number of images at most; ranges of activations hardly change with more."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class CalibrationCase:
 
     Attributes:
         image: Its file.
-        mask: The file of its true mask; None where there is none, or it may not be used.
-        lesion_free: Whether its label says that its mask is empty.
+        mask: The file of its true mask; None where there is none, or it must not be used.
+        lesion_free: Whether its label implies an empty mask.
         classes: Of the mask.
     """
 
@@ -48,12 +48,12 @@ class CalibrationCase:
 def calibration_cases(
     datasets: Sequence[str | Path], run: str | Path | None = None
 ) -> list[CalibrationCase]:
-    """Choose images, evenly over all datasets.
+    """Choose images, evenly spaced over all datasets.
 
     Args:
         datasets: Folders of datasets.
-        run: The model's run, if it has one: of the dataset that it was trained on, only training
-            and validation images are taken, and only masks that it was allowed to use.
+        run: The model's run, if there is one: of its training dataset, only training and
+            validation images are used, and only masks that training was allowed to use.
 
     Returns:
         At most `IMAGES` cases.

@@ -1,4 +1,4 @@
-"""`dxseg export hub`: a run's model folder with a model card, as model hubs lay it out."""
+"""`dxseg export hub`: write a run's model folder with a model card, in the layout of model hubs."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from dxseg.inference.model_folder import (
 from dxseg.io.atomic import write_bytes_atomic, write_text_atomic
 
 _TRAINING = ("method", "seed", "dataset")
-"""What of the training's notes in `model.json` is passed on."""
+"""Notes of the training in `model.json` that are kept."""
 
 
 class HubExport(BaseModel):
-    """What was written.
+    """The exported folder.
 
     Attributes:
         destination: The folder.
         files: Their names.
-        size: Their bytes together.
+        size: Their total size, bytes.
     """
 
     destination: Path
@@ -37,7 +37,7 @@ class HubExport(BaseModel):
 def export_hub(run: str | Path, destination: str | Path) -> HubExport:
     """Write a folder that dxseg reads as a model and model hubs show with its card.
 
-    The weights are those of the run, byte for byte. No file names a case, a path or a computer.
+    The weights are those of the run, byte for byte. No file contains a case, a path or a computer.
     Nothing is uploaded.
 
     Args:
@@ -54,12 +54,12 @@ def export_hub(run: str | Path, destination: str | Path) -> HubExport:
     _, info = load_model_folder(folder)
     card = model_card(Path(run), info)
     notes = {name: info.training[name] for name in _TRAINING if name in info.training}
-    passed_on = info.model_copy(update={"training": notes})
+    public_info = info.model_copy(update={"training": notes})
     weights = folder / WEIGHTS_FILE
-    # The description goes last: until it is there, the folder is no model.
+    # model.json goes last: without it, the folder is not a model.
     write_text_atomic(target / CARD_FILE, card)
     write_bytes_atomic(target / WEIGHTS_FILE, read_limited(weights, weights.stat().st_size))
-    write_text_atomic(target / INFO_FILE, passed_on.model_dump_json(indent=2) + "\n")
+    write_text_atomic(target / INFO_FILE, public_info.model_dump_json(indent=2) + "\n")
     names = [CARD_FILE, INFO_FILE, WEIGHTS_FILE]
     size = sum((target / name).stat().st_size for name in names)
     return HubExport(destination=target, files=names, size=size)
@@ -73,6 +73,6 @@ def _check_destination(target: Path) -> None:
     others = sorted(name for name in found if name not in known and not name.startswith("."))
     if others:
         raise DxsegError(
-            f"{target}: holds {others[0]!r}, which is no part of a model; choose a new or empty "
+            f"{target}: holds {others[0]!r}, which is not part of a model; choose a new or empty "
             "folder"
         )

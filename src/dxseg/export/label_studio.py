@@ -1,4 +1,4 @@
-"""`dxseg export label-studio`: the cases that wait for a mask, as tasks for Label Studio."""
+"""`dxseg export label-studio`: write the cases without a mask as tasks for Label Studio."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pydantic import BaseModel
 from dxseg.data.readers.images import read_image
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
+from dxseg.inference.files.overlay import display_rgb
 from dxseg.inference.files.png import encode_png
-from dxseg.inference.files.writers import display_rgb
 from dxseg.io.atomic import write_bytes_atomic, write_json_atomic, write_text_atomic
 
 TASKS_FILE = "tasks.json"
 CONFIG_FILE = "labeling_config.xml"
 _IMAGES = "images"
 _LOCAL_FILES = "/data/local-files/?d="
-"""Where Label Studio serves files that lie on its own disk."""
+"""URL under which Label Studio serves files of its own disk."""
 
 
 class LabelStudioTasks(BaseModel):
-    """What was written.
+    """The exported folder.
 
     Attributes:
         destination: The folder.
-        tasks: How many cases wait for a mask.
+        tasks: Number of cases without a mask.
     """
 
     destination: Path
@@ -43,8 +43,8 @@ def export_label_studio(
 ) -> LabelStudioTasks:
     """Write images, tasks and the labelling interface for a project in Label Studio.
 
-    Images are written as PNG of 8 bit, which browsers show, at their own size, and are called by
-    number. A task names its case, so that proposals and masks find it.
+    Images are written as 8-bit PNG, which browsers show, at their own size, and are named by
+    number. A task contains its case, so that predicted and corrected masks can be assigned to it.
 
     Args:
         dataset: The dataset's folder.
@@ -52,23 +52,23 @@ def export_label_studio(
         progress: Called with (done, total) after each image.
 
     Raises:
-        DxsegError: The folder is not empty, no case waits for a mask, or an image is wrong.
+        DxsegError: The folder is not empty, no case lacks a mask, or an image cannot be read.
     """
     data, target = Dataset.load(dataset), Path(destination)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DxsegError(f"{target}: is not empty; choose a new or empty folder")
-    waiting = data.cases[~data.has_mask & data.cases["split"].ne("dropped")]
-    if waiting.empty:
+    unlabeled = data.cases[~data.has_mask & data.cases["split"].ne("dropped")]
+    if unlabeled.empty:
         raise DxsegError(f"{data.root}: every case has a mask, or a label that means none")
     tasks = []
-    for number, row in enumerate(waiting.itertuples(), 1):
+    for number, row in enumerate(unlabeled.itertuples(), 1):
         name = f"{_IMAGES}/{number:05}.png"
         shown = display_rgb(read_image(data.image_path(row)))
         write_bytes_atomic(target / name, encode_png(shown))
         task = {"image": _LOCAL_FILES + quote(name), "case_id": row.case_id, "label": row.label}
         tasks.append({"data": task})
         if progress is not None:
-            progress(number, len(waiting))
+            progress(number, len(unlabeled))
     write_text_atomic(target / CONFIG_FILE, labeling_config(data.spec.mask_classes))
     write_json_atomic(target / TASKS_FILE, tasks)
     return LabelStudioTasks(destination=target, tasks=len(tasks))

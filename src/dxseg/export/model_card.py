@@ -1,7 +1,7 @@
-"""The model card of a run: who trained what on what, how well it does, and what it is not for.
+"""The model card of a run: its training, its test results and its limits.
 
-It is filled in from `run.json`, `evaluation.json` and `model.json`, of which only the keys named
-here are read: no path, no case and no computer can get into it.
+It is filled in from `run.json`, `evaluation.json` and `model.json`. Only the keys listed here are
+read: no path, case or computer can get into it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Calibration(BaseModel):
 
 
 class _Record(BaseModel):
-    """Of `run.json`, what may be told."""
+    """The keys of `run.json` that may be published."""
 
     method: str
     seed: int
@@ -52,12 +52,12 @@ class _Record(BaseModel):
 
 
 class _Evaluation(BaseModel):
-    """Of `evaluation.json`, what may be told; the figures are its further keys."""
+    """The keys of `evaluation.json` that may be published; the figures are extra keys."""
 
     model_config = ConfigDict(extra="allow")
 
     split: str
-    known_labels: bool
+    label_prompts: bool
     averaged_by: str
     counts: dict[str, int]
     units: dict[str, str | float]
@@ -118,10 +118,10 @@ def model_card(run: Path, info: ModelInfo) -> str:
 
 
 def plain(text: str) -> str:
-    """Make a text of others one line of Markdown that shows it and does nothing else.
+    """Escape an untrusted text as one line of Markdown.
 
     Args:
-        text: Such as the name of a dataset.
+        text: For example the name of a dataset.
     """
     return _MARKUP.sub(r"\\\1", " ".join(text.split()))
 
@@ -144,12 +144,12 @@ def _check_same_model(evaluation: _Evaluation, record: _Record, info: ModelInfo,
         evaluation.weights_sha256 == info.weights_sha256
         and evaluation.splits_sha256 == record.splits_sha256
         and evaluation.split == "test"
-        and not evaluation.known_labels
+        and not evaluation.label_prompts
     )
     if not same:
         raise DxsegError(
-            f"{run / EVALUATION_FILE}: is not of this model on its test images with unknown "
-            f"labels; run `dxseg evaluate {run}`"
+            f"{run / EVALUATION_FILE}: is not of this model on its test images without label "
+            f"prompts; run `dxseg evaluate {run}`"
         )
 
 

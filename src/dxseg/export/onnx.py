@@ -1,4 +1,4 @@
-"""`dxseg export onnx`: a model folder becomes one file that other runtimes read."""
+"""`dxseg export onnx`: write a model folder as one file that other runtimes read."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from dxseg.errors import UsageError
 from dxseg.export.calibration_data import calibration_cases
-from dxseg.export.quantize import QuantisationReport, quantise
-from dxseg.inference.load import export_segmenter
+from dxseg.export.quantize import QuantizationReport, quantize
+from dxseg.inference.load import export_network
 from dxseg.inference.model_folder import load_model_folder
 from dxseg.inference.onnx_file import SUFFIX, NumberFormat, is_onnx
 from dxseg.inference.predictor import Predictor
@@ -18,23 +18,23 @@ from dxseg.io.atomic import write_bytes_atomic
 
 
 class OnnxExport(BaseModel):
-    """What was written.
+    """The exported file.
 
     Attributes:
         destination: The file.
-        size: Its bytes.
+        size: Its size, bytes.
         number_format: Of weights and activations.
-        quantisation: What int8 cost; None for float32.
+        quantization: The cost of int8; None for float32.
     """
 
     destination: Path
     size: int
     number_format: NumberFormat
-    quantisation: QuantisationReport | None = None
+    quantization: QuantizationReport | None = None
 
 
 def export_onnx(
-    bundle: str | Path,
+    model: str | Path,
     destination: str | Path,
     *,
     int8: bool = False,
@@ -43,40 +43,40 @@ def export_onnx(
     run: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> OnnxExport:
-    """Write a model as one ONNX file; an existing file is replaced, once the new one is checked.
+    """Write a model as one ONNX file; an existing file is replaced after the new one is checked.
 
     Args:
-        bundle: The model folder.
+        model: The model folder.
         destination: A name that ends in .onnx.
-        int8: Whether to quantise.
+        int8: Quantize to int8.
         calibration: Folders of datasets, for int8.
-        max_dice_loss: The most Dice that int8 may lose; see `QuantisationReport`.
-        run: The model's run, if it has one; see `calibration_cases`.
-        progress: Called with (done, total) while quantising.
+        max_dice_loss: Maximum Dice drop allowed after quantization; see `QuantizationReport`.
+        run: The model's run, if there is one; see `calibration_cases`.
+        progress: Called with (done, total) while quantizing.
 
     Raises:
-        UsageError: The name is another, calibration images are missing or not wanted, the limit is
-            not in 0..1, or a package is not installed.
-        DxsegError: The model cannot be exported, answers otherwise than in PyTorch, or lost more
-            than allowed; nothing is written then.
+        UsageError: The name does not end in .onnx, calibration images are missing or not used, the
+            limit is not in 0..1, or a package is not installed.
+        DxsegError: The model cannot be exported, computes something else than in PyTorch, or lost
+            more than allowed; nothing is written then.
     """
     target = Path(destination)
     _check_request(target, int8, calibration, max_dice_loss)
-    segmenter, info = load_model_folder(bundle)
-    model = export_segmenter(segmenter, info, Path(bundle))
+    network, info = load_model_folder(model)
+    exported = export_network(network, info, Path(model))
     cost = None
     if int8:
         cases = calibration_cases(calibration, run)
-        reference = Predictor(segmenter, info)
-        model, cost = quantise(
-            model, reference, cases, max_dice_loss=max_dice_loss, progress=progress
+        reference = Predictor(network, info)
+        exported, cost = quantize(
+            exported, reference, cases, max_dice_loss=max_dice_loss, progress=progress
         )
-    write_bytes_atomic(target, model.content)
+    write_bytes_atomic(target, exported.content)
     return OnnxExport(
         destination=target,
-        size=len(model.content),
-        number_format=model.number_format,
-        quantisation=cost,
+        size=len(exported.content),
+        number_format=exported.number_format,
+        quantization=cost,
     )
 
 

@@ -1,4 +1,4 @@
-"""Post-training quantisation to int8, and the check of what it costs."""
+"""Post-training quantization to int8, and a check of its cost in Dice."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from dxseg.data.readers.images import read_image
 from dxseg.errors import DxsegError, UsageError
 from dxseg.export.calibration_data import CalibrationCase
 from dxseg.inference.backends import Inputs, OnnxRuntimeBackend, graph_inputs
-from dxseg.inference.label_prompt import label_prompt
+from dxseg.inference.label_prompt import encode_label_prompts
 from dxseg.inference.onnx_file import OnnxModel, pack, parse_onnx
-from dxseg.inference.prediction import Prediction
+from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
 from dxseg.metrics.overlap import dice
 from dxseg.models.encoder import pad_to_multiple
 from dxseg.models.segmentation_model import STRIDE
 
 ENOUGH_MASKS = 10
-"""True masks from which the loss is measured against them."""
+"""Number of true masks from which the loss is measured against them."""
 
-# Where the time goes, and what lies between. Left in float32: the image-level heads and the
-# evidence, which cost nothing and whose sums over space need the range.
-_QUANTISED = ["Conv", "Concat", "Add", "Resize", "MaxPool", "Pad", "Relu", "Clip"]
+# The slow operators, and those between them. Left in float32: the image-level heads and the
+# evidence, which take no time and whose sums over pixels need the range.
+_QUANTIZED = ["Conv", "Concat", "Add", "Resize", "MaxPool", "Pad", "Relu", "Clip"]
 
 Progress = Callable[[int, int], None]
 
 
-class QuantisationReport(BaseModel):
-    """What int8 cost on the calibration images.
+class QuantizationReport(BaseModel):
+    """Cost of int8 on the calibration images.
 
     Attributes:
         images: Calibration images.
-        masks: How many of them have a known true mask; lesion-free images count.
+        masks: Number of them with a known true mask; lesion-free images count.
         agreement: Mean Dice, 0 to 1, of the int8 model's masks and the PyTorch model's, over images
             where either has one.
         dice_float32: Mean Dice of the PyTorch model against true masks; 1 where both are empty.
             None without true masks.
         dice_int8: The same of the int8 model.
-        dice_loss: What is compared with the limit: `dice_float32 - dice_int8` where there are
+        dice_loss: Compared with the limit: `dice_float32 - dice_int8` where there are
             `ENOUGH_MASKS` true masks, else `1 - agreement`.
     """
 
@@ -57,39 +57,39 @@ class QuantisationReport(BaseModel):
     dice_loss: float
 
 
-def quantise(
+def quantize(
     model: OnnxModel,
     reference: Predictor,
     cases: Sequence[CalibrationCase],
     *,
     max_dice_loss: float = 0.01,
     progress: Progress | None = None,
-) -> tuple[OnnxModel, QuantisationReport]:
-    """Quantise weights (each output channel by itself) and activations to 8 bits.
+) -> tuple[OnnxModel, QuantizationReport]:
+    """Quantize weights (per output channel) and activations to 8 bits.
 
     Args:
         model: In float32.
         reference: The same model in PyTorch.
         cases: To calibrate and to check on.
-        max_dice_loss: The most that may be lost, 0 to 1.
+        max_dice_loss: Maximum loss allowed, 0 to 1.
         progress: Called with the number of images done, of both passes over them.
 
     Returns:
-        The int8 model, and what it cost.
+        The int8 model, and its cost.
 
     Raises:
-        DxsegError: More was lost, an image cannot be read, or the check would say nothing because
-            neither model finds a lesion.
+        DxsegError: More was lost, an image cannot be read, or neither model finds a lesion, so that
+            nothing can be compared.
     """
     report = progress or (lambda _done, _all: None)
     total = 2 * len(cases)
     reader = _Reader(reference, cases, lambda done: report(done, total))
     try:
-        graph = _quantised(model.content, reader)
+        graph = _quantize_graph(model.content, reader)
     except DxsegError:
         raise
     except Exception as error:
-        raise DxsegError(f"{model.path}: cannot be quantised ({error})") from error
+        raise DxsegError(f"{model.path}: cannot be quantized ({error})") from error
     content = pack(graph, reference.info, "int8")
     small = parse_onnx(content, model.path)
     predictor = Predictor(OnnxRuntimeBackend(small), reference.info)
@@ -99,7 +99,7 @@ def quantise(
     return small, cost
 
 
-def _refusal(cost: QuantisationReport, limit: float) -> str:
+def _refusal(cost: QuantizationReport, limit: float) -> str:
     if cost.masks >= ENOUGH_MASKS:
         how = f"Dice {cost.dice_float32:.4f} became {cost.dice_int8:.4f} on {cost.masks} masks"
     else:
@@ -111,7 +111,7 @@ def _refusal(cost: QuantisationReport, limit: float) -> str:
     )
 
 
-def _quantised(content: bytes, reader: _Reader) -> bytes:
+def _quantize_graph(content: bytes, reader: _Reader) -> bytes:
     try:
         from onnxruntime import quantization
         from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -122,7 +122,7 @@ def _quantised(content: bytes, reader: _Reader) -> bytes:
     with tempfile.TemporaryDirectory(prefix="dxseg-int8-") as name, _quiet():
         source, prepared, target = (Path(name, f"{part}.onnx") for part in ("a", "b", "c"))
         source.write_bytes(content)
-        # Symbolic shapes are not needed for convolutions, and would need one more package.
+        # Symbolic shapes are not needed for convolutions, and would need another package.
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         quantization.quantize_static(
             str(prepared),
@@ -132,10 +132,10 @@ def _quantised(content: bytes, reader: _Reader) -> bytes:
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             per_channel=True,
-            op_types_to_quantize=_QUANTISED,
+            op_types_to_quantize=_QUANTIZED,
         )
         proto = onnx.load(str(target))
-    # The optimiser names domains that no operator is of; files of dxseg name none but ONNX's own.
+    # The optimizer adds domains without operators; files of dxseg have only that of ONNX itself.
     used = {node.domain for node in proto.graph.node}
     kept = [entry for entry in proto.opset_import if entry.domain in used]
     del proto.opset_import[:]
@@ -145,9 +145,9 @@ def _quantised(content: bytes, reader: _Reader) -> bytes:
 
 
 class _Reader:
-    """Gives ONNX Runtime one calibration image after the other.
+    """Iterates over calibration images, as ONNX Runtime expects it.
 
-    Known labels take turns with unknown ones, so that the ranges hold with and without a prompt.
+    Images alternate between label prompts and none, so that the ranges fit both.
     """
 
     def __init__(
@@ -170,14 +170,14 @@ class _Reader:
         prompts = [(), *((label,) for label in info.labels)]
         for index, case in enumerate(cases):
             image = predictor.network_input(read_image(case.image))
-            known = label_prompt([prompts[index % len(prompts)]], info)
-            yield graph_inputs(info, pad_to_multiple(image, STRIDE), known)
+            prompt = encode_label_prompts([prompts[index % len(prompts)]], info)
+            yield graph_inputs(info, pad_to_multiple(image, STRIDE), prompt)
             progress(index + 1)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """ONNX Runtime's quantiser gives advice on the root logger that users cannot follow."""
+    """Silence the root logger: ONNX Runtime logs advice there that users cannot follow."""
     logging.disable(logging.WARNING)
     try:
         yield
@@ -187,14 +187,14 @@ def _quiet() -> Iterator[None]:
 
 def _compare(
     reference: Predictor,
-    quantised: Predictor,
+    quantized: Predictor,
     cases: Sequence[CalibrationCase],
     progress: Callable[[int], None],
-) -> QuantisationReport:
+) -> QuantizationReport:
     items = [(str(index), case.image) for index, case in enumerate(cases)]
     agreements: list[float] = []
     scores: list[tuple[float, float]] = []
-    streams = zip(reference.stream(items), quantised.stream(items), strict=True)
+    streams = zip(reference.stream(items), quantized.stream(items), strict=True)
     for done, (case, ((_, one), (_, other))) in enumerate(zip(cases, streams, strict=True), 1):
         first, second = (_mask(prediction) for prediction in (one, other))
         if first.any() or second.any():
@@ -205,12 +205,12 @@ def _compare(
         progress(done)
     if not agreements:
         raise DxsegError(
-            f"the model finds no lesion in any of {len(cases)} calibration images, so that the "
-            "check would say nothing; give images with lesions"
+            f"the model finds no lesion in any of {len(cases)} calibration images, so that "
+            "nothing can be compared; give images with lesions"
         )
     agreement = float(np.mean(agreements))
     before, after = np.mean(scores, axis=0).tolist() if scores else (0.0, 0.0)
-    return QuantisationReport(
+    return QuantizationReport(
         images=len(cases),
         masks=len(scores),
         agreement=agreement,

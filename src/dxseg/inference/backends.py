@@ -1,6 +1,6 @@
-"""What computes the network: PyTorch, ONNX Runtime or OpenVINO, behind one protocol.
+"""Backends that run the network: PyTorch, ONNX Runtime or OpenVINO, behind one protocol.
 
-Everything before and after the network is the predictor's, so a backend cannot differ in it.
+Preprocessing and postprocessing are in `dxseg.inference.pipeline`, the same for all backends.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ class Backend(Protocol):
     """Runs a network.
 
     Attributes:
-        device: Where the network wants its input.
+        device: Of the network's input.
     """
 
     device: torch.device
 
-    def outputs(self, images: Tensor, known: Tensor | None = None) -> SegmenterOutput:
-        """What `SegmentationModel` says.
+    def forward(self, images: Tensor, label_prompt: Tensor | None = None) -> SegmenterOutput:
+        """Run the network; see `SegmentationModel.forward`.
 
         Args:
             images: (B, C, H, W) float32, normalised, on `device`.
-            known: The label prompt, on any device; None where nothing is known.
+            label_prompt: Of the batch, on any device; None without label prompts.
 
         Raises:
-            DxsegError: The network cannot be run on them, or answers with other shapes than the
-                model promises.
+            DxsegError: The network cannot be run on them, or its outputs have other shapes than the
+                model should have.
         """
 
 
@@ -52,46 +52,46 @@ class TorchBackend:
     """A network in PyTorch."""
 
     def __init__(
-        self, segmenter: SegmentationModel, device: str = "cpu", precision: str = "float32"
+        self, network: SegmentationModel, device: str = "cpu", precision: str = "float32"
     ) -> None:
         """Move the network to the device.
 
         Args:
-            segmenter: Put into evaluation mode.
-            device: As torch names it, such as "cpu" or "cuda:0".
-            precision: Of convolutions and matrix products; weights stay as they are.
+            network: Put into evaluation mode.
+            device: Torch device string, such as "cpu" or "cuda:0".
+            precision: Of convolutions and matrix products; weights keep theirs.
 
         Raises:
-            UsageError: The device does not exist, or the precision has another name.
+            UsageError: The device does not exist, or the precision is unknown.
         """
         _check_precision(precision)
         try:
             self.device = torch.device(device)
-            segmenter = segmenter.to(self.device)
+            network = network.to(self.device)
         except (RuntimeError, AssertionError) as error:
             raise UsageError(f"device {device!r} cannot be used ({error}); try cpu") from error
         # Convolutions are faster in this layout, on the CPU too.
-        self.segmenter = segmenter.eval().to(memory_format=torch.channels_last)
+        self.network = network.eval().to(memory_format=torch.channels_last)
         self._reduced = precision == "bfloat16"
 
     @torch.inference_mode()
-    def outputs(self, images: Tensor, known: Tensor | None = None) -> SegmenterOutput:
-        """See `Backend.outputs`."""
-        laid_out = images.contiguous(memory_format=torch.channels_last)
+    def forward(self, images: Tensor, label_prompt: Tensor | None = None) -> SegmenterOutput:
+        """See `Backend.forward`."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        if label_prompt is not None:
+            label_prompt = label_prompt.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._reduced):
-            output: SegmenterOutput = self.segmenter(
-                laid_out, None if known is None else known.to(self.device)
-            )
+            output: SegmenterOutput = self.network(images, label_prompt)
         return output
 
 
 class OnnxBackend:
-    """An exported network on the CPU; subclasses say what runs it."""
+    """An exported network on the CPU; a subclass runs it."""
 
     def __init__(self, model: OnnxModel, device: str) -> None:
         if device != "cpu":
             raise UsageError(
-                f"device {device!r}: expected cpu, the only one of exported models; or use torch"
+                f"device {device!r}: expected cpu for exported models; or use backend torch"
             )
         self.device = torch.device("cpu")
         self._info = model.info
@@ -99,11 +99,18 @@ class OnnxBackend:
         self._path = model.path
         self._classes, self._labels = len(model.info.mask_classes), len(model.info.labels)
 
-    def outputs(self, images: Tensor, known: Tensor | None = None) -> SegmenterOutput:
-        """See `Backend.outputs`."""
+    def forward(self, images: Tensor, label_prompt: Tensor | None = None) -> SegmenterOutput:
+        """See `Backend.forward`."""
         padded = pad_to_multiple(images, STRIDE)
-        given = graph_inputs(self._info, padded, known)
-        found = dict(zip(self._names, self._guarded(given), strict=True))
+        inputs = graph_inputs(self._info, padded, label_prompt)
+        try:
+            arrays = self._run(inputs)
+        except Exception as error:
+            shape = inputs[INPUT].shape
+            raise DxsegError(
+                f"{self._path}: the network cannot be run on {shape} ({_last_line(error)})"
+            ) from error
+        found = dict(zip(self._names, arrays, strict=True))
         batch, _, height, width = padded.shape
         expected: dict[str, tuple[int, ...]] = {
             "mask_logits": (batch, self._classes, height, width),
@@ -113,22 +120,14 @@ class OnnxBackend:
         for name, value in found.items():
             if value.dtype != np.float32 or value.shape != expected[name]:
                 raise DxsegError(
-                    f"{self._path}: answers with {name} {value.dtype} {value.shape}, expected "
+                    f"{self._path}: its output {name} is {value.dtype} {value.shape}, expected "
                     f"float32 {expected[name]}; export the model again"
                 )
         tensors = {name: torch.from_numpy(value) for name, value in found.items()}
         return crop_output(SegmenterOutput(**tensors), images, padded)
 
-    def _guarded(self, given: Inputs) -> list[NDArray[np.float32]]:
-        try:
-            return self._compute(given)
-        except Exception as error:
-            raise DxsegError(
-                f"{self._path}: the network cannot be run on {given[INPUT].shape} ({_line(error)})"
-            ) from error
-
-    def _compute(self, given: Inputs) -> list[NDArray[np.float32]]:
-        """Outputs for inputs by name, sides being multiples of 32."""
+    def _run(self, inputs: Inputs) -> list[NDArray[np.float32]]:
+        """Outputs in the order of their names; sides of the inputs are multiples of 32."""
         raise NotImplementedError
 
 
@@ -139,14 +138,14 @@ class OnnxRuntimeBackend(OnnxBackend):
         """Load the network.
 
         Raises:
-            UsageError: The package is absent, or the device or precision is none of its own.
+            UsageError: The package is not installed, or the device or precision is not supported.
             DxsegError: ONNX Runtime refuses the file.
         """
         super().__init__(model, device)
         if precision != "float32":
             raise UsageError(
-                f"precision {precision!r}: backend onnxruntime computes in the number format of "
-                "the file; use backend torch or openvino"
+                f"precision {precision!r}: backend onnxruntime uses the number format of the "
+                "file; use backend torch or openvino"
             )
         try:
             import onnxruntime
@@ -162,10 +161,12 @@ class OnnxRuntimeBackend(OnnxBackend):
                 model.content, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            raise DxsegError(f"{model.path}: ONNX Runtime refuses it ({_line(error)})") from error
+            raise DxsegError(
+                f"{model.path}: ONNX Runtime refuses it ({_last_line(error)})"
+            ) from error
 
-    def _compute(self, given: Inputs) -> list[NDArray[np.float32]]:
-        found: list[NDArray[np.float32]] = self._session.run(self._names, given)
+    def _run(self, inputs: Inputs) -> list[NDArray[np.float32]]:
+        found: list[NDArray[np.float32]] = self._session.run(self._names, inputs)
         return found
 
 
@@ -176,7 +177,7 @@ class OpenVinoBackend(OnnxBackend):
         """Compile the network.
 
         Raises:
-            UsageError: The package is absent, or the device or precision is none of its own.
+            UsageError: The package is not installed, or the device or precision is not supported.
             DxsegError: OpenVINO refuses the file.
         """
         super().__init__(model, device)
@@ -188,7 +189,7 @@ class OpenVinoBackend(OnnxBackend):
                 "backend openvino is not installed: pip install 'dxseg[openvino]'"
             ) from error
         settings = {
-            # Left to itself, OpenVINO computes in bfloat16 where the processor can.
+            # By default, OpenVINO uses bfloat16 where the processor supports it.
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
@@ -198,10 +199,10 @@ class OpenVinoBackend(OnnxBackend):
             read = core.read_model(io.BytesIO(model.content))
             self._compiled = core.compile_model(read, "CPU", settings)
         except Exception as error:
-            raise DxsegError(f"{model.path}: OpenVINO refuses it ({_line(error)})") from error
+            raise DxsegError(f"{model.path}: OpenVINO refuses it ({_last_line(error)})") from error
 
-    def _compute(self, given: Inputs) -> list[NDArray[np.float32]]:
-        found = self._compiled(given, share_inputs=True)
+    def _run(self, inputs: Inputs) -> list[NDArray[np.float32]]:
+        found = self._compiled(inputs, share_inputs=True)
         return [np.array(found[name]) for name in self._names]
 
 
@@ -211,53 +212,26 @@ ONNX_BACKENDS: dict[str, type[OnnxRuntimeBackend | OpenVinoBackend]] = {
 }
 
 
-def graph_inputs(info: ModelInfo, images: Tensor, known: Tensor | None) -> Inputs:
-    """What an exported network is given.
+def graph_inputs(info: ModelInfo, images: Tensor, label_prompt: Tensor | None) -> Inputs:
+    """Make the inputs of an exported network.
 
     Args:
         info: Of the model.
         images: (B, C, H, W) float32, normalised, H and W multiples of 32.
-        known: The label prompt of `SegmentationModel`; None where nothing is known.
+        label_prompt: As in `SegmentationModel.forward`; None without label prompts.
 
     Returns:
         Arrays by the name of the input.
     """
-    given = {INPUT: np.ascontiguousarray(images.numpy())}
+    inputs = {INPUT: np.ascontiguousarray(images.numpy())}
     if KNOWN in input_names(info):
         batch, labels = len(images), len(info.labels)
-        if known is None and info.multi_label:
-            known = torch.full((batch, labels), float("nan"))
-        elif known is None:
-            known = torch.full((batch,), -1)
-        given[KNOWN] = known.numpy()
-    return given
-
-
-class FlipTTA:
-    """Test-time augmentation: the mean of a backend's answers for an image and its mirror image."""
-
-    def __init__(self, backend: Backend) -> None:
-        self.device = backend.device
-        self._backend = backend
-
-    def outputs(self, images: Tensor, known: Tensor | None = None) -> SegmenterOutput:
-        """See `Backend.outputs`; logits, evidence and features are averaged."""
-        plain, mirrored = (self._backend.outputs(x, known) for x in (images, images.flip(-1)))
-        labels = plain.label_logits
-        if labels is not None and mirrored.label_logits is not None:
-            labels = (labels + mirrored.label_logits) / 2
-        return SegmenterOutput(
-            (plain.mask_logits + mirrored.mask_logits.flip(-1)) / 2,
-            labels,
-            _mean_of_maps(plain.evidence, mirrored.evidence),
-            _mean_of_maps(plain.features, mirrored.features),
-        )
-
-
-def _mean_of_maps(plain: Tensor | None, mirrored: Tensor | None) -> Tensor | None:
-    if plain is None or mirrored is None:
-        return None
-    return (plain + mirrored.flip(-1)) / 2
+        if label_prompt is None and info.multi_label:
+            label_prompt = torch.full((batch, labels), float("nan"))
+        elif label_prompt is None:
+            label_prompt = torch.full((batch,), -1)
+        inputs[KNOWN] = label_prompt.numpy()
+    return inputs
 
 
 def _check_precision(precision: str) -> None:
@@ -265,6 +239,6 @@ def _check_precision(precision: str) -> None:
         raise UsageError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
 
 
-def _line(error: Exception) -> str:
-    """The last line of a message: runtimes begin with where in their sources it happened."""
+def _last_line(error: Exception) -> str:
+    """The last line of a message: runtimes put the place in their sources before it."""
     return str(error).strip().split("\n")[-1][:300]

@@ -1,4 +1,4 @@
-"""Models that lie on a model hub: fetched only where a name says so, and only what a model is."""
+"""Models on the Hugging Face Hub: downloaded only if the name starts with `PREFIX`."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from pathlib import Path
 from dxseg.errors import DxsegError, UsageError
 
 PREFIX = "hf-hub:"
-"""What timm's names of models on the Hugging Face Hub begin with, and ours."""
+"""Prefix of names on the Hugging Face Hub, as in timm."""
 
 FILES = ("model.json", "model.safetensors")
-"""All that is fetched of a repository, whatever else it holds."""
+"""The files that are downloaded of a repository, whatever else it holds."""
 
 
 def local_copy(model: str | Path) -> Path:
-    """Give the folder of a model, fetched first if its name is `hf-hub:OWNER/NAME[@REVISION]`.
+    """Find a model's folder, downloading it if its name is `hf-hub:OWNER/NAME[@REVISION]`.
 
     Args:
-        model: Such a name; any other is a path, and given back as it is.
+        model: Such a name, or a path.
 
     Returns:
-        A path. What was fetched lies in the hub's own cache and is not fetched again.
+        The path itself, or the folder in the hub's cache; what is there is not downloaded again.
 
     Raises:
-        UsageError: No such name, or the extra is not installed.
-        DxsegError: The hub does not answer, or has no such model.
+        UsageError: The name is malformed, or the extra is not installed.
+        DxsegError: The hub cannot be reached, or has no such model.
     """
     if not str(model).startswith(PREFIX):
         return Path(model)
@@ -40,9 +40,9 @@ def local_copy(model: str | Path) -> Path:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(FILES)))
     except HFValidationError as error:
         raise UsageError(f"{model}: expected {PREFIX}OWNER/NAME, or with @REVISION") from error
-    except OSError as error:  # all that the client raises for a hub, a network or a disk
+    except OSError as error:  # raised for the hub, the network and the disk alike
         reason = str(error).strip().split("\n")[0]
         raise DxsegError(
             f"{model}: cannot be fetched ({reason}); check the name and the connection, or copy "
-            "the model's folder here and name that"
+            "the model folder here and give its path"
         ) from error

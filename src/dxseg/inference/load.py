@@ -1,4 +1,4 @@
-"""From a model on disk to a backend that runs it."""
+"""Load a model from disk into a backend."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dxseg.inference.backends import (
     OnnxBackend,
     TorchBackend,
 )
-from dxseg.inference.label_prompt import label_prompt
-from dxseg.inference.model_folder import ModelInfo, load_model_folder
+from dxseg.inference.label_prompt import encode_label_prompts
+from dxseg.inference.model_folder import ModelInfo, find_model_folder, load_model_folder
 from dxseg.inference.onnx_file import OnnxModel, is_onnx, pack, parse_onnx, read_onnx
 from dxseg.models.onnx_export import onnx_graph
 from dxseg.models.segmentation_model import STRIDE, SegmentationModel, SegmenterOutput
 
 PARITY = 1e-3
-"""How far a probability of an exported network may be from that of the network in PyTorch."""
+"""Largest allowed difference of a probability between an exported network and PyTorch."""
 
 
 def load_backend(
@@ -33,18 +33,19 @@ def load_backend(
     """Load a model folder or an exported file.
 
     Args:
-        path: A model folder, or an .onnx file of `dxseg export onnx`.
-        backend: One of `BACKENDS`; torch for a folder and onnxruntime for a file if absent. A
-            folder is exported in memory for a backend that is not torch.
-        device: As torch names it.
+        path: A run or model folder, `hf-hub:OWNER/NAME`, or an .onnx file of `dxseg export onnx`.
+        backend: One of `BACKENDS`; default: torch for a folder, onnxruntime for a file. For a
+            backend other than torch, a folder is exported in memory.
+        device: Torch device string.
         precision: See the backends.
 
     Raises:
-        UsageError: The backend is unknown, not installed, or cannot run such a model.
+        UsageError: The backend is unknown, not installed, or does not support such a model.
         DxsegError: The model is absent, damaged or refused.
     """
     if backend is not None and backend not in BACKENDS:
         raise UsageError(f"backend {backend!r}: expected one of {', '.join(BACKENDS)}")
+    path = find_model_folder(path)
     if is_onnx(path):
         if backend == "torch":
             raise UsageError(
@@ -53,38 +54,38 @@ def load_backend(
             )
         model = read_onnx(path)
         return ONNX_BACKENDS[backend or "onnxruntime"](model, device, precision), model.info
-    segmenter, info = load_model_folder(path)
+    network, info = load_model_folder(path)
     if backend in (None, "torch"):
-        return TorchBackend(segmenter, device, precision), info
-    model = export_segmenter(segmenter, info, Path(path), backend)
+        return TorchBackend(network, device, precision), info
+    model = export_network(network, info, path, backend)
     return ONNX_BACKENDS[backend](model, device, precision), info
 
 
-def export_segmenter(
-    segmenter: SegmentationModel, info: ModelInfo, path: Path, backend: str = "onnxruntime"
+def export_network(
+    network: SegmentationModel, info: ModelInfo, path: Path, backend: str = "onnxruntime"
 ) -> OnnxModel:
-    """Export a network for images of any size, or of one size where it cannot do others.
+    """Export a network for images of any size, or of one size where it supports no others.
 
     Args:
-        segmenter: Matches `info`.
-        info: Of its bundle.
-        path: Of the bundle, for errors.
-        backend: What runs the export to compare it with PyTorch.
+        network: Matches `info`.
+        info: Of its model folder.
+        path: Of the model folder, for errors.
+        backend: Runs the export to compare it with PyTorch.
 
     Returns:
-        An export whose probabilities were within `PARITY` of those of PyTorch.
+        An export whose probabilities are within `PARITY` of those of PyTorch.
 
     Raises:
-        DxsegError: The network cannot be exported, or the export answers otherwise.
+        DxsegError: The network cannot be exported, or the export computes something else.
     """
     problems = []
     for any_size in (True, False):
         try:
             channels, side = info.preprocessing.channels, info.preprocessing.image_size
-            graph = onnx_graph(segmenter, channels, side, any_size=any_size)
+            graph = onnx_graph(network, channels, side, any_size=any_size)
             model = parse_onnx(pack(graph, info, "float32"), path)
             exported = ONNX_BACKENDS[backend](model)
-            difference = largest_difference(segmenter, exported, info, any_size=any_size)
+            difference = largest_difference(network, exported, info, any_size=any_size)
         except UsageError:
             raise
         except Exception as error:  # noqa: BLE001 - the tracer raises many kinds
@@ -97,36 +98,36 @@ def export_segmenter(
 
 
 def largest_difference(
-    segmenter: SegmentationModel, exported: OnnxBackend, info: ModelInfo, *, any_size: bool
+    network: SegmentationModel, exported: OnnxBackend, info: ModelInfo, *, any_size: bool
 ) -> float:
     """Compare an export with its network on noise.
 
     Args:
-        segmenter: The network.
+        network: The network.
         exported: Its export.
         info: Of both.
-        any_size: Whether other sizes than the training's are tried too.
+        any_size: Whether sizes other than that of training are compared too.
 
     Returns:
         The largest difference of two probabilities or evidence values; NaN counts as infinite.
     """
     side = -(-info.preprocessing.image_size // STRIDE) * STRIDE
     sizes = [(side, side), *([(side + STRIDE, STRIDE)] if any_size else [])]
-    reference = TorchBackend(segmenter)
+    reference = TorchBackend(network)
     generator = torch.Generator().manual_seed(1)
     largest = 0.0
     for count, size in enumerate(sizes, start=1):
         images = torch.randn(count, info.preprocessing.channels, *size, generator=generator)
-        for known in (None, label_prompt([tuple(info.labels[:1])] * count, info)):
-            answers = (_in_unit(one.outputs(images, known)) for one in (reference, exported))
-            for wanted, found in zip(*answers, strict=True):
-                difference = (wanted - found).abs().nan_to_num(float("inf")).max()
+        for prompt in (None, encode_label_prompts([tuple(info.labels[:1])] * count, info)):
+            outputs = (_probabilities(one.forward(images, prompt)) for one in (reference, exported))
+            for expected, found in zip(*outputs, strict=True):
+                difference = (expected - found).abs().nan_to_num(float("inf")).max()
                 largest = max(largest, float(difference))
     return largest
 
 
-def _in_unit(output: SegmenterOutput) -> list[torch.Tensor]:
-    """All that is said, in 0..1."""
+def _probabilities(output: SegmenterOutput) -> list[torch.Tensor]:
+    """All outputs, in 0..1."""
     found = [output.mask_logits.sigmoid()]
     if output.label_logits is not None:
         found.append(output.label_logits.softmax(1))

@@ -1,6 +1,6 @@
-"""The model bundle: `model.safetensors` and `model.json`, all that inference needs.
+"""The model folder: `model.safetensors` and `model.json`, all that inference needs.
 
-Neither file can hold code, so a bundle from a stranger is data to check, never a program to run.
+Neither file can hold code, so an untrusted model folder is data to check, never a program to run.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from dxseg.metrics.calibration import TEMPERATURES
 from dxseg.models.factory import Task, build_model
 from dxseg.models.segmentation_model import SegmentationModel
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 NOTICE = "Research software, not a medical device: not for diagnosis or treatment."
 DXSEG_VERSION = version("dxseg")
 INFO_FILE, WEIGHTS_FILE = FILES
 INFO_LIMIT = 1 << 20
-"""Bytes that `model.json` may have."""
+"""Largest size of `model.json`, bytes."""
 
 _HEADER_ALLOWANCE = 4 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -41,28 +41,29 @@ _Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class ModelInfo(BaseModel):
-    """What `model.json` says of the weights beside it.
+    """Content of `model.json`: the network, its preprocessing, labels and thresholds.
 
     Attributes:
-        format_version: Of the bundle; another than `FORMAT_VERSION` is refused.
+        format_version: Of the model folder; other versions than `FORMAT_VERSION` are refused.
         dxseg_version: The version that wrote it.
         model: The network.
         preprocessing: From decoded pixels to the network's input, and back.
         labels: Names of the image-level labels, in the order of the network's outputs. A network
-            that learnt none of them can carry them too: rules about known labels use them.
+            without a label head has them too: the rules for label prompts use them.
         lesion_free: Those of them that mean an empty mask.
         multi_label: Whether an image may have several labels.
         mask_classes: Names of mask values 1, 2, ...
         threshold: Probability from which a pixel is lesion, in (0, 1).
-        gate: Probability of a lesion, by the label head, below which an image gets no mask; None
-            shows every mask.
-        rule_in: Probability of a lesion above which an image counts as one with a lesion, see
-            `dxseg.inference.postprocess`; None for no such rule.
+        rule_out_threshold: Lesion probability, by the label head, below which the mask is empty;
+            None switches it off. See `dxseg.inference.postprocess` for both.
+        rule_in_threshold: Lesion probability above which an image counts as one with a lesion; None
+            switches it off.
         mask_temperature: Divides the logits of the pixels.
-        label_temperature: Divides the logits of the labels; gate and rule_in are chosen after it.
-        slicing: How the volumes that it was trained on became images; None for a network of
-            images, which knows no volumes.
-        training: Whatever the training wants remembered; inference does not read it.
+        label_temperature: Divides the logits of the labels; both image-level thresholds are chosen
+            after it.
+        slicing: How training volumes were sliced; None for a network trained on images, which
+            cannot predict volumes.
+        training: Notes of the training; not used by inference.
         weights_sha256: Of `model.safetensors`; filled in by `save_model_folder`.
     """
 
@@ -77,8 +78,8 @@ class ModelInfo(BaseModel):
     multi_label: bool = False
     mask_classes: list[_Name] = Field(default=["lesion"], min_length=1, max_length=255)
     threshold: float = Field(default=0.5, gt=0, lt=1)
-    gate: float | None = Field(default=None, ge=0, le=1)
-    rule_in: float | None = Field(default=None, ge=0, le=1)
+    rule_out_threshold: float | None = Field(default=None, ge=0, le=1)
+    rule_in_threshold: float | None = Field(default=None, ge=0, le=1)
     mask_temperature: float = Field(default=1.0, ge=TEMPERATURES[0], le=TEMPERATURES[1])
     label_temperature: float = Field(default=1.0, ge=TEMPERATURES[0], le=TEMPERATURES[1])
     slicing: Slicing | None = None
@@ -96,46 +97,45 @@ class ModelInfo(BaseModel):
         return names
 
     @model_validator(mode="after")
-    def _known_labels(self) -> ModelInfo:
-        strangers = sorted(set(self.lesion_free) - set(self.labels))
-        if strangers:
-            raise ValueError(f"lesion_free names {strangers}, which labels does not list")
+    def _lesion_free_are_labels(self) -> ModelInfo:
+        unexpected = sorted(set(self.lesion_free) - set(self.labels))
+        if unexpected:
+            raise ValueError(f"lesion_free names {unexpected}, which labels does not list")
         return self
 
     @model_validator(mode="after")
-    def _sliced_to_fit(self) -> ModelInfo:
-        wanted = self.preprocessing
-        given = None if self.slicing is None else (self.slicing.channels, self.slicing.bits)
-        if given is not None and given != (wanted.channels, 8 if wanted.dtype == "uint8" else 16):
+    def _slicing_fits_preprocessing(self) -> ModelInfo:
+        expected = self.preprocessing
+        found = None if self.slicing is None else (self.slicing.channels, self.slicing.bits)
+        bits = 8 if expected.dtype == "uint8" else 16
+        if found is not None and found != (expected.channels, bits):
             raise ValueError(
-                f"slicing gives {given[0]} channels of {given[1]} bits, preprocessing expects "
-                f"{wanted.channels} of {wanted.dtype}"
+                f"slicing gives {found[0]} channels of {found[1]} bits, preprocessing expects "
+                f"{expected.channels} of {expected.dtype}"
             )
         return self
 
 
-def save_model_folder(
-    folder: str | Path, segmenter: SegmentationModel, info: ModelInfo
-) -> ModelInfo:
-    """Write a bundle.
+def save_model_folder(folder: str | Path, network: SegmentationModel, info: ModelInfo) -> ModelInfo:
+    """Write a model folder.
 
-    The weights go first: a process killed in between leaves weights that the old `model.json` does
-    not vouch for, which `load_model_folder` refuses.
+    The weights go first: a process killed in between leaves weights that do not match the digest in
+    the old `model.json`, which `load_model_folder` refuses.
 
     Args:
-        folder: Made if absent; a bundle in it is replaced.
-        segmenter: Matches `info.model`.
+        folder: Created if needed; a model in it is replaced.
+        network: Matches `info.model`.
         info: Its version and digest fields are filled in.
 
     Returns:
-        What was written to `model.json`.
+        The content of `model.json`.
 
     Raises:
         DxsegError: A weight is not finite (a training that diverged), or `training` is too large.
     """
     folder = Path(folder)
     tensors = {}
-    for name, tensor in segmenter.state_dict().items():
+    for name, tensor in network.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise DxsegError(f"{folder}: weight {name} is not finite; lower the learning rate")
         # A copy in plain layout: safetensors refuses channels_last and shared storage.
@@ -156,7 +156,7 @@ def save_model_folder(
 
 
 def find_model_folder(path: str | Path) -> Path:
-    """The folder of a model that a user names: a run's, one from a hub, or the path as it is."""
+    """Find a model folder: that of a run, one from the hub, or the path itself."""
     folder = local_copy(path)
     return folder / "model" if (folder / "model").is_dir() else folder
 
@@ -165,7 +165,7 @@ def read_info(folder: str | Path) -> ModelInfo:
     """Read and validate `model.json` alone.
 
     Args:
-        folder: The bundle.
+        folder: The model folder.
 
     Raises:
         DxsegError: It is absent, too large, no JSON, of another version, or a field is wrong.
@@ -191,11 +191,11 @@ def parse_info(text: bytes, path: Path) -> ModelInfo:
     found = content.get("format_version") if isinstance(content, dict) else None
     if found != FORMAT_VERSION:
         raise DxsegError(
-            f"{path}: format_version is {found!r}, this dxseg ({DXSEG_VERSION}) reads "
-            f"{FORMAT_VERSION}; use the dxseg that wrote the model, or train again"
+            f"{path}: format_version is {found!r}, expected {FORMAT_VERSION}; use the version of "
+            f"dxseg that wrote the model (this is {DXSEG_VERSION}), or train again"
         )
     try:
-        # In JSON mode, so that lists become tuples where the model wants them.
+        # In JSON mode, so that lists become tuples where they should.
         info = ModelInfo.model_validate_json(text)
     except ValidationError as error:
         problems = "; ".join(
@@ -209,24 +209,23 @@ def parse_info(text: bytes, path: Path) -> ModelInfo:
 
 
 def load_model_folder(folder: str | Path) -> tuple[SegmentationModel, ModelInfo]:
-    """Read a bundle, checking every byte of the weights against the digest in `model.json`.
+    """Read a model folder, checking every byte of the weights against the digest in `model.json`.
 
-    The network is built from `model.json` without looking for pretrained weights, so nothing is
-    fetched.
+    The network is built from `model.json` without pretrained weights, so nothing is downloaded.
 
     Args:
-        folder: The bundle.
+        folder: The model folder.
 
     Returns:
-        The network in evaluation mode on the CPU, and what is known of it.
+        The network in evaluation mode on the CPU, and its `model.json`.
 
     Raises:
         DxsegError: A file is absent, cut, changed, too large, or fits another network.
     """
     info = read_info(folder)
     path = Path(folder) / WEIGHTS_FILE
-    segmenter = _build(info, Path(folder) / INFO_FILE)
-    expected = segmenter.state_dict()
+    network = _build(info, Path(folder) / INFO_FILE)
+    expected = network.state_dict()
     size = sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
     data = read_limited(path, size + _HEADER_ALLOWANCE)
     if hashlib.sha256(data).hexdigest() != info.weights_sha256:
@@ -239,17 +238,19 @@ def load_model_folder(folder: str | Path) -> tuple[SegmentationModel, ModelInfo]
     except SafetensorError as error:
         raise DxsegError(f"{path}: not a safetensors file ({error})") from error
     _check_fit(path, tensors, expected)
-    segmenter.load_state_dict(tensors, strict=True)
-    return segmenter.eval(), info
+    network.load_state_dict(tensors, strict=True)
+    return network.eval(), info
 
 
 def _build(info: ModelInfo, path: Path) -> SegmentationModel:
     import timm
 
     backbone = info.model.backbone
-    # timm would fetch "hf-hub:..." and read "local-dir:...", with or without pretrained weights.
+    # timm would download "hf-hub:..." and read "local-dir:...", pretrained or not.
     if ":" in backbone or not timm.is_model(backbone):
-        raise DxsegError(f"{path}: model.backbone {backbone[:80]!r} is no model of timm; refused")
+        raise DxsegError(
+            f"{path}: model.backbone {backbone[:80]!r} is not a model of timm; refused"
+        )
     task = Task(
         info.preprocessing.channels,
         len(info.mask_classes),
@@ -268,7 +269,7 @@ def read_limited(path: Path, limit: int) -> bytes:
 
     Args:
         path: The file.
-        limit: Bytes that it may have.
+        limit: Largest size, bytes.
 
     Raises:
         DxsegError: It cannot be read, or is larger.
@@ -282,7 +283,7 @@ def read_limited(path: Path, limit: int) -> bytes:
             f"and {WEIGHTS_FILE}, such as a run's model/, or an exported .onnx file"
         ) from error
     if len(data) > limit:
-        raise DxsegError(f"{path}: larger than the {limit} bytes it can need; refused")
+        raise DxsegError(f"{path}: larger than the {limit} bytes expected at most; refused")
     return data
 
 
@@ -290,13 +291,13 @@ def _check_fit(
     path: Path, tensors: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
 ) -> None:
     problems = [f"{name} is missing" for name in sorted(expected.keys() - tensors.keys())]
-    problems += [f"{name} is unknown" for name in sorted(tensors.keys() - expected.keys())]
+    problems += [f"{name} is unexpected" for name in sorted(tensors.keys() - expected.keys())]
     for name in sorted(expected.keys() & tensors.keys()):
-        found, wanted = tensors[name], expected[name]
-        if found.shape != wanted.shape or found.dtype != wanted.dtype:
+        found, right = tensors[name], expected[name]
+        if found.shape != right.shape or found.dtype != right.dtype:
             problems.append(
                 f"{name} is {found.dtype} {tuple(found.shape)}, "
-                f"expected {wanted.dtype} {tuple(wanted.shape)}"
+                f"expected {right.dtype} {tuple(right.shape)}"
             )
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""

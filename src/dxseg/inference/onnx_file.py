@@ -1,8 +1,8 @@
 """A model in one ONNX file: the network, and all of `model.json` in the file's metadata.
 
-Such a file can come from a stranger. It holds no code, but a runtime would fetch tensors from other
-files, load libraries for operators of its own, and loop for ever if told so; files that ask for any
-of it are refused before a runtime sees them.
+Such a file may be untrusted. It holds no code, but a runtime would load tensors from other files
+and libraries for custom operators, and would run endless loops; a file with any of these is refused
+before a runtime opens it. No library does this check.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NUMBER_FORMATS: tuple[NumberFormat, ...] = get_args(NumberFormat)
 
 SUFFIX = ".onnx"
 FILE_LIMIT = 1 << 30
-"""Bytes that an ONNX file may have."""
+"""Largest size of an ONNX file, bytes."""
 
 INFO_KEY, FORMAT_KEY, NOTICE_KEY = "dxseg.model", "dxseg.number_format", "dxseg.notice"
 DIGEST_KEY = "dxseg.graph_sha256"
@@ -36,10 +36,10 @@ class OnnxModel:
 
     Attributes:
         content: The whole file.
-        info: As of a bundle; its digest is that of the file, so that predictions tell a quantised
-            model from its source.
+        info: As in a model folder; its digest is that of the file, so that a quantized model has
+            another name in predictions than its source.
         number_format: Of weights and activations.
-        path: Where it came from, for errors.
+        path: The file, for errors.
     """
 
     content: bytes
@@ -49,28 +49,28 @@ class OnnxModel:
 
 
 def is_onnx(path: str | Path) -> bool:
-    """Whether the name is that of an ONNX file."""
+    """Whether the path is that of an ONNX file, by its suffix."""
     return Path(path).suffix.lower() == SUFFIX
 
 
 def input_names(info: ModelInfo) -> list[str]:
-    """The inputs that the model's network has."""
+    """Names of the inputs of the model's network."""
     return [INPUT, KNOWN] if info.model.architecture == "sks" else [INPUT]
 
 
 def output_names(info: ModelInfo) -> list[str]:
-    """The outputs that the model's network has."""
+    """Names of the outputs of the model's network."""
     if info.model.architecture == "sks":
         return list(OUTPUTS)
     return list(OUTPUTS[: 2 if info.model.label_head else 1])
 
 
 def pack(graph: bytes, info: ModelInfo, number_format: NumberFormat) -> bytes:
-    """Put what is known of a model into the metadata of its graph.
+    """Put `model.json` into the metadata of a graph.
 
     Args:
         graph: A serialised ONNX model.
-        info: Of the bundle that it was made of.
+        info: Of the exported model.
         number_format: Of the graph.
 
     Returns:
@@ -98,8 +98,8 @@ def read_onnx(path: str | Path) -> OnnxModel:
         path: The file.
 
     Raises:
-        DxsegError: It is absent, too large, damaged, not of dxseg, holds what is refused, or its
-            inputs and outputs are not those of the model that it names.
+        DxsegError: It is absent, too large, damaged or not of dxseg, holds what is refused, or its
+            inputs and outputs do not match its metadata.
         UsageError: The package onnx is not installed.
     """
     path = Path(path)
@@ -119,23 +119,23 @@ def parse_onnx(content: bytes, path: Path) -> OnnxModel:
     except Exception as error:
         reason = str(error).split("\n")[0]
         raise DxsegError(f"{path}: not a valid ONNX model ({reason}); copy it again") from error
-    # What is no UTF-8 comes as bytes, and is not what an export has written.
-    known = {entry.key: entry.value for entry in proto.metadata_props if _is_text(entry.value)}
-    text = known.get(INFO_KEY, "").encode()
+    # Values that are not UTF-8 come as bytes; no export has written them.
+    metadata = {entry.key: entry.value for entry in proto.metadata_props if _is_text(entry.value)}
+    text = metadata.get(INFO_KEY, "").encode()
     if not text or len(text) > INFO_LIMIT:
         raise DxsegError(
-            f"{path}: its metadata has no {INFO_KEY} that could be read; expected a file that "
-            "`dxseg export onnx` has written"
+            f"{path}: its metadata has no readable {INFO_KEY}; expected a file written by "
+            "`dxseg export onnx`"
         )
-    written = known.get(FORMAT_KEY)
+    written = metadata.get(FORMAT_KEY)
     number_format = next((one for one in NUMBER_FORMATS if one == written), None)
     if number_format is None:
         raise DxsegError(f"{path}: {FORMAT_KEY} is {written!r}; expected float32 or int8")
     info = parse_info(text, path)
     _check_interface(proto, info, path)
-    if known.get(DIGEST_KEY, "") != graph_digest(proto.graph):
+    if metadata.get(DIGEST_KEY, "") != graph_digest(proto.graph):
         raise DxsegError(
-            f"{path}: its network is not that of its {DIGEST_KEY}: the file is damaged, changed or "
+            f"{path}: its network does not match its {DIGEST_KEY}: the file is damaged, changed or "
             "of an earlier dxseg; copy it, or export it, again"
         )
     digest = hashlib.sha256(content).hexdigest()
@@ -165,11 +165,11 @@ def _onnx() -> Any:
 
 
 def _refuse_hazards(proto: Any, path: Path) -> None:
-    strangers = {entry.domain for entry in proto.opset_import} - set(_DOMAINS)
-    strangers |= {node.domain for node in proto.graph.node} - set(_DOMAINS)
-    if strangers:
-        names = ", ".join(sorted(name[:80] for name in strangers))
-        raise DxsegError(f"{path}: has operators of {names}, which are none of ONNX; refused")
+    unexpected = {entry.domain for entry in proto.opset_import} - set(_DOMAINS)
+    unexpected |= {node.domain for node in proto.graph.node} - set(_DOMAINS)
+    if unexpected:
+        names = ", ".join(sorted(name[:80] for name in unexpected))
+        raise DxsegError(f"{path}: has operators of {names}, which are not of ONNX; refused")
     if proto.functions or proto.training_info:
         raise DxsegError(f"{path}: defines functions or training, which no export has; refused")
     for node in proto.graph.node:

@@ -1,174 +1,272 @@
-"""The one forward path: decoded pixels to the network's input, through it, and back to a mask."""
+"""The one path from decoded pixels to a prediction: preprocess, forward, postprocess."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dxseg.data.preprocessing import Geometry
 from dxseg.data.readers.images import to_channels
 from dxseg.errors import DxsegError
 from dxseg.inference.backends import Backend
-from dxseg.inference.label_prompt import Names, has_lesion, label_prompt, label_text
+from dxseg.inference.label_prompt import (
+    LabelNames,
+    encode_label_prompts,
+    format_label_prompt,
+    labels_imply_lesion,
+)
 from dxseg.inference.model_folder import ModelInfo
-from dxseg.inference.postprocess import decide
-from dxseg.inference.prediction import Pixels, Prediction
-from dxseg.inference.sliding_window import logits_by_windows, pad_to_window
+from dxseg.inference.postprocess import apply_thresholds
+from dxseg.inference.sliding_window import pad_to_window, predict_windows
 from dxseg.metrics.calibration import temper_sigmoid
 from dxseg.metrics.image_level import lesion_probability
 
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+"""A decoded image, (H, W, C)."""
+
 
 @dataclass(frozen=True)
-class Prepared:
-    """An image as the network will see it.
+class Prediction:
+    """The prediction for one image.
 
     Attributes:
-        square: (S, S, C), fitted to the network's input.
-        geometry: How it was fitted.
-        known: Names of its labels that are known without looking.
-        image: The image itself (H, W, C), where it is to be kept.
-        large: The image itself, where it is to be cut into windows.
+        probabilities: (K, H, W) in 0..1 at the image's own size, one sigmoid per mask class.
+        mask: (H, W) label map: 0 where no class reaches the threshold, else 1 + the likeliest
+            class; image-level thresholds and the label prompt are applied
+            (`dxseg.inference.postprocess`).
+        label_probabilities: By label name; softmax, or one sigmoid each where an image may have
+            several labels. The network's own output, also with a label prompt. None for a network
+            without image-level labels.
+        evidence: Class activation maps of stage 1, (L, h, w) in 0..1 at the network's resolution, h
+            and w in proportion to the image. None for a network without them.
+        image: The decoded pixels (H, W, C), with `Predictor.stream(keep_images=True)`.
+        label_prompt: The label prompt that was used, in the notation of `cases.csv`; "" for none.
+        features: (F,) the encoder's deepest level, averaged over the image. None from an exported
+            network.
+    """
+
+    probabilities: NDArray[np.float32]
+    mask: NDArray[np.uint8]
+    label_probabilities: dict[str, float] | None = None
+    evidence: NDArray[np.float32] | None = None
+    image: Pixels | None = None
+    label_prompt: str = ""
+    features: NDArray[np.float32] | None = None
+
+    @property
+    def confidence(self) -> float:
+        """Confidence of the mask, in 0..1; higher is surer.
+
+        With a lesion: the mean of max(p, 1 - p) over its pixels, p being the probability of the
+        predicted class. Without: 1 - the highest probability anywhere.
+        """
+        peaks = self.probabilities.max(axis=0)
+        lesion = peaks[self.mask > 0]
+        if lesion.size == 0:
+            return float(1 - peaks.max())
+        return float(np.maximum(lesion, 1 - lesion).mean(dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class PreprocessedImage:
+    """An image, ready for the network.
+
+    Attributes:
+        square: (S, S, C), resized and padded to the network's input.
+        geometry: How it was resized and padded.
+        label_prompt: The label prompt; empty for none.
+        image: The decoded image (H, W, C), where it is kept.
+        large: The image (H, W, C), where it is cut into windows.
     """
 
     square: Pixels
     geometry: Geometry
-    known: Names
-    image: Pixels | None
+    label_prompt: LabelNames
+    image: Pixels | None = None
     large: Pixels | None = None
 
 
 @dataclass(frozen=True)
-class BatchOutput:
-    """What the network says of B prepared images.
+class NetworkOutput:
+    """The network's output for one image, as probabilities on the CPU.
 
     Attributes:
-        masks: Probabilities (B, K, S, S).
-        labels: Probabilities (B, L), tempered; None for a network without labels.
-        evidence: (B, L, h, w), or None.
-        features: (B, F, h, w), or None.
-        windowed: Of each image that is cut into windows, probabilities (K, H, W); None of others.
+        masks: (K, S, S), or (K, H, W) of an image that was cut into windows.
+        labels: (L,), tempered; None for a network without labels.
+        evidence: (L, h, w), or None.
+        features: (F, h, w), or None.
     """
 
-    masks: torch.Tensor
-    labels: torch.Tensor | None
-    evidence: torch.Tensor | None
-    features: torch.Tensor | None
-    windowed: list[torch.Tensor | None]
+    masks: Tensor
+    labels: Tensor | None
+    evidence: Tensor | None
+    features: Tensor | None
 
 
-class Forward:
-    """A network with its preprocessing in front and its decisions behind."""
+class InferencePipeline:
+    """A network with its preprocessing and postprocessing."""
 
     def __init__(
-        self, backend: Backend, info: ModelInfo, batch_size: int, *, windows: bool
+        self,
+        backend: Backend,
+        info: ModelInfo,
+        batch_size: int = 8,
+        *,
+        flip: bool = False,
+        sliding_window: bool = False,
     ) -> None:
-        """Put the three together.
+        """Combine a network with the rest of its model.
 
         Args:
             backend: The network.
             info: Preprocessing, labels and thresholds.
-            batch_size: Windows through the network at once.
-            windows: Whether an image larger than the network's input is cut into windows.
+            batch_size: Windows per forward pass.
+            flip: Whether to average with the prediction for the mirrored image.
+            sliding_window: Whether to cut images larger than the network's input into windows.
         """
         self.backend = backend
         self.info = info
         self.batch_size = batch_size
-        self.windows = windows
+        self.flip = flip
+        self.sliding_window = sliding_window
 
-    def prepare(self, image: Pixels, known: Names = (), *, keep_image: bool = False) -> Prepared:
-        """Fit an image (H, W, C) to the network's input.
+    def preprocess(
+        self, image: Pixels, label_prompt: LabelNames = (), *, keep_image: bool = False
+    ) -> PreprocessedImage:
+        """Resize and pad an image (H, W, C) to the network's input.
 
         Raises:
-            DxsegError: It has channels or a bit depth that the network was not trained on.
+            DxsegError: The network was trained on other channels or another bit depth.
         """
         preprocessing = self.info.preprocessing
         pixels = to_channels(image, preprocessing.channels)
         square, geometry = preprocessing.fit(pixels)
-        large = self.windows and max(pixels.shape[:2]) > preprocessing.image_size
-        kept = image if keep_image else None
-        return Prepared(square, geometry, known, kept, pixels if large else None)
+        large = self.sliding_window and max(pixels.shape[:2]) > preprocessing.image_size
+        return PreprocessedImage(
+            square, geometry, label_prompt, image if keep_image else None, pixels if large else None
+        )
 
     @torch.inference_mode()
-    def run(self, prepared: Sequence[Prepared]) -> BatchOutput:
-        """Send images through the network."""
-        images = self.normalised([item.square for item in prepared])
-        outputs = self.backend.outputs(
-            images, label_prompt([item.known for item in prepared], self.info)
-        )
-        labels = outputs.label_logits if self.info.model.has_label_head else None
-        if labels is not None:
-            labels = labels.float() / self.info.label_temperature
-            labels = (labels.sigmoid() if self.info.multi_label else labels.softmax(1)).cpu()
-        evidence, features = (
-            None if maps is None else maps.float().cpu()
-            for maps in (outputs.evidence, outputs.features)
-        )
-        masks = outputs.mask_logits.float().sigmoid().cpu()
-        windowed = [self._windowed(item) for item in prepared]
-        return BatchOutput(masks, labels, evidence, features, windowed)
+    def forward(self, batch: Sequence[PreprocessedImage]) -> list[NetworkOutput]:
+        """Run the network on a batch of images."""
+        prompts = encode_label_prompts([item.label_prompt for item in batch], self.info)
+
+        def predict(images: Tensor) -> list[Tensor | None]:
+            output = self.backend.forward(images, prompts)
+            labels = output.label_logits if self.info.model.has_label_head else None
+            if labels is not None:
+                labels = labels.float() / self.info.label_temperature
+                labels = labels.sigmoid() if self.info.multi_label else labels.softmax(1)
+            return [output.mask_logits.float().sigmoid(), labels, output.evidence, output.features]
+
+        images = self.normalize([item.square for item in batch])
+        found = flip_average(predict, images) if self.flip else predict(images)
+        # One row per image; a network without an output has None in each.
+        columns = [[None] * len(batch) if one is None else list(one.float().cpu()) for one in found]
+        outputs = []
+        for item, masks, *rest in zip(batch, *columns, strict=True):
+            assert masks is not None, "every network has masks"
+            outputs.append(NetworkOutput(masks if item.large is None else self._slide(item), *rest))
+        return outputs
 
     @torch.inference_mode()
-    def restore(self, output: BatchOutput, index: int, item: Prepared) -> Prediction | DxsegError:
-        """The prediction for one image of a batch at its own size, or why there is none."""
-        windowed = output.windowed[index]
-        masks = output.masks[index] if windowed is None else windowed
-        if not bool(torch.isfinite(masks).all()):
+    def postprocess(self, item: PreprocessedImage, output: NetworkOutput) -> Prediction:
+        """Resize the output to the image's own size and apply the thresholds.
+
+        Raises:
+            DxsegError: The output is not finite.
+        """
+        if not bool(torch.isfinite(output.masks).all()):
             # Compared with the threshold, NaN would pass for an image without lesion.
-            return DxsegError("the network's output is not finite; the model or the image is bad")
-        if windowed is None:
-            masks = self.info.preprocessing.restore(masks, item.geometry)
-        labels = None
+            raise DxsegError("the network's output is not finite; the model or the image is bad")
+        preprocessing, masks, labels = self.info.preprocessing, output.masks, None
+        if item.large is None:
+            masks = preprocessing.restore(masks, item.geometry)
         if output.labels is not None and self.info.labels:
-            values = output.labels[index].tolist()
-            labels = dict(zip(self.info.labels, values, strict=True))
-        side, evidence, features = self.info.preprocessing.image_size, None, None
-        if output.evidence is not None:
-            evidence = _inside(output.evidence[index], item, side)
-        if output.features is not None:
-            features = _inside(output.features[index], item, side).mean(axis=(1, 2))
-        probabilities, mask = decide(
+            labels = dict(zip(self.info.labels, output.labels.tolist(), strict=True))
+        evidence, features = (
+            None if maps is None else _crop_padding(maps, item.geometry, preprocessing.image_size)
+            for maps in (output.evidence, output.features)
+        )
+        probabilities, mask = apply_thresholds(
             # After resizing, so that no mask at a threshold of 0.5 depends on the temperature.
             temper_sigmoid(masks.numpy(), self.info.mask_temperature),
             threshold=self.info.threshold,
-            gate=self.info.gate,
-            rule_in=self.info.rule_in,
+            rule_out_threshold=self.info.rule_out_threshold,
+            rule_in_threshold=self.info.rule_in_threshold,
             lesion_probability=lesion_probability(
                 labels, self.info.lesion_free, self.info.multi_label
             ),
-            known_lesion=has_lesion(item.known, self.info),
+            known_lesion=labels_imply_lesion(item.label_prompt, self.info),
         )
-        known = label_text(item.known)
-        return Prediction(probabilities, mask, labels, evidence, item.image, known, features)
+        return Prediction(
+            probabilities,
+            mask,
+            labels,
+            evidence,
+            item.image,
+            format_label_prompt(item.label_prompt),
+            None if features is None else features.mean(axis=(1, 2)),
+        )
 
-    def normalised(self, images: Sequence[Pixels]) -> torch.Tensor:
-        """The network's input (B, C, H, W), float32, of images (H, W, C) of one size."""
+    def normalize(self, images: Sequence[Pixels]) -> Tensor:
+        """Make the network's input (B, C, H, W), float32, of images (H, W, C) of one size."""
         pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self.backend.device)
         return self.info.preprocessing.normalise(pixels)
 
-    def _windowed(self, item: Prepared) -> torch.Tensor | None:
-        """Probabilities (K, H, W) of an image that is cut into windows."""
-        if item.large is None:
-            return None
+    def _slide(self, item: PreprocessedImage) -> Tensor:
+        """Mask probabilities (K, H, W) of an image that is cut into windows."""
+        assert item.large is not None, "the caller has checked"
         height, width, _ = item.large.shape
         side = self.info.preprocessing.image_size
-        known = label_prompt([item.known], self.info)
+        prompt = encode_label_prompts([item.label_prompt], self.info)
 
-        def network(windows: torch.Tensor) -> torch.Tensor:
-            told = None if known is None else known.repeat_interleave(len(windows), 0)
-            return self.backend.outputs(windows, told).mask_logits.float()
+        def network(windows: Tensor) -> Tensor:
+            prompts = None if prompt is None else prompt.repeat_interleave(len(windows), 0)
+            return self.backend.forward(windows, prompts).mask_logits.float()
 
-        whole = self.normalised([pad_to_window(item.large, side)])
-        logits = logits_by_windows(whole, side, network, self.batch_size)
-        return logits[0, :, :height, :width].sigmoid().cpu()
+        def predict(images: Tensor) -> list[Tensor | None]:
+            return [predict_windows(images, side, network, self.batch_size).sigmoid()]
+
+        padded = self.normalize([pad_to_window(item.large, side)])
+        [masks] = flip_average(predict, padded) if self.flip else predict(padded)
+        assert masks is not None, "every network has masks"
+        return masks[0, :, :height, :width].cpu()
 
 
-def _inside(maps: torch.Tensor, item: Prepared, image_size: int) -> NDArray[np.float32]:
-    """Cut the padding off low-resolution maps (L, h, w)."""
-    height = -(-item.geometry.fitted_height * maps.shape[1] // image_size)
-    width = -(-item.geometry.fitted_width * maps.shape[2] // image_size)
-    cut: NDArray[np.float32] = maps[:, :height, :width].numpy()
-    return cut
+def flip_average(
+    predict: Callable[[Tensor], Sequence[Tensor | None]], images: Tensor
+) -> list[Tensor | None]:
+    """Average what a network predicts for images and for their mirror images.
+
+    The mean is of probabilities: where the two disagree, a logit far from 0 does not outvote.
+
+    Args:
+        predict: Maps (B, C, H, W) to probabilities, maps (B, K, H, W) or vectors (B, L); None for
+            an output that the network does not have.
+        images: (B, C, H, W).
+
+    Returns:
+        The means, maps in the orientation of the images.
+    """
+    mirrored = predict(images.flip(-1))
+    means: list[Tensor | None] = []
+    for plain, flipped in zip(predict(images), mirrored, strict=True):
+        if plain is None or flipped is None:
+            means.append(None)
+        else:
+            means.append((plain + (flipped.flip(-1) if flipped.ndim == 4 else flipped)) / 2)
+    return means
+
+
+def _crop_padding(maps: Tensor, geometry: Geometry, image_size: int) -> NDArray[np.float32]:
+    """Crop the padding off low-resolution maps (L, h, w)."""
+    height = -(-geometry.fitted_height * maps.shape[1] // image_size)
+    width = -(-geometry.fitted_width * maps.shape[2] // image_size)
+    cropped: NDArray[np.float32] = maps[:, :height, :width].numpy()
+    return cropped

@@ -1,15 +1,22 @@
-"""From probabilities to a mask: the threshold, the image-level gate, and what is known already."""
+"""From probabilities to a mask: the threshold, the image-level thresholds and the label prompt.
+
+Image-level labels are many and masks are few, so whether an image has a lesion is left to the
+classifier where it is sure, and the segmenter needs to learn only where the lesion is (ours). As in
+a diagnostic test there are two thresholds: one rules a lesion out, the other rules one in.
+"""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dxseg.inference.gate import bounded, closes, is_ruled_in
 from dxseg.models.heads import LESION_PRIOR
 
 RELATIVE_THRESHOLD = 0.3
-"""Where a lesion is known or ruled in, the threshold is at most this share of the highest
+"""Where a lesion is known or ruled in, the threshold is at most this fraction of the highest
 probability.
 
 The threshold with the best expected Dice is half of that Dice (Lipton et al., "Optimal
@@ -19,48 +26,54 @@ masks. Where nothing is known, so low a threshold would mark lesion-free images.
 MIN_THRESHOLD = LESION_PRIOR
 """Lowest threshold where a lesion is not known but ruled in by the classifier.
 
-Below the probability that an untrained network gives every pixel, the network argues against the
-classifier; without a floor a classifier that errs would mark half of an image by a share of next to
-nothing."""
+Below the probability that an untrained network outputs for every pixel, the network argues against
+the classifier; without a floor a classifier that errs would mark half of an image by a fraction of
+next to nothing."""
+
+MAX_RULE_OUT = 0.5
+"""Highest rule-out threshold and lowest rule-in threshold: what is likelier than not is never
+overruled, however sure the classifier is of the few validation images."""
 
 
-def decide(
+def apply_thresholds(
     probabilities: NDArray[np.float32],
     *,
     threshold: float,
-    gate: float | None = None,
-    rule_in: float | None = None,
+    rule_out_threshold: float | None = None,
+    rule_in_threshold: float | None = None,
     lesion_probability: float = float("nan"),
     known_lesion: bool | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Choose the mask of an image.
 
-    A diagnosis that is known is a rule, not an opinion to weigh: lesion-free gives an empty mask; a
-    lesion opens the gate and has to be found, so that the threshold gives way if need be. Where
-    nothing is known, a classifier that is sure enough makes the threshold give way too, but not
-    below `MIN_THRESHOLD`.
+    A label prompt is a rule, not one more probability to weigh: a lesion-free label gives an empty
+    mask; a lesion label switches the rule-out threshold off, and lowers the pixel threshold until
+    something is found. Without a label prompt, a classifier that is sure enough lowers the pixel
+    threshold too, but not below `MIN_THRESHOLD`.
 
     Args:
         probabilities: (K, H, W) in 0..1.
         threshold: A pixel whose highest probability is below it is background.
-        gate: Probability of a lesion below which the mask is empty; None for no gate.
-        rule_in: Probability of a lesion above which the threshold gives way; None for no such rule.
+        rule_out_threshold: Lesion probability below which the mask is empty; None switches it off.
+        rule_in_threshold: Lesion probability above which the pixel threshold is lowered; None
+            switches it off.
         lesion_probability: Of the image, by the label head; NaN without one.
-        known_lesion: Whether the image is known to have a lesion; None where it is not known.
+        known_lesion: Whether the label prompt implies a lesion; None without a label prompt.
 
     Returns:
-        The probabilities, bounded by what the image can have, and the mask of `to_mask`.
+        The probabilities, capped by the lesion probability of a ruled-out image, and the mask of
+        `to_mask`.
     """
     empty = np.zeros(probabilities.shape[1:], np.uint8)
     if known_lesion is False:
-        return bounded(probabilities, 0.0), empty
-    if known_lesion is None and closes(gate, lesion_probability):
-        return bounded(probabilities, lesion_probability), empty
-    share = RELATIVE_THRESHOLD * float(probabilities.max())
-    if known_lesion and share > 0:  # a network that sees nothing at all finds nothing
-        threshold = min(threshold, share)
-    elif known_lesion is None and is_ruled_in(rule_in, lesion_probability):
-        threshold = min(threshold, max(share, MIN_THRESHOLD))
+        return cap(probabilities, 0.0), empty
+    if known_lesion is None and is_ruled_out(rule_out_threshold, lesion_probability):
+        return cap(probabilities, lesion_probability), empty
+    relative = RELATIVE_THRESHOLD * float(probabilities.max())
+    if known_lesion and relative > 0:  # where every probability is 0 there is nothing to find
+        threshold = min(threshold, relative)
+    elif known_lesion is None and is_ruled_in(rule_in_threshold, lesion_probability):
+        threshold = min(threshold, max(relative, MIN_THRESHOLD))
     return probabilities, to_mask(probabilities, threshold)
 
 
@@ -77,8 +90,64 @@ def to_mask(probabilities: NDArray[np.float32], threshold: float) -> NDArray[np.
     # Class by class: numpy's argmax over the first axis takes longer than all the rest.
     highest = probabilities[0]
     mask = np.ones(highest.shape, np.uint8)
-    for place, chance in enumerate(probabilities[1:], 2):
-        mask[chance > highest] = place
-        highest = np.maximum(highest, chance)
+    for value, probability in enumerate(probabilities[1:], 2):
+        mask[probability > highest] = value
+        highest = np.maximum(highest, probability)
     mask *= highest >= threshold
     return mask
+
+
+def is_ruled_out(rule_out_threshold: float | None, lesion_probability: float) -> bool:
+    """Whether an image gets no mask; never without a threshold or a label head (NaN)."""
+    return rule_out_threshold is not None and lesion_probability < rule_out_threshold
+
+
+def is_ruled_in(rule_in_threshold: float | None, lesion_probability: float) -> bool:
+    """Whether an image counts as one with a lesion; never without a threshold or a label head."""
+    return rule_in_threshold is not None and lesion_probability > rule_in_threshold
+
+
+def cap(probabilities: NDArray[np.float32], lesion_probability: float) -> NDArray[np.float32]:
+    """Limit pixel probabilities: a pixel is in a lesion no more likely than the image has one."""
+    return np.minimum(probabilities, np.float32(lesion_probability))
+
+
+def choose_rule_out_threshold(
+    lesion_probabilities: Sequence[float], sensitivity: float
+) -> float | None:
+    """Choose the highest threshold that keeps enough of the validation images with a lesion.
+
+    Args:
+        lesion_probabilities: Of validation images whose label implies a lesion.
+        sensitivity: The fraction of them to keep, in (0, 1].
+
+    Returns:
+        The lowest probability that is kept, at most `MAX_RULE_OUT`; None without such images.
+    """
+    if not lesion_probabilities:
+        return None
+    ordered = sorted(lesion_probabilities)
+    # The tolerance keeps 0.02 * 50 from losing its one image to rounding.
+    ruled_out = math.floor((1 - sensitivity) * len(ordered) + 1e-9)
+    return min(ordered[ruled_out], MAX_RULE_OUT)
+
+
+def choose_rule_in_threshold(
+    lesion_probabilities: Sequence[float], specificity: float
+) -> float | None:
+    """Choose the lowest threshold that rules in few enough lesion-free validation images.
+
+    Args:
+        lesion_probabilities: Of validation images whose label implies that there is no lesion.
+        specificity: The fraction of them that must not exceed the threshold, in (0, 1].
+
+    Returns:
+        The probability above which an image counts as one with a lesion, at least `MAX_RULE_OUT`;
+        None without such images.
+    """
+    if not lesion_probabilities:
+        return None
+    ordered = sorted(lesion_probabilities, reverse=True)
+    # As in choose_rule_out_threshold.
+    exceeding = math.floor((1 - specificity) * len(ordered) + 1e-9)
+    return max(ordered[exceeding], MAX_RULE_OUT)

@@ -1,9 +1,9 @@
-"""Sliding windows: the masks of images that are larger than the network's input.
+"""Sliding-window inference: masks of images that are larger than the network's input.
 
-Made smaller, a large image loses its small lesions. Cut into windows it keeps them, at a scale that
-the network must have been trained at: windows suit networks of patches, or of images that were
-hardly larger than `image_size`. Labels, evidence and the gate still come from the whole image, made
-smaller.
+Resizing a large image to the network's input loses its small lesions. Windows keep them, at a scale
+that the network must have been trained at: they suit networks trained on patches, or on images
+hardly larger than `image_size`. Labels, evidence and the image-level thresholds still use the whole
+image, resized.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 OVERLAP = 0.25
-"""Of neighbouring windows, as a share of their side."""
+"""Of neighbouring windows, as a fraction of their side."""
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -28,16 +28,16 @@ def pad_to_window(pixels: Pixels, side: int) -> Pixels:
     return padded
 
 
-def logits_by_windows(
+def predict_windows(
     images: Tensor, side: int, network: Callable[[Tensor], Tensor], batch_size: int
 ) -> Tensor:
-    """Run a network over windows and blend what it says, centres of windows counting most.
+    """Run a network on overlapping windows and blend the logits, centres weighing most.
 
     Args:
         images: (B, C, H, W) normalised, H and W at least `side`.
         side: Of a window, pixels.
-        network: From (B, C, side, side) to logits (B, K, side, side).
-        batch_size: Windows through the network at once.
+        network: Maps (B, C, side, side) to logits (B, K, side, side).
+        batch_size: Windows per forward pass.
 
     Returns:
         Logits (B, K, H, W).
@@ -48,5 +48,5 @@ def logits_by_windows(
         (side, side), sw_batch_size=batch_size, overlap=OVERLAP, mode="gaussian"
     )
     blended = inferer(images, network)
-    assert isinstance(blended, Tensor), "the network gives one tensor"
+    assert isinstance(blended, Tensor), "the network returns one tensor"
     return blended

@@ -14,7 +14,7 @@ from dxseg.data.readers.images import read_image
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
-from dxseg.inference.files.writers import display_rgb, render_overlay
+from dxseg.inference.files.overlay import display_rgb, render_overlay
 from dxseg.io.atomic import write_text_atomic
 from dxseg.quality.findings import CheckReport, Finding, Quantiles, Statistics
 from dxseg.reports.page import png_uri, render

@@ -16,8 +16,8 @@ from PIL import Image
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
-from dxseg.inference.files.writers import display_rgb, render_overlay
-from dxseg.inference.prediction import Prediction
+from dxseg.inference.files.overlay import display_rgb, render_overlay
+from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
 
 RULE = (

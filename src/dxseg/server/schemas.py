@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 
 from dxseg.data.readers.raster import Pixels
-from dxseg.inference.files.png import encode_png
-from dxseg.inference.files.table_schema import model_name
-from dxseg.inference.files.writers import display_rgb, mask_levels
+from dxseg.inference.files.overlay import display_rgb
+from dxseg.inference.files.png import encode_png, mask_levels
+from dxseg.inference.files.table import model_name
 from dxseg.inference.model_folder import NOTICE, ModelInfo
-from dxseg.inference.prediction import Prediction
+from dxseg.inference.pipeline import Prediction
 from dxseg.server.uploads import Spacing
 
 
@@ -110,8 +110,12 @@ class ModelResponse(BaseModel):
     multi_label: bool = Field(description="Whether an image may have several labels.")
     mask_classes: list[str]
     threshold: float = Field(description="Probability from which a pixel is lesion.")
-    gate: float | None = Field(description="Probability of a lesion below which masks are empty.")
-    rule_in: float | None = Field(description="That above which a lesion counts as known.")
+    rule_out_threshold: float | None = Field(
+        description="Lesion probability below which masks are empty."
+    )
+    rule_in_threshold: float | None = Field(
+        description="Lesion probability above which an image counts as one with a lesion."
+    )
     image_size: int = Field(description="Side of the network's input, pixels.")
     channels: int
     dtype: str = Field(description="Of the pixels that it was trained on.")
@@ -146,7 +150,7 @@ def describe_model(info: ModelInfo, limits: Limits, dataset: str | None) -> Mode
     """
     same = (
         *("labels", "lesion_free", "multi_label", "mask_classes"),
-        *("threshold", "gate", "rule_in"),
+        *("threshold", "rule_out_threshold", "rule_in_threshold"),
     )
     return ModelResponse(
         model=model_name(info),
@@ -187,7 +191,7 @@ def describe_prediction(
         request_id=request_id,
         model=model_name(info),
         image=ImageInfo(height=height, width=width, spacing_mm=spacing),
-        known=prediction.known,
+        known=prediction.label_prompt,
         label_probabilities=prediction.label_probabilities,
         confidence=prediction.confidence,
         area={name: _area(int(one.sum()), spacing) for name, one in binary.items()},

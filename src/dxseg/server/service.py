@@ -12,8 +12,8 @@ from fastapi import Depends, HTTPException, UploadFile
 from fastapi.security import HTTPBearer
 
 from dxseg.data.readers.dicom.headers import alias_in_errors
-from dxseg.inference.label_prompt import label_names
-from dxseg.inference.prediction import Prediction
+from dxseg.inference.label_prompt import parse_label_prompt
+from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
 from dxseg.server.middleware import BUSY
 from dxseg.server.problem_details import MEDIA_TYPE
@@ -73,7 +73,7 @@ class Service:
             name: What messages call it.
             picture: Whether the decoded pixels are wanted too.
         """
-        label_names(known, self.info)
+        parse_label_prompt(known, self.info)
         try:
             future = self.worker.submit(path, known, keep_image=picture)
         except QueueFullError:

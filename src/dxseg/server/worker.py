@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dxseg.errors import DxsegError
-from dxseg.inference.prediction import Prediction
+from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
 
 
@@ -123,7 +123,7 @@ class Worker:
         known = {name: job.known for name, job in jobs.items() if job.known}
         keep = any(job.keep_image for job in jobs.values())
         try:
-            for name, result in self._predictor.stream(items, known=known, keep_images=keep):
+            for name, result in self._predictor.stream(items, labels=known, keep_images=keep):
                 future = jobs.pop(name).future
                 if isinstance(result, DxsegError):
                     future.set_exception(result)

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dxseg.data.batches.loader import CaseDataset
-from dxseg.inference.gate import closes
 from dxseg.inference.model_folder import ModelInfo
-from dxseg.inference.prediction import Prediction
+from dxseg.inference.pipeline import Prediction
+from dxseg.inference.postprocess import is_ruled_out
 from dxseg.inference.predictor import Predictor
-from dxseg.inference.studies import study_probabilities
 from dxseg.metrics.calibration import (
     expected_calibration_error,
     fit_temperature,
@@ -26,6 +25,7 @@ from dxseg.metrics.calibration import (
     temper_sigmoid,
 )
 from dxseg.metrics.image_level import lesion_probability
+from dxseg.models.mil_pooling import study_probabilities
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.datamodule import Material
 from dxseg.training.label_batches import labelled
@@ -77,14 +77,18 @@ def calibrate(
     temperature, told_labels = _label_temperature(probabilities[rows], labels, info)
     tempered = temper_labels(probabilities, temperature, multi_label=info.multi_label)
     pooled, of_studies = _study_answers(tempered, info, cases)
-    gate, rule_in = validation_thresholds(
+    rule_out_threshold, rule_in_threshold = validation_thresholds(
         np.concatenate([tempered[rows], pooled]),
         np.concatenate([labels, of_studies]),
         info,
         sensitivity=sensitivity,
         specificity=specificity,
     )
-    chosen = {"label_temperature": temperature, "gate": gate, "rule_in": rule_in}
+    chosen = {
+        "label_temperature": temperature,
+        "rule_out_threshold": rule_out_threshold,
+        "rule_in_threshold": rule_in_threshold,
+    }
     info = info.model_copy(update=chosen)
     temperature, told_masks = _mask_temperature(segmenter, info, material.mask_validation)
     info = info.model_copy(update={"mask_temperature": temperature})
@@ -113,7 +117,10 @@ def _study_answers(
         return probabilities[:0], cases.labels[:0]
     pooled = [
         study_probabilities(
-            [dict(zip(info.labels, probabilities[row].tolist(), strict=True)) for row in rows], info
+            [dict(zip(info.labels, probabilities[row].tolist(), strict=True)) for row in rows],
+            info.labels,
+            lesion_free=info.lesion_free,
+            multi_label=info.multi_label,
         )
         for rows in studies
     ]
@@ -151,7 +158,7 @@ def _mask_temperature(
     classes = np.arange(1, validation.mask_classes + 1)[:, None]
     for row, one in _predictions(segmenter, info, validation, np.arange(len(validation))):
         lesion = lesion_probability(one.label_probabilities, info.lesion_free, info.multi_label)
-        if closes(info.gate, lesion):
+        if is_ruled_out(info.rule_out_threshold, lesion):
             continue
         mask = validation.mask(row).ravel()
         lesions += bool(mask.any())

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dxseg.inference.gate import choose_gate, choose_rule_in
 from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.postprocess import choose_rule_in_threshold, choose_rule_out_threshold
 from dxseg.metrics.image_level import lesion_probability
 
 _ROUNDING = 1e-6
@@ -61,9 +61,11 @@ def validation_thresholds(
     # Rounding must neither close the gate on the very image that it was chosen by, nor rule it in.
     gate, rule_in = None, None
     if sensitivity is not None:
-        gate = choose_gate((with_lesion * (1 - _ROUNDING)).tolist(), sensitivity)
+        gate = choose_rule_out_threshold((with_lesion * (1 - _ROUNDING)).tolist(), sensitivity)
     if specificity is not None:
-        rule_in = choose_rule_in(np.minimum(without * (1 + _ROUNDING), 1).tolist(), specificity)
+        rule_in = choose_rule_in_threshold(
+            np.minimum(without * (1 + _ROUNDING), 1).tolist(), specificity
+        )
     return gate, rule_in
 
 

@@ -9,15 +9,15 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, minimum_filter
 
 from dxseg.errors import DxsegError
-from dxseg.inference.files.writers import (
-    PREDICTION_COLOURS,
-    TRUTH_COLOUR,
-    PredictionTable,
+from dxseg.inference.files.overlay import (
+    PREDICTION_COLORS,
+    TRUTH_COLOR,
     display_rgb,
     render_overlay,
-    write_mask_png,
     write_overlay_png,
 )
+from dxseg.inference.files.png import write_mask_png
+from dxseg.inference.files.table import PredictionTable
 
 COLUMNS = ("name", "status", "error")
 
@@ -71,15 +71,15 @@ def test_overlay_of_any_image_has_its_size_and_keeps_the_inside(tmp_path, channe
     with Image.open(tmp_path / "o.png") as stored:
         drawn = np.array(stored)
     assert drawn.shape == (40, 60, 3)
-    coloured = (drawn == PREDICTION_COLOURS[0]).all(-1)
+    coloured = (drawn == PREDICTION_COLORS[0]).all(-1)
     assert coloured.sum() == 4 * 12 - 4, "the boundary of a 12 x 12 square, one pixel wide"
     assert (drawn[12:20, 12:20] == drawn[0, 0]).all(), "nothing inside a lesion is covered"
 
 
 def test_outline_reaches_the_image_edge():
     drawn = render_overlay(np.zeros((30, 30, 1), np.uint8), np.ones((30, 30), np.uint8))
-    assert (drawn[0] == PREDICTION_COLOURS[0]).all()
-    assert (drawn[:, -1] == PREDICTION_COLOURS[0]).all()
+    assert (drawn[0] == PREDICTION_COLORS[0]).all()
+    assert (drawn[:, -1] == PREDICTION_COLORS[0]).all()
     assert not drawn[5, 5].any()
 
 
@@ -96,9 +96,9 @@ def test_the_outline_is_what_erosion_takes_away(side, size):
 def test_overlay_shows_truth_and_every_class_in_its_own_colour():
     mask = square(50, 50, 5, 5, 8) + square(50, 50, 30, 30, 8, value=2)
     drawn = render_overlay(np.zeros((50, 50, 3), np.uint8), mask, truth=square(50, 50, 15, 15, 10))
-    assert tuple(drawn[5, 5]) == PREDICTION_COLOURS[0]
-    assert tuple(drawn[30, 30]) == PREDICTION_COLOURS[1]
-    assert tuple(drawn[15, 15]) == TRUTH_COLOUR
+    assert tuple(drawn[5, 5]) == PREDICTION_COLORS[0]
+    assert tuple(drawn[30, 30]) == PREDICTION_COLORS[1]
+    assert tuple(drawn[15, 15]) == TRUTH_COLOR
 
 
 def test_overlay_refuses_a_mask_of_another_size():

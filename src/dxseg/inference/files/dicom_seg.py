@@ -1,8 +1,8 @@
-"""DICOM SEG out: a mask as a segmentation object that refers to the images it was made from.
+"""DICOM SEG: a mask as a segmentation object that refers to the images it was made from.
 
-highdicom builds the object. Patient and study are those of the images, as DICOM demands, so of all
-that dxseg writes **a SEG alone identifies a patient**. That it is research and no finding stands
-where viewers show it and where archives can search for it.
+highdicom builds the object. Patient and study are those of the images, as DICOM requires, so of all
+files that dxseg writes **only a SEG identifies a patient**. Attributes that viewers show and
+archives search say that it is research, not a finding.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from dxseg.data.readers.dicom.headers import alias_in_errors
 from dxseg.data.readers.dicom.objects import open_object, pixel_layout, translate_errors
 from dxseg.data.readers.dicom.series import Stack
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.files.table_schema import model_name
+from dxseg.inference.files.table import model_name
 from dxseg.inference.model_folder import DXSEG_VERSION, ModelInfo
-from dxseg.io.atomic import write_bytes_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 STATEMENT = "Research only, not for clinical use"
 
-# Of type 2 (PS3.3): must be there, may be empty. Exports leave them out all the same.
+# Of type 2 (PS3.3): required, may be empty. Exports omit them all the same.
 _MAY_BE_EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
@@ -70,13 +69,13 @@ def image_segmentation(path: Path, mask: NDArray[np.uint8], info: ModelInfo) -> 
         The file's content.
 
     Raises:
-        DxsegError: The image lacks what a SEG must repeat of it.
+        DxsegError: The image lacks attributes that a SEG must repeat.
     """
     return _encode([open_object(path)], mask[None], info, path)
 
 
 def series_segmentation(stack: Stack, mask: NDArray[np.uint8], info: ModelInfo) -> bytes:
-    """Make the SEG of a series; it refers to every slice, and holds frames of those with a lesion.
+    """Make the SEG of a series; it refers to every slice, and has frames of those with a lesion.
 
     Args:
         stack: The slices that were predicted.
@@ -87,7 +86,7 @@ def series_segmentation(stack: Stack, mask: NDArray[np.uint8], info: ModelInfo) 
         The file's content.
 
     Raises:
-        DxsegError: A slice has gone, or lacks what a SEG must repeat of it.
+        DxsegError: A slice is missing, or lacks attributes that a SEG must repeat.
     """
     planes = mask.transpose(2, 1, 0)
     paths = list(dict.fromkeys(part.header.path for part in stack.slices))
@@ -98,20 +97,10 @@ def series_segmentation(stack: Stack, mask: NDArray[np.uint8], info: ModelInfo) 
         return _encode([open_object(path) for path in paths], planes, info, paths[0])
 
 
-def write_segmentation(path: Path, content: bytes) -> None:
-    """Write a SEG atomically, as a file of its own.
-
-    Args:
-        path: A `.dcm` file.
-        content: From `image_segmentation` or `series_segmentation`.
-    """
-    write_bytes_atomic(path, content)
-
-
 def _encode(
     sources: Sequence[FileDataset], planes: NDArray[np.uint8], info: ModelInfo, path: Path
 ) -> bytes:
-    """Build the object; highdicom's own errors quote values, so their words are not repeated."""
+    """Build the object; highdicom's own messages quote values, so they are not repeated."""
     require_highdicom()
     layout = pixel_layout(sources[0], path)
     if not all(read_text(ds, keyword) for ds in sources for keyword in _UIDS):
@@ -121,12 +110,12 @@ def _encode(
         )
     if planes.shape[1:] != (layout.rows, layout.columns):
         raise DxsegError(
-            f"{path}: is not of the mask's size; it has changed since it was predicted"
+            f"{path}: does not have the mask's size; it has changed since it was predicted"
         )
     with translate_errors(path), _quiet():
         seg = _build([_completed(ds) for ds in sources], planes, info)
         if "FrameOfReferenceUID" not in seg:
-            # Of type 2C (PS3.3 C.7.6.1): where there is no position, how the patient lies.
+            # Of type 2C (PS3.3 C.7.6.1): required where there is no position.
             seg.PatientOrientation = sources[0].get("PatientOrientation", "")
         stream = io.BytesIO()
         seg.save_as(stream, enforce_file_format=True)
@@ -140,7 +129,7 @@ def _build(sources: Sequence[Dataset], planes: NDArray[np.uint8], info: ModelInf
     return Segmentation(
         sources,
         np.ascontiguousarray(planes),
-        # The kind that every viewer knows.
+        # The type that every viewer supports.
         "BINARY",
         [_segment(number, name, info) for number, name in enumerate(info.mask_classes, 1)],
         series_instance_uid=generate_uid(prefix=None),
@@ -181,7 +170,7 @@ def _segment(number: int, name: str, info: ModelInfo) -> Any:
 
 
 def _completed(ds: Dataset) -> Dataset:
-    """Copy a header, with the elements that a SEG must have, empty where the source has none."""
+    """Copy a header; elements that a SEG must have are empty where the source has none."""
     completed = copy(ds)
     for keyword in _MAY_BE_EMPTY:
         if keyword not in completed:
@@ -193,7 +182,7 @@ def _completed(ds: Dataset) -> Dataset:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Let neither log nor warning of highdicom quote the patient."""
+    """Silence logs and warnings of highdicom, which may quote the patient."""
     logging.getLogger("highdicom").setLevel(logging.CRITICAL + 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

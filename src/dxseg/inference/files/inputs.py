@@ -1,4 +1,4 @@
-"""Find the images and volumes to predict, and give each a name of its own in the output folder."""
+"""Find the images and volumes to predict, and give each a unique name in the output folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PredictionInput:
     """One image or volume to predict.
 
     Attributes:
-        name: Its path relative to the folder that all inputs share, with `/`.
+        name: Its path relative to the folder that all inputs share, with `/`; unique.
         source: Its absolute path; a folder where it is a DICOM series.
         is_series: Whether it is a DICOM series.
     """
@@ -57,28 +57,32 @@ def find_images(
     """Expand files, folders and patterns.
 
     Folders are searched through all levels for known suffixes; hidden files and links to folders
-    are passed over. A file that is named itself is taken whatever its suffix.
+    are skipped. A file that is named itself is taken whatever its suffix.
 
     Args:
         inputs: Files, folders, or patterns with `*`, `?`, `[...]` or `**`.
-        skip: Folders whose files are not taken (earlier results).
+        skip: Folders whose files are skipped (earlier results).
         series: Whether folders of DICOM slices are volumes; else each slice is an image.
 
     Returns:
         Each image and volume once, sorted by name.
 
     Raises:
-        UsageError: An input gives no image, or two images would share one result file.
+        UsageError: An input has no image, or two images would share one result file.
     """
     bases: list[Path] = []
     found: dict[Path, None] = {}
-    left_out = [folder.resolve() for folder in skip]
+    skipped = [folder.resolve() for folder in skip]
     for given in inputs:
         base, files = _expand(given, series)
-        kept = [path for path in files if not _inside(path, left_out)]
+        kept = []
+        for path in files:
+            resolved = path.resolve()
+            if not any(resolved.is_relative_to(folder) for folder in skipped):
+                kept.append(path)
         if not kept:
             raise UsageError(
-                f"{given}: no image there; expected a file, a folder or a quoted pattern giving "
+                f"{given}: no image there; expected a file, a folder or a quoted pattern with "
                 f"{', '.join(sorted((*READERS, *SUFFIXES)))}"
             )
         bases.append(base)
@@ -96,7 +100,7 @@ def find_images(
 
 
 def _expand(given: str | Path, series: bool) -> tuple[Path, list[Path]]:
-    """Give the folder that names are relative to, and the files, all absolute without `..`."""
+    """The folder that names are relative to, and the files, all absolute without `..`."""
     # Not resolved: a link keeps the name that the user sees.
     path = Path(os.path.abspath(given))  # noqa: PTH100 - resolve() follows links
     if path.is_dir():
@@ -130,17 +134,10 @@ def _is_image(path: Path) -> bool:
     return (is_supported(path) or is_nifti(path)) and path.is_file()
 
 
-def _inside(path: Path, folders: Sequence[Path]) -> bool:
-    if not folders:
-        return False
-    resolved = path.resolve()
-    return any(resolved.is_relative_to(folder) for folder in folders)
-
-
 def _refuse_collisions(items: Sequence[PredictionInput]) -> None:
     seen: dict[str, PredictionInput] = {}
     for item in items:
-        # Some file systems tell neither case nor composed from decomposed accents.
+        # Some file systems ignore case, and whether accents are composed.
         key = unicodedata.normalize("NFC", item.stem).casefold()
         other = seen.setdefault(key, item)
         if other is not item:

@@ -1,158 +1,157 @@
-"""The output folder of `dxseg predict`: which files a result has, and which of them still hold."""
+"""The output folder of `dxseg predict`: paths of results, and which earlier results are kept."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.files.inputs import PredictionInput
-from dxseg.inference.files.table_schema import KNOWN, model_name
-from dxseg.inference.files.writers import Row
+from dxseg.inference.files.table import LABEL_PROMPT, Row, model_name
 from dxseg.inference.model_folder import ModelInfo
 
 TABLE_FILE = "predictions.csv"
 MASKS, OVERLAYS, SEGMENTATIONS = FOLDERS = "masks", "overlays", "segmentations"
 
 
-def result_files(root: Path, item: PredictionInput, overlays: bool = True) -> list[Path]:
-    """What a result consists of, the mask first.
+class OutputFolder:
+    """Paths of results; none of them leads outside the folder."""
 
-    Args:
-        root: The output folder.
-        item: The image or volume.
-        overlays: Whether images get an overlay.
-    """
-    if item.is_volume:
-        return [root / MASKS / f"{item.stem}.nii.gz"]
-    kinds = (MASKS, OVERLAYS) if overlays else (MASKS,)
-    return [root / kind / f"{item.stem}.png" for kind in kinds]
+    def __init__(self, root: str | Path) -> None:
+        """Resolve the folder; nothing is created yet."""
+        self.root = Path(root).resolve()
 
+    @property
+    def table(self) -> Path:
+        """The table of results."""
+        return self.root / TABLE_FILE
 
-def seg_file(root: Path, item: PredictionInput) -> Path:
-    """The DICOM SEG of a result, where one is wanted.
+    def path(self, kind: str, item: PredictionInput) -> Path:
+        """The file of a result.
 
-    Args:
-        root: The output folder.
-        item: What is DICOM.
-    """
-    return root / SEGMENTATIONS / f"{item.stem}.dcm"
+        Args:
+            kind: One of `FOLDERS`.
+            item: The image or volume; volumes have no overlay file, see `slice_folder`.
 
+        Raises:
+            DxsegError: A link leads outside the folder.
+        """
+        suffix = ".nii.gz" if item.is_volume else ".png"
+        suffix = ".dcm" if kind == SEGMENTATIONS else suffix
+        return self._inside(self.root / kind / f"{item.stem}{suffix}")
 
-def ensure_inside(root: Path, path: Path) -> Path:
-    """Give the path back, unless a link in the output folder leads the writing elsewhere.
+    def slice_folder(self, item: PredictionInput) -> Path:
+        """The folder of a volume's slice overlays.
 
-    Args:
-        root: The output folder, resolved.
-        path: A file in it.
+        Raises:
+            DxsegError: A link leads outside the output folder.
+        """
+        # No other input can have a file in it: where a file lies, there is no folder. Beside the
+        # slices of a series, though, images may lie.
+        name = f"{item.name}.nii.gz" if item.is_series else item.name
+        return self._inside(self.root / OVERLAYS / name / "slices").parent
 
-    Raises:
-        DxsegError: It lies outside.
-    """
-    if not path.parent.resolve().is_relative_to(root):
-        raise DxsegError(f"{path.parent}: a link leads outside {root}; remove it")
-    return path
+    def prepare(self, overwrite: bool) -> None:
+        """Create the folder, or check that it is an output folder of `dxseg predict`.
 
+        Args:
+            overwrite: Whether to remove the table of an earlier call.
 
-def remove_results(root: Path, item: PredictionInput) -> None:
-    """Leave no result of an earlier call beside a row that says failed.
+        Raises:
+            UsageError: It has results but no table.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            self.table.unlink(missing_ok=True)
+            return
+        found = [kind for kind in FOLDERS if (self.root / kind).exists()]
+        if found and not self.table.exists():
+            raise UsageError(
+                f"{self.root}: has {' and '.join(found)} but no {TABLE_FILE}, so they are not of "
+                "`dxseg predict`; choose another output folder, or overwrite"
+            )
 
-    Args:
-        root: The output folder, resolved.
-        item: What failed.
-    """
-    for path in (*result_files(root, item), seg_file(root, item)):
-        if path.parent.resolve().is_relative_to(root) and path.is_file():
-            path.unlink()
+    def remove(self, item: PredictionInput) -> None:
+        """Remove results of an earlier call, so that none stays beside a row with status failed."""
+        for kind in FOLDERS:
+            with suppress(DxsegError):  # what lies outside is not ours
+                path = self.path(kind, item)
+                if path.is_file():
+                    path.unlink()
 
-
-def prepare_output_dir(root: Path, overwrite: bool) -> None:
-    """Make the output folder, or make sure that it is one.
-
-    Args:
-        root: The output folder.
-        overwrite: Whether the table of an earlier call is removed.
-
-    Raises:
-        UsageError: It has results that no table speaks of.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    table = root / TABLE_FILE
-    if overwrite:
-        table.unlink(missing_ok=True)
-        return
-    strangers = [kind for kind in FOLDERS if (root / kind).exists()]
-    if strangers and not table.exists():
-        raise UsageError(
-            f"{root}: has {' and '.join(strangers)} but no {TABLE_FILE}, so they are not of "
-            "`dxseg predict`; choose another output folder, or overwrite"
-        )
+    def _inside(self, path: Path) -> Path:
+        if not path.parent.resolve().is_relative_to(self.root):
+            raise DxsegError(f"{path.parent}: a link leads outside {self.root}; remove it")
+        return path
 
 
-def _written(path: Path) -> bool:
-    """Whether a file is there; a power cut may have left an empty one."""
-    return path.is_file() and path.stat().st_size > 0
-
-
-class Finished:
-    """Decides which rows of an earlier call still hold.
+class ResumeState:
+    """Decides which rows of an earlier call are still valid.
 
     Attributes:
-        names: Of the items whose row holds; filled by `keep`.
+        done: Names of the inputs with a valid row; filled by `is_still_valid`.
     """
 
     def __init__(
         self,
-        root: Path,
-        items: list[PredictionInput],
+        folder: OutputFolder,
+        items: Sequence[PredictionInput],
         info: ModelInfo,
-        known: Mapping[str, str],
+        labels: Mapping[str, str],
         *,
         overlays: bool = True,
         dicom_seg: bool = False,
     ) -> None:
-        """Remember what is asked now.
+        """Store what the current call needs.
 
         Args:
-            root: The output folder, resolved.
+            folder: The output folder.
             items: The images and volumes.
             info: Of the model.
-            known: Known labels by `PredictionInput.name`.
+            labels: Label prompts by `PredictionInput.name`.
             overlays: Whether images need an overlay.
-            dicom_seg: Whether what is DICOM has a SEG too.
+            dicom_seg: Whether DICOM inputs need a SEG.
         """
-        self._dicom_seg = dicom_seg
-        self.names: set[str] = set()
-        self._overlays = overlays
-        self._root, self._model, self._known = root, model_name(info), known
+        self.done: set[str] = set()
+        self._folder, self._model, self._labels = folder, model_name(info), labels
+        self._overlays, self._dicom_seg = overlays, dicom_seg
         self._items = {item.name: item for item in items}
 
-    def keep(self, row: Row) -> bool:
-        """Keep rows of other images and rows that still hold; drop what is predicted anew.
+    def is_still_valid(self, row: Row) -> bool:
+        """Whether a row is kept: rows of other inputs are, and those that need not be recomputed.
 
         Args:
             row: A row of the earlier table.
 
         Raises:
-            UsageError: It is of another file under the same name.
+            UsageError: It is of another file with the same name.
         """
         item = self._items.get(row["name"])
         if item is None:
             return True
-        if row["status"] != "ok" or item.name in self.names:
+        if row["status"] != "ok" or item.name in self.done:
             return False
         if row["source"] != str(item.source):
             raise UsageError(
-                f"{self._root}: holds results of {row['source']} under the name {item.name}, "
-                f"which is now {item.source}; choose another output folder, or overwrite"
+                f"{self._folder.root}: holds results of {row['source']} under the name "
+                f"{item.name}, which is now {item.source}; choose another output folder, or "
+                "overwrite"
             )
-        told = self._known.get(item.name, "")
-        files = result_files(self._root, item, self._overlays)
+        kinds = [MASKS]
+        if self._overlays and not item.is_volume:
+            kinds.append(OVERLAYS)
         if self._dicom_seg and item.is_dicom:
-            files.append(seg_file(self._root, item))
-        if (row["model"], row.get(KNOWN, "")) != (self._model, told) or not all(
-            _written(ensure_inside(self._root, path)) for path in files
-        ):
+            kinds.append(SEGMENTATIONS)
+        label = self._labels.get(item.name, "")
+        if (row["model"], row.get(LABEL_PROMPT, "")) != (self._model, label):
             return False
-        self.names.add(item.name)
+        if not all(_exists_nonempty(self._folder.path(kind, item)) for kind in kinds):
+            return False
+        self.done.add(item.name)
         return True
+
+
+def _exists_nonempty(path: Path) -> bool:
+    """Whether a file exists; a power cut may have left an empty one."""
+    return path.is_file() and path.stat().st_size > 0

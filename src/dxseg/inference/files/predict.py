@@ -2,24 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from dxseg.data.readers.dicom.series import Stack, read_stack, series_in
+from dxseg.data.readers.nifti import read_nifti
+from dxseg.data.readers.nifti_writer import write_label_map, write_label_map_at
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.files.dicom_seg import require_highdicom
-from dxseg.inference.files.inputs import find_images
-from dxseg.inference.files.label_table import LabelJoin, known_labels
-from dxseg.inference.files.output_folder import FOLDERS, TABLE_FILE, Finished, prepare_output_dir
-from dxseg.inference.files.prediction_job import OutputOptions, PredictionJob, Progress
-from dxseg.inference.files.summary import PredictSummary
-from dxseg.inference.files.table_schema import columns
-from dxseg.inference.files.writers import PredictionTable
+from dxseg.inference.files.dicom_seg import (
+    image_segmentation,
+    require_highdicom,
+    series_segmentation,
+)
+from dxseg.inference.files.inputs import PredictionInput, find_images
+from dxseg.inference.files.output_folder import (
+    FOLDERS,
+    MASKS,
+    OVERLAYS,
+    SEGMENTATIONS,
+    OutputFolder,
+    ResumeState,
+)
+from dxseg.inference.files.overlay import caption_of, write_overlay_png
+from dxseg.inference.files.png import write_mask_png
+from dxseg.inference.files.table import (
+    PredictionTable,
+    Row,
+    columns,
+    image_values,
+    model_name,
+    volume_values,
+)
+from dxseg.inference.files.volumes import (
+    Progress,
+    predict_volume,
+    slices_to_predict,
+    write_slice_overlays,
+)
+from dxseg.inference.label_prompt import join_labels
+from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
+from dxseg.io.atomic import write_bytes_atomic
+
+_WRITERS = 2
+_WRITES_AHEAD = 16
+
+
+@dataclass
+class PredictSummary:
+    """Counts of a call of `predict_files` or `predict_archive`.
+
+    Attributes:
+        done: Images and volumes predicted.
+        skipped: Those that the table already held.
+        failed: Name and reason of each one without a result.
+        label_prompts: Number of all of them with a label prompt.
+        unmatched_labels: Rows of the table of labels that match none of them.
+    """
+
+    done: int = 0
+    skipped: int = 0
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    label_prompts: int = 0
+    unmatched_labels: list[str] = field(default_factory=list)
 
 
 def predict_files(
+    model: str | Path,
     inputs: str | Path | Sequence[str | Path],
-    bundle: str | Path,
     output: str | Path,
     *,
     labels: str | Path | Mapping[str, str] | None = None,
@@ -31,97 +85,221 @@ def predict_files(
     backend: str | None = None,
     precision: str = "float32",
     flip: bool = False,
-    windows: bool = False,
+    sliding_window: bool = False,
     dicom_seg: bool = False,
     progress: Progress | None = None,
 ) -> PredictSummary:
     """Predict images and volumes into masks, overlays and a table.
 
     An image `sub/a.jpg` gives `masks/sub/a.png` and `overlays/sub/a.png`. A volume `sub/v.nii.gz`
-    is sliced as the model's training data were and gives one label map, `masks/sub/v.nii.gz`, that
-    lies exactly as the volume does. For a model of slices, a folder `sub/series` of DICOM slices is
-    a volume too: its label map is `masks/sub/series.nii.gz`.
+    is sliced as the model's training data were and gives one label map, `masks/sub/v.nii.gz`, with
+    the geometry of the volume. For a model of slices, a folder `sub/series` of DICOM slices is a
+    volume too: its label map is `masks/sub/series.nii.gz`.
 
-    `predictions.csv` gets a row for each: name, height, width (pixels), status (ok or failed),
-    known_label (that was used), p_LABEL for each label (0..1), lesion_area_px (pixels; and one
-    column a class where there are several), confidence (0..1, see `Prediction.confidence`), error,
-    source (the file) and model (the first digits of the weights' SHA-256). A model of slices adds
-    slices and lesion_volume_mm3, which volumes fill in place of the area; see `VolumePrediction`
-    for the rest. Called again, what has a row that is ok, of the same file, model and known label,
-    and whose files exist is skipped; what failed is tried again.
+    `predictions.csv` has one row per input: name, height, width (pixels), status (ok or failed),
+    label_prompt (that was used), p_LABEL for each label (0..1), lesion_area_px (pixels; and one
+    column per class where there are several), confidence (0..1, see `Prediction.confidence`),
+    error, source (the file) and model (the first digits of the weights' SHA-256). A model of slices
+    adds slices and lesion_volume_mm3, which volumes have in place of the area; see
+    `VolumePrediction` for the rest. A later call skips inputs with a row that is ok, of the same
+    file, model and label prompt, whose files exist; failed inputs are predicted again.
 
     Args:
+        model: The model folder, or an exported .onnx file.
         inputs: Files, folders (searched through all levels) or patterns; names in the output are
             relative to the folder they share.
-        bundle: The model folder, or an exported .onnx file.
-        output: The folder to write to, made if absent; nothing is written outside it.
-        labels: Labels that are known without looking: a table
-        (`dxseg.inference.files.label_table`), or
-            by file. An image's is told to the network and followed by rule
-            (`dxseg.inference.postprocess`); for a volume's see `predict_volume`.
-        overwrite: Predict everything anew and start the table anew.
-        device: As torch names it.
-        batch_size: Images through the network at once.
-        overlays: Whether images get overlays.
-        slice_overlays: Whether volumes that are predicted now get `overlays/NAME/0007.png`, ... of
-            the slices with a lesion.
-        backend: torch, onnxruntime or openvino; what suits the model if absent.
+        output: The folder to write to, created if needed; nothing is written outside it.
+        labels: Label prompts: a table, or labels by file; see
+            `dxseg.inference.label_prompt.join_labels`. That of an image is an input of the network
+            and followed by rule (`dxseg.inference.postprocess`); for volumes see `predict_volume`.
+        overwrite: Recompute existing predictions.
+        device: Torch device string, e.g. cuda:0.
+        batch_size: Images per forward pass.
+        overlays: Write overlays of images.
+        slice_overlays: Write `overlays/NAME/0007.png`, ... for slices with a lesion of the volumes
+            that are predicted now.
+        backend: torch, onnxruntime or openvino; default: torch for a folder, onnxruntime for an
+            .onnx file.
         precision: float32, or bfloat16 for torch and openvino.
-        flip: Whether each image is also predicted mirrored, and the mean taken.
-        windows: Whether images larger than the network's input are cut into windows.
-        dicom_seg: Whether what is DICOM gets `segmentations/NAME.dcm` too, a SEG that refers to its
-            source and names its patient (`dxseg.inference.files.dicom_seg`).
+        flip: Test-time augmentation: average with the horizontal flip.
+        sliding_window: Cut images larger than the network's input into windows.
+        dicom_seg: Write `segmentations/NAME.dcm` for DICOM inputs too, a SEG that refers to its
+            source and contains the patient's identity (`dxseg.inference.files.dicom_seg`).
         progress: Called with the number of images and slices finished or skipped, and of all.
 
     Raises:
         UsageError: No image was found, two would share a result, the output folder holds results
             of other files, the labels are not of the model or of these files, or SEG is wanted
-            where nothing is DICOM or highdicom is absent.
-        DxsegError: The bundle is bad, or the output folder cannot be written.
+            where nothing is DICOM or highdicom is not installed.
+        DxsegError: The model is bad, or the output folder cannot be written.
     """
-    root = Path(output).resolve()
+    folder = OutputFolder(output)
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     predictor = Predictor.from_folder(
-        bundle,
+        model,
         device,
         batch_size,
         backend=backend,
         precision=precision,
         flip=flip,
-        windows=windows,
+        sliding_window=sliding_window,
     )
-    series = predictor.info.slicing is not None
-    items = find_images(given, skip=[root / kind for kind in FOLDERS], series=series)
+    info = predictor.info
+    earlier = [folder.root / kind for kind in FOLDERS]
+    items = find_images(given, skip=earlier, series=info.slicing is not None)
     if dicom_seg:
         require_highdicom()
         if not any(item.is_dicom for item in items):
-            raise UsageError(f"{given[0]}: no DICOM there, which DICOM SEG refers to; leave it out")
-    known = LabelJoin() if labels is None else known_labels(labels, items, predictor.info)
-    table = PredictionTable(root / TABLE_FILE, columns(predictor.info))
+            raise UsageError(f"{given[0]}: no DICOM there, which DICOM SEG needs; leave it out")
+    joined = join_labels(labels, items, info)
+    table = PredictionTable(folder.table, columns(info))
+    resume = ResumeState(
+        folder, items, info, joined.by_name, overlays=overlays, dicom_seg=dicom_seg
+    )
     try:
-        prepare_output_dir(root, overwrite)
-        finished = Finished(
-            root,
-            items,
-            predictor.info,
-            known.by_name,
-            overlays=overlays,
-            dicom_seg=dicom_seg,
-        )
-        table.open(finished.keep)
-        todo = [item for item in items if item.name not in finished.names]
+        folder.prepare(overwrite)
+        table.open(resume.is_still_valid)
         summary = PredictSummary(
-            skipped=len(items) - len(todo),
-            known=len(known.by_name),
-            unmatched_labels=known.unmatched,
+            skipped=len(resume.done),
+            label_prompts=len(joined.by_name),
+            unmatched_labels=joined.unmatched,
         )
         with table:
-            wanted = OutputOptions(overlays, slice_overlays, dicom_seg)
-            job = PredictionJob(predictor, root, table, summary, progress, known.by_name, wanted)
-            job.run(items, todo)
+            job = _Job(
+                predictor,
+                folder,
+                table,
+                summary,
+                joined.by_name,
+                progress or (lambda _done, _all: None),
+                overlays=overlays,
+                slice_overlays=slice_overlays,
+                dicom_seg=dicom_seg,
+            )
+            job.run(items, resume.done)
     except OSError as error:
         raise DxsegError(
-            f"{root}: cannot write there ({error}); make room or choose another folder, then the "
-            "same command continues"
+            f"{folder.root}: cannot write there ({error}); make room or choose another folder, "
+            "then the same command continues"
         ) from error
     return summary
+
+
+@dataclass
+class _Job:
+    """Predicts, writes and counts one input after the other."""
+
+    predictor: Predictor
+    folder: OutputFolder
+    table: PredictionTable
+    summary: PredictSummary
+    labels: Mapping[str, str]
+    progress: Progress
+    overlays: bool
+    slice_overlays: bool
+    dicom_seg: bool
+    steps: int = 0
+    total: int = 0
+
+    def __post_init__(self) -> None:
+        self.info = self.predictor.info
+
+    def run(self, items: Sequence[PredictionInput], done: set[str]) -> None:
+        """Predict the images that are not done, then the volumes one by one."""
+        weights = {
+            item.name: slices_to_predict(item, self.info.slicing) if item.is_volume else 1
+            for item in items
+        }
+        todo = [item for item in items if item.name not in done]
+        self.total = sum(weights.values())
+        self.steps = self.total - sum(weights[item.name] for item in todo)
+        self.progress(self.steps, self.total)
+        self._predict_images([item for item in todo if not item.is_volume])
+        for item in todo:
+            if item.is_volume:
+                self._record(item, weights[item.name], partial(self._predict_volume, item))
+
+    def _predict_images(self, images: list[PredictionInput]) -> None:
+        """Write results in threads while the network runs; rows keep the order of the images."""
+        results = self.predictor.stream(
+            ((item.name, item.source) for item in images),
+            keep_images=self.overlays,
+            labels=self.labels,
+        )
+        writing: deque[tuple[PredictionInput, Future[Row]]] = deque()
+
+        def record_next() -> None:
+            item, future = writing.popleft()
+            self._record(item, 1, future.result)
+
+        with ThreadPoolExecutor(_WRITERS, thread_name_prefix="dxseg-write") as pool:
+            try:
+                for item, (_, result) in zip(images, results, strict=True):
+                    writing.append((item, pool.submit(self._write_image, item, result)))
+                    if len(writing) > _WRITES_AHEAD:
+                        record_next()
+                while writing:
+                    record_next()
+            finally:
+                results.close()
+                pool.shutdown(cancel_futures=True)
+
+    def _write_image(self, item: PredictionInput, result: Prediction | DxsegError) -> Row:
+        """Write the files of an image; the mask last but for a SEG."""
+        if isinstance(result, DxsegError):
+            raise result
+        mask_path = self.folder.path(MASKS, item)
+        if self.overlays:
+            assert result.image is not None, "the stream keeps images"
+            path, caption = self.folder.path(OVERLAYS, item), caption_of(result, self.info)
+            write_overlay_png(path, result.image, result.mask, caption=caption)
+        write_mask_png(mask_path, result.mask, len(self.info.mask_classes))
+        if self.dicom_seg and item.is_dicom:
+            content = image_segmentation(item.source, result.mask, self.info)
+            write_bytes_atomic(self.folder.path(SEGMENTATIONS, item), content)
+        return image_values(result, self.info)
+
+    def _predict_volume(self, item: PredictionInput) -> Row:
+        path = self.folder.path(MASKS, item)
+        begun = self.steps
+        stack: Stack | None = None
+        try:
+            stack = series_in(item.source) if item.is_series else None
+            volume = read_nifti(item.source) if stack is None else read_stack(stack)
+            result = predict_volume(
+                self.predictor,
+                volume,
+                lambda done, _: self.progress(begun + done, self.total),
+                label=self.labels.get(item.name, ""),
+            )
+        except DxsegError as error:
+            if str(item.source) in str(error):
+                raise
+            raise DxsegError(f"{item.source}: {error}") from error
+        if self.slice_overlays:
+            write_slice_overlays(self.folder.slice_folder(item), volume, result, self.info)
+        if stack is None:
+            write_label_map(path, result.mask, item.source)
+        else:
+            write_label_map_at(path, result.mask, volume.affine)
+            if self.dicom_seg:
+                content = series_segmentation(stack, result.mask, self.info)
+                write_bytes_atomic(self.folder.path(SEGMENTATIONS, item), content)
+        return volume_values(result, self.info)
+
+    def _record(self, item: PredictionInput, weight: int, work: Callable[[], Row]) -> None:
+        """Append the row of an input once `work` has written its files, and count it."""
+        row = dict.fromkeys(self.table.columns, "")
+        row |= {"name": item.name, "source": str(item.source), "model": model_name(self.info)}
+        try:
+            row |= {"status": "ok", **work()}
+            self.summary.done += 1
+        except (DxsegError, OSError) as error:
+            reason = " ".join(str(error).split())
+            self.folder.remove(item)
+            row |= {"status": "failed", "error": reason}
+            self.summary.failed.append((item.name, reason))
+        # Last: a row promises that its files exist.
+        self.table.append(row)
+        self.steps += weight
+        self.progress(self.steps, self.total)

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dxseg.data.readers.slicing import SlicedVolume
+from dxseg.data.readers.dicom.series import series_in
+from dxseg.data.readers.nifti import nifti_grid
+from dxseg.data.readers.slicing import SlicedVolume, Slicing, count_slices
 from dxseg.data.readers.volume import Volume
 from dxseg.errors import DxsegError
-from dxseg.inference.label_prompt import has_lesion, label_names, label_text
-from dxseg.inference.prediction import Prediction
+from dxseg.inference.files.inputs import PredictionInput
+from dxseg.inference.files.overlay import write_overlay_png
+from dxseg.inference.label_prompt import (
+    format_label_prompt,
+    labels_imply_lesion,
+    parse_label_prompt,
+)
+from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor, Source
-from dxseg.inference.studies import study_probabilities
+from dxseg.models.mil_pooling import study_probabilities
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class VolumePrediction:
-    """What the network says of a volume.
+    """The prediction for a volume.
 
     Attributes:
         mask: (I, J, K) label map on the volume's grid.
@@ -31,7 +42,7 @@ class VolumePrediction:
         label_probabilities: Of the volume, by label name, 0 to 1: those of its slices, pooled (see
             `dxseg.models.mil_pooling`).
         confidence: 0 to 1, as `Prediction.confidence`, over all voxels.
-        known: The known label that was used, as `cases.csv` writes it; "" for none.
+        label_prompt: The label prompt that was used, in the notation of `cases.csv`; "" for none.
     """
 
     mask: NDArray[np.uint8]
@@ -39,7 +50,7 @@ class VolumePrediction:
     slice_shape: tuple[int, int, int]
     label_probabilities: dict[str, float] | None
     confidence: float
-    known: str = ""
+    label_prompt: str = ""
 
 
 def predict_volume(
@@ -47,66 +58,113 @@ def predict_volume(
     volume: Volume,
     progress: Progress | None = None,
     *,
-    known: str = "",
+    label: str = "",
 ) -> VolumePrediction:
     """Slice a volume as the network's training data were, predict, and stack the masks.
 
-    A known label is of the whole volume. Lesion-free holds for every slice. A lesion is in some
-    slice, nobody knows in which: the slices are predicted as if nothing were known, and only if all
-    stay empty, the one with the highest probability is predicted once more as known to have it.
+    A label prompt is of the whole volume. A lesion-free one applies to every slice. A lesion is in
+    some slice, unknown which: the slices are predicted without a label prompt, and only if all
+    masks are empty, the slice with the highest probability is predicted again with it.
 
     Args:
         predictor: Of a model that was trained on slices.
         volume: Any orientation.
         progress: Called with (done, total) after each slice.
-        known: The volume's label where it is known, as `cases.csv` writes it.
+        label: The volume's label prompt, in the notation of `cases.csv`.
 
     Raises:
         UsageError: The model does not have that label.
-        DxsegError: The model knows images only, or a slice cannot be predicted.
+        DxsegError: The model was trained on images only, or a slice cannot be predicted.
     """
-    slicing = predictor.info.slicing
-    if slicing is None:
+    info = predictor.info
+    if info.slicing is None:
         raise DxsegError(
-            "the model was trained on images that are no slices of volumes, so it is not known how "
-            "to slice this one; train on a dataset of `dxseg import volumes`"
+            "the model was trained on images, not on slices of volumes, so it cannot predict "
+            "volumes; train on a dataset of `dxseg import volumes`"
         )
-    names = label_names(known, predictor.info)
-    lesion = has_lesion(names, predictor.info)
-    sliced = SlicedVolume(volume, slicing)
-    stack = np.zeros(sliced.shape, np.uint8)
-    gathered = _Gathered()
-    told = {name: known for name, _ in _slices(sliced)} if lesion is False else None
-    results = predictor.stream(_slices(sliced), known=told)
-    for index, (_, result) in enumerate(results):
+    names = parse_label_prompt(label, info)
+    lesion = labels_imply_lesion(names, info)
+    sliced = SlicedVolume(volume, info.slicing)
+    masks = np.zeros(sliced.shape, np.uint8)
+    accumulator = _VolumeAccumulator()
+    slices: list[tuple[str, Source]] = [
+        (f"slice {index}", partial(sliced.image, index)) for index in range(len(sliced))
+    ]
+    labels = {name: label for name, _ in slices} if lesion is False else None
+    for index, (_, result) in enumerate(predictor.stream(slices, labels=labels)):
         if isinstance(result, DxsegError):
             raise result
-        stack[index] = result.mask
-        gathered.add(result)
+        masks[index] = result.mask
+        accumulator.add(result)
         if progress is not None:
             progress(index + 1, len(sliced))
-    labels = study_probabilities(gathered.labels, predictor.info) if gathered.labels else None
-    if lesion and not stack.any():
-        likeliest = gathered.likeliest
-        [result] = predictor.predict([sliced.image(likeliest)], [known])
-        stack[likeliest] = result.mask
-        gathered.add(result)
+    # Of all slices as the network sees them, before one is predicted again.
+    pooled = None
+    if accumulator.labels:
+        pooled = study_probabilities(
+            accumulator.labels,
+            info.labels,
+            lesion_free=info.lesion_free,
+            multi_label=info.multi_label,
+        )
+    if lesion and not masks.any():
+        likeliest = accumulator.likeliest
+        [result] = predictor.predict([sliced.image(likeliest)], [label])
+        masks[likeliest] = result.mask
+        accumulator.add(result)
     return VolumePrediction(
-        mask=np.ascontiguousarray(sliced.restore(stack)),
+        mask=np.ascontiguousarray(sliced.restore(masks)),
         voxel_mm3=float(abs(np.linalg.det(volume.affine[:3, :3]))),
         slice_shape=sliced.shape,
-        label_probabilities=labels,
-        confidence=gathered.confidence,
-        known=label_text(names),
+        label_probabilities=pooled,
+        confidence=accumulator.confidence,
+        label_prompt=format_label_prompt(names),
     )
 
 
-def _slices(sliced: SlicedVolume) -> Iterator[tuple[str, Source]]:
-    for index in range(len(sliced)):
-        yield f"slice {index}", partial(sliced.image, index)
+def slices_to_predict(item: PredictionInput, slicing: Slicing | None) -> int:
+    """Count the slices of a volume without reading its pixels.
+
+    Args:
+        item: The volume.
+        slicing: Of the model; None for a model of images.
+
+    Returns:
+        The count; 1 where it cannot be known, which is reported when the volume is predicted.
+    """
+    if slicing is None:
+        return 1
+    try:
+        if item.is_series:
+            stack = series_in(item.source)
+            return count_slices(stack.affine, stack.shape, slicing)
+        return count_slices(*nifti_grid(item.source), slicing)
+    except DxsegError:
+        return 1
 
 
-class _Gathered:
+def write_slice_overlays(
+    folder: Path, volume: Volume, prediction: VolumePrediction, info: ModelInfo
+) -> None:
+    """Write overlays of the slices with a lesion, in place of those of an earlier call.
+
+    Args:
+        folder: Gets 0007.png, ...
+        volume: As it was predicted.
+        prediction: For the volume.
+        info: Of the model.
+    """
+    assert info.slicing is not None, "predict_volume has refused a model of images"
+    # Of the slice itself, whatever neighbours are channels of the network's input.
+    sliced = SlicedVolume(volume, info.slicing.model_copy(update={"neighbours": 0}))
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    for index, mask in enumerate(sliced.turn(prediction.mask)):
+        if mask.any():
+            write_overlay_png(folder / f"{index:04d}.png", sliced.image(index), mask)
+
+
+class _VolumeAccumulator:
     """Figures of a volume from those of its slices."""
 
     def __init__(self) -> None:
@@ -127,7 +185,7 @@ class _Gathered:
 
     @property
     def likeliest(self) -> int:
-        """The slice with the highest probability, counted as they were added."""
+        """Index of the slice with the highest probability, in the order of adding."""
         return int(np.argmax(self._peaks))
 
     @property

@@ -1,4 +1,4 @@
-"""Ray on this machine for the time of a call: quiet, with a token of its own, nothing left."""
+"""Run Ray on this machine during a call: quiet, with its own token, nothing left behind."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def running_ray(cpus: int) -> Iterator[None]:
     """Start Ray, and stop it when the block ends; a Ray that this process has started is used.
 
     Args:
-        cpus: How many of its CPUs Ray may give away.
+        cpus: Number of CPUs that Ray may assign.
 
     Raises:
-        UsageError: It is not installed, or this program has imported it before without a token.
+        UsageError: It is not installed, or was imported before without a token.
         DxsegError: It does not start.
     """
     import_ray()
@@ -38,16 +38,16 @@ def running_ray(cpus: int) -> Iterator[None]:
         return
     if not _AUTHENTICATION & os.environ.keys():
         raise UsageError(
-            "Ray was imported before dxseg could give it a token, and without one anybody who "
+            "Ray was imported before dxseg could set its token, and without one anybody who "
             "reaches this machine could use it; leave `import ray` out, call ray.init() yourself, "
-            "whose Ray is then used, or set RAY_AUTH_MODE in the environment"
+            "or set RAY_AUTH_MODE in the environment"
         )
-    # Not in Ray's usual /tmp/ray: others may read there, and its logs and what it moves out of
-    # memory may name files. TMPDIR says where; sockets lie in it, so its path has to be short.
+    # Not in Ray's usual /tmp/ray, which others may read: its logs and spilled objects may contain
+    # file names. TMPDIR chooses the place; its path has to be short, because sockets lie in it.
     with (
         tempfile.TemporaryDirectory(prefix="dxseg-", ignore_cleanup_errors=True) as folder,
         _sigterm_as_interrupt(),
-        # Ray prints what happens to its processes; standard output is for results.
+        # Ray prints events of its processes; standard output is for results.
         redirect_stdout(sys.stderr),
     ):
         try:
@@ -58,15 +58,15 @@ def running_ray(cpus: int) -> Iterator[None]:
 
 
 def import_ray() -> None:
-    """Import Ray with what it reads of its environment then, having no arguments for it.
+    """Import Ray with the environment variables that it reads at import.
 
     Raises:
         UsageError: It is not installed.
     """
     # No statistics are sent.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # Ray listens on all addresses of the machine. Who may talk to it has to show a token; it would
-    # keep one in the home directory, for all Rays alike. It reads of it once, when it is imported.
+    # Ray listens on all addresses of the machine, so clients need a token. By default it would keep
+    # one in the home directory, shared by all clusters. It is read once, at import.
     if "ray" not in sys.modules and not _AUTHENTICATION & os.environ.keys():
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
@@ -85,7 +85,7 @@ def _start(cpus: int, folder: str) -> None:
     for tried in range(1, _TRIES + 1):
         try:
             ray.init(
-                address="local",  # never a cluster that the environment names
+                address="local",  # never a cluster named in the environment
                 num_cpus=cpus,
                 include_dashboard=False,
                 log_to_driver=False,
@@ -93,7 +93,7 @@ def _start(cpus: int, folder: str) -> None:
                 _temp_dir=folder,
             )
             return
-        except Exception as error:  # Ray raises its own kinds and plain ones
+        except Exception as error:  # Ray raises its own types and plain ones
             ray.shutdown()
             if tried == _TRIES:
                 reason = str(error).strip().split("\n")[0]
@@ -105,7 +105,7 @@ def _start(cpus: int, folder: str) -> None:
 
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """End in good order when a scheduler takes the machine away; Ray would end at once."""
+    """Stop cleanly when a scheduler takes the machine away; Ray would stop at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

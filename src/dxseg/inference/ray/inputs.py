@@ -1,4 +1,4 @@
-"""Which images of an archive to predict: files and folders, or a table of paths."""
+"""The images of an archive: files and folders, or a table of paths."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ NAMES = "case_id"
 def archive_items(
     inputs: Sequence[str | Path], *, skip: Sequence[Path] = ()
 ) -> list[PredictionInput]:
-    """List the images, in a fixed order, each with a name of its own.
+    """List the images, in a fixed order, each with a unique name.
 
     Args:
         inputs: Files, folders or patterns, as `find_images` takes them; or one table, .csv, .tsv or
             .parquet, with a column of `PATHS`, relative to the table's folder or in full, and
-            perhaps case_id, which then is the name of a result.
-        skip: Folders that are passed over.
+            perhaps case_id, which then is the name of the result.
+        skip: Folders that are skipped.
 
     Raises:
         UsageError: There is no image, a volume is among them, a table lacks its column or a value,
@@ -52,7 +52,7 @@ def archive_items(
             f"{item.name}{item.source}".encode()
         except UnicodeEncodeError as error:
             raise UsageError(
-                f"{str(item.source)!r}: its name is no UTF-8, which Parquet asks for; rename it"
+                f"{str(item.source)!r}: its name is not UTF-8, which Parquet requires; rename it"
             ) from error
     return items
 
@@ -78,9 +78,9 @@ def _from_table(path: Path) -> list[PredictionInput]:
 
 
 def _check(path: Path, sources: pd.Series[str], names: pd.Series[str]) -> None:
-    """Every row names an image, and no two have one name."""
+    """Check that every row has an image and a unique name."""
     if sources.empty:
-        raise UsageError(f"{path}: has no row; expected an image a row")
+        raise UsageError(f"{path}: has no row; expected one row per image")
     for column in (sources, names):
         empty = column.index[column.str.strip() == ""]
         if len(empty):
@@ -89,12 +89,12 @@ def _check(path: Path, sources: pd.Series[str], names: pd.Series[str]) -> None:
     if len(twice):
         raise UsageError(
             f"{path}: row {twice[0]}: {names.name} {names[twice[0]]!r} is in an earlier row too; "
-            "each image needs a name of its own"
+            "each image needs a unique name"
         )
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
-    """Its columns of paths and names, as text, rows counted from 1."""
+    """Read the columns of paths and names, as strings, rows numbered from 1."""
     try:
         present = pq.read_schema(path).names
         wanted = [name for name in (*PATHS, NAMES) if name in present]

@@ -1,6 +1,6 @@
-"""Results of an archive as Parquet: a folder of parts, a row for each image, its mask as a PNG.
+"""Results of an archive as Parquet: a folder of part files, one row per image, masks as PNG.
 
-Ten million masks are a few thousand files this way. A part is written once, whole.
+Ten million masks are a few thousand files this way. A part is written once, as a whole.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.files.table_schema import AREA, KNOWN, columns
+from dxseg.inference.files.table import AREA, LABEL_PROMPT, columns
 from dxseg.inference.model_folder import ModelInfo
 from dxseg.io.atomic import atomic_path, write_json_atomic
 
@@ -24,21 +24,21 @@ RESULTS = "results"
 """Folder of the parts, below the output folder."""
 
 MASK = "mask"
-_ABOUT = "archive.json"
-_WHOLE = ("height", "width", AREA)
-_REAL = ("p_", "confidence")
+_MANIFEST = "manifest.json"
+_INTEGER = ("height", "width", AREA)
+_FLOAT = ("p_", "confidence")
 _LEFT_OUT = ("status", "error")  # what failed has no row
-_KEY = ("name", "source", KNOWN)
+_KEY = ("name", "source", LABEL_PROMPT)
 
 
-class About(BaseModel):
-    """``archive.json``: what all results of a folder have in common.
+class ArchiveManifest(BaseModel):
+    """`manifest.json`: what all results of a folder have in common.
 
     Attributes:
         model: SHA-256 of the weights.
         precision: float32 or bfloat16.
-        flip: Whether the mean with the mirrored image was taken.
-        windows: Whether large images were cut into windows.
+        flip: Whether predictions were averaged with the horizontal flip.
+        sliding_window: Whether large images were cut into windows.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,26 +46,26 @@ class About(BaseModel):
     model: str
     precision: str
     flip: bool
-    windows: bool
+    sliding_window: bool
 
 
-def claim(root: Path, about: About, overwrite: bool) -> Path:
-    """Make the folder of the parts, or make sure that it is one of the same model.
+def prepare_results(root: Path, manifest: ArchiveManifest, overwrite: bool) -> Path:
+    """Create the folder of the part files, or check that its results are of the same model.
 
     Args:
         root: The output folder.
-        about: What its results are to have in common.
-        overwrite: Whether the results of an earlier call are removed.
+        manifest: What all results must have in common.
+        overwrite: Whether to remove the results of an earlier call.
 
     Returns:
-        The folder of the parts.
+        The folder of the part files.
 
     Raises:
         UsageError: It holds other results.
     """
-    folder, path = root / RESULTS, root / _ABOUT
+    folder, path = root / RESULTS, root / _MANIFEST
     parts = list(folder.glob("*.parquet")) if folder.is_dir() else []
-    if parts and not overwrite and _read_about(path) != about:
+    if parts and not overwrite and _read_manifest(path) != manifest:
         raise UsageError(
             f"{root}: holds results of another model or of other settings; choose another folder, "
             "or overwrite"
@@ -74,38 +74,38 @@ def claim(root: Path, about: About, overwrite: bool) -> Path:
         for part in parts:
             part.unlink()
     folder.mkdir(parents=True, exist_ok=True)
-    write_json_atomic(path, about.model_dump())
+    write_json_atomic(path, manifest.model_dump())
     return folder
 
 
-def _read_about(path: Path) -> About | None:
+def _read_manifest(path: Path) -> ArchiveManifest | None:
     try:
-        return About.model_validate_json(path.read_bytes())
+        return ArchiveManifest.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
 
 
 def schema(info: ModelInfo) -> pa.Schema:
-    """The columns of `predictions.csv` with types of their own, and the mask.
+    """The columns of `predictions.csv` with their types, and the mask.
 
     Args:
         info: Of the model.
     """
     kept = [name for name in columns(info) if name not in _LEFT_OUT]
-    return pa.schema([*((name, _kind(name)) for name in kept), (MASK, pa.binary())])
+    return pa.schema([*((name, _type(name)) for name in kept), (MASK, pa.binary())])
 
 
-def _kind(column: str) -> pa.DataType:
-    if column.startswith(_WHOLE):
+def _type(column: str) -> pa.DataType:
+    if column.startswith(_INTEGER):
         return pa.int64()
-    return pa.float64() if column.startswith(_REAL) else pa.string()
+    return pa.float64() if column.startswith(_FLOAT) else pa.string()
 
 
 def part_name(names: Iterable[str]) -> str:
-    """The file of a part: the same images, the same file, whoever writes it.
+    """File name of a part: the same images have the same file, whichever worker writes it.
 
     Args:
-        names: Of its images.
+        names: Of its images, in order.
     """
     digest = hashlib.sha256("\0".join(names).encode()).hexdigest()
     return f"part-{digest[:16]}.parquet"
@@ -116,47 +116,47 @@ def write_part(path: Path, rows: Sequence[dict[str, Any]], info: ModelInfo) -> N
 
     Args:
         path: The file.
-        rows: Texts as in `predictions.csv`, and the bytes of a PNG under "mask".
+        rows: Strings as in `predictions.csv`, and "mask", the bytes of a PNG.
         info: Of the model.
     """
-    wanted = schema(info)
-    texts = pa.schema([(f.name, f.type if f.name == MASK else pa.string()) for f in wanted])
-    table = pa.Table.from_pylist(list(rows), schema=texts).cast(wanted)
+    typed = schema(info)
+    texts = pa.schema([(f.name, f.type if f.name == MASK else pa.string()) for f in typed])
+    table = pa.Table.from_pylist(list(rows), schema=texts).cast(typed)
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 
 def finished(folder: Path, wanted: Mapping[str, tuple[str, str]]) -> set[str]:
-    """Which images have a result; what no longer holds is taken out of its part.
+    """Find the images with a valid result; invalid rows are removed from their part files.
 
-    A result holds if its image is not among those wanted, or is the same file with the same known
-    label. Of two results of one image, which only a process could leave that outlived its killed
-    master, one holds.
+    A result is valid if its image is not among those wanted, or is the same file with the same
+    label prompt. Of two results of one image, which only a worker could write that outlived its
+    killed parent, one is valid.
 
     Args:
-        folder: Of the parts.
-        wanted: Source and known label by name.
+        folder: Of the part files.
+        wanted: Source and label prompt by name.
 
     Returns:
-        The names of those that need not be predicted again.
+        The names of those that are not predicted again.
 
     Raises:
         DxsegError: A part cannot be read.
     """
     seen: set[str] = set()
     for path in sorted(folder.glob("*.parquet")):
-        holds = []
-        for name, *told in _keys(path).itertuples(index=False):
-            holds.append(name not in seen and wanted.get(name, tuple(told)) == tuple(told))
-            if holds[-1]:
+        valid = []
+        for name, *found in _keys(path).itertuples(index=False):
+            valid.append(name not in seen and wanted.get(name, tuple(found)) == tuple(found))
+            if valid[-1]:
                 seen.add(name)
-        if not all(holds):
-            _keep(path, holds)
+        if not all(valid):
+            _filter_rows(path, valid)
     return seen & wanted.keys()
 
 
 def _keys(path: Path) -> pd.DataFrame:
-    """Name, source and known label of each row."""
+    """Name, source and label prompt of each row."""
     try:
         table: pd.DataFrame = pq.read_table(path, columns=list(_KEY)).to_pandas()
     except (pa.ArrowException, OSError) as error:
@@ -167,7 +167,7 @@ def _keys(path: Path) -> pd.DataFrame:
     return table.reindex(columns=list(_KEY)).fillna("")
 
 
-def _keep(path: Path, rows: Sequence[bool]) -> None:
+def _filter_rows(path: Path, rows: Sequence[bool]) -> None:
     if not any(rows):
         path.unlink()
         return

@@ -1,4 +1,4 @@
-"""Predict archives with Ray Data: worker processes that hold the model, results in Parquet."""
+"""Predict large image archives with Ray Data: worker processes, results in Parquet part files."""
 
 from __future__ import annotations
 
@@ -11,132 +11,149 @@ from pathlib import Path
 from typing import Any
 
 from dxseg.errors import UsageError
-from dxseg.inference.files.label_table import LabelJoin, known_labels
-from dxseg.inference.files.summary import PredictSummary
+from dxseg.inference.files.predict import PredictSummary
+from dxseg.inference.label_prompt import join_labels
+from dxseg.inference.model_folder import find_model_folder
+from dxseg.inference.predictor import Predictor
 from dxseg.inference.ray.cluster import import_ray, running_ray
 from dxseg.inference.ray.inputs import archive_items
-from dxseg.inference.ray.parquet import About, claim, finished
-from dxseg.inference.ray.worker import ArchiveSettings, PartPredictor
+from dxseg.inference.ray.parquet import ArchiveManifest, finished, prepare_results
+from dxseg.inference.ray.worker import PartPredictor
 from dxseg.io.file_lock import exclusive_lock
 
 PART_IMAGES = 512
-"""Images in a part at most: what is lost when a worker dies."""
+"""Images per part file at most: what is lost when a worker dies."""
 
-_PARTS_A_WORKER = 4  # at least, so that no worker waits long for the last one
-_CORES_A_WORKER = 2  # one of them decodes and writes while the other computes
+_PARTS_PER_WORKER = 4  # at least, so that no worker waits long for the last one
+_CORES_PER_WORKER = 2  # one of them decodes and writes while the other computes
 _RETRIES = 3
-"""How often a part is tried again whose worker died; an image may be what kills it."""
+"""Retries of a part whose worker died; one of its images may be the cause."""
 
 Progress = Callable[[int, int], None]
 
 
 def predict_archive(
+    model: str | Path,
     inputs: str | Path | Sequence[str | Path],
-    bundle: str | Path,
     output: str | Path,
     *,
     workers: int | None = None,
     labels: str | Path | Mapping[str, str] | None = None,
     overwrite: bool = False,
-    settings: ArchiveSettings | None = None,
+    batch_size: int = 8,
+    backend: str | None = None,
+    precision: str = "float32",
+    flip: bool = False,
+    sliding_window: bool = False,
     progress: Progress | None = None,
 ) -> PredictSummary:
-    """Predict images into `results/*.parquet`, a row and a mask for each, by worker processes.
+    """Predict images into `results/*.parquet`, one row and mask per image, by worker processes.
 
-    The columns are those of `predictions.csv`, as numbers where they are numbers, and `mask`, the
-    bytes of the mask's PNG. An image that has a result from the same file, model and known label is
-    skipped; one that fails has none and is tried again by the next call. So an image has one row,
-    however often the call is killed and repeated. A part whose worker dies goes to another worker,
+    The columns are those of `predictions.csv`, with numeric types, and `mask`, the bytes of the
+    mask's PNG. An image with a result from the same file, model and label prompt is skipped; one
+    that fails has none and is predicted again by the next call. So an image has one row, however
+    often the call is killed and repeated. A part whose worker dies goes to another worker,
     `_RETRIES` times at most.
 
-    Ray is used as it was initialised in this process (`ray.init`), so the workers may be on other
-    machines, which then see the same files. Else it is started on this machine and stopped
+    A Ray that this process has initialised (`ray.init`) is used, so the workers may be on other
+    machines with the same file system. Otherwise Ray is started on this machine and stopped
     afterwards.
 
     Args:
+        model: The model folder, or an exported .onnx file.
         inputs: See `dxseg.inference.ray.inputs.archive_items`.
-        bundle: The model folder, or an exported .onnx file.
-        output: The folder to write to, made if absent.
-        workers: Processes that hold the model; one for two cores if absent.
-        labels: Labels that are known without looking; see `predict_files`.
-        overwrite: Predict everything anew.
-        settings: How to predict.
+        output: The folder to write to, created if needed.
+        workers: Worker processes; default: cores / 2.
+        labels: Label prompts; see `predict_files`.
+        overwrite: Recompute existing predictions.
+        batch_size: Images per forward pass.
+        backend: torch, onnxruntime or openvino; default: torch for a folder, onnxruntime for an
+            .onnx file.
+        precision: float32, or bfloat16 for torch and openvino.
+        flip: Test-time augmentation: average with the horizontal flip.
+        sliding_window: Cut images larger than the network's input into windows.
         progress: Called with the number of images finished or skipped, and of all.
 
     Raises:
         UsageError: Ray is not installed, no image was found, a volume is among them, two have one
             name, the folder holds other results, or the labels are not of the model or of these
             files.
-        DxsegError: The bundle is bad, a table or part cannot be read, Ray does not start, or
+        DxsegError: The model is bad, a table or part cannot be read, Ray does not start, or
             another process works on this folder.
     """
     if workers is not None and workers < 1:
         raise UsageError(f"{workers} workers: expected 1 or more")
-    import_ray()  # here, where its absence is told at once, like what is wrong with the model
-    root, settings = Path(output).resolve(), settings or ArchiveSettings()
-    given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
-    info = settings.load(bundle).info
+    import_ray()  # here, so that its absence is reported at once, as what is wrong with the model
+    root, given = Path(output).resolve(), [inputs] if isinstance(inputs, (str, Path)) else inputs
+    options = {
+        "batch_size": batch_size,
+        "backend": backend,
+        "precision": precision,
+        "flip": flip,
+        "sliding_window": sliding_window,
+    }
+    model = find_model_folder(model)  # a name on the hub is downloaded once
+    info = Predictor.from_folder(model, **options).info  # type: ignore[arg-type]
     items = archive_items(given, skip=[root])
-    known = LabelJoin() if labels is None else known_labels(labels, items, info)
-    wanted = {item.name: (str(item.source), known.by_name.get(item.name, "")) for item in items}
-    about = About(
-        model=info.weights_sha256,
-        precision=settings.precision,
-        flip=settings.flip,
-        windows=settings.windows,
+    joined = join_labels(labels, items, info)
+    wanted = {item.name: (str(item.source), joined.by_name.get(item.name, "")) for item in items}
+    manifest = ArchiveManifest(
+        model=info.weights_sha256, precision=precision, flip=flip, sliding_window=sliding_window
     )
-    summary = PredictSummary(known=len(known.by_name), unmatched_labels=known.unmatched)
+    summary = PredictSummary(label_prompts=len(joined.by_name), unmatched_labels=joined.unmatched)
     with exclusive_lock(root, "archive"):
-        folder = claim(root, about, overwrite)
+        folder = prepare_results(root, manifest, overwrite)
         done = finished(folder, wanted)
         summary.skipped = len(done)
         cores = os.cpu_count() or 1
-        workers = workers or max(1, cores // _CORES_A_WORKER)
-        makings = {
-            "bundle": Path(bundle).resolve(),
-            "settings": settings,
+        workers = workers or max(1, cores // _CORES_PER_WORKER)
+        worker_kwargs = {
+            "model": model.resolve(),
+            "options": options,
             "folder": folder,
             "threads": max(1, cores // workers),
         }
-        todo = {name: told for name, told in wanted.items() if name not in done}
-        _predict(todo, makings, workers, summary, progress or (lambda _done, _all: None))
+        todo = {name: value for name, value in wanted.items() if name not in done}
+        _predict(todo, worker_kwargs, workers, summary, progress or (lambda _done, _all: None))
     return summary
 
 
 def _predict(
     todo: Mapping[str, tuple[str, str]],
-    makings: dict[str, Any],
+    worker_kwargs: dict[str, Any],
     workers: int,
     summary: PredictSummary,
     progress: Progress,
 ) -> None:
-    """Have the images predicted, and note how each ended."""
-    every = len(todo) + summary.skipped
-    progress(summary.skipped, every)
-    parts = _parts([[name, *told] for name, told in todo.items()], workers)
-    for failed, size in _worked_off(parts, makings, workers):
+    """Predict the images, and count them."""
+    total = len(todo) + summary.skipped
+    progress(summary.skipped, total)
+    parts = _split_into_parts([[name, *value] for name, value in todo.items()], workers)
+    for failed, size in _run_workers(parts, worker_kwargs, workers):
         summary.failed += failed.items()
         summary.done += size - len(failed)
-        progress(summary.skipped + summary.done + len(summary.failed), every)
-    if summary.done + len(summary.failed) < len(todo):  # parts were given up
-        told = {name for name, _ in summary.failed} | finished(makings["folder"], todo)
-        reason = f"its worker died {_RETRIES + 1} times, perhaps for want of memory"
-        summary.failed += [(name, reason) for name in todo if name not in told]
+        progress(summary.skipped + summary.done + len(summary.failed), total)
+    if summary.done + len(summary.failed) < len(todo):  # a part was given up
+        counted = {name for name, _ in summary.failed} | finished(worker_kwargs["folder"], todo)
+        reason = f"its worker died {_RETRIES + 1} times, perhaps for lack of memory"
+        summary.failed += [(name, reason) for name in todo if name not in counted]
 
 
-def _parts(images: list[list[str]], workers: int) -> list[list[list[str]]]:
-    """Lists of images, of one size but the last: as large as may be, and enough for all workers."""
-    size = -(-len(images) // (workers * _PARTS_A_WORKER))
+def _split_into_parts(images: list[list[str]], workers: int) -> list[list[list[str]]]:
+    """Split images into lists of one size, as large as possible, but enough for all workers."""
+    size = -(-len(images) // (workers * _PARTS_PER_WORKER))
     size = max(1, min(PART_IMAGES, size))
     return [images[start : start + size] for start in range(0, len(images), size)]
 
 
-def _worked_off(
-    parts: list[list[list[str]]], makings: dict[str, Any], workers: int
+def _run_workers(
+    parts: list[list[list[str]]], worker_kwargs: dict[str, Any], workers: int
 ) -> Iterator[tuple[dict[str, str], int]]:
-    """Have Ray Data work the parts off; why images of each failed, and its size, as they end.
+    """Predict parts with Ray Data.
 
-    A part that was given up, because its worker died each time, is passed over.
+    Yields:
+        Of each part, as it ends, the images that failed with the reason, and its size. A part that
+        was given up, because its worker died each time, is skipped.
     """
     if not parts:
         return
@@ -150,20 +167,20 @@ def _worked_off(
         rows = [{"part": json.dumps(part), "size": len(part)} for part in parts]
         items = ray.data.from_items(rows, override_num_blocks=len(rows))
         with warnings.catch_warnings():
-            # Nothing else bounds the retries before Ray 2.64, which pyproject.toml leaves out.
+            # Nothing else bounds the retries before Ray 2.64, which pyproject.toml excludes.
             warnings.filterwarnings("ignore", message="`ray_remote_args_fn` is deprecated")
-            answers = items.map_batches(
+            results = items.map_batches(
                 PartPredictor,
-                fn_constructor_kwargs=makings,
+                fn_constructor_kwargs=worker_kwargs,
                 batch_size=1,
                 concurrency=min(workers, len(rows)),
                 num_cpus=1,
-                ray_remote_args_fn=_when_a_worker_dies,
+                ray_remote_args_fn=_retry_policy,
             )
-        for answer in answers.iter_rows():
-            yield json.loads(answer["failed"]), answer["size"]
+        for result in results.iter_rows():
+            yield json.loads(result["failed"]), result["size"]
 
 
-def _when_a_worker_dies() -> dict[str, int]:
-    """Another takes its place, and its part is tried again, but not for ever."""
+def _retry_policy() -> dict[str, int]:
+    """A worker that dies is replaced, and its part is tried again, but not for ever."""
     return {"max_restarts": -1, "max_task_retries": _RETRIES}

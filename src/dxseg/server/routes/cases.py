@@ -14,8 +14,8 @@ from dxseg.data.readers.images import image_size
 from dxseg.data.readers.masks import Mask
 from dxseg.data.table.annotations import Role, save_mask
 from dxseg.errors import UsageError
-from dxseg.inference.files.table_schema import model_name
-from dxseg.inference.label_prompt import label_names
+from dxseg.inference.files.table import model_name
+from dxseg.inference.label_prompt import parse_label_prompt
 from dxseg.server.case_queue import Cases
 from dxseg.server.middleware import CASE, QUEUE, SAVE
 from dxseg.server.schemas import (
@@ -125,7 +125,7 @@ def add_case_routes(app: FastAPI, service: Service, cases: Cases) -> None:
     )
     async def save(sent: SaveRequest) -> SaveResponse:
         """Save a mask into the dataset, with a role and the time."""
-        label_names(sent.known, info)
+        parse_label_prompt(sent.known, info)
         mask = await asyncio.to_thread(_label_map, sent.mask, service)
         with alias_in_errors(cases.root, _DATASET):
             done = await asyncio.to_thread(

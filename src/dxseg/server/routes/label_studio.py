@@ -15,9 +15,9 @@ from dxseg.data.readers.dicom.headers import alias_in_errors
 from dxseg.data.readers.images import image_size
 from dxseg.data.table.cases import STUDY_LEVEL
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.files.table_schema import model_name
+from dxseg.inference.files.table import model_name
 from dxseg.inference.model_folder import ModelInfo
-from dxseg.inference.prediction import Prediction
+from dxseg.inference.pipeline import Prediction
 from dxseg.server.case_queue import Cases
 from dxseg.server.middleware import LABEL_STUDIO_HEALTH, LABEL_STUDIO_PREDICT, LABEL_STUDIO_SETUP
 from dxseg.server.service import Service, problems

@@ -10,7 +10,7 @@ from fastapi import FastAPI, File, Form, Request, Response, UploadFile
 from dxseg.data.readers.dicom.headers import alias_in_errors
 from dxseg.errors import UsageError
 from dxseg.inference.files.dicom_seg import image_segmentation
-from dxseg.inference.prediction import Prediction
+from dxseg.inference.pipeline import Prediction
 from dxseg.server.case_queue import Cases
 from dxseg.server.middleware import PREDICT
 from dxseg.server.schemas import PredictionResponse, describe_case, describe_prediction
