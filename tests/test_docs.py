@@ -22,17 +22,17 @@ from dxseg.data.table.spec import DatasetSpec
 from dxseg.experiments import aggregate, mask_savings, results
 from dxseg.experiments.experiment import Experiment, Hypothesis, Method, parse_experiment
 from dxseg.experiments.plan import plan
-from dxseg.quality.finding_types import KINDS
+from dxseg.quality.finding_types import FINDING_TYPES
 from dxseg.quality.findings import (
     Action,
-    Area,
+    Auroc,
     CheckReport,
     Finding,
     Probe,
     Quantiles,
     Repair,
     Statistics,
-    Verb,
+    ActionName,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -256,17 +256,17 @@ def test_every_key_of_the_json_files_is_documented(trained: Path) -> None:
 def test_every_finding_is_documented_as_the_code_has_it() -> None:
     table = rows(read(ROOT / "docs" / "check.md").split("## Findings")[1].split("## ")[0])
     documented = {row[0].strip("`"): tuple(row[1:]) for row in table if row[0].startswith("`")}
-    assert documented == {code: (k.severity, k.title, k.remedy) for code, k in KINDS.items()}
+    assert documented == {code: (k.severity, k.title, k.remedy) for code, k in FINDING_TYPES.items()}
 
 
 def test_every_key_of_the_check_is_documented() -> None:
     text = read(ROOT / "docs" / "check.md").split("## check.json")[1]
     documented = {name for row in rows(text) for cell in row for name in spans(cell)}
-    models = (CheckReport, Finding, Probe, Area, Statistics, Repair, Action)
+    models = (CheckReport, Finding, Probe, Auroc, Statistics, Repair, Action)
     assert {name for model in models for name in model.model_fields} <= documented
     assert set(Quantiles.model_fields) <= set(spans(text))
     actions = {row[0].strip("`") for row in rows(read(ROOT / "docs" / "check.md"))}
-    assert set(get_args(Verb)) <= actions
+    assert set(get_args(ActionName)) <= actions
 
 
 def spans(cell: str) -> list[str]:

@@ -72,5 +72,5 @@ def _print_repair(repair: Any) -> None:
     for action in repair.actions:
         named = ", ".join(action.case_ids[:5]) + (", ..." if action.count > 5 else "")
         out.print(f"- {action.action} {action.count}: {action.reason} ({named})", soft_wrap=True)
-    if repair.left:
-        out.print(f"- not mended: {', '.join(repair.left)}", soft_wrap=True)
+    if repair.remaining:
+        out.print(f"- not fixed: {', '.join(repair.remaining)}", soft_wrap=True)

@@ -18,7 +18,7 @@ from dxseg.data.splits.split_table import write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.quality.check import check_dataset
-from dxseg.quality.finding_types import KINDS
+from dxseg.quality.finding_types import FINDING_TYPES
 from dxseg.quality.findings import CheckReport
 
 SPLIT = ["train", "train", "train", "validation", "test", "test"]
@@ -142,7 +142,7 @@ def test_findings_come_errors_first_and_say_what_the_code_says(folder: Any) -> N
     assert severities == sorted(severities, key=["error", "warning", "info"].index)
     assert report.severities == {name: severities.count(name) for name in report.severities}
     for finding in report.findings:
-        assert finding.remedy == KINDS[finding.code].remedy
+        assert finding.remedy == FINDING_TYPES[finding.code].remedy
 
 
 def test_an_interrupted_check_looks_at_no_file_twice(
@@ -233,7 +233,7 @@ def test_busi(busi_root: Path, tmp_path: Path) -> None:
     report = check_dataset(tmp_path / "busi", console=Console(quiet=True))
     found = {f.code: f for f in report.findings}
     assert report.valid
-    assert found["mask-united"].count == 17
+    assert found["mask-merged"].count == 17
     assert (found["duplicates-near"].group_count, found["duplicates-near"].count) == (125, 282)
     assert (found["labels-contradict"].group_count, found["labels-contradict"].count) == (6, 14)
     assert found["patient-missing"].count == 780

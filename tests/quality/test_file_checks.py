@@ -18,7 +18,7 @@ from PIL import Image
 
 from dxseg.data.readers.masks import inspect_mask, write_mask
 from dxseg.errors import DxsegError
-from dxseg.quality.case_inspection import BORDER_PIXELS, Job, border_strip, inspect_case, unpack
+from dxseg.quality.case_inspection import BORDER_PIXELS, CaseFiles, border_strip, inspect_case, unpack
 
 Spoil = Callable[[Any], None]
 
@@ -103,7 +103,7 @@ IMAGE, MASK = "c3.png", "c3_mask.png"
         ("image-depth-mixed", replaced(IMAGE, lambda f: f.scene(3).astype("u2") * 9), "16 bit"),
         ("image-constant", replaced(IMAGE, lambda f: f.scene(3) * 0 + 7), ""),
         ("image-saturated", replaced(IMAGE, lambda f: f.scene(3).clip(0, 60) + 9), "% of the"),
-        ("image-suffix", jpeg_named_png, "holds JPEG"),
+        ("image-suffix", jpeg_named_png, "contains JPEG"),
         ("mask-not-found", lambda f: (f.root / MASK).unlink(), "no such file"),
         ("mask-not-found", leads_away(MASK), "outside the dataset"),
         ("mask-unreadable", write(MASK, lambda _: b""), "0 bytes"),
@@ -119,7 +119,7 @@ IMAGE, MASK = "c3.png", "c3_mask.png"
         ("mask-left-out", lambda f: f.image("c3_mask_1.png", f.disc()), "c3_mask_1.png"),
         ("mask-repaired", replaced(MASK, soft_edges), "edges"),
         ("mask-layout", replaced(MASK, rgba), "RGB and transparency"),
-        ("mask-united", united, "of 3"),
+        ("mask-merged", united, "of 3"),
     ],
 )
 def test_a_spoiled_case_is_found(
@@ -141,7 +141,7 @@ def test_a_clean_dataset_has_no_finding(folder: Any, codes: Any) -> None:
     assert report.statistics.labels == {"normal": 2, "benign": 2, "malignant": 2}
     assert report.statistics.height.median == report.statistics.width.maximum == 40
     share = [(folder.disc(row=15 + number) > 0).mean() for number in range(2, 6)]
-    assert report.statistics.lesion_share.median == pytest.approx(np.median(share))
+    assert report.statistics.lesion_fraction.median == pytest.approx(np.median(share))
     means = [folder.scene(number).mean() / 255 for number in range(6)]
     assert report.statistics.intensity_mean.maximum == pytest.approx(max(means))
     deviations = [folder.scene(number).std() / 255 for number in range(6)]
@@ -243,7 +243,7 @@ def test_a_damaged_tiff_without_pixels_is_unreadable(tmp_path: Path) -> None:
     content = bytearray(file.read_bytes())
     content[12] = 0  # the type of the tag that holds the width
     file.write_bytes(content)
-    assert unpack(inspect_case(Job(file, None, 1, 1)))[2].image_code == "image-unreadable"
+    assert unpack(inspect_case(CaseFiles(file, None, 1, 1)))[2].image_code == "image-unreadable"
 
 
 @given(
@@ -263,7 +263,7 @@ def test_no_damage_stops_an_inspection(
     for place, value in changes:
         content[int(place * (len(content) - 1))] = value
     file.write_bytes(content[: round(length * len(content))])
-    _, strip, facts = unpack(inspect_case(Job(file, file, 1, 1)))
+    _, strip, facts = unpack(inspect_case(CaseFiles(file, file, 1, 1)))
     assert (facts.height > 0) == (facts.image_code != "image-unreadable")
     assert facts.image_code == "" or facts.image_problem
     assert facts.mask_code == "" or facts.mask_problem

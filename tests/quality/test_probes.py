@@ -114,7 +114,7 @@ def test_several_labels_are_judged_one_against_the_rest(
     """One label of three is given away; the mean would hide it."""
     from dxseg.quality import probes
 
-    monkeypatch.setattr(probes, "CASES", 90)
+    monkeypatch.setattr(probes, "MAX_CASES", 90)
     fill(folder, larger, cases=60)
     folder.spec["labels"] = ["benign", "malignant", "cyst", "rare"]
     for number in range(60, 120):

@@ -1,4 +1,4 @@
-"""The repaired copy: what was wrong is mended, told and counted, and the source stays."""
+"""The repaired copy: problems are fixed, listed and counted, and the source stays unchanged."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dxseg.data.readers.masks import inspect_mask
 from dxseg.data.splits.holdout import make_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
-from dxseg.quality import fix as fix_module
+from dxseg.quality import repair as repair_module
 from dxseg.quality.check import check_dataset
 
 
 @pytest.fixture
 def spoiled(folder: Any) -> Any:
-    """One case of everything that can be mended."""
+    """One case of everything that can be fixed."""
     root = folder.root
     add = {f"d{i}": folder.scene(20 + i) for i in range(9)}
     for case, pixels in add.items():
@@ -70,7 +70,7 @@ def test_the_copy_is_valid_and_every_repair_is_told(spoiled: Any, tmp_path: Path
         ("drop", ("e6",)),
         ("remove-mask", ("d2",)),
         ("remove-mask", ("d3",)),
-        ("unite", ("d5", "d6")),
+        ("merge", ("d5", "d6")),
         ("rewrite-mask", ("d4",)),
         ("group", ("d7", "e7")),
     }
@@ -79,8 +79,8 @@ def test_the_copy_is_valid_and_every_repair_is_told(spoiled: Any, tmp_path: Path
     assert len(copy) == 13
     again = check_dataset(out, output=tmp_path / "again", workers=1)
     assert again.valid
-    assert {f.code for f in again.findings} == {"label-rare", "mask-united"}
-    assert set(repair.left) == {"label-rare"}
+    assert {f.code for f in again.findings} == {"label-rare", "mask-merged"}
+    assert set(repair.remaining) == {"label-rare"}
 
 
 def test_masks_of_the_copy(spoiled: Any, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_split_of_the_table_that_divides_groups_is_taken_back(
 def test_a_further_mask_that_does_not_fit_is_left_and_said(folder: Any, tmp_path: Path) -> None:
     folder.image("c3_mask_1.png", folder.disc()[:20])
     report = folder.check(fix=tmp_path / "fixed")
-    assert "mask-left-out" in report.repair.left
+    assert "mask-left-out" in report.repair.remaining
     row = Dataset.load(tmp_path / "fixed").cases.iloc[3]
     assert row["mask"] == "c3_mask.png"
 
@@ -141,7 +141,7 @@ def test_an_interrupted_copy_is_no_dataset_and_is_made_again(
 
     out = tmp_path / "fixed"
     with monkeypatch.context() as patch:
-        patch.setattr(fix_module._Repairs, "group", stop)
+        patch.setattr(repair_module._RepairedTable, "group", stop)
         with pytest.raises(KeyboardInterrupt):
             spoiled.check(fix=out)
     assert any((out / "masks").iterdir())

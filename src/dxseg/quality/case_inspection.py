@@ -1,4 +1,4 @@
-"""What one case's files hold; runs in worker processes, so it imports nothing heavy."""
+"""Inspection of one case's files, in worker processes; therefore without heavy imports."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from dxseg.io.atomic import sha256_file
 BORDER_SIDE, BORDER_WIDTH = 64, 8
 BORDER_PIXELS = BORDER_SIDE**2 - (BORDER_SIDE - 2 * BORDER_WIDTH) ** 2
 
-FORMAT = "check 1"
-"""Part of every key: raise it when an inspection would find something else."""
+FORMAT = "check 2"
+"""Part of every cache key: increase it when an inspection would find something else."""
 
 _VALUES_AT_ONCE = 1 << 22
 _KINDS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".tiff": "tiff"} | {
@@ -31,13 +31,13 @@ _KINDS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".tiff
 
 
 @dataclass(frozen=True)
-class Job:
-    """A case to be inspected.
+class CaseFiles:
+    """The files of a case.
 
     Attributes:
-        image: Its file.
-        mask: Its mask's file, if it has one that exists.
-        channels: That the dataset wants.
+        image: Image file.
+        mask: Mask file; None if there is none.
+        channels: Number of channels of the dataset.
         classes: Number of mask classes.
     """
 
@@ -48,30 +48,30 @@ class Job:
 
 
 class CaseFacts(BaseModel):
-    """What was found out about a case's files; zeros where a file cannot be read.
+    """Facts about a case's files; zeros where a file cannot be read.
 
     Attributes:
-        image_code: The finding that says what is wrong with the image; "" for nothing.
-        image_problem: The same in words.
+        image_code: Code of the image's finding; "" for none.
+        image_problem: The same as text.
         height: Pixels.
         width: Pixels.
-        channels: Of the file.
+        channels: Number of channels of the file.
         bits: 8 or 16.
-        sha256: Of the image file.
-        disguised: What the file holds if its suffix says something else.
-        minimum: Lowest value, 0 to 1 of the range of the bit depth; all channels together.
+        sha256: Digest of the image file.
+        actual_format: Format of the file if its suffix does not match; else "".
+        minimum: Lowest value, 0 to 1 of the range of the bit depth, over all channels.
         maximum: Highest value, likewise.
-        mean: Likewise.
-        deviation: Likewise.
-        darkest_share: Share of values that are the lowest.
-        brightest_share: Share of values that are the highest.
-        mask_code: The finding that says what is wrong with the mask; "" for nothing.
-        mask_problem: The same in words.
-        mask_area: Lesion pixels.
-        mask_sides: How many sides of the image the lesion touches.
-        mask_repair: How the mask had to be understood; "" for a plain one.
+        mean: Mean value, likewise.
+        deviation: Standard deviation, likewise.
+        darkest_fraction: Fraction of values that are the lowest.
+        brightest_fraction: Fraction of values that are the highest.
+        mask_code: Code of the mask's finding; "" for none.
+        mask_problem: The same as text.
+        mask_area: Number of lesion pixels.
+        mask_sides: Number of sides of the image that the lesion touches.
+        mask_repair: How the mask was converted; "" for a plain one.
         mask_layout: As in `MaskReading`.
-        mask_united: As in `MaskReading`.
+        mask_merged: As in `MaskReading`.
     """
 
     image_code: str = ""
@@ -81,55 +81,55 @@ class CaseFacts(BaseModel):
     channels: int = 0
     bits: int = 0
     sha256: str = ""
-    disguised: str = ""
+    actual_format: str = ""
     minimum: float = 0.0
     maximum: float = 0.0
     mean: float = 0.0
     deviation: float = 0.0
-    darkest_share: float = 0.0
-    brightest_share: float = 0.0
+    darkest_fraction: float = 0.0
+    brightest_fraction: float = 0.0
     mask_code: str = ""
     mask_problem: str = ""
     mask_area: int = 0
     mask_sides: int = 0
     mask_repair: str = ""
     mask_layout: str = ""
-    mask_united: int = 1
+    mask_merged: int = 1
 
 
-def inspect_case(job: Job) -> bytes:
+def inspect_case(files: CaseFiles) -> bytes:
     """Inspect a case.
 
     Args:
-        job: Its files.
+        files: Its files.
 
     Returns:
-        A description (`BYTES`), the border strip (`BORDER_PIXELS`) and the facts as JSON. The first
-        two are zeros where the image cannot be read.
+        The perceptual hash and thumbnail (`BYTES`), the border strip (`BORDER_PIXELS`) and the
+        facts as JSON. The first two are zeros if the image cannot be read.
     """
     facts = CaseFacts()
     arrays = bytes(BYTES + BORDER_PIXELS)
     try:
-        facts.sha256 = sha256_file(job.image)
-        pixels = read_image(job.image)
-        _look_at(pixels, facts)
+        facts.sha256 = sha256_file(files.image)
+        pixels = read_image(files.image)
+        _measure_image(pixels, facts)
         grey = grey_image(pixels)
         arrays = describe_grey(grey) + border_strip(grey).tobytes()
         facts.image_code = "image-channels"
-        to_channels(pixels[:1, :1], job.channels)
+        to_channels(pixels[:1, :1], files.channels)
         facts.image_code = ""
-        facts.disguised = _disguised(job.image)
+        facts.actual_format = _actual_format(files.image)
     except (DxsegError, OSError) as error:
         facts.image_code = facts.image_code or "image-unreadable"
-        named = "" if str(job.image) in str(error) else f"{job.image}: "
+        named = "" if str(files.image) in str(error) else f"{files.image}: "
         facts.image_problem = f"{named}{error}"
-    if job.mask is not None:
-        _look_at_mask(job.mask, job.classes, facts)
+    if files.mask is not None:
+        _measure_mask(files.mask, files.classes, facts)
     return arrays + facts.model_dump_json().encode()
 
 
 def unpack(record: bytes) -> tuple[bytes, NDArray[np.uint8], CaseFacts]:
-    """Take apart what `inspect_case` gave: description, border strip (1792,), facts."""
+    """Split a result of `inspect_case` into hash and thumbnail, border strip (1792,), and facts."""
     strip = np.frombuffer(record, np.uint8, BORDER_PIXELS, BYTES)
     return record[:BYTES], strip, CaseFacts.model_validate_json(record[BYTES + BORDER_PIXELS :])
 
@@ -143,44 +143,44 @@ def border_strip(grey: Image.Image) -> NDArray[np.uint8]:
     return small[outside]
 
 
-def _look_at(pixels: Pixels, facts: CaseFacts) -> None:
+def _measure_image(pixels: Pixels, facts: CaseFacts) -> None:
     facts.height, facts.width, facts.channels = pixels.shape
     facts.bits = 8 * pixels.dtype.itemsize
     levels = 2**facts.bits
     counts = np.zeros(levels, np.int64)
-    for values in _in_parts(pixels):
+    for values in _blocks(pixels):
         counts += np.bincount(values, minlength=levels)
     present = np.flatnonzero(counts)
-    scale, shares = np.linspace(0, 1, levels), counts / counts.sum()
+    scale, fractions = np.linspace(0, 1, levels), counts / counts.sum()
     facts.minimum, facts.maximum = float(scale[present[0]]), float(scale[present[-1]])
-    facts.mean = float(scale @ shares)
-    facts.deviation = float(np.sqrt((scale - facts.mean) ** 2 @ shares))
-    facts.darkest_share = float(shares[present[0]])
-    facts.brightest_share = float(shares[present[-1]])
+    facts.mean = float(scale @ fractions)
+    facts.deviation = float(np.sqrt((scale - facts.mean) ** 2 @ fractions))
+    facts.darkest_fraction = float(fractions[present[0]])
+    facts.brightest_fraction = float(fractions[present[-1]])
 
 
-def _in_parts(pixels: Pixels) -> Iterator[Pixels]:
-    # Counting makes eight bytes of every value.
+def _blocks(pixels: Pixels) -> Iterator[Pixels]:
+    # In blocks: counting needs eight bytes per value.
     flat = pixels.reshape(-1)
     for start in range(0, len(flat), _VALUES_AT_ONCE):
         yield flat[start : start + _VALUES_AT_ONCE]
 
 
-def _disguised(path: Path) -> str:
+def _actual_format(path: Path) -> str:
     expected = _KINDS.get(path.suffix.lower())
     kind = raster_kind(path) if expected else expected
     return kind or "" if kind != expected else ""
 
 
-def _look_at_mask(path: Path, classes: int, facts: CaseFacts) -> None:
+def _measure_mask(path: Path, classes: int, facts: CaseFacts) -> None:
     try:
         reading = inspect_mask(path, classes)
     except DxsegError as error:
-        facts.mask_code, facts.mask_problem = _why_not(path), str(error)
+        facts.mask_code, facts.mask_problem = _mask_error_code(path), str(error)
         return
     mask = reading.mask
     facts.mask_repair, facts.mask_layout = reading.repair, reading.layout
-    facts.mask_united = reading.merged_count
+    facts.mask_merged = reading.merged_count
     facts.mask_area = int(np.count_nonzero(mask))
     facts.mask_sides = sum(
         bool(side.any()) for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1])
@@ -188,12 +188,12 @@ def _look_at_mask(path: Path, classes: int, facts: CaseFacts) -> None:
     if facts.height and mask.shape != (facts.height, facts.width):
         facts.mask_code = "mask-size"
         facts.mask_problem = (
-            f"{path}: {mask.shape[0]} x {mask.shape[1]} pixels, its image has {facts.height} x "
+            f"{path}: {mask.shape[0]} x {mask.shape[1]} pixels, but its image has {facts.height} x "
             f"{facts.width}"
         )
 
 
-def _why_not(path: Path) -> str:
+def _mask_error_code(path: Path) -> str:
     try:
         read_image(path)
     except DxsegError:

@@ -1,4 +1,4 @@
-"""`dxseg check`: look at every file of a dataset, compare, probe, report."""
+"""`dxseg check`: read every file of a dataset, compare the images, run the probes, report."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from dxseg.io.progress import reporting
 from dxseg.io.sqlite_cache import SqliteCache
 from dxseg.quality.cross_case_checks import (
     duplicate_findings,
-    near_duplicates,
-    rare_labels,
+    group_near_duplicates,
+    rare_label_findings,
     split_findings,
 )
 from dxseg.quality.file_checks import file_findings
@@ -29,9 +29,9 @@ from dxseg.quality.findings import CheckReport, Probe
 from dxseg.quality.fingerprint import fingerprint
 from dxseg.quality.page import write_page
 from dxseg.quality.probes import run_probes
-from dxseg.quality.repair import check_fix_destination, write_repaired
-from dxseg.quality.row_findings import RowFinding, tell
-from dxseg.quality.scan import Survey, survey
+from dxseg.quality.repair import prepare_destination, write_repaired
+from dxseg.quality.row_findings import RowFinding, to_findings
+from dxseg.quality.scan import Scan, scan_dataset
 
 REPORT_FILE, PAGE_FILE, CACHE_FILE = "check.json", "check.html", "cache.sqlite"
 
@@ -45,54 +45,54 @@ def check_dataset(
     workers: int | None = None,
     console: Console | None = None,
 ) -> CheckReport:
-    """Examine a dataset and write `check.json` and `check.html`.
+    """Check a dataset and write `check.json` and `check.html`.
 
-    What is found out about a file is kept in `cache.sqlite` in the output folder: a check that is
-    interrupted goes on, and a second one reads only what has changed.
+    Results per file are cached in `cache.sqlite` in the output folder: an interrupted check
+    continues, and a second one reads only files that have changed.
 
     Args:
         path: Folder of the dataset.
-        splits: A splits.csv to check; by default the column split of cases.csv where it is filled.
-        output: Folder for the report; by default `check` in the dataset's.
+        splits: A splits.csv to check; default: the column split of cases.csv where it is filled.
+        output: Folder for the report; default: `check` in the dataset's folder.
         fix: Folder for a repaired copy of the dataset, new or empty; the dataset itself is never
             changed.
-        workers: Processes; by default one for each core.
-        console: Where progress is drawn.
+        workers: Number of processes; default: one per core.
+        console: Where progress is shown; default: standard error.
 
     Returns:
-        What `check.json` holds.
+        The content of `check.json`.
 
     Raises:
         DxsegError: The dataset's two files, or splits, cannot be read, or the folder for the copy
-            holds something else.
+            is in use for something else.
     """
     dataset = Dataset.load(path)
     count_workers(workers)
-    side = _split_of(dataset, splits)
+    split = _select_split(dataset, splits)
     if fix is not None:
-        check_fix_destination(dataset, Path(fix))
+        prepare_destination(dataset, Path(fix))
     folder = dataset.root / "check" if output is None else Path(output)
     console = console or Console(stderr=True)
     with SqliteCache(folder / CACHE_FILE) as store:
-        with reporting(console, "Looking at files") as progress:
-            found = survey(dataset, store, workers=workers, progress=progress)
+        with reporting(console, "Reading files") as progress:
+            scan = scan_dataset(dataset, store, workers=workers, progress=progress)
         with reporting(console, "Looking for near-duplicates") as progress:
-            near = near_duplicates(found, progress=progress)
-        together = link_groups(dataset.cases, near)
+            near = group_near_duplicates(scan, progress=progress)
+        groups = link_groups(dataset.cases, near)
         with reporting(console, "Probing for shortcuts") as progress:
-            probes = run_probes(found, together, progress=progress)
-    raised = [
-        *file_findings(found),
-        *duplicate_findings(found, near),
-        *([] if side is None else split_findings(found, near, side)),
-        *rare_labels(found, together),
-        *_shortcuts(found, probes),
+            probes = run_probes(scan, groups, progress=progress)
+    row_findings = [
+        *file_findings(scan),
+        *duplicate_findings(scan, near),
+        *([] if split is None else split_findings(scan, near, split)),
+        *rare_label_findings(scan, groups),
+        *_shortcut_findings(scan, probes),
     ]
     repair = None
     if fix is not None:
         with reporting(console, "Writing the repaired copy") as progress:
-            repair = write_repaired(found, near, raised, Path(fix), progress=progress)
-    findings = tell(raised, dataset.cases["case_id"])
+            repair = write_repaired(scan, near, row_findings, Path(fix), progress=progress)
+    findings = to_findings(row_findings, dataset.cases["case_id"])
     counts = Counter(finding.severity for finding in findings)
     report = CheckReport(
         name=dataset.spec.name,
@@ -102,7 +102,7 @@ def check_dataset(
         severities={severity: counts[severity] for severity in ("error", "warning", "info")},
         findings=findings,
         probes=probes,
-        statistics=fingerprint(found),
+        statistics=fingerprint(scan),
         repair=repair,
     )
     write_text_atomic(folder / REPORT_FILE, report.model_dump_json(indent=2) + "\n")
@@ -110,17 +110,17 @@ def check_dataset(
     return report
 
 
-def _split_of(dataset: Dataset, splits: str | Path | None) -> pd.Series[str] | None:
+def _select_split(dataset: Dataset, splits: str | Path | None) -> pd.Series[str] | None:
     if splits is not None:
         return parse_splits(splits, dataset)["split"]
-    own = dataset.cases["split"]
-    return own if own.ne("").all() else None
+    column = dataset.cases["split"]
+    return column if column.ne("").all() else None
 
 
-def _shortcuts(found: Survey, probes: Sequence[Probe]) -> list[RowFinding]:
-    told: list[str] = []
+def _shortcut_findings(scan: Scan, probes: Sequence[Probe]) -> list[RowFinding]:
+    details: list[str] = []
     for probe in probes:
-        areas = probe.labels if probe.mean is None else {"mean": probe.mean, **probe.labels}
-        told.extend(f"{probe.name}: AUROC of {key} {areas[key]}" for key in probe.warned)
-    labelled: NDArray[np.int64] = np.flatnonzero(found.dataset.cases["label"].ne(""))
-    return [RowFinding("shortcut", labelled, details=told)] if told else []
+        aurocs = probe.labels if probe.mean is None else {"mean": probe.mean, **probe.labels}
+        details.extend(f"{probe.name}: AUROC of {key} {aurocs[key]}" for key in probe.warned)
+    labeled: NDArray[np.int64] = np.flatnonzero(scan.dataset.cases["label"].ne(""))
+    return [RowFinding("shortcut", labeled, details=details)] if details else []

@@ -9,80 +9,84 @@ import pandas as pd
 
 from dxseg.data.splits.groups import label_sets
 from dxseg.quality.row_findings import RowFinding, flag_rows
-from dxseg.quality.scan import Survey
+from dxseg.quality.scan import Scan
 
 SATURATED = 0.5
-FEW_PIXELS, FEW_SHARE = 10, 1e-4
+FEW_PIXELS, FEW_FRACTION = 10, 1e-4
 RARE_GROUPS = 10
 
 
-def file_findings(found: Survey) -> list[RowFinding]:
-    """Say what is wrong with images and masks.
+def file_findings(scan: Scan) -> list[RowFinding]:
+    """Find problems of single images, masks and rows.
 
     Args:
-        found: What is known of the files.
+        scan: The scanned files.
     """
-    return [*_images(found), *_masks(found), *_table(found)]
+    return [*_image_findings(scan), *_mask_findings(scan), *_table_findings(scan)]
 
 
-def _images(found: Survey) -> Iterator[RowFinding]:
-    facts = found.facts
+def _image_findings(scan: Scan) -> Iterator[RowFinding]:
+    facts = scan.facts
     for code in ("image-not-found", "image-unreadable", "image-channels"):
         yield from flag_rows(code, facts["image_code"].eq(code), facts["image_problem"])
-    bits = facts["bits"].where(found.readable)
+    bits = facts["bits"].where(scan.readable)
     if bits.nunique() > 1:
-        described = bits.astype("Int64").astype(str) + " bit"
-        yield from flag_rows("image-depth-mixed", bits.notna() & bits.ne(bits.mode()[0]), described)
-    constant = found.readable & facts["minimum"].eq(facts["maximum"])
+        texts = bits.astype("Int64").astype(str) + " bit"
+        yield from flag_rows("image-depth-mixed", bits.notna() & bits.ne(bits.mode()[0]), texts)
+    constant = scan.readable & facts["minimum"].eq(facts["maximum"])
     yield from flag_rows("image-constant", constant)
-    bright = facts["brightest_share"].ge(SATURATED) & ~constant & found.readable
-    share = facts["brightest_share"].map("{:.0%} of the pixels have the highest value".format)
-    yield from flag_rows("image-saturated", bright, share)
+    bright = facts["brightest_fraction"].ge(SATURATED) & ~constant & scan.readable
+    details = facts["brightest_fraction"].map("{:.0%} of the pixels have the highest value".format)
+    yield from flag_rows("image-saturated", bright, details)
     yield from flag_rows(
-        "image-suffix", facts["disguised"].ne(""), "holds " + facts["disguised"].str.upper()
+        "image-suffix",
+        facts["actual_format"].ne(""),
+        "contains " + facts["actual_format"].str.upper(),
     )
 
 
-def _masks(found: Survey) -> Iterator[RowFinding]:
-    facts, dataset = found.facts, found.dataset
+def _mask_findings(scan: Scan) -> Iterator[RowFinding]:
+    facts, dataset = scan.facts, scan.dataset
     cases = dataset.cases
     for code in ("mask-not-found", "mask-unreadable", "mask-refused", "mask-size"):
         yield from flag_rows(code, facts["mask_code"].eq(code), facts["mask_problem"])
-    understood = cases["mask"].ne("") & facts["mask_code"].eq("") & found.readable
+    readable = cases["mask"].ne("") & facts["mask_code"].eq("") & scan.readable
     area, free = facts["mask_area"], dataset.lesion_free
     pixels = area.astype(str) + " pixels"
-    drawn = understood & area.gt(0)
+    drawn = readable & area.gt(0)
     yield from flag_rows("mask-on-lesion-free", drawn & free, pixels)
-    named = dataset.image_labels.ne("") & ~free
-    yield from flag_rows("mask-empty", understood & area.eq(0) & named)
-    few = np.maximum(FEW_PIXELS, FEW_SHARE * facts["height"] * facts["width"])
+    labeled = dataset.image_labels.ne("") & ~free
+    yield from flag_rows("mask-empty", readable & area.eq(0) & labeled)
+    few = np.maximum(FEW_PIXELS, FEW_FRACTION * facts["height"] * facts["width"])
     yield from flag_rows("mask-nearly-empty", drawn & area.lt(few), pixels)
     yield from flag_rows("mask-border", drawn & facts["mask_sides"].eq(4))
-    beside = {row: ", ".join(path.name for path in paths) for row, paths in found.left_out.items()}
-    names = pd.Series(beside, dtype=object).reindex(range(len(cases)), fill_value="")
+    unlisted = {
+        row: ", ".join(path.name for path in paths) for row, paths in scan.unlisted_masks.items()
+    }
+    names = pd.Series(unlisted, dtype=object).reindex(range(len(cases)), fill_value="")
     yield from flag_rows("mask-left-out", names.ne(""), names)
     shared = cases["mask"].ne("") & cases.duplicated(["mask", "slice_index"], keep=False)
     yield from flag_rows("mask-shared", shared, cases["mask"])
     yield from flag_rows("mask-repaired", facts["mask_repair"].ne(""), facts["mask_repair"])
     yield from flag_rows("mask-layout", facts["mask_layout"].ne(""), facts["mask_layout"])
-    united = facts["mask_united"]
-    yield from flag_rows("mask-united", united.gt(1), "of " + united.astype(str))
+    merged = facts["mask_merged"]
+    yield from flag_rows("mask-merged", merged.gt(1), "of " + merged.astype(str))
 
 
-def _table(found: Survey) -> Iterator[RowFinding]:
-    dataset = found.dataset
+def _table_findings(scan: Scan) -> Iterator[RowFinding]:
+    dataset = scan.dataset
     cases = dataset.cases
-    # The column group says what may not be divided, not whose the image is.
-    nobody = cases["patient_id"].eq("") & cases["volume_id"].eq("")
-    yield from flag_rows("patient-missing", nobody)
+    # The column group is about splits and does not identify the patient.
+    unidentified = cases["patient_id"].eq("") & cases["volume_id"].eq("")
+    yield from flag_rows("patient-missing", unidentified)
     if dataset.spec.spacing_unit == "mm":
         yield from flag_rows("spacing-missing", cases["spacing_y"].isna())
-    unlabelled = cases["label"].eq("")
+    unlabeled = cases["label"].eq("")
     if dataset.spec.labels:
-        yield from flag_rows("label-missing", unlabelled)
-    yield from flag_rows("unused", unlabelled & cases["mask"].eq(""))
+        yield from flag_rows("label-missing", unlabeled)
+    yield from flag_rows("unused", unlabeled & cases["mask"].eq(""))
 
 
-def image_label_sets(found: Survey) -> list[frozenset[str]]:
-    """Give the labels of each case that speak of the image itself, not of its study."""
-    return label_sets(found.dataset, found.dataset.image_labels)
+def image_label_sets(scan: Scan) -> list[frozenset[str]]:
+    """Return the labels of each case that are about the image itself, not about its study."""
+    return label_sets(scan.dataset, scan.dataset.image_labels)

@@ -1,4 +1,4 @@
-"""The kinds of what a check can find, each with its severity and remedy."""
+"""The types of findings, each with its severity and remedy."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pydantic import BaseModel
 Severity = Literal["error", "warning", "info"]
 
 
-class Kind(BaseModel):
-    """A kind of finding.
+class FindingType(BaseModel):
+    """A type of finding.
 
     Attributes:
         severity: error: results would be wrong or training stops; warning: look at it before you
             trust results; info: worth knowing.
-        title: What was found, for a count of cases.
+        title: The cases, to follow their number.
         remedy: What to do.
     """
 
@@ -24,53 +24,54 @@ class Kind(BaseModel):
     remedy: str
 
 
-def _kinds(severity: Severity, *rows: tuple[str, str, str]) -> dict[str, Kind]:
+def _types(severity: Severity, *rows: tuple[str, str, str]) -> dict[str, FindingType]:
     return {
-        code: Kind(severity=severity, title=title, remedy=remedy) for code, title, remedy in rows
+        code: FindingType(severity=severity, title=title, remedy=remedy)
+        for code, title, remedy in rows
     }
 
 
-KINDS: dict[str, Kind] = {
-    **_kinds(
+FINDING_TYPES: dict[str, FindingType] = {
+    **_types(
         "error",
         (
             "image-not-found",
-            "images that are absent, or that a link leads out of the dataset's folders",
+            "images that do not exist, or that a link leads out of the dataset's folders",
             "correct the path or roots in dataset.yaml; --fix drops the case",
         ),
         (
             "image-unreadable",
-            "images that are empty, cut short, damaged, too large or of an unknown kind",
+            "images that are empty, truncated, damaged, too large or in an unknown format",
             "copy or export the file again; --fix drops the case",
         ),
         (
             "image-channels",
-            "images whose channels do not turn into those of dataset.yaml",
+            "images whose channels do not match those of dataset.yaml",
             "correct channels in dataset.yaml or export the image again; --fix drops the case",
         ),
         (
             "image-depth-mixed",
             "images of another bit depth than most",
-            "convert one kind: training takes 8-bit or 16-bit images, not both",
+            "convert one of the two: training takes 8-bit or 16-bit images, not both",
         ),
         (
             "mask-not-found",
-            "masks that are absent, or that a link leads out of the dataset's folders",
+            "masks that do not exist, or that a link leads out of the dataset's folders",
             "correct the path; --fix keeps the case without a mask",
         ),
         (
             "mask-unreadable",
-            "masks that are empty files, cut short or damaged",
+            "masks that are empty files, truncated or damaged",
             "export the mask again; --fix keeps the case without a mask",
         ),
         (
             "mask-refused",
-            "masks that cannot be understood without guessing",
+            "masks that cannot be read without guessing",
             "write 0 and 255, or class numbers; --fix keeps the case without a mask",
         ),
         (
             "mask-size",
-            "masks of another size than their image",
+            "masks whose size differs from their image",
             "export the mask at the image's size; --fix keeps the case without a mask",
         ),
         (
@@ -80,21 +81,21 @@ KINDS: dict[str, Kind] = {
         ),
         (
             "patients-across-splits",
-            "cases of a patient, volume or group that is divided between splits",
+            "cases of a patient, volume or group that is in several splits",
             "split again with `dxseg split`",
         ),
         (
             "duplicates-across-splits",
-            "near-duplicates on both sides of the split",
+            "near-duplicates in different splits",
             "split again with `dxseg split`; where all patients are named, run --fix first",
         ),
         (
             "labels-contradict-in-splits",
-            "near-duplicates with contradicting labels that the splits use",
+            "near-duplicates with contradicting labels that are in a split",
             "split again with `dxseg split`, which drops them, or correct the labels",
         ),
     ),
-    **_kinds(
+    **_types(
         "warning",
         (
             "image-constant",
@@ -103,7 +104,7 @@ KINDS: dict[str, Kind] = {
         ),
         (
             "image-saturated",
-            "images of which half or more have the highest value",
+            "images with the highest value in at least half of the pixels",
             "export them with a wider intensity window",
         ),
         (
@@ -114,17 +115,17 @@ KINDS: dict[str, Kind] = {
         (
             "mask-nearly-empty",
             "masks of fewer than 10 pixels, or 0.01% of the image",
-            "look whether the mask is a slip of the pen",
+            "check whether the mask was drawn by mistake",
         ),
         (
             "mask-border",
             "masks that touch all four sides of the image",
-            "look whether the mask is inverted or a frame",
+            "check whether the mask is inverted or a frame",
         ),
         (
             "mask-left-out",
-            "cases with further masks beside the one that the table names",
-            "unite them; --fix does",
+            "cases with more masks next to the one in the table",
+            "merge them; --fix does",
         ),
         (
             "mask-shared",
@@ -139,69 +140,69 @@ KINDS: dict[str, Kind] = {
         (
             "duplicates-exact",
             "images whose file occurs several times",
-            "remove the copies; --fix keeps the first and unites the masks",
+            "remove the copies; --fix keeps the first and merges the masks",
         ),
         (
             "duplicates-near",
             "images that have a near-duplicate",
             "nothing if you split with `dxseg split`, which keeps them together where patients are "
-            "not named; else --fix writes the column group",
+            "not named; otherwise --fix writes the column group",
         ),
         (
             "duplicates-across-patients",
             "near-duplicates under different patients",
-            "correct patient_id, or run --fix: its column group keeps them on one side",
+            "correct patient_id, or run --fix: its column group keeps them in one split",
         ),
         (
             "patient-missing",
             "cases without patient and volume",
-            "give patient_id if you can: only then is a split by patient sure",
+            "add patient_id if you can: only then is a split by patient certain",
         ),
         (
             "spacing-missing",
             "cases without spacing although spacing_unit is mm",
-            "give spacing_y and spacing_x: distances of these cases are not in millimetres",
+            "add spacing_y and spacing_x: distances of these cases are not in millimetres",
         ),
         (
             "label-rare",
             "cases of labels with fewer than 10 groups",
-            "collect more, or join labels: figures for these are left to chance",
+            "collect more, or merge labels: metrics for these are unreliable",
         ),
         (
             "split-lacks-label",
-            "cases of labels that are absent from training, validation or test",
-            "split again with `dxseg split`, or join labels",
+            "cases of labels that are missing from training, validation or test",
+            "split again with `dxseg split`, or merge labels",
         ),
         (
             "shortcut",
-            "labelled cases whose label is predicted by what should not tell it",
-            "look at what gives the label away; see docs/check.md",
+            "labeled cases whose label can be predicted from something unrelated to the lesion",
+            "look for what reveals the label; see docs/check.md",
         ),
     ),
-    **_kinds(
+    **_types(
         "info",
         (
             "image-suffix",
-            "images whose name says another format than their content",
-            "nothing: the content decides",
+            "images whose suffix does not match their format",
+            "nothing: the content is used",
         ),
         (
             "mask-repaired",
-            "masks that are not plain numbers and were understood all the same",
+            "masks that are not plain numbers and were converted",
             "look at some; --fix writes them as plain masks",
         ),
         (
             "mask-layout",
-            "masks stored in colour, with a palette or with transparency",
-            "nothing: they are understood; --fix writes them as plain masks",
+            "masks stored in color, with a palette or with transparency",
+            "nothing: they are read correctly; --fix writes them as plain masks",
         ),
-        ("mask-united", "masks that an importer united from several", "nothing"),
-        ("label-missing", "cases without a label", "nothing if that is meant"),
+        ("mask-merged", "masks that an importer merged from several", "nothing"),
+        ("label-missing", "cases without a label", "nothing if that is intended"),
         (
             "unused",
             "cases with neither label nor mask",
-            "give either: training makes no use of them",
+            "add either: they are not used in training",
         ),
     ),
 }
-"""Every code in the order of the report; docs/check.md says the same."""
+"""Every code in the order of the report, documented in docs/check.md."""

@@ -1,4 +1,4 @@
-"""What a check can find, and the report it makes."""
+"""Findings and the report of a check."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from pydantic import BaseModel
 
 from dxseg.quality.finding_types import Severity
 
-Verb = Literal["drop", "remove-mask", "rewrite-mask", "unite", "group", "empty-split"]
-"""What `--fix` does to cases."""
+ActionName = Literal["drop", "remove-mask", "rewrite-mask", "merge", "group", "empty-split"]
+"""What `--fix` does with cases."""
 
 LISTED = 1000
-"""Case ids and groups of a finding in the report at most; `count` counts all."""
+"""Maximum number of case ids of a finding in the report; `count` counts all."""
 
 
 class Finding(BaseModel):
-    """Cases that have one thing in common.
+    """Cases with the same problem.
 
     Attributes:
-        code: One of `dxseg.quality.finding_types.KINDS`.
-        severity: As there.
-        title: As there.
+        code: One of `dxseg.quality.finding_types.FINDING_TYPES`.
+        severity: Severity of the type.
+        title: Title of the type.
         count: Number of cases.
-        group_count: Number of groups that the cases form; 0 where they form none.
+        group_count: Number of groups that the cases form; 0 for none.
         case_ids: The first `LISTED` of them, in the order of the table.
         groups: The first groups of case ids, `LISTED` ids at most.
-        details: Up to five examples in words.
+        details: Up to five examples as text.
         remedy: What to do.
     """
 
@@ -42,8 +42,8 @@ class Finding(BaseModel):
     remedy: str
 
 
-class Area(BaseModel):
-    """An area under the ROC curve, from cross-validation.
+class Auroc(BaseModel):
+    """Area under the ROC curve, from cross-validation.
 
     Attributes:
         auroc: 0.5 is chance.
@@ -60,40 +60,40 @@ class Area(BaseModel):
 
 
 class Probe(BaseModel):
-    """How well something that should not matter predicts the label.
+    """How well something unrelated to the lesion predicts the label.
 
     Attributes:
         name: image-size, border or thumbnail.
-        mean: Over the labels; null where too few groups allow none.
+        mean: Mean over the labels; null with too few groups.
         labels: Each label against the rest.
         cases: Number of cases used.
-        group_count: Number of groups that they form.
-        warned: The labels, or "mean", that are predicted well enough for the finding `shortcut`.
+        group_count: Number of their groups.
+        warned: The labels, or "mean", whose AUROC is high enough for the finding `shortcut`.
     """
 
     name: str
-    mean: Area | None
-    labels: dict[str, Area]
+    mean: Auroc | None
+    labels: dict[str, Auroc]
     cases: int
     group_count: int
     warned: list[str]
 
 
 class Quantiles(BaseModel):
-    """Of one figure over the cases.
+    """Quartiles of a value over the cases.
 
     Attributes:
         minimum: The lowest value.
-        quarter: The 25th percentile.
+        q1: The 25th percentile.
         median: The 50th percentile.
-        three_quarters: The 75th percentile.
+        q3: The 75th percentile.
         maximum: The highest value.
     """
 
     minimum: float
-    quarter: float
+    q1: float
     median: float
-    three_quarters: float
+    q3: float
     maximum: float
 
 
@@ -101,23 +101,23 @@ class Statistics(BaseModel):
     """The fingerprint of a dataset.
 
     Attributes:
-        labels: Cases of each label; "" for none.
-        patients: Number of patients named.
-        masks: Cases with a mask file.
-        lesion_masks: Cases whose mask is not empty.
-        lesion_free: Cases whose label means that the mask is empty.
-        lesion_share: Share of the image that the lesion covers, over lesion masks.
-        height: Pixels.
-        width: Pixels.
+        labels: Number of cases of each label; "" for none.
+        patients: Number of distinct patient ids.
+        masks: Number of cases with a mask file.
+        lesion_masks: Number of cases whose mask is not empty.
+        lesion_free: Number of cases whose label means that the mask is empty.
+        lesion_fraction: Fraction of the image that the lesion covers, over lesion masks.
+        height: In pixels.
+        width: In pixels.
         sizes: Number of distinct sizes.
-        channels: Cases of each number of channels.
-        bits: Cases of each bit depth.
+        channels: Number of cases of each number of channels.
+        bits: Number of cases of each bit depth.
         spacing_y: In the dataset's unit.
         spacing_x: In the dataset's unit.
         intensity_mean: Mean of each image, 0 to 1 of the range of its bit depth.
         intensity_deviation: Standard deviation of each image, likewise.
-        darkest_share: Share of each image's pixels that have its lowest value.
-        brightest_share: Share of each image's pixels that have its highest value.
+        darkest_fraction: Fraction of each image's pixels that have its lowest value.
+        brightest_fraction: Fraction of each image's pixels that have its highest value.
     """
 
     labels: dict[str, int]
@@ -125,7 +125,7 @@ class Statistics(BaseModel):
     masks: int
     lesion_masks: int
     lesion_free: int
-    lesion_share: Quantiles | None
+    lesion_fraction: Quantiles | None
     height: Quantiles | None
     width: Quantiles | None
     sizes: int
@@ -135,21 +135,21 @@ class Statistics(BaseModel):
     spacing_x: Quantiles | None
     intensity_mean: Quantiles | None
     intensity_deviation: Quantiles | None
-    darkest_share: Quantiles | None
-    brightest_share: Quantiles | None
+    darkest_fraction: Quantiles | None
+    brightest_fraction: Quantiles | None
 
 
 class Action(BaseModel):
-    """Something that `--fix` did.
+    """An action of `--fix`.
 
     Attributes:
         action: What was done.
         count: Number of cases.
         case_ids: The first `LISTED` of them.
-        reason: Why, in words.
+        reason: The reason as text.
     """
 
-    action: Verb
+    action: ActionName
     count: int
     case_ids: list[str]
     reason: str
@@ -162,29 +162,29 @@ class Repair(BaseModel):
         destination: Its folder.
         cases: Rows of its table.
         actions: What was done.
-        left: Codes of findings that no program can mend.
+        remaining: Codes of findings that cannot be fixed automatically.
     """
 
     destination: Path
     cases: int
     actions: list[Action]
-    left: list[str]
+    remaining: list[str]
 
 
 class CheckReport(BaseModel):
-    """What `check.json` holds.
+    """The content of `check.json`.
 
     Attributes:
         name: The dataset's name.
         digest: The dataset's digest when it was checked.
-        splits_sha256: Digest of the splits that were checked; "" where there were none, or where
-            cases.csv holds them.
+        splits_sha256: Digest of the splits that were checked; "" if there were none, or if they
+            are in cases.csv.
         cases: Rows of the table.
         severities: Number of findings of each severity.
-        findings: Errors first.
+        findings: The findings, errors first.
         probes: The shortcut probes.
         statistics: The fingerprint.
-        repair: What `--fix` did; null without it.
+        repair: The repaired copy; null without `--fix`.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The fingerprint of a dataset: how many of what, how large, how bright."""
+"""The fingerprint of a dataset: counts, sizes, intensities."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import pandas as pd
 
 from dxseg.data.table.cases import split_labels
 from dxseg.quality.findings import Quantiles, Statistics
-from dxseg.quality.scan import Survey
+from dxseg.quality.scan import Scan
 
 
-def fingerprint(found: Survey) -> Statistics:
-    """Summarise the table and the files of a dataset.
+def fingerprint(scan: Scan) -> Statistics:
+    """Summarize the table and the files of a dataset.
 
     Args:
-        found: What is known of the files.
+        scan: The scanned files.
     """
-    dataset = found.dataset
-    cases, facts = dataset.cases, found.facts[found.readable]
-    lesion = found.facts["mask_area"].gt(0) & found.facts["mask_code"].eq("") & found.readable
-    drawn = found.facts[lesion]
+    dataset = scan.dataset
+    cases, facts = dataset.cases, scan.facts[scan.readable]
+    lesion = scan.facts["mask_area"].gt(0) & scan.facts["mask_code"].eq("") & scan.readable
+    lesions = scan.facts[lesion]
     return Statistics(
-        labels=_labels(found),
+        labels=_labels(scan),
         patients=int(cases["patient_id"][cases["patient_id"].ne("")].nunique()),
         masks=int(cases["mask"].ne("").sum()),
         lesion_masks=int(lesion.sum()),
         lesion_free=int(dataset.lesion_free.sum()),
-        lesion_share=_quantiles(drawn["mask_area"] / (drawn["height"] * drawn["width"])),
+        lesion_fraction=_quantiles(lesions["mask_area"] / (lesions["height"] * lesions["width"])),
         height=_quantiles(facts["height"]),
         width=_quantiles(facts["width"]),
         sizes=len(facts[["height", "width"]].drop_duplicates()),
@@ -39,15 +39,15 @@ def fingerprint(found: Survey) -> Statistics:
         spacing_x=_quantiles(cases["spacing_x"].dropna()),
         intensity_mean=_quantiles(facts["mean"]),
         intensity_deviation=_quantiles(facts["deviation"]),
-        darkest_share=_quantiles(facts["darkest_share"]),
-        brightest_share=_quantiles(facts["brightest_share"]),
+        darkest_fraction=_quantiles(facts["darkest_fraction"]),
+        brightest_fraction=_quantiles(facts["brightest_fraction"]),
     )
 
 
-def _labels(found: Survey) -> dict[str, int]:
-    spec = found.dataset.spec
+def _labels(scan: Scan) -> dict[str, int]:
+    spec = scan.dataset.spec
     counts = Counter(dict.fromkeys(spec.labels, 0))
-    for text, number in found.dataset.cases["label"].value_counts().items():
+    for text, number in scan.dataset.cases["label"].value_counts().items():
         for name in split_labels(str(text), spec) or [""]:
             counts[name] += int(number)
     return dict(counts)
@@ -61,6 +61,4 @@ def _quantiles(values: pd.Series[Any]) -> Quantiles | None:
     if values.empty:
         return None
     five = [float(value) for value in np.quantile(values.to_numpy(float), (0, 0.25, 0.5, 0.75, 1))]
-    return Quantiles(
-        minimum=five[0], quarter=five[1], median=five[2], three_quarters=five[3], maximum=five[4]
-    )
+    return Quantiles(minimum=five[0], q1=five[1], median=five[2], q3=five[3], maximum=five[4])

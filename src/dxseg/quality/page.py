@@ -1,4 +1,4 @@
-"""`check.html`: the findings with small pictures of some cases."""
+"""`check.html`: the findings with thumbnails of some cases."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def write_page(report: CheckReport, dataset: Dataset, path: Path) -> None:
     """Write the page of a report.
 
     Args:
-        report: What was found.
-        dataset: Where images and masks lie.
+        report: The report.
+        dataset: The dataset with its images and masks.
         path: The file, replaced atomically.
     """
     gallery = _Gallery(dataset)
@@ -50,12 +50,16 @@ def write_page(report: CheckReport, dataset: Dataset, path: Path) -> None:
 
 
 def describe_statistics(statistics: Statistics) -> list[tuple[str, str]]:
-    """Turn the fingerprint into rows of a table: what, and its value in words."""
+    """Convert the fingerprint to rows of a table: name and value as text.
+
+    Args:
+        statistics: The fingerprint.
+    """
     counts = ", ".join(f"{name or 'no label'} {n}" for name, n in statistics.labels.items())
     rows = [
         ("labels", counts),
         ("lesion-free by label", str(statistics.lesion_free)),
-        ("patients named", str(statistics.patients)),
+        ("patients", str(statistics.patients)),
         ("mask files", f"{statistics.masks}, {statistics.lesion_masks} with a lesion"),
         ("channels", ", ".join(f"{key}: {n}" for key, n in statistics.channels.items())),
         ("bits", ", ".join(f"{key}: {n}" for key, n in statistics.bits.items())),
@@ -66,24 +70,24 @@ def describe_statistics(statistics: Statistics) -> list[tuple[str, str]]:
         "width (px)": statistics.width,
         "spacing, vertical": statistics.spacing_y,
         "spacing, horizontal": statistics.spacing_x,
-        "lesion, share of the image": statistics.lesion_share,
+        "lesion, fraction of the image": statistics.lesion_fraction,
         "mean intensity": statistics.intensity_mean,
-        "deviation of intensity": statistics.intensity_deviation,
-        "share of the lowest value": statistics.darkest_share,
-        "share of the highest value": statistics.brightest_share,
+        "standard deviation of intensity": statistics.intensity_deviation,
+        "fraction of pixels with the lowest value": statistics.darkest_fraction,
+        "fraction of pixels with the highest value": statistics.brightest_fraction,
     }
     return [*rows, *((name, _spread(five)) for name, five in spread.items() if five is not None)]
 
 
 def _spread(five: Quantiles) -> str:
     return (
-        f"median {five.median:.4g}, middle half {five.quarter:.4g} to {five.three_quarters:.4g}, "
-        f"all {five.minimum:.4g} to {five.maximum:.4g}"
+        f"median {five.median:.4g}, interquartile range {five.q1:.4g} to {five.q3:.4g}, "
+        f"range {five.minimum:.4g} to {five.maximum:.4g}"
     )
 
 
 class _Gallery:
-    """Draws each case once, however many findings name it."""
+    """Renders each case once, even if several findings list it."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
@@ -91,7 +95,7 @@ class _Gallery:
         self.drawn: dict[str, str] = {}
 
     def rows(self, finding: Finding) -> list[list[dict[str, str]]]:
-        """Pictures of a few cases; a row for each group, where there are groups."""
+        """Thumbnails of a few cases; one row per group if there are groups."""
         several = [group for group in finding.groups if len(group) > 1]
         lists = several[:_GROUPS] or [finding.case_ids]
         return [[self._picture(name) for name in islice(names, _PICTURES)] for names in lists]
@@ -109,16 +113,16 @@ class _Gallery:
 
 def _draw(dataset: Dataset, row: Any) -> bytes:
     image = read_image(dataset.image_path(row))
-    colours = display_rgb(image)
+    colors = display_rgb(image)
     try:
         path = dataset.mask_path(row)
         if path is not None:
             truth = read_mask(path, len(dataset.spec.mask_classes))
-            colours = render_overlay(image, np.zeros_like(truth), truth=truth)
+            colors = render_overlay(image, np.zeros_like(truth), truth=truth)
     except (DxsegError, OSError):
-        # The image alone still shows what the finding is about.
+        # The image alone still illustrates the finding.
         pass
-    picture = Image.fromarray(colours)
+    picture = Image.fromarray(colors)
     picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)

@@ -1,17 +1,17 @@
-"""Shortcut probes: is the label predicted by what should not tell it?
+"""Shortcut probes: can the label be predicted from something unrelated to the lesion?
 
-A classifier finds whatever separates the labels: calipers that were drawn on lesions only, the text
-of one scanner, the crop of one site. It then prompts the segmenter with that, and a test set from
-the same source does not show it. Each probe sees one thing that the lesion has little to do with
-(DeGrave, Janizek, Lee, "AI for radiographic COVID-19 detection selects shortcuts over signal",
-Nature Machine Intelligence 3, 2021, showed the harm):
+A classifier learns whatever separates the labels: calipers that were drawn on lesions only, the
+text of one scanner, the crop of one site. Its output is then the prompt of the segmenter, and a
+test set from the same source does not reveal it. The input of each probe is one thing that has
+little to do with the lesion. DeGrave, Janizek and Lee, "AI for radiographic COVID-19 detection
+selects shortcuts over signal", Nature Machine Intelligence 3, 2021, showed the harm.
 
 * image-size: height and width, by a random forest;
-* border: the outer 8 pixels of the image at 64x64, where scanner text and crops are;
-* thumbnail: the whole image at 8x8, which has room for brightness and layout only.
+* border: the outer 8 pixels of the image at 64x64, which show scanner text and crops;
+* thumbnail: the whole image at 8x8, which shows brightness and layout only.
 
-The last two by logistic regression on 32 principal components. Scores are those of 5-fold
-cross-validation in which a group stays on one side; the interval resamples groups.
+The last two by logistic regression on 32 principal components. Scores are from 5-fold
+cross-validation by group; the interval is from a bootstrap of groups.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dxseg.data.splits.perceptual_hash import SIDE
-from dxseg.quality.findings import Area, Probe
-from dxseg.quality.scan import Survey
+from dxseg.quality.findings import Auroc, Probe
+from dxseg.quality.scan import Scan
 
-CASES = 4000
-"""Cases that are probed at most, drawn evenly over the table; which bounds time and memory."""
+MAX_CASES = 4000
+"""Maximum number of cases, selected at random, which bounds time and memory."""
 
 WARN_AUROC, WARN_LOW = 0.7, 0.6
-FEWEST_GROUPS = 10
+MIN_GROUPS = 10
 _FOLDS = 5
 _RESAMPLES = 200
 _TREES = 50
@@ -41,32 +41,32 @@ _NAMES = ("image-size", "border", "thumbnail")
 
 
 def run_probes(
-    found: Survey,
+    scan: Scan,
     group: NDArray[np.int64],
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Probe]:
     """Run the three probes.
 
-    A label takes part if it and the rest have at least ten groups each. Of two exclusive labels one
-    is enough.
+    A label is used if it and the other labels have at least ten groups each. Of two exclusive
+    labels one is used.
 
     Args:
-        found: What is known of the files.
-        group: Of cases that belong together, (N,).
-        progress: Called with (done, total) probes.
+        scan: The scanned files.
+        group: (N,) group number of each case.
+        progress: Called with the number of probes done and their total.
 
     Returns:
-        One a name, without figures where no label takes part.
+        One per name, without values if no label is used.
     """
-    rows, targets = _labelled(found)
+    rows, targets = _select_labeled(scan)
     group = group[rows]
-    chosen = _labels_to_probe(found, targets, group)
+    chosen = _labels_to_probe(scan, targets, group)
     probes = []
     for done, name in enumerate(_NAMES, 1):
         scores = {}
         if chosen:
-            features = _features(name, found, rows)
+            features = _features(name, scan, rows)
             scores = {
                 label: _out_of_fold(name, features, targets[:, column], group)
                 for label, column in chosen.items()
@@ -78,44 +78,44 @@ def run_probes(
     return probes
 
 
-def _labelled(found: Survey) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Choose cases, and give their labels as (n, L)."""
-    targets = found.dataset.label_targets()
+def _select_labeled(scan: Scan) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Select labeled cases: their rows (n,) and labels (n, L)."""
+    targets = scan.dataset.label_targets()
     if targets.ndim == 1:
         known = targets >= 0
-        targets = targets[:, None] == np.arange(len(found.dataset.spec.labels))
+        targets = targets[:, None] == np.arange(len(scan.dataset.spec.labels))
     else:
         known = ~np.isnan(targets).any(axis=1)
         targets = targets > 0
-    rows = np.flatnonzero(known & found.readable)
-    if len(rows) > CASES:
-        rows = np.sort(np.random.default_rng(0).choice(rows, CASES, replace=False))
+    rows = np.flatnonzero(known & scan.readable)
+    if len(rows) > MAX_CASES:
+        rows = np.sort(np.random.default_rng(0).choice(rows, MAX_CASES, replace=False))
     return rows, targets[rows]
 
 
 def _labels_to_probe(
-    found: Survey, targets: NDArray[np.bool_], group: NDArray[np.int64]
+    scan: Scan, targets: NDArray[np.bool_], group: NDArray[np.int64]
 ) -> dict[str, int]:
-    names = found.dataset.spec.labels
+    names = scan.dataset.spec.labels
     enough = {
         name: column
         for column, name in enumerate(names)
         if min(len(np.unique(group[targets[:, column] == side])) for side in (True, False))
-        >= FEWEST_GROUPS
+        >= MIN_GROUPS
     }
-    if len(enough) == len(names) == 2 and not found.dataset.spec.multi_label:
+    if len(enough) == len(names) == 2 and not scan.dataset.spec.multi_label:
         enough.popitem()
     return enough
 
 
-def _features(name: str, found: Survey, rows: NDArray[np.int64]) -> NDArray[Any]:
+def _features(name: str, scan: Scan, rows: NDArray[np.int64]) -> NDArray[Any]:
     if name == "image-size":
-        size = found.facts.loc[rows, ["height", "width"]].to_numpy(float)
+        size = scan.facts.loc[rows, ["height", "width"]].to_numpy(float)
         return np.column_stack([size, size[:, 0] / size[:, 1], size[:, 0] * size[:, 1]])
     if name == "border":
-        return found.strips(rows)
+        return scan.strips(rows)
     step = SIDE // _THUMBNAIL
-    pixels = found.descriptions(rows).thumbnails.reshape(-1, _THUMBNAIL, step, _THUMBNAIL, step)
+    pixels = scan.descriptions(rows).thumbnails.reshape(-1, _THUMBNAIL, step, _THUMBNAIL, step)
     return np.asarray(pixels.mean(axis=(2, 4)).reshape(len(rows), -1))
 
 
@@ -140,7 +140,7 @@ def _model(name: str, cases: int) -> Any:
 def _out_of_fold(
     name: str, features: NDArray[Any], target: NDArray[np.bool_], group: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Score each case by a model that has seen no case of its group, (n,)."""
+    """Score each case by a model trained without its group, (n,)."""
     scores = np.full(len(target), float(target.mean()))
     for train, test in _folds(target, group):
         if len(np.unique(target[train])) == 2:
@@ -155,7 +155,7 @@ def _folds(
     from sklearn.model_selection import StratifiedGroupKFold
 
     with warnings.catch_warnings():
-        # A fold without a case of the label is no problem: scores of all folds are judged together.
+        # A fold may lack the label: the scores of all folds are evaluated together.
         warnings.simplefilter("ignore", UserWarning)
         yield from StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=0).split(
             target, target, group
@@ -174,10 +174,10 @@ def _probe(
     mean, labels = None, {}
     if scores:
         point = np.array([roc_auc_score(truth[label], scores[label]) for label in truth])
-        draws = _draws(truth, scores, member)
-        mean = _area(float(point.mean()), draws.mean(axis=1))
+        draws = _resample(truth, scores, member)
+        mean = _auroc(float(point.mean()), draws.mean(axis=1))
         labels = {
-            label: _area(float(point[column]), draws[:, column])
+            label: _auroc(float(point[column]), draws[:, column])
             for column, label in enumerate(truth)
         }
     judged = labels if mean is None else {"mean": mean, **labels}
@@ -192,19 +192,20 @@ def _probe(
     )
 
 
-def _area(point: float, draws: NDArray[np.float64]) -> Area:
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return Area(auroc=point, low=float(low), high=float(high))
+def _auroc(point: float, resamples: NDArray[np.float64]) -> Auroc:
+    low, high = np.quantile(resamples, (0.025, 0.975))
+    return Auroc(auroc=point, low=float(low), high=float(high))
 
 
-def _draws(
+def _resample(
     truth: dict[str, NDArray[np.bool_]],
     scores: dict[str, NDArray[np.float64]],
     member: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """Resample whole groups, (draws, labels); one that lacks a label says nothing and is left out.
+    """AUROC of each label in resamples of whole groups, (resamples, labels).
 
-    With at least ten groups of each label and of the rest, hardly a resample lacks one.
+    A resample without a label, or with nothing else, has no AUROC and is left out, which
+    `scipy.stats.bootstrap` cannot do. With at least ten groups on either side it is rare.
     """
     from sklearn.metrics import roc_auc_score
 

@@ -1,4 +1,4 @@
-"""Findings while they are still rows of the table."""
+"""Findings as rows of the table, before they become case ids."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dxseg.quality.finding_types import KINDS
+from dxseg.quality.finding_types import FINDING_TYPES
 from dxseg.quality.findings import LISTED, Finding
 
 _DETAILS = 5
@@ -17,13 +17,13 @@ _DETAILS = 5
 
 @dataclass(frozen=True)
 class RowFinding:
-    """Rows that have something in common.
+    """Rows with the same problem.
 
     Attributes:
-        code: One of `KINDS`.
+        code: One of `FINDING_TYPES`.
         rows: Positions in the table, ascending.
-        groups: A number for each of the rows, where they form groups.
-        details: Examples in words.
+        groups: Group number of each of the rows, if they form groups.
+        details: Examples as text.
     """
 
     code: str
@@ -33,45 +33,47 @@ class RowFinding:
 
 
 def flag_rows(code: str, rows: Any, details: pd.Series[str] | None = None) -> list[RowFinding]:
-    """Raise a finding for the rows of a condition, nothing where there are none.
+    """Make a finding of the rows that meet a condition; none without such rows.
 
     Args:
-        code: One of `KINDS`.
-        rows: (N,) of bool.
-        details: One text a row of the table; the first few of the rows are kept.
+        code: One of `FINDING_TYPES`.
+        rows: (N,) booleans.
+        details: One text per row of the table; the first few are kept.
     """
-    found = np.flatnonzero(np.asarray(rows))
-    if not len(found):
+    positions = np.flatnonzero(np.asarray(rows))
+    if not len(positions):
         return []
-    told = [] if details is None else details.iloc[found[:_DETAILS]].tolist()
-    return [RowFinding(code, found, details=told)]
+    examples = [] if details is None else details.iloc[positions[:_DETAILS]].tolist()
+    return [RowFinding(code, positions, details=examples)]
 
 
 def flag_groups(code: str, group: NDArray[np.int64], rows: Any) -> list[RowFinding]:
-    """Raise a finding for rows that form groups, nothing where there are none.
+    """Make a finding of rows that form groups; none without such rows.
 
     Args:
-        code: One of `KINDS`.
-        group: (N,) number of each row's group.
-        rows: (N,) of bool.
+        code: One of `FINDING_TYPES`.
+        group: (N,) group number of each row.
+        rows: (N,) booleans.
     """
-    found = np.flatnonzero(np.asarray(rows))
-    return [RowFinding(code, found, groups=group[found])] if len(found) else []
+    positions = np.flatnonzero(np.asarray(rows))
+    return [RowFinding(code, positions, groups=group[positions])] if len(positions) else []
 
 
-def tell(raised: list[RowFinding], case_ids: pd.Series[str]) -> list[Finding]:
-    """Turn rows into case ids, in the order of `KINDS`.
+def to_findings(row_findings: list[RowFinding], case_ids: pd.Series[str]) -> list[Finding]:
+    """Convert row findings to findings with case ids, in the order of `FINDING_TYPES`.
 
     Args:
-        raised: What was found.
-        case_ids: Of the whole table.
+        row_findings: The findings, in any order.
+        case_ids: Case ids of the whole table.
     """
-    order = list(KINDS)
-    return [_finding(one, case_ids) for one in sorted(raised, key=lambda r: order.index(r.code))]
+    order = list(FINDING_TYPES)
+    return [
+        _finding(one, case_ids) for one in sorted(row_findings, key=lambda r: order.index(r.code))
+    ]
 
 
 def _finding(one: RowFinding, case_ids: pd.Series[str]) -> Finding:
-    kind = KINDS[one.code]
+    kind = FINDING_TYPES[one.code]
     names = case_ids.iloc[one.rows[:LISTED]].tolist()
     groups: list[list[str]] = []
     if one.groups is not None:

@@ -1,4 +1,4 @@
-"""All cases' files, looked at in parallel; what was found out is kept for the next time."""
+"""Scan of all cases' files in parallel; results are cached."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.io.parallel import parallel_map
 from dxseg.io.sqlite_cache import SqliteCache, file_key
-from dxseg.quality.case_inspection import FORMAT, CaseFacts, Job, inspect_case, unpack
+from dxseg.quality.case_inspection import FORMAT, CaseFacts, CaseFiles, inspect_case, unpack
 
 _FACTS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What is known of the files of a dataset.
+class Scan:
+    """The scanned files of a dataset.
 
     Attributes:
-        dataset: Of N cases.
-        facts: The fields of `CaseFacts`, one row a case.
-        left_out: For each case, mask files that lie beside its mask and that the table ignores.
+        dataset: The dataset, N cases.
+        facts: The fields of `CaseFacts`, one row per case.
+        unlisted_masks: For each case, mask files next to its mask that are not in the table.
     """
 
     dataset: Dataset
     facts: pd.DataFrame
-    left_out: dict[int, list[Path]]
+    unlisted_masks: dict[int, list[Path]]
     _store: SqliteCache
     _keys: list[str]
 
@@ -44,7 +44,7 @@ class Survey:
         return self.facts["height"].gt(0).to_numpy()
 
     def descriptions(self, rows: NDArray[np.int64]) -> Descriptions:
-        """Descriptions of some readable cases, in their order."""
+        """Perceptual hashes and thumbnails of some readable cases, in their order."""
         keys = [self._keys[row] for row in rows]
         return gather_descriptions((record[:BYTES] for record in self._store.read(keys)), len(rows))
 
@@ -54,97 +54,99 @@ class Survey:
         return np.stack([unpack(record)[1] for record in self._store.read(keys)])
 
 
-def survey(
+def scan_dataset(
     dataset: Dataset,
     store: SqliteCache,
     *,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Survey:
-    """Look at every file of a dataset.
+) -> Scan:
+    """Inspect every file of a dataset.
 
-    Files that cannot be found or read are noted, not raised.
+    Files that cannot be found or read are recorded in the facts, not raised.
 
     Args:
         dataset: The cases.
-        store: Keeps what is found out; files that have not changed are not read again.
-        workers: Processes; by default one for each core.
-        progress: Called with (done, total) cases.
+        store: Cache; unchanged files are not read again.
+        workers: Number of processes; default: one per core.
+        progress: Called with the number of cases done and their total.
     """
-    places = [_locate(dataset, row) for row in dataset.cases.itertuples()]
-    found = [place for place in places if place.job is not None]
-    waiting = [found[position] for position in store.missing([place.key for place in found])]
-    done = len(places) - len(waiting)
+    cases = [_locate_files(dataset, row) for row in dataset.cases.itertuples()]
+    existing = [case for case in cases if case.files is not None]
+    waiting = [existing[position] for position in store.missing([case.key for case in existing])]
+    done = len(cases) - len(waiting)
     if progress is not None:
-        progress(done, len(places))
-    jobs = [place.job for place in waiting if place.job is not None]
+        progress(done, len(cases))
+    jobs = [case.files for case in waiting if case.files is not None]
     for position, record in parallel_map(inspect_case, jobs, workers=workers):
         store.put(waiting[position].key, record)
         done += 1
         if progress is not None:
-            progress(done, len(places))
-    keys = [place.key for place in places]
-    return Survey(dataset, _gather(places, store), _left_out(places), store, keys)
+            progress(done, len(cases))
+    keys = [case.key for case in cases]
+    return Scan(dataset, _read_facts(cases, store), _find_unlisted_masks(cases), store, keys)
 
 
 @dataclass
-class _Place:
-    """Where a case's files are, or why they are not there."""
+class _CasePaths:
+    """Paths of a case's files, or why they are missing."""
 
     key: str
-    job: Job | None
+    files: CaseFiles | None
     image_problem: str = ""
     mask_problem: str = ""
 
 
-def _locate(dataset: Dataset, row: Any) -> _Place:
+def _locate_files(dataset: Dataset, row: Any) -> _CasePaths:
     kind = (FORMAT, dataset.spec.channels, len(dataset.spec.mask_classes))
     mask, mask_key, mask_problem = None, "", ""
     try:
         image = dataset.image_path(row)
         image_key = file_key(image, *kind)
     except (DxsegError, OSError) as error:
-        return _Place("", None, image_problem=str(error))
+        return _CasePaths("", None, image_problem=str(error))
     try:
         mask = dataset.mask_path(row)
         mask_key = "" if mask is None else file_key(mask)
     except (DxsegError, OSError) as error:
         mask_problem = str(error)
-    return _Place(f"{image_key}||{mask_key}", Job(image, mask, *kind[1:]), "", mask_problem)
+    return _CasePaths(
+        f"{image_key}||{mask_key}", CaseFiles(image, mask, *kind[1:]), "", mask_problem
+    )
 
 
-def _gather(places: Sequence[_Place], store: SqliteCache) -> pd.DataFrame:
+def _read_facts(cases: Sequence[_CasePaths], store: SqliteCache) -> pd.DataFrame:
     parts = []
-    for start in range(0, len(places), _FACTS_AT_ONCE):
-        block = places[start : start + _FACTS_AT_ONCE]
-        records = store.read([place.key for place in block if place.job is not None])
-        rows = [vars(_complete(place, records)) for place in block]
+    for start in range(0, len(cases), _FACTS_AT_ONCE):
+        block = cases[start : start + _FACTS_AT_ONCE]
+        records = store.read([case.key for case in block if case.files is not None])
+        rows = [vars(_case_facts(case, records)) for case in block]
         parts.append(pd.DataFrame(rows, columns=list(CaseFacts.model_fields)))
     return pd.concat(parts, ignore_index=True)
 
 
-def _complete(place: _Place, records: Iterator[bytes]) -> CaseFacts:
-    if place.job is None:
-        return CaseFacts(image_code="image-not-found", image_problem=place.image_problem)
+def _case_facts(case: _CasePaths, records: Iterator[bytes]) -> CaseFacts:
+    if case.files is None:
+        return CaseFacts(image_code="image-not-found", image_problem=case.image_problem)
     facts = unpack(next(records))[2]
-    if place.mask_problem:
-        facts.mask_code, facts.mask_problem = "mask-not-found", place.mask_problem
+    if case.mask_problem:
+        facts.mask_code, facts.mask_problem = "mask-not-found", case.mask_problem
     return facts
 
 
-def _left_out(places: Sequence[_Place]) -> dict[int, list[Path]]:
+def _find_unlisted_masks(cases: Sequence[_CasePaths]) -> dict[int, list[Path]]:
     """Find NAME_mask_1.png, NAME_mask_2.png, ... beside NAME_mask.png, unless they are used."""
-    jobs = [place.job for place in places]
-    used = {path for job in jobs if job is not None for path in (job.image, job.mask)}
-    stems = {job.image.stem for job in jobs if job is not None}
+    listed = [case.files for case in cases]
+    used = {path for files in listed if files is not None for path in (files.image, files.mask)}
+    stems = {files.image.stem for files in listed if files is not None}
     result: dict[int, list[Path]] = {}
-    for row, job in enumerate(jobs):
-        # Only a mask that bears its image's name says whose the others are.
-        if job is None or job.mask is None or not job.mask.stem.startswith(job.image.stem):
+    for row, files in enumerate(listed):
+        # Only the name of a mask that contains its image's name shows whose the others are.
+        if files is None or files.mask is None or not files.mask.stem.startswith(files.image.stem):
             continue
         for number in count(1):
-            name = f"{job.mask.stem}_{number}"
-            other = job.mask.with_name(name + job.mask.suffix)
+            name = f"{files.mask.stem}_{number}"
+            other = files.mask.with_name(name + files.mask.suffix)
             if other in used or name in stems or not other.is_file():
                 break
             result.setdefault(row, []).append(other)
