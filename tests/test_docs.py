@@ -25,6 +25,7 @@ from dxseg.experiments.plan import plan
 from dxseg.quality.finding_types import FINDING_TYPES
 from dxseg.quality.findings import (
     Action,
+    ActionName,
     Auroc,
     CheckReport,
     Finding,
@@ -32,7 +33,6 @@ from dxseg.quality.findings import (
     Quantiles,
     Repair,
     Statistics,
-    ActionName,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -256,7 +256,8 @@ def test_every_key_of_the_json_files_is_documented(trained: Path) -> None:
 def test_every_finding_is_documented_as_the_code_has_it() -> None:
     table = rows(read(ROOT / "docs" / "check.md").split("## Findings")[1].split("## ")[0])
     documented = {row[0].strip("`"): tuple(row[1:]) for row in table if row[0].startswith("`")}
-    assert documented == {code: (k.severity, k.title, k.remedy) for code, k in FINDING_TYPES.items()}
+    expected = {code: (t.severity, t.title, t.remedy) for code, t in FINDING_TYPES.items()}
+    assert documented == expected
 
 
 def test_every_key_of_the_check_is_documented() -> None:

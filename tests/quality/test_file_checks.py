@@ -18,7 +18,13 @@ from PIL import Image
 
 from dxseg.data.readers.masks import inspect_mask, write_mask
 from dxseg.errors import DxsegError
-from dxseg.quality.case_inspection import BORDER_PIXELS, CaseFiles, border_strip, inspect_case, unpack
+from dxseg.quality.case_inspection import (
+    BORDER_PIXELS,
+    CaseFiles,
+    border_strip,
+    inspect_case,
+    unpack,
+)
 
 Spoil = Callable[[Any], None]
 
