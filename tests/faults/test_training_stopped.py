@@ -143,7 +143,7 @@ def test_two_trainings_cannot_work_in_one_folder(
     monkeypatch.setattr(run_folder, "_PATIENCE", 0.0)
     with (
         FileLock(tmp_path / ".run.lock"),
-        pytest.raises(DxsegError, match="another process works on this run"),
+        pytest.raises(DxsegError, match="another process is using this run"),
     ):
         train_run(phantoms, tmp_path / "run", configure(), console=QUIET)
     assert not (tmp_path / "run").exists()

@@ -57,7 +57,7 @@ def test_a_store_that_cannot_be_written_is_told_and_kept(tmp_path: Path) -> None
             store._connection.execute("PRAGMA max_page_count = 4")
             store.put("b", bytes(100_000))
 
-    with pytest.raises(DxsegError, match=r"store: .*full.*make room"):
+    with pytest.raises(DxsegError, match=r"store: .*full.*free some space"):
         fill()
     with SqliteCache(path) as store:
         assert list(store.read(["a"])) == [b"1"]

@@ -44,7 +44,7 @@ def test_whatever_the_text_is_it_is_yaml_or_told(text: str) -> None:
         parse_yaml(text, "a.yaml")
     except DxsegError as error:
         told = str(error)
-    assert not told or told.startswith("a.yaml: not valid YAML; mend the place named here: ")
+    assert not told or told.startswith("a.yaml: not valid YAML; fix the place named here: ")
 
 
 def test_no_python_object_is_made() -> None:

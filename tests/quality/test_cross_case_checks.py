@@ -181,7 +181,7 @@ def test_processes_find_the_same(folder: Any, monkeypatch: pytest.MonkeyPatch) -
     (folder.root / "c3_mask.png").write_bytes(b"")
     alone = folder.check()
     (folder.root / "check" / "cache.sqlite").unlink()
-    monkeypatch.setattr("dxseg.io.parallel.ITEMS_WORTH_A_PROCESS", 3)
+    monkeypatch.setattr("dxseg.io.parallel.MIN_ITEMS_PER_PROCESS", 3)
     assert folder.check(workers=2) == alone
 
 

@@ -49,7 +49,7 @@ def prepare_splits(
             tables = cross_validation_splits(
                 dataset,
                 folds=experiment.folds,
-                validation_share=experiment.validation_fraction,
+                validation_fraction=experiment.validation_fraction,
                 seed=experiment.split_seed,
                 cache=cache,
                 progress=progress,

@@ -1,6 +1,8 @@
-"""Atomic writing and content digests.
+"""Atomic writes and content digests.
 
-A killed process leaves the old file or the new one, never half of one.
+A killed process leaves the old file or the new one, never part of one. It is our own because
+libraries for this (atomicwrites is no longer maintained) neither keep the suffix of the temporary
+file, from which image writers choose the format, nor flush the folder.
 """
 
 from __future__ import annotations
@@ -21,22 +23,22 @@ _BLOCK = 1 << 20
 
 @contextmanager
 def atomic_path(path: str | Path, *, flush: bool = True) -> Iterator[Path]:
-    """Give a temporary path beside `path` that replaces it when the block ends without an error.
+    """Yield a temporary path beside `path` that replaces it when the block ends without an error.
 
     The temporary name keeps the suffix of `path`, because image and table writers choose the
     format from it. Missing parent folders are created.
 
     Args:
         path: The file to write. A folder in its place is an error of the operating system.
-        flush: Wait until the file is on the disk. Without it a killed process still leaves no half
-            file, but a power cut may leave an empty one; for files that are made in thousands and
-            can be made again.
+        flush: Wait until the file is on the disk. Without it a killed process still leaves no
+            partial file, but a power cut may leave an empty one; for thousands of files that can
+            be written again.
 
     Yields:
         A path in the same folder that does not exist yet; the block must create a file there.
 
     Raises:
-        FileNotFoundError: The block ended without having written the file.
+        FileNotFoundError: The block has not written the file.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +52,7 @@ def atomic_path(path: str | Path, *, flush: bool = True) -> Iterator[Path]:
         else:
             temporary.replace(target)
     except OSError as error:
-        if error.filename is None:  # a full disk does not say which file it was
+        if error.filename is None:  # a full disk does not name the file
             error.filename = str(target)
         raise
     finally:
@@ -59,11 +61,11 @@ def atomic_path(path: str | Path, *, flush: bool = True) -> Iterator[Path]:
 
 
 def replace_durably(temporary: Path, target: Path) -> None:
-    """Let a finished file take the name of another, and wait until the disk has both.
+    """Rename a finished file over another, and wait until the disk has both changes.
 
     Args:
-        temporary: The file, in the folder of `target`.
-        target: Its name from now on; what bore it is gone.
+        temporary: The finished file, in the folder of `target`.
+        target: Its new name; a file of that name is replaced.
     """
     _flush(temporary)
     temporary.replace(target)
@@ -106,7 +108,7 @@ def write_json_atomic(path: str | Path, obj: Any) -> None:
 
 
 def sha256_file(path: str | Path) -> str:
-    """Digest a file's content in constant memory.
+    """Compute the SHA-256 of a file's content in constant memory.
 
     Args:
         path: The file to read.
@@ -122,7 +124,7 @@ def sha256_file(path: str | Path) -> str:
 
 
 def sha256_json(obj: Any) -> str:
-    """Digest an object through its canonical JSON (sorted keys, no blanks).
+    """Compute the SHA-256 of an object's canonical JSON (sorted keys, no blanks).
 
     Args:
         obj: Anything that `json` can write, without NaN or infinities.
@@ -135,16 +137,16 @@ def sha256_json(obj: Any) -> str:
 
 
 def preallocate(file: Path | int, size: int) -> None:
-    """Take the room on the disk that a memory map will write to.
+    """Allocate the disk space that a memory map will write to.
 
-    Without it a full disk ends the process by a bus error, in the middle of an assignment.
+    Without it a full disk ends the process with a bus error, in the middle of an assignment.
 
     Args:
         file: A path, or the descriptor of an open file.
         size: In bytes.
 
     Raises:
-        OSError: There is no such room.
+        OSError: There is not enough space.
     """
     if not hasattr(os, "posix_fallocate"):
         return

@@ -1,4 +1,7 @@
-"""Reading CSV files as they are written: text, with the line each row stands on."""
+"""Reading CSV files as text, with the line number of each row.
+
+pandas reads the file; this module adds the line numbers, the checks of the header and the errors.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,11 @@ _FORMULA = re.compile(r"[=@＝＠]|[-+－＋](?![\d.]*\Z)")
 
 
 def separator_of(path: Path) -> str:
-    """See in the header what separates values: comma, semicolon or tab.
+    """Detect the separator from the header: comma, semicolon or tab.
 
     Args:
-        path: A CSV file; one that cannot be read gives a comma, and `read_table` tells what is
-            wrong with it.
+        path: A CSV file. Where it cannot be read, the result is a comma, and `read_table` raises
+            the error.
     """
     try:
         with path.open(encoding="utf-8-sig") as stream:
@@ -31,7 +34,7 @@ def separator_of(path: Path) -> str:
 
 
 def is_formula(text: str) -> bool:
-    """Tell whether a spreadsheet would run a cell as a formula instead of showing it.
+    """Whether a spreadsheet would run a cell as a formula instead of showing it.
 
     It starts with = or @, or with + or - and is not a number or the sign alone; the wide forms of
     these characters count too.
@@ -43,7 +46,7 @@ def is_formula(text: str) -> bool:
 
 
 def escape_formula(name: str) -> str:
-    """Write a relative path so that no spreadsheet runs it: "=x.png" becomes "./=x.png".
+    """Escape a relative path so that no spreadsheet runs it: "=x.png" becomes "./=x.png".
 
     Args:
         name: A path with "/".
@@ -52,25 +55,25 @@ def escape_formula(name: str) -> str:
 
 
 def read_table(path: Path, *, separator: str = ",") -> pd.DataFrame:
-    """Read any CSV as text, nothing guessed: "NA" stays "NA" and "007" stays "007".
+    """Read a CSV file as text, without guessing types: "NA" stays "NA" and "007" stays "007".
 
     Args:
         path: A UTF-8 file with a header row; a byte order mark is fine.
-        separator: What stands between two values.
+        separator: Separator of values.
 
     Returns:
         A table of str whose index, named "line", is the 1-based line in the file; empty lines are
-        left out, and so are columns that have neither a name nor a value.
+        left out, as are columns that have neither a name nor a value.
 
     Raises:
         DxsegError: The file is absent, empty, too large or not UTF-8; a row has more values than
-            the header; or a column has no name, or that of another.
+            the header; or a column has no name, or the name of another column.
     """
     try:
         if path.exists() and not path.is_file():
-            raise DxsegError(f"{path}: is no file; expected a table")
+            raise DxsegError(f"{path}: not a file; expected a table")
         if path.stat().st_size > _BYTE_LIMIT:
-            raise DxsegError(f"{path}: larger than {_BYTE_LIMIT} bytes; divide the table")
+            raise DxsegError(f"{path}: larger than {_BYTE_LIMIT} bytes; split the table")
         # The header is read as a row like any other: pandas would rename a second "a" to "a.1".
         # No compression: a small archive may hold a table of any size.
         table = pd.read_csv(
@@ -88,7 +91,7 @@ def read_table(path: Path, *, separator: str = ",") -> pd.DataFrame:
     except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
         raise DxsegError(
             f"{path}: not a table ({str(error).strip()}); expected a header row and as many "
-            f"values in each row, {separator!r} between them, quotes around values that hold one"
+            f"values in each row, {separator!r} between them, quotes around values that contain one"
         ) from error
     except UnicodeDecodeError as error:
         raise DxsegError(f"{path}: not UTF-8 ({error}); save it as CSV UTF-8") from error
@@ -106,10 +109,10 @@ def read_table(path: Path, *, separator: str = ",") -> pd.DataFrame:
 
 
 def _named(table: pd.DataFrame, path: Path) -> list[bool]:
-    """Say which columns have a name, refusing names that do not tell columns apart."""
+    """Flag the columns that have a name; a name that occurs twice is an error."""
     header = [str(name) for name in table.columns]
     if any("\0" in name for name in header):
-        raise DxsegError(f"{path}: its header holds NUL characters; save it as CSV UTF-8")
+        raise DxsegError(f"{path}: its header contains NUL characters; save it as CSV UTF-8")
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
         raise DxsegError(f"{path}: several columns are named {twice[0]!r}; rename all but one")

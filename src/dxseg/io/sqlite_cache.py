@@ -1,4 +1,9 @@
-"""What was found out about files, kept on disk so that an interrupted job goes on."""
+"""A key-value cache on disk, so that an interrupted job can continue.
+
+It is our own because it needs three things at once: many reads by key in a given order within
+bounded memory, records that survive a kill, and errors that name the file. SQLite does the work;
+pickle, which caching libraries such as diskcache use, is not allowed here.
+"""
 
 from __future__ import annotations
 
@@ -11,32 +16,31 @@ from types import TracebackType
 from dxseg.errors import DxsegError
 from dxseg.io.remote import RemotePath
 
-_KEYS_AT_ONCE = 500  # SQLite takes at least 999 parameters a statement
-_ROWS_A_COMMIT = 256
-_NO_STORE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+_KEYS_AT_ONCE = 500  # SQLite takes at least 999 parameters per statement
+_ROWS_PER_COMMIT = 256
+_CORRUPT_CODES = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
 class SqliteCache:
     """Bytes by key in one SQLite file.
 
-    A kill loses at most the last few hundred records. A file that is no readable store is made
-    anew: it holds nothing that cannot be found out again. A store that the system does not let us
-    write is left as it is: every method then raises `DxsegError`.
+    A kill loses at most the last few hundred records. A file that is no readable cache is replaced:
+    its records can be computed again. Where the file cannot be written it is left as it is, and
+    every method raises `DxsegError`.
     """
 
     def __init__(self, path: Path | None) -> None:
-        """Open a store.
+        """Open the cache.
 
         Args:
-            path: Its file, made if absent; None keeps the records in a temporary file that
-                nobody else sees.
+            path: Its file, created if absent. None: a private temporary file.
         """
         self._pending, self._path = 0, path
-        with self._told():
+        with self._translate_errors():
             try:
                 self._connection = _open(path)
             except sqlite3.DatabaseError as error:
-                if path is None or error.sqlite_errorcode not in _NO_STORE:
+                if path is None or error.sqlite_errorcode not in _CORRUPT_CODES:
                     raise
                 path.unlink()
                 self._connection = _open(path)
@@ -50,36 +54,36 @@ class SqliteCache:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Keep what was put, also after an error, and close."""
+        """Commit what was put, also after an error, and close."""
         try:
-            # A full disk is told once, by what came first.
-            with self._told() if error is None else suppress(sqlite3.DatabaseError):
+            # A full disk is reported once, by the first error.
+            with self._translate_errors() if error is None else suppress(sqlite3.DatabaseError):
                 self._connection.commit()
         finally:
             self._connection.close()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Turn what SQLite complains of into an error that names the file."""
+    def _translate_errors(self) -> Iterator[None]:
+        """Translate errors of SQLite into one that names the file."""
         try:
             yield
         except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode in _NO_STORE:
-                remedy = "it is damaged; remove it, it can be made again"
+            if error.sqlite_errorcode in _CORRUPT_CODES:
+                remedy = "it is damaged; remove it, its content can be computed again"
             else:
-                remedy = "make room, or see to it that the folder can be written to"
+                remedy = "free some space, or make the folder writable"
             raise DxsegError(f"{self._path or 'a temporary file'}: {error}; {remedy}") from error
 
     def missing(self, keys: Sequence[str]) -> list[int]:
-        """Give the positions of those keys that have no record, in order."""
-        return [place for place, record in enumerate(self._known(keys)) if not record]
+        """Return the positions of the keys that have no record, in order."""
+        return [place for place, present in enumerate(self._contains(keys)) if not present]
 
     def put(self, key: str, record: bytes) -> None:
-        """Keep a record, replacing that of the same key."""
-        with self._told():
+        """Store a record, replacing one of the same key."""
+        with self._translate_errors():
             self._connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (key, record))
             self._pending += 1
-            if self._pending >= _ROWS_A_COMMIT:
+            if self._pending >= _ROWS_PER_COMMIT:
                 self._connection.commit()
                 self._pending = 0
 
@@ -91,38 +95,38 @@ class SqliteCache:
         """
         for start in range(0, len(keys), _KEYS_AT_ONCE):
             block = keys[start : start + _KEYS_AT_ONCE]
-            marks = ",".join("?" * len(block))  # all that is pasted: keys are bound
+            marks = ",".join("?" * len(block))  # only marks are pasted: keys are bound
             query = f"SELECT key, record FROM records WHERE key IN ({marks})"  # nosec
-            with self._told():
+            with self._translate_errors():
                 found = dict(self._connection.execute(query, block))
             for key in block:
                 yield found[key]
 
-    def _known(self, keys: Sequence[str]) -> Iterator[bool]:
+    def _contains(self, keys: Sequence[str]) -> Iterator[bool]:
         for start in range(0, len(keys), _KEYS_AT_ONCE):
             block = keys[start : start + _KEYS_AT_ONCE]
-            marks = ",".join("?" * len(block))  # all that is pasted: keys are bound
+            marks = ",".join("?" * len(block))  # only marks are pasted: keys are bound
             query = f"SELECT key FROM records WHERE key IN ({marks})"  # nosec
-            with self._told():
+            with self._translate_errors():
                 found = {key for (key,) in self._connection.execute(query, block)}
             for key in block:
                 yield key in found
 
 
 def file_key(path: Path, *parts: object) -> str:
-    """Name the state of a file: where it is, its size and when it was written.
+    """Make a key of the state of a file: path, size and modification time.
 
     Args:
         path: The file.
-        parts: What else the record depends on.
+        parts: Other values the record depends on.
 
     Raises:
-        OSError: The file cannot be looked at.
+        OSError: The file cannot be examined.
     """
     if isinstance(path, RemotePath):
         return "|".join(map(str, (*parts, path.version(), path)))
     status = path.stat()
-    # Bytes of a name that are no text are kept apart, not lost.
+    # Bytes of a name that are no valid text stay distinct.
     name = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "|".join(map(str, (*parts, status.st_size, status.st_mtime_ns, name)))
 

@@ -1,4 +1,4 @@
-"""YAML files that people write, as hostile as any: read within a limit, errors name the file."""
+"""Reading YAML files that people write: size limit, safe types only, errors that name the file."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import yaml
 from dxseg.errors import DxsegError
 
 BYTE_LIMIT = 2**24
-"""No file that a person writes is larger."""
+"""Larger than any file that a person writes."""
 
 
 def read_small_text(path: Path, expected: str, kind: type[DxsegError] = DxsegError) -> str:
-    """The text of a file, UTF-8 with or without a byte-order mark.
+    """Read a text file, UTF-8 with or without a byte-order mark.
 
     Args:
-        path: Of the file.
-        expected: What it should have been, for the errors.
-        kind: Of the errors.
+        path: The file.
+        expected: What the file should be, for the errors.
+        kind: Type of the errors.
 
     Raises:
         DxsegError: It is absent, a folder, not UTF-8 or larger than `BYTE_LIMIT`.
@@ -35,12 +35,12 @@ def read_small_text(path: Path, expected: str, kind: type[DxsegError] = DxsegErr
 
 
 def parse_yaml(text: str, source: str, kind: type[DxsegError] = DxsegError) -> Any:
-    """What YAML says; of Python's types only those that JSON has too, and dates.
+    """Parse YAML; the only types are those of JSON, and dates.
 
     Args:
         text: The YAML.
-        source: Where it comes from, for the errors.
-        kind: Of the errors.
+        source: Origin of the text, for the errors.
+        kind: Type of the errors.
 
     Raises:
         DxsegError: It is not YAML.
@@ -50,4 +50,4 @@ def parse_yaml(text: str, source: str, kind: type[DxsegError] = DxsegError) -> A
     except Exception as error:
         # Wrong dates, numbers and depths come as nearly every type there is, not as YAMLError.
         reason = str(error) or type(error).__name__
-        raise kind(f"{source}: not valid YAML; mend the place named here: {reason}") from error
+        raise kind(f"{source}: not valid YAML; fix the place named here: {reason}") from error

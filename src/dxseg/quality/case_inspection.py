@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from dxseg.data.readers.images import read_image, to_channels
 from dxseg.data.readers.masks import inspect_mask
 from dxseg.data.readers.raster import Pixels, raster_kind
-from dxseg.data.splits.perceptual_hash import BYTES, describe_grey, grey_image
+from dxseg.data.splits.perceptual_hash import BYTES, grey_image, hash_grey
 from dxseg.errors import DxsegError
 from dxseg.io.atomic import sha256_file
 
@@ -114,7 +114,7 @@ def inspect_case(files: CaseFiles) -> bytes:
         pixels = read_image(files.image)
         _measure_image(pixels, facts)
         grey = grey_image(pixels)
-        arrays = describe_grey(grey) + border_strip(grey).tobytes()
+        arrays = hash_grey(grey) + border_strip(grey).tobytes()
         facts.image_code = "image-channels"
         to_channels(pixels[:1, :1], files.channels)
         facts.image_code = ""

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dxseg.data.splits.groups import IDENTITIES, contradicting, known_groups
-from dxseg.data.splits.near_duplicates import group_descriptions, number_by_appearance
+from dxseg.data.splits.near_duplicates import group_hashes, number_by_appearance
 from dxseg.quality.file_checks import RARE_GROUPS, image_label_sets
 from dxseg.quality.row_findings import RowFinding, flag_groups, flag_rows
 from dxseg.quality.scan import Scan
@@ -37,7 +37,7 @@ def group_near_duplicates(
     known = known_groups(scan.dataset.cases)[rows]
     described = scan.descriptions(rows)
     groups = np.arange(total)
-    alike = group_descriptions(described, known=known, progress=progress)
+    alike = group_hashes(described, known=known, progress=progress)
     _, first = np.unique(alike, return_index=True)
     groups[rows] = rows[first[alike]]
     return number_by_appearance(groups)

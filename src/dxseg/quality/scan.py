@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dxseg.data.splits.perceptual_hash import BYTES, Descriptions, gather_descriptions
+from dxseg.data.splits.perceptual_hash import BYTES, ImageHashes, stack_hashes
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.io.parallel import parallel_map
@@ -43,10 +43,10 @@ class Scan:
         """Which images could be read, (N,)."""
         return self.facts["height"].gt(0).to_numpy()
 
-    def descriptions(self, rows: NDArray[np.int64]) -> Descriptions:
+    def descriptions(self, rows: NDArray[np.int64]) -> ImageHashes:
         """Perceptual hashes and thumbnails of some readable cases, in their order."""
         keys = [self._keys[row] for row in rows]
-        return gather_descriptions((record[:BYTES] for record in self._store.read(keys)), len(rows))
+        return stack_hashes((record[:BYTES] for record in self._store.read(keys)), len(rows))
 
     def strips(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Border strips of some readable cases, (n, 1792)."""

@@ -114,7 +114,7 @@ def test_destinations_are_not_overwritten_by_accident(layout: Path, tmp_path: Pa
     import_busi(layout, out)
     with pytest.raises(DxsegError, match="overwrite"):
         import_busi(layout, out)
-    with pytest.raises(DxsegError, match="holds the dataset 'BUSI'"):
+    with pytest.raises(DxsegError, match="has the dataset 'BUSI'"):
         import_busi(layout, out, name="other", overwrite=True)
     (layout / "normal" / "normal (1).png").unlink()
     assert import_busi(layout, out, overwrite=True).images == 3

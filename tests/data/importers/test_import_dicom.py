@@ -125,7 +125,7 @@ def test_a_table_with_other_column_names(
         label_columns={"patient": "PatID", "label": "Dx"},
     )
     assert report.labels == {"": 3, "cancer": 1}
-    assert any("1 rows fit no volume: lines 3" in note for note in report.notes)
+    assert any("1 rows match no volume: lines 3" in note for note in report.notes)
 
 
 def test_colour_deep_and_moving_images(image: Make, store: Store, tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_an_interrupted_import_leaves_no_dataset_and_may_be_started_again(
     import_dicom(folder, tmp_path / "whole", key=tmp_path / "data.key")
     assert report.images == 4
     assert Images.load(tmp_path / "data").cases.equals(Images.load(tmp_path / "whole").cases)
-    with pytest.raises(DxsegError, match="holds the dataset"):
+    with pytest.raises(DxsegError, match="has the dataset"):
         import_dicom(folder, tmp_path / "data")
 
 

@@ -156,6 +156,6 @@ def test_wrong_requests_are_named(tmp_path: Path) -> None:
     with pytest.raises(DxsegError, match="no folders"):
         import_folder(tmp_path / "s" / "x", tmp_path / "out")
     (tmp_path / "empty" / "x").mkdir(parents=True)
-    with pytest.raises(DxsegError, match="no image"):
+    with pytest.raises(DxsegError, match="no readable image"):
         import_folder(tmp_path / "empty", tmp_path / "nothing")
     assert not (tmp_path / "out").exists()

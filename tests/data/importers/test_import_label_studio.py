@@ -185,7 +185,7 @@ def test_the_last_annotation_that_was_not_skipped_counts(
             [annotation(region(square(2), value={"rle": [1], "brushlabels": ["lesion"]}))],
             "cut",
         ),
-        ("c", [annotation(region(square(2)))], "says that there is none"),
+        ("c", [annotation(region(square(2)))], "means lesion-free"),
     ],
 )
 def test_what_does_not_fit_is_told_and_the_others_imported(
@@ -228,5 +228,5 @@ def test_other_files_are_refused(dataset: Path, tmp_path: Path, text: str, told:
         import_label_studio(path, dataset, role="other")
     with pytest.raises(DxsegError, match="cannot be read"):
         import_label_studio(tmp_path / "none.json", dataset, role="other")
-    with pytest.raises(UsageError, match="names are not kept"):
+    with pytest.raises(UsageError, match="names are not stored"):
         import_label_studio(path, dataset, role="Jane Doe")

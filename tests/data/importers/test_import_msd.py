@@ -149,7 +149,7 @@ def test_volumes_that_are_not_read_are_refused(
     raw: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     (raw / "dataset.json").write_text(json.dumps({**RAW, **changes}))
-    with pytest.raises(DxsegError, match="are not read"):
+    with pytest.raises(DxsegError, match="are not supported"):
         import_nnunet(raw, tmp_path / "out")
 
 

@@ -49,7 +49,7 @@ def test_volumes_without_a_label_map_take_labels_from_the_table(lits: Path, tmp_
     assert targets["volume-1_0000"] == 0
     assert targets["volume-1_0001"] == -1, "a lesion somewhere in the study says nothing of a slice"
     assert targets["volume-2_0004"] == 0
-    assert any("1 rows fit no volume: lines 6" in note for note in report.notes)
+    assert any("1 rows match no volume: lines 6" in note for note in report.notes)
 
 
 def test_label_maps_that_disagree_with_the_table_are_told(lits: Path, tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_label_maps_that_disagree_with_the_table_are_told(lits: Path, tmp_path: 
     csv = table(tmp_path, "\n".join(["volume_id,label", *rows, ""]))
     report = bring(lits, tmp_path / "out", labels=csv)
     [told] = [note for note in report.notes if "disagree" in note]
-    assert told.endswith("holds: volume-0")
+    assert told.endswith("is used: volume-0")
     assert report.labels == {"no tumour": 24, "tumour": 6}
 
 
@@ -100,12 +100,12 @@ def test_rows_join_on_whatever_keys_they_fill_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("volume_id,label\nvolume-0,a\nvolume-0,b\n", "rows 2 and 3 give different"),
+        ("volume_id,label\nvolume-0,a\nvolume-0,b\n", "rows 2 and 3 have different"),
         ("volume_id,slice_index,label\nvolume-0,1,a\nvolume-0,1,b\n", "rows 2 and 3"),
         ("volume_id,label,patient_id\nvolume-0,a,P\nvolume-0,a,Q\n", "rows 2 and 3.*patient_id"),
         ("volume_id,slice_index,label\nvolume-0,-1,a\n", "row 2: slice_index '-1'"),
         ("volume_id,slice_index,label\nvolume-0,1.0,a\n", r"slice_index '1\.0'"),
-        ("volume_id,label\n,a\n", "row 2: fills in none of volume_id"),
+        ("volume_id,label\n,a\n", "row 2: has none of volume_id"),
         ("volume,label\nvolume-0,a\n", "expected label and at least one of volume_id"),
         ("volume_id,diagnosis\nvolume-0,a\n", "expected label"),
         ("volume_id,slice_index,label\nvolume-0,10,tumour\n", "slice 10.*0 to 9"),

@@ -146,7 +146,7 @@ def test_names_that_clash_or_lead_nowhere_are_errors(tmp_path: Path) -> None:
     [
         ({"mask_values": {0: "x"}}, "from 1 to 65535"),
         ({"mask_values": {}}, "at least one"),
-        ({"lesion_classes": ["liver"]}, "'liver'.*there are tumour"),
+        ({"lesion_classes": ["liver"]}, "'liver'.*classes are tumour"),
         ({"lesion_label": "x", "lesion_free": ["x"]}, "cannot mean both"),
         ({"mask_replace": ("volume", "")}, "TEXT=OTHER"),
     ],
@@ -160,7 +160,7 @@ def test_wrong_wishes_are_refused_before_anything_is_written(
 
 
 def test_label_maps_none_of_whose_values_is_mapped_are_an_error(lits: Path, tmp_path: Path) -> None:
-    with pytest.raises(DxsegError, match=r"values 1, 2, none of which.*asked for: 255"):
+    with pytest.raises(DxsegError, match=r"values 1, 2, none of which.*requested: 255"):
         bring(lits, tmp_path / "out", mask_values={255: "tumour"})
     assert not (tmp_path / "out/dataset.yaml").exists()
 

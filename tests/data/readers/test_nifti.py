@@ -292,5 +292,5 @@ def test_a_unit_that_does_not_exist_is_told(tmp_path):
     image = nibabel.Nifti1Image(np.zeros(SHAPE, np.int16), AFFINE)
     image.header["xyzt_units"] = 7
     nibabel.save(image, tmp_path / "a.nii")
-    with pytest.raises(DxsegError, match=r"a\.nii: code 7 of a unit .* mend the header"):
+    with pytest.raises(DxsegError, match=r"a\.nii: code 7 of a unit .* correct the header"):
         read_nifti(tmp_path / "a.nii")

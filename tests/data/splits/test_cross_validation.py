@@ -48,7 +48,7 @@ def test_every_case_is_tested_once_and_no_patient_is_divided(
     patient = dataset.cases["patient_id"]
     if patient.nunique() < folds:
         return
-    tables = cross_validation_splits(dataset, folds=folds, validation_share=share, seed=seed)
+    tables = cross_validation_splits(dataset, folds=folds, validation_fraction=share, seed=seed)
     tested = sum(table["split"].eq("test").astype(int) for table in tables)
     assert (tested == 1).all()
     for fold, table in enumerate(tables):
@@ -88,7 +88,7 @@ def test_another_seed_gives_other_folds() -> None:
 def test_folds_and_validation_hold_every_label_in_proportion() -> None:
     labels = ["normal"] * 40 + ["benign"] * 100 + ["malignant"] * 60
     dataset = make_dataset(labels, [f"p{i}" for i in range(200)])
-    for table in cross_validation_splits(dataset, folds=5, validation_share=0.125):
+    for table in cross_validation_splits(dataset, folds=5, validation_fraction=0.125):
         assert table["split"].value_counts().to_dict() == {
             "train": 140,
             "test": 40,
@@ -141,8 +141,8 @@ def test_a_split_in_the_table_plays_no_part_but_what_it_drops() -> None:
     [
         ({"folds": 1}, "at least 2"),
         ({"folds": 7}, r"cases\.csv: 6 groups of cases .* for 7 folds"),
-        ({"validation_share": 1.0}, "below 1"),
-        ({"validation_share": float("nan")}, "below 1"),
+        ({"validation_fraction": 1.0}, "below 1"),
+        ({"validation_fraction": float("nan")}, "below 1"),
     ],
 )
 def test_what_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:

@@ -15,12 +15,12 @@ from PIL import Image
 from dxseg.data.readers.images import read_image
 from dxseg.data.splits import near_duplicates
 from dxseg.data.splits.near_duplicates import (
-    group_descriptions,
-    join,
+    group_hashes,
+    label_components,
     near_duplicate_groups,
     number_by_appearance,
 )
-from dxseg.data.splits.perceptual_hash import Descriptions, describe_image, describe_images
+from dxseg.data.splits.perceptual_hash import ImageHashes, hash_image, hash_images
 from dxseg.errors import DxsegError
 
 
@@ -87,7 +87,7 @@ def variants(seed: int, scenes: int, count: int) -> list[NDArray[np.uint8]]:
     return [*images, np.zeros((48, 48), np.uint8), np.full((48, 48), 9, np.uint8)]
 
 
-def brute_force(described: Descriptions, threshold: float, radius: int) -> NDArray[np.int64]:
+def brute_force(described: ImageHashes, threshold: float, radius: int) -> NDArray[np.int64]:
     """Compare all pairs, by the definition."""
     rows = described.thumbnails.astype(float)
     rows -= rows.mean(axis=1, keepdims=True)
@@ -98,7 +98,7 @@ def brute_force(described: Descriptions, threshold: float, radius: int) -> NDArr
     distance = (bits[:, None] != bits[None]).sum(axis=2)
     alike = (rows @ rows.T > threshold) | (flat[:, None] & flat)
     first, second = np.nonzero(alike & (distance <= radius))
-    return number_by_appearance(join(len(rows), [(first, second)]))
+    return number_by_appearance(label_components(len(rows), [(first, second)]))
 
 
 @given(
@@ -112,20 +112,20 @@ def brute_force(described: Descriptions, threshold: float, radius: int) -> NDArr
 def test_groups_are_those_of_all_pairs(
     seed: int, scenes: int, count: int, threshold: float, radius: int
 ) -> None:
-    described = describe_images(variants(seed, scenes, count))
-    groups = group_descriptions(described, threshold, radius=radius)
+    described = hash_images(variants(seed, scenes, count))
+    groups = group_hashes(described, threshold, radius=radius)
     assert groups.tolist() == brute_force(described, threshold, radius).tolist()
 
 
 def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pairs within a block, across blocks and joined by earlier blocks all count."""
-    described = describe_images(variants(5, 6, 60))
+    described = hash_images(variants(5, 6, 60))
     expected = brute_force(described, 0.97, 14).tolist()
     assert 6 < len(set(expected)) < 55
-    assert group_descriptions(described).tolist() == expected
+    assert group_hashes(described).tolist() == expected
     for name in ("BLOCK", "COLUMNS", "CONFIRM_CHUNK"):
         monkeypatch.setattr(f"dxseg.data.splits.near_duplicates.{name}", 3)
-    assert group_descriptions(described).tolist() == expected
+    assert group_hashes(described).tolist() == expected
 
 
 def test_many_images_are_compared_with_their_neighbours_only(
@@ -138,7 +138,7 @@ def test_many_images_are_compared_with_their_neighbours_only(
         (originals[number] + random.normal(0, 3, (48, 48))).clip(0, 255).astype(np.uint8)
         for number in random.choice(800, 100, replace=False)
     ]
-    described = describe_images([*originals, *copies])
+    described = hash_images([*originals, *copies])
     expected = brute_force(described, 0.97, 14)
     assert len(set(expected.tolist())) == 800
     cells = []
@@ -147,7 +147,7 @@ def test_many_images_are_compared_with_their_neighbours_only(
         near_duplicates, "_cells", lambda points: cells.append(search(points)) or cells[0]
     )
     monkeypatch.setattr(near_duplicates, "EXACT", 100)
-    assert group_descriptions(described).tolist() == expected.tolist()
+    assert group_hashes(described).tolist() == expected.tolist()
     assert len(cells[0]) > 20
     assert sum(len(cell) ** 2 for cell in cells[0]) < 0.7 * 900**2
     assert set(np.concatenate(cells[0]).tolist()) == set(range(900))
@@ -197,9 +197,9 @@ def test_processes_change_nothing(tmp_path: Path) -> None:
 
 def test_large_images_are_turned_to_grey_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     colour = np.stack([scene(1), scene(2), scene(3)], axis=-1)
-    whole = [describe_image(colour), describe_image(as_16_bit(scene(1)))]
+    whole = [hash_image(colour), hash_image(as_16_bit(scene(1)))]
     monkeypatch.setattr("dxseg.data.splits.perceptual_hash._ROWS_AT_ONCE", 1000)
-    assert [describe_image(colour), describe_image(as_16_bit(scene(1)))] == whole
+    assert [hash_image(colour), hash_image(as_16_bit(scene(1)))] == whole
 
 
 @given(st.lists(st.integers(0, 5), max_size=12), st.randoms())
@@ -235,7 +235,7 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
 
 def test_join_follows_chains_and_ignores_order() -> None:
     edges = (np.array([3, 1, 0]), np.array([1, 4, 0]))
-    assert join(5, [edges]).tolist() == [0, 1, 2, 1, 1]
+    assert label_components(5, [edges]).tolist() == [0, 1, 2, 1, 1]
 
 
 @pytest.mark.real_data

@@ -41,7 +41,7 @@ def test_written_splits_read_back(written: tuple[Path, Dataset, pd.DataFrame]) -
     ("old", "new", "message"),
     [
         ("c0,", "c1,", "case_id"),
-        ("c0,", "stranger,", "no case of the dataset: stranger"),
+        ("c0,", "stranger,", "are not in the dataset: stranger"),
         ("train", "training", "training"),
         ("True", "yes", "use_mask"),
         ("c1,1,", "c1,0,", "divided"),

@@ -71,7 +71,7 @@ def test_a_mask_that_is_replaced_stays(root: Path) -> None:
         ("case0", drawn(), "other", "masks/a.png", ChangedCaseError, "open the case again"),
         ("case0", drawn().T, "other", "", DxsegError, r"\(48, 64\)"),
         ("case0", drawn(2), "other", "", DxsegError, "value 2; expected 0 to 1"),
-        ("case3", drawn(), "other", "", DxsegError, "says that there is none"),
+        ("case3", drawn(), "other", "", DxsegError, "means lesion-free"),
     ],
 )
 def test_what_does_not_fit_changes_nothing(

@@ -82,7 +82,7 @@ def test_archives_and_what_is_no_file_are_not_opened(tmp_path: Path) -> None:
     with pytest.raises(DxsegError, match="not UTF-8"):
         read_table(tmp_path / "t.csv.gz")
     os.mkfifo(tmp_path / "pipe.csv")
-    with pytest.raises(DxsegError, match="no file"):
+    with pytest.raises(DxsegError, match="not a file"):
         read_table(tmp_path / "pipe.csv")
 
 

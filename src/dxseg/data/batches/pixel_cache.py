@@ -36,7 +36,7 @@ _FORMAT = 1
 """Part of every key: raise it when resizing or reading changes what is stored."""
 # A process has to import torch first, some seconds.
 MIN_IMAGES_PER_PROCESS = 1000
-FILES_WORTH_A_PROCESS = 20_000
+MIN_FILES_PER_PROCESS = 20_000
 _NO_ARRAY = (FileNotFoundError, EOFError, ValueError)
 
 
@@ -97,7 +97,9 @@ def _digests(paths: Sequence[Source]) -> list[str]:
     for row, version in zip(remote, versions(list(remote.values())), strict=True):
         digests[row] = version
     local = [row for row in range(len(paths)) if row not in remote]
-    work = parallel_map(_digest, [paths[row] for row in local], worth=FILES_WORTH_A_PROCESS)
+    work = parallel_map(
+        _digest, [paths[row] for row in local], min_items_per_process=MIN_FILES_PER_PROCESS
+    )
     for place, digest in work:
         digests[local[place]] = digest
     return digests
@@ -165,7 +167,9 @@ def _decode(
     done = len(sources) - len(waiting)
     if progress is not None and done:
         progress(done, len(sources))
-    work = parallel_map(read, [sources[row] for row in waiting], worth=MIN_IMAGES_PER_PROCESS)
+    work = parallel_map(
+        read, [sources[row] for row in waiting], min_items_per_process=MIN_IMAGES_PER_PROCESS
+    )
     for place, record in work:
         store.put(str(waiting[place]), record)
         done += 1

@@ -25,21 +25,21 @@ def import_busi(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ImportReport:
-    """Import BUSI as it is published: `class/NAME.png` beside `class/NAME_mask.png`.
+    """Import BUSI breast ultrasound as published: `class/NAME.png` beside `class/NAME_mask.png`.
 
-    Masks of 17 images come in several files (`NAME_mask_1.png`, ...); they are united and the
-    report names the images. BUSI has no patient identifiers and no pixel spacing, so splits go by
-    near-duplicate groups and distances are in pixels.
+    Masks of 17 images are in several files (`NAME_mask_1.png`, ...); they are merged and the report
+    lists the images. BUSI has no patient identifiers and no pixel spacing: splits go by groups of
+    near-duplicates, and distances are in pixels.
 
     Args:
-        source: The folder with benign, malignant and normal, or the one above it.
-        destination: The dataset's folder, new or empty.
-        name: The dataset's name.
-        overwrite: Whether a dataset of the same name may be replaced.
+        source: Folder with `benign/`, `malignant/`, `normal/`, or the one above it.
+        destination: Folder of the new dataset.
+        name: Dataset name.
+        overwrite: Replace the dataset in `destination` if it has the same name.
         progress: Called with (done, total) after each image.
 
     Raises:
-        DxsegError: A class folder is missing, or the destination holds something else.
+        DxsegError: A class folder is missing, or the destination has other files.
     """
     folder = Path(source).resolve()
     if (folder / _ARCHIVE_FOLDER).is_dir():

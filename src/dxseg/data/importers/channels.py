@@ -1,4 +1,4 @@
-"""How many channels the images of a dataset have; channels that lie in several files."""
+"""The number of image channels of a dataset, and images whose channels are separate files."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from dxseg.io.atomic import atomic_path
 
 _SAMPLE = 200
 _COLOUR_DIFFERENCE = 8
-_COLOUR_SHARE = 0.1
+_COLOUR_FRACTION = 0.1
 
 
 def infer_channels(images: Sequence[Path]) -> tuple[int, str]:
-    """Find the number of image channels from up to 200 images, spread evenly.
+    """Infer the number of image channels from up to 200 images, evenly spaced.
 
     An image of three channels counts as grey where they differ by more than 8 of 255 in at most a
     tenth of its pixels: calipers and labels are often drawn in colour on ultrasound.
 
     Args:
-        images: Files; those that cannot be decoded are passed over.
+        images: Files; those that cannot be decoded are ignored.
 
     Returns:
-        The number, and a line of text that tells how it was found.
+        The number, and a line of text on how it was found.
 
     Raises:
-        DxsegError: The images disagree in a way that grey and RGB do not explain.
+        DxsegError: The numbers of channels differ, and not only as grey and RGB do.
     """
     step = max(1, -(-len(images) // _SAMPLE))
     found: Counter[int] = Counter()
@@ -42,27 +42,29 @@ def infer_channels(images: Sequence[Path]) -> tuple[int, str]:
             pixels = read_image(path)
         except DxsegError:
             continue
-        share = _colour_share(pixels)
-        found[1 if pixels.shape[2] == 3 and share <= _COLOUR_SHARE else pixels.shape[2]] += 1
-        marked += 0 < share <= _COLOUR_SHARE
+        fraction = _colour_fraction(pixels)
+        found[1 if pixels.shape[2] == 3 and fraction <= _COLOUR_FRACTION else pixels.shape[2]] += 1
+        marked += 0 < fraction <= _COLOUR_FRACTION
     if set(found) - {1, 3} and len(found) > 1:
         counts = ", ".join(f"{number} in {count}" for number, count in sorted(found.items()))
-        raise DxsegError(f"the images differ in channels ({counts} images); import them apart")
+        raise DxsegError(
+            f"the images differ in channels ({counts} images); import them as separate datasets"
+        )
     channels = max(found, default=1)
-    looked = f"of {sum(found.values())} images looked at"
-    text = f"channels: {channels} ({found[1]} {looked} are grey"
+    examined = f"of {sum(found.values())} images examined"
+    text = f"channels: {channels} ({found[1]} {examined} are grey"
     return channels, text + (f", {marked} of them with coloured marks)" if marked else ")")
 
 
 def stack_channels(paths: Sequence[Path], target: Path) -> None:
-    """Write an image whose channels lie in files of their own as one TIFF, without loss.
+    """Write an image whose channels are separate files as one TIFF, without loss.
 
     Args:
         paths: Grey images of one size and type, in the order of the channels.
         target: The TIFF, replaced atomically.
 
     Raises:
-        DxsegError: A file cannot be read or holds several channels, or sizes or types differ.
+        DxsegError: A file cannot be read or has several channels, or sizes or types differ.
     """
     import tifffile
 
@@ -72,7 +74,7 @@ def stack_channels(paths: Sequence[Path], target: Path) -> None:
             raise DxsegError(
                 f"{path}: {plane.shape} {plane.dtype} (height, width, channels); expected one grey "
                 f"channel of the size and type of {paths[0].name}: {planes[0].shape} "
-                f"{planes[0].dtype}; export the channels alike"
+                f"{planes[0].dtype}; export all channels in the same way"
             )
     with atomic_path(target, flush=False) as temporary:
         tifffile.imwrite(
@@ -84,7 +86,7 @@ def stack_channels(paths: Sequence[Path], target: Path) -> None:
         )
 
 
-def _colour_share(pixels: npt.NDArray[Any]) -> float:
+def _colour_fraction(pixels: npt.NDArray[Any]) -> float:
     if pixels.shape[2] != 3:
         return 0.0
     scale = 1 if pixels.dtype == np.uint8 else 257

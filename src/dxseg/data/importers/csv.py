@@ -1,4 +1,4 @@
-"""Importing any CSV of images by telling which of its columns is what."""
+"""Importing any CSV of images, with its columns mapped to those of dxseg."""
 
 from __future__ import annotations
 
@@ -37,33 +37,33 @@ def import_csv(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ImportReport:
-    """Import a table of images.
+    """Import images that a CSV file lists, with its columns mapped to those of dxseg.
 
-    The separator (comma, semicolon or tab) is seen in the header. Several rows of one image, one
-    for each mask, become one case with the masks united; they must agree in everything else.
-    Images are not copied. Paths without a suffix get that of the file that exists.
+    The separator may be a comma, a semicolon or a tab. Several rows of one image, one for each
+    mask, become one case with the masks merged; their other values must be equal. Images are not
+    copied. Paths without a suffix get that of the file that exists.
 
     Args:
-        csv: The table, UTF-8 with a header.
-        destination: The dataset's folder, new or empty.
-        columns: For each column of `cases.csv` that the table has (image is required), its name in
-            the table, as in ``{"image": "file", "label": "diagnosis"}``. Others are left out.
-        images_root: The folder that paths are relative to; by default the table's.
-        name: The dataset's name; by default that of the table's folder.
-        labels: The labels in the order wanted; by default those that occur, sorted.
-        lesion_free: Labels that mean that an image holds no lesion.
-        multi_label: Whether an image may have several labels, written "a;b".
-        mask_classes: The names of mask values 1, 2, ...
+        csv: CSV file, UTF-8 with a header.
+        destination: Folder of the new dataset.
+        columns: Column of the table for each field of `cases.csv`, as in `{"image": "file"}`;
+            image is required. Other columns are ignored.
+        images_root: Folder that paths are relative to; default: the table's.
+        name: Dataset name; default: name of the table's folder.
+        labels: Labels in their order; default: those in the table, sorted.
+        lesion_free: Labels whose images have no lesion, so that their masks are empty.
+        multi_label: Labels are written "a;b".
+        mask_classes: Names of the mask values 1, 2, ...
         modality: Free text, such as "CT".
-        spacing_unit: "mm" or "pixel"; by default mm where spacing columns are mapped.
+        spacing_unit: "mm" or "pixel"; default: mm if there are spacing columns.
         provenance: Where the images come from.
-        licence: Under which terms.
-        overwrite: Whether a dataset of the same name may be replaced.
+        licence: Terms of use of the images.
+        overwrite: Replace the dataset in `destination` if it has the same name.
         progress: Called with (done, total) after each image.
 
     Raises:
-        DxsegError: A column is not in the table, values are wrong (named by line), rows of one
-            image contradict each other, or the destination holds something else.
+        DxsegError: A column is not in the table, values are wrong (reported by line), rows of one
+            image contradict each other, or the destination has other files.
     """
     csv = Path(csv).resolve()
     root = csv.parent if images_root is None else Path(images_root).resolve()
@@ -99,7 +99,7 @@ def import_csv(
 
 
 def _read(csv: Path, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Give the mapped columns under their names in `cases.csv`."""
+    """Read the mapped columns under their names in `cases.csv`."""
     unknown = [column for column in columns if column not in COLUMNS]
     if unknown or "image" not in columns:
         raise DxsegError(
@@ -114,7 +114,7 @@ def _read(csv: Path, columns: Mapping[str, str]) -> pd.DataFrame:
             f"{', '.join(str(column) for column in table.columns[:30])}; correct the mapping"
         )
     if table.empty:
-        raise DxsegError(f"{csv}: no rows; expected one row an image")
+        raise DxsegError(f"{csv}: no rows; expected one row per image")
     chosen = {column: table[given].str.strip() for column, given in columns.items()}
     return pd.DataFrame(chosen, index=table.index)
 
@@ -130,7 +130,7 @@ def _labels(table: pd.DataFrame, multi_label: bool) -> list[str]:
 
 
 def _relative(table: pd.DataFrame, root: Path) -> None:
-    """Turn absolute paths below the root into relative ones; others stay and are refused."""
+    """Make absolute paths below the root relative; others stay and are errors."""
     for column in ("image", "mask"):
         if column in table:
             prefix = f"{root.as_posix()}/"
@@ -139,11 +139,11 @@ def _relative(table: pd.DataFrame, root: Path) -> None:
 
 
 def _validate(table: pd.DataFrame, fields: dict[str, Any], csv: Path) -> None:
-    """Judge the values while lines still are those of the user's file."""
-    judged = table.drop_duplicates("image")
-    if "case_id" not in judged:
-        judged = judged.assign(case_id=[f"row {line}" for line in judged.index])
-    validate_cases(judged, make_spec(fields, str(csv)), csv)
+    """Check the values while lines are still those of the user's file."""
+    checked = table.drop_duplicates("image")
+    if "case_id" not in checked:
+        checked = checked.assign(case_id=[f"row {line}" for line in checked.index])
+    validate_cases(checked, make_spec(fields, str(csv)), csv)
 
 
 def _gather(table: pd.DataFrame, root: Path, skipped: list[tuple[str, str]]) -> list[FoundCase]:
@@ -161,7 +161,7 @@ def _gather(table: pd.DataFrame, root: Path, skipped: list[tuple[str, str]]) -> 
         if mask.is_file():
             cases[key].masks.append(mask)
         else:
-            skipped.append((str(mask), "no such mask; its image is kept without it"))
+            skipped.append((str(mask), "no such mask; its image is imported without it"))
     return list(cases.values())
 
 
@@ -170,7 +170,7 @@ def _refuse_contradictions(table: pd.DataFrame, csv: Path) -> None:
     several = table[table.duplicated("image", keep=False)]
     if not rest or several.empty:
         return
-    # All images at once: asking each one takes minutes for a million rows.
+    # All images at once: one by one takes minutes for a million rows.
     differing = several.groupby("image", sort=False)[rest].nunique().gt(1).any(axis=1)
     several = several[several["image"].isin(differing.index[differing])]
     problems = []
@@ -190,7 +190,7 @@ def _refuse_contradictions(table: pd.DataFrame, csv: Path) -> None:
 
 
 def _existing(path: Path) -> Path:
-    """Complete a path without a known suffix, as lists of identifiers have them."""
+    """Complete a path without a known suffix, as in lists of identifiers."""
     if path.suffix.lower() in READERS or path.is_file():
         return path
     completed = (path.with_name(path.name + suffix) for suffix in READERS)

@@ -1,4 +1,4 @@
-"""The folder that an import writes: claimed, marked while unfinished, and nothing outside it."""
+"""The folder that an import writes: checked, and marked while the import is unfinished."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ UNFINISHED = ".import-unfinished"
 
 
 def open_destination(destination: Path, name: str, overwrite: bool) -> None:
-    """Claim a folder for a new dataset and mark it as unfinished, or go on with such a one.
+    """Prepare a folder for a new dataset and mark it as unfinished, or continue with such a folder.
 
     Args:
-        destination: The folder, made if absent; its `dataset.yaml` is removed.
-        name: Of the dataset.
-        overwrite: Whether a dataset of the same name may be replaced.
+        destination: The folder, created if absent; its `dataset.yaml` is removed.
+        name: Dataset name.
+        overwrite: Replace the dataset in `destination` if it has the same name.
 
     Raises:
-        DxsegError: It is a file, or holds another dataset or something else.
+        DxsegError: It is a file, or has another dataset or other files.
     """
     if destination.exists() and not destination.is_dir():
         raise DxsegError(f"{destination}: is a file; expected a folder to write the dataset to")
@@ -31,31 +31,31 @@ def open_destination(destination: Path, name: str, overwrite: bool) -> None:
             other = read_spec(spec_file).name
             if not overwrite or other != name:
                 raise DxsegError(
-                    f"{destination}: holds the dataset {other!r}; choose another destination"
+                    f"{destination}: has the dataset {other!r}; choose another destination"
                     + (", or overwrite it" if other == name else "")
                 )
         elif not (destination / UNFINISHED).exists():
             raise DxsegError(f"{destination}: is not empty; choose a new or empty folder")
     # In this order, a kill at any point leaves the old dataset or a marked, unfinished import. The
-    # mark has no content: a file of its own that replaces it could be left alone in the folder.
+    # marker is empty: a temporary file that replaces it could be left alone in the folder.
     destination.mkdir(parents=True, exist_ok=True)
     (destination / UNFINISHED).touch()
     (destination / SPEC_FILE).unlink(missing_ok=True)
 
 
 def name_in_root(path: Path, root: Path) -> str:
-    """Give a file's path relative to a root, with "/".
+    """Make the path of a file relative to a root, with "/".
 
     Args:
         path: The file.
         root: A resolved folder.
 
     Raises:
-        DxsegError: The file lies outside, by its name or through a symbolic link.
+        DxsegError: The file is outside, by its name or through a symbolic link.
     """
     if not path.resolve().is_relative_to(root) or not path.is_relative_to(root):
-        raise DxsegError(f"{path}: lies outside {root} (or a link leads outside); copy it there")
+        raise DxsegError(f"{path}: is outside {root} (or a link leads outside); copy it there")
     name = path.relative_to(root).as_posix()
     if "\\" in name or any(ord(character) < 32 for character in name):
-        raise DxsegError(f"{name!r}: holds a backslash or control character; rename it")
+        raise DxsegError(f"{name!r}: contains a backslash or control character; rename it")
     return escape_formula(name)

@@ -1,4 +1,4 @@
-"""Importing images sorted into one folder a label, masks beside them or in a parallel tree."""
+"""Importing images with one folder per label, masks beside them or in a parallel tree."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ def import_folder(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ImportReport:
-    """Import a folder whose sub-folders are the labels.
+    """Import a folder whose subfolders are the labels, with masks beside the images or apart.
 
     A mask beside its image has the image's name with `mask_suffix`, and may be numbered:
     `NAME_mask.png`, `NAME_mask_1.png`. In a parallel tree it has the image's path below
     `masks_root`, with or without `mask_suffix`; the file type may differ. Several masks of an image
-    are united. Images are not copied. Hidden files are passed over.
+    are merged. Images are not copied. Hidden files are ignored.
 
     Args:
-        source: The folder of label folders, searched in depth.
-        destination: The dataset's folder, new or empty.
-        name: The dataset's name; by default the source folder's.
-        lesion_free: Labels that mean that an image holds no lesion.
-        masks_root: The parallel tree; None where masks lie beside their images.
-        mask_suffix: What a mask's name adds to its image's.
-        mask_classes: The names of mask values 1, 2, ...
+        source: Folder with one subfolder per label, searched through all levels.
+        destination: Folder of the new dataset.
+        name: Dataset name; default: folder name.
+        lesion_free: Labels whose images have no lesion, so that their masks are empty.
+        masks_root: Root of masks in a parallel tree; default: beside the images.
+        mask_suffix: `NAME_mask.png` is the mask of `NAME.png`.
+        mask_classes: Names of the mask values 1, 2, ...
         modality: Free text, such as "ultrasound".
         provenance: Where the images come from.
-        licence: Under which terms.
-        overwrite: Whether a dataset of the same name may be replaced.
+        licence: Terms of use of the images.
+        overwrite: Replace the dataset in `destination` if it has the same name.
         progress: Called with (done, total) after each image.
 
     Raises:
@@ -67,7 +67,9 @@ def import_folder(
     else:
         root = Path(os.path.commonpath([source, tree]))
         if root == Path(root.anchor):
-            raise DxsegError(f"{tree}: shares no folder with {source}; move both into one folder")
+            raise DxsegError(
+                f"{tree}: has no folder in common with {source}; move both into one folder"
+            )
         found = _find_parallel(source, tree, labels, mask_suffix, skipped)
     fields = {
         "name": name or source.name,
@@ -92,7 +94,7 @@ def import_folder(
 def find_beside(
     source: Path, labels: Sequence[str], mask_suffix: str, skipped: Skipped
 ) -> list[FoundCase]:
-    """Pair images with the masks that lie beside them.
+    """Pair images with the masks beside them.
 
     Args:
         source: The folder of label folders.
@@ -176,14 +178,14 @@ def _label_folders(source: Path, others: list[Path | None], skipped: Skipped) ->
             if path not in others:
                 labels.append(path.name)
         elif is_supported(path):
-            skipped.append((str(path), "lies outside the label folders"))
+            skipped.append((str(path), "outside the label folders"))
     if not labels:
-        raise DxsegError(f"{source}: no folders; expected one folder a label with its images")
+        raise DxsegError(f"{source}: no folders; expected one folder per label with its images")
     return labels
 
 
 def _files(folder: Path, skipped: Skipped) -> Iterator[Path]:
-    """Walk in natural order (2 before 10), so that tables and reports read well."""
+    """Walk in natural order (2 before 10), so that tables and reports are easy to read."""
     for base, folders, names in os.walk(folder):
         folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural_key)
         for name in sorted(names, key=natural_key):

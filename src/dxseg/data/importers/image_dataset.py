@@ -1,4 +1,4 @@
-"""From a list of found images to a written dataset and a report."""
+"""Writing a dataset of a list of found images; every importer of images ends here."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from dxseg.errors import DxsegError
 
 @dataclass
 class FoundCase:
-    """An image that was found, before it is looked at.
+    """An image that an importer has found, before it is read.
 
     Attributes:
         image: The file.
-        label: The value of the label column.
-        masks: Its mask files; several are united.
-        values: Other columns of the table.
-        more_channels: Files that hold further channels of the image; all are stacked into one.
+        label: Value of the label column.
+        masks: Its mask files; several are merged.
+        values: Values of other columns of the table.
+        more_channels: Files with further channels of the image; all are stacked into one file.
     """
 
     image: Path
@@ -51,24 +51,24 @@ def write_dataset(
     overwrite: bool,
     progress: Progress | None,
 ) -> ImportReport:
-    """Look at every image's header and every mask, then write the dataset.
+    """Read the header of every image and every mask, then write the dataset.
 
     Images stay where they are; `dataset.yaml` lists `root`, unless it is the dataset's folder.
-    Several masks of an image are united and written to the folder masks; channels in several files
-    are stacked in the folder images. `dataset.yaml` comes last: an import that is interrupted
-    leaves no dataset and may be started again.
+    Several masks of an image are merged and written to the folder masks; channels in several files
+    are stacked in the folder images. `dataset.yaml` comes last: an interrupted import
+    leaves no dataset and can be started again.
 
     Args:
         found: The images.
-        root: The folder that holds all images and masks.
-        destination: The dataset's folder.
-        fields: Of `DatasetSpec`, without channels and roots, which are found here.
-        skipped: Files left out so far; the report goes on from it.
-        overwrite: Whether a dataset of the same name may be replaced.
+        root: The folder that contains all images and masks.
+        destination: Folder of the dataset.
+        fields: Fields of `DatasetSpec`, without channels and roots, which are found here.
+        skipped: Files left out so far; the report adds to it.
+        overwrite: Replace the dataset in `destination` if it has the same name.
         progress: Called with (done, total) after each image.
 
     Raises:
-        DxsegError: The destination holds something else, or no image is left.
+        DxsegError: The destination has other files, or no image is left.
     """
     root, destination = root.resolve(), destination.resolve()
     roots = [] if root == destination else [str(root)]
@@ -80,7 +80,7 @@ def write_dataset(
         if progress is not None:
             progress(done, len(found))
     if not work.rows:
-        raise DxsegError(f"{root}: no image was found that can be read{_first(skipped)}")
+        raise DxsegError(f"{root}: no readable image was found{_first(skipped)}")
     channels, colour_note = infer_channels(work.images)
     spec = make_spec({**spec.model_dump(), "channels": channels}, str(root))
     dataset = Dataset(destination, spec, pd.DataFrame(work.rows))
@@ -101,7 +101,7 @@ def write_dataset(
 
 
 class _Import:
-    """The rows gathered so far and what was noticed on the way."""
+    """The rows so far, and what the report lists."""
 
     def __init__(
         self, root: Path, destination: Path, spec: DatasetSpec, skipped: list[tuple[str, str]]
@@ -179,14 +179,14 @@ class _Import:
         return name
 
     def _unused(self, stem: str, suffix: str) -> str:
-        """Extend a name until it hides no file of the root: the dataset's folder comes first."""
+        """Extend a name until no file of the root has it: the dataset's folder is searcfirst."""
         while (self.root / f"{stem}{suffix}").exists() and self.root != self.destination:
             stem = f"{stem}_"
         return f"{stem}{suffix}"
 
 
 def _case_ids(found: Sequence[FoundCase], root: Path) -> list[str]:
-    """Take given ids, else file names, with their folders where names occur twice."""
+    """Use given ids, else file names, with their folders where names occur twice."""
     stems = Counter(case.image.stem for case in found)
     ids: list[str] = []
     taken: set[str] = set()
@@ -195,7 +195,7 @@ def _case_ids(found: Sequence[FoundCase], root: Path) -> list[str]:
         name = case.image.stem
         if stems[name] > 1 and case.image.is_relative_to(root):
             name = "_".join(case.image.relative_to(root).with_suffix("").parts)
-        # Given ids are judged by the dataset's validation; made ones must pass it.
+        # Given ids are checked by the validation of the table; those made here must pass it.
         base = given or plain_name(name)
         unique, number = base, 2
         while not given and unique in taken:
@@ -206,7 +206,7 @@ def _case_ids(found: Sequence[FoundCase], root: Path) -> list[str]:
 
 
 def _reason(error: DxsegError, path: Path) -> str:
-    # Reports name the file themselves.
+    # Reports have the file beside the reason.
     return str(error).removeprefix(f"{path}: ")
 
 
@@ -218,12 +218,12 @@ def _notes(report: ImportReport, colour_note: str, empty: list[str]) -> list[str
     counts = ", ".join(f"{count} {label or 'unlabelled'}" for label, count in report.labels.items())
     notes = [f"{report.images} images ({counts}), {report.masks} with a mask file", colour_note]
     if report.merged:
-        notes.append(f"several masks united for {len(report.merged)}: {', '.join(report.merged)}")
+        notes.append(f"several masks merged for {len(report.merged)}: {', '.join(report.merged)}")
     if report.repaired:
         notes.append(f"masks repaired: {len(report.repaired)}")
         notes.extend(f"  {file}: {how}" for file, how in report.repaired)
     if empty:
-        notes.append(f"masks that are empty although no label says lesion-free: {len(empty)}")
+        notes.append(f"masks that are empty although no label means lesion-free: {len(empty)}")
         notes.extend(f"  {file}" for file in empty)
     if report.skipped:
         notes.append(f"files skipped: {len(report.skipped)}")

@@ -1,4 +1,4 @@
-"""Masks that were drawn or corrected in Label Studio go into the dataset of their cases."""
+"""Importing masks drawn or corrected in Label Studio into the dataset of their cases."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _MODEL = re.compile(r"[0-9a-f]{12}")
 
 
 class LabelStudioImport(BaseModel):
-    """What an import did; the command line prints `notes`.
+    """The result of an import; the command line prints `notes`.
 
     Attributes:
-        destination: The dataset's folder.
+        destination: Folder of the dataset.
         saved: Cases that got a mask.
-        unchanged: Cases that had this very mask already.
+        unchanged: Cases that already had the same mask.
         skipped: Cases or tasks that were left as they are, and why.
-        notes: All of it in lines of text.
+        notes: All of it as lines of text.
     """
 
     destination: Path
@@ -61,7 +61,7 @@ class _Prediction(BaseModel):
 
 
 class _Annotation(BaseModel):
-    """Of an annotation. Who made it is not read: names are not kept."""
+    """An annotation. The annotator is not read: names are not stored."""
 
     was_cancelled: bool = False
     updated_at: str = ""
@@ -96,23 +96,24 @@ def import_label_studio(
 ) -> LabelStudioImport:
     """Save the brush masks of an export into a dataset.
 
-    A task belongs to the case that its data names as `case_id`, as `dxseg export label-studio`
-    writes it. Of several annotations the last one counts; skipped ones do not. A mask replaces the
-    one the case has, and `annotations.csv` records it; done again, the import changes nothing.
+    The `case_id` in the data of a task is the case, as `dxseg export label-studio` writes it. The
+    last of several annotations is used; skipped annotations are ignored. A mask replaces the one
+    of the case and is recorded in `annotations.csv`; a second import of the same file changes
+    nothing.
 
     Args:
-        export: The JSON that Label Studio exports (not JSON-MIN).
-        dataset: The dataset's folder.
-        role: Who drew the masks; one of `dxseg.data.table.annotations.ROLES`.
+        export: JSON file exported by Label Studio (not JSON-MIN).
+        dataset: Folder of the dataset.
+        role: Role of the annotator; one of `dxseg.data.table.annotations.ROLES`.
         progress: Called with (done, total) after each task.
 
     Raises:
         UsageError: The role is unknown.
-        DxsegError: The export or the dataset cannot be read or written. What is wrong with a single
-            task is reported, and the others are imported.
+        DxsegError: The export or the dataset cannot be read or written. Errors of a single task
+            are reported, and the others are imported.
     """
     if role not in ROLES:
-        raise UsageError(f"role {role!r}: expected one of {', '.join(ROLES)}; names are not kept")
+        raise UsageError(f"role {role!r}: expected one of {', '.join(ROLES)}; names are not stored")
     data = Dataset.load(dataset)
     tasks = _read(Path(export))
     report = LabelStudioImport(destination=data.root)
@@ -157,10 +158,10 @@ def _read(path: Path) -> list[_Task]:
 
 
 def _drawn(task: _Task, data: Dataset) -> _Drawn:
-    """The mask of a task.
+    """Decode the mask of a task.
 
     Raises:
-        DxsegError: It has none that can be taken over.
+        DxsegError: It has no mask, or one that cannot be imported.
     """
     row = find_case(data, str(task.data.get("case_id", "")))
     given = [one for one in task.annotations if not one.was_cancelled]
@@ -173,12 +174,14 @@ def _drawn(task: _Task, data: Dataset) -> _Drawn:
             raise DxsegError("classes overlap; expected each pixel in one")
         mask[drawn] = number
     if not mask.any():
-        raise DxsegError("nothing is drawn; a label that means lesion-free says so, no mask does")
+        raise DxsegError(
+            "nothing is drawn; lesion-free images are marked by their label, not by an empty mask"
+        )
     return _Drawn(row["case_id"], row, mask, _corrected_model(last, task))
 
 
 def _corrected_model(annotation: _Annotation, task: _Task) -> str:
-    """The model whose proposal was corrected, where the export tells it; else ""."""
+    """Find the model whose prediction was corrected; "" if the export does not have it."""
     for one in (annotation.prediction, *task.predictions):
         if isinstance(one, _Prediction) and one.id == annotation.parent_prediction:
             version = one.model_version or ""
@@ -189,19 +192,21 @@ def _corrected_model(annotation: _Annotation, task: _Task) -> str:
 def _layers(
     annotation: _Annotation, classes: list[str], size: tuple[int, ...]
 ) -> Iterator[tuple[int, Any]]:
-    """Each region: the number of its class, and its pixels."""
+    """Yield the class number and the pixels of each region."""
     for region in annotation.result:
         if region.type != _BRUSH:
             if region.type in ("choices", "textarea", "rating"):
-                continue  # says something of the image, draws nothing
+                continue  # about the image; no mask
             raise DxsegError(f"a region of type {region.type[:40]!r}; expected brush masks only")
         names = region.value.brushlabels
         if len(names) != 1 or names[0] not in classes:
             raise DxsegError(f"a region of {names[:5]}; expected one of {', '.join(classes)}")
-        told = region.original_height, region.original_width
-        if told != size:
-            raise DxsegError(f"a region of {told} pixels (height, width), but its image has {size}")
-        yield classes.index(names[0]) + 1, decode_brush(region.value.rle, *told)
+        claimed = region.original_height, region.original_width
+        if claimed != size:
+            raise DxsegError(
+                f"a region of {claimed} pixels (height, width), but its image has {size}"
+            )
+        yield classes.index(names[0]) + 1, decode_brush(region.value.rle, *claimed)
 
 
 def _same(drawn: _Drawn, data: Dataset) -> bool:
@@ -212,8 +217,8 @@ def _same(drawn: _Drawn, data: Dataset) -> bool:
 
 
 def _notes(report: LabelStudioImport) -> list[str]:
-    notes = [f"{len(report.saved)} masks saved, {len(report.unchanged)} were there already"]
+    notes = [f"{len(report.saved)} masks saved, {len(report.unchanged)} already in the dataset"]
     if report.skipped:
-        notes.append(f"left as they are: {len(report.skipped)}")
+        notes.append(f"not imported: {len(report.skipped)}")
         notes.extend(f"  {name}: {reason}" for name, reason in report.skipped)
     return notes

@@ -31,7 +31,7 @@ class _Pair(BaseModel):
 
 
 class _Task(BaseModel):
-    """What is used of a task's `dataset.json` (Antonelli et al., 2022)."""
+    """The fields of a task's `dataset.json` that are used (Antonelli et al., 2022)."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -59,18 +59,18 @@ def import_msd(
     Its `dataset.json` lists training volumes with label maps, and test volumes without.
 
     Args:
-        source: The folder of the task, with `dataset.json`.
-        destination: The dataset's folder, new or empty.
-        name: The dataset's name; by default the source folder's.
-        slicing: How volumes become images; by default `Slicing()`.
-        lesion_classes: The classes that are lesions, where others are organs; all by default.
-        labels: A table with the columns volume_id and label, for volumes without a label map.
-        overwrite: Whether a dataset of the same name may be replaced.
+        source: Folder of the task, with `dataset.json`.
+        destination: Folder of the new dataset.
+        name: Dataset name; default: folder name.
+        slicing: Rule by which volumes become images; default: `Slicing()`.
+        lesion_classes: Mask classes that are lesions, if others are organs; default: all.
+        labels: CSV file with the columns volume_id and label, for volumes without a label map.
+        overwrite: Replace the dataset in `destination` if it has the same name.
         progress: Called with (done, total) after each volume.
 
     Raises:
-        UsageError: A lesion class has no value.
-        DxsegError: `dataset.json` is absent or wrong, lists files outside of the folder, or the
+        UsageError: A lesion class has no mask value.
+        DxsegError: `dataset.json` is absent or wrong, lists files outside the folder, or the
             volumes have several modalities; see also `write_volumes`.
     """
     folder = Path(source).resolve()
@@ -79,16 +79,19 @@ def import_msd(
     if len(task.modality) > 1:
         raise DxsegError(
             f"{listing}: field modality, value {task.modality}: volumes of several modalities are "
-            "not read; split them into one file each, and import one with `dxseg import volumes`"
+            "not supported; split them into one file each, and import one with "
+            "`dxseg import volumes`"
         )
     class_names({name: value for value, name in task.labels.items()}, listing)
     pairs = [(pair.image, pair.label) for pair in task.training]
     found = [
-        nifti_volume(nifti_stem(Path(image).name), *(_inside(folder, p) for p in (image, label)))
+        nifti_volume(
+            nifti_stem(Path(image).name), *(_find_listed(folder, p) for p in (image, label))
+        )
         for image, label in pairs
     ]
     found.extend(
-        nifti_volume(nifti_stem(Path(image).name), _inside(folder, image), None)
+        nifti_volume(nifti_stem(Path(image).name), _find_listed(folder, image), None)
         for image in task.test
     )
     return write_volumes(
@@ -126,14 +129,14 @@ def import_raw_volumes(
 
     Args:
         folder: The raw dataset.
-        destination: The dataset's folder, new or empty.
+        destination: Folder of the new dataset.
         description: Its `dataset.json`.
-        fields: Of `DatasetSpec`: name, modality, provenance, licence.
-        slicing: How volumes become images; by default `Slicing()`.
-        lesion_classes: The classes that are lesions; all by default.
-        lesion_free: Labels that mean "no lesion".
-        labels: A table with the columns case_id and label, for volumes without a label map.
-        overwrite: Whether a dataset of the same name may be replaced.
+        fields: Fields of `DatasetSpec`: name, modality, provenance, licence.
+        slicing: Rule by which volumes become images; default: `Slicing()`.
+        lesion_classes: Mask classes that are lesions; default: all.
+        lesion_free: Labels that mean lesion-free.
+        labels: CSV file with the columns case_id and label, for volumes without a label map.
+        overwrite: Replace the dataset in `destination` if it has the same name.
         progress: Called with (done, total) after each volume.
 
     Raises:
@@ -144,7 +147,7 @@ def import_raw_volumes(
     if ignore is not None or len(description.channel_names) > 1:
         raise DxsegError(
             f"{listing}: volumes with "
-            f"{'an ignore label' if ignore is not None else 'several channels'} are not read; "
+            f"{'an ignore label' if ignore is not None else 'several channels'} are not supported; "
             "import one channel, or completed label maps, with `dxseg import volumes`"
         )
     skipped: list[tuple[str, str]] = []
@@ -178,8 +181,8 @@ def _leads_outside(folder: Path, files: list[Path], skipped: list[tuple[str, str
     return bool(outside)
 
 
-def _inside(folder: Path, listed: str) -> Path:
-    """Find a listed file, which may not lie outside of the folder by name or through a link."""
+def _find_listed(folder: Path, listed: str) -> Path:
+    """Find a listed file, which may not be outside the folder by name or through a link."""
     path = folder / listed
     if "\0" in listed or not is_nifti(path) or not path.resolve().is_relative_to(folder):
         raise DxsegError(

@@ -1,4 +1,4 @@
-"""Names of cases: fit for file names, and sorted as people count."""
+"""Names of cases: valid as file names, and in natural order."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 
 
 def plain_name(name: str) -> str:
-    """Make a text fit to be a case id and a name of files: at most 190 characters, no separators.
+    """Make a valid case id and file name of a text: at most 190 characters, no separators.
 
     Args:
-        name: Such as a path without its suffix.
+        name: Any text, such as a path without its suffix.
     """
     return re.sub(r"^[\s.=@+\-＝＠＋－]|[/\\\x00-\x1f\x7f\x85\u2028\u2029]", "_", name)[-190:]
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
-    """Sort key of names in which 2 comes before 10.
+    """Sort key for natural order, in which 2 comes before 10.
 
     Args:
         name: Any text.

@@ -45,33 +45,33 @@ def import_nnunet(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ImportReport:
-    """Import a folder DatasetXXX_Name.
+    """Import a raw dataset of nnU-Net v2, a folder DatasetXXX_Name.
 
-    Images of imagesTr get their mask from labelsTr; those of imagesTs theirs from labelsTs where
-    there is one, else none. Channels in files of their own (CASE_0000, CASE_0001) are stacked into
-    one TIFF in the dataset's folder; other images are not copied. A mask that holds the value
-    "ignore" is annotated in part: its image is kept without a mask. No split is taken over.
-    NIfTI volumes become slices, as in `write_volumes`, with the class names of `dataset.json`.
+    Images of imagesTr get their mask from labelsTr, images of imagesTs from labelsTs if there is
+    one. Channels in separate files (CASE_0000, CASE_0001) are stacked into one TIFF in the
+    dataset's folder; other images are not copied. A mask with the value "ignore" is incomplete: its
+    image is imported without a mask. Splits are not imported. NIfTI volumes are sliced as in
+    `write_volumes`, with the class names of `dataset.json`.
 
     Args:
-        source: The folder with `dataset.json`.
-        destination: The dataset's folder, new or empty.
-        labels: A table with the columns case_id and label, perhaps patient_id; images that it does
-            not name stay unlabelled.
-        lesion_free: Labels that mean that an image holds no lesion.
-        slicing: How volumes become images; not for images.
-        lesion_classes: Of volumes, the classes that are lesions, where others are organs.
-        name: The dataset's name; by default the source folder's.
+        source: Folder with `dataset.json`.
+        destination: Folder of the new dataset.
+        labels: CSV file with the columns case_id and label, optionally patient_id; other
+            images stay unlabelled.
+        lesion_free: Labels whose images have no lesion, so that their masks are empty.
+        slicing: Rule by which volumes become images; volumes only.
+        lesion_classes: Mask classes that are lesions, if others are organs; volumes only.
+        name: Dataset name; default: folder name.
         modality: Free text, such as "ultrasound".
         provenance: Where the images come from.
-        licence: Under which terms.
-        overwrite: Whether a dataset of the same name may be replaced.
+        licence: Terms of use of the images.
+        overwrite: Replace the dataset in `destination` if it has the same name.
         progress: Called with (done, total) after each image.
 
     Raises:
         UsageError: Options for volumes are given for images.
         DxsegError: `dataset.json` is absent or wrong, classes are regions, the table of labels is
-            wrong or names a case that is not there, or the destination holds something else.
+            wrong or has an unknown case, or the destination has other files.
     """
     folder = Path(source).resolve()
     description = read_description(folder)
@@ -95,7 +95,7 @@ def import_nnunet(
             progress=progress,
         )
     if slicing is not None or lesion_classes:
-        raise UsageError(f"{folder}: holds images; slicing and lesion classes are for volumes")
+        raise UsageError(f"{folder}: contains images; slicing and lesion classes are for volumes")
     classes, ignore = class_names(description.labels, folder / DESCRIPTION_FILE)
     skipped: list[tuple[str, str]] = []
     found = _find(folder, description, skipped)
@@ -118,7 +118,7 @@ def import_nnunet(
         progress=progress,
     )
     if ignore is not None:
-        report.notes.append(f"masks that hold the value {ignore} (ignore) are among those skipped")
+        report.notes.append(f"masks with the value {ignore} (ignore) are among those skipped")
     return report
 
 
@@ -140,7 +140,7 @@ def _find(
             else:
                 mask = folder / masks / f"{case_id}{ending}"
                 if not mask.is_file() and masks == "labelsTr":
-                    skipped.append((str(mask), "no such mask; its image is kept without it"))
+                    skipped.append((str(mask), "no such mask; its image is imported without it"))
                 cases[case_id] = FoundCase(
                     image=files[0],
                     more_channels=files[1:],
@@ -153,30 +153,30 @@ def _find(
 
 
 def _read_labels(path: Path) -> pd.DataFrame:
-    """Read the label of each case, in the form that cases.csv is judged in."""
+    """Read the label of each case, in a form that `validate_cases` checks."""
     table = read_table(path, separator=separator_of(path))
     absent = [column for column in ("case_id", "label") if column not in table]
     if absent or table.empty:
         raise DxsegError(
             f"{path}: {f'no column {absent[0]}' if absent else 'no rows'}; expected the columns "
-            "case_id and label, perhaps patient_id, and one row a case"
+            "case_id and label, optionally patient_id, and one row per case"
         )
     kept = [column for column in LABEL_COLUMNS if column in table]
     stripped = {column: table[column].str.strip() for column in kept}
-    # Any distinct name will do as long as the images are not known.
+    # Any distinct name works: the images are not known yet.
     return pd.DataFrame({**stripped, "image": "case " + table["case_id"].str.strip()})
 
 
 def _assign(found: list[FoundCase], table: pd.DataFrame, path: Path) -> None:
-    """Give every case its row; a row without a case is most likely a name written otherwise."""
+    """Assign rows to cases; a row without a case is probably a misspelt name."""
     cases = {str(case.values["case_id"]): case for case in found}
-    strangers = table[~table["case_id"].isin(cases)]
-    if len(strangers):
-        first = strangers["case_id"].head(5)
+    unknown = table[~table["case_id"].isin(cases)]
+    if len(unknown):
+        first = unknown["case_id"].head(5)
         shown = ", ".join(f"row {line}: {name!r}" for line, name in first.items())
         raise DxsegError(
-            f"{path}: column case_id: {len(strangers)} rows name no image ({shown}); expected what "
-            f"stands before _0000 in the names of the files, such as {next(iter(cases))!r}; "
+            f"{path}: column case_id: {len(unknown)} rows match no image ({shown}); expected the "
+            f"file name without _0000 and suffix, such as {next(iter(cases))!r}; "
             "correct or remove these rows"
         )
     for row in table.to_dict("records"):

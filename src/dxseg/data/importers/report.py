@@ -1,4 +1,4 @@
-"""What an import reports."""
+"""The report of an import."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ Progress = Callable[[int, int], None]
 
 
 class ImportReport(BaseModel):
-    """What an import did; the command line prints `notes`.
+    """The result of an import; the command line prints `notes`.
 
     Attributes:
-        destination: The dataset's folder.
-        images: Rows of the table.
-        masks: Rows that name a mask file.
-        labels: How many rows have each label, by the text in the table; "" is unlabelled.
-        channels: The number of image channels that was found.
-        volumes: How many volumes the images are slices of.
-        merged: Case ids whose several masks were united into one.
-        repaired: Masks that were not plain numbers, and how they are understood.
+        destination: Folder of the dataset.
+        images: Number of rows of the table.
+        masks: Number of rows with a mask file.
+        labels: Number of rows of each label, as in the table; "" is unlabelled.
+        channels: Number of image channels that was found.
+        volumes: Number of volumes the images are slices of.
+        merged: Ids of cases whose masks were merged into one.
+        repaired: Masks that are not plain numbers, and how they are interpreted.
         skipped: Files left out, and why.
-        notes: All of it in lines of text.
+        notes: All of it as lines of text.
     """
 
     destination: Path

@@ -1,4 +1,4 @@
-"""The labels that slices of volumes get: from a label map, else from a table."""
+"""Labels of slices of volumes: from a label map, else from a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dxseg.errors import DxsegError, UsageError
 
 
 class SliceLabels:
-    """The labels that slices get, and what they say of the mask."""
+    """Names of the labels of slices, and which of them mean lesion-free."""
 
     def __init__(
         self, rules: SliceRules, lesion_label: str | None, lesion_free: Sequence[str]
@@ -27,16 +27,16 @@ class SliceLabels:
             )
 
     def fields(self, masked: bool, occurring: set[str]) -> dict[str, list[str]]:
-        """Labels and lesion-free labels of the dataset, from those that slices have."""
+        """Make the fields `labels` and `lesion_free` of the dataset from labels of slices."""
         derived = [self.free[0], self.lesion] if masked else []
         labels = [*derived, *sorted(occurring - set(derived))]
-        strangers = sorted(set(self._given) - set(labels))
-        if strangers:
+        unknown = sorted(set(self._given) - set(labels))
+        if unknown:
             raise DxsegError(
-                f"lesion-free label {', '.join(map(repr, strangers))}: no volume or slice has it; "
+                f"lesion-free label {', '.join(map(repr, unknown))}: no volume or slice has it; "
                 f"labels are {', '.join(labels) or 'absent'}"
             )
-        # Where organs have mask classes, no label says that the mask is empty.
+        # If organs have mask classes, no label means that the mask is empty.
         free = [name for name in labels if name in self.free] if self.rules.all_lesions else []
         return {"labels": labels, "lesion_free": free}
 
@@ -44,7 +44,15 @@ class SliceLabels:
 def slice_label(
     volume_id: str, index: int, record: SliceRecord, table: JoinedLabels, names: SliceLabels
 ) -> tuple[str, str]:
-    """The label of a slice and its level."""
+    """Look up the label of a slice and its level.
+
+    Args:
+        volume_id: Id of the volume.
+        index: Number of the slice, from 0.
+        record: Files and lesions of the volume's slices.
+        table: Labels from a table.
+        names: Names of the labels.
+    """
     if record.masks is not None:
         return (names.lesion if record.lesion[index] else names.free[0]), "image"
     label = table.labels.get((volume_id, index), "")

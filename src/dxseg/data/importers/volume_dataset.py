@@ -1,4 +1,4 @@
-"""From volumes, whatever files they came from, to a dataset of their slices."""
+"""Writing a dataset of the slices of volumes; every importer of volumes ends here."""
 
 from __future__ import annotations
 
@@ -40,35 +40,35 @@ def write_volumes(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ImportReport:
-    """Slice volumes into images of the dataset's folder, and write the dataset.
+    """Slice volumes into images in the dataset's folder, and write the dataset.
 
-    Where a volume has a label map, the label of each slice is derived from it. Other volumes take
-    theirs from the table, if there is one: with a slice_index of that slice, without one of study
-    level. One volume is in memory at a time. An import that is interrupted leaves no dataset; the
-    same call goes on with the volumes that are not done.
+    If a volume has a label map, the labels of its slices are derived from it. Labels of other
+    volumes come from the table, if there is one: a row with a slice_index labels that slice, a row
+    without labels the study. One volume is in memory at a time. An interrupted import leaves no
+    dataset; the same call continues with the remaining volumes.
 
     Args:
-        found: The volumes; their ids are distinct and fit to be names of files.
-        destination: The dataset's folder, new or empty.
-        fields: Of `DatasetSpec`: name, and any of modality, provenance, licence.
-        slicing: How volumes become images.
-        mask_values: The mask class of each value of the label maps; voxels of other values are
-            background, and told.
-        lesion_classes: The mask classes that are lesions, where others are organs; all by default.
-        lesion_label: What slices with a lesion are labelled; by default the lesion class, or
-            "lesion" where there are several.
-        lesion_free: Labels that mean "no lesion"; the first is given to slices without one. By
-            default "no " and the lesion label.
+        found: The volumes; their ids are distinct and valid as file names.
+        destination: Folder of the new dataset.
+        fields: Fields of `DatasetSpec`: name, and any of modality, provenance, licence.
+        slicing: Rule by which volumes become images.
+        mask_values: Mask class of each value of the label maps; voxels of other values are
+            background, and reported.
+        lesion_classes: Mask classes that are lesions, if others are organs; default: all.
+        lesion_label: Label of slices with a lesion; default: the lesion class, or "lesion" if
+            there are several.
+        lesion_free: Labels that mean lesion-free; slices without a lesion get the first. Default:
+            "no " and the lesion label.
         labels: A table of labels; see `read_labels`.
-        label_columns: For its fields, the columns' names in the table.
-        skipped: What the importer left out, and why.
-        overwrite: Whether a dataset of the same name may be replaced.
+        label_columns: Columns of the table for its fields, where the names differ.
+        skipped: Files and volumes that the importer left out, and why.
+        overwrite: Replace the dataset in `destination` if it has the same name.
         progress: Called with (done, total) after each volume.
 
     Raises:
-        UsageError: Mask values, classes or labels do not fit each other.
-        DxsegError: The table is wrong, no volume is left, no label map holds a mapped value, or the
-            destination holds something else.
+        UsageError: Mask values, classes or labels are inconsistent.
+        DxsegError: The table is wrong, no volume is left, no label map has a mapped value, or the
+            destination has other files.
     """
     volumes = list(found)
     destination = Path(destination).resolve()
@@ -119,10 +119,10 @@ def _rules(
             "each from 1 to 65535 (0 is background), such as 2=tumour"
         )
     classes = list(dict.fromkeys(mask_values.values()))
-    strangers = [name for name in lesion_classes if name not in classes]
-    if strangers:
+    unknown = [name for name in lesion_classes if name not in classes]
+    if unknown:
         raise UsageError(
-            f"lesion class {strangers[0]!r}: no mask value has it; there are {', '.join(classes)}"
+            f"lesion class {unknown[0]!r}: no mask value has it; classes are {', '.join(classes)}"
         )
     return SliceRules(slicing, dict(mask_values), tuple(lesion_classes or classes))
 
@@ -131,7 +131,9 @@ def _check_ids(volumes: Sequence[FoundVolume]) -> None:
     counts = Counter(volume.volume_id for volume in volumes)
     twice = [name for name, count in counts.items() if count > 1]
     if twice:
-        raise DxsegError(f"volume {twice[0]!r} was found {counts[twice[0]]} times; rename one")
+        raise DxsegError(
+            f"volume {twice[0]!r} was found {counts[twice[0]]} times; rename the others"
+        )
 
 
 def _check_records(
@@ -142,13 +144,13 @@ def _check_records(
 ) -> None:
     if not records:
         first = "".join(f"; first reason: {name}: {reason}" for name, reason in skipped[:1])
-        raise DxsegError(f"{destination}: no volume was found that can be read{first}")
+        raise DxsegError(f"{destination}: no readable volume was found{first}")
     dropped = count_dropped(records)
     if dropped and not any(record.mapped for _, record in records):
         values = ", ".join(str(value) for value in sorted(dropped)[:10])
         raise DxsegError(
-            f"{destination}: the label maps hold the values {values}, none of which has a mask "
-            f"class (asked for: {', '.join(map(str, rules.mask_values))}); give --mask-value "
+            f"{destination}: the label maps have the values {values}, none of which has a mask "
+            f"class (requested: {', '.join(map(str, rules.mask_values))}); give --mask-value "
             "VALUE=CLASS for those that are lesions"
         )
 
@@ -159,7 +161,7 @@ def _check_indices(records: Sequence[tuple[FoundVolume, SliceRecord]], table: Jo
         if index is not None and index >= slices.get(volume_id, index + 1):
             raise DxsegError(
                 f"volume {volume_id!r}: the table labels its slice {index}, but its slices are 0 "
-                f"to {slices[volume_id] - 1}; count from 0, in the order that docs/data.md tells"
+                f"to {slices[volume_id] - 1}; count from 0, in the order given in docs/data.md"
             )
 
 

@@ -1,4 +1,4 @@
-"""Labels of volumes from a table: of single slices, or of a whole volume, study or patient."""
+"""Labels of volumes from a table: of single slices, or of a volume, study or patient."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ _Key = TypeVar("_Key")
 
 
 class Keyed(Protocol):
-    """What a table may speak of: a volume, or an image that is none."""
+    """An object that a table may label: a volume, or an image that is not a slice."""
 
     @property
     def volume_id(self) -> str:
-        """Its name in the dataset."""
+        """Its id in the dataset."""
 
     @property
     def keys(self) -> Mapping[str, str]:
-        """What a table may know it by."""
+        """Keys on which a table may be joined."""
 
 
 @dataclass
 class JoinedLabels:
-    """What a table says of the volumes that were found.
+    """The labels of a table, joined to the volumes that were found.
 
     Attributes:
-        labels: By volume_id and slice_index; None in its place for the whole volume's label.
+        labels: Label by volume_id and slice_index; slice_index None: label of the whole volume.
         patients: Patient of a volume, by volume_id.
-        joins: The keys that the table has columns for.
-        notes: What was left over, in lines of text that name no key.
+        joins: Keys that are columns of the table.
+        notes: Rows without a volume, as lines of text that contain no key.
     """
 
     labels: dict[tuple[str, int | None], str] = field(default_factory=dict)
@@ -48,26 +48,26 @@ class JoinedLabels:
 
     @property
     def names(self) -> set[str]:
-        """The labels that a volume or a slice has."""
+        """Labels of all volumes and slices."""
         return set(self.labels.values())
 
 
 def read_labels(path: Path, columns: Mapping[str, str], found: Sequence[Keyed]) -> JoinedLabels:
-    """Read a table and join it to the volumes.
+    """Read a table of labels and join it to the volumes.
 
-    A row speaks of every volume that has all the keys it fills in: `volume_id`, and what the
-    importer knows besides (`FoundVolume.keys`, such as patient, study and accession). With a
-    `slice_index` it is the label of that slice, without one that of the whole volume.
+    A row labels every volume that matches all keys in it: `volume_id`, and those of the importer
+    (`FoundVolume.keys`, such as patient, study and accession). With a `slice_index` it labels that
+    slice, without one the whole volume.
 
     Args:
-        path: A CSV with comma, semicolon or tab.
-        columns: For label, slice_index, patient_id and the keys, their names in the table where
-            they differ. Other columns are passed over.
+        path: CSV file with comma, semicolon or tab.
+        columns: Columns of the table for label, slice_index, patient_id and the keys, where the
+            names differ. Other columns are ignored.
         found: The volumes.
 
     Raises:
-        DxsegError: The table has no key or no label, a row fills in no key or has a wrong
-            slice_index, or rows contradict each other. Rows are named by line: keys may be names.
+        DxsegError: The table has no key or no label, a row has no key or a wrong slice_index, or
+            rows contradict each other. Rows are reported by line: keys may identify patients.
     """
     keys = {volume.volume_id: {**volume.keys, "volume_id": volume.volume_id} for volume in found}
     known = {name for own in keys.values() for name in own}
@@ -75,11 +75,11 @@ def read_labels(path: Path, columns: Mapping[str, str], found: Sequence[Keyed]) 
     joins = [name for name in table.columns if name not in _VALUES]
     joined = JoinedLabels(joins=joins)
     unmatched: list[int] = []
-    told: dict[tuple[object, str], int] = {}
+    first_lines: dict[tuple[object, str], int] = {}
     for filled, rows in table.groupby(_filled(table[joins]), sort=False):
         used = [name for name, given in zip(joins, filled, strict=True) if given]
         if not used:
-            raise DxsegError(f"{path}: row {rows.index[0]}: fills in none of {', '.join(joins)}")
+            raise DxsegError(f"{path}: row {rows.index[0]}: has none of {', '.join(joins)}")
         volumes: dict[tuple[str, ...], list[str]] = {}
         for volume_id, own in keys.items():
             volumes.setdefault(tuple(own.get(name, "") for name in used), []).append(volume_id)
@@ -88,29 +88,29 @@ def read_labels(path: Path, columns: Mapping[str, str], found: Sequence[Keyed]) 
             if not matches:
                 unmatched.append(int(line))
             for volume_id in matches:
-                _take(joined, row, volume_id, path, int(line), told)
+                _record_row(joined, row, volume_id, path, int(line), first_lines)
     if unmatched:
         lines = ", ".join(str(line) for line in sorted(unmatched)[:_LISTED])
         more = ", ..." if len(unmatched) > _LISTED else ""
         joined.notes.append(
-            f"{path.name}: {len(unmatched)} rows fit no volume: lines {lines}{more}"
+            f"{path.name}: {len(unmatched)} rows match no volume: lines {lines}{more}"
         )
     return joined
 
 
 def _filled(table: pd.DataFrame) -> pd.Series[Any]:
-    """Which columns each row fills in, as a tuple a row."""
+    """Which columns of each row are not empty, one tuple per row."""
     return pd.Series([tuple(bool(value) for value in row) for row in table.to_numpy()], table.index)
 
 
 def _table(path: Path, columns: Mapping[str, str], known: set[str]) -> pd.DataFrame:
     table = read_table(path, separator=separator_of(path))
-    strangers = sorted(set(columns) - known - set(_VALUES))
+    unknown = sorted(set(columns) - known - set(_VALUES))
     absent = sorted(set(columns.values()) - set(table.columns))
-    if strangers or absent:
+    if unknown or absent:
         raise DxsegError(
             f"{path}: no column {', '.join(absent) or 'is missing'}; unknown fields: "
-            f"{', '.join(strangers) or 'none'}; expected {', '.join((*_VALUES, *sorted(known)))} "
+            f"{', '.join(unknown) or 'none'}; expected {', '.join((*_VALUES, *sorted(known)))} "
             f"mapped to columns of {', '.join(map(str, table.columns[:30]))}"
         )
     names = {name: name for name in (*_VALUES, *sorted(known)) if name in table} | dict(columns)
@@ -123,39 +123,39 @@ def _table(path: Path, columns: Mapping[str, str], known: set[str]) -> pd.DataFr
     return chosen
 
 
-def _take(
+def _record_row(
     joined: JoinedLabels,
     row: Mapping[object, str],
     volume_id: str,
     path: Path,
     line: int,
-    told: dict[tuple[object, str], int],
+    first_lines: dict[tuple[object, str], int],
 ) -> None:
-    """Note what a row says of a volume, refusing what contradicts an earlier row."""
+    """Record the label and patient of a row; a contradiction to an earlier row is an error."""
     label, patient, index = (row.get(name, "") for name in ("label", "patient_id", "slice_index"))
     if index and not (index.isascii() and index.isdecimal()):
         raise DxsegError(
             f"{path}: row {line}: slice_index {index!r}: expected a whole number from 0, or nothing"
         )
     slice_index = int(index) if index else None
-    _note(joined.labels, (volume_id, slice_index), label, "label", path, line, told)
-    _note(joined.patients, volume_id, patient, "patient_id", path, line, told)
+    _record_value(joined.labels, (volume_id, slice_index), label, "label", path, line, first_lines)
+    _record_value(joined.patients, volume_id, patient, "patient_id", path, line, first_lines)
 
 
-def _note(
+def _record_value(
     values: dict[_Key, str],
     key: _Key,
     value: str,
     what: str,
     path: Path,
     line: int,
-    told: dict[tuple[object, str], int],
+    first_lines: dict[tuple[object, str], int],
 ) -> None:
     if not value:
         return
-    first = told.setdefault((key, what), line)
+    first = first_lines.setdefault((key, what), line)
     if values.setdefault(key, value) != value:
         raise DxsegError(
-            f"{path}: rows {first} and {line} give different values of {what} to the same volume "
+            f"{path}: rows {first} and {line} have different values of {what} for the same volume "
             "or slice; correct one"
         )

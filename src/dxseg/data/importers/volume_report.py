@@ -1,4 +1,4 @@
-"""What an import of volumes reports."""
+"""The report of an import of volumes."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def volume_report(
         f"axis {slicing.axis}, {window}, {slicing.channels} channels",
     ]
     if not names.rules.all_lesions:
-        notes.append("mask classes that are no lesion: no label means an empty mask")
+        notes.append("mask classes that are not lesions: no label means an empty mask")
     if study:
-        notes.append(f"{study} slices carry the label of their study, not one of their own")
+        notes.append(f"{study} slices have the label of their study, not one of their own")
     for value, count in sorted(count_dropped(records).items()):
         notes.append(f"label map value {value}: {count} voxels DROPPED, it has no mask class")
     notes.extend(_disagreements(records, table, names))
@@ -85,15 +85,15 @@ def volume_report(
 def _disagreements(
     records: Sequence[tuple[FoundVolume, SliceRecord]], table: JoinedLabels, names: SliceLabels
 ) -> list[str]:
-    """Volumes whose label map and whose study-level label say different things."""
-    apart = []
+    """Find volumes whose label map contradicts their study-level label."""
+    differing = []
     for volume, record in records:
         label = table.labels.get((volume.volume_id, None))
         if record.masks is not None and label and any(record.lesion) == (label in names.free):
-            apart.append(volume.volume_id)
-    if not apart:
+            differing.append(volume.volume_id)
+    if not differing:
         return []
     return [
-        f"{len(apart)} volumes whose label map and label in the table disagree; the label map "
-        f"holds: {', '.join(apart[:10])}{', ...' if len(apart) > 10 else ''}"
+        f"{len(differing)} volumes whose label map and label in the table disagree; the label map "
+        f"is used: {', '.join(differing[:10])}{', ...' if len(differing) > 10 else ''}"
     ]

@@ -95,7 +95,7 @@ def to_channels(array: Pixels, channels: int) -> Pixels:
     """Convert an image to the number of channels a model expects.
 
     Grey is repeated into RGB; RGB becomes grey by luminance (ITU-R BT.601), so that an RGB file of
-    equal channels gives exactly its grey values.
+    equal channels has exactly its grey values.
 
     Args:
         array: (H, W, C) uint8 or uint16.
@@ -117,8 +117,8 @@ def to_channels(array: Pixels, channels: int) -> Pixels:
         grey: Pixels = np.rint(array @ _LUMINANCE).astype(array.dtype)[:, :, None]
         return grey
     raise DxsegError(
-        f"an image has {given} channel(s), expected {channels}; only grey and RGB turn into each "
-        "other; correct channels in dataset.yaml or export the image again"
+        f"an image has {given} channel(s), expected {channels}; only grey and RGB are converted "
+        "into each other; correct channels in dataset.yaml or export the image again"
     )
 
 
@@ -133,7 +133,7 @@ def find_reader(path: Path) -> Reader:
     """
     suffix = path.suffix.lower()
     if suffix not in READERS:
-        # PACS export files whose names are a UID or a number.
+        # PACS export files named by a UID or a number.
         if is_dicom(path):
             return _DICOM
         raise DxsegError(

@@ -1,4 +1,8 @@
-"""Reading and writing masks: the rules of what a mask file may hold."""
+"""Reading and writing masks: the rules for the content of a mask file.
+
+The rules are our own: libraries read numbers, and what a mask of 0 and 200, of soft edges or of a
+colour palette means is where silent errors of segmentation datasets come from.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +23,20 @@ from dxseg.io.remote import as_path
 Mask = npt.NDArray[np.uint8]
 # A mask's channels may differ by this much (of 255): lossy compression.
 _CHANNEL_TOLERANCE = 8
-_MIXED_SHARE = 0.05
+_MIXED_FRACTION = 0.05
 _MIXED_BLOCK = 5
 
 
 @dataclass(frozen=True)
 class MaskReading:
-    """A mask and how it had to be understood.
+    """A mask and how its file was interpreted.
 
     Attributes:
         mask: (H, W) uint8 label map, 0 is background.
-        repair: What was done beyond reading numbers, such as "anti-aliased edges, cut at half";
-            empty for a plain mask.
-        layout: How the pixels are stored where that is not one grey value each: "RGB",
-            "transparency", "palette"; empty for grey.
+        repair: Interpretation beyond plain numbers, such as "in-between values along edges, cut at
+            half"; empty for a plain mask.
+        layout: Storage of the pixels if it is not one grey value each: "RGB", "transparency",
+            "palette"; empty for grey.
         merged_count: Number of masks that an importer merged into this one.
     """
 
@@ -47,34 +51,34 @@ def read_mask(path: str | Path, classes: int) -> Mask:
 
     Args:
         path: The file.
-        classes: The number of mask classes, background not counted.
+        classes: Number of mask classes, without background.
 
     Returns:
         (H, W) uint8, values 0 to `classes`.
 
     Raises:
-        DxsegError: The mask cannot be understood without guessing.
+        DxsegError: The mask is ambiguous.
     """
     return inspect_mask(path, classes).mask
 
 
 def inspect_mask(path: str | Path, classes: int) -> MaskReading:
-    """Read a mask and tell whether it had to be repaired.
+    """Read a mask and report how its file was interpreted.
 
-    Values 0 to `classes` are labels. With one class, a mask may also reach from 0 to a maximum of
-    at least half the range (128 of 255): then values of at least half the maximum are lesion. What
-    lies between 10% and 90% of the maximum must look like anti-aliased or compressed edges: at most
-    5% of the pixels and nowhere a block of 5 x 5; values below 10%, as JPEG leaves them around
-    edges, nowhere such a block of one value. Soft maps and grey-coded regions are refused.
-    A palette whose used colours are grey is read by colour, any other by position (0 is black).
+    Values 0 to `classes` are labels. With one class, a mask may also range from 0 to a maximum of
+    at least half the range (128 of 255): values of at least half the maximum are then lesion.
+    Values between 10% and 90% of the maximum must look like anti-aliased or compressed edges: at
+    most 5% of the pixels and no block of 5 x 5; values below 10%, as JPEG makes them around edges,
+    no such block of one value. Soft maps and grey-coded regions are errors. A palette whose used
+    colours are grey is read by colour, any other by position (0 is black).
 
     Args:
         path: The file.
-        classes: The number of mask classes, background not counted.
+        classes: Number of mask classes, without background.
 
     Raises:
         DxsegError: The file is damaged; channels differ (a colour mask); it is drawn in the
-            transparency; it has values above `classes` or in-between values that are no edges.
+            transparency; it has values above `classes` or in-between values that are not edges.
     """
     raster = decode(path)
     reading = _parse_mask(raster, as_path(path), classes)
@@ -82,14 +86,14 @@ def inspect_mask(path: str | Path, classes: int) -> MaskReading:
 
 
 def read_masks_merged(paths: Sequence[str | Path], classes: int) -> Mask:
-    """Read several masks of one image and unite them.
+    """Read several masks of one image and merge them.
 
     Args:
         paths: At least one file.
-        classes: The number of mask classes, background not counted.
+        classes: Number of mask classes, without background.
 
     Returns:
-        (H, W) uint8; where masks overlap the highest class wins, which for one class is OR.
+        (H, W) uint8; where masks overlap the highest class wins, which is OR for one class.
 
     Raises:
         DxsegError: A mask cannot be read, or the sizes differ.
@@ -114,7 +118,7 @@ def _layout(raster: Raster) -> str:
 
 def _parse_mask(raster: Raster, path: Path, classes: int) -> MaskReading:
     grey = _grey_values(raster, path)
-    # Grey levels of 1, 2 and 4 bit images were spread over 0 to 255 in decoding.
+    # Grey levels of 1, 2 and 4 bit images were scaled to 0 to 255 in decoding.
     if grey is not None and grey.max(initial=0) // raster.step <= classes:
         return MaskReading((grey // raster.step).astype(np.uint8))
     indices = raster.indices
@@ -131,7 +135,7 @@ def _parse_mask(raster: Raster, path: Path, classes: int) -> MaskReading:
 
 
 def _grey_values(raster: Raster, path: Path) -> npt.NDArray[Any] | None:
-    """Give (H, W) grey values, or None where a palette holds colours."""
+    """Return (H, W) grey values, or None where a palette has colours."""
     pixels = raster.pixels
     if raster.indices is not None and raster.palette is not None:
         colours = raster.palette[np.unique(raster.indices)]
@@ -145,7 +149,7 @@ def _grey_values(raster: Raster, path: Path) -> npt.NDArray[Any] | None:
     if spread.max(initial=0) > _CHANNEL_TOLERANCE * scale:
         raise DxsegError(
             f"{path}: a colour mask (channels differ at {int((spread > 0).sum())} pixels); "
-            "expected one grey value a pixel; write 0 and 255, or class numbers"
+            "expected one grey value per pixel; write 0 and 255, or class numbers"
         )
     alpha = raster.alpha
     if alpha is not None and pixels.min() == pixels.max() and alpha.min() != alpha.max():
@@ -181,15 +185,15 @@ def _check_edges(values: npt.NDArray[Any], highest: int, path: Path) -> None:
 
     mixed = (values > 0.1 * highest) & (values < 0.9 * highest)
     lowest = minimum_filter(values, _MIXED_BLOCK)
-    # JPEG's ringing varies from pixel to pixel; a flat region of faint values is a label.
+    # JPEG ringing varies from pixel to pixel; a flat region of faint values is a label.
     flat = (lowest > 0) & (lowest <= 0.1 * highest)
     flat &= lowest == maximum_filter(values, _MIXED_BLOCK)
-    share = float(mixed.mean())
+    fraction = float(mixed.mean())
     wide = minimum_filter(mixed, _MIXED_BLOCK, mode="constant").any()
-    if share > _MIXED_SHARE or wide or flat.any():
+    if fraction > _MIXED_FRACTION or wide or flat.any():
         raise DxsegError(
-            f"{path}: {share:.1%} of the mask's pixels lie between background and lesion, values "
-            f"{_listed(values)}; expected two values, in-between ones only along edges; threshold "
+            f"{path}: {fraction:.1%} of the pixels are between background and lesion, values "
+            f"{_listed(values)}; expected two values, and others only along edges; threshold "
             "it, or list its grey levels as mask_classes"
         )
 
@@ -206,7 +210,7 @@ def write_mask(path: Path, mask: Mask, classes: int, *, merged_count: int = 1) -
     Args:
         path: The file, replaced atomically.
         mask: (H, W) label map, 0 to `classes`.
-        classes: The number of mask classes; one is written as 0 and 255.
+        classes: Number of mask classes; a single class is written as 0 and 255.
         merged_count: Number of masks that were merged into this one; kept in the file as PNG text.
     """
     from PIL import Image

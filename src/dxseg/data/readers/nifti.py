@@ -1,6 +1,7 @@
 """Reading volumes and label maps from NIfTI files.
 
-nibabel does the work; this module refuses what a file may claim but not be.
+nibabel reads the files; this module checks headers: sizes that the file cannot have, affines that
+are no position in space, streams that are cut short. nibabel accepts all of these.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dxseg.errors import DxsegError
 
 SUFFIXES = (".nii.gz", ".nii")
 VOXEL_LIMIT = 2**30
-"""Larger volumes are refused before they are read: a small file may claim any size."""
+"""Larger volumes are an error before they are read: a small file may claim any size."""
 Grid = tuple[NDArray[np.float64], tuple[int, int, int]]
 # A gzip stream cannot expand more than this.
 _GZIP_RATIO = 1032
@@ -28,12 +29,12 @@ _MILLIMETRES: Mapping[str, float] = {"meter": 1000.0, "micron": 0.001}
 
 
 def is_nifti(path: str | Path) -> bool:
-    """Tell whether a file's name says that it is NIfTI."""
+    """Whether the name of a file is that of NIfTI."""
     return Path(path).name.lower().endswith(SUFFIXES)
 
 
 def nifti_stem(name: str) -> str:
-    """Give a name without `.nii` or `.nii.gz`."""
+    """Remove `.nii` or `.nii.gz` from a name."""
     suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), "")
     return name[: len(name) - len(suffix)]
 
@@ -41,7 +42,7 @@ def nifti_stem(name: str) -> str:
 def read_nifti(path: str | Path) -> Volume:
     """Read a volume.
 
-    Rescaling (scl_slope, scl_inter) is applied. The affine is that of the sform, else of the qform;
+    Rescaling (scl_slope, scl_inter) is applied. The affine is the sform, else the qform;
     metres and micrometres become millimetres. Dimensions of size 1 beyond the third are dropped.
 
     Args:
@@ -52,7 +53,7 @@ def read_nifti(path: str | Path) -> Volume:
 
     Raises:
         DxsegError: The file is absent, empty, cut short or damaged; has a fourth dimension, colours
-            or complex numbers; has an affine that is no position in space; or is too large.
+            or complex numbers; its affine is no position in space; or it is too large.
     """
     path = Path(path)
     image = open_nifti(path)
@@ -60,7 +61,7 @@ def read_nifti(path: str | Path) -> Volume:
     _check_claim(image, path)
     notes = []
     if int(image.header["sform_code"]) == int(image.header["qform_code"]) == 0:
-        notes.append("its header gives no orientation; the first axis is taken to lead leftwards")
+        notes.append("its header has no orientation; the first axis is assumed to lead leftwards")
     voxels = _voxels(image, path).reshape(shape)
     unknown = int((~np.isfinite(voxels)).sum()) if voxels.dtype.kind == "f" else 0
     if unknown:
@@ -69,7 +70,7 @@ def read_nifti(path: str | Path) -> Volume:
 
 
 def nifti_grid(path: str | Path) -> Grid:
-    """Read where the voxels of a volume lie, from its header.
+    """Read the grid of a volume from its header.
 
     Args:
         path: A `.nii` or `.nii.gz` file.
@@ -88,19 +89,20 @@ def read_nifti_labels(
 ) -> NDArray[np.uint16]:
     """Read the label map of a volume.
 
-    A label map whose axes are stored in another order or direction is turned, which moves no voxel.
+    A label map whose axes are stored in another order or direction is reoriented, which moves no
+    voxel.
 
     Args:
         path: A `.nii` or `.nii.gz` file.
-        affine: Of the volume it belongs to.
-        shape: Of that volume.
+        affine: Affine of the volume it belongs to.
+        shape: Shape of that volume.
 
     Returns:
         (I, J, K) whole numbers on the grid of the volume.
 
     Raises:
-        DxsegError: As `read_nifti`; or it lies on another grid, by half a voxel or more at a
-            corner; or its values are not whole numbers of 0 to 65535.
+        DxsegError: As `read_nifti`; or the grids differ by half a voxel or more at a corner; or
+            values are not whole numbers from 0 to 65535.
     """
     from nibabel import orientations
 
@@ -115,10 +117,10 @@ def read_nifti_labels(
             f"{path}: {_times(values.shape)} voxels, but its image has {_times(shape)}; resample "
             "the label map onto the image's grid"
         )
-    apart = _apart(turned, affine, shape)
-    if apart >= 0.5:
+    distance = _max_distance(turned, affine, shape)
+    if distance >= 0.5:
         raise DxsegError(
-            f"{path}: lies up to {apart:.1f} voxels away from its image, which has another "
+            f"{path}: lies up to {distance:.1f} voxels away from its image, which has another "
             "position or spacing; resample the label map onto the image's grid"
         )
     lowest, highest = values.min(), values.max()
@@ -126,14 +128,18 @@ def read_nifti_labels(
     whole = values.astype(np.uint16) if 0 <= lowest <= highest < 2**16 else None
     if whole is None or (whole != values).any():
         raise DxsegError(
-            f"{path}: values from {lowest} to {highest} that are not all whole numbers of 0 to "
-            "65535; expected a label map; threshold a soft map first"
+            f"{path}: values from {lowest} to {highest} that are not all whole numbers from 0 "
+            "to 65535; expected a label map; threshold a soft map first"
         )
     return whole
 
 
 def open_nifti(path: Path) -> Any:
-    """Read the header; voxels are read when they are asked for."""
+    """Read the header; voxels are loaded later.
+
+    Raises:
+        DxsegError: The file is absent, empty, or no NIfTI.
+    """
     import nibabel
 
     if not is_nifti(path):
@@ -169,14 +175,14 @@ def _shape(image: Any, path: Path) -> tuple[int, int, int]:
         raise DxsegError(f"{path}: {_times(shape)} voxels; expected three dimensions")
     if any(length != 1 for length in shape[3:]):
         raise DxsegError(
-            f"{path}: {_times(shape)} voxels; expected three dimensions; split it into one file a "
-            "time point or channel (such as with `nibabel.four_to_three`)"
+            f"{path}: {_times(shape)} voxels; expected three dimensions; split it into one file "
+            "per time point or channel (such as with `nibabel.four_to_three`)"
         )
     return shape[0], shape[1], shape[2]
 
 
 def _check_claim(image: Any, path: Path) -> None:
-    """Refuse types that are no intensities, and sizes that the file cannot hold."""
+    """Check that the type is one of intensities, and that the file can hold the claimed size."""
     dtype = image.get_data_dtype()
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise DxsegError(
@@ -206,7 +212,7 @@ def _affine(image: Any, path: Path) -> NDArray[np.float64]:
     except KeyError as error:
         raise DxsegError(
             f"{path}: code {error.args[0]} of a unit of space or time does not exist (xyzt_units); "
-            "mend the header"
+            "correct the header"
         ) from error
     affine[:3] *= _MILLIMETRES.get(unit, 1.0)
     with np.errstate(all="ignore"):
@@ -216,7 +222,7 @@ def _affine(image: Any, path: Path) -> NDArray[np.float64]:
     if not (np.isfinite(affine).all() and spacing.min() > 0 and spread > 1e-3):
         raise DxsegError(
             f"{path}: its affine {affine[:3].tolist()} is no position in space; expected finite "
-            "numbers, a spacing above 0 and three distinct directions; mend the header"
+            "numbers, a spacing above 0 and three distinct directions; correct the header"
         )
     return affine
 
@@ -240,19 +246,19 @@ def _voxels(image: Any, path: Path) -> NDArray[Any]:
 
 
 def _check_gzip(path: Path, needed: int) -> None:
-    """Read a stream to its end, where its checksum is; nibabel stops after the last voxel."""
+    """Read a stream to its end, where the checksum is; nibabel stops after the last voxel."""
     left = needed + _GZIP_SLACK
     with gzip.open(path) as stream:
         while block := stream.read(_BLOCK):
             left -= len(block)
             if left < 0:
-                raise ValueError("goes on far beyond its last voxel")
+                raise ValueError("continues far beyond its last voxel")
 
 
-def _apart(
+def _max_distance(
     one: NDArray[np.float64], other: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> float:
-    """How far the corners of two grids of one shape lie apart, in voxels of the other."""
+    """Maximum distance of the corners of two grids of one shape, in voxels of the other."""
     corners = np.array(np.meshgrid(*[(0, length - 1) for length in shape], [1])).reshape(4, -1)
     # Exports round affines; closer than half a voxel, no other voxel would be the nearest.
     return float(np.abs(np.linalg.inv(other) @ one @ corners - corners).max())

@@ -1,4 +1,4 @@
-"""Writing label maps as NIfTI that lie exactly as the volume they were made from."""
+"""Writing label maps as NIfTI, on exactly the grid of their volume."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ _FREE_TEXT = ("descrip", "aux_file", "db_name", "intent_name")
 
 
 def write_label_map(path: Path, mask: NDArray[np.uint8], source: Path) -> None:
-    """Write a label map as NIfTI that lies exactly as the volume it was made from.
+    """Write a label map as NIfTI on exactly the grid of the NIfTI file of its volume.
 
     Shape (with dimensions of size 1), affine, sform and qform with their codes, and units are those
-    of the source. Free text and extensions of its header, which may name a patient, are left out.
+    of the source. Free text and extensions of its header, which may identify a patient, are left
+    out.
 
     Args:
         path: A `.nii.gz` file, written atomically.
@@ -29,7 +30,7 @@ def write_label_map(path: Path, mask: NDArray[np.uint8], source: Path) -> None:
         source: The NIfTI file of the volume.
 
     Raises:
-        DxsegError: The source cannot be read any more.
+        DxsegError: The source can no longer be read.
     """
     like = open_nifti(source)
     header = like.header.copy()
@@ -40,17 +41,17 @@ def write_label_map(path: Path, mask: NDArray[np.uint8], source: Path) -> None:
     header.set_data_dtype(np.uint8)
     header.set_slope_inter(1, 0)
     header.set_intent("label")
-    # Without an affine of its own the image keeps the header's, to the bit.
+    # Without an affine of its own the image keeps the one of the header, bit for bit.
     _write(path, type(like)(mask.reshape(like.shape), None, header))
 
 
 def write_label_map_at(path: Path, mask: NDArray[np.uint8], affine: NDArray[np.float64]) -> None:
-    """Write a label map as NIfTI for a volume that was no NIfTI.
+    """Write a label map as NIfTI for a volume in another format.
 
     Args:
         path: A `.nii.gz` file, written atomically.
         mask: (I, J, K).
-        affine: (4, 4), from voxel indices to millimetres in RAS+; sform and qform both hold it.
+        affine: (4, 4), from voxel indices to millimetres in RAS+; sform and qform are set to it.
     """
     import nibabel
 

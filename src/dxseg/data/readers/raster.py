@@ -1,4 +1,8 @@
-"""Decoding PNG, JPEG, BMP and TIFF by what the file holds, whatever its name says."""
+"""Decoding PNG, JPEG, BMP and TIFF by content, whatever the file name.
+
+Pillow, tifffile and imagecodecs decode. This module is our own because each of them reads some
+kinds of files only in part, and none limits what a hostile file may claim.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ PIXEL_LIMIT = 2**28
 """Larger images are refused before they are decoded: a small file may claim any size."""
 
 MERGED_TAG = "dxseg:united-masks"
-"""Key of the PNG text that says of how many masks an importer made one."""
+"""Key of the PNG text with the number of masks that an importer merged into one."""
 
 _BYTE_LIMIT = 2**31
 _PAGE_LIMIT = 1024
@@ -28,14 +32,14 @@ Pixels = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Raster:
-    """A decoded file, with what only masks need.
+    """A decoded file, with details that only masks need.
 
     Attributes:
         pixels: (H, W, C), uint8 or uint16, without the alpha channel; 1-bit images hold 0 and 255.
-        alpha: (H, W) transparency where the file has one that is not a palette's.
-        indices: (H, W) palette positions where the file has a palette.
-        palette: (256, 3) colours of those positions.
-        step: By how much neighbouring grey levels of a 1, 2 or 4 bit image differ in `pixels`.
+        alpha: (H, W) transparency, if the file has one that is not a palette's.
+        indices: (H, W) palette positions, if the file has a palette.
+        palette: (256, 3) colours of these positions.
+        step: Difference of neighbouring grey levels of a 1, 2 or 4 bit image in `pixels`.
         merged_count: Number of masks that an importer merged into this one, from the PNG text
             `MERGED_TAG`.
     """
@@ -51,14 +55,14 @@ class Raster:
 def decode_raster(path: Path) -> Raster:
     """Decode a PNG, JPEG, BMP or TIFF file.
 
-    JPEG's EXIF orientation is not applied: masks belong to the pixels as they are stored.
+    JPEG's EXIF orientation is not applied: masks match the pixels as they are stored.
 
     Args:
-        path: The file; its content, not its suffix, says what it is.
+        path: The file; its content, not its suffix, determines the format.
 
     Raises:
         DxsegError: The file is empty, cut short, of another kind, too large, or has pixels that
-            are not whole numbers of 0 to 65535.
+            are not whole numbers from 0 to 65535.
     """
     with _open(path) as stream:
         kind = _kind(stream, path)
@@ -78,7 +82,7 @@ def decode_raster(path: Path) -> Raster:
 
 
 def raster_kind(path: Path) -> str:
-    """Say what a file holds: png, jpeg, tiff or bmp.
+    """Detect the format of a file: png, jpeg, tiff or bmp.
 
     Args:
         path: The file.
@@ -117,8 +121,8 @@ def raster_size(path: Path) -> tuple[int, int]:
 
 def _open(path: Path) -> IO[bytes]:
     if path.exists() and not path.is_file():
-        # Opening a named pipe would wait for ever.
-        raise DxsegError(f"{path}: cannot be read (it is no file); expected an image")
+        # Opening a named pipe would block forever.
+        raise DxsegError(f"{path}: cannot be read (not a file); expected an image")
     try:
         return path.open("rb")
     except OSError as error:
@@ -145,16 +149,16 @@ def _kind(stream: IO[bytes], path: Path) -> str:
 
 
 def check_size(path: Path, height: int, width: int, row_bytes: int = 1) -> None:
-    """Refuse an image that is too large to decode, whatever its file claims.
+    """Check that an image is not too large to decode, before memory is allocated.
 
     Args:
         path: The file named in the error.
         height: In pixels.
         width: In pixels.
-        row_bytes: Bytes a pixel, all channels together.
+        row_bytes: Bytes per pixel, all channels together.
 
     Raises:
-        DxsegError: More than `PIXEL_LIMIT` pixels, or 2 GiB.
+        DxsegError: The image has more than `PIXEL_LIMIT` pixels, or than 2 GiB.
     """
     if height * width > PIXEL_LIMIT or height * width * row_bytes > _BYTE_LIMIT:
         raise DxsegError(
@@ -164,7 +168,7 @@ def check_size(path: Path, height: int, width: int, row_bytes: int = 1) -> None:
 
 
 def _pillow(stream: IO[bytes], path: Path, kind: str) -> Any:
-    # The plugins themselves, not Image.open: its own limit depends on a global of the process.
+    # The plugins themselves, not Image.open: its limit depends on a global variable.
     from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
     plugins: dict[str, Any] = {
@@ -213,7 +217,7 @@ def _from_pillow(image: Any, path: Path, step: int = 1) -> Raster:
     array = np.asarray(image)
     if image.mode in ("LA", "RGBA"):
         return Raster(array[:, :, :-1], alpha=array[:, :, -1])
-    return Raster(_whole(array if array.ndim == 3 else array[:, :, None], path), step=step)
+    return Raster(_to_integers(array if array.ndim == 3 else array[:, :, None], path), step=step)
 
 
 def _decode_deep_png(stream: IO[bytes], path: Path, colour: int) -> Raster:
@@ -234,7 +238,7 @@ def _decode_tiff(stream: IO[bytes], path: Path) -> Raster:
     stream.seek(0)
     plain = page.photometric.name in ("RGB", "MINISBLACK", "MINISWHITE")
     if (len(axes) == 2 and page.bitspersample < 8) or not plain:
-        # Palettes, 1-bit and CMYK are what Pillow knows and tifffile leaves raw.
+        # Palettes, 1-bit and CMYK are decoded by Pillow, and left raw by tifffile.
         return _from_pillow(_pillow(stream, path, "tiff"), path)
     import tifffile
 
@@ -244,8 +248,8 @@ def _decode_tiff(stream: IO[bytes], path: Path) -> Raster:
         if axes[0] != "Y":
             array = np.moveaxis(array, 0, -1)
         if array.shape[:2] != (height, width):
-            raise DxsegError(f"{path}: its pages disagree in size; export it again")
-    array = _whole(array, path)
+            raise DxsegError(f"{path}: its pages differ in size; export it again")
+    array = _to_integers(array, path)
     if page.photometric.name == "MINISWHITE":
         array = (np.iinfo(array.dtype).max - array).astype(array.dtype)
     transparent = any(int(sample) in (1, 2) for sample in page.extrasamples or ())
@@ -255,24 +259,24 @@ def _decode_tiff(stream: IO[bytes], path: Path) -> Raster:
 
 
 def _tiff_layout(stream: IO[bytes], path: Path) -> tuple[str, int, int, Any]:
-    """Give the axes of the only series ("YX" and at most one more), its size, its first page."""
+    """Read the axes of the only series ("YX" and at most one more), its size and first page."""
     import tifffile
 
     with tifffile.TiffFile(stream) as tiff:
-        # Looking for series takes time that grows with the square of the pages.
+        # The time to find series grows with the square of the number of pages.
         if len(tiff.pages) > _PAGE_LIMIT:
             raise DxsegError(
                 f"{path}: more than {_PAGE_LIMIT} pages; expected one image with channels; save a "
-                "volume as one file a slice"
+                "volume as one file per slice"
             )
         series = list(tiff.series)
         shape, axes, page = series[0].shape, series[0].axes, series[0].keyframe
-        # Only channels are understood: samples (S), channels (C), unnamed pages (I, Q).
+        # Only channels are supported: samples (S), channels (C), unnamed pages (I, Q).
         known = len(series) == 1 and axes.strip("SCIQ") == "YX" and len(axes) in (2, 3)
         if not known:
             raise DxsegError(
-                f"{path}: holds {len(series)} image(s), the first of axes {axes} and shape "
-                f"{shape}; expected one image with channels; save a volume as one file a slice"
+                f"{path}: contains {len(series)} image(s), the first with axes {axes} and shape "
+                f"{shape}; expected one image with channels; save a volume as one file per slice"
             )
         height, width = shape[axes.index("Y")], shape[axes.index("X")]
         channels = int(np.prod(shape)) // max(height * width, 1)
@@ -281,9 +285,9 @@ def _tiff_layout(stream: IO[bytes], path: Path) -> tuple[str, int, int, Any]:
     return axes, int(height), int(width), page
 
 
-def _whole(array: npt.NDArray[Any], path: Path) -> Pixels:
+def _to_integers(array: npt.NDArray[Any], path: Path) -> Pixels:
     if array.dtype in (np.uint8, np.uint16):
-        # Also turns the other byte order into this machine's.
+        # Also converts the byte order to that of this machine.
         return array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)

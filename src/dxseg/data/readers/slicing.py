@@ -1,6 +1,6 @@
-"""Slices of a volume: along which axis, how they lie on the screen, how voxels become grey values.
+"""Slices of a volume: axis, orientation on the screen, and grey values of voxels.
 
-Training and inference both come through here; `dataset.yaml` and the model store the rule.
+Training and inference both use this module; `dataset.yaml` and the model store the rule.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ WINDOWS: dict[str, tuple[float, float]] = {
 }
 PERCENTILES = "percentiles"
 
-# Where the slice number, the rows and the columns lead in each plane. Columns towards the patient's
-# left: radiological convention.
+# Directions of the slice number, the rows and the columns in each plane. Columns lead towards the
+# patient's left: radiological convention.
 _TOWARDS: dict[Plane, str] = {"axial": "SPL", "coronal": "AIL", "sagittal": "RIP"}
 _EQUAL_SPACING = 0.99
 
 
 class Slicing(BaseModel):
-    """How a volume becomes images.
+    """Rule by which a volume becomes images.
 
     Attributes:
-        axis: The plane of the slices, in patient space; "through-plane" cuts across the array axis
-            of the coarsest spacing. Of spacings within 1% of each other, axial is preferred, then
-            coronal.
-        window: Level and width that are spread over the grey values, in the volume's units.
-        percentiles: Of the volume's voxels (0 to 100), spread over the grey values where there is
-            no window: MR has no unit.
-        neighbours: Slices on each side that become further channels.
-        bits: Of a grey value.
+        axis: The plane of the slices, in patient space; "through-plane" slices across the array
+            axis of the coarsest spacing. Of spacings within 1% of each other, axial is preferred,
+            then coronal.
+        window: Level and width that are scaled to the grey values, in the volume's units.
+        percentiles: Percentiles of the voxels (0 to 100) that are scaled to the grey values if
+            there is no window, as for MR, which has no unit.
+        neighbours: Neighbouring slices on each side that are added as channels (2.5D).
+        bits: Bit depth of the grey values.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,12 +66,12 @@ class Slicing(BaseModel):
 
     @property
     def channels(self) -> int:
-        """Of the images: the slice and its neighbours."""
+        """Number of channels of the images: the slice and its neighbours."""
         return 2 * self.neighbours + 1
 
 
 def parse_window(text: str) -> tuple[float, float] | None:
-    """Read a window as the command line takes it.
+    """Parse the option `--window`.
 
     Args:
         text: A key of `WINDOWS`, "LEVEL,WIDTH", or "percentiles".
@@ -80,7 +80,7 @@ def parse_window(text: str) -> tuple[float, float] | None:
         Level and width; None for percentiles.
 
     Raises:
-        UsageError: It is none of these.
+        UsageError: The text is none of these.
     """
     if text == PERCENTILES:
         return None
@@ -99,10 +99,10 @@ def parse_window(text: str) -> tuple[float, float] | None:
 
 
 def make_slicing(**fields: Any) -> Slicing:
-    """Make a rule as the command line takes it.
+    """Make a `Slicing` of options of the command line.
 
     Args:
-        fields: Of `Slicing`; the window is read by `parse_window`.
+        fields: Fields of `Slicing`; the window is parsed by `parse_window`.
 
     Raises:
         UsageError: A field is unknown or wrong.
@@ -121,7 +121,7 @@ def make_slicing(**fields: Any) -> Slicing:
 
 
 class SlicedVolume:
-    """A volume seen as a stack of images in radiological orientation.
+    """A volume as a stack of images in radiological orientation.
 
     Axial slices count from the feet to the head, coronal ones from the back to the front, sagittal
     ones from the left to the right. The patient's front (axial) or head (coronal, sagittal) is at
@@ -129,20 +129,20 @@ class SlicedVolume:
     Oblique volumes are not resampled: each array axis counts as the patient axis it is closest to.
 
     Attributes:
-        plane: Of the slices.
+        plane: Plane of the slices.
         spacing: Millimetres between slices, rows and columns.
         shape: Number of slices, height, width.
     """
 
     def __init__(self, volume: Volume, slicing: Slicing) -> None:
-        """Turn the volume; nothing is copied.
+        """Orient the volume; nothing is copied.
 
         Args:
-            volume: With an invertible affine.
+            volume: A volume with an invertible affine.
             slicing: The rule.
 
         Raises:
-            DxsegError: Percentiles are asked for and no voxel is finite.
+            DxsegError: The rule needs percentiles and no voxel is finite.
         """
         from nibabel import orientations
 
@@ -163,15 +163,15 @@ class SlicedVolume:
         return self.shape[0]
 
     def image(self, index: int) -> NDArray[Any]:
-        """Give one slice as an image.
+        """Make an image of one slice.
 
         Args:
             index: 0 to the number of slices - 1.
 
         Returns:
             (H, W, C) uint8 or uint16. The channels are the slices from the lowest neighbour to the
-            highest; the first and the last slice stand in for neighbours beyond the ends. Values
-            below the window and NaN are 0.
+            highest; the first and the last slice are repeated for neighbours beyond the ends.
+            Values below the window and NaN are 0.
         """
         reach = self._slicing.neighbours
         wanted = np.arange(index - reach, index + reach + 1).clip(0, len(self) - 1)
@@ -187,14 +187,14 @@ class SlicedVolume:
         return np.ascontiguousarray(grey.transpose(1, 2, 0))
 
     def turn(self, voxels: NDArray[Any]) -> NDArray[Any]:
-        """Turn an array (I, J, K) of the volume's grid into slices (slice, row, column); a view."""
+        """Orient an array (I, J, K) of the volume's grid as slices (slice, row, column); a view."""
         from nibabel.orientations import apply_orientation
 
         turned: NDArray[Any] = apply_orientation(voxels, self._there)
         return turned
 
     def restore(self, slices: NDArray[Any]) -> NDArray[Any]:
-        """Turn slices (slice, row, column) back into an array (I, J, K); the inverse of `turn`."""
+        """Orient slices (slice, row, column) back to an array (I, J, K); the inverse of `turn`."""
         from nibabel.orientations import apply_orientation
 
         restored: NDArray[Any] = apply_orientation(slices, self._back)
@@ -202,7 +202,7 @@ class SlicedVolume:
 
 
 def count_slices(affine: NDArray[np.float64], shape: tuple[int, int, int], slicing: Slicing) -> int:
-    """Tell from a volume's grid how many slices it will have.
+    """Count the slices of a volume from its grid.
 
     Args:
         affine: (4, 4), from voxel indices to millimetres.

@@ -1,4 +1,4 @@
-"""Volumes: voxels with a position in space, whatever file they came from."""
+"""Volumes: voxels with a position in space, whatever the file format."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Volume:
-    """A three-dimensional image and where it lies.
+    """A three-dimensional image and its position in space.
 
     Attributes:
         voxels: (I, J, K), integers or float32; CT in Hounsfield units.
         affine: (4, 4) float64, from voxel indices to millimetres in RAS+ space, as in NIfTI.
-        notes: What the reader had to assume; importers report it.
+        notes: Assumptions of the reader; importers report them.
     """
 
     voxels: NDArray[Any]
@@ -33,17 +33,17 @@ class Volume:
 
 @dataclass(frozen=True)
 class FoundVolume:
-    """A volume that an importer found, before its voxels are read.
+    """A volume that an importer has found, before its voxels are read.
 
     Attributes:
-        volume_id: Names it in the dataset; holds nothing that names a patient.
+        volume_id: Its id in the dataset; does not identify a patient.
         load: Reads the voxels.
-        load_labels: Reads the label map (I, J, K) on the same grid, or None where there is none.
-        patient_id: What the dataset will hold; a keyed hash where the file names a patient.
-        keys: What a table of study-level labels may be joined on, such as ``{"patient": ...,
-            "study": ..., "accession": ...}``. Never written to the dataset.
-        digest: Identifies the content of the files behind it, 64 hexadecimal digits. An import that
-            was interrupted does a volume without one again.
+        load_labels: Reads the label map (I, J, K) on the same grid; None if there is none.
+        patient_id: Patient in the dataset; a keyed hash if the file identifies a patient.
+        keys: Keys on which a table of labels may be joined, such as `{"patient": ...,
+            "study": ..., "accession": ...}`. Never written to the dataset.
+        digest: Digest of the content of its files, 64 hexadecimal digits. Without one, an
+            interrupted import converts the volume again.
     """
 
     volume_id: str

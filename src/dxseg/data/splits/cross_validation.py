@@ -1,4 +1,4 @@
-"""Grouped cross-validation: every case is tested once, and no group is ever divided."""
+"""Grouped cross-validation: every case is tested once, and no group is divided."""
 
 from __future__ import annotations
 
@@ -15,48 +15,48 @@ from dxseg.data.table.cases import DROPPED, TEST, TRAIN, VALIDATION
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import UsageError
 
-_FOLDS, _VALIDATION = 3, 4  # what a random generator is for, beside those of splits.py
+_FOLDS, _VALIDATION = 3, 4  # purposes of random generators, distinct from those of holdout.py
 
 
 def cross_validation_splits(
     dataset: Dataset,
     *,
     folds: int = 5,
-    validation_share: float = 0.125,
+    validation_fraction: float = 0.125,
     seed: int = 0,
     groups: pd.Series[int] | None = None,
     cache: Path | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[pd.DataFrame]:
-    """Divide the cases once for each fold: the fold tests, of the rest a share validates.
+    """Split the cases once per fold: the fold is the test split, the rest training and validation.
 
-    Groups, near-duplicates, what is dropped and strata are those of `make_splits`. The columns
-    split and fold of cases.csv play no part, except that a case which is dropped there stays so.
+    Groups, near-duplicates, dropped cases and strata are those of `make_splits`. The columns split
+    and fold of cases.csv are not used, except that a case which is dropped there stays dropped.
 
     Args:
         dataset: The table of cases.
         folds: Number of folds, at least 2.
-        validation_share: Of the cases that are not tested, the share that validates; 0 to below 1.
-        seed: Same seed, same table: same folds.
-        groups: Near-duplicate group of each case, indexed by case_id, if known already.
-        cache: A file that keeps what was found out about images, for a job that is interrupted.
-        workers: Processes that read images; by default one for each core.
-        progress: Called as ``progress(done, total)`` while images are read for near-duplicates.
+        validation_fraction: Fraction of the other cases used for validation; 0 to below 1.
+        seed: Random seed; same seed, same table: same folds.
+        groups: Near-duplicate group of each case, indexed by case_id, if known.
+        cache: File for hashes of images, so that an interrupted job can continue.
+        workers: Processes that read images; default: number of cores.
+        progress: Called with (done, total) while images are read for near-duplicates.
 
     Returns:
-        A table for each fold, as `make_splits` gives it: case_id, group, split, fold. A case that
-        is not dropped is in the test split of exactly one table; ``fold`` says of which, and is
-        <NA> for cases that are tested or dropped.
+        One table per fold, as from `make_splits`: case_id, group, split, fold. A case that is not
+        dropped is in the test split of exactly one table; the column fold has the number of that
+        table, and <NA> for cases that are in the test split or dropped.
 
     Raises:
-        UsageError: Folds or share are unusable, or there are fewer groups than folds.
+        UsageError: Folds or fraction are invalid, or there are fewer groups than folds.
         DxsegError: An image is unreadable.
     """
     if folds < 2:
         raise UsageError(f"folds {folds}: expected at least 2")
-    if not 0 <= validation_share < 1:
-        raise UsageError(f"validation share {validation_share}: expected 0 to below 1")
+    if not 0 <= validation_fraction < 1:
+        raise UsageError(f"validation fraction {validation_fraction}: expected 0 to below 1")
     group, contradictory = group_cases(
         dataset, groups=groups, cache=cache, workers=workers, progress=progress
     )
@@ -72,8 +72,8 @@ def cross_validation_splits(
     tables = []
     for fold in range(folds):
         rest = used & (fold_of != fold)
-        shares = [1 - validation_share, validation_share]
-        part = splitter.split(group, rest, shares, [seed, _VALIDATION, fold])
+        fractions = [1 - validation_fraction, validation_fraction]
+        part = splitter.split(group, rest, fractions, [seed, _VALIDATION, fold])
         split = np.where(rest, np.array([TRAIN, VALIDATION], object)[part], TEST)
         table = pd.DataFrame(
             {

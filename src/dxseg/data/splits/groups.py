@@ -1,4 +1,4 @@
-"""Which cases belong together: one patient, one volume, near-duplicates."""
+"""Groups of cases that belong together: one patient, one volume, near-duplicates."""
 
 from __future__ import annotations
 
@@ -9,42 +9,46 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dxseg.data.splits.near_duplicates import join, near_duplicate_groups, number_by_appearance
+from dxseg.data.splits.near_duplicates import (
+    label_components,
+    near_duplicate_groups,
+    number_by_appearance,
+)
 from dxseg.data.table.cases import split_labels
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import UsageError
 
 IDENTITIES = ("patient_id", "volume_id", "group")
-"""Columns whose equal values say that cases belong together."""
+"""Columns whose equal values mean that cases belong together."""
 
 
 def group_cases(
     dataset: Dataset,
     *,
     groups: pd.Series[int] | None = None,
-    look: bool = True,
+    search: bool = True,
     cache: Path | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Say which cases belong together, and which contradict each other.
+    """Find groups of cases that belong together, and near-duplicates with contradicting labels.
 
     Args:
         dataset: The table of cases.
-        groups: Near-duplicate group of each case, indexed by case_id, if known already.
-        look: Whether near-duplicates are looked for where ``groups`` is not given and some case
-            has neither patient, volume nor group.
-        cache: As for `make_splits`.
-        workers: As for `make_splits`.
-        progress: As for `make_splits`.
+        groups: Near-duplicate group of each case, indexed by case_id, if known.
+        search: Whether to search for near-duplicates if `groups` is not given and some case has
+            neither patient, volume nor group.
+        cache: As in `make_splits`.
+        workers: As in `make_splits`.
+        progress: As in `make_splits`.
 
     Returns:
-        The group of each case, (N,) 0, 1, ...; and whether it is one of near-duplicates with
+        Group of each case, (N,) 0, 1, ...; and whether it is in a group of near-duplicates with
         contradicting labels, (N,).
     """
     cases = dataset.cases
     alike = None if groups is None else _aligned(groups, cases["case_id"])
-    if alike is None and look and not _identified(cases).all():
+    if alike is None and search and not _identified(cases).all():
         files = [dataset.image_path(row) for row in cases.itertuples()]
         alike = near_duplicate_groups(
             files, known=known_groups(cases), cache=cache, workers=workers, progress=progress
@@ -57,13 +61,13 @@ def group_cases(
 
 
 def known_groups(cases: pd.DataFrame) -> NDArray[np.int64]:
-    """Number the cases by what the table links: patient, volume, group; -1 where it links nothing.
+    """Number the groups that the table defines: patient, volume, group; -1 where it defines none.
 
     Args:
-        cases: Of a dataset.
+        cases: Table of a dataset.
 
     Returns:
-        Shape (N,); cases of one number belong together.
+        Shape (N,); cases with the same number belong together.
     """
     linked = link_groups(cases[list(IDENTITIES)], None)
     return np.where(_identified(cases), linked, -1)
@@ -73,7 +77,7 @@ def link_groups(cases: pd.DataFrame, alike: NDArray[np.int64] | None) -> NDArray
     """Number the groups of cases that belong together.
 
     Args:
-        cases: Of a dataset; at least some of patient_id, volume_id, group and image.
+        cases: Table of a dataset; at least some of patient_id, volume_id, group and image.
         alike: Near-duplicate group of each case, or None.
 
     Returns:
@@ -87,18 +91,18 @@ def link_groups(cases: pd.DataFrame, alike: NDArray[np.int64] | None) -> NDArray
         codes, _ = pd.factorize(key[filled])
         _, first = np.unique(codes, return_index=True)
         edges.append((filled, filled[first[codes]]))
-    return number_by_appearance(join(len(cases), edges))
+    return number_by_appearance(label_components(len(cases), edges))
 
 
 def contradicting(alike: NDArray[np.int64], labels: list[frozenset[str]]) -> NDArray[np.bool_]:
-    """Mark the near-duplicates of which two carry different labels; no label contradicts none.
+    """Flag groups of near-duplicates with different labels; a missing label contradicts none.
 
     Args:
         alike: Near-duplicate group of each case, (N,).
         labels: Labels of each case.
 
     Returns:
-        Shape (N,); whole groups.
+        Shape (N,); the same for all cases of a group.
     """
     seen: dict[int, set[frozenset[str]]] = {}
     for group, names in zip(alike.tolist(), labels, strict=True):
@@ -108,7 +112,7 @@ def contradicting(alike: NDArray[np.int64], labels: list[frozenset[str]]) -> NDA
 
 
 def label_sets(dataset: Dataset, column: pd.Series[str]) -> list[frozenset[str]]:
-    """The labels that each value of a column of labels names."""
+    """Split each value of a column of labels into a set of labels."""
     return [frozenset(split_labels(text, dataset.spec)) for text in column]
 
 
@@ -117,7 +121,7 @@ def _identified(cases: pd.DataFrame) -> pd.Series[bool]:
 
 
 def _aligned(groups: pd.Series[int], case_ids: pd.Series[str]) -> NDArray[np.int64]:
-    """Order given groups as the table and number them."""
+    """Bring given groups into the order of the table and number them."""
     missing = case_ids[~case_ids.isin(groups.index)]
     if not groups.index.is_unique or len(missing) or groups.isna().any():
         raise UsageError(

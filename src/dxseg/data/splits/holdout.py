@@ -33,45 +33,45 @@ def make_splits(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Divide the cases into training, validation and test, and the first two into folds.
+    """Split the cases into training, validation and test, and the first two into folds.
 
     A group is everything linked by patient, volume, the column group, image file or
-    near-duplication. Near-duplicates are looked for only where some case has neither patient,
-    volume nor group and ``groups`` is not given; images of one of them are not compared.
-    Near-duplicates with contradicting labels are dropped whole: which label is wrong is unknown.
-    Different labels of one patient are no contradiction; such a patient is stratified by its
-    combination of labels, or, if fewer than ten groups share it, by its rarest label, lesions
-    before lesion-free. Multi-label cases are treated alike. A study-level label stratifies too, but
-    contradicts nothing. Every stratum of at least three groups
-    reaches all three splits; a smaller one goes to training first.
+    near-duplication. Near-duplicates are searched only if some case has neither patient, volume nor
+    group and `groups` is not given; images of the same patient, volume or group are not compared.
+    Groups of near-duplicates with contradicting labels are dropped: it is unknown which label is
+    wrong. Different labels of one patient are no contradiction; such a patient is stratified by its
+    combination of labels, or, if fewer than ten groups have that combination, by its rarest label,
+    lesions before lesion-free. The same holds for multi-label cases. Study-level labels stratify
+    too, but contradict nothing. Every stratum of at least three groups is in all three splits; a
+    smaller one goes to training first.
 
-    If every row of cases.csv names a split, that split is kept (so are the folds, if every
-    training and validation row names one), no image is compared and nothing more is dropped.
+    If every row of cases.csv has a split, that split is kept (and the folds, if every training and
+    validation row has one), no image is compared and nothing more is dropped.
 
     Args:
         dataset: The table of cases.
-        fractions: Shares of the cases for training, validation, test; they sum to 1.
-        folds: Number of folds; where there are fewer groups, the last folds stay empty.
-        seed: Same seed, same table: same splits.
-        groups: Near-duplicate group of each case, indexed by case_id, if known already.
-        cache: A file that keeps what was found out about images, for a job that is interrupted.
-        workers: Processes that read images; by default one for each core.
-        progress: Called as ``progress(done, total)`` while images are read for near-duplicates.
+        fractions: Fractions of the cases for training, validation and test; they sum to 1.
+        folds: Number of folds; if there are fewer groups, the last folds stay empty.
+        seed: Random seed; same seed, same table: same splits.
+        groups: Near-duplicate group of each case, indexed by case_id, if known.
+        cache: File for hashes of images, so that an interrupted job can continue.
+        workers: Processes that read images; default: number of cores.
+        progress: Called with (done, total) while images are read for near-duplicates.
 
     Returns:
-        One row a case, in the order of the table: case_id, group (0, 1, ...), split (train,
+        One row per case, in the order of the table: case_id, group (0, 1, ...), split (train,
         validation, test, dropped), fold (0..folds-1; <NA> for test and dropped).
 
     Raises:
-        UsageError: If fractions, folds or groups are unusable.
-        DxsegError: If the given split divides a group, is incomplete, or an image is unreadable.
+        UsageError: Fractions, folds or groups are invalid.
+        DxsegError: The given split divides a group or is incomplete, or an image is unreadable.
     """
     _check_request(fractions, folds)
     given = _given_split(dataset)
     group, dropped = group_cases(
         dataset,
         groups=groups,
-        look=not given,
+        search=not given,
         cache=cache,
         workers=workers,
         progress=progress,
@@ -95,22 +95,22 @@ def make_splits(
 
 
 def select_fold(splits: pd.DataFrame, fold: int) -> pd.DataFrame:
-    """Turn a table of splits into that of one fold: the fold is validation, the others training.
+    """Use one fold for validation and the others for training.
 
     Args:
-        splits: What `make_splits` returned.
-        fold: Which fold validates.
+        splits: Table from `make_splits`.
+        fold: Fold used for validation.
 
     Returns:
-        A copy without use_mask, because the choice of masks belongs to one division.
+        A copy without use_mask, because a choice of masks belongs to one split.
 
     Raises:
-        UsageError: If no case is in that fold.
+        UsageError: No case is in that fold.
     """
     chosen = splits["fold"].eq(fold).fillna(False).to_numpy(dtype=np.bool_)
     if not chosen.any():
         present = sorted({int(value) for value in splits["fold"].dropna()})
-        raise UsageError(f"fold {fold}: no case is in it; the table has the folds {present}")
+        raise UsageError(f"fold {fold}: no case is in this fold; the table has the folds {present}")
     result = splits.drop(columns="use_mask", errors="ignore").copy()
     result.loc[result["split"].isin([TRAIN, VALIDATION]), "split"] = TRAIN
     result.loc[chosen, "split"] = VALIDATION
@@ -129,13 +129,13 @@ def _check_request(fractions: tuple[float, float, float], folds: int) -> None:
 
 
 def _given_split(dataset: Dataset) -> bool:
-    """Say whether cases.csv decides the split, refusing a column that is filled in part."""
+    """Whether cases.csv has the split; a column that is filled in part is an error."""
     empty = dataset.cases["split"].eq("")
     if empty.any() and not empty.all():
         named = ", ".join(dataset.cases["case_id"][empty].head(5))
         raise DxsegError(
             f"{dataset.root / 'cases.csv'}: column split is empty in {int(empty.sum())} of "
             f"{len(empty)} rows (cases {named}, ...); fill it in every row, or empty it in every "
-            "row to have the split made"
+            "row for a new split"
         )
     return not empty.any()

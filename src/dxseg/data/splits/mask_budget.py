@@ -1,4 +1,4 @@
-"""The choice of the few masks that may be used: a budget, spent on a stratified random sample."""
+"""Mask budgets: the choice of the few masks that may be used, as a stratified random sample."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ def choose_masks(
     validation_masks: int | None,
     seed: int,
 ) -> pd.DataFrame:
-    """Choose the cases whose mask may be used; the budget counts lesions only.
+    """Choose the cases whose mask may be used; the budget counts masks of lesions only.
 
-    Lesion-free cases cost nothing: their mask is known to be empty. For one seed a larger budget
-    contains every smaller one, each stratified by label in proportion and spread over groups.
+    Lesion-free cases are free: their mask is known to be empty. For one seed a larger budget
+    contains every smaller one, each stratified by label and spread over groups.
 
     Args:
         dataset: The table of cases.
-        splits: One row a case in the same order, as `make_splits` returns.
-        train_masks: Number of training masks, or a share of those there are (a float in 0..1), or
-            None for all.
-        validation_masks: Number of validation masks, or None for all.
-        seed: Decides which masks.
+        splits: One row per case in the same order, as `make_splits` returns.
+        train_masks: Number of training masks, or a fraction of those there are (a float in 0..1);
+            None: all.
+        validation_masks: Number of validation masks; None: all.
+        seed: Random seed of the choice.
 
     Returns:
-        A copy of ``splits`` with the bool column use_mask. In test it is True wherever there is a
-        mask: for evaluation only.
+        A copy of `splits` with the bool column use_mask. In the test split it is True wherever
+        there is a mask, for evaluation only.
 
     Raises:
-        UsageError: If a budget is out of range or exceeds the masks there are.
+        UsageError: A budget is out of range or exceeds the number of masks.
     """
     if list(splits["case_id"]) != list(dataset.cases["case_id"]):
         raise UsageError("splits: other cases, or another order, than the dataset; split it again")
@@ -64,18 +64,20 @@ def choose_masks(
 
 
 def _budget(budget: int | float | None, available: int, split: str) -> int:
-    """Turn a budget of masks into a number, refusing one that cannot be met."""
+    """Resolve a budget to a number of masks; one that cannot be met is an error."""
     if budget is None:
         return available
     if isinstance(budget, float):
         if not 0 <= budget <= 1:
-            raise UsageError(f"share of {split} masks {budget}: expected 0 to 1, or a whole number")
-        # A share above 0 gives at least one mask.
+            raise UsageError(
+                f"fraction of {split} masks {budget}: expected 0 to 1, or a whole number"
+            )
+        # A fraction above 0 is at least one mask.
         return min(available, max(math.ceil(budget), round(budget * available)))
     if not 0 <= budget <= available:
         raise UsageError(
             f"{budget} masks for {split}: expected 0 to {available}, the lesion masks that the "
-            f"{split} cases have; ask for fewer, or leave the number out for all"
+            f"{split} cases have; use fewer, or leave the number out for all"
         )
     return budget
 
@@ -83,11 +85,11 @@ def _budget(budget: int | float | None, available: int, split: str) -> int:
 def nested_order(
     strata: Sequence[str], groups: NDArray[Any], rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Order cases so that every beginning of the order is a stratified random sample.
+    """Order cases so that every prefix of the order is a stratified random sample.
 
-    The first N cases hold each stratum in its proportion (to within one case or so), and a larger
-    N only adds cases. Within a stratum every group gives one case before any gives a second: a
-    budget of masks is better spent on another patient than on the same one again.
+    The first N cases have each stratum in its proportion (to within one case or so), and a larger
+    N only adds cases. Within a stratum every group contributes one case before any contributes a
+    second: a budget of masks is better spent on another patient than on the same one again.
 
     Args:
         strata: Stratum of each case.

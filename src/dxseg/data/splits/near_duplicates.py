@@ -1,7 +1,7 @@
 """Groups of near-duplicate images, for splits of datasets that name no patients.
 
-Public sets hold the same frame several times: re-exported, rescaled, with calipers drawn on it or
-under another label. Two images are near-duplicates here when both hold:
+Public datasets contain the same frame several times: exported again, rescaled, with calipers drawn
+on it or under another label. Two images are near-duplicates here when both hold:
 
 1. the Pearson correlation of their 48x48 grey reductions exceeds ``threshold``;
 2. their 64-bit perceptual hashes differ in at most ``radius`` bits.
@@ -12,14 +12,15 @@ at most 12 bits.
 **Few correlations are computed.** The correlation of two reductions is the inner product of both,
 centred and scaled to length 1. Split off the 15 lowest DCT coefficients (without the mean; the
 cosines are orthonormal): what is left has an inner product of at most the product of its lengths
-(Cauchy-Schwarz). So the inner product of 16 numbers an image, 15 coefficients and the length of the
-rest, is never below the correlation; only pairs in which it exceeds the threshold are correlated.
+(Cauchy-Schwarz). So the inner product of 16 numbers per image, 15 coefficients and the length of
+the rest, is never below the correlation; only pairs in which it exceeds the threshold are
+correlated.
 
-**Up to `EXACT` images every pair is looked at in that way, beyond that the neighbours.** k-means
+**Up to `EXACT` images every pair is compared in that way, beyond that only neighbours.** k-means
 (scikit-learn's, mini-batch) divides the 16 numbers into as many cells as the square root of the
 number of images; an image is compared with those that share one of its four nearest cells. Time
 then grows with the power 1.5. Of 64,000 random crops of ultrasound and CT, that is 8% of the pairs,
-and all 5,614 near-duplicate ones were among them (of two cells: 99.9%). Exact indices spare
+and all 5,614 near-duplicate ones were among them (with two cells: 99.9%). Exact indices save
 nothing here: in 16 dimensions a k-d tree's time still grew with the square of the number, and
 faiss's complete multi-index hashing of the perceptual hashes was 40 times slower than all pairs.
 """
@@ -37,7 +38,7 @@ from scipy.fft import dct
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from dxseg.data.splits.perceptual_hash import SIDE, Descriptions, describe_images
+from dxseg.data.splits.perceptual_hash import SIDE, ImageHashes, hash_images
 
 THRESHOLD = 0.97
 RADIUS = 14
@@ -45,14 +46,14 @@ BLOCK = 256
 COLUMNS = 8192
 CONFIRM_CHUNK = 2048
 EXACT = 20_000
-"""Images up to which all pairs are looked at: about a second on one core."""
+"""Number of images up to which all pairs are compared: about a second on one core."""
 NEAREST = 4
-"""Cells in which an image is compared, beyond `EXACT`."""
+"""Number of cells in which an image is compared, beyond `EXACT`."""
 
 _FREQUENCIES = 4
 _SLACK = 1e-3  # bounds are sums of float32 products
 _SAMPLE = 64
-"""Images for each cell from which its centre is learnt."""
+"""Images per cell from which the centres are computed."""
 
 Progress = Callable[[int, int], None]
 
@@ -67,90 +68,89 @@ def near_duplicate_groups(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> NDArray[np.int64]:
-    """Number the groups of images that show the same thing.
+    """Find groups of near-duplicate images.
 
-    Being near-duplicates is closed transitively, so a group may hold two images that are alike
-    only through a third.
+    Groups are transitive: two images of a group may be similar only through a third.
 
     Args:
         images: Files, or arrays (H, W) or (H, W, C) of any integer or float type.
         threshold: Pearson correlation, in -1..1, above which two images are near-duplicates.
         radius: Bits, of 64, in which the perceptual hashes of near-duplicates may differ.
         known: Number of the patient or volume of each image, shape (N,), -1 where unknown: images
-            of one patient need no comparison with each other.
-        cache: A file that keeps what was found out about files, for a job that is interrupted.
-        workers: Processes that read files; by default one for each core.
-        progress: Called as ``progress(done, total)`` after each image is read.
+            of one patient are not compared with each other.
+        cache: File for hashes of images, so that an interrupted job can continue.
+        workers: Processes that read files; default: number of cores.
+        progress: Called with (done, total) after each image is read.
 
     Returns:
         Group of each image, shape (N,): 0, 1, ... in the order of first appearance. An image
         without a near-duplicate has a group of its own.
 
     Raises:
-        DxsegError: If a file cannot be read as an image.
+        DxsegError: A file cannot be read as an image.
     """
-    described = describe_images(images, cache=cache, workers=workers, progress=progress)
-    return group_descriptions(described, threshold, radius=radius, known=known)
+    hashed = hash_images(images, cache=cache, workers=workers, progress=progress)
+    return group_hashes(hashed, threshold, radius=radius, known=known)
 
 
-def group_descriptions(
-    described: Descriptions,
+def group_hashes(
+    hashed: ImageHashes,
     threshold: float = THRESHOLD,
     *,
     radius: int = RADIUS,
     known: NDArray[np.int64] | None = None,
     progress: Progress | None = None,
 ) -> NDArray[np.int64]:
-    """Number the groups of near-duplicates among described images.
+    """Find groups of near-duplicates among hashed images.
 
-    Memory grows by about 300 bytes an image; thumbnails may be a memory map.
+    Memory grows by about 300 bytes per image; thumbnails may be a memory map.
 
     Args:
-        described: Thumbnails and hashes.
-        threshold: As for `near_duplicate_groups`.
-        radius: As for `near_duplicate_groups`.
-        known: As for `near_duplicate_groups`.
-        progress: Called as ``progress(done, total)`` with parts of the search.
+        hashed: Thumbnails and hashes.
+        threshold: As in `near_duplicate_groups`.
+        radius: As in `near_duplicate_groups`.
+        known: As in `near_duplicate_groups`.
+        progress: Called with (done, total) parts of the search.
 
     Returns:
-        Group of each image, shape (N,), as `near_duplicate_groups` gives them.
+        Group of each image, shape (N,), as in `near_duplicate_groups`.
     """
-    total = len(described)
+    total = len(hashed)
     if total == 0:
         return np.zeros(0, np.int64)
-    same = _identical(described)
+    same = _identical(hashed)
     kept = np.flatnonzero(same == np.arange(total))
     owner = _owners(kept, same, known)
-    points = _points(described.thumbnails, kept)
+    points = _points(hashed.thumbnails, kept)
     groups = np.arange(len(kept), dtype=np.int64)
     cells = _cells(points)
     for number, cell in enumerate(cells, start=1):
         for first, second in _candidates(points, cell, threshold):
             # Pairs that are joined already need no confirmation: this keeps sets of very similar
-            # frames (videos, CT slices) from costing a correlation for every pair.
+            # frames (videos, CT slices) from a correlation for every pair.
             new = (groups[first] != groups[second]) & (
                 (owner[first] != owner[second]) | (owner[first] < 0)
             )
             first, second = first[new], second[new]
-            alike = _hash_distance(described.hashes, kept[first], kept[second]) <= radius
+            alike = _hash_distance(hashed.hashes, kept[first], kept[second]) <= radius
             first, second = first[alike], second[alike]
-            alike = _correlated(described.thumbnails, kept[first], kept[second], threshold)
+            alike = _correlated(hashed.thumbnails, kept[first], kept[second], threshold)
             if alike.any():
                 edges = (first[alike], second[alike])
-                groups = join(len(kept), [(groups, np.arange(len(kept))), edges])
+                groups = label_components(len(kept), [(groups, np.arange(len(kept))), edges])
         if progress is not None:
             progress(number, len(cells))
     return number_by_appearance(kept[groups][np.searchsorted(kept, same)])
 
 
-def join(
+def label_components(
     total: int, relations: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]
 ) -> NDArray[np.int64]:
-    """Number the connected components of a graph over cases.
+    """Find the connected components of a graph over cases.
 
     Args:
         total: Number of nodes.
-        relations: Pairs of equally long arrays of node indices: one edge for each position.
+        relations: Pairs of equally long arrays of node indices: one edge per position.
 
     Returns:
         Lowest node index of each node's component, shape (total,).
@@ -173,15 +173,15 @@ def number_by_appearance(values: NDArray[Any]) -> NDArray[np.int64]:
     return rank[inverse]
 
 
-def _identical(described: Descriptions) -> NDArray[np.int64]:
-    """Give for each row the first one of the same description, shape (N,).
+def _identical(hashed: ImageHashes) -> NDArray[np.int64]:
+    """Find for each row the first one with the same thumbnail and hash, shape (N,).
 
     Without this, a thousand black slices would be half a million pairs.
     """
     first: dict[bytes, int] = {}
-    result = np.empty(len(described), np.int64)
-    for row in range(len(described)):
-        content = described.thumbnails[row].tobytes() + described.hashes[row].tobytes()
+    result = np.empty(len(hashed), np.int64)
+    for row in range(len(hashed)):
+        content = hashed.thumbnails[row].tobytes() + hashed.hashes[row].tobytes()
         digest = hashlib.blake2b(content, digest_size=16).digest()
         result[row] = first.setdefault(digest, row)
     return result
@@ -190,7 +190,7 @@ def _identical(described: Descriptions) -> NDArray[np.int64]:
 def _owners(
     kept: NDArray[np.int64], same: NDArray[np.int64], known: NDArray[np.int64] | None
 ) -> NDArray[np.int64]:
-    """Give the patient of each kept row, -1 where unknown or where its copies are of several."""
+    """Find the patient of each kept row, -1 if unknown or if its copies are of several patients."""
     if known is None:
         return np.full(len(kept), -1, np.int64)
     owner = known.copy()
@@ -199,7 +199,7 @@ def _owners(
 
 
 def _points(thumbnails: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Map each reduction to the 16 coordinates of the module's explanation, (N, 16)."""
+    """Map each thumbnail to the 16 coordinates of the module's docstring, (N, 16)."""
     cosines = dct(np.eye(SIDE), norm="ortho", axis=0)[:_FREQUENCIES]
     basis = np.kron(cosines, cosines)[1:].T.astype(np.float32)
     points = np.empty((len(rows), basis.shape[1] + 1), np.float32)
@@ -213,7 +213,7 @@ def _points(thumbnails: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[n
 
 
 def _cells(points: NDArray[np.float32]) -> list[NDArray[np.int64]]:
-    """Divide rows into overlapping cells of neighbours; each cell's rows in order."""
+    """Divide rows into overlapping cells of neighbours; the rows of each cell are in order."""
     total = len(points)
     if total <= EXACT:
         return [np.arange(total)]
@@ -236,13 +236,13 @@ def _cells(points: NDArray[np.float32]) -> list[NDArray[np.int64]]:
 def _candidates(
     points: NDArray[np.float32], cell: NDArray[np.int64], threshold: float
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield the pairs of a cell's rows that may correlate, a part at a time, first < second."""
+    """Yield pairs of rows of a cell that may correlate, in parts, first < second."""
     for start in range(0, len(cell), BLOCK):
         rows = cell[start : start + BLOCK]
         for part in range(start, len(cell), COLUMNS):
             columns = cell[part : part + COLUMNS]
             bound = points[rows] @ points[columns].T
-            # Two flat images have no correlation, but are alike.
+            # Two flat images have no correlation, but are the same.
             bound[_flat(points[rows])[:, None] & _flat(points[columns])] = 1
             first, second = np.nonzero(bound > threshold - _SLACK)
             first, second = rows[first], columns[second]
@@ -267,7 +267,7 @@ def _correlated(
     second: NDArray[np.int64],
     threshold: float,
 ) -> NDArray[np.bool_]:
-    """Say for each pair of rows whether its correlation exceeds the threshold."""
+    """Flag the pairs of rows whose correlation exceeds the threshold."""
     parts = [np.zeros(0, np.bool_)]
     for start in range(0, len(first), CONFIRM_CHUNK):
         chunk = slice(start, start + CONFIRM_CHUNK)

@@ -1,4 +1,4 @@
-"""What near-duplicates are recognised by: a small grey copy and a perceptual hash of each image."""
+"""Thumbnails and perceptual hashes of images, by which near-duplicates are found."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from dxseg.io.sqlite_cache import SqliteCache, file_key
 
 SIDE = 48
 BYTES = SIDE * SIDE + 8
-"""Of one description: the thumbnail, then the hash."""
+"""Size of one record: the thumbnail, then the hash."""
 
 _FORMAT = "description 1"
 """Part of every key: raise it when reading, reducing or hashing changes."""
-_ROWS_AT_ONCE = 1 << 22  # pixels turned to grey at a time, which bounds memory for large images
+_ROWS_AT_ONCE = 1 << 22  # pixels converted to grey at a time, which bounds memory for large images
 
 
 @dataclass(frozen=True)
-class Descriptions:
-    """Descriptions of N images.
+class ImageHashes:
+    """Thumbnails and perceptual hashes of N images.
 
     Attributes:
         thumbnails: (N, 2304) uint8, 48x48 grey; a memory map where there are many.
@@ -42,8 +42,8 @@ class Descriptions:
         return len(self.hashes)
 
 
-def describe_image(pixels: NDArray[Any]) -> bytes:
-    """Reduce an image to its description.
+def hash_image(pixels: NDArray[Any]) -> bytes:
+    """Compute the thumbnail and the perceptual hash of an image.
 
     Args:
         pixels: (H, W) or (H, W, C) of any integer or float type.
@@ -52,40 +52,39 @@ def describe_image(pixels: NDArray[Any]) -> bytes:
         `BYTES` bytes: the 48x48 grey copy, then the 64-bit perceptual hash (DCT of a 32x32
         reduction, Zauner 2010, as in ``imagehash``); a hash of zeros where the copy is flat.
     """
-    return describe_grey(grey_image(pixels))
+    return hash_grey(grey_image(pixels))
 
 
-def describe_grey(grey: Image.Image) -> bytes:
-    """Reduce an 8-bit grey image to its description, as `describe_image`."""
+def hash_grey(grey: Image.Image) -> bytes:
+    """Compute the thumbnail and the hash of an 8-bit grey image, as `hash_image`."""
     import imagehash
 
     # BILINEAR with Pillow's reduction window is a triangle filter: smoother than a box, so that
     # rescaled copies of one frame, whose pixels fall on other grid points, still correlate.
     thumbnail = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.uint8)
     if thumbnail.min() == thumbnail.max():
-        # The hash of a flat image is rounding noise; all flat images shall meet.
+        # The hash of a flat image is rounding noise; all flat images get the same hash.
         return thumbnail.tobytes() + bytes(8)
     return thumbnail.tobytes() + np.packbits(imagehash.phash(grey).hash.ravel()).tobytes()
 
 
-def describe_images(
+def hash_images(
     images: Sequence[Path | NDArray[Any]],
     *,
     cache: Path | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Descriptions:
-    """Describe images, files in parallel.
+) -> ImageHashes:
+    """Compute thumbnails and hashes of images, files in parallel.
 
     Args:
-        images: Files, or arrays as `describe_image` takes them.
-        cache: A file that keeps the descriptions of files, so that a job that was interrupted goes
-            on; nothing is kept if absent.
-        workers: Processes; by default one for each core.
-        progress: Called as ``progress(done, total)`` after each image.
+        images: Files, or arrays as in `hash_image`.
+        cache: File for the records, so that an interrupted job can continue; default: none.
+        workers: Processes; default: number of cores.
+        progress: Called with (done, total) after each image.
 
     Raises:
-        DxsegError: If a file cannot be read as an image.
+        DxsegError: A file cannot be read as an image.
     """
     total = len(images)
     keys = [_key(image, number) for number, image in enumerate(images)]
@@ -94,32 +93,32 @@ def describe_images(
         kept = total - len(waiting)
         if progress is not None and kept:
             progress(kept, total)
-        work = parallel_map(_describe, [images[place] for place in waiting], workers=workers)
+        work = parallel_map(_hash, [images[place] for place in waiting], workers=workers)
         for done, (place, record) in enumerate(work, kept + 1):
             store.put(keys[waiting[place]], record)
             if progress is not None:
                 progress(done, total)
-        return gather_descriptions(store.read(keys), total)
+        return stack_hashes(store.read(keys), total)
 
 
-def gather_descriptions(records: Iterator[bytes], total: int) -> Descriptions:
-    """Put descriptions into arrays that may be larger than memory.
+def stack_hashes(records: Iterator[bytes], total: int) -> ImageHashes:
+    """Stack records into arrays that may be larger than memory.
 
     Args:
-        records: What `describe_image` gave, `total` times.
-        total: How many.
+        records: Results of `hash_image`.
+        total: Number of records.
     """
     hashes = np.zeros((total, 8), np.uint8)
     if total == 0:
-        return Descriptions(np.zeros((0, SIDE * SIDE), np.uint8), hashes)
-    # The map keeps its file open, which has no name and so is gone when the map is.
+        return ImageHashes(np.zeros((0, SIDE * SIDE), np.uint8), hashes)
+    # The memory map keeps its nameless file open, which is gone when the map is.
     with tempfile.TemporaryFile() as file:
         preallocate(file.fileno(), total * SIDE * SIDE)
         thumbnails = np.memmap(file, np.uint8, mode="w+", shape=(total, SIDE * SIDE))
     for row, record in enumerate(records):
         values = np.frombuffer(record, np.uint8)
         thumbnails[row], hashes[row] = values[:-8], values[-8:]
-    return Descriptions(thumbnails, hashes)
+    return ImageHashes(thumbnails, hashes)
 
 
 def _key(image: Path | NDArray[Any], number: int) -> str:
@@ -128,12 +127,12 @@ def _key(image: Path | NDArray[Any], number: int) -> str:
     try:
         return file_key(image, _FORMAT)
     except OSError:
-        # Reading it tells what is wrong with it.
+        # Reading it will raise the error.
         return f"absent {number}"
 
 
-def _describe(image: Path | NDArray[Any]) -> bytes:
-    return describe_image(read_image(image) if isinstance(image, Path) else image)
+def _hash(image: Path | NDArray[Any]) -> bytes:
+    return hash_image(read_image(image) if isinstance(image, Path) else image)
 
 
 def grey_image(pixels: NDArray[Any]) -> Image.Image:
@@ -146,7 +145,7 @@ def grey_image(pixels: NDArray[Any]) -> Image.Image:
     if pixels.dtype != np.uint8:
         extremes = [(float(block.min()), float(block.max())) for _, block in _grey_blocks(pixels)]
         low, high = min(e[0] for e in extremes), max(e[1] for e in extremes)
-        # Correlation and hash ignore gain and offset, so a stretch for each image is safe.
+        # Correlation and hash ignore gain and offset, so a stretch per image is safe.
         gain = 255 / (high - low) if high > low else 0.0
     grey = np.empty(pixels.shape[:2], np.uint8)
     for rows, block in _grey_blocks(pixels):

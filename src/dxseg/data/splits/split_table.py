@@ -1,4 +1,4 @@
-"""The file splits.csv: one row a case, the same for both training stages."""
+"""The file splits.csv: one row per case, the same for both training stages."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def write_splits(path: str | Path, splits: pd.DataFrame) -> None:
 
     Args:
         path: The file, replaced if it exists.
-        splits: case_id, group, split, fold and perhaps use_mask.
+        splits: Columns case_id, group, split, fold and optionally use_mask.
     """
     write_text_atomic(path, splits.to_csv(index=False, lineterminator="\n"))
 
 
 def read_splits(path: str | Path, dataset: Dataset) -> pd.DataFrame:
-    """Read a table of splits and check it against the dataset it divides.
+    """Read a table of splits and check it against its dataset.
 
     Args:
         path: A file as `write_splits` writes it.
@@ -34,10 +34,10 @@ def read_splits(path: str | Path, dataset: Dataset) -> pd.DataFrame:
 
     Returns:
         The table in the order of the dataset: case_id, group int64, split, fold Int64, and
-        use_mask bool if the file has it.
+        bool use_mask if the file has it.
 
     Raises:
-        DxsegError: If the file is absent or malformed, names other cases, or divides a group.
+        DxsegError: The file is absent or malformed, lists other cases, or divides a group.
     """
     result = parse_splits(path, dataset)
     check_groups(result, str(path))
@@ -45,21 +45,21 @@ def read_splits(path: str | Path, dataset: Dataset) -> pd.DataFrame:
 
 
 def parse_splits(path: str | Path, dataset: Dataset) -> pd.DataFrame:
-    """Read a table of splits as `read_splits` does, without asking whether it divides a group.
+    """Read a table of splits as `read_splits` does, without checking whether it divides a group.
 
     Args:
         path: A file as `write_splits` writes it.
         dataset: The dataset; its cases and those of the file must be the same.
 
     Raises:
-        DxsegError: If the file is absent or malformed, or names other cases.
+        DxsegError: The file is absent or malformed, or lists other cases.
     """
     table = read_table(Path(path)).reset_index(drop=True)
     columns = [*COLUMNS, *(["use_mask"] if "use_mask" in table else [])]
     if sorted(table.columns) != sorted(columns):
         raise DxsegError(
             f"{path}: columns {', '.join(map(str, table.columns))}; expected {', '.join(COLUMNS)} "
-            "and perhaps use_mask; write it again with `dxseg split`"
+            "and optionally use_mask; write it again with `dxseg split`"
         )
     _check_cases(table["case_id"], dataset.cases["case_id"], str(path))
     _check_values(table, "split", SPLITS, str(path))
@@ -73,16 +73,16 @@ def parse_splits(path: str | Path, dataset: Dataset) -> pd.DataFrame:
 
 
 def check_groups(splits: pd.DataFrame, source: str) -> None:
-    """Refuse a table in which a group is divided between splits, or between folds.
+    """Check that no group is divided between splits, or between folds.
 
-    Dropped cases are no part of it: a contradiction may drop some images of a patient.
+    Dropped cases do not count: a contradiction may drop some images of a patient.
 
     Args:
-        splits: case_id, group, split, fold.
-        source: The file to name in the error.
+        splits: Columns case_id, group, split, fold.
+        source: File named in the error.
 
     Raises:
-        DxsegError: If a group is divided; names up to ten such groups and a case of each.
+        DxsegError: A group is divided; the message has a case of each of up to ten such groups.
     """
     kept = splits[splits["split"] != "dropped"]
     for rows, column in ((kept, "split"), (kept[kept["split"] != "test"], "fold")):
@@ -95,8 +95,8 @@ def check_groups(splits: pd.DataFrame, source: str) -> None:
         raise DxsegError(
             f"{source}: column {column}: {len(divided)} groups of images that belong together (one "
             f"patient, volume or near-duplicates) are divided; cases {', '.join(first['case_id'])}"
-            f" and others of their groups; give each group one {column}, or empty the column to "
-            "have the split made"
+            f" and others of their groups; give each group one {column}, or empty the column for a "
+            "new split"
         )
 
 
@@ -105,8 +105,8 @@ def _check_cases(found: pd.Series[str], expected: pd.Series[str], source: str) -
     unknown = found[~found.isin(expected)]
     missing = expected[~expected.isin(found)]
     for problem, values in (
-        ("name a case twice", repeated),
-        ("name no case of the dataset", unknown),
+        ("occur twice", repeated),
+        ("are not in the dataset", unknown),
         ("are missing", missing),
     ):
         if len(values):
@@ -126,7 +126,7 @@ def _check_values(table: pd.DataFrame, column: str, allowed: tuple[str, ...], so
 
 
 def _parse_integers(table: pd.DataFrame, column: str, source: str) -> pd.Series[int]:
-    """Read a column of whole numbers from 0; only folds may be empty, and only off training."""
+    """Parse a column of whole numbers from 0; only folds of test and dropped cases may be empty."""
     text = table[column]
     numbers = pd.to_numeric(text.where(text.ne("")), errors="coerce")
     optional = table["split"].isin(["test", "dropped"]) if column == "fold" else False

@@ -1,4 +1,4 @@
-"""Stratified division of indivisible groups of cases."""
+"""Stratified split of groups of cases, by label and by presence of a lesion mask."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ COMBINATION_GROUPS = 10
 
 
 class StratifiedSplitter:
-    """Divides the groups of a dataset, stratified by label and presence of a lesion mask."""
+    """Splits the groups of a dataset, stratified by label and presence of a lesion mask.
+
+    scikit-learn's StratifiedGroupKFold was not taken: it makes folds of equal size, not fractions,
+    and its strata are single labels of single cases.
+    """
 
     def __init__(self, dataset: Dataset, labels: list[frozenset[str]]) -> None:
         self.labels = labels
@@ -28,7 +32,7 @@ class StratifiedSplitter:
     def split(
         self, group: NDArray[np.int64], used: NDArray[np.bool_], fractions: Any, seed: list[int]
     ) -> NDArray[np.int64]:
-        """Give the part of each case; cases that are not used get -1."""
+        """Assign each case to a part; cases that are not used get -1."""
         part = np.full(len(group), -1, np.int64)
         if not used.any():
             return part
@@ -69,24 +73,24 @@ def apportion(
     """Assign groups to parts so that every stratum, and the whole, follows the fractions.
 
     Within a stratum the groups come in random order, each to the part with the smallest quotient
-    of (cases it would then hold) by its fraction, which is D'Hondt's method of apportioning seats.
+    of (cases it would then have) by its fraction, which is D'Hondt's method of apportioning seats.
     What one stratum could not balance is carried into the next, so that many tiny strata do not
-    all fall to the largest part. A stratum with at least as many groups as parts reaches each.
+    all go to the largest part. A stratum with at least as many groups as parts reaches each.
 
     Args:
         sizes: Number of cases of each group, shape (G,), positive.
         strata: Stratum of each group.
-        fractions: Share of each part; parts of share 0 receive nothing.
+        fractions: Fraction of each part; parts of fraction 0 receive nothing.
         rng: Source of the random order.
 
     Returns:
         Part of each group, shape (G,), 0..len(fractions)-1.
     """
     parts = np.zeros(len(sizes), np.int64)
-    wanted = [part for part, share in enumerate(fractions) if share > 0]
+    wanted = [part for part, fraction in enumerate(fractions) if fraction > 0]
     carried = dict.fromkeys(wanted, 0.0)
     whole = sum(fractions)
-    # Rarest strata first: the frequent ones have the groups to make up for them.
+    # Rarest strata first: the frequent ones have enough groups to balance them.
     for members in members_by_stratum(strata):
         held = dict.fromkeys(wanted, 0)
         order = rng.permutation(members).tolist()

@@ -1,7 +1,7 @@
-"""Masks that people drew go into a dataset: a file, a row of the table, a record of who and when.
+"""Saving masks that people drew: a file, a row of the table, and a record of role and time.
 
-Who is a role, never a name. Files of masks are not changed or removed once written, so the record
-leads back to every mask that a case ever had.
+The record holds roles, never names. Mask files are not changed or removed once written, so the
+record lists every mask that a case ever had.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ _LOCK_SECONDS = 30
 
 
 class UnknownCaseError(DxsegError):
-    """The dataset has no such case."""
+    """The dataset has no case of this id."""
 
 
 class ChangedCaseError(DxsegError):
-    """The case has another mask than the one that was corrected."""
+    """The mask of the case has changed since it was opened."""
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """A row of `annotations.csv`: who gave a case which mask, and when.
+    """A row of `annotations.csv`: mask, role of the annotator, and time.
 
     Attributes:
         time: UTC, ISO 8601.
         case_id: As in `cases.csv`.
         role: One of `ROLES`.
-        mask: The mask's path in the dataset.
-        mask_sha256: Of that file.
-        previous: Path of the mask that it replaces; "" where the case had none.
-        model: First digits of the SHA-256 of the weights whose proposal was corrected, or "".
-        known: The diagnosis that the model was told for that proposal, or "".
+        mask: Path of the mask in the dataset.
+        mask_sha256: SHA-256 of that file.
+        previous: Path of the mask that it replaces; "" if there was none.
+        model: First digits of the SHA-256 of the weights whose prediction was corrected, or "".
+        known: Label prompt of that prediction, or "".
     """
 
     time: str
@@ -76,33 +76,33 @@ def save_mask(
     model: str = "",
     known: str = "",
 ) -> Annotation:
-    """Give a case of a dataset a mask.
+    """Save a mask of a case in a dataset.
 
-    Several threads and programs may do so at once: one waits for the other. Whatever fails, the
-    dataset is as it was. `cases.csv` is written last: a row of `annotations.csv` whose mask it does
-    not name, and which no later row replaces, is of a program that was killed in between.
+    Several threads and programs may do so at once: one waits for the other. On any failure the
+    dataset stays as it was. `cases.csv` is written last: a row of `annotations.csv` whose mask is
+    not in `cases.csv`, and which no later row replaces, comes from a program that was killed.
 
     Args:
-        root: The dataset's folder.
-        case_id: Of the case.
+        root: Folder of the dataset.
+        case_id: Id of the case.
         mask: (H, W) label map of the size of the image; 0 is background, 1, 2, ... the classes.
-        role: Who drew it, one of `ROLES`.
-        previous: What `cases.csv` named as the case's mask when it was looked at; "" for none.
-        model: First digits of the SHA-256 of the weights that proposed a mask.
-        known: The diagnosis that the model was told.
+        role: Role of the annotator, one of `ROLES`.
+        previous: The case's mask in `cases.csv` when it was opened; "" for none.
+        model: First digits of the SHA-256 of the weights whose prediction was corrected.
+        known: Label prompt of that prediction.
 
     Returns:
-        What was recorded.
+        The new row of `annotations.csv`.
 
     Raises:
-        UsageError: The role is none of `ROLES`.
+        UsageError: The role is not one of `ROLES`.
         UnknownCaseError: There is no such case.
         ChangedCaseError: Its mask is not `previous` (any more).
-        DxsegError: The mask has another size, a class that there is not, or a lesion where the
-            label says that there is none; or the dataset cannot be read or written.
+        DxsegError: The mask has another size, an unknown class, or a lesion where the label means
+            lesion-free; or the dataset cannot be read or written.
     """
     if role not in ROLES:
-        raise UsageError(f"role {role!r}: expected one of {', '.join(ROLES)}; names are not kept")
+        raise UsageError(f"role {role!r}: expected one of {', '.join(ROLES)}; names are not stored")
     folder = Path(root).resolve()
     try:
         with FileLock(folder / _LOCK, timeout=_LOCK_SECONDS):
@@ -111,7 +111,7 @@ def save_mask(
             _check(dataset, row, mask, previous)
             return _save(dataset, row, mask, role, model=model, known=known)
     except OSError as error:
-        # Its text names the path, not the case.
+        # The text of the error has the path, not the case.
         raise DxsegError(
             f"{folder}: case {case_id!r}: the mask cannot be saved ({error.strerror or error}); "
             "the dataset is unchanged"
@@ -119,14 +119,14 @@ def save_mask(
 
 
 def find_case(dataset: Dataset, case_id: str) -> Any:
-    """Give the row of a case.
+    """Find the row of a case.
 
     Args:
-        dataset: Where it should be.
-        case_id: Of the case.
+        dataset: The dataset.
+        case_id: Id of the case.
 
     Raises:
-        UnknownCaseError: It is not there.
+        UnknownCaseError: There is no such case.
     """
     try:
         found = dataset.cases[dataset.cases["case_id"].eq(case_id)]
@@ -156,7 +156,7 @@ def _check(dataset: Dataset, row: Any, mask: Mask, previous: str) -> None:
         )
     if mask.any() and dataset.lesion_free[row.name]:
         raise DxsegError(
-            f"{where}: a lesion is drawn, but the label {row['label']!r} says that there is none; "
+            f"{where}: the mask shows a lesion, but the label {row['label']!r} means lesion-free; "
             "correct the label in the table first, or leave the mask empty"
         )
 
@@ -166,7 +166,7 @@ def _save(
 ) -> Annotation:
     case_id, root = row["case_id"], dataset.root
     if not (root / MASKS).resolve().is_relative_to(root):
-        raise DxsegError(f"{root / MASKS}: leads out of the dataset; expected a folder inside")
+        raise DxsegError(f"{root / MASKS}: leads out of the dataset; expected a folder inside it")
     now = datetime.now(UTC)
     name = _mask_name(case_id, mask, now)
     log = root / ANNOTATIONS_FILE
@@ -198,9 +198,9 @@ def _save(
 
 
 def _mask_name(case_id: str, mask: Mask, now: datetime) -> str:
-    """A name that no other mask has; readable, and fit for any file system."""
-    told = hashlib.sha256(f"{case_id}\0{now.isoformat()}\0".encode() + mask.tobytes())
-    return f"{MASKS}/{re.sub(r'[^A-Za-z0-9_-]', '_', case_id)[:80]}-{told.hexdigest()[:12]}.png"
+    """Make a unique name that is readable and valid on any file system."""
+    digest = hashlib.sha256(f"{case_id}\0{now.isoformat()}\0".encode() + mask.tobytes())
+    return f"{MASKS}/{re.sub(r'[^A-Za-z0-9_-]', '_', case_id)[:80]}-{digest.hexdigest()[:12]}.png"
 
 
 _HEADER = tuple(field.name for field in fields(Annotation))
