@@ -25,7 +25,7 @@ from rich.console import Console
 
 import dxseg
 from dxseg.active_learning.scores import Score
-from dxseg.active_learning.suggest import look_at, rank, rows_in_question
+from dxseg.active_learning.suggest import rank_candidates, score_rows, select_rows
 from dxseg.config.presets import load_config, merge, parse_overrides
 from dxseg.data.splits.split_table import read_splits, write_splits
 from dxseg.data.table.dataset import Dataset
@@ -128,15 +128,15 @@ class Simulation:
             options: dict[str, Any] = {"count": count, "splits": splits, "seed": self.seed}
             found = dxseg.suggest(run, self.args.dataset, out, console=self.console, **options)
             return found.table["case_id"].tolist()
-        rows = rows_in_question(self.data, splits)
+        rows = select_rows(self.data, splits)
         if strategy == REFERENCE:
             rows = rows[~rows["annotated"]]
             mixed = rows.sample(frac=1, random_state=np.random.default_rng([self.seed, len(rows)]))
             return mixed.drop_duplicates("group")["case_id"].head(count).tolist()
-        seen = look_at(Predictor.from_folder(run / "model"), self.data, rows)
+        seen = score_rows(Predictor.from_folder(run / "model"), self.data, rows)
         if strategy == "diverse":
             alike = replace(seen, scores=[Score(1.0, 0.0)] * len(seen.scores))
-            return rank(alike, count, self.seed)["case_id"].tolist()
+            return rank_candidates(alike, count, self.seed)["case_id"].tolist()
         scores = [score.score for score in seen.scores]
         table = pd.DataFrame({"case_id": seen.case_ids, "group": seen.groups, "score": scores})
         highest = table.sort_values("score", ascending=False, kind="stable")

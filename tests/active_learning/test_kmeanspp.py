@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dxseg.active_learning.kmeanspp import FARTHEST, choose, directions
+from dxseg.active_learning.kmeanspp import FARTHEST, select_cases, unit_features
 
 NOTHING = np.zeros((0, 2), np.float32)
 
@@ -28,7 +28,7 @@ def chosen(
     seed: int = 0,
 ) -> list[int]:
     number = len(points)
-    found, distances = choose(
+    found, distances = select_cases(
         points,
         np.ones(number) if weights is None else weights,
         np.arange(number) if groups is None else groups,
@@ -41,12 +41,12 @@ def chosen(
     return found.tolist()
 
 
-def test_directions_have_length_one_whatever_the_scale() -> None:
+def test_unit_features_have_length_one_whatever_the_scale() -> None:
     features = np.random.default_rng(0).normal(5, 3, (20, 7)).astype(np.float32)
-    found = directions(features)
+    found = unit_features(features)
     assert np.linalg.norm(found, axis=1) == pytest.approx(np.ones(20))
-    assert directions(features * 100) == pytest.approx(found, abs=1e-4)
-    assert not directions(np.ones((3, 2), np.float32)).any()
+    assert unit_features(features * 100) == pytest.approx(found, abs=1e-4)
+    assert not unit_features(np.ones((3, 2), np.float32)).any()
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -75,7 +75,9 @@ def test_high_scores_are_chosen_more_often() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_what_is_like_an_annotated_case_is_not_chosen_first(seed: int) -> None:
     points = at(0, 1, 2, 180)
-    found, distances = choose(points, np.ones(4), np.arange(4), 2, annotated=at(0.5), seed=seed)
+    found, distances = select_cases(
+        points, np.ones(4), np.arange(4), 2, annotated=at(0.5), seed=seed
+    )
     assert found[0] == 3
     assert distances[0] == pytest.approx(FARTHEST, abs=0.01)
     assert distances[1] < 0.01

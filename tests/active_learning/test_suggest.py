@@ -14,7 +14,7 @@ from PIL import Image
 
 import dxseg
 from brightness import Maker, bright_square
-from dxseg.active_learning.suggest import COLUMNS, look_at, rank, rows_in_question
+from dxseg.active_learning.suggest import COLUMNS, rank_candidates, score_rows, select_rows
 from dxseg.data.splits.split_table import read_splits
 from dxseg.data.table.dataset import Dataset, DatasetSpec
 from dxseg.errors import UsageError
@@ -44,7 +44,7 @@ def test_masks_that_are_known_and_cases_of_other_splits_are_no_candidates(tmp_pa
         split=["train", "train", "train", "test", "validation", "train", "train"],
         patient_id=[*"abcdefg"],
     )
-    rows = rows_in_question(data, None)
+    rows = select_rows(data, None)
     assert rows["case_id"].tolist() == ["drawn", "open", "no label"]
     assert rows["annotated"].tolist() == [True, False, False]
 
@@ -61,11 +61,11 @@ def test_a_table_of_splits_hides_masks_and_says_who_trains(tmp_path: Path) -> No
         "case_id,group,split,fold,use_mask\n"
         "a,0,train,0,True\nb,1,train,0,False\nc,2,test,,True\nd,3,train,0,False\n"
     )
-    rows = rows_in_question(data, splits)
+    rows = select_rows(data, splits)
     assert rows["case_id"].tolist() == ["a", "b", "d"]
     assert rows["annotated"].tolist() == [True, False, False]
     with pytest.raises(UsageError, match="nothing to annotate"):
-        rows_in_question(Dataset(tmp_path, SPEC, data.cases.iloc[:3]), None)
+        select_rows(Dataset(tmp_path, SPEC, data.cases.iloc[:3]), None)
 
 
 def test_scores_follow_what_the_table_knows(tmp_path: Path) -> None:
@@ -85,10 +85,10 @@ def test_scores_follow_what_the_table_knows(tmp_path: Path) -> None:
     )
     (tmp_path / "broken.png").write_bytes(b"no image")
     steps: list[tuple[int, int]] = []
-    seen = look_at(
+    seen = score_rows(
         Maker()(lesion_free=("normal",)),
         data,
-        rows_in_question(data, None),
+        select_rows(data, None),
         lambda *step: steps.append(step),
     )
     assert seen.case_ids == ["found", "missed", "unknown"]
@@ -99,7 +99,7 @@ def test_scores_follow_what_the_table_knows(tmp_path: Path) -> None:
     assert scores["missed"] == 1
     assert scores["found"] == pytest.approx(0, abs=0.05)
     assert scores["unknown"] == pytest.approx(0, abs=0.01), "no label says lesion"
-    table = rank(seen, 3, seed=0)
+    table = rank_candidates(seen, 3, seed=0)
     assert table["case_id"].iloc[0] == "missed"
     assert table["rank"].tolist() == [1, 2, 3]
 

@@ -1,4 +1,4 @@
-"""How much Dice the network is expected to lose on an image whose mask nobody has drawn."""
+"""Expected Dice loss of the network on an image without a mask."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Score:
-    """Why a case is worth a mask.
+    """Score of a case: the reasons to annotate it.
 
     Attributes:
-        uncertainty: 0..1, one minus the soft Dice confidence of the mask that the network draws; 0
-            where it draws none.
-        disagreement: 0..1, how far "the network draws a mask" is from the probability that there is
-            a lesion.
+        uncertainty: 0 to 1, one minus the soft Dice confidence of the predicted mask; 0 for an
+            empty one.
+        disagreement: 0 to 1, difference between "the predicted mask is not empty" (1 or 0) and the
+            probability of a lesion.
     """
 
     uncertainty: float
@@ -24,7 +24,7 @@ class Score:
 
     @property
     def score(self) -> float:
-        """The expected Dice loss, 0..1.
+        """The expected Dice loss, 0 to 1.
 
         With a mask, Dice is 0 where there is no lesion and the soft Dice confidence is expected
         where there is one. Without a mask, Dice is 1 where there is no lesion and 0 where there is
@@ -36,37 +36,37 @@ class Score:
 def score_image(
     probabilities: NDArray[np.float32], mask: NDArray[np.uint8], lesion_probability: float
 ) -> Score:
-    """Score an image that was predicted without knowing its diagnosis.
+    """Score an image that was predicted without a label prompt.
 
     Args:
-        probabilities: (K, H, W) in 0..1, calibrated.
+        probabilities: (K, H, W), 0 to 1, calibrated.
         mask: (H, W) label map, 0 is background.
-        lesion_probability: That the image has a lesion: 1 where the diagnosis says so, else by the
-            label head; NaN where neither says anything, and the highest pixel stands in.
+        lesion_probability: Probability of a lesion: 1 if the label names one, else that of the
+            label head; NaN without either, and the highest pixel probability is used.
 
     Returns:
         The score.
     """
     peaks = probabilities.max(axis=0)
-    told = float(peaks.max()) if np.isnan(lesion_probability) else lesion_probability
-    drawn = mask > 0
-    if not drawn.any():
-        return Score(0.0, told)
-    return Score(1 - soft_dice_confidence(peaks, drawn), 1 - told)
+    probability = float(peaks.max()) if np.isnan(lesion_probability) else lesion_probability
+    lesion = mask > 0
+    if not lesion.any():
+        return Score(0.0, probability)
+    return Score(1 - soft_dice_confidence(peaks, lesion), 1 - probability)
 
 
 def soft_dice_confidence(probabilities: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
-    """The Dice that a mask can expect, by the probabilities it was drawn from.
+    """Compute the expected Dice of a mask from the probabilities behind it.
 
     Borges, Pacheco and Silva, "Soft Dice Confidence", arXiv 2402.10665: close to the expected Dice
-    where pixels err independently.
+    if the errors of pixels are independent.
 
     Args:
-        probabilities: (H, W) that a pixel is lesion, 0..1.
+        probabilities: (H, W) probability of lesion, 0 to 1.
         mask: (H, W), true on at least one pixel.
 
     Returns:
-        0..1.
+        Expected Dice, 0 to 1.
     """
     shared = probabilities[mask].sum(dtype=np.float64)
     both = probabilities.sum(dtype=np.float64) + np.count_nonzero(mask)
