@@ -201,7 +201,7 @@ def nnunet_seconds(
     some = files[:NNUNET_IMAGES]
     raw, listed, splits = folder / "Dataset001_bench", folder / "images.txt", folder / "splits.csv"
     listed.write_text("\n".join(str(path) for path in some), encoding="utf-8")
-    dxseg.split(data.root, splits)
+    dxseg.split(data.root, output=splits)
     dxseg.export_nnunet(data.root, raw, splits=splits)
     script = Path(__file__).with_name("nnunet_seconds.py")
     command = [arguments.nnunet, script, raw, listed]

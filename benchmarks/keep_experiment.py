@@ -3,10 +3,10 @@
     python benchmarks/keep_experiment.py OUT results/busi
     python benchmarks/keep_experiment.py OUT results/busi --restore
 
-OUT is the folder of `dxseg compare --out`. Kept are its tables and `runs.tar.xz`: the configuration
-and the metrics of each run, image by image, without models and without paths of the machine.
-`--restore` unpacks that into an empty OUT; then `dxseg compare results/busi/experiment.yaml --out
-OUT` trains only the missing runs.
+OUT is the folder of `dxseg experiment --out`. Kept are its tables and `runs.tar.xz`: of each run
+the configuration and the metrics, image by image, without models and without paths of the machine.
+`--restore` unpacks that into an empty OUT; then
+`dxseg experiment results/busi/experiment.yaml --out OUT` trains only the missing runs.
 """
 
 from __future__ import annotations

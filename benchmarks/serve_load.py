@@ -68,7 +68,13 @@ def make_model(folder: Path, size: int, method: str) -> Path:
 @contextmanager
 def serving(model: Path, arguments: argparse.Namespace) -> Iterator[tuple[Any, str]]:
     """A server process and its address."""
-    command = [sys.executable, "-c", "from dxseg.cli import main; main()", "serve", str(model)]
+    command = [
+        sys.executable,
+        "-c",
+        "from dxseg.commands.app import main; main()",
+        "serve",
+        str(model),
+    ]
     command += ["--port", "0", "--queue", str(arguments.queue), "--upload-timeout", "5"]
     command += ["--timeout", "600"]
     with subprocess.Popen(

@@ -17,7 +17,10 @@ from time import perf_counter
 from typing import Any
 
 SIDES = {
-    "dxseg --help": ["from dxseg.cli import main; main()", "--help"],  # as the command's script
+    "dxseg --help": [
+        "from dxseg.commands.app import main; main()",
+        "--help",
+    ],  # as the command's script
     "bare Python": ["pass"],
 }
 

@@ -98,7 +98,7 @@ class Simulation:
         """Split, show the starting masks, train and evaluate on them."""
         drawn = self.folder / "splits.csv"
         if not drawn.is_file():
-            dxseg.split(self.args.dataset, drawn, split_seed=self.seed, console=self.console)
+            dxseg.split(self.args.dataset, output=drawn, split_seed=self.seed)
         step = self.folder / f"{START}-{self.args.start}"
         if not (step / "splits.csv").is_file():
             budget = {"seed": self.seed, "split": {"masks": self.args.start}}
@@ -126,7 +126,7 @@ class Simulation:
         count = self.args.add
         if strategy == "suggest":
             options: dict[str, Any] = {"count": count, "splits": splits, "seed": self.seed}
-            found = dxseg.suggest(run, self.args.dataset, out, console=self.console, **options)
+            found = dxseg.suggest(run, self.args.dataset, output=out, **options)
             return found.table["case_id"].tolist()
         rows = select_rows(self.data, splits)
         if strategy == REFERENCE:
@@ -149,17 +149,16 @@ class Simulation:
         first = self.runs[(START, self.args.start)] if borrows else None
         dxseg.train(
             self.args.dataset,
-            run,
+            output=run,
             method=self.args.method,
             seed=self.seed,
             # Comparisons tell methods apart by their names.
             overrides=merge(self.overrides, {"method": strategy}),
             splits=step / "splits.csv",
             stage1=first,
-            console=self.console,
         )
         if not (run / "evaluation.json").is_file():
-            dxseg.evaluate(run, console=self.console)
+            dxseg.evaluate(run)
         self.runs[strategy, masks] = run
 
 

@@ -27,7 +27,7 @@ def main(
     dataset = folder / "phantoms"
     if not (dataset / "dataset.yaml").exists():
         make_phantoms(dataset, images=images, size=size)
-    dxseg.train(dataset, folder / "method", masks=masks, overrides=overrides)
+    dxseg.train(dataset, output=folder / "method", masks=masks, overrides=overrides)
     return dxseg.evaluate(folder / "method")
 
 

@@ -23,20 +23,21 @@ def main(
     dataset, splits = folder / "phantoms", folder / "splits.csv"
     if not (dataset / "dataset.yaml").exists():
         make_phantoms(dataset, images=images, size=size)
-    dxseg.split(dataset, splits, masks=masks)
-    method = folder / "compared" / "sks"
-    for method in ("sks", "unet-stage1", "unet"):
+    dxseg.split(dataset, output=splits, masks=masks)
+    runs = {method: folder / "compared" / method for method in ("sks", "unet-stage1", "unet")}
+    for method, run in runs.items():
         dxseg.train(
             dataset,
-            method.with_name(method),
+            output=run,
             method=method,
             splits=splits,
-            stage1=method if method == "unet-stage1" else None,
+            stage1=runs["sks"] if method == "unet-stage1" else None,
             overrides=overrides,
         )
-        dxseg.evaluate(method.with_name(method))
-    runs = sorted(path for path in method.parent.iterdir() if path.is_dir())
-    return dxseg.compare(runs, reference="unet", output=folder / "comparison").markdown
+        dxseg.evaluate(run)
+    return dxseg.compare(
+        sorted(runs.values()), reference="unet", output=folder / "comparison"
+    ).markdown
 
 
 if __name__ == "__main__":

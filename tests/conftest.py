@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from typer.testing import CliRunner
+
+from cli_results import call
 
 # One thread a test process, and the processes tests start: several with all cores each are slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -86,12 +87,6 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def cli() -> Callable[..., Any]:
     """Call the command line in this process, as a terminal of 200 columns."""
-    from dxseg.cli import app
-
-    def call(*arguments: object) -> Any:
-        words = [str(argument) for argument in arguments]
-        return CliRunner().invoke(app, words, env={"COLUMNS": "200"})
-
     return call
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-import typer.main
 import yaml
 
+import command_tables
 import dxseg
-from dxseg.cli import app
 from dxseg.config import DEFAULT_METHOD
 from dxseg.config.presets import load_config, method_names, parse_overrides
 from dxseg.config.schema import RunConfig, SelfTrainingConfig
@@ -48,25 +47,7 @@ def read(page: Path) -> str:
     return page.read_text(encoding="utf-8")
 
 
-def verbs(command: Any = None, name: str = "") -> Iterator[tuple[str, Any]]:
-    command = typer.main.get_command(app) if command is None else command
-    if not hasattr(command, "commands"):
-        yield name, command
-        return
-    for part, inner in command.commands.items():
-        yield from verbs(inner, f"{name} {part}".strip())
-
-
-VERBS = dict(verbs())
-
-
-def options(command: Any) -> dict[str, Any]:
-    return {
-        name: parameter.default
-        for parameter in command.params
-        for name in (*parameter.opts, *parameter.secondary_opts)
-        if name.startswith("--")
-    }
+COMMANDS = dict(command_tables.commands())
 
 
 def command_lines(text: str) -> Iterator[str]:
@@ -99,13 +80,13 @@ def rows(text: str) -> list[list[str]]:
 def test_commands_and_options_exist(page: Path) -> None:
     for line in command_lines(read(page)):
         words = line.split()[1:]
-        if words[0].startswith("-") or words[0] in ("VERB", "..."):
+        if words[0].startswith("-") or words[0] in ("COMMAND", "..."):
             continue
-        name = next((" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in VERBS), None)
+        name = next((" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in COMMANDS), None)
         if name is None:
             assert words == ["import"], f"{page.name}: {line}"
             continue
-        known = options(VERBS[name])
+        known = command_tables.options(COMMANDS[name])
         for option in re.findall(r"(?<=\s)--[a-z0-9-]+", line):
             assert option in (*known, "--help"), f"{page.name}: {line}: {option}"
         if "--set" in words:
@@ -116,7 +97,9 @@ def test_commands_and_options_exist(page: Path) -> None:
 
 @each_page
 def test_options_in_running_text_exist(page: Path) -> None:
-    every = {option for command in VERBS.values() for option in options(command)} | {"--help"}
+    every = {
+        option for command in COMMANDS.values() for option in command_tables.options(command)
+    } | {"--help"}
     ours = re.sub(r"```.*?```", "", read(page), flags=re.DOTALL)
     for span in re.findall(r"`(--[a-z0-9-]+)", ours):
         assert span in every, f"{page.name}: {span}"
@@ -157,17 +140,10 @@ def test_python_and_data_snippets_parse(page: Path) -> None:
 
 
 def test_every_command_and_option_is_documented_with_its_default() -> None:
-    sections = re.split(r"^## ", read(ROOT / "docs" / "cli.md"), flags=re.MULTILINE)[1:]
-    titled = {section.split("\n", 1)[0].removeprefix("dxseg "): section for section in sections}
-    assert set(titled) == set(VERBS)
-    for name, command in VERBS.items():
-        documented = {row[0].strip("`"): row[1] for row in rows(titled[name]) if "`--" in row[0]}
-        expected = {key: value for key, value in options(command).items() if "--no-" not in key}
-        expected.pop("--help", None)
-        assert set(documented) == set(expected), name
-        for option, told in documented.items():
-            if told.startswith("`"):
-                assert told == f"`{expected[option]}`", f"{name} {option}"
+    """`python tests/command_tables.py` writes the tables from the docstrings."""
+    text = read(command_tables.PAGE)
+    assert set(command_tables.sections(text)) == set(COMMANDS)
+    assert text == command_tables.updated(text)
 
 
 def test_every_knob_is_documented_with_its_default() -> None:
@@ -264,7 +240,8 @@ def test_every_key_of_the_check_is_documented() -> None:
     text = read(ROOT / "docs" / "check.md").split("## check.json")[1]
     documented = {name for row in rows(text) for cell in row for name in spans(cell)}
     models = (CheckReport, Finding, Probe, Auroc, Statistics, Repair, Action)
-    assert {name for model in models for name in model.model_fields} <= documented
+    fields = {name: field for model in models for name, field in model.model_fields.items()}
+    assert {name for name, field in fields.items() if not field.exclude} <= documented
     assert set(Quantiles.model_fields) <= set(spans(text))
     actions = {row[0].strip("`") for row in rows(read(ROOT / "docs" / "check.md"))}
     assert set(get_args(ActionName)) <= actions

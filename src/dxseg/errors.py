@@ -1,19 +1,19 @@
-"""Errors that a user can mend; the command line prints them without a traceback."""
+"""Errors that a user can fix; the command line prints them without a traceback."""
 
 from __future__ import annotations
 
 
 class DxsegError(Exception):
-    """Something the user can mend: the message names what, where, what was expected, the remedy."""
+    """An error that a user can fix: the message has file, value, expectation and remedy."""
 
     exit_code = 1
 
 
 class UsageError(DxsegError):
-    """The request itself is wrong (an unknown name, options that contradict each other)."""
+    """A wrong request: an unknown name, a value out of range, options that exclude each other."""
 
     exit_code = 2
 
 
 class TerminatedError(KeyboardInterrupt):
-    """SIGTERM came, as from a scheduler that takes the machine away: stop as for Ctrl-C."""
+    """SIGTERM was received, for example from a scheduler; handled like Ctrl-C."""

@@ -139,7 +139,7 @@ def test_the_table_names_training_cases_without_a_mask(
     assert not splits["use_mask"].any()
     assert splits["group"].is_unique
     again = dxseg.suggest(
-        trained / "model", phantoms, tmp_path / "b.csv", count=4, seed=3, splits=words[1]
+        trained / "model", phantoms, output=tmp_path / "b.csv", count=4, seed=3, splits=words[1]
     )
     assert (tmp_path / "b.csv").read_bytes() == (tmp_path / "a.csv").read_bytes()
     assert again.table["case_id"].tolist() == table["case_id"].tolist()
@@ -160,12 +160,12 @@ def test_what_has_been_annotated_is_not_suggested_again(
     table = splits.drop(columns="use_mask")
     table.to_csv(tmp_path / "splits.csv", index=False)
     options = {"count": 3, "splits": tmp_path / "splits.csv"}
-    first = dxseg.suggest(trained, copy, tmp_path / "first.csv", **options).table["case_id"]
+    first = dxseg.suggest(trained, copy, output=tmp_path / "first.csv", **options).table["case_id"]
     known = known | splits["case_id"].isin(first).to_numpy()
     Dataset.create(
         copy, original.spec, original.cases.assign(mask=original.cases["mask"].where(known, ""))
     )
-    second = dxseg.suggest(trained, copy, tmp_path / "second.csv", **options)
+    second = dxseg.suggest(trained, copy, output=tmp_path / "second.csv", **options)
     assert second.candidates == (~known & splits["split"].eq("train")).sum()
     assert not set(first) & set(second.table["case_id"])
 

@@ -1,4 +1,4 @@
-"""The verbs in Python: found lazily, and the same as on the command line."""
+"""The commands in Python: imported when first used, the same as on the command line."""
 
 from __future__ import annotations
 
@@ -32,13 +32,11 @@ def test_importing_dxseg_loads_nothing_heavy() -> None:
 
 
 def test_every_verb_is_there_and_documented() -> None:
-    from dxseg import api
-
-    assert dxseg.__all__ == api.__all__ == sorted(dxseg.__all__)
     for name in dxseg.__all__:
-        verb = getattr(dxseg, name)
-        assert callable(verb)
-        assert verb.__doc__, name
+        if name != "__version__":
+            public = getattr(dxseg, name)
+            assert callable(public)
+            assert public.__doc__, name
 
 
 def test_no_verb_has_the_name_of_a_module() -> None:
@@ -49,12 +47,13 @@ def test_no_verb_has_the_name_of_a_module() -> None:
 
 def test_other_names_are_no_verbs() -> None:
     with pytest.raises(AttributeError, match="trian"):
-        _ = dxseg.trian
+        _ = dxseg.trian  # type: ignore[attr-defined]  # an error of mypy too, see below
     assert not hasattr(dxseg, "run")
 
 
 def test_split_gives_what_the_command_writes(cli: Cli, phantoms: Path, tmp_path: Path) -> None:
-    table = dxseg.split(phantoms, tmp_path / "python.csv", masks=4, validation_masks=1, seed=3)
+    path = tmp_path / "python.csv"
+    table = dxseg.split(phantoms, output=path, masks=4, validation_masks=1, seed=3).table
     words = ["--masks", 4, "--validation-masks", 1, "--seed", 3, "--out", tmp_path / "cli.csv"]
     assert cli("split", phantoms, *words).exit_code == 0
     assert (tmp_path / "python.csv").read_bytes() == (tmp_path / "cli.csv").read_bytes()
@@ -65,7 +64,7 @@ def test_training_and_evaluating_do_the_same_as_the_command(
     phantoms: Path, trained: Path, tiny_overrides: dict[str, Any], tmp_path: Path
 ) -> None:
     run = dxseg.train(
-        phantoms, tmp_path / "run", method="sks-evidence", masks=6, overrides=tiny_overrides
+        phantoms, output=tmp_path / "run", method="sks-evidence", masks=6, overrides=tiny_overrides
     )
     theirs = json.loads((trained / "run.json").read_text())
     assert run == json.loads((tmp_path / "run" / "run.json").read_text())
@@ -91,14 +90,14 @@ def test_overrides_win_over_single_arguments(
     phantoms: Path, tiny_overrides: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match="500 masks"):
-        dxseg.train(phantoms, tmp_path / "run", masks=6, overrides={"split": {"masks": 500}})
+        dxseg.train(phantoms, output=tmp_path / "run", masks=6, overrides={"split": {"masks": 500}})
     assert not (tmp_path / "run").exists()
 
 
 def test_predict_takes_a_run_or_its_model(phantoms: Path, trained: Path, tmp_path: Path) -> None:
     image = phantoms / "images" / "phantom_0003.png"
-    first = dxseg.predict(image, trained, tmp_path / "out")
-    again = dxseg.predict([image], trained / "model", tmp_path / "out")
+    first = dxseg.predict(trained, image, output=tmp_path / "out")
+    again = dxseg.predict(trained / "model", [image], output=tmp_path / "out")
     assert (first.done, first.skipped, first.failed) == (1, 0, [])
     assert (again.done, again.skipped, again.failed) == (0, 1, [])
     assert (tmp_path / "out" / "masks" / "phantom_0003.png").is_file()

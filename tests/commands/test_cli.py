@@ -12,36 +12,40 @@ from typing import Any
 import pytest
 
 from cli_results import assert_fails, lines
-from dxseg import api
-from dxseg.commands.terminal import INTERRUPTED
+from dxseg.commands.app import INTERRUPTED
 from dxseg.config.presets import method_names
 
 Cli = Callable[..., Any]
 Tiny = Callable[..., list[str]]
 
-VERBS = (
+COMMANDS = (
     "demo",
     "distill",
     "import",
     "check",
     "split",
+    "info",
     "train",
     "methods",
     "evaluate",
     "predict",
     "compare",
+    "experiment",
     "report",
+    "reproduce",
     "suggest",
+    "export",
+    "serve",
 )
 
 
 # Starting up
 
 
-def test_help_names_every_verb_and_needs_no_heavy_library() -> None:
+def test_help_names_every_command_and_needs_no_heavy_library() -> None:
     script = (
         "import sys\n"
-        "from dxseg.cli import main\n"
+        "from dxseg.commands.app import main\n"
         "try:\n"
         "    main()\n"
         "except SystemExit as end:\n"
@@ -52,8 +56,8 @@ def test_help_names_every_verb_and_needs_no_heavy_library() -> None:
         [sys.executable, "-c", script, "--help"], capture_output=True, text=True, check=False
     )
     assert done.stdout.endswith("code 0 heavy []\n"), done.stdout + done.stderr
-    for verb in VERBS:
-        assert re.search(rf"^\W*{verb}\b", done.stdout, re.MULTILINE), verb
+    for command in COMMANDS:
+        assert re.search(rf"^\W*{command}\b", done.stdout, re.MULTILINE), command
     assert "not a medical device" in " ".join(done.stdout.split())
 
 
@@ -81,10 +85,10 @@ def test_ctrl_c_says_how_to_go_on(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(api, "evaluate", interrupted)
+    monkeypatch.setattr("dxseg.evaluation.evaluate.evaluate_run", interrupted)
     result = cli("evaluate", tmp_path)
     assert result.exit_code == INTERRUPTED == 130
-    assert "The same command continues" in result.stderr
+    assert "Repeat the same command to continue" in result.stderr
 
 
 def test_a_full_disk_is_no_traceback(
@@ -93,7 +97,7 @@ def test_a_full_disk_is_no_traceback(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device", str(tmp_path / "a[b]c.png"))
 
-    monkeypatch.setattr(api, "evaluate", full)
+    monkeypatch.setattr("dxseg.evaluation.evaluate.evaluate_run", full)
     assert_fails(cli("evaluate", tmp_path), 1, "a[b]c.png: No space left on device")
 
 
@@ -120,15 +124,16 @@ def test_a_missing_dataset(cli: Cli, tmp_path: Path) -> None:
     ("options", "expected"),
     [
         (["--method", "resnet"], ["method 'resnet'", "sks-evidence"]),
-        (["--preset", "gpu"], ["preset 'gpu'", "cpu, paper"]),
+        (["--preset", "gpu"], ['"gpu"', "--preset", '"cpu", "paper"']),
         (["--set", "stage2.steps"], ["'stage2.steps'", "SECTION.KEY=VALUE"]),
         (["--set", "stage2.step=5"], ["stage2.step", "Extra inputs"]),
         (["--set", "stage2.steps=0"], ["stage2.steps = 0"]),
         (["--set", "stage2.steps=[1"], ["not valid YAML"]),
         (["--set", "model.skips.feature_share=false"], ["resolution_compensation"]),
         (["--set", "model.backbone=no_such_network"], ["no_such_network", "timm"]),
-        (["--masks", "many"], ["--masks 'many'", "35", "0.1"]),
-        (["--masks", "0"], ["split.masks"]),
+        (["--masks", "many"], ["masks 'many'", "35", "0.1"]),
+        (["--masks", "0"], ["masks '0'", "35", "0.1", "split.masks"]),
+        (["--masks", "-1"], ["masks '-1'", "35", "0.1", "split.masks"]),
         (["--masks", "500"], ["500 masks for train"]),
         (["--masks", "1.5"], ["1.5", "0 to 1"]),
         (["--masks", "nan"], ["split.masks"]),
@@ -158,13 +163,13 @@ def test_train_refuses_another_configuration_in_the_folder_of_a_run(
     assert_fails(result, 1, "another configuration", "'masks': 6", "'masks': 5")
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "report", "compare"])
-def test_verbs_on_something_that_is_no_run(cli: Cli, tmp_path: Path, verb: str) -> None:
-    assert_fails(cli(verb, tmp_path), 1, "run.json")
+@pytest.mark.parametrize("command", ["evaluate", "report", "compare"])
+def test_commands_on_something_that_is_no_run(cli: Cli, tmp_path: Path, command: str) -> None:
+    assert_fails(cli(command, tmp_path), 1, "run.json")
 
 
 def test_evaluate_an_unknown_split(cli: Cli, trained: Path) -> None:
-    assert_fails(cli("evaluate", trained, "--split", "exam"), 2, "'exam'", "test, train")
+    assert_fails(cli("evaluate", trained, "--split", "exam"), 2, '"exam"', '"test"', '"train"')
 
 
 def test_evaluate_on_an_unknown_device(cli: Cli, trained: Path) -> None:

@@ -152,7 +152,7 @@ def test_known_labels_are_followed_and_rows_of_other_files_are_told(
     words = ["predict", trained, *images, "--out", tmp_path / "out", "--labels", table]
     result = cli(*words)
     assert result.exit_code == 0, result.output
-    assert "Known labels: 2; 1 rows fit no file: row 4." in result.stdout
+    assert "Label prompts: 2; 1 rows fit no file: row 4." in result.stdout
     rows = pd.read_csv(tmp_path / "out" / "predictions.csv").set_index("name")
     assert rows["label_prompt"].tolist() == ["normal", "benign"]
     assert rows["lesion_area_px"].iloc[0] == 0
@@ -167,9 +167,9 @@ def test_an_evaluation_with_known_labels_stands_beside_the_other(
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     before = (run / "evaluation.json").read_bytes()
-    result = cli("evaluate", run, "--known-labels")
+    result = cli("evaluate", run, "--label-prompts")
     assert result.exit_code == 0, result.output
-    assert "labels known" in result.stdout
+    assert "label prompts" in result.stdout
     assert (run / "evaluation.json").read_bytes() == before
     known = json.loads((run / "evaluation_label_prompts.json").read_text())
     assert known["false_positive_rate"] == 0

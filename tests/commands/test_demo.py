@@ -24,7 +24,7 @@ def small(tiny_overrides: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def result(small: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
-    return demo(tmp_path_factory.mktemp("demo"), images=24, overrides=small)
+    return demo(output=tmp_path_factory.mktemp("demo"), images=24, overrides=small)
 
 
 def test_the_report_names_both_methods_and_says_that_these_are_phantoms(result: DemoResult) -> None:
@@ -55,7 +55,7 @@ def test_again_it_trains_nothing(result: DemoResult, small: dict[str, Any]) -> N
     kept = [path for run in result.runs.values() for path in (run / "model").iterdir()]
     kept += [run / "evaluation.json" for run in result.runs.values()]
     before = [path.stat().st_mtime_ns for path in kept]
-    again = demo(folder, images=24, overrides=small)
+    again = demo(output=folder, images=24, overrides=small)
     assert [path.stat().st_mtime_ns for path in kept] == before
     assert again.comparison.markdown == result.comparison.markdown
 
@@ -63,9 +63,9 @@ def test_again_it_trains_nothing(result: DemoResult, small: dict[str, Any]) -> N
 def test_a_folder_of_other_phantoms_is_refused(result: DemoResult, small: dict[str, Any]) -> None:
     folder = result.report.parents[1]
     with pytest.raises(DxsegError, match="24 phantoms, 30 are wanted"):
-        demo(folder, images=30, overrides=small)
+        demo(output=folder, images=30, overrides=small)
     with pytest.raises(DxsegError, match="another configuration"):
-        demo(folder, images=24, seed=1, overrides=small)
+        demo(output=folder, images=24, seed=1, overrides=small)
 
 
 def test_the_real_demo_gives_both_methods_the_same_steps_and_few_masks() -> None:
@@ -78,8 +78,10 @@ def test_the_real_demo_gives_both_methods_the_same_steps_and_few_masks() -> None
 def test_the_command_prints_the_table_and_where_the_report_is(
     cli: Any, result: DemoResult, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("dxseg.commands.demo.demo", lambda *_, **__: result)
-    shown = cli("demo", "--out", tmp_path)
+    folder = result.report.parents[1]
+    for name in ("dxseg.training.run.train_run", "dxseg.evaluation.evaluate.evaluate_run"):
+        monkeypatch.setattr(name, lambda *_, **__: None)
+    shown = cli("demo", "--out", folder, "--images", 24)
     assert shown.exit_code == 0, shown.output
     assert "no patients" in " ".join(shown.stderr.split())
     assert re.search(r"dice_lesion\W+[01]\.\d{3}\W+[01]\.\d{3}", shown.stdout)

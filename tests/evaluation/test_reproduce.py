@@ -34,9 +34,13 @@ def fresh(work: Callable[..., Any], *arguments: Any) -> None:
 
 def train(dataset: Path, run: Path, overrides: dict[str, Any]) -> None:
     dxseg.train(
-        dataset, run, method="sks-evidence-selftrained", masks=6, overrides=overrides, console=QUIET
+        dataset,
+        output=run,
+        method="sks-evidence-selftrained",
+        masks=6,
+        overrides=overrides,
     )
-    dxseg.evaluate(run, split="validation", console=QUIET)
+    dxseg.evaluate(run, split="validation")
 
 
 def repeat(run: Path, output: Path) -> None:

@@ -272,7 +272,7 @@ def test_validation_leaves_the_test_cases_alone(experiment_file: Path, tmp_path:
     content |= {"methods": [{"name": "unet", "folds": [1]}]}
     path = tmp_path / "experiment.yaml"
     path.write_text(yaml.safe_dump(content))
-    outcome = dxseg.compare_experiment(path, tmp_path / "out", validation_only=True)
+    outcome = dxseg.experiment(path, output=tmp_path / "out", validation_only=True)
     assert outcome.report.name == "report_validation.html"
     assert outcome.results["split"].tolist() == ["validation"]
     assert "test cases were left alone" in outcome.markdown
@@ -289,7 +289,7 @@ def test_a_budget_that_cannot_be_met_registers_nothing(
     content |= {"masks": [4, 500], "dataset": str(experiment_file.parent / content["dataset"])}
     path = tmp_path / "experiment.yaml"
     path.write_text(yaml.safe_dump(content))
-    result = cli("compare", path, "--out", tmp_path / "out")
+    result = cli("experiment", path, "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert "fold-0: 500 masks for train" in result.output
     assert not (tmp_path / "out").exists()
@@ -305,15 +305,16 @@ def test_a_second_process_is_kept_out(experiment_file: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["a.yaml", "b.yaml", "--out", "x"], "stands alone"),
-        (["a.yaml"], "name it with --out"),
-        (["a.yaml", "--out", "x", "--reference", "unet"], "leave the option out"),
-        (["a.yaml", "--out", "x"], "a.yaml: not found; expected an experiment file"),
-        (["run", "--jobs", "2"], "for an experiment file"),
-        (["run", "--validation-only"], "for an experiment file"),
+        (["experiment", "a.yaml", "b.yaml", "--out", "x"], "b.yaml"),
+        (["experiment", "a.yaml"], "--out"),
+        (["experiment", "a.yaml", "--out", "x", "--reference", "unet"], "--reference"),
+        (["experiment", "a.yaml", "--out", "x"], "a.yaml: not found; expected an experiment file"),
+        (["compare", "a.yaml"], "with `dxseg experiment a.yaml --out FOLDER`"),
+        (["compare", "run", "--jobs", "2"], "--jobs"),
+        (["compare", "run", "--validation-only"], "--validation-only"),
     ],
 )
 def test_wrong_use_is_told(words: list[str], told: str, cli: Callable[..., Any]) -> None:
-    result = cli("compare", *words)
+    result = cli(*words)
     assert result.exit_code == 2
     assert told in result.output

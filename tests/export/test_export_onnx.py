@@ -74,7 +74,7 @@ def test_info_reads_the_file(file, trained):
 def test_a_run_is_converted_for_a_backend(cli, trained, phantoms, tmp_path):
     image = next((phantoms / "images").iterdir())
     words = ["predict", trained, image, "--out", tmp_path, "--backend", "onnxruntime"]
-    assert cli(*words, "--flip", "--windows").exit_code == 0
+    assert cli(*words, "--flip", "--sliding-window").exit_code == 0
 
 
 def test_int8_reports_what_it_costs_and_predicts(cli, phantoms, tmp_path):

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from typer.testing import CliRunner
+from cli_results import call
 
 ROOM = "48m"
 TINY = [
@@ -38,13 +38,11 @@ class Verbs:
         self.told: Told = {}
 
     def call(self, name: str, *words: object) -> None:
-        from dxseg.cli import app
-
-        result = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "500"})
-        output = result.output
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            output += f"\nTraceback: {result.exception!r}"
-        self.told[name] = (result.exit_code, output)
+        try:
+            result = call(*words, columns=500)
+            self.told[name] = (result.exit_code, result.output)
+        except Exception as error:  # noqa: BLE001 - what no command may end with
+            self.told[name] = (1, f"Traceback: {error!r}")
 
     def all(self, kind: str) -> None:
         images = self.phantoms / "images"

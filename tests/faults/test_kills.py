@@ -138,8 +138,9 @@ def _finish(job: Job, inputs: Path, folder: Path, expected: dict[str, Any]) -> N
 
 
 def serve(inputs: Path, folder: Path) -> None:
-    from dxseg.io.atomic import write_text_atomic
     from dxseg.server.serve import serve as serve_model
+
+    from dxseg.io.atomic import write_text_atomic
 
     serve_model(inputs / "model", port=0, ready=lambda url: write_text_atomic(folder / "url", url))
 

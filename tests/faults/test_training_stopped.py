@@ -17,7 +17,7 @@ from rich.console import Console
 from torch.nn import functional as F
 from torch.utils.data import get_worker_info
 
-from dxseg.commands.terminal import TERMINATED
+from dxseg.commands.app import TERMINATED
 from dxseg.config.presets import load_config
 from dxseg.config.schema import RunConfig
 from dxseg.data.batches.loader import BatchDataset
@@ -68,7 +68,7 @@ def test_sigterm_ends_with_a_checkpoint_and_a_code_to_requeue(
         patch.setattr(Stage2Module, "training_step", terminated)
         result = cli(*command)
     assert result.exit_code == TERMINATED == 128 + signal.SIGTERM
-    assert "Terminated. The same command continues" in result.output
+    assert "Terminated. Repeat the same command to continue" in result.output
     assert steps == [3], "it does not go on"
     assert read_checkpoint(tmp_path / "run" / "stage2" / "last.ckpt")["global_step"] == 2
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -28,7 +28,7 @@ from serving import png, sent
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("models")
     make_model_folder(root / "run/model", "sks-evidence")
-    dxseg.export_onnx(root / "run", root / "model.onnx")
+    dxseg.export_onnx(root / "run", output=root / "model.onnx")
     return {"run": root / "run", "file": root / "model.onnx"}
 
 

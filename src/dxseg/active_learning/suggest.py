@@ -40,11 +40,23 @@ class Suggestions:
             higher.
         candidates: Number of cases without a mask that were scored.
         failed: Case and reason of each image that could not be used.
+        count: Number of cases that were asked for.
+        path: The file of the table.
     """
 
     table: pd.DataFrame
     candidates: int
     failed: list[tuple[str, str]]
+    count: int
+    path: Path
+
+    def __str__(self) -> str:
+        fewer = len(self.table) < min(self.count, self.candidates)
+        why = "; one of each patient or group of near-duplicates" if fewer else ""
+        return (
+            f"{len(self.table)} of {self.candidates} cases without a mask suggested{why}. "
+            f"Table: {self.path}"
+        )
 
 
 @dataclass
@@ -128,7 +140,7 @@ def suggest_cases(
     table = rank_candidates(pool, count, seed)
     write_text_atomic(output, table.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
     cache.unlink(missing_ok=True)
-    return Suggestions(table, len(pool.case_ids), pool.failed)
+    return Suggestions(table, len(pool.case_ids), pool.failed, count, output)
 
 
 def select_rows(

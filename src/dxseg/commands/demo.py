@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
-from dxseg.config import DEFAULT_METHOD
-from dxseg.config.presets import load_config
-from dxseg.data.table.dataset import Dataset
-from dxseg.errors import DxsegError
-from dxseg.evaluation.compare import Comparison, compare_runs
-from dxseg.evaluation.evaluate import evaluate_run
-from dxseg.io.progress import reporting
-from dxseg.phantoms.ultrasound import make_phantoms
-from dxseg.reports.html import build_report
-from dxseg.training.run import train_run
+from dxseg.commands.options import OutputPath, Overrides
+
+if TYPE_CHECKING:
+    from dxseg.evaluation.compare import Comparison
 
 MASKS = 24
 """Training masks of the demo."""
 
-METHODS = (DEFAULT_METHOD, "unet")
+METHODS = ("sks-selftrained", "unet")
 """The method, and the control C1: the same backbone and batches, masks only."""
 
 OVERRIDES: dict[str, Any] = {
@@ -40,40 +36,62 @@ class DemoResult:
     """Where the demo's results are.
 
     Attributes:
-        report: the page to open.
-        runs: the folders of the runs, by method.
-        comparison: both methods on the same test images.
+        report: The page to open.
+        runs: The folders of the runs, by method.
+        comparison: Both methods on the same test images.
     """
 
     report: Path
     runs: dict[str, Path]
     comparison: Comparison
 
+    def __rich__(self) -> Group:
+        methods = self.comparison.methods
+        # A terminal is too narrow for one column per figure.
+        table = Table("", *methods["method"], title="Test phantoms")
+        for figure in methods.columns.drop(["method", "seeds"]):
+            if not figure.endswith("_sd") and methods[figure].notna().any():
+                table.add_row(figure, *[f"{value:.3f}" for value in methods[figure]])
+        return Group(table, Text(f"Report: {self.report}"))
+
 
 def demo(
-    output: str | Path = "dxseg-demo",
     *,
+    output: OutputPath = "dxseg-demo",
     images: int = 300,
     seed: int = 0,
-    overrides: dict[str, Any] | None = None,
-    console: Console | None = None,
+    overrides: Overrides | None = None,
 ) -> DemoResult:
-    """Train the method and its control on ultrasound phantoms, and report.
+    """Train the method and its control on ultrasound phantoms, and write a report.
 
-    Phantoms are simulated: what is learnt on them says nothing about patients.
+    Phantoms are simulated: results on them are not evidence about patients. The same command
+    continues an interrupted demo.
 
     Args:
-        output: folder for the phantoms and the runs; an interrupted demo is continued there.
-        images: how many phantoms.
-        seed: of phantoms, masks and networks.
-        overrides: values of the configuration instead of :data:`OVERRIDES`.
-        console: where progress is drawn.
+        output: Folder for phantoms and runs.
+        images: Number of phantoms.
+        seed: Random seed for phantoms, mask selection and initialisation.
+        overrides: Value of the configuration, such as `stage2.steps=600`; replaces the demo's
+            short training. May be repeated. In Python a nested dictionary.
 
     Raises:
-        DxsegError: the folder holds something else.
+        DxsegError: The folder has other files.
     """
+    from dxseg.config.presets import load_config
+    from dxseg.data.table.dataset import Dataset
+    from dxseg.errors import DxsegError
+    from dxseg.evaluation.compare import compare_runs
+    from dxseg.evaluation.evaluate import evaluate_run
+    from dxseg.io.progress import console, reporting
+    from dxseg.phantoms.ultrasound import make_phantoms
+    from dxseg.reports.html import build_report
+    from dxseg.training.run import train_run
+
+    console.print(
+        f"Phantoms: simulated ultrasound, no patients. Two methods learn from {MASKS} masks; the "
+        "method also from the labels of all training images.",
+    )
     folder = Path(output)
-    console = console or Console(stderr=True)
     dataset = folder / "phantoms"
     if not (dataset / "dataset.yaml").is_file():
         make_phantoms(dataset, images=images, size=128, seed=seed)
@@ -84,15 +102,13 @@ def demo(
         )
     runs = {method: folder / method for method in METHODS}
     for method, run in runs.items():
-        changes = (overrides or OVERRIDES) | {"seed": seed}
+        changes = dict(overrides or OVERRIDES) | {"seed": seed}
         if load_config("cpu", method).self_training is None:
             changes.pop("self_training", None)
-        config = load_config("cpu", method, changes)
-        train_run(dataset, run, config, console=console)
+        train_run(dataset, run, load_config("cpu", method, changes))
         if not (run / "evaluation.json").is_file():
             with reporting(console, f"Evaluating {method}") as progress:
                 evaluate_run(run, progress=progress)
     treated, *controls = runs.values()
     comparison = compare_runs(list(runs.values()), reference="unet")
-    report = build_report(treated, compared=controls)
-    return DemoResult(report, runs, comparison)
+    return DemoResult(build_report(treated, compared=controls), runs, comparison)

@@ -6,7 +6,16 @@ import math
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    model_validator,
+)
+
+from dxseg.config.mask_budget import parse_mask_budget
 
 
 class _Strict(BaseModel):
@@ -151,7 +160,7 @@ class SplitConfig(_Strict):
 
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     split_seed: int = 0
-    masks: int | float | None = Field(default=None, gt=0)
+    masks: Annotated[int | float, BeforeValidator(parse_mask_budget)] | None = None
     validation_masks: int | None = Field(default=10, ge=0)
 
 

@@ -72,6 +72,9 @@ class Comparison:
     summary: dict[str, Any]
     markdown: str
 
+    def __str__(self) -> str:
+        return self.markdown
+
     def write(self, folder: str | Path) -> None:
         """Write comparison.json, comparison.md, comparison_methods.csv, comparison_differences.csv.
 

@@ -56,6 +56,7 @@ class Reproduction:
             None where the first run's weights are no longer there.
         surroundings: what differs around the runs, one line a version or part of the machine.
         differences: what differs in the result beyond what is tolerated; empty if reproduced.
+        tolerance: largest difference of a figure where the same bits cannot be expected.
     """
 
     folder: Path
@@ -64,11 +65,30 @@ class Reproduction:
     weight_difference: float | None
     surroundings: list[str]
     differences: list[str]
+    tolerance: float = TOLERANCE
 
     @property
     def reproduced(self) -> bool:
-        """Whether the result is the same, as far as it can be asked for."""
+        """Whether the result is the same, as far as it can be expected."""
         return not self.differences
+
+    @property
+    def failed(self) -> list[tuple[str, str]]:
+        """What differs, and how."""
+        pairs = [line.partition(": ") for line in self.differences]
+        return [(name, difference) for name, _, difference in pairs]
+
+    def __str__(self) -> str:
+        weights = "the same to the bit" if self.same_weights else "not the same to the bit"
+        if self.weight_difference:
+            weights += f" (largest relative difference {self.weight_difference:.2g})"
+        expected = "the same bits" if self.exact else f"figures within {self.tolerance:g}"
+        ending = (
+            "Reproduced."
+            if self.reproduced
+            else f"Not reproduced: {len(self.differences)} differences."
+        )
+        return f"Expected: {expected}. Weights: {weights}. Second run: {self.folder}\n{ending}"
 
 
 def reproduce(
@@ -123,7 +143,7 @@ def reproduce(
     differences = _apart(figures, figures_again, 0.0 if exact else tolerance)
     if exact and not same:
         differences.insert(0, "weights: not the same to the bit")
-    result = Reproduction(output, exact, same, weights, surroundings, differences)
+    result = Reproduction(output, exact, same, weights, surroundings, differences, tolerance)
     write_json_atomic(output / RESULT_FILE, asdict(result) | {"folder": str(output)})
     return result
 

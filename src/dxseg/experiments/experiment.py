@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -16,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from dxseg.config.mask_budget import parse_mask_budget
 from dxseg.config.presets import Preset, load_config, merge
 from dxseg.config.schema import RunConfig
 from dxseg.errors import UsageError
@@ -24,7 +26,7 @@ from dxseg.io.yaml import parse_yaml, read_small_text
 from dxseg.metrics.statistics import RESAMPLES
 from dxseg.training.student import student_config
 
-Budget = Annotated[int, Field(strict=True, gt=0)] | Literal["all"]
+Budget = Literal["all"] | Annotated[int, BeforeValidator(parse_mask_budget), Field(strict=True)]
 
 _NAME = re.compile(r"\w[\w .,+()=%-]{0,79}", re.ASCII)
 # Set by the experiment for each run: `set` may not contain them.
@@ -255,6 +257,8 @@ def parse_experiment(text: str, source: str) -> Experiment:
         return Experiment.model_validate(content)
     except ValidationError as error:
         raise UsageError(f"{source}: {_format_errors(error)}; see docs/compare.md") from error
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from error
 
 
 def read_experiment_text(path: Path) -> str:

@@ -51,6 +51,14 @@ class ExperimentOutcome:
     markdown: str
     report: Path
 
+    @property
+    def failed(self) -> list[tuple[str, str]]:
+        """Name and reason of each job that failed."""
+        return list(self.failures.items())
+
+    def __str__(self) -> str:
+        return f"{self.markdown}\nReport: {self.report}"
+
 
 def run_experiment(
     path: str | Path,

@@ -33,6 +33,13 @@ class HubExport(BaseModel):
     files: list[str]
     size: int
 
+    def __str__(self) -> str:
+        return (
+            f"Written: {self.destination}: {', '.join(self.files)}, {self.size / 1e6:.1f} MB\n"
+            "Read the card, README.md, before you pass it on: it repeats your names of dataset and "
+            "labels, and has nothing about where the images come from."
+        )
+
 
 def export_hub(run: str | Path, destination: str | Path) -> HubExport:
     """Write a folder that dxseg reads as a model and model hubs show with its card.

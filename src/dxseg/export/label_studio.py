@@ -34,6 +34,9 @@ class LabelStudioTasks(BaseModel):
     destination: Path
     tasks: int
 
+    def __str__(self) -> str:
+        return f"Written: {self.destination}: {self.tasks} tasks"
+
 
 def export_label_studio(
     dataset: str | Path,

@@ -32,6 +32,12 @@ class OnnxExport(BaseModel):
     number_format: NumberFormat
     quantization: QuantizationReport | None = None
 
+    def __str__(self) -> str:
+        cost = {} if self.quantization is None else self.quantization.model_dump(exclude_none=True)
+        lines = [f"- int8, {name}: {value:.4g}" for name, value in cost.items()]
+        size = f"{self.size / 1e6:.1f} MB"
+        return "\n".join([*lines, f"Written: {self.destination}, {self.number_format}, {size}"])
+
 
 def export_onnx(
     model: str | Path,

@@ -1,4 +1,7 @@
-"""How long jobs show how far they are."""
+"""Progress bars on standard error.
+
+`console.quiet = True` hides them, and everything else that dxseg prints while it works.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+# Paths and labels may contain [brackets] and :colons:, so nothing printed is markup or an emoji.
+console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+
 Report = Callable[[int, int], None]
-"""Called with how many are done and how many there are."""
+"""Called with the number done and the number of all."""
 
 
 def progress_bar(console: Console) -> Progress:
-    """The look of every bar in dxseg: what, how far, elapsed, left."""
+    """The look of every bar in dxseg: title, progress, time elapsed, time left."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

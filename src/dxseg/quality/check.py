@@ -104,6 +104,7 @@ def check_dataset(
         probes=probes,
         statistics=fingerprint(scan),
         repair=repair,
+        page=folder / PAGE_FILE,
     )
     write_text_atomic(folder / REPORT_FILE, report.model_dump_json(indent=2) + "\n")
     write_page(report, dataset, folder / PAGE_FILE)

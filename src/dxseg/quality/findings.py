@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
 from dxseg.quality.finding_types import Severity
 
@@ -170,6 +173,16 @@ class Repair(BaseModel):
     actions: list[Action]
     remaining: list[str]
 
+    def lines(self) -> list[str]:
+        """What was done, in lines of text."""
+        lines = [f"Repaired copy: {self.destination}, {self.cases} cases"]
+        for action in self.actions:
+            cases = ", ".join(action.case_ids[:5]) + (", ..." if action.count > 5 else "")
+            lines.append(f"- {action.action} {action.count}: {action.reason} ({cases})")
+        if self.remaining:
+            lines.append(f"- not fixed: {', '.join(self.remaining)}")
+        return lines
+
 
 class CheckReport(BaseModel):
     """The content of `check.json`.
@@ -185,6 +198,7 @@ class CheckReport(BaseModel):
         probes: The shortcut probes.
         statistics: The fingerprint.
         repair: The repaired copy; null without `--fix`.
+        page: The report as a page; not in `check.json`.
     """
 
     name: str
@@ -196,8 +210,51 @@ class CheckReport(BaseModel):
     probes: list[Probe]
     statistics: Statistics
     repair: Repair | None = None
+    page: Path | None = Field(default=None, exclude=True)
 
     @property
     def valid(self) -> bool:
         """Whether no finding is an error."""
         return self.severities["error"] == 0
+
+    @property
+    def failed(self) -> list[tuple[str, str]]:
+        """Code and title of each finding that is an error."""
+        return [(one.code, one.title) for one in self.findings if one.severity == "error"]
+
+    def __rich__(self) -> Group:
+        from dxseg.quality.page import describe_statistics
+
+        facts = Table("", "", title=self.name, show_header=False)
+        for name, value in describe_statistics(self.statistics):
+            facts.add_row(name, value)
+        return Group(facts, self._findings(), self._probes(), Text("\n".join(self._lines())))
+
+    def _findings(self) -> Table:
+        table = Table("severity", "code", "cases", "groups", "what", title="Findings")
+        for one in self.findings:
+            groups = str(one.group_count) if one.group_count else ""
+            table.add_row(one.severity, one.code, str(one.count), groups, one.title)
+        return table
+
+    def _probes(self) -> Table:
+        table = Table("seen", "label", "AUROC (95% interval)", "", title="Shortcut probes")
+        for probe in self.probes:
+            if probe.mean is None:
+                table.add_row(probe.name, "", "too few groups of each label")
+                continue
+            areas = {"mean": probe.mean, **(probe.labels if len(probe.labels) > 1 else {})}
+            for key, area in areas.items():
+                seen = probe.name if key == "mean" else ""
+                table.add_row(seen, key, str(area), "high" if key in probe.warned else "")
+        return table
+
+    def _lines(self) -> list[str]:
+        lines = []
+        for finding in self.findings:
+            if finding.severity != "info":
+                lines.append(f"{finding.severity} {finding.code}: {finding.remedy}")
+                lines.extend(f"  {detail}" for detail in finding.details)
+        if self.repair is not None:
+            lines.extend(self.repair.lines())
+        return [*lines, f"Report: {self.page}"]

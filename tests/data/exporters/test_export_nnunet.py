@@ -32,7 +32,7 @@ def names(folder: Path) -> set[str]:
 @pytest.fixture
 def splits(phantoms: Path, tmp_path: Path) -> Path:
     """Six training masks of the phantoms, one validation mask."""
-    dxseg.split(phantoms, tmp_path / "splits.csv", masks=6, validation_masks=1)
+    dxseg.split(phantoms, output=tmp_path / "splits.csv", masks=6, validation_masks=1)
     return tmp_path / "splits.csv"
 
 
@@ -116,7 +116,7 @@ def make_dataset(root: Path, channels: int, dtype: str) -> Path:
 @pytest.mark.parametrize(("channels", "dtype"), [(2, "uint16"), (3, "uint8"), (5, "uint8")])
 def test_channels_are_split_and_classes_kept(tmp_path: Path, channels: int, dtype: str) -> None:
     root = make_dataset(tmp_path / "data", channels, dtype)
-    dxseg.split(root, tmp_path / "splits.csv")
+    dxseg.split(root, output=tmp_path / "splits.csv")
     report = export_nnunet(root, tmp_path / NAME, splits=tmp_path / "splits.csv")
     assert (report.training, report.validation, report.test, report.test_masks) == (2, 2, 2, 1)
     pixels = read_image(root / "0.tif")
@@ -171,7 +171,7 @@ def test_an_interrupted_export_is_none_and_starts_again(
 def test_what_nnunet_would_stumble_over_is_refused(
     phantoms: Path, splits: Path, tmp_path: Path
 ) -> None:
-    dxseg.split(phantoms, tmp_path / "none.csv")
+    dxseg.split(phantoms, output=tmp_path / "none.csv")
     table = pd.read_csv(tmp_path / "none.csv", dtype=str, na_filter=False)
     table["use_mask"] = table["split"].ne("validation").astype(str)
     table.to_csv(tmp_path / "none.csv", index=False)
@@ -180,7 +180,7 @@ def test_what_nnunet_would_stumble_over_is_refused(
     root = make_dataset(tmp_path / "data", 1, "uint8")
     spec = (root / "dataset.yaml").read_text()
     (root / "dataset.yaml").write_text(spec.replace("- organ", "- ignore"))
-    dxseg.split(root, tmp_path / "splits.csv")
+    dxseg.split(root, output=tmp_path / "splits.csv")
     with pytest.raises(DxsegError, match="'ignore'"):
         export_nnunet(root, tmp_path / NAME, splits=tmp_path / "splits.csv")
     assert not (tmp_path / NAME).exists()
@@ -189,7 +189,7 @@ def test_what_nnunet_would_stumble_over_is_refused(
 def test_a_mask_of_another_size_is_named(tmp_path: Path) -> None:
     root = make_dataset(tmp_path / "data", 1, "uint8")
     Image.new("L", (4, 4)).save(root / "m3.png")
-    dxseg.split(root, tmp_path / "splits.csv")
+    dxseg.split(root, output=tmp_path / "splits.csv")
     with pytest.raises(DxsegError, match=r"m3\.png: 4 x 4 pixels.*'c 3' has 12 x 10"):
         export_nnunet(root, tmp_path / NAME, splits=tmp_path / "splits.csv")
 
@@ -209,7 +209,7 @@ def test_the_command_says_what_is_where(
 def test_nnunets_own_integrity_check_accepts_it(tmp_path: Path, channels: int) -> None:
     verify = pytest.importorskip("nnunetv2.experiment_planning.verify_dataset_integrity")
     root = make_dataset(tmp_path / "data", channels, "uint8")
-    dxseg.split(root, tmp_path / "splits.csv")
+    dxseg.split(root, output=tmp_path / "splits.csv")
     target = tmp_path / NAME
     export_nnunet(root, target, splits=tmp_path / "splits.csv")
     verify.verify_dataset_integrity(str(target), num_processes=1)

@@ -20,10 +20,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from typer.testing import CliRunner
 
 from brightness import bright_square
-from dxseg.cli import app
+from cli_results import call
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.files.predict import PredictSummary, predict_files
 from dxseg.inference.predictor import Predictor
@@ -300,7 +299,7 @@ def test_without_the_extra_it_says_what_to_install(
 
     monkeypatch.setitem(sys.modules, "ray.data", None)
     with pytest.raises(UsageError, match=r"needs ray.*pip install 'dxseg\[ray\]'"):
-        dxseg.predict_archive("model", tmp_path, tmp_path / "out")
+        dxseg.predict("model", tmp_path, output=tmp_path / "out", engine="ray")
 
 
 def test_the_command_line_predicts_an_archive(here: Here, images: Path, tmp_path: Path) -> None:
@@ -308,7 +307,7 @@ def test_the_command_line_predicts_an_archive(here: Here, images: Path, tmp_path
     (tmp_path / "run" / "model").mkdir(parents=True)
     (images / "a" / "3.png").write_bytes(b"nonsense")
     words = ["predict", str(tmp_path / "run"), str(images), "--out", str(tmp_path / "out")]
-    done = CliRunner().invoke(app, [*words, "--engine", "ray", "--workers", "2"])
+    done = call(*words, "--engine", "ray", "--workers", 2)
     assert done.exit_code == 1
     assert "9 predicted, 0 already done, 1 failed" in " ".join(done.stdout.split())
     assert len(results(tmp_path / "out")) == 9
@@ -317,17 +316,17 @@ def test_the_command_line_predicts_an_archive(here: Here, images: Path, tmp_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--workers", "2"], "--workers is of --engine ray"),
-        (["--engine", "ray", "--dicom-seg"], "--dicom-seg cannot be had with --engine ray"),
-        (["--engine", "ray", "--slice-overlays"], "--slice-overlays cannot be had"),
-        (["--engine", "ray", "--device", "cuda"], "--device cannot be had"),
+        (["--workers", "2"], "--workers requires --engine ray"),
+        (["--engine", "ray", "--dicom-seg"], "--dicom-seg is not supported with --engine ray"),
+        (["--engine", "ray", "--slice-overlays"], "--slice-overlays is not supported"),
+        (["--engine", "ray", "--device", "cuda"], "--device is not supported"),
     ],
 )
 def test_options_of_the_other_engine_are_refused(
     tmp_path: Path, options: list[str], message: str
 ) -> None:
     words = ["predict", "model", str(tmp_path), "--out", str(tmp_path / "out")]
-    done = CliRunner().invoke(app, [*words, *options])
+    done = call(*words, *options)
     assert done.exit_code == 2
     assert message in " ".join(done.stderr.split())
 

@@ -49,6 +49,14 @@ class ExportReport(BaseModel):
     test_masks: int
     without_mask: int
 
+    def __str__(self) -> str:
+        return (
+            f"- {self.training} training and {self.validation} validation images in imagesTr\n"
+            f"- {self.test} test images in imagesTs, {self.test_masks} masks in labelsTs\n"
+            f"- {self.without_mask} images left out: no mask that may be used\n"
+            f"Written: {self.destination}"
+        )
+
 
 def export_nnunet(
     dataset: str | Path,

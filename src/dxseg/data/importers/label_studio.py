@@ -42,6 +42,9 @@ class LabelStudioImport(BaseModel):
     skipped: list[tuple[str, str]] = []
     notes: list[str] = []
 
+    def __str__(self) -> str:
+        return "\n".join([*(f"- {note}" for note in self.notes), f"Dataset: {self.destination}"])
+
 
 class _Value(BaseModel):
     rle: list[int] = []

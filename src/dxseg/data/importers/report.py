@@ -36,3 +36,6 @@ class ImportReport(BaseModel):
     repaired: list[tuple[str, str]] = []
     skipped: list[tuple[str, str]] = []
     notes: list[str] = []
+
+    def __str__(self) -> str:
+        return "\n".join([*(f"- {note}" for note in self.notes), f"Dataset: {self.destination}"])

@@ -62,6 +62,7 @@ class PredictSummary:
         failed: Name and reason of each one without a result.
         label_prompts: Number of all of them with a label prompt.
         unmatched_labels: Rows of the table of labels that match none of them.
+        table: The table, or the folder of tables, with a row for each.
     """
 
     done: int = 0
@@ -69,6 +70,19 @@ class PredictSummary:
     failed: list[tuple[str, str]] = field(default_factory=list)
     label_prompts: int = 0
     unmatched_labels: list[str] = field(default_factory=list)
+    table: Path | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.done} predicted, {self.skipped} already done, {len(self.failed)} failed. "
+            f"Table: {self.table}"
+        ]
+        if self.label_prompts or self.unmatched_labels:
+            rows = ", ".join(self.unmatched_labels[:10])
+            more = ", ..." if len(self.unmatched_labels) > 10 else ""
+            unmatched = f"; {len(self.unmatched_labels)} rows fit no file: {rows}{more}"
+            lines.append(f"Label prompts: {self.label_prompts}{unmatched if rows else ''}.")
+        return "\n".join(lines)
 
 
 def predict_files(

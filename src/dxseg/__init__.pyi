@@ -1,0 +1,34 @@
+"""The public names, in the order of work. Type checkers and `__init__.py` both read this list."""
+
+from ._version import __version__ as __version__
+from .commands.data import check as check
+from .commands.data import info as info
+from .commands.data import split as split
+from .commands.demo import demo as demo
+from .commands.evaluate import compare as compare
+from .commands.evaluate import evaluate as evaluate
+from .commands.evaluate import report as report
+from .commands.evaluate import reproduce as reproduce
+from .commands.experiment import experiment as experiment
+from .commands.export import export_hub as export_hub
+from .commands.export import export_label_studio as export_label_studio
+from .commands.export import export_nnunet as export_nnunet
+from .commands.export import export_onnx as export_onnx
+from .commands.import_volumes import import_dicom as import_dicom
+from .commands.import_volumes import import_msd as import_msd
+from .commands.import_volumes import import_volumes as import_volumes
+from .commands.imports import import_busi as import_busi
+from .commands.imports import import_csv as import_csv
+from .commands.imports import import_folder as import_folder
+from .commands.imports import import_label_studio as import_label_studio
+from .commands.imports import import_nnunet as import_nnunet
+from .commands.predict import predict as predict
+from .commands.serve import serve as serve
+from .commands.train import distill as distill
+from .commands.train import methods as methods
+from .commands.train import suggest as suggest
+from .commands.train import train as train
+from .data.table.dataset import Dataset as Dataset
+from .errors import DxsegError as DxsegError
+from .errors import UsageError as UsageError
+from .inference.predictor import Predictor as Predictor

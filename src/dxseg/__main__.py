@@ -1,0 +1,5 @@
+"""`python -m dxseg` is the command line too."""
+
+from dxseg.commands.app import main
+
+main()

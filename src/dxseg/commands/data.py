@@ -1,0 +1,131 @@
+"""Commands for datasets: check, split, info."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from dxseg.commands.options import MaskBudget, OutputPath, StrPath
+from dxseg.commands.results import Facts, SplitTable
+
+if TYPE_CHECKING:
+    from dxseg.quality.findings import CheckReport
+else:
+    CheckReport = Any
+
+
+def check(
+    dataset: StrPath,
+    *,
+    output: OutputPath | None = None,
+    splits: StrPath | None = None,
+    fix: StrPath | None = None,
+    workers: int | None = None,
+) -> CheckReport:
+    """Check a dataset: files, masks, duplicates, patients, shortcuts.
+
+    Writes `check.json` and `check.html`. What is found in a file is cached: an interrupted check
+    continues, and another one reads only the files that have changed. The exit code is 1 if a
+    finding makes results invalid.
+
+    Args:
+        dataset: Folder with `dataset.yaml` and `cases.csv`.
+        output: Folder for the report; default: `check` in the dataset's folder.
+        splits: A `splits.csv` to check; default: the column `split` of `cases.csv`, if filled.
+        fix: Folder for a repaired copy, new or empty; the dataset itself is never changed.
+        workers: Worker processes; default: number of cores.
+
+    Returns:
+        The content of `check.json`; `valid` is False if a finding is an error.
+
+    Raises:
+        DxsegError: `dataset.yaml`, `cases.csv` or the splits cannot be read, or `fix` is not empty.
+    """
+    from dxseg.quality.check import check_dataset
+
+    return check_dataset(dataset, splits=splits, output=output, fix=fix, workers=workers)
+
+
+def split(
+    dataset: StrPath,
+    *,
+    output: OutputPath,
+    masks: MaskBudget | None = None,
+    validation_masks: int | None = None,
+    fractions: Annotated[tuple[float, float, float], Parameter(metavar="NUMBER")] = (0.7, 0.1, 0.2),
+    folds: int = 5,
+    fold: int | None = None,
+    split_seed: int = 0,
+    seed: int = 0,
+) -> SplitTable:
+    """Split a dataset by patient, or by group of near-duplicate images.
+
+    Args:
+        dataset: Folder with `dataset.yaml` and `cases.csv`.
+        output: The `splits.csv` to write.
+        masks: Training masks to use: a count (35) or a fraction (0.1); default: all.
+        validation_masks: Validation masks to use; default: all.
+        fractions: Fractions of training, validation and test cases.
+        folds: Number of cross-validation folds (test cases excluded).
+        fold: Fold used for validation, the other folds for training; default: the drawn validation
+            cases.
+        split_seed: Random seed of the split.
+        seed: Random seed of the mask selection.
+
+    Returns:
+        The table: `case_id`, `group`, `split`, `fold` and, with a budget of masks, `use_mask`.
+
+    Raises:
+        UsageError: A value is out of range, or a budget exceeds the masks of the dataset.
+        DxsegError: The dataset cannot be read.
+    """
+    from dxseg.config.mask_budget import parse_mask_budget
+    from dxseg.data.splits.holdout import make_splits, select_fold
+    from dxseg.data.splits.mask_budget import choose_masks
+    from dxseg.data.splits.split_table import write_splits
+    from dxseg.data.table.dataset import Dataset
+    from dxseg.io.progress import console, reporting
+
+    budget = None if masks is None else parse_mask_budget(masks)
+    path = Path(output)
+    loaded = Dataset.load(dataset)
+    cache = path.with_name(f".{path.stem}.unfinished")
+    with reporting(console, "Searching near-duplicates") as progress:
+        table = make_splits(
+            loaded,
+            fractions=fractions,
+            folds=folds,
+            seed=split_seed,
+            cache=cache,
+            progress=progress,
+        )
+    if fold is not None:
+        table = select_fold(table, fold)
+    if budget is not None or validation_masks is not None:
+        table = choose_masks(
+            loaded, table, train_masks=budget, validation_masks=validation_masks, seed=seed
+        )
+    write_splits(path, table)
+    cache.unlink(missing_ok=True)
+    return SplitTable(table, path)
+
+
+def info(path: StrPath | None = None, /) -> Facts:
+    """Show what a dataset, a run or a model contains; without a path, the versions in use.
+
+    Args:
+        path: Folder of a dataset, a run or a model, or an exported `.onnx` file.
+
+    Raises:
+        DxsegError: The path is none of these.
+    """
+    if path is None:
+        from importlib.metadata import version
+
+        names = ("dxseg", "torch", "lightning", "timm", "monai", "segmentation-models-pytorch")
+        return Facts({name: version(name) for name in names}, "versions")
+    from dxseg.evaluation.info import describe
+
+    return Facts(describe(path), str(path))

@@ -1,0 +1,272 @@
+"""Commands that import images: `dxseg import ...`; those for volumes are in `import_volumes`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from dxseg.commands.options import Axis, Columns, StrPath
+
+if TYPE_CHECKING:
+    from dxseg.data.importers.label_studio import LabelStudioImport
+    from dxseg.data.importers.report import ImportReport
+else:
+    ImportReport = LabelStudioImport = Any
+
+LesionFree = Annotated[Sequence[str], Parameter(metavar="LABEL")]
+LesionClasses = Annotated[Sequence[str], Parameter(name="--lesion-class", metavar="CLASS")]
+MaskClasses = Annotated[Sequence[str], Parameter(name="--mask-class", metavar="CLASS")]
+Suffix = Annotated[str, Parameter(allow_leading_hyphen=True, metavar="TEXT")]
+
+
+def import_busi(
+    source: StrPath,
+    destination: StrPath,
+    *,
+    name: str = "BUSI",
+    overwrite: bool = False,
+) -> ImportReport:
+    """Import BUSI breast ultrasound as published; several masks of an image are merged.
+
+    BUSI has no patient identifiers and no pixel spacing: splits go by groups of near-duplicates,
+    and distances are in pixels.
+
+    Args:
+        source: Folder with `benign/`, `malignant/`, `normal/`, or the one above it.
+        destination: Folder of the new dataset.
+        name: Dataset name.
+        overwrite: Replace the dataset in `destination`.
+
+    Raises:
+        DxsegError: A class folder is missing, or the destination has other files.
+    """
+    from dxseg.data.importers.busi import import_busi as run
+    from dxseg.io.progress import console, reporting
+
+    with reporting(console, "Importing") as progress:
+        return run(source, destination, name=name, overwrite=overwrite, progress=progress)
+
+
+def import_folder(
+    source: StrPath,
+    destination: StrPath,
+    *,
+    name: str | None = None,
+    lesion_free: LesionFree = (),
+    masks_root: StrPath | None = None,
+    mask_suffix: Suffix = "_mask",
+    mask_classes: MaskClasses = ("lesion",),
+    modality: str = "unknown",
+    provenance: str = "",
+    licence: str = "",
+    overwrite: bool = False,
+) -> ImportReport:
+    """Import a folder whose subfolders are the labels, with masks beside the images or apart.
+
+    A mask beside its image has the image's name with `mask_suffix`, and may be numbered:
+    `NAME_mask.png`, `NAME_mask_1.png`. In a parallel tree it has the image's path below
+    `masks_root`, with or without `mask_suffix`; the file type may differ. Several masks of an image
+    are merged. Images are not copied. Hidden files are ignored.
+
+    Args:
+        source: Folder with one subfolder per label, searched through all levels.
+        destination: Folder of the new dataset.
+        name: Dataset name; default: folder name.
+        lesion_free: A label whose images have no lesion, so that their masks are empty. May be
+            repeated.
+        masks_root: Root of masks in a parallel tree; default: beside the images.
+        mask_suffix: `NAME_mask.png` is the mask of `NAME.png`.
+        mask_classes: Name of a mask value, for the values 1, 2, ... May be repeated.
+        modality: Free text, such as `ultrasound`.
+        provenance: Where the images come from.
+        licence: Terms of use of the images.
+        overwrite: Replace the dataset in `destination`.
+
+    Raises:
+        DxsegError: There are no label folders or images, a lesion-free label has no folder, or the
+            destination has other files.
+    """
+    from dxseg.data.importers.folder import import_folder as run
+    from dxseg.io.progress import console, reporting
+
+    with reporting(console, "Importing") as progress:
+        return run(
+            source,
+            destination,
+            name=name,
+            lesion_free=lesion_free,
+            masks_root=masks_root,
+            mask_suffix=mask_suffix,
+            mask_classes=mask_classes,
+            modality=modality,
+            provenance=provenance,
+            licence=licence,
+            overwrite=overwrite,
+            progress=progress,
+        )
+
+
+def import_csv(
+    table: StrPath,
+    destination: StrPath,
+    *,
+    columns: Columns,
+    images_root: StrPath | None = None,
+    name: str | None = None,
+    labels: Annotated[Sequence[str] | None, Parameter(name="--label", metavar="LABEL")] = None,
+    lesion_free: LesionFree = (),
+    multi_label: bool = False,
+    mask_classes: MaskClasses = ("lesion",),
+    modality: str = "unknown",
+    spacing_unit: Literal["mm", "pixel"] | None = None,
+    provenance: str = "",
+    licence: str = "",
+    overwrite: bool = False,
+) -> ImportReport:
+    """Import images that a CSV file lists, with its columns mapped to those of dxseg.
+
+    The separator may be a comma, a semicolon or a tab. Several rows of one image, one for each
+    mask, become one case with the masks merged. Images are not copied. Paths without a file type
+    get that of the file that exists.
+
+    Args:
+        table: The CSV file, UTF-8 with a header.
+        destination: Folder of the new dataset.
+        columns: Column of the table for a field of `cases.csv`, such as `label=diagnosis`; `image`
+            is required. May be repeated. In Python a mapping: `{"image": "file"}`.
+        images_root: Folder that paths are relative to; default: the table's.
+        name: Dataset name; default: name of the table's folder.
+        labels: A label, in the order wanted; default: those in the table, sorted. May be repeated.
+        lesion_free: A label whose images have no lesion, so that their masks are empty. May be
+            repeated.
+        multi_label: Labels are written `a;b`.
+        mask_classes: Name of a mask value, for the values 1, 2, ... May be repeated.
+        modality: Free text, such as `ultrasound`.
+        spacing_unit: Unit of the spacing; default: mm if there are spacing columns.
+        provenance: Where the images come from.
+        licence: Terms of use of the images.
+        overwrite: Replace the dataset in `destination`.
+
+    Raises:
+        DxsegError: A column is missing, values are wrong (named by line), rows of one image
+            contradict each other, or the destination has other files.
+    """
+    from dxseg.data.importers.csv import import_csv as run
+    from dxseg.io.progress import console, reporting
+
+    with reporting(console, "Importing") as progress:
+        return run(
+            table,
+            destination,
+            columns=columns,
+            images_root=images_root,
+            name=name,
+            labels=labels,
+            lesion_free=lesion_free,
+            multi_label=multi_label,
+            mask_classes=mask_classes,
+            modality=modality,
+            spacing_unit=spacing_unit,
+            provenance=provenance,
+            licence=licence,
+            overwrite=overwrite,
+            progress=progress,
+        )
+
+
+def import_label_studio(
+    export: StrPath,
+    dataset: StrPath,
+    *,
+    role: Literal["radiologist", "clinician", "radiographer", "researcher", "trainee", "other"],
+) -> LabelStudioImport:
+    """Import masks drawn or corrected in Label Studio into the dataset of their cases.
+
+    A task belongs to the case that its data names as `case_id`, as `dxseg export label-studio`
+    writes it. Of several annotations the last one counts; skipped ones do not. A mask replaces the
+    one the case has, and `annotations.csv` records it; repeated, the import changes nothing.
+
+    Args:
+        export: The JSON file that Label Studio exported (not JSON-MIN).
+        dataset: Dataset that gets the masks.
+        role: Role of the annotator; names are not kept.
+
+    Raises:
+        UsageError: The role is unknown.
+        DxsegError: The export or the dataset cannot be read or written. A task that is wrong is
+            reported, and the others are imported.
+    """
+    from dxseg.data.importers.label_studio import import_label_studio as run
+    from dxseg.io.progress import console, reporting
+
+    with reporting(console, "Importing") as progress:
+        return run(export, dataset, role=role, progress=progress)
+
+
+def import_nnunet(
+    source: StrPath,
+    destination: StrPath,
+    *,
+    labels: StrPath | None = None,
+    lesion_free: LesionFree = (),
+    axis: Axis | None = None,
+    window: str | None = None,
+    lesion_classes: LesionClasses = (),
+    name: str | None = None,
+    modality: str = "unknown",
+    provenance: str = "",
+    licence: str = "",
+    overwrite: bool = False,
+) -> ImportReport:
+    """Import a raw dataset of nnU-Net v2, images or NIfTI volumes, with a table of labels.
+
+    Images of `imagesTr` get their mask from `labelsTr`, those of `imagesTs` from `labelsTs` if
+    there is one. Channels in separate files are stacked into one TIFF; other images are not copied.
+    A mask with the value `ignore` is left out, its image is kept. No split is taken over. Volumes
+    become slices.
+
+    Args:
+        source: Folder `DatasetXXX_Name` with `dataset.json`.
+        destination: Folder of the new dataset.
+        labels: Table with the columns `case_id` and `label`, and perhaps `patient_id`.
+        lesion_free: A label whose images have no lesion, so that their masks are empty. May be
+            repeated.
+        axis: Plane of the slices (volumes only); default: through-plane.
+        window: Grey-value window (volumes only): `liver`, `lung`, `brain`, `abdomen`,
+            `LEVEL,WIDTH`, or `percentiles`; default: percentiles.
+        lesion_classes: A mask class that is a lesion (volumes only); default: all. May be repeated.
+        name: Dataset name; default: folder name.
+        modality: Free text, such as `ultrasound`.
+        provenance: Where the images come from.
+        licence: Terms of use of the images.
+        overwrite: Replace the dataset in `destination`.
+
+    Raises:
+        UsageError: Options for volumes are given for images.
+        DxsegError: `dataset.json` or the table of labels is wrong, or the destination has other
+            files.
+    """
+    from dxseg.data.importers.nnunet import import_nnunet as run
+    from dxseg.data.readers.slicing import make_slicing
+    from dxseg.io.progress import console, reporting
+
+    slicing = None
+    if axis is not None or window is not None:
+        slicing = make_slicing(axis=axis or "through-plane", window=window or "percentiles")
+    with reporting(console, "Importing") as progress:
+        return run(
+            source,
+            destination,
+            labels=labels,
+            lesion_free=lesion_free,
+            slicing=slicing,
+            lesion_classes=lesion_classes,
+            name=name,
+            modality=modality,
+            provenance=provenance,
+            licence=licence,
+            overwrite=overwrite,
+            progress=progress,
+        )

@@ -1,0 +1,120 @@
+"""Types of parameters that the command line cannot read from the annotation alone.
+
+In Python they are what their annotations say; `cyclopts.Parameter` adds how a command line is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter, Token
+
+from dxseg.errors import UsageError
+
+PYTHON_ONLY = Parameter(parse=False)
+"""For parameters that a command line cannot express, such as callbacks."""
+
+
+def _one(_: Any, tokens: Sequence[Token]) -> str:
+    return tokens[0].value
+
+
+def _many(_: Any, tokens: Sequence[Token]) -> list[str]:
+    return [token.value for token in tokens]
+
+
+def _mask_budget(_: Any, tokens: Sequence[Token]) -> int | float:
+    from dxseg.config.mask_budget import parse_mask_budget
+
+    return parse_mask_budget(tokens[0].value)
+
+
+def _pairs(_: Any, tokens: Sequence[Token]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for token in tokens:
+        left, equals, right = token.value.partition("=")
+        if not (left and equals and right):
+            raise UsageError(
+                f"{token.keyword} {token.value!r}: expected {_EXPECTED[token.keyword]}"
+            )
+        if left in pairs:
+            raise UsageError(f"{token.keyword} {token.value!r}: {left} is given twice")
+        pairs[left] = right
+    return pairs
+
+
+_EXPECTED: Mapping[str | None, str] = {
+    "--column": "FIELD=COLUMN, e.g. label=diagnosis",
+    "--mask-replace": "TEXT=OTHER, e.g. volume=segmentation",
+    "--mask-value": "VALUE=CLASS, e.g. 2=tumour",
+    "--region": "REGION=CLASS, e.g. 1=tumour",
+}
+
+
+def _one_pair(type_: Any, tokens: Sequence[Token]) -> tuple[str, str]:
+    return next(iter(_pairs(type_, tokens).items()))
+
+
+def _numbered(type_: Any, tokens: Sequence[Token]) -> dict[int, str]:
+    pairs = _pairs(type_, tokens)
+    for value, name in pairs.items():
+        if not (value.isascii() and value.isdecimal()):
+            raise UsageError(
+                f"{tokens[0].keyword} '{value}={name}': expected a number in "
+                f"{_EXPECTED[tokens[0].keyword]}"
+            )
+    return {int(value): name for value, name in pairs.items()}
+
+
+def _overrides(_: Any, tokens: Sequence[Token]) -> dict[str, Any]:
+    from dxseg.config.presets import parse_overrides
+
+    return parse_overrides([token.value for token in tokens])
+
+
+# `str` first: the command line takes the first type that fits, and an address such as s3://bucket
+# must not become a Path.
+StrPath = Annotated[str | Path, Parameter(metavar="PATH")]
+
+StrPaths = Annotated[
+    str | Path | Sequence[str | Path], Parameter(converter=_many, n_tokens=-1, metavar="PATH")
+]
+"""One path or several; one or more arguments."""
+
+OutputPath = Annotated[str | Path, Parameter(name="--out", metavar="PATH")]
+
+MaskBudget = Annotated[int | float, Parameter(converter=_mask_budget, metavar="NUMBER")]
+"""35 is a count, 0.1 a fraction."""
+
+LabelTable = Annotated[
+    str | Path | Mapping[str, str],
+    Parameter(converter=_one, n_tokens=1, accepts_keys=False, metavar="PATH"),
+]
+"""A table of labels, or the labels by file."""
+
+Texts = Annotated[Sequence[str], Parameter(metavar="TEXT")]
+"""An option that may be repeated."""
+
+
+def _repeated(converter: Any, name: str, metavar: str) -> Parameter:
+    return Parameter(
+        name=name, converter=converter, n_tokens=-1, accepts_keys=False, metavar=metavar
+    )
+
+
+Columns = Annotated[Mapping[str, str], _repeated(_pairs, "--column", "FIELD=COLUMN")]
+Regions = Annotated[Mapping[str, str], _repeated(_pairs, "--region", "REGION=CLASS")]
+MaskValues = Annotated[Mapping[int, str], _repeated(_numbered, "--mask-value", "VALUE=CLASS")]
+Replacement = Annotated[
+    tuple[str, str], Parameter(converter=_one_pair, n_tokens=1, metavar="TEXT=OTHER")
+]
+Overrides = Annotated[Mapping[str, Any], _repeated(_overrides, "--set", "SECTION.KEY=VALUE")]
+"""Nested values of the configuration."""
+
+Preset = Literal["cpu", "paper"]
+Split = Literal["test", "validation", "train"]
+Backend = Literal["torch", "onnxruntime", "openvino"]
+Axis = Literal["through-plane", "axial", "coronal", "sagittal"]
+Bits = Literal[8, 16]

@@ -1,0 +1,125 @@
+"""The command that predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from dxseg.commands.options import Backend, LabelTable, OutputPath, StrPath, StrPaths
+from dxseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from dxseg.inference.files.predict import PredictSummary
+else:
+    PredictSummary = Any
+
+
+def predict(
+    model: StrPath,
+    inputs: StrPaths,
+    *,
+    output: OutputPath,
+    labels: LabelTable | None = None,
+    overwrite: bool = False,
+    device: str = "cpu",
+    batch_size: int = 8,
+    overlays: Annotated[bool, Parameter(negative="--no-overlays")] = True,
+    slice_overlays: bool = False,
+    backend: Backend | None = None,
+    precision: Literal["float32", "bfloat16"] = "float32",
+    flip: bool = False,
+    sliding_window: bool = False,
+    dicom_seg: bool = False,
+    engine: Literal["local", "ray"] = "local",
+    workers: int | None = None,
+) -> PredictSummary:
+    """Segment images and volumes with a trained model; finished files are skipped.
+
+    An image gives a mask, an overlay and a row of `predictions.csv`; a volume gives one label map.
+    With `--engine ray`, worker processes write `results/*.parquet` instead, for large collections
+    of images.
+
+    Args:
+        model: Folder of a run or of a model, an exported `.onnx` file, or `hf-hub:OWNER/NAME`.
+        inputs: One or more images, NIfTI volumes, folders, or quoted patterns such as
+            `"images/*.png"`; with `--engine ray` also a table of paths, `.csv` or `.parquet`, with
+            the column `image`.
+        output: Folder for masks, overlays and `predictions.csv`.
+        labels: CSV with columns `file,label`: image-level labels to use as prompts. In Python also
+            a mapping of file to label.
+        overwrite: Recompute existing predictions.
+        device: Torch device: `cpu`, `cuda`, `cuda:1`, ...
+        batch_size: Batch size.
+        overlays: Draw the outlines over the images.
+        slice_overlays: Draw overlays of the slices of volumes that have a lesion.
+        backend: Inference backend; default: `torch` for a folder, `onnxruntime` for `.onnx`.
+        precision: Number format of the network; `bfloat16` for `torch` and `openvino` only.
+        flip: Test-time augmentation: average with the horizontal flip (2x slower).
+        sliding_window: Sliding-window inference for images larger than the input size.
+        dicom_seg: Also write DICOM SEG for DICOM inputs (contains patient identity).
+        engine: `ray` uses worker processes and writes Parquet; images only.
+        workers: Ray workers (`--engine ray` only); default: cores / 2.
+
+    Returns:
+        Counts of predicted, skipped and failed files.
+
+    Raises:
+        UsageError: Options exclude each other, no image is found, the labels fit neither model nor
+            files, or a package is not installed.
+        DxsegError: The model cannot be read, or the folder cannot be written.
+    """
+    from dxseg.inference.files.predict import predict_files
+    from dxseg.io.progress import console, reporting
+
+    local = {
+        "--slice-overlays": slice_overlays,
+        "--dicom-seg": dicom_seg,
+        "--device": device != "cpu",
+        "--no-overlays": not overlays,
+    }
+    for option in (name for name, given in local.items() if given and engine == "ray"):
+        raise UsageError(f"{option} is not supported with --engine ray")
+    if workers is not None and engine != "ray":
+        raise UsageError("--workers requires --engine ray")
+    predict_images: Callable[..., PredictSummary]
+    if engine == "ray":
+        predict_images, table = partial(_predict_archive(), workers=workers), "results"
+    else:
+        table = "predictions.csv"
+        predict_images = partial(
+            predict_files,
+            device=device,
+            overlays=overlays,
+            slice_overlays=slice_overlays,
+            dicom_seg=dicom_seg,
+        )
+    with reporting(console, "Predicting") as progress:
+        summary = predict_images(
+            model,
+            inputs,
+            output,
+            labels=labels,
+            overwrite=overwrite,
+            batch_size=batch_size,
+            backend=backend,
+            precision=precision,
+            flip=flip,
+            sliding_window=sliding_window,
+            progress=progress,
+        )
+    summary.table = Path(output) / table
+    return summary
+
+
+def _predict_archive() -> Callable[..., PredictSummary]:
+    try:
+        from dxseg.inference.ray.predict import predict_archive
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"engine ray needs {error.name}, which is not installed; pip install 'dxseg[ray]'"
+        ) from error
+    return predict_archive

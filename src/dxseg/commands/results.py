@@ -1,0 +1,129 @@
+"""What commands return where a dictionary, a table or a path is not enough to show itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dxseg.config.schema import ModelConfig
+
+
+class Facts(dict[str, Any]):
+    """Names and values; shown as a table."""
+
+    def __init__(self, values: Mapping[str, Any], title: str) -> None:
+        super().__init__(values)
+        self.title = title
+
+    def __rich__(self) -> Table:
+        table = Table("", "", title=self.title, show_header=False)
+        for name, value in self.items():
+            table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+        return table
+
+
+class EvaluationSummary(Facts):
+    """The content of `evaluation.json`; shown are its figures, with their intervals."""
+
+    def __rich__(self) -> Table:
+        table = Table("", "", title=self.title, show_header=False)
+        for name, value in self.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                table.add_row(name, f"{value:.4g}{self._interval(name)}")
+        for name, value in self["counts"].items():
+            table.add_row(name.replace("_", " "), str(value))
+        return table
+
+    def _interval(self, name: str) -> str:
+        bounds = self.get(f"{name}_ci")
+        return f" ({bounds[0]:.4g} to {bounds[1]:.4g})" if bounds else ""
+
+
+@dataclass(frozen=True)
+class SplitTable:
+    """A table of splits.
+
+    Attributes:
+        table: One row per case.
+        path: The `splits.csv` that was written.
+    """
+
+    table: pd.DataFrame
+    path: Path
+
+    def __str__(self) -> str:
+        counts = self.table["split"].value_counts()
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+        return f"{listed}\nWritten: {self.path}"
+
+
+class TrainedRun(dict[str, Any]):
+    """The content of `run.json`; shown is what to do next.
+
+    Attributes:
+        folder: Folder of the run.
+    """
+
+    def __init__(self, record: Mapping[str, Any], folder: Path) -> None:
+        super().__init__(record)
+        self.folder = folder
+
+    def __str__(self) -> str:
+        return (
+            f"Trained {self['method']}, seed {self['seed']}: {self._images()}.\n"
+            f"Model: {self.folder / 'model'}\nNext: dxseg evaluate {self.folder}"
+        )
+
+    def _images(self) -> str:
+        if "distilled_from" in self:
+            images = self["distilled_from"]["training_images"]
+            return (
+                f"{images['true_mask']} masks, {images['teacher_mask']} masks of the teacher, "
+                f"{images['lesion_free']} lesion-free images, {images['left_out']} left out"
+            )
+        cases = self["cases"]
+        return (
+            f"{cases['train_masks']} training masks, {cases['validation_masks']} validation masks"
+        )
+
+
+class Methods(dict[str, "ModelConfig"]):
+    """The named methods and their networks; shown as a table."""
+
+    def __rich__(self) -> Table:
+        table = Table("method", "architecture", "encoder from", "learns labels", "skips")
+        table.columns[0].no_wrap = True  # a name that is cut cannot be copied
+        for name, model in self.items():
+            skips = [key for key, on in model.skips.model_dump().items() if on]
+            table.add_row(
+                name,
+                model.architecture,
+                model.encoder_init,
+                "yes" if model.requires_stage1 or model.label_head else "no",
+                ", ".join(skips) if model.architecture == "sks" else "",
+            )
+        return table
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that was written.
+
+    Attributes:
+        path: The HTML page.
+    """
+
+    path: Path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return f"Report: {self.path}"

@@ -1,0 +1,103 @@
+"""The command that serves a model over HTTP."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+from dxseg.commands.options import PYTHON_ONLY, Backend, StrPath
+from dxseg.commands.terminal import err, out
+from dxseg.errors import UsageError
+
+
+def serve(
+    model: StrPath,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token_file: StrPath | None = None,
+    dataset: StrPath | None = None,
+    suggestions: StrPath | None = None,
+    queue: int = 32,
+    batch_size: int = 8,
+    max_megabytes: float = 64.0,
+    max_megapixels: float = 16.0,
+    upload_timeout: float = 30.0,
+    timeout: float = 60.0,
+    device: str = "cpu",
+    backend: Backend | None = None,
+    ready: Annotated[Callable[[str], None] | None, PYTHON_ONLY] = None,
+) -> None:
+    """Serve a model over HTTP, with a page to view and correct masks. Not for clinical use.
+
+    Runs until SIGINT or SIGTERM.
+
+    Args:
+        model: Folder of a run or of a model, an exported `.onnx` file, or `hf-hub:OWNER/NAME`.
+        host: Address to listen on; any but loopback needs a token.
+        port: Port to listen on; 0 for any free one.
+        token_file: File with the bearer token of the clients; default: with a dataset, a new one.
+        dataset: Dataset that masks are saved into from the page; default: nothing is saved.
+        suggestions: Table of `dxseg suggest`: the order of the cases.
+        queue: Maximum number of images in flight; beyond it requests get 429.
+        batch_size: Batch size.
+        max_megabytes: Maximum size of a request.
+        max_megapixels: Maximum size of an image.
+        upload_timeout: Seconds allowed for sending a request.
+        timeout: Seconds allowed for the prediction itself.
+        device: Torch device: `cpu`, `cuda`, `cuda:1`, ...
+        backend: Inference backend; default: `torch` for a folder, `onnxruntime` for `.onnx`.
+        ready: Called with the address once the server listens; a new token is its fragment, which
+            browsers keep to themselves. Default: prints the address.
+
+    Raises:
+        UsageError: A limit or the token is wrong, a token or a dataset is needed, the extra `serve`
+            is not installed, or the backend cannot run the model.
+        DxsegError: The model, the dataset or the suggestions cannot be read, or the port is in use.
+    """
+    try:
+        from dxseg.server.uvicorn_server import serve_model
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"the server needs {error.name}, which is not installed; pip install 'dxseg[serve]'"
+        ) from error
+    from dxseg.inference.model_folder import find_model_folder
+    from dxseg.server.settings import Settings, read_token
+
+    if suggestions is not None and dataset is None:
+        raise UsageError("suggestions without a dataset; give its folder too (--dataset)")
+    token = None if token_file is None else read_token(token_file)
+    fragment = ""
+    if dataset is not None and token is None:
+        token = secrets.token_urlsafe(32)
+        fragment = f"/#token={token}"
+
+    def print_address(url: str) -> None:
+        out.print(f"Serving {model} at {url} ; Ctrl-C ends it.", soft_wrap=True)
+        if dataset is None:
+            err.print("Without --dataset the page can correct masks, but not save them.")
+        err.print("Research software, not a medical device: not for diagnosis or treatment.")
+
+    settings = Settings(
+        host=host,
+        token=token,
+        queue=queue,
+        max_bytes=int(max_megabytes * 2**20),
+        max_pixels=int(max_megapixels * 2**20),
+        upload_seconds=upload_timeout,
+        seconds=timeout,
+    )
+    announce = ready or print_address
+    serve_model(
+        find_model_folder(model),
+        settings,
+        port=port,
+        device=device,
+        backend=backend,
+        batch_size=batch_size,
+        dataset=None if dataset is None else Path(dataset),
+        suggestions=None if suggestions is None else Path(suggestions),
+        ready=lambda url: announce(url + fragment),
+    )

@@ -1,0 +1,162 @@
+"""Commands that train: train, distill, methods, suggest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dxseg.commands.options import MaskBudget, OutputPath, Overrides, Preset, StrPath
+from dxseg.commands.results import Methods, TrainedRun
+
+if TYPE_CHECKING:
+    from dxseg.active_learning.suggest import Suggestions
+else:
+    Suggestions = Any
+
+
+def train(
+    dataset: StrPath,
+    *,
+    output: OutputPath,
+    masks: MaskBudget | None = None,
+    method: str = "sks-selftrained",
+    preset: Preset = "cpu",
+    seed: int = 0,
+    splits: StrPath | None = None,
+    stage1: StrPath | None = None,
+    stage2: StrPath | None = None,
+    overrides: Overrides | None = None,
+) -> TrainedRun:
+    """Train a method on a dataset; the same command continues an interrupted run.
+
+    Args:
+        dataset: Folder with `dataset.yaml` and `cases.csv`.
+        output: Folder of the run.
+        masks: Training masks to use: a count (35) or a fraction (0.1); default: all.
+        method: Name of the method; `dxseg methods` lists them.
+        preset: Size of images and networks, and length of the training.
+        seed: Random seed of mask selection, initialisation and batches.
+        splits: A `splits.csv`; default: drawn.
+        stage1: Finished run whose stage 1 is used.
+        stage2: Finished run whose stage-2 network starts the self-training.
+        overrides: Value of the configuration that replaces the preset's, such as
+            `stage2.steps=600`. May be repeated; wins over `masks` and `seed`. In Python a nested
+            dictionary: `{"stage2": {"steps": 600}}`.
+
+    Returns:
+        The content of the run's `run.json`.
+
+    Raises:
+        UsageError: A name is unknown or a value out of range, or a budget exceeds the masks of the
+            dataset.
+        DxsegError: The dataset, the folder or another run cannot be used.
+    """
+    from dxseg.config.presets import load_config, merge
+    from dxseg.training.run import train_run
+
+    chosen: dict[str, Any] = {"seed": seed}
+    if masks is not None:
+        chosen["split"] = {"masks": masks}
+    config = load_config(preset, method, merge(chosen, dict(overrides or {})))
+    record = train_run(
+        Path(dataset),
+        Path(output),
+        config,
+        splits_path=None if splits is None else Path(splits),
+        stage1_run=None if stage1 is None else Path(stage1),
+        stage2_run=None if stage2 is None else Path(stage2),
+    )
+    return TrainedRun(record, Path(output))
+
+
+def distill(
+    run: StrPath,
+    *,
+    output: OutputPath,
+    stage1: StrPath | None = None,
+    dataset: StrPath | None = None,
+    overrides: Overrides | None = None,
+) -> TrainedRun:
+    """Train a single-branch student of a run, for deployment; the same command continues it.
+
+    Args:
+        run: Teacher run, finished.
+        output: Output folder of the student run.
+        stage1: Run that holds the teacher's stage 1 (single-branch teachers only); default: the
+            teacher.
+        dataset: Folder of the dataset, if it has moved since.
+        overrides: Value of the configuration, such as `stage2.steps=600`. May be repeated. Network,
+            split and image size are the teacher's. In Python a nested dictionary.
+
+    Returns:
+        The content of the student's `run.json`.
+
+    Raises:
+        UsageError: A value must be the teacher's, or is out of range.
+        DxsegError: The teacher is not finished, its dataset has changed, or it has one branch and
+            no stage 1 that fits.
+    """
+    from dxseg.training.distillation import distill_run
+
+    record = distill_run(
+        Path(run),
+        Path(output),
+        None if overrides is None else dict(overrides),
+        stage1_run=None if stage1 is None else Path(stage1),
+        dataset_path=None if dataset is None else Path(dataset),
+    )
+    return TrainedRun(record, Path(output))
+
+
+def methods() -> Methods:
+    """List the named methods: the method of this package and its controls.
+
+    Returns:
+        The network of each method, by name.
+    """
+    from dxseg.config.presets import load_config, method_names
+
+    return Methods({name: load_config("cpu", name).model for name in method_names()})
+
+
+def suggest(
+    model: StrPath,
+    dataset: StrPath,
+    *,
+    output: OutputPath,
+    count: int = 20,
+    splits: StrPath | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    batch_size: int = 8,
+) -> Suggestions:
+    """Suggest which cases without a mask to annotate next.
+
+    No two suggested cases are of one patient or group of near-duplicates.
+
+    Args:
+        model: Folder of a run or of a model.
+        dataset: Folder with `dataset.yaml` and `cases.csv`.
+        output: The table to write: `case_id`, `rank`, the score and its parts.
+        count: Number of cases to suggest.
+        splits: A `splits.csv`; only training cases are candidates, hidden masks count as missing.
+        seed: Random seed.
+        device: Torch device: `cpu`, `cuda`, `cuda:1`, ...
+        batch_size: Batch size.
+
+    Raises:
+        UsageError: `count` is below 1, the model is an exported file, or there is no candidate.
+        DxsegError: The model, the dataset or the splits cannot be read.
+    """
+    from dxseg.active_learning.suggest import suggest_cases
+
+    return suggest_cases(
+        model,
+        dataset,
+        output,
+        count=count,
+        splits=splits,
+        seed=seed,
+        device=device,
+        batch_size=batch_size,
+    )
