@@ -129,7 +129,7 @@ class TestRestore:
         image = smooth(*size)
         square, geometry = fit_image((image * 65535).astype(np.uint16)[..., None], 96)
         probabilities = torch.from_numpy(square[..., 0].astype(np.float32) / 65535)[None]
-        restored = preprocessing(image_size=96).restore(probabilities, geometry)
+        restored = preprocessing(image_size=96).postprocess(probabilities, geometry)
         assert restored.shape == (1, *size)
         assert restored.dtype == torch.float32
         assert np.abs(restored[0].numpy() - image).max() < 0.04
@@ -139,14 +139,14 @@ class TestRestore:
         geometry = fit_geometry(100, 25, 64)
         probabilities = torch.ones(2, 64, 64)
         probabilities[:, : geometry.fitted_height, : geometry.fitted_width] = 0
-        assert not preprocessing().restore(probabilities, geometry).any()
+        assert not preprocessing().postprocess(probabilities, geometry).any()
 
     def test_a_disk_comes_back_in_place(self) -> None:
         y, x = np.mgrid[:150, :110]
         disk = (y - 90) ** 2 + (x - 40) ** 2 < 25**2
         mask = fit_mask(disk.astype(np.uint8), 64, 1)
         probabilities = torch.from_numpy(mask.astype(np.float32))[None]
-        restored = preprocessing().restore(probabilities, fit_geometry(150, 110, 64))[0] > 0.5
+        restored = preprocessing().postprocess(probabilities, fit_geometry(150, 110, 64))[0] > 0.5
         overlap = (restored.numpy() & disk).sum() / (restored.numpy() | disk).sum()
         assert overlap > 0.93
 

@@ -1,4 +1,7 @@
-"""The one path from an image of any size to the network's square input, and back."""
+"""Preprocessing of images of any size to the square input of the network, and back.
+
+Training and inference use the same functions; the model folder stores the parameters.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,13 @@ Image = NDArray[np.uint8] | NDArray[np.uint16]
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where an image lies in the network's square input, in pixels.
+    """The position of an image in the square input of the network, in pixels.
 
     Attributes:
-        height: native height.
-        width: native width.
-        fitted_height: height after resizing; rows below are padding.
-        fitted_width: width after resizing; columns to the right are padding.
+        height: Native height.
+        width: Native width.
+        fitted_height: Height after resizing; rows below are padding.
+        fitted_width: Width after resizing; columns to the right are padding.
     """
 
     height: int
@@ -36,19 +39,19 @@ class Geometry:
 
 
 class Preprocessing(BaseModel):
-    """Resize, pad and normalise; stored in the bundle, used by training and inference alike.
+    """Resize, pad and normalise; stored in the model folder, used in training and inference.
 
-    The aspect ratio is kept: the longer side becomes ``image_size``, the rest is zero-padded at
-    the bottom and the right. Restoring crops the padding and resizes to native size.
+    The aspect ratio is kept: the longer side becomes `image_size`, the rest is zero-padded at
+    the bottom and the right. Postprocessing crops the padding and resizes to native size.
 
     Attributes:
-        image_size: side of the square input, pixels.
-        channels: image channels.
-        dtype: stored type of the images the model was trained on.
-        low: intensity that maps to 0 before standardisation, in stored units.
-        high: intensity that maps to 1.
-        mean: per-channel mean of the backbone's pretraining.
-        std: per-channel standard deviation of the same.
+        image_size: Side of the square input, pixels.
+        channels: Number of image channels.
+        dtype: Stored type of the training images.
+        low: Intensity that maps to 0 before standardisation, in stored units.
+        high: Intensity that maps to 1.
+        mean: Mean of the backbone's pretraining data, per channel.
+        std: Standard deviation of the same, per channel.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -73,7 +76,7 @@ class Preprocessing(BaseModel):
         """Resize and pad an image (H, W, C) to (image_size, image_size, C), dtype kept.
 
         Raises:
-            DxsegError: the image is of another type or number of channels than the model's.
+            DxsegError: The image has another type or number of channels than the model.
         """
         if str(image.dtype) != self.dtype or image.shape[2] != self.channels:
             raise DxsegError(
@@ -83,28 +86,28 @@ class Preprocessing(BaseModel):
         return fit_image(image, self.image_size)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Stored intensities (B, C, H, W) to the standardised float32 a network expects."""
+        """Convert stored intensities (B, C, H, W) to the float32 input of a network."""
         return self.standardise(self.scale(images))
 
     def scale(self, images: Tensor) -> Tensor:
-        """Stored intensities to float32 in [0, 1]; what lies outside low..high is clipped."""
+        """Scale stored intensities to float32 in [0, 1]; values outside low..high are clipped."""
         return ((images.float() - self.low) / (self.high - self.low)).clamp(0, 1)
 
     def standardise(self, scaled: Tensor) -> Tensor:
-        """Intensities in [0, 1], (B, C, H, W), to the statistics of the backbone's pretraining."""
+        """Standardise intensities in [0, 1], (B, C, H, W), by the statistics of the pretraining."""
         mean = scaled.new_tensor(self.mean)[:, None, None]
         std = scaled.new_tensor(self.std)[:, None, None]
         return (scaled - mean) / std
 
-    def restore(self, probabilities: Tensor, geometry: Geometry) -> Tensor:
-        """Probabilities (K, S, S) of the square input to (K, H, W) at native size."""
+    def postprocess(self, probabilities: Tensor, geometry: Geometry) -> Tensor:
+        """Crop and resize probabilities (K, S, S) of the square input to native size, (K, H, W)."""
         inside = probabilities[None, :, : geometry.fitted_height, : geometry.fitted_width]
         size = (geometry.height, geometry.width)
         return F.interpolate(inside, size=size, mode="bilinear", align_corners=False)[0]
 
 
 def fit_geometry(height: int, width: int, image_size: int) -> Geometry:
-    """The geometry that fits (height, width) into a square of ``image_size``."""
+    """Compute the geometry that fits (height, width) into a square of `image_size`."""
     scale = image_size / max(height, width)
     return Geometry(height, width, max(1, round(height * scale)), max(1, round(width * scale)))
 
@@ -123,8 +126,8 @@ def fit_image(image: Image, image_size: int) -> tuple[Image, Geometry]:
 def fit_mask(mask: NDArray[np.uint8], image_size: int, classes: int) -> NDArray[np.uint8]:
     """Resize a label map (H, W) with values 0..classes as its image is, (S, S).
 
-    Each class is resized as a soft mask and a pixel takes the class that covers most of it, if
-    that is at least half.
+    Each class is resized as a soft mask, and a pixel gets the class that covers most of it if that
+    is at least half.
     """
     geometry = fit_geometry(mask.shape[0], mask.shape[1], image_size)
     size = [geometry.fitted_height, geometry.fitted_width]
@@ -150,14 +153,14 @@ def _resize(array: NDArray[Any], size: list[int]) -> NDArray[Any]:
 
 
 def intensity_range(images: NDArray[Any], rows: NDArray[np.int64]) -> tuple[float, float]:
-    """The range that maps to [0, 1]: all of it for 8 bit, robust percentiles for 16 bit.
+    """Find the range that maps to [0, 1]: all of it for 8 bit, percentiles for 16 bit.
 
-    Scanners store 10 or 12 bits in 16: the 0.1 and 99.9 percentiles of training pixels stand in
-    for the range in use. At most 256 images, evenly spaced, are looked at, one at a time.
+    Scanners store 10 or 12 bits in 16: the 0.1 and 99.9 percentiles of training pixels are used as
+    the range. At most 256 images, evenly spaced, are read, one at a time.
 
     Args:
-        images: (N, S, S, C) uint8 or uint16, such as a memory map.
-        rows: the training images among them.
+        images: Images (N, S, S, C) uint8 or uint16, such as a memory map.
+        rows: Training images among them.
     """
     if images.dtype == np.uint8:
         return 0.0, 255.0
@@ -169,7 +172,7 @@ def intensity_range(images: NDArray[Any], rows: NDArray[np.int64]) -> tuple[floa
 
 
 def _quantile(counts: NDArray[np.int64], q: float) -> float:
-    """The quantile of integers given how often each occurs, as np.quantile interpolates it."""
+    """Compute a quantile of integers from their counts, interpolated as in np.quantile."""
     position = q * (counts.sum() - 1)
     ranks = np.floor(position) + np.array([0, 1])
     lower, upper = np.searchsorted(counts.cumsum(), ranks, side="right").clip(max=len(counts) - 1)

@@ -186,7 +186,7 @@ class InferencePipeline:
             raise DxsegError("the network's output is not finite; the model or the image is bad")
         preprocessing, masks, labels = self.info.preprocessing, output.masks, None
         if item.large is None:
-            masks = preprocessing.restore(masks, item.geometry)
+            masks = preprocessing.postprocess(masks, item.geometry)
         if output.labels is not None and self.info.labels:
             labels = dict(zip(self.info.labels, output.labels.tolist(), strict=True))
         evidence, features = (

@@ -16,12 +16,12 @@ DEPTH_MM = 40.0
 
 @dataclass
 class Scene:
-    """What the scanner looks at, and its settings. Maps are (N, N), depth first, 40 mm wide.
+    """The imaged tissue, and the settings of the scanner. Maps are (N, N), depth first, 40 mm wide.
 
     Attributes:
         echogenicity: Scatterer amplitude in dB, 0 for fibroglandular tissue.
         attenuation: Two-way loss in dB/mm.
-        lesion: Where the lesion is.
+        lesion: Pixels of the lesion.
         gain: Gain of each beam in dB, (1, N): contact with the skin varies.
         compensation: Time-gain compensation in dB/mm.
         focus: Depth of the focus in mm.
@@ -140,7 +140,7 @@ class _Tissue:
             self.echogenicity += shine * np.exp(-0.5 * ((self.y - boundary) / width) ** 2)
 
     def add_lobules(self) -> None:
-        """Put fat lobules with bright septa into the gland: dark, rounded, and no lesions."""
+        """Add fat lobules with bright septa to the gland: dark, rounded, and no lesions."""
         rng = self.rng
         edge, inside = self.texture(0.25, 0.8, 1.5), self.texture(1.5, 0.6, 1.5)
         for _ in range(rng.integers(1, 6)):
@@ -162,12 +162,12 @@ class _Tissue:
             across = (self.y - y) * cos - (self.x - x) * sin - rng.normal(0, 0.04) * along**2
             line = np.exp(-0.5 * (across / 0.18) ** 2) * self.soft(abs(along) - length / 2, 0.4)
             self.echogenicity += rng.uniform(4, 9) * line
-            # Steep surfaces deflect the beam: a shadow of some dB, shared out along its way.
+            # Steep surfaces deflect the beam: a shadow of some dB, spread along its path.
             crossing = min(0.45 / max(abs(cos), 1e-3), length)
             self.attenuation += rng.uniform(0, 9) * abs(sin) / crossing * line
 
     def add_benign(self) -> None:
-        """Put in a smooth ellipse, wider than tall, of low attenuation, with a thin capsule."""
+        """Add a smooth ellipse, wider than tall, of low attenuation, with a thin capsule."""
         rng = self.rng
         width = rng.uniform(3.4, 8.0)
         height = width * rng.uniform(0.5, 0.8)
@@ -180,7 +180,7 @@ class _Tissue:
         self.echogenicity += rng.uniform(0, 4) * np.exp(-0.5 * ((distance - 0.2) / 0.2) ** 2)
 
     def add_malignant(self) -> None:
-        """Put in an irregular, spiculated mass of high attenuation with an echogenic halo."""
+        """Add an irregular, spiculated mass of high attenuation with an echogenic halo."""
         rng = self.rng
         width = rng.uniform(2.6, 7.0)
         height = width * rng.uniform(0.75, 1.3)
@@ -206,7 +206,7 @@ class _Tissue:
         return y, x
 
     def surroundings(self) -> float:
-        """Give the mean echogenicity around the lesion, which its own is relative to."""
+        """Compute the mean echogenicity around the lesion, to which its own is relative."""
         reach = round(4 / self.pixel)
         ring = uniform_filter(self.lesion.astype(np.float32), reach) > 0.02
         return float(np.clip(self.echogenicity[ring & ~self.lesion].mean(), -7, 2))
@@ -222,7 +222,7 @@ class _Tissue:
         wobble: float = 0.0,
         spikes: int = 0,
     ) -> Map:
-        """Give the signed distance, roughly in mm and negative inside, to a star-shaped outline.
+        """Compute the signed distance, roughly in mm and negative inside, to a star-shaped outline.
 
         Args:
             y: Depth of the centre in mm.
@@ -245,8 +245,8 @@ class _Tissue:
         radius = np.ones_like(angle)
         if wobble:
             for order in range(2, 7):
-                share = wobble * rng.normal() / np.sqrt(order - 1)
-                radius += share * np.cos(order * angle + rng.uniform(0, 2 * np.pi))
+                amplitude = wobble * rng.normal() / np.sqrt(order - 1)
+                radius += amplitude * np.cos(order * angle + rng.uniform(0, 2 * np.pi))
         for start in np.linspace(0, 2 * np.pi, spikes, endpoint=False):
             off = angle - start - rng.normal(0, 0.25)
             off = np.abs((off + np.pi) % (2 * np.pi) - np.pi)

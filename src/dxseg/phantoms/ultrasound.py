@@ -53,21 +53,21 @@ def make_phantoms(
 ) -> Dataset:
     """Write a dataset of phantoms: images, masks of all lesions, cases.csv and dataset.yaml.
 
-    A quarter is normal, the rest half benign, half malignant. Image number i depends on the seed,
-    the size and i alone, so a larger set begins with the smaller one.
+    A quarter is normal, the rest half benign, half malignant. Image i depends only on the seed, the
+    size and i, so a larger set starts with the smaller one.
 
     Args:
-        destination: Folder to write into, made if absent.
-        images: How many; at most 9999.
+        destination: Output folder, created if absent.
+        images: Number of images; at most 9999.
         size: Height and width in pixels, 64 to 1024, for 40 mm of tissue.
-        seed: Same seed, same pixels.
+        seed: Random seed; same seed, same pixels.
 
     Returns:
         The dataset. Images are 8-bit grey PNG, masks 0/255 PNG, spacing is in mm, every image is
-        a patient of its own.
+        a separate patient.
 
     Raises:
-        UsageError: If a number is out of its range.
+        UsageError: A number is out of range.
     """
     for name, value, low, high in (("images", images, 1, 9999), ("size", size, 64, 1024)):
         if not low <= value <= high:
@@ -77,7 +77,7 @@ def make_phantoms(
     root = Path(destination)
     for folder in ("images", "masks"):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    # Until the new set is complete the folder is no dataset, whatever it held before.
+    # Until the new set is complete the folder is no dataset, whatever was in it before.
     (root / SPEC_FILE).unlink(missing_ok=True)
     rows = []
     for number in range(1, images + 1):
@@ -106,7 +106,7 @@ def make_phantoms(
 
 
 def label_of(number: int) -> str:
-    """Give the label of image 1, 2, ...: each eight hold 2 normal, 3 benign, 3 malignant."""
+    """Label of image 1, 2, ...: of each eight, 2 are normal, 3 benign, 3 malignant."""
     return LABELS[(0, 1, 2, 1, 2, 0, 1, 2)[(number - 1) % 8]]
 
 
@@ -118,7 +118,7 @@ def make_phantom(
     Args:
         label: normal, benign or malignant.
         size: Height and width in pixels.
-        seed: Non-negative numbers that decide everything that is random.
+        seed: Non-negative numbers that seed everything random.
 
     Returns:
         Image (size, size), 0..255, and mask (size, size), 0 or 1.

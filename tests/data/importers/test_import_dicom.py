@@ -227,7 +227,7 @@ def test_import_volumes_takes_the_series_of_an_export(
     assert labels == ["no tumour"] * 4 + ["tumour", "no tumour"]
     with pytest.raises(UsageError, match="masks of DICOM series are SEG or RTSTRUCT"):
         import_volumes(folder, tmp_path / "other", mask_replace=("a", "b"))
-    with pytest.raises(DxsegError, match="no DICOM slice of a volume"):
+    with pytest.raises(DxsegError, match="no readable DICOM slice of a volume"):
         import_volumes(store(ultrasound, "US only"), tmp_path / "other")
 
 
@@ -271,7 +271,7 @@ def test_an_export_without_images_says_why(image: Make, store: Store, tmp_path: 
         import_dicom(store([report]), tmp_path / "data")
     with pytest.raises(DxsegError, match="no such folder"):
         import_dicom(tmp_path / "absent", tmp_path / "data")
-    with pytest.raises(UsageError, match="lies in the export"):
+    with pytest.raises(UsageError, match="is in the export"):
         import_dicom(tmp_path / "export", tmp_path / "export" / "data")
 
 
@@ -280,7 +280,7 @@ def test_burned_in_data_and_missing_patient_ids_are_warned_about(
 ) -> None:
     objects = [image(picture(0), BurnedInAnnotation="YES"), image(picture(1), PatientID="")]
     notes = "\n".join(import_dicom(store(objects), tmp_path / "data").notes)
-    assert "WARNING: 1 object(s) say that patient data is drawn into the pixels" in notes
+    assert "WARNING: 1 object(s) declare patient data in the pixels" in notes
     assert "1 object(s) have no patient id" in notes
     patients = Images.load(tmp_path / "data").cases["patient_id"]
     assert sorted(name.partition("-")[0] for name in patients) == ["patient", "study"]

@@ -126,7 +126,7 @@ def test_names_that_clash_or_lead_nowhere_are_errors(tmp_path: Path) -> None:
     voxels, _ = ct()
     save(tmp_path / "in/a.nii", voxels)
     save(tmp_path / "in/a.nii.gz", voxels)
-    with pytest.raises(DxsegError, match="same volume by name"):
+    with pytest.raises(DxsegError, match="name of the same volume"):
         import_volumes(tmp_path / "in", tmp_path / "out")
     (tmp_path / "in/a.nii").unlink()
     save(tmp_path / "in/b/c.nii", voxels)

@@ -111,7 +111,7 @@ def test_series_that_cannot_be_stacked_fail_alone(tmp_path: Path, use: Any) -> N
     summary = predict_files("bundle", tmp_path / "in", tmp_path / "out")
     assert summary.done == 1
     reasons = dict(summary.failed)
-    assert "holds slices of 2 volumes; expected one" in reasons["two"]
+    assert "contains slices of 2 volumes; expected one" in reasons["two"]
     assert "expected equal distances" in reasons["gap"]
 
 

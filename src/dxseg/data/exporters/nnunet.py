@@ -1,4 +1,4 @@
-"""Writing a dataset as a raw dataset of nnU-Net v2, with the same split and the same masks."""
+"""Exporting a dataset as a raw dataset of nnU-Net v2, with the same split and the same masks."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ ENDING = ".png"
 
 _UNFINISHED = ".export-unfinished"
 _FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
-# Names that make nnU-Net treat the class, or normalise the channel, in another way.
+# Names for which nnU-Net treats the class in another way.
 _RESERVED_CLASSES = ("background", "ignore")
 
 
 class ExportReport(BaseModel):
-    """What an export wrote.
+    """The result of an export.
 
     Attributes:
-        destination: The raw dataset.
-        training: Images in imagesTr that fold 0 trains on.
-        validation: Images in imagesTr that fold 0 validates on.
-        test: Images in imagesTs.
-        test_masks: How many of them have a mask in labelsTs.
-        without_mask: Training and validation images that are left out, because nnU-Net cannot use
+        destination: Folder of the raw dataset.
+        training: Number of training images of fold 0 in imagesTr.
+        validation: Number of validation images of fold 0 in imagesTr.
+        test: Number of images in imagesTs.
+        test_masks: Number of masks in labelsTs.
+        without_mask: Number of training and validation images left out, because nnU-Net cannot use
             an image without a mask.
     """
 
@@ -70,25 +70,26 @@ def export_nnunet(
     Training and validation cases whose mask may be used go to imagesTr and labelsTr, those of
     lesion-free images with an empty mask; `splits_final.json` makes them fold 0. Test cases go to
     imagesTs, their masks to labelsTs, which nnU-Net does not read. Images become PNG of 8 or 16
-    bit, one file a channel, masks label maps of 0, 1, ... Slices of volumes are images like any
-    other. `dataset.json` comes last: an export that is interrupted is none, and the same call
+    bit, one file per channel, masks label maps of 0, 1, ... Slices of volumes are exported as
+    images. `dataset.json` is written last: an interrupted export is incomplete, and the same call
     starts it again.
 
     Args:
-        dataset: The dataset's folder.
-        destination: A new or empty folder named as nnU-Net wants it, such as Dataset042_BUSI.
-        splits: The splits.csv; where it does not say which masks may be used, all may.
+        dataset: Folder of the dataset.
+        destination: A new or empty folder with a name as required by nnU-Net, such as
+            Dataset042_BUSI.
+        splits: splits.csv; without a column use_mask, all masks may be used.
         progress: Called with (done, total) after each image.
 
     Raises:
-        UsageError: The destination has another kind of name.
+        UsageError: The destination has an invalid name.
         DxsegError: The destination is not empty, no mask may be used in training or validation, a
             class has a name that nnU-Net reserves, or a file is wrong.
     """
     target = Path(destination)
     if not FOLDER_NAME.fullmatch(target.name):
         raise UsageError(
-            f"{target}: nnU-Net wants a folder named Dataset, three digits, _ and a name of "
+            f"{target}: nnU-Net requires a folder named Dataset, three digits, _ and a name of "
             f"letters, digits, - and _; for example {target.parent / 'Dataset042_Lesions'}"
         )
     data = Dataset.load(dataset)
@@ -108,7 +109,7 @@ def export_nnunet(
 
 
 class _Export:
-    """What goes where, in the order of the cases."""
+    """The files of an export, in the order of the cases."""
 
     def __init__(self, dataset: Dataset, table: pd.DataFrame, target: Path) -> None:
         self.dataset, self.target = dataset, target
@@ -121,7 +122,7 @@ class _Export:
         self.tested: NDArray[np.bool_] = self.split == TEST
 
     def check(self, splits: str) -> None:
-        """Refuse what nnU-Net would stumble over later."""
+        """Check for what nnU-Net would fail on later."""
         for name in (TRAIN, VALIDATION):
             if not self._of(name):
                 raise DxsegError(
@@ -132,7 +133,7 @@ class _Export:
         if reserved:
             raise DxsegError(
                 f"{self.dataset.root / 'dataset.yaml'}: field mask_classes, value "
-                f"{min(reserved)!r}: means something else to nnU-Net; rename the class"
+                f"{min(reserved)!r}: has another meaning in nnU-Net; rename the class"
             )
 
     def write(self, row: Any, position: int) -> None:
@@ -196,7 +197,7 @@ class _Export:
 
 
 def _open(target: Path) -> None:
-    """Claim an empty folder, or clear what an interrupted export left in one that is marked."""
+    """Prepare an empty folder, or clear one that an interrupted export has marked."""
     if target.exists() and not target.is_dir():
         raise DxsegError(f"{target}: is a file; expected a folder to write to")
     marker = target / _UNFINISHED
@@ -214,6 +215,6 @@ def _open(target: Path) -> None:
 def _write_png(path: Path, pixels: NDArray[Any]) -> None:
     from PIL import Image
 
-    # What a power cut loses here is written again: the folder is not complete yet.
+    # Files lost in a power cut are written again: the folder is still marked as unfinished.
     with atomic_path(path, flush=False) as temporary:
         Image.fromarray(np.ascontiguousarray(pixels)).save(temporary)

@@ -29,13 +29,13 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Description(BaseModel):
-    """What is used of a `dataset.json`.
+    """The fields of a `dataset.json` that are used.
 
     Attributes:
         channel_names: Name of each channel by its number as text; "modality" in older files.
-        labels: Value of each class by its name, or the values that a region unites.
-        file_ending: Of images and masks, such as ".png".
-        dataset: Files listed one by one instead of lying in folders.
+        labels: Value of each class by its name, or the values of a region.
+        file_ending: Suffix of images and masks, such as ".png".
+        dataset: Files listed one by one instead of being in folders.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -52,7 +52,7 @@ def read_description(source: Path) -> Description:
     """Read the `dataset.json` of a raw dataset.
 
     Args:
-        source: The folder of the raw dataset.
+        source: Folder of the raw dataset.
 
     Raises:
         DxsegError: The file is absent or wrong, or lists its files one by one.
@@ -73,11 +73,11 @@ def read_description(source: Path) -> Description:
 
 
 def parse_json(path: Path, model: type[Model]) -> Model:
-    """Read a JSON file that somebody else wrote.
+    """Read a JSON file of another tool.
 
     Args:
         path: The file.
-        model: What it should hold.
+        model: Model of its content.
 
     Raises:
         DxsegError: The file is absent, too large, not JSON, or a field is missing or wrong.
@@ -112,9 +112,9 @@ def class_names(labels: dict[str, int | list[int]], source: Path) -> tuple[list[
     regions = [name for name, value in labels.items() if isinstance(value, list)]
     if regions:
         raise DxsegError(
-            f"{source}: field labels: {', '.join(regions)} unite several values (region-based "
-            "training); expected one value a class, because masks say one class a pixel; give each "
-            "value a class of its own"
+            f"{source}: field labels: {', '.join(regions)} combine several values (region-based "
+            "training); expected one value per class, because masks have one class per pixel; "
+            "make each value a separate class"
         )
     plain = {name: value for name, value in labels.items() if isinstance(value, int)}
     ignore = plain.pop(_IGNORE, None)
@@ -134,9 +134,10 @@ def find_channel_files(
     """Find the files of each case: CASE_0000, CASE_0001, ... with the file ending.
 
     Args:
-        folder: Such as imagesTr; a folder that does not exist holds nothing.
-        ending: Such as ".png".
-        skipped: Gets files of other names, and cases that lack one of their channels.
+        folder: Folder such as imagesTr; it may be absent.
+        ending: Suffix such as ".png".
+        skipped: List to which files of other names and cases without one of their channels are
+            added.
 
     Returns:
         The files of each case in the order of the channels; cases in order of name.

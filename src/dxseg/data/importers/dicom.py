@@ -1,4 +1,4 @@
-"""Importing a folder of DICOM files, as a PACS exports them, without saying whose they are."""
+"""Importing a folder of DICOM files, as a PACS exports them, under pseudonyms."""
 
 from __future__ import annotations
 
@@ -39,44 +39,43 @@ def import_dicom(
     """Import DICOM files: CT, MR and PT as slices of volumes, other modalities as images.
 
     The dataset holds pixels, spacing and pseudonyms: keyed hashes in place of patient, study and
-    object. Names, dates, numbers and free text of the files and their paths go nowhere, and files
-    are called by their number in messages (see `scan`). What is drawn into the pixels stays.
+    object. Names, dates, numbers and free text of the files and their paths are not imported, and
+    messages identify files by number (see `scan`). Text burnt into the pixels stays.
 
     Masks come from DICOM SEG and RTSTRUCT objects that refer to the images. Nothing is resampled:
-    a series that is no regular grid, or a mask on another grid, is left out and told.
+    a series that is not a regular grid, or a mask on another grid, is left out and reported.
 
     Args:
-        source: The folder of the export, searched in depth; links are not followed.
-        destination: The dataset's folder, new or empty, outside the export.
-        key: The file with the key of the pseudonyms, made if absent; by default beside the
-            destination, with `.key` added to its name. The same key gives the same pseudonyms.
-        modalities: Which modalities to take, such as "US"; needed where there are several.
-        volumes_only: Whether to take only what becomes slices of volumes.
-        regions: The mask class of each segment or region, by its number or label; needed where a
-            mask has several. By default the only one is "lesion".
-        slicing: How volumes become images; by default `Slicing()`.
+        source: Folder of the export, searched through all levels; links are not followed.
+        destination: Folder of the new dataset, outside the export.
+        key: Pseudonymisation key file, created if absent; default: `destination` with `.key` added.
+            The same key makes the same pseudonyms.
+        modalities: Modalities to import, such as "US"; required if there are several.
+        volumes_only: Import only slices of volumes.
+        regions: Mask class of each segment or region, by its number or label; required if a mask
+            has several. Default: the only one is "lesion".
+        slicing: Rule by which volumes become images; default: `Slicing()`.
         lesion_classes: As in `write_volumes`, for volumes.
         lesion_label: As in `write_volumes`, for volumes.
-        lesion_free: Labels that mean "no lesion".
-        labels: A table of labels, joined on patient, study, accession, series or (for images)
+        lesion_free: Labels that mean lesion-free.
+        labels: CSV file of labels, joined on patient, study, accession, series or (for images)
             instance; see `read_labels`.
-        label_columns: For its fields, the columns' names in the table.
-        label_level: "image" where the table's labels speak of each image. By default they are of
-            study level, unless images are named by instance. For volumes, slices are named by
-            slice_index instead.
-        name: The dataset's name; by default that of the destination.
+        label_columns: Columns of the table for its fields, where the names differ.
+        label_level: Level of the labels of images: "image" or "study"; default: "image" if the
+            table has instances, else "study". For volumes, a column slice_index labels slices.
+        name: Dataset name; default: name of `destination`.
         provenance: Where the images come from.
-        licence: Under which terms.
-        overwrite: Whether a dataset of the same name may be replaced.
+        licence: Terms of use of the images.
+        overwrite: Replace the dataset in `destination` if it has the same name.
         progress: Called with (done, total), first over files, then over images or volumes.
 
     Raises:
-        UsageError: Options do not fit the export or each other.
-        DxsegError: There is no image that can be read, or the destination holds something else.
+        UsageError: Options are inconsistent, or do not fit the export.
+        DxsegError: There is no readable image, or the destination has other files.
     """
     source, destination = _folder(Path(source)), Path(destination).resolve()
     if destination.is_relative_to(source):
-        raise UsageError(f"{destination}: lies in the export; choose a destination outside")
+        raise UsageError(f"{destination}: is in the export; choose a destination outside")
     key = Path(key) if key is not None else destination.with_name(f"{destination.name}.key")
     pseudonyms = Pseudonyms(open_key(key, destination))
     export = read_export(source, modalities, volumes_only, regions or {}, progress)
@@ -132,19 +131,19 @@ def _keyed(header: Header, pseudonyms: Pseudonyms) -> KeyedImage:
 
 
 def _notes(chosen: Sequence[Header], key: Path) -> list[str]:
-    notes = [f"pseudonyms are made with {key}; keep it apart from the dataset, and secret"]
+    notes = [f"pseudonyms are made with {key}; keep it secret and apart from the dataset"]
     burned = sum(header.burned_in for header in chosen)
     if burned:
         notes.append(
-            f"WARNING: {burned} object(s) say that patient data is drawn into the pixels "
-            "(BurnedInAnnotation); it is in the dataset too: look at the images before you pass "
-            "them on"
+            f"WARNING: {burned} object(s) declare patient data in the pixels "
+            "(BurnedInAnnotation); it is in the dataset too: inspect the images before you share "
+            "them"
         )
     nameless = sum(not header.patient_id for header in chosen)
     if nameless:
         notes.append(
-            f"{nameless} object(s) have no patient id; their study stands for the patient, so "
-            "several studies of one patient may be divided by a split"
+            f"{nameless} object(s) have no patient id; their study is used as the patient, so "
+            "a split may divide several studies of one patient"
         )
     return notes
 

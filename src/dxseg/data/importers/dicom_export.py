@@ -33,10 +33,10 @@ def find_series(
     """Find the volumes among slices, and the masks that belong to them.
 
     Args:
-        headers: Of objects whose frames are slices.
-        pseudonyms: Name volumes and patients.
-        masks: What may be drawn on them.
-        skipped: Gets series that are no regular grid, by their pseudonym.
+        headers: Headers of objects whose frames are slices.
+        pseudonyms: Names for volumes and patients.
+        masks: Masks that may belong to them.
+        skipped: List to which series that are not a regular grid are added, by pseudonym.
     """
     found = []
     for identity, group in group_series(headers).items():
@@ -64,7 +64,14 @@ def find_series(
 
 @dataclass(frozen=True)
 class PacsExport:
-    """What is taken of an export: images or slices, and what may be drawn on them."""
+    """The imported part of an export.
+
+    Attributes:
+        chosen: Headers of images or slices.
+        masks: Masks of these images, with the mask value of each region.
+        mask_classes: Names of the mask values 1, 2, ...
+        skipped: Files left out, and why.
+    """
 
     chosen: list[Header]
     masks: list[ChosenMask]
@@ -97,7 +104,7 @@ def read_export(
     if not images:
         first = "".join(f"; first reason: {file}: {reason}" for file, reason in skipped[:1])
         kind = "slice of a volume" if volumes_only else "image"
-        raise DxsegError(f"{source}: no DICOM {kind} that can be read{first}")
+        raise DxsegError(f"{source}: no readable DICOM {kind}{first}")
     chosen = _of_modalities(images, modalities)
     classes = list(dict.fromkeys(regions.values())) or ["lesion"]
     values = {region: classes.index(name) + 1 for region, name in regions.items()}
@@ -105,14 +112,14 @@ def read_export(
 
 
 def patient_pseudonym(header: Header, pseudonyms: Pseudonyms) -> str:
-    """Name the patient; where the object has no patient id, its study stands for it."""
+    """Make the pseudonym of the patient, or of the study if the object has no patient id."""
     if header.patient_id:
         return pseudonyms.name("patient", header.patient_id)
     return pseudonyms.name("study", header.study_uid)
 
 
 def join_keys(header: Header) -> dict[str, str]:
-    """What a table of labels may know an object by; never written to the dataset."""
+    """Collect the keys on which a table of labels may be joined; never written to the dataset."""
     return {
         "patient": header.patient_id,
         "study": header.study_uid,
@@ -123,19 +130,20 @@ def join_keys(header: Header) -> dict[str, str]:
 
 def _of_modalities(images: Sequence[Header], wanted: Sequence[str]) -> list[Header]:
     counts = Counter(header.modality for header in images)
-    told = ", ".join(f"{count} {code}" for code, count in sorted(counts.items())) or "none"
+    present = ", ".join(f"{count} {code}" for code, count in sorted(counts.items())) or "none"
     absent = sorted(set(wanted) - set(counts))
     if absent:
-        raise UsageError(f"modality {', '.join(absent)}: no image has it; there are {told}")
+        raise UsageError(f"modality {', '.join(absent)}: no image has it; there are {present}")
     if len(counts) > 1 and not wanted:
         raise UsageError(
-            f"images of several modalities: {told}; choose with --modality of `dxseg import dicom`"
+            f"images of several modalities: {present}; choose with --modality of "
+            "`dxseg import dicom`"
         )
     chosen = [header for header in images if not wanted or header.modality in wanted]
     if len({header.is_volume for header in chosen}) > 1:
         raise UsageError(
             f"modalities {', '.join(sorted(wanted))}: {', '.join(VOLUME_MODALITIES)} become slices "
-            "of volumes, others images; import them as two datasets"
+            "of volumes, others become images; import them as two datasets"
         )
     return chosen
 
@@ -146,7 +154,7 @@ def _read_masks(
     classes: Mapping[str, int],
     skipped: Skipped,
 ) -> list[ChosenMask]:
-    """Read which masks belong to the images chosen, and what of them is wanted."""
+    """Read the masks of the chosen images, and choose their regions."""
     masks: list[ChosenMask] = []
     for header in headers:
         if not header.is_mask:
@@ -163,12 +171,12 @@ def _read_masks(
         if values:
             masks.append((mask_object, values))
         else:
-            skipped.append((header.name, "a mask with none of the regions asked for"))
+            skipped.append((header.name, "a mask with none of the requested regions"))
     return masks
 
 
 def _draw(masks: Sequence[ChosenMask], stack: Stack) -> LabelMap:
-    """Unite the masks of a volume."""
+    """Draw the masks of a volume and merge them."""
     drawn = [draw_on_stack(mask_object, values, stack) for mask_object, values in masks]
     merged: LabelMap = np.maximum.reduce(drawn)
     return merged

@@ -1,4 +1,4 @@
-"""DICOM images that are no slices (ultrasound, radiographs) into files of a dataset."""
+"""Writing DICOM images that are not slices (ultrasound, radiographs) as files of a dataset."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ INSTANCE = "instance"
 
 @dataclass(frozen=True)
 class KeyedImage:
-    """An object and what a table of labels may know it by."""
+    """An object, its pseudonyms, and keys on which a table of labels may be joined."""
 
     header: Header
     volume_id: str
@@ -50,25 +50,25 @@ def write_images(
     overwrite: bool,
     progress: Progress | None,
 ) -> ImportReport:
-    """Write the images of a dataset, one a frame, and the dataset.
+    """Write the images of a dataset, one per frame, and the dataset.
 
-    An import that is interrupted leaves no dataset and may be started again.
+    An interrupted import leaves no dataset and can be started again.
 
     Args:
         images: The objects.
-        masks: What may be drawn on them.
-        destination: The dataset's folder.
-        fields: Of `DatasetSpec`.
-        labels: A table of labels; see `read_labels`.
-        label_columns: For its fields, the columns' names in the table.
-        label_level: Of these labels; None to tell from the table's keys.
-        skipped: Files left out so far; the report goes on from it.
-        overwrite: Whether a dataset of the same name may be replaced.
+        masks: Masks that may belong to them.
+        destination: Folder of the dataset.
+        fields: Fields of `DatasetSpec`.
+        labels: CSV file of labels; see `read_labels`.
+        label_columns: Columns of the table for its fields, where the names differ.
+        label_level: Level of these labels; None: inferred from the keys of the table.
+        skipped: Files left out so far; the report adds to it.
+        overwrite: Replace the dataset in `destination` if it has the same name.
         progress: Called with (done, total) after each object.
 
     Raises:
-        UsageError: The level is none.
-        DxsegError: The table is wrong, no image is left, or the destination holds something else.
+        UsageError: The level is unknown.
+        DxsegError: The table is wrong, no image is left, or the destination has other files.
     """
     if label_level not in (None, *LABEL_LEVELS):
         raise UsageError(f"label level {label_level!r}: expected {' or '.join(LABEL_LEVELS)}")
@@ -135,7 +135,7 @@ def _save(path: Path, pixels: Pixels) -> Path:
     else:
         data, suffix = encode_image(pixels), ".png" if pixels.shape[2] == 1 else ".tif"
     target = path.with_name(f"{path.name}{suffix}")
-    # Not flushed one by one: an interrupted import is begun again.
+    # Not flushed one by one: an interrupted import starts again.
     with atomic_path(target, flush=False) as temporary:
         temporary.write_bytes(data)
     return target
@@ -149,7 +149,7 @@ def _draw(
     classes: int,
     skipped: list[tuple[str, str]],
 ) -> None:
-    """Write the masks of an image of one frame; the dataset's writer unites several."""
+    """Write the masks of an image of one frame; `write_dataset` merges several."""
     for mask_object, values in masks:
         if not frames or not mask_object.belongs_to([image.header]):
             continue

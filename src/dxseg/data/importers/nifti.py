@@ -27,11 +27,11 @@ Skipped = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class MaskNames:
-    """How the name of a label map follows from that of its volume.
+    """Rule by which the name of a label map follows from that of its volume.
 
     Attributes:
-        suffix: What it adds before `.nii`.
-        replaced: What it has in place of what, as in ("volume", "segmentation"); instead of the
+        suffix: Text added before `.nii`.
+        replaced: Text and its replacement, such as ("volume", "segmentation"); instead of the
             suffix.
     """
 
@@ -39,7 +39,7 @@ class MaskNames:
     replaced: tuple[str, str] | None = None
 
     def owner(self, name: str) -> str | None:
-        """Give the volume's name for that of a label map; None if it is no label map's name."""
+        """Find the volume's name for that of a label map; None if it is not a label map's name."""
         if self.replaced is not None:
             text, other = self.replaced
             return name.replace(other, text) if other in name else None
@@ -68,38 +68,39 @@ def import_volumes(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ImportReport:
-    """Import a folder of NIfTI volumes as slices; see `write_volumes` for what becomes of them.
+    """Import NIfTI volumes (CT, MR) as slices, with their label maps; see `write_volumes`.
 
-    A label map has its volume's path, below `masks_root` if that is given; its name adds
-    `mask_suffix`, or follows `mask_replace`, or (in a parallel folder) is the same. A volume is
-    named by its path in `source`.
+    A label map has the path of its volume, below `masks_root` if that is given; its name has
+    `mask_suffix` added, or follows `mask_replace`, or (in a parallel folder) is the same. A volume
+    is named by its path in `source`.
 
-    A folder without NIfTI but with DICOM is imported by `import_dicom`, its series only, under
-    pseudonyms; then mask values are the numbers of segments or regions.
+    The series of a folder without NIfTI but with DICOM are imported by `import_dicom`, under
+    pseudonyms; mask values are then the numbers of segments or regions.
 
     Args:
-        source: The folder, searched in depth; hidden files are passed over.
-        destination: The dataset's folder, new or empty.
-        name: The dataset's name; by default the source folder's.
-        masks_root: The parallel folder; None where label maps lie beside their volumes.
-        mask_suffix: What a label map's name adds to its volume's, before `.nii`.
-        mask_replace: What is replaced in a volume's name, and by what; instead of the suffix.
-        slicing: How volumes become images; by default `Slicing()`.
-        mask_values: See `write_volumes`, as for all that follow.
-        lesion_classes: The mask classes that are lesions.
-        lesion_label: What slices with a lesion are labelled.
-        lesion_free: Labels that mean "no lesion".
-        labels: A table of labels.
-        label_columns: For its fields, the columns' names in the table.
+        source: Folder of volumes, searched through all levels; hidden files are ignored.
+        destination: Folder of the new dataset.
+        name: Dataset name; default: folder name.
+        masks_root: Folder of label maps in a parallel tree; default: beside their volumes.
+        mask_suffix: `NAME_mask.nii` is the label map of `NAME.nii`.
+        mask_replace: Text in the name of a volume, and its replacement in the name of the label
+            map; instead of the suffix.
+        slicing: Rule by which volumes become images; default: `Slicing()`.
+        mask_values: Mask class of each value of the label maps.
+        lesion_classes: Mask classes that are lesions, if others are organs; default: all.
+        lesion_label: Label of slices whose mask shows a lesion.
+        lesion_free: Labels that mean lesion-free.
+        labels: CSV file of labels.
+        label_columns: Columns of the table for its fields, where the names differ.
         modality: Free text, such as "CT".
         provenance: Where the volumes come from.
-        licence: Under which terms.
-        overwrite: Whether a dataset of the same name may be replaced.
+        licence: Terms of use of the images.
+        overwrite: Replace the dataset in `destination` if it has the same name.
         progress: Called with (done, total) after each volume.
 
     Raises:
-        UsageError: Options do not fit each other.
-        DxsegError: There is no volume, or two have one name; see also `write_volumes`.
+        UsageError: Options are inconsistent.
+        DxsegError: There is no volume, or two have the same name; see also `write_volumes`.
     """
     source = _folder(source)
     tree = None if masks_root is None else _folder(masks_root)
@@ -166,11 +167,11 @@ def find_nifti(
     """Pair the volumes of a folder with their label maps.
 
     Args:
-        source: The folder of volumes.
-        tree: The folder of label maps; None where they lie beside their volumes.
-        names: How the two names agree.
-        skipped: Gets files of other types and label maps without a volume.
-        left_out: Folders below `source` that hold no volumes.
+        source: Folder of volumes.
+        tree: Folder of label maps; None: beside their volumes.
+        names: Rule for the names of label maps.
+        skipped: List to which files of other types and label maps without a volume are added.
+        left_out: Folders below `source` that contain no volumes.
 
     Returns:
         In natural order of path.
@@ -194,7 +195,7 @@ def find_nifti(
         stem = nifti_stem(path.name)
         owner = names.owner(stem)
         same = relative.with_name(stem)
-        # An image's own name may end like a label map's; then the plain name is the pair.
+        # The name of an image may end like that of a label map; the pair then has the plain name.
         _put(masks, relative.with_name(owner) if owner and same not in images else same, path)
     for owner_path in [owner for owner in masks if owner not in images]:
         skipped.append((str(masks.pop(owner_path)), f"label map without its volume {owner_path}"))
@@ -202,12 +203,12 @@ def find_nifti(
 
 
 def nifti_volume(name: str, image: Path, mask: Path | None) -> FoundVolume:
-    """Describe a volume and its label map without reading them.
+    """Make a `FoundVolume` of a volume and its label map, without reading them.
 
     Args:
-        name: What the volume is named after.
-        image: Its file.
-        mask: The file of its label map, or None.
+        name: Text from which the volume id is made.
+        image: File of the volume.
+        mask: File of its label map, or None.
     """
     files = [image] if mask is None else [image, mask]
 
@@ -226,7 +227,7 @@ def nifti_volume(name: str, image: Path, mask: Path | None) -> FoundVolume:
 def _put(found: dict[Path, Path], key: Path, path: Path) -> None:
     other = found.setdefault(key, path)
     if other is not path:
-        raise DxsegError(f"{path} and {other}: are the same volume by name; move one away")
+        raise DxsegError(f"{path} and {other}: have the name of the same volume; move one away")
 
 
 def _walk(folder: Path, left_out: Sequence[Path | None], skipped: Skipped) -> Iterator[Path]:
@@ -242,7 +243,7 @@ def _walk(folder: Path, left_out: Sequence[Path | None], skipped: Skipped) -> It
             if is_nifti(path):
                 yield path
             else:
-                skipped.append((str(path), "no NIfTI by its name"))
+                skipped.append((str(path), "not named as NIfTI"))
 
 
 def _folder(path: str | Path) -> Path:

@@ -1,4 +1,4 @@
-"""One volume into slice files; a record beside them says that they are complete."""
+"""Writing the slices of one volume, and a record by which an interrupted import continues."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _VALUES = 2**16
 
 @dataclass(frozen=True)
 class SliceRules:
-    """What is made of every volume.
+    """Rules for all volumes of an import.
 
     Attributes:
-        slicing: Of the images.
-        mask_values: The mask class of each value of the label maps.
-        lesion_classes: The mask classes that are lesions.
+        slicing: Rule by which volumes become images.
+        mask_values: Mask class of each value of the label maps.
+        lesion_classes: Mask classes that are lesions.
     """
 
     slicing: Slicing
@@ -42,7 +42,7 @@ class SliceRules:
 
     @property
     def mask_classes(self) -> list[str]:
-        """In the order in which the values name them."""
+        """Mask classes in the order of `mask_values`."""
         return list(dict.fromkeys(self.mask_values.values()))
 
     @property
@@ -52,19 +52,18 @@ class SliceRules:
 
 
 class SliceRecord(BaseModel):
-    """What was written for a volume.
+    """The files that were written for a volume.
 
     Attributes:
-        key: Identifies the volume's files and the rules.
-        images: A file a slice, relative to the dataset.
-        masks: A file a slice, "" where the slice holds nothing to outline; None without a label
-            map.
-        lesion: Whether each slice holds a lesion; empty without a label map.
+        key: Digest of the volume's files and the rules.
+        images: One file per slice, relative to the dataset.
+        masks: One file per slice, "" if the mask is empty; None without a label map.
+        lesion: Whether each slice shows a lesion; empty without a label map.
         spacing: Millimetres between rows and columns.
-        sha256: Of each file.
-        mapped: Voxels of the label map that have a mask class.
-        dropped: Voxels of each value that has none.
-        notes: What had to be assumed or was left out.
+        sha256: Digest of each file.
+        mapped: Number of voxels of the label map with a mask class.
+        dropped: Number of voxels of each value without a mask class.
+        notes: Assumptions, and what was left out.
     """
 
     key: str
@@ -79,12 +78,12 @@ class SliceRecord(BaseModel):
 
 
 def slice_volume(found: FoundVolume, destination: Path, rules: SliceRules) -> SliceRecord:
-    """Write the slices of a volume, or find them written by an import before.
+    """Write the slices of a volume, or reuse those that an earlier import wrote.
 
     Args:
         found: The volume.
-        destination: The dataset's folder.
-        rules: How.
+        destination: Folder of the dataset.
+        rules: Rules of the import.
 
     Raises:
         DxsegError: The volume cannot be read.
@@ -96,18 +95,18 @@ def slice_volume(found: FoundVolume, destination: Path, rules: SliceRules) -> Sl
         return earlier
     path.unlink(missing_ok=True)
     volume = found.load()
-    work = _Work(found, destination, rules, SlicedVolume(volume, rules.slicing))
-    record = work.write(volume, key)
+    writer = _VolumeWriter(found, destination, rules, SlicedVolume(volume, rules.slicing))
+    record = writer.write(volume, key)
     write_text_atomic(path, record.model_dump_json(indent=1) + "\n")
     return record
 
 
 def remove_others(destination: Path, keep: set[str]) -> None:
-    """Remove what earlier imports wrote for volumes that are no longer there.
+    """Remove files that earlier imports wrote for volumes that no longer exist.
 
     Args:
-        destination: The dataset's folder.
-        keep: The ids of volumes that stay.
+        destination: Folder of the dataset.
+        keep: Ids of the volumes that stay.
     """
     for path in (destination / RECORDS).glob("*.json"):
         if path.stem not in keep:
@@ -116,8 +115,8 @@ def remove_others(destination: Path, keep: set[str]) -> None:
             path.unlink()
 
 
-class _Work:
-    """Writes the files of one volume and gathers what the record says of them."""
+class _VolumeWriter:
+    """Writes the files of one volume and collects the fields of its record."""
 
     def __init__(
         self, found: FoundVolume, destination: Path, rules: SliceRules, sliced: SlicedVolume
@@ -188,7 +187,7 @@ class _Work:
     def _save(self, folder: Path, index: int, suffix: str, pixels: NDArray[Any]) -> str:
         path = folder / f"{index:04d}{suffix}"
         data = encode_image(pixels)
-        # Not flushed one by one: the digest tells on resuming which files a power cut took.
+        # Not flushed one by one: after a power cut the digests show which files are damaged.
         with atomic_path(path, flush=False) as temporary:
             temporary.write_bytes(data)
         name = path.relative_to(self.destination).as_posix()
@@ -197,7 +196,7 @@ class _Work:
 
 
 def encode_image(pixels: NDArray[Any]) -> bytes:
-    """Encode an image without loss: as PNG where it has one channel, else as TIFF.
+    """Encode an image without loss: as PNG if it has one channel, else as TIFF.
 
     Args:
         pixels: (H, W, C) uint8 or uint16.
@@ -239,7 +238,7 @@ def _key(found: FoundVolume, rules: SliceRules) -> str:
 
 
 def _earlier(path: Path, destination: Path) -> SliceRecord | None:
-    """Read a record whose files are all as it says."""
+    """Read a record; None unless all its files are unchanged."""
     try:
         record = SliceRecord.model_validate_json(path.read_bytes())
         for name, digest in record.sha256.items():
@@ -251,7 +250,7 @@ def _earlier(path: Path, destination: Path) -> SliceRecord | None:
 
 
 def _clear(destination: Path, kind: str, volume_id: str) -> Path:
-    """Give the folder of a volume's files without what an earlier import left in it."""
+    """Clear the folder of a volume's files, and return it."""
     folder = destination / kind / volume_id
     if not folder.resolve().is_relative_to(destination) or folder.is_symlink():
         raise DxsegError(f"{folder}: a link leads elsewhere; remove it")

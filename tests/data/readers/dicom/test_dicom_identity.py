@@ -61,10 +61,10 @@ def test_what_is_no_key_is_refused_and_not_shown(tmp_path: Path, content: str) -
 
 
 def test_a_key_in_the_dataset_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="lies in the dataset"):
+    with pytest.raises(UsageError, match="is in the dataset"):
         open_key(tmp_path / "data" / "a.key", tmp_path / "data")
     (tmp_path / "data").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "data")
-    with pytest.raises(UsageError, match="lies in the dataset"):
+    with pytest.raises(UsageError, match="is in the dataset"):
         open_key(tmp_path / "link" / "a.key", tmp_path / "data")
     assert list((tmp_path / "data").iterdir()) == []

@@ -307,7 +307,7 @@ def float_pixels(ds: Dataset) -> None:
         (no_size, "no rows and columns"),
         (no_pixels, "no whole-number pixel data"),
         (no_samples, "0 sample"),
-        (odd_bits, "12 bits a sample"),
+        (odd_bits, "12 bits per sample"),
         (more_bits_than_there_are, "16 of 8 bits"),
         (unknown_colours, "unknown colour model"),
         (no_syntax, "transfer syntax"),
@@ -345,7 +345,7 @@ def test_a_codestream_of_another_size_is_not_decoded(image: Make, read: Any) -> 
         ds = image(GREY)
         ds.compress(syntax)
         ds.Rows = 64
-        with pytest.raises(DxsegError, match=r"\(65, 71\), the header says \(64, 71\)"):
+        with pytest.raises(DxsegError, match=r"\(65, 71\), in the header \(64, 71\)"):
             read(ds)
 
 

@@ -119,11 +119,11 @@ def emptied(seg: Any) -> None:
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (moved, "lies on none of its images' slices"),
-        (turned, "lies on none of its images' slices"),
+        (moved, "is on none of its images' slices"),
+        (turned, "is on none of its images' slices"),
         (fractional, "not a binary segmentation"),
         (resized, "frames of .11, 9. pixels"),
-        (emptied, "outlines nothing"),
+        (emptied, "has no pixel in the requested regions"),
     ],
 )
 def test_segmentations_that_do_not_fit_are_refused(
@@ -168,10 +168,10 @@ def test_contours_fill_the_slice_they_lie_in(
 @pytest.mark.parametrize(
     ("lift", "kind", "points", "told"),
     [
-        (1.0, "CLOSED_PLANAR", 4, "lies in none of its images' slices"),
-        (-40.0, "CLOSED_PLANAR", 4, "lies in none of its images' slices"),
+        (1.0, "CLOSED_PLANAR", 4, "is in none of its images' slices"),
+        (-40.0, "CLOSED_PLANAR", 4, "is in none of its images' slices"),
         (0.0, "CLOSED_PLANAR", 2, "without three points"),
-        (0.0, "POINT", 1, "outlines nothing"),
+        (0.0, "POINT", 1, "has no pixel in the requested regions"),
     ],
 )
 def test_contours_that_enclose_nothing_here_are_refused(

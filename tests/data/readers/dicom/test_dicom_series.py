@@ -201,7 +201,7 @@ def two_spaces(objects: list[Dataset]) -> None:
     [
         (gap, "as if 1 were missing"),
         (uneven, "2.3 mm apart"),
-        (same_place, "1 slice.s. lie where another one does"),
+        (same_place, "1 slice.s. have the position of another one"),
         (tilt, "gantry tilted by 14.0 degrees"),
         (mixed_orientation, "mixed orientation"),
         (skewed, "not at right angles"),
@@ -263,5 +263,5 @@ def test_localisers_and_objects_without_position_are_no_slices(series: Make, sto
     assert len(headers) == 1
     assert sorted(reason for _, reason in skipped) == [
         "CT without position; expected slices in space",
-        "a localiser, no slice of the volume",
+        "a localiser, not a slice of the volume",
     ]

@@ -1,4 +1,8 @@
-"""What compressed frames say of their own size, read without decoding them."""
+"""The size of compressed frames, read without decoding them.
+
+Own code, because decoders allocate the size in the compressed stream, not the one in the header
+that was checked, and none of the libraries reads the size alone.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +19,12 @@ _FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 
 
 def check_codestream(ds: FileDataset, index: int, layout: PixelLayout, path: Path) -> None:
-    """Compare a compressed frame's own size with the header's: decoders believe the former.
+    """Compare the size in a compressed frame with the header's: decoders use the former.
 
     Args:
         ds: An object opened with its pixels.
         index: The frame, from 0.
-        layout: Of this object.
+        layout: Its pixel layout.
         path: Its file.
 
     Raises:
@@ -36,7 +40,7 @@ def check_codestream(ds: FileDataset, index: int, layout: PixelLayout, path: Pat
     size = _jpeg2000_size(code) or _jpeg_size(code)
     if size != (layout.rows, layout.columns):
         raise DxsegError(
-            f"{path}: its compressed pixels are {size or 'unreadable'}, the header says "
+            f"{path}: the size of its compressed pixels is {size or 'unreadable'}, in the header "
             f"{(layout.rows, layout.columns)} (height, width); expected the same; export it again"
         )
 

@@ -1,4 +1,8 @@
-"""Contours of DICOM structure sets (RTSTRUCT), filled on the slices they lie in."""
+"""Contours of DICOM structure sets (RTSTRUCT), filled on their slices.
+
+Own code, because the rule for the edge decides which pixels are lesion: a pixel is inside if its
+centre is, by the even-odd rule. Pillow and scikit-image round corners or include the border.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +30,14 @@ def filled_contours(
 
     Args:
         header: The structure set.
-        chosen: The mask value of each region wanted.
-        stack: The volume's grid.
+        chosen: Mask value of each region.
+        stack: Grid of the volume.
 
     Yields:
-        The slice, the mask value, and what is inside (rows, columns) by the even-odd rule.
+        The slice, the mask value, and the filled pixels (rows, columns) by the even-odd rule.
 
     Raises:
-        DxsegError: A contour is damaged, or lies in no slice.
+        DxsegError: A contour is damaged, or in no slice.
     """
     ds = open_object(header.path)
     for region in read_items(ds, "ROIContourSequence"):
@@ -48,7 +52,7 @@ def filled_contours(
                 "CLOSED_PLANAR",
                 "CLOSEDPLANAR_XOR",
             ):
-                # Points and open lines mark places; they enclose nothing.
+                # Points and open lines enclose nothing.
                 continue
             index, polygon = _polygon(contour, stack, header)
             filled[index] ^= inside_polygon(polygon, stack.rows, stack.columns)
@@ -57,7 +61,7 @@ def filled_contours(
 
 
 def _polygon(contour: Dataset, stack: Stack, header: Header) -> tuple[int, npt.NDArray[np.float64]]:
-    """Give the slice that a contour lies in, and its corners (column, row) there."""
+    """Find the slice of a contour, and its corners (column, row) there."""
     count = read_int(contour, "NumberOfContourPoints", header.path, 0)
     flat = read_floats(contour, "ContourData", 3 * count) if count >= 3 else None
     if flat is None:
@@ -67,7 +71,7 @@ def _polygon(contour: Dataset, stack: Stack, header: Header) -> tuple[int, npt.N
     off = np.abs(voxels[:, 2] - index).max()
     if off > OFF_PLANE or not 0 <= index < len(stack.slices):
         raise DxsegError(
-            f"{header.path}: a contour lies in none of its images' slices; expected contours drawn "
+            f"{header.path}: a contour is in none of its images' slices; expected contours drawn "
             "on them; draw it again on this series"
         )
     return index, voxels[:, :2]

@@ -1,7 +1,7 @@
-"""Which of pydicom's decoders are used, and one that it lacks: lossless and 12-bit JPEG.
+"""The choice of pydicom's decoders, and a plug-in for lossless and 12-bit JPEG.
 
-imagecodecs, which TIFF needs anyway, decodes both. Other packages that do are GDCM, which ends the
-whole process on some damaged files, and libjpeg under the GPL.
+Own code, because pydicom has no decoder of these two without GDCM, which ends the process on some
+damaged files, or libjpeg under the GPL. imagecodecs, which TIFF needs anyway, decodes both.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _OURS = "imagecodecs"
 _PREFERRED = ("pydicom", "pylibjpeg", "pyjpegls", _OURS, "pillow", "gdcm")
 _registering = threading.Lock()
 
-# Names that pydicom asks of a plug-in.
+# Names that pydicom requires of a plug-in.
 DECODER_DEPENDENCIES = dict.fromkeys(
     (JPEGLossless, JPEGLosslessSV1, JPEGExtended12Bit), ("imagecodecs",)
 )
 
 
 def is_available(syntax: str) -> bool:
-    """Tell pydicom that this plug-in decodes a transfer syntax."""
+    """Whether this plug-in decodes a transfer syntax."""
     return syntax in DECODER_DEPENDENCIES
 
 
@@ -36,10 +36,10 @@ def decode_frame(code: bytes, runner: DecodeRunner) -> bytes:
 
     Args:
         code: One JPEG.
-        runner: Says what the header expects.
+        runner: Values of the header.
 
     Returns:
-        Little-endian samples of as many bits as the header says are allocated.
+        Little-endian samples of the number of bits allocated in the header.
     """
     import imagecodecs
 
@@ -59,11 +59,11 @@ def choose_decoder(syntax: str) -> tuple[Decoder, str]:
         syntax: UID of the transfer syntax.
 
     Returns:
-        The decoder, which may lack all plug-ins (`is_available`), and the plug-in's name; "" where
-        none is needed.
+        The decoder, which may have no plug-in (`is_available`), and the plug-in's name; "" if none
+        is needed.
 
     Raises:
-        NotImplementedError: The syntax is not one of images.
+        NotImplementedError: The syntax is not for images.
     """
     decoder = get_decoder(UID(syntax))
     if decoder.UID in DECODER_DEPENDENCIES:

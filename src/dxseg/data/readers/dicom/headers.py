@@ -1,4 +1,4 @@
-"""What an export holds: one header an object, one plane a frame, before pixels are read."""
+"""Headers of the objects of an export, and planes of their frames, before pixels are read."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Numbers = tuple[float, ...]
 SEGMENTATION = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 VOLUME_MODALITIES = ("CT", "MR", "PT")
-# Hold numbers of pixels that are no picture of a patient.
+# Pixels that are no picture of a patient.
 _DERIVED_MODALITIES = ("RTDOSE", "RTPLAN", "PR", "SR", "KO", "REG", "FID", "RWV", "SEG", "M3D")
-# Codes of PS3.3 C.7.3.1.1.1 that are pictures; what else a file may claim is not repeated.
+# Codes of PS3.3 C.7.3.1.1.1 that are pictures; any other text of a file is not repeated.
 _PICTURES = (
     *("BI", "CR", "CT", "DX", "ES", "GM", "IO", "IVOCT", "IVUS", "MG", "MR", "NM", "OP"),
     *("OPT", "OT", "PT", "PX", "RF", "RG", "SM", "TG", "US", "XA", "XC"),
@@ -35,14 +35,15 @@ _FRAMES_LIMIT = 2**16
 
 @dataclass(frozen=True)
 class Plane:
-    """A frame and where it lies, in the patient's coordinates (LPS+, mm).
+    """A frame and its position in the patient's coordinates (LPS+, mm).
 
     Attributes:
         frame: Its number in the object, from 0.
-        position: Of the centre of the first pixel; None where it is not told.
+        position: Centre of the first pixel; None if unknown.
         orientation: Direction of a row, then of a column, three cosines each.
-        spacing: Between rows, between columns (mm).
-        thickness: Of the slice (mm), or the distance between slices; used for a single slice.
+        spacing: Distance of rows, and of columns (mm).
+        thickness: Thickness of the slice (mm), or the distance between slices; used for a single
+            slice.
     """
 
     frame: int
@@ -54,24 +55,25 @@ class Plane:
 
 @dataclass(frozen=True)
 class Header:
-    """What identifies an object and says what it is; never written anywhere.
+    """Identifiers and kind of an object; never written anywhere.
 
     Attributes:
         path: The file.
-        name: What messages call it; does not identify a patient, as paths may.
-        sop_class: UID of its kind.
+        name: Its name in messages; does not identify a patient, as paths may.
+        sop_class: UID of its class.
         sop_uid: UID of the object itself.
-        series_uid: Of its series.
-        study_uid: Of its study.
+        series_uid: UID of its series.
+        study_uid: UID of its study.
         frame_of_reference: UID of the space that positions are in.
-        patient_id: As the hospital has it.
-        accession: The number of the order.
-        modality: Such as "CT"; `OTHER` where it is none of the standard's codes of pictures.
+        patient_id: The hospital's id of the patient.
+        accession: Accession number.
+        modality: Modality such as "CT"; `OTHER` if it is no code of pictures in the
+            standard.
         derived: Whether its pixels are no picture, such as doses.
         localiser: Whether it is a scout view.
-        burned_in: Whether it says that patient data is drawn into the pixels.
-        layout: Of its pixels; None where it has none.
-        planes: One a frame.
+        burned_in: Whether it declares patient data in the pixels.
+        layout: Pixel layout; None if it has no pixels.
+        planes: One per frame.
     """
 
     path: Path
@@ -92,7 +94,7 @@ class Header:
 
     @property
     def is_mask(self) -> bool:
-        """Whether it outlines something in other objects."""
+        """Whether it is a mask of other objects."""
         return self.sop_class in (*SEGMENTATION, STRUCTURE_SET)
 
     @property
@@ -104,11 +106,11 @@ class Header:
 
 @contextmanager
 def alias_in_errors(path: Path, name: str) -> Iterator[None]:
-    """Let errors call a file by a name that does not identify a patient.
+    """Replace the path of a file in errors by a name that does not identify a patient.
 
     Args:
-        path: The file, whose path may hold a patient's name.
-        name: What to call it instead.
+        path: The file, whose path may contain a patient's name.
+        name: The replacement.
     """
     try:
         yield
@@ -121,15 +123,15 @@ def scan(
 ) -> tuple[list[Header], list[tuple[str, str]]]:
     """Read the headers of all DICOM files in a folder.
 
-    Messages call a file by its number in the order of ``find SOURCE -type f | LC_ALL=C sort``.
+    Messages identify a file by its number in the order of `find SOURCE -type f | LC_ALL=C sort`.
     Links are not followed.
 
     Args:
-        source: The folder, searched in depth.
+        source: The folder, searched through all levels.
         progress: Called with (done, total) after each file.
 
     Returns:
-        The headers in that order; names and reasons of what is left out.
+        The headers in that order; names of the files left out, and why.
     """
     paths = sorted(_files(source), key=lambda path: os.fsencode(path.relative_to(source)))
     headers: list[Header] = []
@@ -151,14 +153,14 @@ def scan(
 
 
 def read_header(path: Path, name: str) -> Header:
-    """Read what an object is, and its planes.
+    """Read the header of an object, and its planes.
 
     Args:
         path: The file.
-        name: What messages call it.
+        name: Its name in messages.
 
     Raises:
-        DxsegError: It is no DICOM, damaged, has no UIDs, or claims pixels it cannot hold.
+        DxsegError: It is not DICOM, damaged, has no UIDs, or claims pixels it cannot contain.
     """
     with alias_in_errors(path, name):
         ds = open_object(path)
@@ -190,11 +192,11 @@ def read_header(path: Path, name: str) -> Header:
 
 
 def read_plane(ds: Dataset, frame: int) -> Plane:
-    """Read where a frame lies, from its functional groups or the object itself.
+    """Read the position of a frame, from its functional groups or the object itself.
 
     Args:
         ds: The object.
-        frame: From 0.
+        frame: Number of the frame, from 0.
     """
     measures = functional_group(ds, frame, "PixelMeasuresSequence") or ds
     position = functional_group(ds, frame, "PlanePositionSequence") or ds
@@ -212,11 +214,11 @@ def read_plane(ds: Dataset, frame: int) -> Plane:
 
 
 def pixel_spacing(ds: Dataset) -> Numbers | None:
-    """Find the size of a pixel in an image that is no slice.
+    """Find the pixel size of an image that is not a slice.
 
-    PixelSpacing; else the one region of an ultrasound image, where its units are centimetres; else
-    the pixels of the detector (ImagerPixelSpacing), which magnification makes larger than what they
-    show.
+    PixelSpacing; else the only region of an ultrasound image, if its units are centimetres; else
+    the pixels of the detector (ImagerPixelSpacing), which are larger than in the patient because of
+    magnification.
 
     Args:
         ds: The object.
@@ -246,14 +248,14 @@ def _accepted(path: Path, name: str) -> Header:
     if header.derived:
         raise DxsegError(f"{name}: {_kind(header.sop_class)}, not a picture of a patient")
     if header.localiser:
-        raise DxsegError(f"{name}: a localiser, no slice of the volume")
+        raise DxsegError(f"{name}: a localiser, not a slice of the volume")
     if header.modality in VOLUME_MODALITIES and not header.is_volume:
         raise DxsegError(f"{name}: {header.modality} without position; expected slices in space")
     return header
 
 
 def _kind(sop_class: str) -> str:
-    """Name a kind of object, only by what the standard calls it."""
+    """Name the class of an object as the standard does, never by text of the file."""
     from pydicom.uid import UID
 
     kind = UID(sop_class).name

@@ -1,4 +1,4 @@
-"""Pseudonyms: keyed hashes in place of who and what DICOM files name."""
+"""Pseudonyms: keyed hashes instead of identifiers in DICOM files."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ _DIGITS = 16
 
 
 class Pseudonyms:
-    """Turns identifiers into names that only the holder of the key can connect with them."""
+    """Makes names of identifiers that can be linked only with the key."""
 
     def __init__(self, key: bytes) -> None:
-        """Hold the key.
+        """Create pseudonyms of a key.
 
         Args:
-            key: 32 secret bytes; the same key gives the same pseudonyms.
+            key: 32 secret bytes; the same key makes the same pseudonyms.
         """
         self._key = key
 
     def name(self, kind: str, *identifiers: str) -> str:
-        """Give the pseudonym of an identifier: HMAC-SHA256, cut to 64 bits.
+        """Make the pseudonym of an identifier: HMAC-SHA256, truncated to 64 bits.
 
-        Without the key, identifiers cannot be tried out one after the other, as they could be with
-        a plain hash: there are few patient numbers. The odds that
-        any two of a million names agree by chance are one in 40 million.
+        Without the key, identifiers cannot be tried one by one, as with a plain hash: there are few
+        patient numbers. The probability that any two of a million names are equal by chance is one
+        in 40 million.
 
         Args:
-            kind: What is named, such as "patient"; equal identifiers of two kinds differ.
-            identifiers: What identifies it, all parts.
+            kind: Kind of object, such as "patient"; equal identifiers of two kinds differ.
+            identifiers: All parts of the identifier.
 
         Returns:
             The kind, a hyphen, 16 hexadecimal digits.
@@ -45,24 +45,24 @@ class Pseudonyms:
 
 
 def open_key(path: Path, dataset: Path) -> bytes:
-    """Read the key of the pseudonyms, or make a new one that only its owner may read.
+    """Read the key of the pseudonyms, or create one that only its owner may read.
 
     Args:
-        path: The key's file: 64 hexadecimal digits.
-        dataset: The folder it must not lie in, because datasets are passed on.
+        path: Key file: 64 hexadecimal digits.
+        dataset: Folder in which it must not be, because datasets are shared.
 
     Returns:
         32 bytes.
 
     Raises:
-        UsageError: The file lies, or would lie, in the dataset.
-        DxsegError: It holds something else, or cannot be read or made.
+        UsageError: The file is, or would be, in the dataset.
+        DxsegError: It has other content, or cannot be read or created.
     """
     path = path.resolve()
     if path.is_relative_to(dataset.resolve()):
         raise UsageError(
-            f"{path}: the key lies in the dataset, and would be passed on with it; expected a file "
-            "outside; whoever has the key can connect patients with their pseudonyms"
+            f"{path}: the key is in the dataset, and would be shared with it; expected a file "
+            "outside; the key links patients with their pseudonyms"
         )
     try:
         if not path.exists():
@@ -76,8 +76,8 @@ def open_key(path: Path, dataset: Path) -> bytes:
     if len(key) != _KEY_BYTES:
         # Its content may be a secret of another kind.
         raise DxsegError(
-            f"{path}: no key; expected {2 * _KEY_BYTES} hexadecimal digits; name another file, "
-            "which is made if it is absent"
+            f"{path}: not a key; expected {2 * _KEY_BYTES} hexadecimal digits; choose another "
+            "file, which is created if it is absent"
         )
     return key
 
@@ -86,7 +86,7 @@ def _make(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
-        # `atomic_path` would have it readable by others for a moment.
+        # With `atomic_path` others could read it for a moment.
         descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as stream:
             stream.write(f"{secrets.token_bytes(_KEY_BYTES).hex()}\n")

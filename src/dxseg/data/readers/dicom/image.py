@@ -1,4 +1,4 @@
-"""Decoding the frames of a DICOM object: for the eye (VOI window) and as measured (modality)."""
+"""Decoding frames of a DICOM object: for display (VOI window) and as measured (modality LUT)."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ _FAR = 1e12
 
 
 def decode_dicom(path: Path) -> Raster:
-    """Decode a DICOM image of one frame as it is meant to be seen.
+    """Decode a DICOM image of one frame for display.
 
     Colour becomes RGB. Grey values go through the modality LUT or rescaling, then the VOI LUT or
-    the first window, and MONOCHROME1 is inverted. The window's range, or without a window all that
-    BitsStored can hold, is spread over the whole output range.
+    the first window, and MONOCHROME1 is inverted. The range of the window, or without a window the
+    range of BitsStored, is scaled to the output range.
 
     Args:
-        path: The file; its content, not its suffix, says what it is.
+        path: The file; its content, not its suffix, determines the format.
 
     Returns:
-        Pixels (H, W, 1) or (H, W, 3): uint8 where samples have at most 8 bits, else uint16.
+        Pixels (H, W, 1) or (H, W, 3): uint8 if samples have at most 8 bits, else uint16.
 
     Raises:
-        DxsegError: The file is damaged, too large, holds no image or several frames, or its
-            compression has no decoder here.
+        DxsegError: The file is damaged, too large, has no image or several frames, or there
+            is no decoder for its compression.
     """
     ds = open_object(path, pixels=True)
     layout = _single(pixel_layout(ds, path), path)
@@ -64,16 +64,16 @@ def dicom_size(path: Path) -> tuple[int, int]:
 
 
 def displayed_frame(ds: FileDataset, index: int, layout: PixelLayout, path: Path) -> Pixels:
-    """Decode a frame for the eye; the rules are those of `decode_dicom`.
+    """Decode a frame for display; the rules are those of `decode_dicom`.
 
     Args:
         ds: An object opened with its pixels.
         index: The frame, from 0.
-        layout: Of this object.
+        layout: Its pixel layout.
         path: Its file.
 
     Raises:
-        DxsegError: The frame is damaged, or its compression has no decoder here.
+        DxsegError: The frame is damaged, or there is no decoder for its compression.
     """
     stored = stored_frame(ds, index, layout, path)
     depth = np.dtype(np.uint8 if layout.bits_stored <= 8 else np.uint16)
@@ -98,14 +98,14 @@ def measured_frame(
     Args:
         ds: An object opened with its pixels.
         index: The frame, from 0.
-        layout: Of this object; its pixels must be grey.
+        layout: Its pixel layout; pixels must be grey.
         path: Its file.
 
     Returns:
         (rows, columns).
 
     Raises:
-        DxsegError: The frame is damaged or coloured, or its compression has no decoder here.
+        DxsegError: The frame is damaged or coloured, or there is no decoder for its compression.
     """
     if layout.photometric not in GREY:
         raise DxsegError(f"{path}: a slice in colour; expected grey values; leave the series out")
@@ -120,19 +120,19 @@ def stored_frame(ds: FileDataset, index: int, layout: PixelLayout, path: Path) -
     Args:
         ds: An object opened with its pixels.
         index: The frame, from 0.
-        layout: Of this object.
+        layout: Its pixel layout.
         path: Its file.
 
     Returns:
         (rows, columns) or (rows, columns, 3).
 
     Raises:
-        DxsegError: The frame is damaged, or its compression has no decoder here.
+        DxsegError: The frame is damaged, or there is no decoder for its compression.
     """
     from pydicom.pixels.utils import pixel_array
 
     if "PixelData" not in ds:
-        raise DxsegError(f"{path}: holds no whole-number pixel data; expected an image")
+        raise DxsegError(f"{path}: has no whole-number pixel data; expected an image")
     plugin = _plugin(layout, path)
     with translate_errors(path):
         check_codestream(ds, index, layout, path)
@@ -143,14 +143,14 @@ def stored_frame(ds: FileDataset, index: int, layout: PixelLayout, path: Path) -
         )
     samples = array.shape[2:] if layout.photometric in COLOUR[:-1] else ()
     if array.shape != (layout.rows, layout.columns, *samples):
-        raise DxsegError(f"{path}: its pixels are not of the size that its header says")
+        raise DxsegError(f"{path}: its pixels do not have the size in its header; export it again")
     return array
 
 
 def _single(layout: PixelLayout, path: Path) -> PixelLayout:
     if layout.frames != 1:
         raise DxsegError(
-            f"{path}: {layout.frames} frames; expected one image; `dxseg import dicom` makes an "
+            f"{path}: {layout.frames} frames; expected one image; `dxseg import dicom` makes one "
             "image of each frame"
         )
     return layout
@@ -165,7 +165,7 @@ def _plugin(layout: PixelLayout, path: Path) -> str:
         decoder, plugin = choose_decoder(layout.syntax)
     except (NotImplementedError, ValueError):
         raise DxsegError(
-            f"{path}: its transfer syntax is absent or not one of images; export it again, as "
+            f"{path}: its transfer syntax is missing, or not for images; export it again, as "
             "Explicit VR Little Endian if in doubt"
         ) from None
     if not decoder.is_available:
@@ -177,7 +177,7 @@ def _plugin(layout: PixelLayout, path: Path) -> str:
 
 
 def _packed_frame(packed: bytes, index: int, layout: PixelLayout) -> npt.NDArray[np.uint8]:
-    """Unpack a frame of single bits, which may begin within a byte: pydicom 3.0 then takes others.
+    """Unpack a frame of single bits, which may begin within a byte: pydicom 3.0 reads others.
 
     The first pixel is the lowest bit (PS3.5 8.1.1).
     """
@@ -189,7 +189,7 @@ def _packed_frame(packed: bytes, index: int, layout: PixelLayout) -> npt.NDArray
 
 
 def _frame_context(ds: FileDataset, index: int, layout: PixelLayout) -> Dataset:
-    """Gather what rescaling and windows need: it stands apart in multi-frame objects."""
+    """Collect the elements for rescaling and windows; multi-frame objects have them per frame."""
     from pydicom.dataset import Dataset
 
     context = Dataset()
@@ -215,7 +215,7 @@ def _first(ds: Dataset, keyword: str) -> float | None:
     """Read the first of one or several numbers."""
     try:
         value = np.atleast_1d(np.array(ds.get(keyword), dtype=np.float64))[0]
-    except Exception:  # noqa: BLE001 - a damaged element raises when it is looked at
+    except Exception:  # noqa: BLE001 - a damaged element raises when it is read
         return None
     return float(value) if np.isfinite(value) else None
 
@@ -227,7 +227,7 @@ def _modality(stored: npt.NDArray[Any], context: Dataset) -> npt.NDArray[Any]:
 
 
 def _windowed(values: npt.NDArray[Any], context: Dataset) -> tuple[npt.NDArray[Any], float, float]:
-    """Apply the VOI LUT or the first window; give the range that results span too."""
+    """Apply the VOI LUT or the first window; also return the range of the results."""
     from pydicom.pixels.processing import apply_voi, apply_windowing
 
     if "VOILUTSequence" in context:
@@ -245,7 +245,7 @@ def _windowed(values: npt.NDArray[Any], context: Dataset) -> tuple[npt.NDArray[A
 
 
 def _has_window(context: Dataset) -> bool:
-    """Tell whether there is a window as wide as PS3.3 C.11.2.1.2 wants; many exports write 0."""
+    """Whether there is a window as wide as PS3.3 C.11.2.1.2 requires; many exports write 0."""
     if "WindowWidth" not in context:
         return False
     width = float(context.WindowWidth)
@@ -253,19 +253,19 @@ def _has_window(context: Dataset) -> bool:
 
 
 def _range(context: Dataset, apply_windowing: Any) -> tuple[float, float]:
-    """Ask what a window makes of very low and very high values: what it spreads results over."""
+    """Find the output range of a window from very low and very high values."""
     with np.errstate(over="ignore"):
         low, high = apply_windowing(np.array([-2 * _FAR, 2 * _FAR]), context)
     return float(low), float(high)
 
 
 def _spread(values: npt.NDArray[Any], low: float, high: float, depth: np.dtype[Any]) -> Pixels:
-    """Stretch low..high over all of uint8 or uint16; exact where both ranges are the same."""
+    """Scale low..high to all of uint8 or uint16; exact if both ranges are the same."""
     top = np.iinfo(depth).max
     if low == 0 and high == top and values.dtype.kind == "u":
         return values.astype(depth)
-    shares = (values.astype(np.float64) - low) / (high - low)
-    pixels: Pixels = np.rint(np.clip(shares, 0, 1) * top).astype(depth)
+    scaled = (values.astype(np.float64) - low) / (high - low)
+    pixels: Pixels = np.rint(np.clip(scaled, 0, 1) * top).astype(depth)
     return pixels
 
 
@@ -274,5 +274,5 @@ def _through_palette(ds: FileDataset, stored: npt.NDArray[Any], path: Path) -> P
 
     with translate_errors(path):
         colours = apply_color_lut(stored, ds)[:, :, :3]
-    # Tables of 16 bit hold screen colours in their high bytes (PS3.3 C.7.6.3.1.6).
+    # Tables of 16 bit have screen colours in their high bytes (PS3.3 C.7.6.3.1.6).
     return colours if colours.dtype == np.uint8 else (colours >> 8).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Masks that come as DICOM: segmentations (SEG) frame by frame, contours (RTSTRUCT) drawn."""
+"""Masks in DICOM: segmentations (SEG) frame by frame, contours (RTSTRUCT) filled."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class MaskObject:
     """A segmentation or structure set, before it is drawn.
 
     Attributes:
-        header: The object.
-        series_uids: Of the series it refers to.
-        instance_uids: Of the images it refers to.
-        regions: What it mask_object: the label of each segment or region, by its number. Labels are
-            free text and must not be shown.
+        header: Header of the object.
+        series_uids: UIDs of the series it refers to.
+        instance_uids: UIDs of the images it refers to.
+        regions: Label of each segment or region, by its number. Labels are free text and must not
+            be shown.
     """
 
     header: Header
@@ -43,34 +43,34 @@ class MaskObject:
     regions: Mapping[int, str]
 
     def belongs_to(self, headers: Sequence[Header]) -> bool:
-        """Tell whether it refers to any of these images, or where it names none, to their series.
+        """Whether it refers to any of these images, or, if it lists no images, to their series.
 
         Args:
-            headers: Of the images.
+            headers: Headers of the images.
         """
         if self.instance_uids:
             return any(header.sop_uid in self.instance_uids for header in headers)
         return any(header.series_uid in self.series_uids for header in headers)
 
     def choose(self, classes: Mapping[str, int]) -> dict[int, int]:
-        """Choose the regions that are wanted.
+        """Choose regions.
 
         Args:
-            classes: The mask value of a region, by its number or label; empty to take the only
-                region there is, as value 1.
+            classes: Mask value of a region, by its number or label; empty: the only region has
+                value 1.
 
         Returns:
-            The mask value of each region wanted, by its number.
+            Mask value of each chosen region, by its number.
 
         Raises:
-            UsageError: Nothing was asked for and there are several regions.
+            UsageError: `classes` is empty and there are several regions.
         """
         if not classes:
             if len(self.regions) > 1:
                 raise UsageError(
                     f"{self.header.name}: a mask of {len(self.regions)} regions, numbered "
-                    f"{', '.join(str(number) for number in sorted(self.regions))}; expected to be "
-                    "told which ones mean a lesion; use --region NUMBER=CLASS or LABEL=CLASS"
+                    f"{', '.join(str(number) for number in sorted(self.regions))}; choose "
+                    "the lesions with --region NUMBER=CLASS or LABEL=CLASS"
                 )
             return dict.fromkeys(self.regions, 1)
         chosen = {}
@@ -82,10 +82,10 @@ class MaskObject:
 
 
 def read_mask_object(header: Header) -> MaskObject:
-    """Read what a segmentation or structure set holds and refers to.
+    """Read the regions and references of a segmentation or structure set.
 
     Args:
-        header: Of the object.
+        header: Header of the object.
 
     Raises:
         DxsegError: It is damaged.
@@ -118,16 +118,16 @@ def draw_on_stack(mask_object: MaskObject, chosen: Mapping[int, int], stack: Sta
     in whose plane they lie.
 
     Args:
-        mask_object: What to draw.
-        chosen: The mask value of each region wanted; where regions overlap the highest wins.
+        mask_object: The mask.
+        chosen: Mask value of each region; where regions overlap the highest wins.
         stack: The volume's grid.
 
     Returns:
         (column, row, slice), 0 is background.
 
     Raises:
-        DxsegError: A frame or contour lies on another grid or between slices, is damaged, or
-            nothing was outlined: then nothing is known, and no slice is called empty.
+        DxsegError: A frame or contour is on another grid or between slices, or damaged; or nothing
+            is drawn: slices are then unknown, not empty.
     """
     header = mask_object.header
     labels = np.zeros(stack.shape, np.uint8)
@@ -140,7 +140,7 @@ def draw_on_stack(mask_object: MaskObject, chosen: Mapping[int, int], stack: Sta
             target = labels[:, :, index]
             np.maximum(target, np.uint8(value) * inside.T, out=target)
         if not labels.any():
-            raise DxsegError(f"{header.path}: outlines nothing of what was asked for")
+            raise DxsegError(f"{header.path}: has no pixel in the requested regions")
     return labels
 
 
@@ -149,14 +149,14 @@ def draw_on_image(mask_object: MaskObject, chosen: Mapping[int, int], image: Hea
 
     Args:
         mask_object: A segmentation.
-        chosen: The mask value of each region wanted; where regions overlap the highest wins.
+        chosen: Mask value of each region; where regions overlap the highest wins.
         image: The image, of one frame.
 
     Returns:
         (height, width), 0 is background.
 
     Raises:
-        DxsegError: It is a structure set, of another size, damaged, or outlines nothing.
+        DxsegError: It is a structure set, of another size, damaged, or has no pixels.
     """
     header = mask_object.header
     assert image.layout is not None
@@ -168,10 +168,10 @@ def draw_on_image(mask_object: MaskObject, chosen: Mapping[int, int], image: Hea
             if image.sop_uid not in frame.sources:
                 continue
             if frame.inside.shape != labels.shape:
-                raise DxsegError(f"{header.path}: not of the size of its image")
+                raise DxsegError(f"{header.path}: its size is not that of its image")
             labels = np.maximum(labels, np.uint8(frame.value) * frame.inside)
         if not labels.any():
-            raise DxsegError(f"{header.path}: outlines nothing of what was asked for")
+            raise DxsegError(f"{header.path}: has no pixel in the requested regions")
     return labels
 
 
@@ -238,7 +238,7 @@ def _frames(
 def _slice_at(
     position: Sequence[float], orientation: Sequence[float] | None, stack: Stack, header: Header
 ) -> int:
-    """Find the slice whose first pixel lies where that of a frame does."""
+    """Find the slice whose first pixel has the position of a frame's."""
     column, row, index = stack.voxels_at(np.array([position]))[0]
     cosines = stack.slices[0].plane.orientation
     turned = (
@@ -249,7 +249,7 @@ def _slice_at(
     off = max(abs(column), abs(row), abs(index - nearest))
     if turned or off > OFF_PLANE or not 0 <= nearest < len(stack.slices):
         raise DxsegError(
-            f"{header.path}: a frame lies on none of its images' slices; expected the same grid; "
+            f"{header.path}: a frame is on none of its images' slices; expected the same grid; "
             "resample it onto the images"
         )
     return nearest

@@ -1,4 +1,4 @@
-"""Opening DICOM files: what their header says, and nothing of it in a message."""
+"""Opening DICOM files, with no value of a header in any message."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class PixelLayout:
-    """What the header says about the pixels.
+    """The layout of the pixels, as in the header.
 
     Attributes:
         rows: Height of a frame in pixels.
         columns: Width of a frame in pixels.
-        frames: At least 1.
+        frames: Number of frames, at least 1.
         photometric: One of `GREY` or `COLOUR`.
-        bits_allocated: How many bits a sample takes: 1, 8, 16 or 32.
-        bits_stored: How many of them are used.
+        bits_allocated: Bits per sample: 1, 8, 16 or 32.
+        bits_stored: Number of these bits that are used.
         signed: Whether samples are two's complement.
         syntax: UID of the transfer syntax.
     """
@@ -52,10 +52,10 @@ class PixelLayout:
 
 
 def is_dicom(path: Path) -> bool:
-    """Tell whether a file starts as DICOM files do (PS3.10: 128 bytes, then DICM).
+    """Whether a file starts as DICOM does (PS3.10: 128 bytes, then DICM).
 
     Args:
-        path: Any file; one that cannot be read is none.
+        path: Any file; an unreadable file is not DICOM.
     """
     try:
         with path.open("rb") as stream:
@@ -67,21 +67,21 @@ def is_dicom(path: Path) -> bool:
 def open_object(path: Path, *, pixels: bool = False) -> FileDataset:
     """Read a DICOM file.
 
-    Messages hold no value of the file and no message of pydicom, which quotes values: both may name
-    a patient.
+    Messages contain no value of the file and no message of pydicom, which quotes values: both may
+    identify a patient.
 
     Args:
-        path: The file; its content, not its suffix, says what it is.
+        path: The file; its content, not its suffix, determines the format.
         pixels: Whether to read the pixel data too.
 
     Raises:
-        DxsegError: The file is absent, empty, no DICOM, damaged, or inflates beyond 1 GiB.
+        DxsegError: The file is absent, empty, not DICOM, damaged, or inflates beyond 1 GiB.
     """
     _check_start(path)
     import pydicom
 
-    # pydicom warns with the values it wonders about. Each time, because whoever resets filters or
-    # levels in between must not make names appear on a terminal.
+    # Warnings of pydicom quote values. Filtered on each call: names must not appear on a terminal
+    # because other code has reset filters or levels.
     warnings.filterwarnings("ignore", module=r"pydicom\b")
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     with translate_errors(path):
@@ -92,7 +92,7 @@ def open_object(path: Path, *, pixels: bool = False) -> FileDataset:
 
 @contextmanager
 def translate_errors(path: Path) -> Iterator[None]:
-    """Turn whatever parsers and decoders raise into an error without their words.
+    """Translate any error of parsers and decoders into one without their text.
 
     Args:
         path: The file named in the error.
@@ -112,15 +112,15 @@ def translate_errors(path: Path) -> Iterator[None]:
 
 
 def pixel_layout(ds: FileDataset, path: Path) -> PixelLayout:
-    """Read and judge what the header says about the pixels, before any memory is taken for them.
+    """Read and check the layout of the pixels, before any memory is allocated for them.
 
     Args:
         ds: An opened object, with or without its pixels.
         path: Its file.
 
     Raises:
-        DxsegError: There are no pixels, more than a frame may have, more than the file can hold,
-            or of a kind that is not understood.
+        DxsegError: There are no pixels, more than a frame may have or the file can contain, or they
+            are of an unsupported kind.
     """
     rows, columns = read_int(ds, "Rows", path, 0), read_int(ds, "Columns", path, 0)
     samples = read_int(ds, "SamplesPerPixel", path, 1)
@@ -129,20 +129,20 @@ def pixel_layout(ds: FileDataset, path: Path) -> PixelLayout:
     frames = read_int(ds, "NumberOfFrames", path, 1)
     photometric = read_text(ds, "PhotometricInterpretation")
     if rows < 1 or columns < 1:
-        raise DxsegError(f"{path}: holds no image (no rows and columns); expected pixels")
+        raise DxsegError(f"{path}: has no image (no rows and columns); expected pixels")
     known = (samples == 1 and photometric in (*GREY, "PALETTE COLOR")) or (
         samples == 3 and photometric in COLOUR[:-1]
     )
     if not known:
         raise DxsegError(
-            f"{path}: {samples} sample(s) a pixel of an unknown colour model; expected one of "
+            f"{path}: {samples} sample(s) per pixel of an unknown colour model; expected one of "
             f"{', '.join(GREY + COLOUR)}; export it again in one of them"
         )
     limit = 32 if samples == 1 else 16
     if allocated not in (1, 8, 16, 32) or not 1 <= stored <= allocated or allocated > limit:
         raise DxsegError(
-            f"{path}: {stored} of {allocated} bits a sample; expected at most {limit} of 1, 8, 16 "
-            "or 32; export it again as whole numbers of 8 or 16 bit"
+            f"{path}: {stored} of {allocated} bits per sample; expected at most {limit} of 1, 8, "
+            "16 or 32; export it again as whole numbers of 8 or 16 bit"
         )
     if frames < 1:
         raise DxsegError(f"{path}: claims {frames} frames; expected at least 1")
@@ -174,12 +174,12 @@ def _check_start(path: Path) -> None:
     if start[128:] != b"DICM":
         raise DxsegError(
             f"{path}: not a DICOM file (DICM is not at byte 128); expected DICOM as PACS export "
-            "it; convert it, or give its file type the right name"
+            "it; convert it, or correct its suffix"
         )
 
 
 def _check_inflated_size(path: Path) -> None:
-    """Inflate deflated objects block by block: pydicom would hold whatever comes out."""
+    """Inflate deflated objects block by block: pydicom would keep any amount in memory."""
     from pydicom.filereader import read_dataset
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
@@ -201,7 +201,7 @@ def _check_inflated_size(path: Path) -> None:
 
 
 def _check_length(layout: PixelLayout, bits: int, path: Path) -> None:
-    """Compare the pixels claimed with the file's size; a compressed frame takes 8 bytes or more."""
+    """Compare the claimed pixels with the file size; a compressed frame has 8 bytes or more."""
     from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
     syntax = UID(layout.syntax)

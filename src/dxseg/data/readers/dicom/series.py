@@ -1,4 +1,4 @@
-"""Series of slices as volumes: sorted by position, refused where they are no regular grid."""
+"""Series of slices as volumes: sorted by position, an error if they are not a regular grid."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ Array = npt.NDArray[np.float64]
 
 _COSINE_TOLERANCE = 1e-3
 _SPACING_TOLERANCE = 1e-3
-# Of the distance between slices. Exports round positions, to 0.01 mm at worst.
+# Fraction of the distance between slices. Exports round positions, to 0.01 mm at worst.
 _POSITION_TOLERANCE = 0.05
 _SAME_PLACE = 1e-3
 OFF_PLANE = 0.1
-"""How far a plane may lie from the slice that it is meant for, in voxels."""
+"""Maximum distance of a plane from its slice, in voxels."""
 
 _INT16 = np.iinfo(np.int16)
 
 
 @dataclass(frozen=True)
 class Slice:
-    """A plane and the object that holds it."""
+    """A plane and its object."""
 
     header: Header
     plane: Plane
@@ -42,10 +42,10 @@ class Slice:
 
 @dataclass(frozen=True)
 class Stack:
-    """Slices in order, and the grid they make.
+    """Slices in order, and their grid.
 
     Attributes:
-        name: What messages call the series.
+        name: Name of the series in messages.
         slices: In the direction of the normal, which is row x column.
         affine: (4, 4), from (column, row, slice) to millimetres in RAS+.
         rows: Height of a slice in pixels.
@@ -60,31 +60,31 @@ class Stack:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of the voxels: columns, rows, slices."""
+        """Shape of the voxels: columns, rows, slices."""
         return self.columns, self.rows, len(self.slices)
 
-    def voxels_at(self, places: Array) -> Array:
-        """Find the voxels of places.
+    def voxels_at(self, positions: Array) -> Array:
+        """Convert positions to voxel coordinates.
 
         Args:
-            places: (N, 3) in the patient's coordinates of DICOM (LPS+), in millimetres.
+            positions: (N, 3) in the patient's coordinates of DICOM (LPS+), in millimetres.
 
         Returns:
             (N, 3) column, row and slice, with fractions.
         """
         inverse = np.linalg.inv(self.affine)
-        voxels: Array = (places * [-1, -1, 1]) @ inverse[:3, :3].T + inverse[:3, 3]
+        voxels: Array = (positions * [-1, -1, 1]) @ inverse[:3, :3].T + inverse[:3, 3]
         return voxels
 
 
 def group_series(headers: Iterable[Header]) -> dict[tuple[str, ...], list[Header]]:
-    """Gather the objects of each volume: a series, or a multi-frame object.
+    """Group the objects of each volume: a series, or a multi-frame object.
 
     Args:
-        headers: Of objects whose frames are slices.
+        headers: Headers of objects whose frames are slices.
 
     Returns:
-        By UIDs that identify the volume, in the order given.
+        Headers by the UIDs that identify the volume, in the given order.
     """
     groups: dict[tuple[str, ...], list[Header]] = defaultdict(list)
     for header in headers:
@@ -95,16 +95,16 @@ def group_series(headers: Iterable[Header]) -> dict[tuple[str, ...], list[Header
 
 
 def stack_slices(headers: Sequence[Header], name: str) -> Stack:
-    """Sort slices along their normal, and check that they make a regular grid.
+    """Sort slices along their normal, and check that they are a regular grid.
 
     Args:
-        headers: The objects of one volume.
-        name: What messages call it.
+        headers: Headers of the objects of one volume.
+        name: Name of the volume in messages.
 
     Raises:
-        DxsegError: Slices differ in size, spacing or orientation; share a place; leave gaps; or
-            are shifted against each other, as by a tilted gantry. Nothing is resampled: masks
-            belong to the slices as they are.
+        DxsegError: Slices differ in size, spacing or orientation; have the same position; leave
+            gaps; or are shifted against each other, as by a tilted gantry. Nothing is resampled:
+            masks belong to the slices as they are.
     """
     slices = [Slice(header, plane) for header in headers for plane in header.planes]
     rows, columns = _agree(slices, name)
@@ -134,11 +134,11 @@ def read_stack(stack: Stack) -> Volume:
         stack: From `stack_slices`.
 
     Returns:
-        Voxels (column, row, slice): int16 where all values are whole and fit, else float32.
+        Voxels (column, row, slice): int16 if all values are whole and in range, else float32.
 
     Raises:
-        DxsegError: A slice is damaged, coloured, or its compression has no decoder here; the files
-            are called by their names of `Header`.
+        DxsegError: A slice is damaged or coloured, or there is no decoder for its compression;
+            messages have the names of `Header`.
     """
     voxels: npt.NDArray[Any] = np.empty((len(stack.slices), stack.rows, stack.columns), np.int16)
     for index, frame in enumerate(_frames(stack)):
@@ -149,33 +149,33 @@ def read_stack(stack: Stack) -> Volume:
 
 
 def series_in(folder: Path) -> Stack:
-    """Find the series whose slices lie in a folder, not below it.
+    """Find the series whose slices are in a folder, not below it.
 
-    Masks, localisers and images without a position are passed over. Messages name the files.
+    Masks, localisers and images without a position are ignored. Messages have the paths of files.
 
     Args:
         folder: The folder.
 
     Raises:
         DxsegError: There are slices of no volume or of several, a file is damaged, or the slices
-            are no regular grid.
+            are not a regular grid.
     """
     headers = [read_header(path, str(path)) for path in _dicom_files(folder)]
     groups = group_series(header for header in headers if header.is_volume)
     if len(groups) != 1:
         raise DxsegError(
-            f"{folder}: holds slices of {len(groups)} volumes; expected one; put each series into "
-            "a folder of its own"
+            f"{folder}: contains slices of {len(groups)} volumes; expected one; put each series "
+            "into a separate folder"
         )
     [group] = groups.values()
     return stack_slices(group, str(folder))
 
 
 def holds_slices(folder: Path) -> bool:
-    """Tell from the first DICOM image in a folder whether it holds slices of a volume.
+    """Whether the first DICOM image in a folder is a slice of a volume.
 
     Args:
-        folder: The folder; what lies below it does not count.
+        folder: The folder; folders below it do not count.
     """
     for path in _dicom_files(folder):
         try:
@@ -189,7 +189,7 @@ def holds_slices(folder: Path) -> bool:
 
 def _dicom_files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
-        # Thousands of PNG files need not be opened to know that they are none.
+        # Thousands of PNG files are not opened only to find that they are not DICOM.
         other = is_supported(path) and path.suffix.lower() != ".dcm"
         if not other and path.is_file() and is_dicom(path):
             yield path
@@ -205,7 +205,7 @@ def _frames(stack: Stack) -> Iterator[Array]:
                 opened = (path, ds, pixel_layout(ds, path))
             frame = measured_frame(opened[1], part.plane.frame, opened[2], path)
             if frame.shape != (stack.rows, stack.columns):
-                raise DxsegError(f"{path}: has changed since the import began; start it again")
+                raise DxsegError(f"{path}: has changed since the import started; start it again")
             yield frame
 
 
@@ -219,7 +219,7 @@ def _agree(slices: Sequence[Slice], name: str) -> tuple[int, int]:
     sizes = {(layout.rows, layout.columns) for layout in layouts if layout is not None}
     if len(sizes) != 1:
         shown = ", ".join(f"{rows} x {columns}" for rows, columns in sorted(sizes))
-        raise DxsegError(f"{name}: slices of different sizes ({shown}); export the series anew")
+        raise DxsegError(f"{name}: slices of different sizes ({shown}); export the series again")
     spaces = {part.header.frame_of_reference for part in slices}
     if len(spaces) != 1:
         raise DxsegError(
@@ -265,22 +265,23 @@ def _cosines(slices: Sequence[Slice], name: str) -> Array:
 
 
 def _step(positions: Array, across: Array, spacing: Array, name: str) -> Array | None:
-    """Give the vector from one slice to the next; None for a single slice."""
+    """Compute the vector from one slice to the next; None for a single slice."""
     if len(positions) == 1:
         return None
     distances = positions @ across
     gaps = np.diff(distances)
     if gaps.min() < _SAME_PLACE:
         raise DxsegError(
-            f"{name}: {int((gaps < _SAME_PLACE).sum())} slice(s) lie where another one does, as "
-            "with several phases or repetitions; expected one a place; export each as a series"
+            f"{name}: {int((gaps < _SAME_PLACE).sum())} slice(s) have the position of another one, "
+            "as with several phases or repetitions; expected one per position; export each as a "
+            "series"
         )
     step: Array = (positions[-1] - positions[0]) / (len(positions) - 1)
     even = distances[0] + (step @ across) * np.arange(len(positions))
     if np.abs(distances - even).max() > _POSITION_TOLERANCE * (step @ across):
         missing = round(float((distances[-1] - distances[0]) / np.median(gaps))) + 1 - len(gaps) - 1
         raise DxsegError(
-            f"{name}: slices lie {gaps.min():.4g} to {gaps.max():.4g} mm apart"
+            f"{name}: slices are {gaps.min():.4g} to {gaps.max():.4g} mm apart"
             + (f", as if {missing} were missing" if missing > 0 else "")
             + "; expected equal distances; export the series completely, or resample it to NIfTI"
         )
