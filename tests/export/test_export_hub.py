@@ -21,7 +21,7 @@ from dxseg.export.hub import export_hub
 from dxseg.export.model_card import plain
 from dxseg.inference.model_folder import read_info
 from dxseg.io.atomic import sha256_file, write_json_atomic
-from dxseg.reports.figures import IMAGE_FIGURES, MASK_FIGURES
+from dxseg.reports.metric_columns import IMAGE_METRICS, MASK_METRICS
 
 hub = pytest.importorskip("huggingface_hub")
 
@@ -73,7 +73,7 @@ def test_the_hubs_library_reads_the_results(trained, exported):
     evaluation = json.loads((trained / "evaluation.json").read_text())
     expected = {
         figure.key: evaluation[figure.key]
-        for figure in (*MASK_FIGURES, *IMAGE_FIGURES)
+        for figure in (*MASK_METRICS, *IMAGE_METRICS)
         if evaluation[figure.key] is not None
     }
     found = {one.metric_type: one.metric_value for one in card.data.eval_results}

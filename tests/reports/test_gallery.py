@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from dxseg.reports.gallery import choose_cases
+from dxseg.reports.gallery import select_cases
 
 
 def table(dices: list[float], areas: tuple[float, ...] = ()) -> pd.DataFrame:
@@ -24,7 +24,7 @@ def table(dices: list[float], areas: tuple[float, ...] = ()) -> pd.DataFrame:
 
 
 def ids(per_image: pd.DataFrame) -> list[list[str]]:
-    return [[choice.case_id for choice in group] for group in choose_cases(per_image).values()]
+    return [[choice.case_id for choice in group] for group in select_cases(per_image).values()]
 
 
 def test_best_middle_and_worst_are_those_by_dice():
@@ -56,7 +56,7 @@ def test_false_positives_are_the_largest_on_lesion_free_images():
 
 
 def test_numbers_run_through_and_scores_are_kept():
-    choices = choose_cases(table([0.9, 0.5, 0.1], (4.0,)))
+    choices = select_cases(table([0.9, 0.5, 0.1], (4.0,)))
     flat = [choice for group in choices.values() for choice in group]
     assert [choice.number for choice in flat] == [1, 2, 3, 4]
     assert [choice.dice for choice in flat[:3]] == [0.9, 0.5, 0.1]

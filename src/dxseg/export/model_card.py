@@ -17,7 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.model_folder import NOTICE, ModelInfo
-from dxseg.reports.figures import IMAGE_FIGURES, MASK_FIGURES, Figure, interval, number
+from dxseg.reports.metric_columns import (
+    IMAGE_METRICS,
+    MASK_METRICS,
+    MetricColumn,
+    format_interval,
+    format_number,
+)
 from dxseg.training.run_record import RUN_FILE
 
 CARD_FILE = "README.md"
@@ -153,15 +159,15 @@ def _check_same_model(evaluation: _Evaluation, record: _Record, info: ModelInfo,
         )
 
 
-def _shown(evaluation: _Evaluation) -> list[Figure]:
+def _shown(evaluation: _Evaluation) -> list[MetricColumn]:
     return [
         figure
-        for figure in (*MASK_FIGURES, *IMAGE_FIGURES)
+        for figure in (*MASK_METRICS, *IMAGE_METRICS)
         if isinstance(evaluation.figure(figure.key), int | float)
     ]
 
 
-def _title(figure: Figure, evaluation: _Evaluation) -> str:
+def _title(figure: MetricColumn, evaluation: _Evaluation) -> str:
     return figure.title.format_map(evaluation.units).replace("mm2", "mm²")
 
 
@@ -171,20 +177,20 @@ def _context(
     figures = [
         (
             _title(one, evaluation),
-            number(evaluation.figure(one.key), one.decimals),
-            interval(evaluation.figure(f"{one.key}_ci"), one.decimals),
+            format_number(evaluation.figure(one.key), one.decimals),
+            format_interval(evaluation.figure(f"{one.key}_ci"), one.decimals),
             one.better,
-            one.meaning,
+            one.description,
         )
         for one in _shown(evaluation)
     ]
     calibration = [
         (
             plain(what),
-            number(one.temperature, 3),
+            format_number(one.temperature, 3),
             one.images,
-            number(one.ece_before, 3),
-            number(one.ece_after, 3),
+            format_number(one.ece_before, 3),
+            format_number(one.ece_after, 3),
             plain(one.note),
         )
         for what, one in record.calibration.items()

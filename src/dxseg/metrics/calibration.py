@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 DEFAULT_BINS = 15
 TEMPERATURES = (0.05, 20.0)
-"""Lowest and highest temperature that is believed."""
+"""Range of plausible temperatures."""
 
 _END = 0.01
 _FLAT = 1e-9
@@ -18,9 +18,9 @@ _FLAT = 1e-9
 class CalibrationHistogram:
     """Running sums over equal-width probability bins, from which the calibration error follows.
 
-    The error is sum over bins of (share of samples) x |mean probability - observed frequency|
-    of the positive class (binary, L1), as torchmetrics' `binary_calibration_error` has it.
-    torchmetrics keeps every sample; three sums a bin are enough, and a test set of pixels does
+    The error is sum over bins of (fraction of samples) x |mean probability - observed frequency|
+    of the positive class (binary, L1), as in torchmetrics' `binary_calibration_error`.
+    torchmetrics keeps every sample; three sums per bin are enough, and a test set of pixels does
     not fit in memory. The last bin includes probability 1.
     """
 

@@ -1,4 +1,4 @@
-"""Metrics of whole images: is there a lesion, and what is drawn where there is none."""
+"""Metrics of whole images: detection of lesions, and false-positive area."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ class DetectionRates:
     """How often "any predicted pixel" agrees with "there is a lesion".
 
     Attributes:
-        sensitivity: Share of lesion images with a finding, 0 to 1; NaN without lesion images.
-        specificity: Share of lesion-free images without one, 0 to 1; NaN without such images.
+        sensitivity: Fraction of lesion images with a predicted pixel, 0 to 1; NaN without such
+            images.
+        specificity: Fraction of lesion-free images without one, 0 to 1; NaN without such images.
         lesion_images: Number of images with a lesion.
         lesion_free_images: Number of images without one.
     """
@@ -40,7 +41,7 @@ def auroc(lesion: ArrayLike, score: ArrayLike) -> float:
 
     Returns:
         Area, 0 to 1, 0.5 for chance. NaN where only one class is present: the area does not
-        exist there, and torchmetrics' 0 would read as a verdict.
+        exist there, and torchmetrics' 0 would look like a result.
 
     Raises:
         ValueError: The lengths differ, or a score is no probability.
@@ -51,7 +52,7 @@ def auroc(lesion: ArrayLike, score: ArrayLike) -> float:
         raise ValueError(
             f"lesion and score must be of one length, got {target.shape}, {values.shape}"
         )
-    # Outside this range torchmetrics takes scores for logits and squashes them without a word.
+    # Outside this range torchmetrics takes scores for logits and applies a sigmoid silently.
     if not np.all((values >= 0) & (values <= 1)):
         raise ValueError("score must hold probabilities between 0 and 1, without NaN")
     if target.all() or not target.any():
@@ -71,7 +72,7 @@ def detection_rates(lesion: ArrayLike, predicted: ArrayLike) -> DetectionRates:
         predicted: (N,) true where the predicted mask has a pixel.
 
     Returns:
-        Both rates and how many images each rests on.
+        Both rates and the number of images of each.
 
     Raises:
         ValueError: The lengths differ.
@@ -90,13 +91,15 @@ def detection_rates(lesion: ArrayLike, predicted: ArrayLike) -> DetectionRates:
 
 
 def area_fraction(mask: ArrayLike) -> float:
-    """Share of an image that a mask covers; of a lesion-free image, its false-positive area.
+    """Compute the fraction of an image that a mask covers.
+
+    Of a lesion-free image it is the false-positive area.
 
     Args:
         mask: (H, W), zero is background.
 
     Returns:
-        Share, 0 to 1.
+        Fraction, 0 to 1.
 
     Raises:
         ValueError: The mask holds no pixel.

@@ -1,4 +1,4 @@
-"""Lesion-wise detection: which of an image's lesions were found, which findings were none."""
+"""Lesion-wise detection: matching of true and predicted lesions."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class LesionCounts:
 
     @property
     def sensitivity(self) -> float:
-        """Share of true lesions found, 0 to 1; NaN where there is none to find."""
+        """Fraction of true lesions that are matched, 0 to 1; NaN without true lesions."""
         return self.matched / self.true if self.true else float("nan")
 
     @property
     def precision(self) -> float:
-        """Share of findings that are lesions, 0 to 1; NaN where nothing was predicted."""
+        """Fraction of predicted lesions that are matched, 0 to 1; NaN without predicted lesions."""
         return self.matched / self.predicted if self.predicted else float("nan")
 
     @property
@@ -58,8 +58,8 @@ def match_lesions(
 
     A lesion is a connected component (8-neighbourhood). A pair may match when its intersection
     over union exceeds `minimum_iou`; among those pairs the largest one-to-one matching counts,
-    so that a prediction that covers two lesions finds one of them, and a lesion found in two
-    pieces leaves one false finding.
+    so that a prediction that covers two lesions matches one of them, and a lesion predicted in two
+    pieces leaves one false positive.
 
     Args:
         truth: (H, W) binary mask.
@@ -81,7 +81,7 @@ def match_lesions(
         return LesionCounts(int(true), int(found), 0)
 
     both = first & second
-    # Sparse on purpose: a speckled prediction may hold ten thousand components.
+    # Sparse, because a speckled prediction may have ten thousand components.
     overlap = sparse.coo_matrix(
         (np.ones(int(both.sum())), (true_map[both] - 1, found_map[both] - 1)), shape=(true, found)
     )

@@ -2,16 +2,14 @@
 
 The empty-mask cells hold for every mask metric of this package:
 
-======== ========== ========= ============== ==== ==================================
-truth    prediction Dice, IoU HD95           NSD  counted in
-======== ========== ========= ============== ==== ==================================
-present  present    formula   formula        formula  lesion images, all images
-present  empty      0         image diagonal 0    lesion images (lesion missed), all
-empty    present    0         image diagonal 0    all images; an image false positive
-empty    empty      1         0              1    all images only
-======== ========== ========= ============== ==== ==================================
+| truth | prediction | Dice, IoU | HD95 | NSD | counted in |
+|---|---|---|---|---|---|
+| lesion | lesion | formula | formula | formula | lesion images, all images |
+| lesion | empty | 0 | image diagonal | 0 | lesion images (missed), all images |
+| empty | lesion | 0 | image diagonal | 0 | all images (false positive) |
+| empty | empty | 1 | 0 | 1 | all images |
 
-A missing prediction is no cell of this table: it is an error of whoever calls.
+A missing prediction is not in this table: it is an error of the caller.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def as_mask_pair(truth: ArrayLike, prediction: ArrayLike) -> tuple[NDArray[np.bool_], ...]:
-    """Check that two masks can be compared and view them as booleans.
+    """Check that two masks can be compared, and convert them to booleans.
 
     Args:
         truth: (H, W), zero is background, anything else foreground.
@@ -31,7 +29,7 @@ def as_mask_pair(truth: ArrayLike, prediction: ArrayLike) -> tuple[NDArray[np.bo
         Both masks as boolean arrays.
 
     Raises:
-        ValueError: The shapes differ, are not two-dimensional, or hold no pixel.
+        ValueError: The shapes differ, are not two-dimensional, or have no pixel.
     """
     first, second = np.asarray(truth), np.asarray(prediction)
     if first.shape != second.shape or first.ndim != 2 or first.size == 0:
@@ -43,7 +41,7 @@ def as_mask_pair(truth: ArrayLike, prediction: ArrayLike) -> tuple[NDArray[np.bo
 
 
 def dice(truth: ArrayLike, prediction: ArrayLike) -> float:
-    """Dice similarity 2|A∩B| / (|A|+|B|), 0 to 1; empty masks as in the module's table.
+    """Compute the Dice similarity 2|A∩B| / (|A|+|B|), 0 to 1; empty masks as in the module's table.
 
     Args:
         truth: (H, W) binary mask.
@@ -61,7 +59,7 @@ def dice(truth: ArrayLike, prediction: ArrayLike) -> float:
 
 
 def iou(truth: ArrayLike, prediction: ArrayLike) -> float:
-    """Intersection over union |A∩B| / |A∪B|, 0 to 1; empty masks as in the module's table.
+    """Compute the intersection over union |A∩B| / |A∪B|, 0 to 1; empty masks: see the module.
 
     Args:
         truth: (H, W) binary mask.

@@ -1,8 +1,8 @@
-"""Distances between mask outlines: 95th-percentile Hausdorff distance, normalised surface Dice.
+"""Distances between mask outlines: 95th-percentile Hausdorff distance, normalized surface Dice.
 
-Both come from MONAI; this module adds what MONAI leaves to its caller, the empty-mask cells of
-`dxseg.metrics.overlap`. MONAI returns NaN or infinity there, and averaging what is left makes
-missing a lesion *improve* the mean.
+Both are MONAI's. This module adds the empty-mask cells of `dxseg.metrics.overlap`, where MONAI
+returns NaN or infinity: averaging over the other images would make missing a lesion *improve* the
+mean.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _PIXELS: Spacing = (1.0, 1.0)
 
 
 def image_diagonal(shape: tuple[int, int], spacing: Spacing | None = None) -> float:
-    """Length of the image's diagonal, an upper bound of every distance inside it.
+    """Compute the length of the image's diagonal, an upper bound of every distance in it.
 
     Args:
         shape: Height and width in pixels.
-        spacing: Millimetres per pixel along y and x; pixels count as 1 where absent.
+        spacing: Millimetres per pixel along y and x; default: pixels.
 
     Returns:
         Length in millimetres where spacing is given, else in pixels.
@@ -43,7 +43,7 @@ def image_diagonal(shape: tuple[int, int], spacing: Spacing | None = None) -> fl
 
 
 def hd95(truth: ArrayLike, prediction: ArrayLike, spacing: Spacing | None = None) -> float:
-    """95th-percentile symmetric Hausdorff distance between two mask outlines.
+    """Compute the 95th-percentile symmetric Hausdorff distance between two mask outlines.
 
     The larger of the two directed 95th percentiles, between the centres of outline pixels
     (pixels of a mask that have a background 4-neighbour or touch the image border).
@@ -51,7 +51,7 @@ def hd95(truth: ArrayLike, prediction: ArrayLike, spacing: Spacing | None = None
     Args:
         truth: (H, W) binary mask.
         prediction: (H, W) binary mask.
-        spacing: Millimetres per pixel along y and x; pixels count as 1 where absent.
+        spacing: Millimetres per pixel along y and x; default: pixels.
 
     Returns:
         Distance, 0 and up, in millimetres where spacing is given, else in pixels. The image
@@ -82,19 +82,19 @@ def nsd(
     *,
     tolerance: float = DEFAULT_TOLERANCE,
 ) -> float:
-    """Normalised surface Dice: the share of both outlines that lies within a tolerance.
+    """Compute the normalized surface Dice: the fraction of both outlines within a tolerance.
 
-    Outline lengths are weighted as in Nikolov et al. (arXiv 1809.04430), so that anisotropic
-    spacing weighs right.
+    Outline lengths are weighted as in Nikolov et al. (arXiv 1809.04430), which is correct for
+    anisotropic spacing.
 
     Args:
         truth: (H, W) binary mask.
         prediction: (H, W) binary mask.
-        spacing: Millimetres per pixel along y and x; pixels count as 1 where absent.
-        tolerance: Largest deviation that counts as right, in the unit of the spacing.
+        spacing: Millimetres per pixel along y and x; default: pixels.
+        tolerance: Largest distance that counts as correct, in the unit of the spacing.
 
     Returns:
-        Share, 0 to 1. 0 where exactly one mask is empty, 1 where both are.
+        Fraction, 0 to 1. 0 where exactly one mask is empty, 1 where both are.
 
     Raises:
         ValueError: The shapes differ, the spacing is not positive, or the tolerance is negative.
@@ -109,7 +109,7 @@ def nsd(
     from monai.metrics.surface_dice import compute_surface_dice
 
     with _silence_monai():
-        share = compute_surface_dice(
+        fraction = compute_surface_dice(
             _one_hot(second),
             _one_hot(first),
             class_thresholds=[tolerance],
@@ -117,7 +117,7 @@ def nsd(
             spacing=step,
             use_subvoxels=True,
         )
-    return min(float(share), 1.0)  # a sum in single precision may end a hair above 1
+    return min(float(fraction), 1.0)  # a sum in single precision may be slightly above 1
 
 
 def _checked(spacing: Spacing | None) -> Spacing:
@@ -131,7 +131,10 @@ def _checked(spacing: Spacing | None) -> Spacing:
 
 @contextmanager
 def _silence_monai() -> Iterator[None]:
-    """Silence the deprecation that MONAI 1.5 and 1.6 raise about their own inner call."""
+    """Silence the deprecation warning that MONAI 1.5 and 1.6 raise about a call of their own.
+
+    The argument is not ours to change, and the warning would appear once per image.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*always_return_as_numpy.*")
         yield

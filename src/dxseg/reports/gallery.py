@@ -1,4 +1,4 @@
-"""The overlay gallery: which test images are shown, by a stated rule, and how."""
+"""The overlay gallery: selection of test images by a fixed rule, and their rendering."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
 
 RULE = (
-    "Chosen by rule, not by hand: the best, the middle and the worst test images by Dice among "
+    "Selected by rule: the best, the middle and the worst test images by Dice among "
     "those with a lesion (at most {count} each, ties by name), and the lesion-free test images "
     "with the largest predicted area (at most {count})."
 )
@@ -29,12 +29,12 @@ _SIDE = 240
 
 
 @dataclass(frozen=True)
-class Choice:
+class GalleryCase:
     """One image of the gallery.
 
     Attributes:
-        number: Counted from 1 within a report: case ids can identify patients.
-        case_id: Never shown.
+        number: Number within the report, from 1: case ids can identify patients.
+        case_id: Case id, never shown.
         label: The image-level label; may be empty.
         dice: Its Dice; NaN for a lesion-free image.
         area: Predicted area, in the unit of the evaluation.
@@ -49,12 +49,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn image of the gallery.
+    """A rendered image of the gallery.
 
     Attributes:
         caption: Number, label and score.
-        alt: What a reader who does not see it should know.
-        png: The image, and beside it the image with outlines.
+        alt: Alternative text.
+        png: The image next to the image with outlines.
     """
 
     caption: str
@@ -62,15 +62,15 @@ class Picture:
     png: bytes
 
 
-def choose_cases(per_image: pd.DataFrame, count: int = 3) -> dict[str, list[Choice]]:
-    """Choose by `RULE`.
+def select_cases(per_image: pd.DataFrame, count: int = 3) -> dict[str, list[GalleryCase]]:
+    """Select cases by `RULE`.
 
     Args:
-        per_image: As `dxseg.evaluation` writes it; images without a known mask are passed over.
-        count: At most so many images a group; fewer where a group would take another's images.
+        per_image: The table of `dxseg.evaluation`; images without a known mask are left out.
+        count: Maximum number of images per group; fewer if groups would overlap.
 
     Returns:
-        Choices by the group's title; a group may be empty.
+        Title of each group to its cases; a group may be empty.
     """
     lesion = per_image[per_image["true_area"] > 0]
     ranked = lesion.sort_values(["dice", "case_id"], ascending=[False, True])
@@ -84,42 +84,42 @@ def choose_cases(per_image: pd.DataFrame, count: int = 3) -> dict[str, list[Choi
         "Best": best,
         "Middle": middle[start : start + size],
         "Worst": worst,
-        "Lesion-free, but something was found": largest[:count],
+        "Lesion-free with a predicted mask": largest[:count],
     }
-    chosen: dict[str, list[Choice]] = {}
+    selected: dict[str, list[GalleryCase]] = {}
     number = 0
     for title, rows in groups.items():
-        chosen[title] = []
+        selected[title] = []
         for row in rows.to_dict("records"):
             number += 1
             dice = float("nan") if row["lesion_free"] else float(row["dice"])
             label = row["label"] if isinstance(row["label"], str) else ""
             area = float(row["predicted_area"])
-            chosen[title].append(Choice(number, str(row["case_id"]), label, dice, area))
-    return chosen
+            selected[title].append(GalleryCase(number, str(row["case_id"]), label, dice, area))
+    return selected
 
 
 def draw_gallery(
-    choices: dict[str, list[Choice]], dataset: Dataset, model: str | Path, area_unit: str = "px"
+    cases: dict[str, list[GalleryCase]], dataset: Dataset, model: str | Path, area_unit: str = "px"
 ) -> dict[str, list[Picture]]:
-    """Predict the chosen images once more and draw them.
+    """Predict the selected images again and render them.
 
     Args:
-        choices: As `choose_cases` gives them.
-        dataset: Where images and masks lie.
-        model: The bundle.
-        area_unit: Of `Choice.area`, as shown.
+        cases: Result of `select_cases`.
+        dataset: The dataset with its images and masks.
+        model: The model folder.
+        area_unit: Unit of `GalleryCase.area`.
 
     Returns:
-        Pictures by the group's title.
+        Title of each group to its pictures.
 
     Raises:
         DxsegError: The model, an image or a mask cannot be read, or a case is no longer there.
     """
-    if not any(choices.values()):
-        return {title: [] for title in choices}
-    rows = {str(row["case_id"]): row for row in _rows(dataset, choices)}
-    missing = [c for group in choices.values() for c in group if c.case_id not in rows]
+    if not any(cases.values()):
+        return {title: [] for title in cases}
+    rows = {str(row["case_id"]): row for row in _rows(dataset, cases)}
+    missing = [c for group in cases.values() for c in group if c.case_id not in rows]
     if missing:
         raise DxsegError(
             f"{dataset.root}: {len(missing)} evaluated case(s) are no longer in the dataset; "
@@ -127,21 +127,20 @@ def draw_gallery(
         )
     predictor = Predictor.from_folder(model)
     pictures = {}
-    for title, group in choices.items():
-        items = [(choice.case_id, dataset.image_path(rows[choice.case_id])) for choice in group]
+    for title, group in cases.items():
+        items = [(case.case_id, dataset.image_path(rows[case.case_id])) for case in group]
         pictures[title] = [
-            _picture(choice, _checked(result), _truth(dataset, rows[choice.case_id]), area_unit)
-            for choice, (_, result) in zip(
+            _picture(case, _checked(result), _truth(dataset, rows[case.case_id]), area_unit)
+            for case, (_, result) in zip(
                 group, predictor.stream(items, keep_images=True), strict=True
             )
         ]
     return pictures
 
 
-def _rows(dataset: Dataset, choices: dict[str, list[Choice]]) -> Sequence[Any]:
-    wanted = [choice.case_id for group in choices.values() for choice in group]
-    found = dataset.cases[dataset.cases["case_id"].isin(wanted)]
-    return found.to_dict("records")
+def _rows(dataset: Dataset, cases: dict[str, list[GalleryCase]]) -> Sequence[Any]:
+    names = [case.case_id for group in cases.values() for case in group]
+    return dataset.cases[dataset.cases["case_id"].isin(names)].to_dict("records")
 
 
 def _checked(result: Prediction | DxsegError) -> Prediction:
@@ -156,30 +155,30 @@ def _truth(dataset: Dataset, row: Any) -> NDArray[np.uint8] | None:
 
 
 def _picture(
-    choice: Choice, prediction: Prediction, truth: NDArray[np.uint8] | None, area_unit: str
+    case: GalleryCase, prediction: Prediction, truth: NDArray[np.uint8] | None, area_unit: str
 ) -> Picture:
-    assert prediction.image is not None, "the stream keeps images"
+    assert prediction.image is not None, "keep_images is set"
     overlay = render_overlay(prediction.image, prediction.mask, truth=truth)
     panels = [_scaled(display_rgb(prediction.image)), _scaled(overlay)]
     gap = np.full((panels[0].shape[0], 4, 3), 255, np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(np.hstack([panels[0], gap, panels[1]])).save(buffer, "PNG", optimize=True)
-    label = choice.label or "no label"
-    if np.isnan(choice.dice):
-        score = f"{choice.area:.0f} {area_unit} predicted where there is no lesion"
+    label = case.label or "no label"
+    if np.isnan(case.dice):
+        score = f"{case.area:.0f} {area_unit} predicted where there is no lesion"
         outlines = "the prediction outlined in orange"
     else:
-        score = f"Dice {choice.dice:.2f}"
+        score = f"Dice {case.dice:.2f}"
         outlines = "the reference outlined in blue and the prediction in orange"
     if not prediction.mask.any():
         outlines = outlines.replace("the prediction in orange", "no prediction")
-    caption = f"{choice.number} · {label} · {score}"
-    alt = f"Image {choice.number}, {label}, {score}: the image, and beside it {outlines}."
+    caption = f"{case.number} · {label} · {score}"
+    alt = f"Image {case.number}, {label}, {score}: the image, next to it {outlines}."
     return Picture(caption, alt, buffer.getvalue())
 
 
 def _scaled(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    # Outlines are drawn before scaling: a tiny one is blended, not lost.
+    # Outlines are drawn before scaling, so that a tiny one is blended, not lost.
     height, width = pixels.shape[:2]
     scale = _SIDE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

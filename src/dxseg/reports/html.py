@@ -18,15 +18,15 @@ from dxseg.errors import DxsegError
 from dxseg.evaluation.compare import compare_runs
 from dxseg.evaluation.runs import load_run
 from dxseg.io.atomic import write_text_atomic
-from dxseg.reports.figures import (
-    IMAGE_FIGURES,
-    MASK_FIGURES,
+from dxseg.reports.gallery import RULE, draw_gallery, select_cases
+from dxseg.reports.metric_columns import (
+    IMAGE_METRICS,
+    MASK_METRICS,
     MISSING,
-    Figure,
-    interval,
-    number,
+    MetricColumn,
+    format_interval,
+    format_number,
 )
-from dxseg.reports.gallery import RULE, choose_cases, draw_gallery
 from dxseg.reports.page import png_uri, render
 from dxseg.reports.plots import read_metrics, score_distribution, training_curves
 from dxseg.training.run_record import read_run
@@ -35,8 +35,10 @@ REPORT_FILE = "report.html"
 _GALLERY_COUNT = 3
 
 
-_COMPARED = {"dice_lesion": "Dice, lesion images", "dice_all": "Dice, all images"} | {
-    "false_positive_rate": "False-positive rate"
+_COMPARED = {
+    "dice_lesion": "Dice, lesion images",
+    "dice_all": "Dice, all images",
+    "false_positive_rate": "False-positive rate",
 }
 
 
@@ -52,15 +54,15 @@ class _Run:
 def build_report(run: Path, *, compared: Sequence[Path] = (), dataset: Path | None = None) -> Path:
     """Write `report.html` into a run folder.
 
-    Names and paths of cases and files are left out: they can identify patients.
+    Case ids and file paths are left out: they can identify patients.
 
     Args:
         run: A run that has been trained and evaluated on its test split.
-        compared: Other such runs of the same test cases (controls, other seeds), for the tables.
-        dataset: The dataset's folder if it is no longer where `run.json` says.
+        compared: Other evaluated runs on the same test cases (controls, other seeds).
+        dataset: Folder of the dataset; default: that in `run.json`.
 
     Returns:
-        The page's path.
+        Path of the page.
 
     Raises:
         DxsegError: A run is not evaluated, is not comparable, or the dataset or the model cannot
@@ -78,8 +80,8 @@ def build_report(run: Path, *, compared: Sequence[Path] = (), dataset: Path | No
         "finished": str(main.record.get("finished", ""))[:10],
         "summary": _summary(main.evaluation),
         "tables": [
-            _results("Masks", MASK_FIGURES, runs, units),
-            _results("Images and calibration", IMAGE_FIGURES, runs, units),
+            _results("Masks", MASK_METRICS, runs, units),
+            _results("Images and calibration", IMAGE_METRICS, runs, units),
         ],
         "differences": _differences(runs),
         "reference": str(main.record["method"]),
@@ -109,8 +111,8 @@ def _summary(evaluation: dict[str, Any]) -> str:
         f"{counts['images']} test images, {counts['lesion_images']} with a lesion and "
         f"{counts['lesion_free_images']} without, in {counts['groups']} groups. "
     )
-    score = number(evaluation.get("dice_lesion"), 3)
-    between = interval(evaluation.get("dice_lesion_ci"), 3)
+    score = format_number(evaluation.get("dice_lesion"), 3)
+    between = format_interval(evaluation.get("dice_lesion_ci"), 3)
     text += (
         f"Mean Dice on lesion images: {score}{f' (95% interval {between})' if between else ''}. "
     )
@@ -120,19 +122,19 @@ def _summary(evaluation: dict[str, Any]) -> str:
 
 
 def _results(
-    title: str, figures: Sequence[Figure], runs: Sequence[_Run], units: dict[str, Any]
+    title: str, figures: Sequence[MetricColumn], runs: Sequence[_Run], units: dict[str, Any]
 ) -> dict[str, Any]:
     shown = [f for f in figures if any(run.evaluation.get(f.key) is not None for run in runs)]
     columns = [
-        {"title": f.title.format_map(units), "meaning": f.meaning, "better": f.better}
+        {"title": f.title.format_map(units), "description": f.description, "better": f.better}
         for f in shown
     ]
     rows = []
     for run in runs:
         cells = [
             (
-                number(run.evaluation.get(f.key), f.decimals),
-                interval(run.evaluation.get(f"{f.key}_ci"), f.decimals),
+                format_number(run.evaluation.get(f.key), f.decimals),
+                format_interval(run.evaluation.get(f"{f.key}_ci"), f.decimals),
             )
             for f in shown
         ]
@@ -141,7 +143,7 @@ def _results(
 
 
 def _differences(runs: Sequence[_Run]) -> list[dict[str, str]]:
-    """This run's method minus each other method, paired by case."""
+    """Differences of this run's method from each other method, paired by case."""
     if len({run.record["method"] for run in runs}) < 2:
         return []
     reference = str(runs[0].record["method"])
@@ -150,7 +152,7 @@ def _differences(runs: Sequence[_Run]) -> list[dict[str, str]]:
         {
             "method": str(row["method"]),
             "metric": _COMPARED[row["metric"]],
-            # The comparison says "other minus reference"; here the reference is the subject.
+            # The comparison is "other minus reference"; the report is about the reference.
             "difference": _signed(-row["difference"]),
             "interval": f"{_signed(-row['high'])} to {_signed(-row['low'])}",
             "p": f"{row['p_holm']:.4f}",
@@ -176,8 +178,8 @@ def _curves(run: Path) -> bytes:
 
 
 def _gallery(run: _Run, data: Dataset, area_unit: str) -> list[dict[str, Any]]:
-    choices = choose_cases(run.table, _GALLERY_COUNT)
-    drawn = draw_gallery(choices, data, run.path / "model", area_unit)
+    cases = select_cases(run.table, _GALLERY_COUNT)
+    drawn = draw_gallery(cases, data, run.path / "model", area_unit)
     return [
         {
             "title": title,
@@ -202,14 +204,14 @@ def _protocol(run: _Run, data: Dataset, config: RunConfig) -> list[tuple[str, st
         ("Provenance", data.spec.provenance),
         ("Images", ", ".join(splits)),
         ("Masks used in training", str(cases.get("train_masks", MISSING))),
-        ("Masks seen by validation", str(cases.get("validation_masks", MISSING))),
+        ("Masks used in validation", str(cases.get("validation_masks", MISSING))),
         ("Means over", f"{evaluation['averaged_by']}s; intervals resample patients or groups"),
         ("Network", f"{model.architecture} on {model.backbone}, {config.data.image_size} px"),
         ("Skips", ", ".join(skips).replace("_", " ") if model.architecture == "sks" else ""),
         ("Parameters", f"{record['parameters']:,}" if "parameters" in record else ""),
         ("Steps", _steps(config)),
         ("Training time", ", ".join(f"{key}: {value:.0f} s" for key, value in seconds.items())),
-        ("Seed", f"{config.seed}; the split was drawn with {config.split.split_seed}"),
+        ("Seed", f"{config.seed}; of the split: {config.split.split_seed}"),
         ("Threshold", str(evaluation.get("threshold", ""))),
         ("Weights (SHA-256)", str(evaluation.get("weights_sha256", ""))[:16]),
         ("Dataset (SHA-256)", str(record.get("dataset_digest", ""))[:16]),

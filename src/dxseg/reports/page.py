@@ -1,4 +1,4 @@
-"""What all pages share: the look, no scripts, everything in one file."""
+"""Common to all pages: the layout, no scripts, everything in one file."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 
 def render(template: str, context: dict[str, Any]) -> str:
-    """Fill in a page.
+    """Render a page.
 
     Args:
-        template: Its path in the package; it extends `reports/page.html.jinja`.
-        context: Its values; a missing one is an error, every one is escaped.
+        template: Path of the template in the package; it extends `reports/page.html.jinja`.
+        context: Values of the template; a missing one is an error, all are escaped.
     """
     text: str = _environment().get_template(template).render(context)
     return text
 
 
 def png_uri(png: bytes) -> str:
-    """Give a picture as the address of an image in the page; "" for no picture."""
+    """Encode a PNG as a data URI; "" for empty bytes."""
     return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}" if png else ""
 
 

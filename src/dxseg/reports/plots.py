@@ -1,4 +1,4 @@
-"""The report's plots, as PNG; drawn with matplotlib's object interface, no display needed."""
+"""Plots of the reports as PNG, with matplotlib's object interface; no display needed."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-# Okabe & Ito, "Color Universal Design", 2008; readable on white, which is the plots' own ground.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+# Okabe & Ito, "Color Universal Design", 2008; readable on the white background of the plots.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
 def read_metrics(path: str | Path) -> pd.DataFrame:
-    """Read a `metrics.csv` of Lightning's CSVLogger, one row an epoch.
+    """Read a `metrics.csv` of Lightning's CSVLogger, one row per epoch.
 
-    The logger writes training and validation values of one epoch in rows of their own, blank
-    elsewhere; here they are averaged over the epoch's rows. Rows that a killed process left torn
-    are skipped.
+    The logger writes training and validation values of an epoch in separate rows; here they are
+    averaged over the epoch's rows. Incomplete rows of a killed process are skipped.
 
     Args:
-        path: The CSV file; its columns hold `epoch`, `step` and any metrics.
+        path: The CSV file with the columns `epoch`, `step` and any metrics.
 
     Returns:
-        Indexed by epoch in rising order, without `step` and without columns that hold nothing.
-        Empty where the file is absent or holds no epoch.
+        Indexed by epoch in ascending order, without `step` and empty columns. Empty if the file
+        does not exist or has no epoch.
     """
     try:
-        # As text without quotes: one torn value must not spoil its column, or the rows after it.
+        # As text without quotes: an incomplete value must not affect its column or later rows.
         table = pd.read_csv(
             path, dtype=str, quoting=csv.QUOTE_NONE, on_bad_lines="skip", encoding_errors="replace"
         )
@@ -46,16 +45,16 @@ def read_metrics(path: str | Path) -> pd.DataFrame:
 
 
 def training_curves(stages: Mapping[str, pd.DataFrame]) -> bytes:
-    """Plot losses at the left and scores at the right, one row a stage.
+    """Plot losses at the left and scores at the right, one row per stage.
 
-    A column is a loss if its name says so, and a learning rate if it starts with `lr`, which is
+    A column is a loss if its name contains `loss`. Learning rates, whose names start with `lr`, are
     left out.
 
     Args:
         stages: Title to table of `read_metrics`; empty tables are left out.
 
     Returns:
-        PNG bytes, or none if there is nothing to plot.
+        PNG bytes; empty if there is nothing to plot.
     """
     shown = {title: table for title, table in stages.items() if not table.empty}
     if not shown:
@@ -73,14 +72,14 @@ def training_curves(stages: Mapping[str, pd.DataFrame]) -> bytes:
 
 
 def score_distribution(scores: Mapping[str, NDArray[np.float64]], name: str) -> bytes:
-    """Plot one score of every image, one row a run, with the median as a bar.
+    """Plot a score of every image, one row per run, with the median as a bar.
 
     Args:
-        scores: Run to scores in 0..1; NaN is left out.
-        name: What the score is called on the axis.
+        scores: Name of each run to its scores, 0 to 1; NaN is left out.
+        name: Name of the score on the axis.
 
     Returns:
-        PNG bytes, or none if there is no score.
+        PNG bytes; empty if there is no score.
     """
     finite = {run: values[np.isfinite(values)] for run, values in scores.items()}
     finite = {run: values for run, values in finite.items() if values.size}
@@ -88,55 +87,56 @@ def score_distribution(scores: Mapping[str, NDArray[np.float64]], name: str) -> 
         return b""
     figure = _figure(9.0, 0.9 + 0.55 * len(finite))
     axes = figure.subplots()
-    # Spread within a row is there to tell dots apart; a fixed seed keeps reports reproducible.
+    # The jitter within a row separates dots; a fixed seed keeps reports reproducible.
     generator = np.random.default_rng(0)
-    for row, (values, colour) in enumerate(zip(finite.values(), _cycle(len(finite)), strict=True)):
+    for row, (values, color) in enumerate(zip(finite.values(), _cycle(len(finite)), strict=True)):
         heights = row + generator.uniform(-0.25, 0.25, values.size)
-        axes.plot(values, heights, "o", markersize=3, alpha=0.45, color=colour)
+        axes.plot(values, heights, "o", markersize=3, alpha=0.45, color=color)
         axes.plot([np.median(values)] * 2, [row - 0.36, row + 0.36], color="black", linewidth=2)
-    axes.set_yticks(range(len(finite)), [_plain(run, 40) for run in finite])
+    axes.set_yticks(range(len(finite)), [_label_text(run, 40) for run in finite])
     axes.set_ylim(len(finite) - 0.5, -0.5)
     axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel(_plain(f"{name} (one dot an image, bar: median)"))
+    axes.set_xlabel(_label_text(f"{name} (one dot per image, bar: median)"))
     return _png(figure)
 
 
 def efficiency_curves(lines: Mapping[str, pd.DataFrame], name: str) -> bytes:
-    """Plot a score over the number of masks, one line a method, its interval as a band.
+    """Plot a score over the number of masks, one line per method, with its interval as a band.
 
     Args:
-        lines: Method to a table with the columns masks, value, low, high, masks rising; one point
-        is
-            drawn as a point.
-        name: What the score is called on the axis.
+        lines: Method to a table with the columns masks, value, low, high, masks ascending; a single
+            row is drawn as a point.
+        name: Name of the score on the axis.
 
     Returns:
-        PNG bytes, or none if there is nothing to plot.
+        PNG bytes; empty if there is nothing to plot.
     """
     if not lines:
         return b""
     figure = _figure(9.0, 5.0)
     axes = figure.subplots()
-    for (method, table), colour in zip(lines.items(), _cycle(len(lines)), strict=True):
+    for (method, table), color in zip(lines.items(), _cycle(len(lines)), strict=True):
         masks = table["masks"].to_numpy(dtype=float)
         low, high = (table[end].to_numpy(dtype=float) for end in ("low", "high"))
-        axes.plot(masks, table["value"], "o-", color=colour, markersize=4, label=_plain(method, 40))
+        axes.plot(
+            masks, table["value"], "o-", color=color, markersize=4, label=_label_text(method, 40)
+        )
         if len(masks) > 1:
-            axes.fill_between(masks, low, high, color=colour, alpha=0.12, linewidth=0)
+            axes.fill_between(masks, low, high, color=color, alpha=0.12, linewidth=0)
         else:
-            axes.plot([masks[0]] * 2, [low[0], high[0]], color=colour)
+            axes.plot([masks[0]] * 2, [low[0], high[0]], color=color)
     axes.set_xscale("log")
     ticks = sorted({float(value) for table in lines.values() for value in table["masks"]})
     axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
     axes.minorticks_off()
     axes.set_xlabel("training masks")
-    axes.set_ylabel(_plain(name))
+    axes.set_ylabel(_label_text(name))
     axes.legend(fontsize=8)
     return _png(figure)
 
 
 def _lines(axes: Any, table: pd.DataFrame, names: list[str], title: str) -> None:
-    for name, colour in zip(names, _cycle(len(names)), strict=True):
+    for name, color in zip(names, _cycle(len(names)), strict=True):
         values = table[name].dropna()
         style = "-" if name.startswith("val") else "--"
         marker = "o" if len(values) < 25 else ""
@@ -146,10 +146,10 @@ def _lines(axes: Any, table: pd.DataFrame, names: list[str], title: str) -> None
             style,
             marker=marker,
             markersize=3,
-            color=colour,
-            label=_plain(name.replace("_", " ")),
+            color=color,
+            label=_label_text(name.replace("_", " ")),
         )
-    axes.set_title(_plain(title), fontsize=10)
+    axes.set_title(_label_text(title), fontsize=10)
     axes.set_xlabel("epoch")
     axes.xaxis.get_major_locator().set_params(integer=True)
     if names:
@@ -159,10 +159,10 @@ def _lines(axes: Any, table: pd.DataFrame, names: list[str], title: str) -> None
 
 
 def _cycle(count: int) -> list[str]:
-    return [COLOURS[index % len(COLOURS)] for index in range(count)]
+    return [COLORS[index % len(COLORS)] for index in range(count)]
 
 
-def _plain(text: str, limit: int = 120) -> str:
+def _label_text(text: str, limit: int = 120) -> str:
     # A dollar sign would start matplotlib's formula mode, and a lone one fail there.
     return text[:limit].replace("$", r"\$")
 
@@ -181,6 +181,6 @@ def _png(figure: Any) -> bytes:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     buffer = io.BytesIO()
-    # No software version or date in the file: the same numbers give the same bytes.
+    # Without software version and date, so that the same data gives the same bytes.
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
