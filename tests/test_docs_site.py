@@ -126,7 +126,7 @@ def correct(run: Path, root: Path, truth: Dataset, count: int) -> list[str]:
         queue = client.get("/v1/cases").json()["cases"]
         for one in queue[:count]:
             name = one["case_id"]
-            asked = {"case_id": name, "known": one["label"]}
+            asked = {"case_id": name, "label_prompt": one["label"]}
             assert client.post("/v1/cases/predict", json=asked).is_success
             path = truth.mask_path(rows.loc[name])
             assert path is not None

@@ -18,7 +18,7 @@ from browsing import Picture, chromium
 from dxseg.data.table.dataset import Dataset
 from dxseg.inference.model_folder import find_model_folder
 from dxseg.inference.predictor import Predictor
-from dxseg.server.case_queue import Cases
+from dxseg.server.case_queue import CaseQueue
 from dxseg.server.settings import Settings
 from dxseg.server.uvicorn_server import address, listen, make_server
 
@@ -34,7 +34,7 @@ def draw(demo: Path) -> None:
         dataset = as_the_demo_knew_it(demo, Path(folder) / PHANTOMS)
         predictor = Predictor.from_folder(find_model_folder(demo / RUN))
         server = make_server(
-            predictor, Settings(token=TOKEN), cases=Cases(dataset.root, predictor.info)
+            predictor, Settings(token=TOKEN), cases=CaseQueue(dataset.root, predictor.info)
         )
         listening = listen("127.0.0.1", 0)
         thread = threading.Thread(target=lambda: server.run(sockets=[listening]))

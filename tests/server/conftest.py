@@ -18,7 +18,7 @@ pytest.importorskip("fastapi")
 from starlette.testclient import TestClient
 
 from dxseg.server.app import create_app
-from dxseg.server.case_queue import Cases
+from dxseg.server.case_queue import CaseQueue
 from dxseg.server.settings import Settings
 from dxseg.server.uvicorn_server import address, listen, make_server
 from serving import Served
@@ -45,7 +45,7 @@ def make_client(tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
     ) -> Any:
         model.setdefault("lesion_free", ("normal",))
         predictor = Maker()(**model)
-        cases = None if dataset is None else Cases(dataset, predictor.info)
+        cases = None if dataset is None else CaseQueue(dataset, predictor.info)
         web = web or tmp_path / "no web"
         app = create_app(predictor, settings or Settings(), cases=cases, web=web)
         client = TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
@@ -79,7 +79,7 @@ def start_server() -> Iterator[Callable[..., Served]]:
 
         predictor.backend.forward = slow
         listening = listen("127.0.0.1", 0)
-        cases = None if dataset is None else Cases(dataset, predictor.info)
+        cases = None if dataset is None else CaseQueue(dataset, predictor.info)
         server = make_server(predictor, Settings(**settings), cases=cases)
         thread = threading.Thread(target=lambda: server.run(sockets=[listening]), daemon=True)
         thread.start()

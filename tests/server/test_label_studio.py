@@ -24,7 +24,7 @@ from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset, DatasetSpec
 from dxseg.export.label_studio import export_label_studio, labeling_config
 from dxseg.server.app import create_app
-from dxseg.server.case_queue import Cases
+from dxseg.server.case_queue import CaseQueue
 from dxseg.server.settings import Settings
 from serving import TOKEN
 
@@ -58,7 +58,7 @@ def make(dataset: Path) -> Iterator[Callable[..., TestClient]]:
 
     def make(**settings: Any) -> TestClient:
         predictor = Maker()(lesion_free=("normal",))
-        cases = Cases(dataset, predictor.info)
+        cases = CaseQueue(dataset, predictor.info)
         app = create_app(predictor, Settings(token=TOKEN, **settings), cases=cases)
         client = TestClient(
             app, base_url="http://localhost", headers=basic(), raise_server_exceptions=False

@@ -87,12 +87,12 @@ def test_a_dropped_image_shows_outline_evidence_and_what_the_model_says(
 
 def test_the_mask_follows_a_known_diagnosis_and_back(picture: Picture) -> None:
     before = open_first(picture)
-    picture.page.check("#known input[value=normal]")
+    picture.page.check("#label-prompt input[value=normal]")
     picture.says("Predicted: class0 0 pixels")
     assert picture.area() == 0
     picture.page.click("#undo")
     assert picture.area() == before
-    picture.page.check("#known input[value='']")
+    picture.page.check("#label-prompt input[value='']")
     picture.says("Predicted: class0 1")
     assert picture.area() == before
 
@@ -154,7 +154,7 @@ def test_zoom_and_pan_do_not_move_what_is_drawn(picture: Picture, root: Path) ->
 
 def test_all_can_be_done_by_keys(picture: Picture, root: Path) -> None:
     page = picture.page
-    page.get_by_text("3 wait").wait_for()
+    page.get_by_text("3 left").wait_for()
     page.focus("#next")
     page.keyboard.press("Enter")
     picture.says("Predicted")
@@ -167,7 +167,7 @@ def test_all_can_be_done_by_keys(picture: Picture, root: Path) -> None:
         press("[")
     picture.says("Width 3")
     press("Space")
-    picture.says("tip is down")
+    picture.says("Stroke started")
     press("Shift+ArrowRight")
     picture.says("Column 42, row 24")
     press("Space")
@@ -238,7 +238,7 @@ def test_the_token_is_asked_for(browser: Any, start_server: Callable[..., Any], 
     assert opened.page.is_disabled("#next"), "there is no queue yet"
     opened.page.fill("#token", TOKEN)
     opened.page.keyboard.press("Enter")
-    opened.page.get_by_text("3 wait").wait_for()
+    opened.page.get_by_text("3 left").wait_for()
     opened.page.close()
 
 

@@ -17,7 +17,7 @@ from dxseg.data.table.annotations import ROLES
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.server.app import create_app
-from dxseg.server.case_queue import Cases
+from dxseg.server.case_queue import CaseQueue
 from dxseg.server.settings import Settings
 from serving import TOKEN, png, sent, squares
 
@@ -51,7 +51,7 @@ def save(client: Any, **changes: Any) -> Any:
 def test_a_dataset_is_never_served_without_a_token(root: Path) -> None:
     predictor = Maker()()
     with pytest.raises(UsageError, match="token"):
-        create_app(predictor, Settings(), cases=Cases(root, predictor.info))
+        create_app(predictor, Settings(), cases=CaseQueue(root, predictor.info))
 
 
 def test_without_the_token_no_case_is_told(client: Any) -> None:
@@ -82,7 +82,7 @@ def test_the_queue_holds_what_has_no_mask(client: Any) -> None:
 def test_suggestions_come_first_by_rank(root: Path, tmp_path: Path) -> None:
     table = tmp_path / "suggestions.csv"
     table.write_text("case_id,rank,score\ncase2,2,0.5\ncase1,1,0.9\n")
-    waiting = Cases(root, Maker()().info, table).waiting()
+    waiting = CaseQueue(root, Maker()().info, table).waiting()
     assert [(one.case_id, one.score) for one in waiting] == [
         ("case1", 0.9),
         ("case2", 0.5),
@@ -95,38 +95,38 @@ def test_suggestions_come_first_by_rank(root: Path, tmp_path: Path) -> None:
     ):
         table.write_text(text)
         with pytest.raises(DxsegError, match=told):
-            Cases(root, Maker()().info, table)
+            CaseQueue(root, Maker()().info, table)
 
 
 def test_a_model_of_other_classes_is_refused(root: Path) -> None:
     with pytest.raises(UsageError, match="mask classes"):
-        Cases(root, Maker()(channels=2, classes=2).info)
+        CaseQueue(root, Maker()(channels=2, classes=2).info)
 
 
 def test_a_proposal_has_all_that_the_page_shows(client: Any) -> None:
     told = client.post("/v1/cases/predict", json={"case_id": "case1"}).json()
     assert told["case"] == {"case_id": "case1", "label": "", "mask": ""}
     assert told["image"] == {"height": 48, "width": 64, "spacing_mm": [0.5, 0.5]}
-    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(told["picture"]))))
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(told["image_png"]))))
     assert picture.shape == (48, 64)
     assert picture[12, 35] == 240
     assert set(told["evidence"]) == {"normal", "bright"}
-    healthy = {"case_id": "case1", "known": "normal"}
+    healthy = {"case_id": "case1", "label_prompt": "normal"}
     assert client.post("/v1/cases/predict", json=healthy).json()["area"]["class0"]["pixels"] == 0
 
 
 def test_an_upload_is_known_by_its_bytes(client: Any, root: Path) -> None:
     content = (root / "images/case2.png").read_bytes()
-    fields = {"picture": "true"}
+    fields = {"return_image": "true"}
     known = client.post("/v1/predict", **sent(content), data=fields).json()
     other = client.post("/v1/predict", **sent(png()), data=fields).json()
     assert (known["case"]["case_id"], other["case"]) == ("case2", None)
     assert known["image"]["spacing_mm"] == [0.5, 0.5]
-    assert client.post("/v1/predict", **sent(content)).json()["picture"] is None
+    assert client.post("/v1/predict", **sent(content)).json()["image_png"] is None
 
 
 def test_saving_gives_the_case_a_mask(client: Any, root: Path) -> None:
-    answer = save(client, known="bright")
+    answer = save(client, label_prompt="bright")
     assert answer.status_code == 200, answer.text
     told = answer.json()
     assert (told["pixels"], told["waiting"]) == ({"class0": 48}, 2)
@@ -146,7 +146,7 @@ def test_saving_gives_the_case_a_mask(client: Any, root: Path) -> None:
         ({"case_id": "nobody"}, 404),
         ({"case_id": "../../etc/passwd"}, 404),
         ({"role": "Dr. Smith"}, 422),
-        ({"known": "unheard"}, 422),
+        ({"label_prompt": "unheard"}, 422),
         ({"mask": {}}, 422),
         ({"mask": {"other": FIRST_COLUMN["class0"]}}, 422),
         ({"mask": runs(48 * 64, size=(64, 48))}, 422),

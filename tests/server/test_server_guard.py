@@ -192,7 +192,7 @@ def test_logs_and_metrics_hold_no_name(make_client: Any, caplog: pytest.LogCaptu
     client = make_client()
     with caplog.at_level(logging.INFO, logger="dxseg.serve"):
         client.post("/v1/predict?patient=Doe", **sent(png(), "Doe.png"))
-        client.post("/v1/predict", **sent(b"Doe", "Doe.png"), data={"known": "Doe"})
+        client.post("/v1/predict", **sent(b"Doe", "Doe.png"), data={"label_prompt": "Doe"})
         client.get("/Doe/Jane", headers={"User-Agent": "Doe", "X-Forwarded-For": "Doe"})
         client.request("DOE", "/healthz")
     own = [record for record in caplog.records if record.name == "dxseg.serve"]
@@ -209,7 +209,7 @@ def test_logs_and_metrics_hold_no_name(make_client: Any, caplog: pytest.LogCaptu
     assert "Doe" not in metrics
     assert 'dxseg_requests_total{route="/v1/predict",status="200"} 1.0' in metrics
     assert 'dxseg_requests_total{route="other",status="404"} 1.0' in metrics
-    assert "dxseg_images_in_hand 0.0" in metrics
+    assert "dxseg_images_in_flight 0.0" in metrics
     assert 'dxseg_request_seconds_count{route="/v1/predict"} 2.0' in metrics
     assert "process_resident_memory_bytes" in metrics
 

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from brightness import Maker
 from dxseg.export.label_studio import labeling_config
 from dxseg.server.app import create_app
-from dxseg.server.case_queue import Cases
+from dxseg.server.case_queue import CaseQueue
 from dxseg.server.settings import Settings
 from serving import TOKEN, png, sent, squares
 
@@ -53,7 +53,7 @@ TAKING = {route for route in BARE | WITH_DATASET if route[0] == "POST"}
 @pytest.fixture
 def app(tmp_path: Path) -> Iterator[Any]:
     predictor = Maker()(lesion_free=("normal",))
-    cases = Cases(squares(tmp_path / "data").root, predictor.info)
+    cases = CaseQueue(squares(tmp_path / "data").root, predictor.info)
     made = create_app(predictor, Settings(token=TOKEN), cases=cases)
     with TestClient(made):  # its lifespan, which ends the thread that predicts
         yield made
@@ -91,8 +91,8 @@ def test_answers_are_those_that_the_description_says(
     ("path", "fields"),
     [
         ("/v1/cases/predict", {"case_id": "case0"}),
-        ("/v1/cases/mask", {"case_id": "case0", "known": "", "previous": ""}),
-        ("/v1/cases/mask", {"case_id": "case1", "mask": {"class0": RUNS}, "known": ""}),
+        ("/v1/cases/mask", {"case_id": "case0", "label_prompt": "", "previous": ""}),
+        ("/v1/cases/mask", {"case_id": "case1", "mask": {"class0": RUNS}, "label_prompt": ""}),
         ("/label-studio/setup", {"schema": labeling_config(["class0"])}),
         (
             "/label-studio/predict",
@@ -116,7 +116,7 @@ def test_so_are_those_to_what_names_cases_and_classes(
     ask_all(operation.as_strategy(generation_mode=GenerationMode.POSITIVE).map(named))
 
 
-@pytest.mark.parametrize("fields", [{}, {"evidence": "true", "known": "bright"}])
+@pytest.mark.parametrize("fields", [{}, {"evidence": "true", "label_prompt": "bright"}])
 def test_predictions_and_the_model_are_as_described(
     make_client: Any, fields: dict[str, str]
 ) -> None:
@@ -163,7 +163,7 @@ def test_half_of_a_surrogate_pair_is_told_and_no_failure(make_client: Any, tmp_p
     save = '{{"case_id": "case0", "role": "other", {}}}'
     bodies = [
         ("/v1/cases/predict", f'{{"case_id": "{half}"}}', 404),
-        ("/v1/cases/predict", f'{{"case_id": "case0", "known": "{half}"}}', 422),
+        ("/v1/cases/predict", f'{{"case_id": "case0", "label_prompt": "{half}"}}', 422),
         ("/v1/cases/mask", save.format(f'"mask": {{"{half}": {{}}}}'), 422),
         ("/v1/cases/mask", save.format(f'"mask": {{"{half}": {runs}}}'), 422),
         ("/v1/cases/mask", save.format(f'"mask": {{"class0": {runs}}}, "previous": "{half}"'), 409),

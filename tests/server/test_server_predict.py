@@ -58,7 +58,7 @@ def test_the_answer_is_what_the_predictor_says(make_client: Any) -> None:
     assert told["label_probabilities"] == pytest.approx(expected.label_probabilities, abs=1e-6)
     assert told["confidence"] == pytest.approx(expected.confidence, abs=1e-6)
     assert told["image"] == {"height": 48, "width": 80, "spacing_mm": None}
-    assert (told["model"], told["known"], told["notice"]) == ("ab" * 6, "", NOTICE)
+    assert (told["model"], told["label_prompt"], told["notice"]) == ("ab" * 6, "", NOTICE)
     assert told["evidence"] is None
     assert answer.headers["x-request-id"] == told["request_id"]
 
@@ -89,11 +89,11 @@ def test_evidence_is_given_when_asked_for(make_client: Any) -> None:
 
 def test_a_known_label_is_used(make_client: Any) -> None:
     client = make_client()
-    told = client.post("/v1/predict", **sent(png()), data={"known": "normal"}).json()
-    assert (told["known"], told["area"]["class0"]["pixels"]) == ("normal", 0)
-    told = client.post("/v1/predict", **sent(png()), data={"known": "bright"}).json()
-    assert (told["known"], told["area"]["class0"]["pixels"]) == ("bright", 64)
-    refused = client.post("/v1/predict", **sent(png()), data={"known": "odd"})
+    told = client.post("/v1/predict", **sent(png()), data={"label_prompt": "normal"}).json()
+    assert (told["label_prompt"], told["area"]["class0"]["pixels"]) == ("normal", 0)
+    told = client.post("/v1/predict", **sent(png()), data={"label_prompt": "bright"}).json()
+    assert (told["label_prompt"], told["area"]["class0"]["pixels"]) == ("bright", 64)
+    refused = client.post("/v1/predict", **sent(png()), data={"label_prompt": "odd"})
     assert refused.status_code == 422
     assert "normal, bright" in refused.json()["detail"]
 

@@ -41,7 +41,7 @@ def connect(served: Served) -> socket.socket:
 
 def in_flight(client: httpx2.Client, url: str) -> float:
     text = client.get(f"{url}/metrics").text
-    [line] = [one for one in text.splitlines() if one.startswith("dxseg_images_in_hand ")]
+    [line] = [one for one in text.splitlines() if one.startswith("dxseg_images_in_flight ")]
     return float(line.split()[1])
 
 

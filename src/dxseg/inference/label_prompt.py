@@ -110,9 +110,7 @@ class _Row:
 
 
 def join_labels(
-    labels: str | Path | Mapping[str, str] | None,
-    items: Sequence[PredictionInput],
-    info: ModelInfo,
+    labels: str | Path | Mapping[str, str], items: Sequence[PredictionInput], info: ModelInfo
 ) -> LabelJoin:
     """Join labels to input files.
 
@@ -123,7 +121,7 @@ def join_labels(
 
     Args:
         labels: A CSV with comma, semicolon or tab, one of the columns `KEYS`, the column label and
-            perhaps label_level, such as a dataset's `cases.csv`; or the labels by file; or None.
+            perhaps label_level, such as a dataset's `cases.csv`; or the labels by file.
         items: The images and volumes.
         info: Of the model.
 
@@ -132,8 +130,6 @@ def join_labels(
             files, two rows contradict each other, or no row matches any file.
         DxsegError: The table cannot be read.
     """
-    if labels is None:
-        return LabelJoin()
     if isinstance(labels, Mapping):
         source, folder = "labels", Path.cwd()
         rows = [_Row(repr(key), key, label) for key, label in labels.items()]

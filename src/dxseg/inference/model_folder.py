@@ -1,7 +1,4 @@
-"""The model folder: `model.safetensors` and `model.json`, all that inference needs.
-
-Neither file can hold code, so an untrusted model folder is data to check, never a program to run.
-"""
+"""The model folder: `model.safetensors` and `model.json`; neither file can hold code."""
 
 from __future__ import annotations
 
@@ -49,7 +46,7 @@ class ModelInfo(BaseModel):
         model: The network.
         preprocessing: From decoded pixels to the network's input, and back.
         labels: Names of the image-level labels, in the order of the network's outputs. A network
-            without a label head has them too: the rules for label prompts use them.
+            without a label head has them too, for label prompts.
         lesion_free: Those of them that mean an empty mask.
         multi_label: Whether an image may have several labels.
         mask_classes: Names of mask values 1, 2, ...
@@ -119,8 +116,7 @@ class ModelInfo(BaseModel):
 def save_model_folder(folder: str | Path, network: SegmentationModel, info: ModelInfo) -> ModelInfo:
     """Write a model folder.
 
-    The weights go first: a process killed in between leaves weights that do not match the digest in
-    the old `model.json`, which `load_model_folder` refuses.
+    The weights go first: after a kill in between they do not match the old `model.json`.
 
     Args:
         folder: Created if needed; a model in it is replaced.
@@ -211,7 +207,7 @@ def parse_info(text: bytes, path: Path) -> ModelInfo:
 def load_model_folder(folder: str | Path) -> tuple[SegmentationModel, ModelInfo]:
     """Read a model folder, checking every byte of the weights against the digest in `model.json`.
 
-    The network is built from `model.json` without pretrained weights, so nothing is downloaded.
+    Nothing is downloaded: the network is built without pretrained weights.
 
     Args:
         folder: The model folder.
@@ -222,8 +218,7 @@ def load_model_folder(folder: str | Path) -> tuple[SegmentationModel, ModelInfo]
     Raises:
         DxsegError: A file is absent, cut, changed, too large, or fits another network.
     """
-    info = read_info(folder)
-    path = Path(folder) / WEIGHTS_FILE
+    info, path = read_info(folder), Path(folder) / WEIGHTS_FILE
     network = _build(info, Path(folder) / INFO_FILE)
     expected = network.state_dict()
     size = sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
@@ -279,8 +274,8 @@ def read_limited(path: Path, limit: int) -> bytes:
             data = stream.read(limit + 1)
     except OSError as error:
         raise DxsegError(
-            f"{path}: cannot be read ({error.strerror}); expected a model folder with {INFO_FILE} "
-            f"and {WEIGHTS_FILE}, such as a run's model/, or an exported .onnx file"
+            f"{path}: cannot be read ({error.strerror}); expected a model folder, such as a run's "
+            "model/, or an exported .onnx file"
         ) from error
     if len(data) > limit:
         raise DxsegError(f"{path}: larger than the {limit} bytes expected at most; refused")
@@ -300,8 +295,6 @@ def _check_fit(
                 f"expected {right.dtype} {tuple(right.shape)}"
             )
     if problems:
+        shown = "; ".join(problems[:5])
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise DxsegError(
-            f"{path}: the weights do not fit the network in {INFO_FILE}: "
-            f"{'; '.join(problems[:5])}{more}"
-        )
+        raise DxsegError(f"{path}: weights do not fit the network in {INFO_FILE}: {shown}{more}")

@@ -194,7 +194,16 @@ class Predictor:
                     batch = ahead.popleft().result()
                     fill()
                     for name, item, output in batch:
-                        yield name, self._finish(item, output)
+                        if isinstance(item, DxsegError):
+                            yield name, item
+                            continue
+                        try:
+                            assert output is not None, "an image has an output"
+                            prediction = self._pipeline.postprocess(item, output)
+                        except DxsegError as error:
+                            yield name, error
+                        else:
+                            yield name, prediction
             finally:
                 network.shutdown(wait=False, cancel_futures=True)
                 decoders.shutdown(cancel_futures=True)
@@ -221,14 +230,3 @@ class Predictor:
             (name, item, None if isinstance(item, DxsegError) else next(outputs))
             for name, item in items
         ]
-
-    def _finish(
-        self, item: PreprocessedImage | DxsegError, output: NetworkOutput | None
-    ) -> Prediction | DxsegError:
-        if isinstance(item, DxsegError) or output is None:
-            assert isinstance(item, DxsegError), "an image has an output"
-            return item
-        try:
-            return self._pipeline.postprocess(item, output)
-        except DxsegError as error:
-            return error

@@ -1,4 +1,4 @@
-"""The server's app: all routes, of a dataset and of the page where there are any."""
+"""The server's FastAPI app: its routes and the page."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from dxseg.errors import UsageError
 from dxseg.inference.model_folder import DXSEG_VERSION
 from dxseg.inference.predictor import Predictor
-from dxseg.server.case_queue import Cases
-from dxseg.server.middleware import HEALTH, METRICS, MODEL, Guard
-from dxseg.server.problem_details import answer_with_problems
+from dxseg.server.case_queue import CaseQueue
+from dxseg.server.middleware import HEALTH, METRICS, MODEL, RequestGuardMiddleware
+from dxseg.server.problem_details import add_problem_handlers
 from dxseg.server.routes.cases import add_case_routes
 from dxseg.server.routes.label_studio import add_label_studio_routes
 from dxseg.server.routes.predict import add_predict_route
@@ -26,32 +26,32 @@ from dxseg.server.service import Service, problems
 from dxseg.server.settings import Settings
 
 WEB = Path(str(files("dxseg") / "server" / "web"))
-"""The page's files, served as they are below `/`."""
+"""The page's files, served below `/`."""
 
 _DESCRIPTION = """Lesion segmentation of single images with one trained model.
 Research software, **not a medical device**: not for diagnosis or treatment."""
 
 
 def create_app(
-    predictor: Predictor, settings: Settings, *, cases: Cases | None = None, web: Path = WEB
+    predictor: Predictor, settings: Settings, *, cases: CaseQueue | None = None, web: Path = WEB
 ) -> FastAPI:
     """Make the server's ASGI app.
 
     Args:
         predictor: Of the model to serve.
         settings: Limits, and the token.
-        cases: Of the dataset that masks are saved into; None serves none.
-        web: Folder of the page, which need not be there.
+        cases: Of the dataset that masks are saved into; default: none.
+        web: Folder of the page; may be missing.
 
     Returns:
-        The app. `app.state.stopping = True` lets it take no more images; its lifespan must run.
+        The app. With `app.state.stopping = True` it accepts no more images; its lifespan must run.
 
     Raises:
         UsageError: A dataset is served without a token.
     """
     if cases is not None and settings.token is None:
-        # Else every account of the machine, and a page in its browsers, could read and write it.
-        raise UsageError(f"{cases.root}: a dataset is served with a token only; give one")
+        # Otherwise every user of the machine, and pages in their browsers, could read and write it.
+        raise UsageError(f"{cases.root}: a dataset needs a token; give one")
     service = Service(predictor, settings)
 
     @asynccontextmanager
@@ -65,15 +65,15 @@ def create_app(
         title="dxseg",
         version=DXSEG_VERSION,
         description=_DESCRIPTION,
-        # Its pages would load scripts from elsewhere.
+        # Their pages would load scripts from other sites.
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
     )
     app.state.stopping = False
-    answer_with_problems(app)
+    add_problem_handlers(app)
     app.add_middleware(
-        Guard,
+        RequestGuardMiddleware,
         settings=settings,
         metrics=service.metrics,
         worker=service.worker,
@@ -89,12 +89,12 @@ def create_app(
     return app
 
 
-def _add_status_routes(app: FastAPI, service: Service, cases: Cases | None) -> None:
+def _add_status_routes(app: FastAPI, service: Service, cases: CaseQueue | None) -> None:
     settings, secret, refused = service.settings, service.secret, service.refused
 
     @app.get(MODEL, responses=problems(*refused, 500), dependencies=secret)
     async def model() -> ModelResponse:
-        """Say which model is served, and how much may be sent."""
+        """Return the served model and the limits of requests."""
         limits = Limits(
             max_bytes=settings.max_bytes, max_pixels=settings.max_pixels, queue=settings.queue
         )
@@ -105,9 +105,9 @@ def _add_status_routes(app: FastAPI, service: Service, cases: Cases | None) -> N
 
     @app.get(HEALTH, responses=problems(403, 500, 503))
     async def healthz() -> Health:
-        """Say whether predictions are made."""
+        """Return whether the server accepts images."""
         if app.state.stopping or not service.worker.alive:
-            raise HTTPException(503, "no more images are taken")
+            raise HTTPException(503, "no more images are accepted")
         return Health(status="ok")
 
     @app.get(
@@ -120,6 +120,6 @@ def _add_status_routes(app: FastAPI, service: Service, cases: Cases | None) -> N
         dependencies=secret,
     )
     async def metrics() -> Response:
-        """Give counts and times in the format of Prometheus."""
+        """Return counts and times in the format of Prometheus."""
         content = generate_latest(service.metrics.registry)
         return Response(content, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -1,4 +1,4 @@
-"""The dataset that the page works through: its cases without a mask in order, and saving."""
+"""The served dataset: its cases without a mask in order of annotation."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from dxseg.server.uploads import Spacing
 
 
 @dataclass(frozen=True)
-class Waiting:
+class PendingCase:
     """A case without a mask.
 
     Attributes:
         case_id: As in `cases.csv`.
         label: Its label there, or "".
-        score: From the table of suggestions; None where it does not name the case.
+        score: From the table of suggestions; None where the case is not in it.
     """
 
     case_id: str
@@ -38,12 +38,12 @@ class Waiting:
 
 @dataclass(frozen=True)
 class FoundCase:
-    """A case that was asked for.
+    """A case of the dataset.
 
     Attributes:
-        row: Of the table.
+        row: Its row of the table.
         image: The file.
-        spacing: Height and width of a pixel in mm, where the table says them.
+        spacing: Height and width of a pixel in mm, where the table has them.
     """
 
     row: Any
@@ -51,20 +51,20 @@ class FoundCase:
     spacing: Spacing | None
 
 
-class Cases:
-    """Reads a dataset as it is at the moment; threads may share one."""
+class CaseQueue:
+    """Reads the current state of a dataset; threads may share one."""
 
     def __init__(self, root: str | Path, info: ModelInfo, suggestions: Path | None = None) -> None:
         """Read the dataset.
 
         Args:
             root: Its folder.
-            info: Of the model, whose proposals are corrected.
-            suggestions: A table with the columns case_id, rank and score, as `dxseg suggest` writes
-                it; None takes cases in the order of the dataset.
+            info: Of the served model.
+            suggestions: A table of `dxseg suggest` with the columns case_id, rank and score;
+                default: the order of the dataset.
 
         Raises:
-            UsageError: The model has other mask classes than the dataset.
+            UsageError: Model and dataset have different mask classes.
             DxsegError: The dataset or the table cannot be read, or they do not fit together.
         """
         self.root = Path(root).resolve()
@@ -80,26 +80,26 @@ class Cases:
         self._suggested = {} if suggestions is None else _read_suggestions(suggestions, dataset)
 
     def dataset(self) -> Dataset:
-        """The dataset, read again where its table has changed."""
+        """Return the dataset, read again if its table has changed."""
         with self._lock:
             try:
                 status = (self.root / CASES_FILE).stat()
             except OSError:
-                return Dataset.load(self.root)  # says what is wrong
+                return Dataset.load(self.root)  # raises the right error
             state = status.st_ino, status.st_mtime_ns, status.st_size
             if self._read is None or self._read[0] != state:
                 self._read = state, Dataset.load(self.root)
             return self._read[1]
 
-    def waiting(self) -> list[Waiting]:
-        """The cases without a mask: suggested ones by rank, then the others as in the table."""
+    def waiting(self) -> list[PendingCase]:
+        """List the cases without a mask: suggested ones by rank, then the others in table order."""
         dataset = self.dataset()
         open_cases = dataset.cases[~dataset.has_mask & dataset.cases["split"].ne("dropped")]
         ids, last = open_cases["case_id"], len(self._suggested)
         ranks = [self._suggested.get(case_id, (last, None)) for case_id in ids]
         order = sorted(range(len(ids)), key=lambda place: ranks[place][0])
         labels = open_cases["label"]
-        return [Waiting(ids.iloc[at], labels.iloc[at], ranks[at][1]) for at in order]
+        return [PendingCase(ids.iloc[at], labels.iloc[at], ranks[at][1]) for at in order]
 
     def find(self, case_id: str) -> FoundCase:
         """Look a case up.
@@ -109,7 +109,7 @@ class Cases:
 
         Raises:
             UnknownCaseError: There is no such case.
-            DxsegError: Its image is not there.
+            DxsegError: Its image does not exist.
         """
         dataset = self.dataset()
         row = find_case(dataset, case_id)
@@ -118,7 +118,7 @@ class Cases:
         return FoundCase(row, dataset.image_path(row), (height, width) if known else None)
 
     def same_image(self, path: Path) -> FoundCase | None:
-        """Give the case whose image is the same file, byte for byte; None without one.
+        """Find the case whose image is the same file, byte for byte; None without one.
 
         Args:
             path: Of the file.
@@ -137,7 +137,7 @@ class Cases:
 
 
 def _images_by_size(dataset: Dataset) -> dict[int, list[str]]:
-    """Cases by the bytes of their image; one that is absent is left out."""
+    """Cases by the size of their image file; missing files are left out."""
     found: dict[int, list[str]] = {}
     for row in dataset.cases.itertuples():
         with suppress(DxsegError, OSError):
@@ -150,11 +150,11 @@ def _read_suggestions(path: Path, dataset: Dataset) -> dict[str, tuple[int, floa
     table = read_table(path)
     missing = [name for name in ("case_id", "rank", "score") if name not in table]
     if missing:
-        raise DxsegError(f"{path}: columns {missing} are missing; write it with dxseg suggest")
-    strangers = table[~table["case_id"].isin(dataset.cases["case_id"])]
-    if len(strangers):
+        raise DxsegError(f"{path}: columns {missing} are missing; write it with `dxseg suggest`")
+    unexpected = table[~table["case_id"].isin(dataset.cases["case_id"])]
+    if len(unexpected):
         raise DxsegError(
-            f"{path}: case {strangers['case_id'].iloc[0]!r} ({len(strangers)} such rows) is not in "
+            f"{path}: case {unexpected['case_id'].iloc[0]!r} ({len(unexpected)} rows) is not in "
             f"{dataset.root / CASES_FILE}; suggest for this dataset"
         )
     numbers = table[["rank", "score"]].apply(pd.to_numeric, errors="coerce")

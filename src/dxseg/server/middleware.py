@@ -1,6 +1,6 @@
-"""What stands before the routes: who may ask, how much may be sent, and what every answer carries.
+"""ASGI middleware: token and origin checks, limits of requests, metrics, logs and headers.
 
-An ASGI middleware, because FastAPI reads the whole body before its dependencies could refuse.
+A middleware, because FastAPI reads the whole body before its dependencies could refuse it.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ LABEL_STUDIO_HEALTH, LABEL_STUDIO_SETUP, LABEL_STUDIO_PREDICT = _LABEL_STUDIO = 
     *("/label-studio/health", "/label-studio/setup", "/label-studio/predict"),
 )
 _SECRET = (PREDICT, MODEL, QUEUE, CASE, SAVE, METRICS, *_LABEL_STUDIO)
-"""Routes that need the token; the others tell nothing of patients or the model."""
+"""Routes that need the token; the others return nothing about patients or the model."""
 ROUTES = (*_SECRET, HEALTH, "/openapi.json")
 _PREDICTING = (PREDICT, CASE, LABEL_STUDIO_PREDICT)
 _JSON_BYTES = 4 * 2**20
-"""Size of a request that is parsed as JSON: its numbers take many times their text in memory."""
+"""Limit of a JSON request: parsed, its numbers take many times their text in memory."""
 
 _HEADERS = {
-    # No script, style or picture from elsewhere, and none that stands in the page itself.
+    # No script, style or image from other sites, and no inline ones.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data: blob:; font-src 'self'; connect-src 'self'; worker-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -46,11 +46,11 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 _UPLOADS = 4
-"""Requests that may be sent at once, in queues: slow clients must not fill the queue itself."""
+"""Limit of simultaneous uploads, in queue lengths: slow clients must not fill the queue."""
 
 
-class Guard:
-    """Refuses, limits, counts and logs requests; puts headers on answers."""
+class RequestGuardMiddleware:
+    """Checks, limits, counts and logs requests; adds headers to responses."""
 
     def __init__(
         self,
@@ -63,49 +63,51 @@ class Guard:
         """Wrap an app.
 
         Args:
-            app: What answers requests that are let through.
+            app: Gets the accepted requests.
             settings: The limits.
-            metrics: Where answers are counted.
-            worker: Whose queue may be full.
-            stopping: Tells whether the server ends.
+            metrics: Counts responses.
+            worker: Has the queue that may be full.
+            stopping: Returns whether the server is stopping.
         """
         self._app, self._settings, self._metrics = app, settings, metrics
         self._worker, self._stopping = worker, stopping
         self._receiving = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Handle a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         begun = time.perf_counter()
         request_id = secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
-        answer = _Answer(send, request_id)
-        body = _Body(receive, self._settings, self._max_bytes(scope["path"]))
+        response = _ResponseSender(send, request_id)
+        body = _LimitedReceive(receive, self._settings, self._max_bytes(scope["path"]))
         try:
-            await self._respond(scope, body, answer)
+            await self._respond(scope, body, response)
         except Exception:  # noqa: BLE001 - one request's failure must not end the others
-            # Its message may quote what was sent; the log tells type and place.
+            # Its message may quote the request; the log has only type and place.
             LOGGER.exception("failed", extra={"fields": {"request_id": request_id}})
-            if not answer.status:
+            if not response.status:
                 failure = problem_response(500, "the server failed; see its log", request_id)
-                await failure(scope, body, answer)
+                await failure(scope, body, response)
         finally:
             route = scope["path"] if scope["path"] in ROUTES else OTHER
             seconds = time.perf_counter() - begun
-            self._metrics.answered(route, answer.status, seconds)
+            self._metrics.answered(route, response.status, seconds)
             fields = {
                 "request_id": request_id,
                 "method": scope["method"] if scope["method"].isalpha() else OTHER,
                 "route": route,
-                "status": answer.status,
+                "status": response.status,
                 "received_bytes": body.received,
                 "seconds": round(seconds, 4),
             }
             LOGGER.info("answered", extra={"fields": fields})
 
-    async def _respond(self, scope: Scope, body: _Body, answer: _Answer) -> None:
+    async def _respond(
+        self, scope: Scope, body: _LimitedReceive, response: _ResponseSender
+    ) -> None:
         request_id = scope["state"]["request_id"]
         try:
             self._authorize(scope)
@@ -113,9 +115,9 @@ class Guard:
             refused = problem_response(
                 refusal.status_code, refusal.detail, request_id, refusal.headers
             )
-            # A client that is still sending would see a broken connection instead of the answer.
+            # A client that is still sending would see a broken connection instead of the response.
             await body.discard()
-            await refused(scope, body, answer)
+            await refused(scope, body, response)
             return
         counted = scope["path"] in _PREDICTING
         self._receiving += counted
@@ -127,7 +129,7 @@ class Guard:
                 counted = False
 
             body.when_complete = arrived
-            await self._app(scope, body, answer)
+            await self._app(scope, body, response)
         finally:
             self._receiving -= counted
 
@@ -160,30 +162,30 @@ class Guard:
         host = headers.get("host", "")
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
-            raise HTTPException(403, "requests from pages of other sites are not answered")
+            raise HTTPException(403, "requests from pages of other sites are refused")
         if self._settings.token is None and _host_name(host) not in (
             *("localhost", "127.0.0.1", "::1"),
             self._settings.host,
         ):
-            # A name of theirs that they let lead here (DNS rebinding).
+            # A host name of another site that resolves to this machine (DNS rebinding).
             raise HTTPException(403, "this server is reached as localhost only")
 
 
-BUSY = "as many images are in hand as may be; try again soon"
+BUSY = "too many images in flight; try again soon"
 
 
 def too_large(max_bytes: int) -> str:
-    """Say how much may be sent."""
+    """Message for a request that is too large."""
     return f"the request is too large; expected at most {max_bytes} bytes"
 
 
 def _bearer_token(headers: Headers, *, basic: bool) -> bytes:
-    """The token of a request; empty where it shows none.
+    """The token of a request; empty without one.
 
     Args:
         headers: Of the request.
-        basic: Whether it may be the password of a basic authentication, whoever the user; programs
-            that know no other ask for some routes. No browser is told that it may ask so.
+        basic: Whether the password of a basic authentication counts too, with any user name: Label
+            Studio supports no other. Browsers are not offered it.
     """
     scheme, _, shown = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
@@ -203,8 +205,8 @@ def _host_name(host: str) -> str | None:
         return None
 
 
-class _Body:
-    """A request's body, of bounded size, received in bounded time."""
+class _LimitedReceive:
+    """Receives a request's body, limited in size and time."""
 
     def __init__(self, receive: Receive, settings: Settings, max_bytes: int) -> None:
         self.received = 0
@@ -234,7 +236,7 @@ class _Body:
         return message
 
     async def discard(self) -> None:
-        """Receive what is still being sent, and drop it; give up where that is too much."""
+        """Receive and drop the rest of the body; give up at the limits."""
         try:
             while not self._complete:
                 await self()
@@ -246,8 +248,8 @@ class _Body:
         self.when_complete()
 
 
-class _Answer:
-    """Sends an answer with the headers that all have; remembers its status."""
+class _ResponseSender:
+    """Sends a response with the common headers; stores its status."""
 
     def __init__(self, send: Send, request_id: str) -> None:
         self.status = 0

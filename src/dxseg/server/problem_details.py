@@ -1,4 +1,4 @@
-"""Errors as HTTP tells them: `application/problem+json` (RFC 9457), without what was sent."""
+"""Errors as problem details (RFC 9457, `application/problem+json`), without request data."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ MEDIA_TYPE = "application/problem+json"
 def problem_response(
     status: int, detail: str, request_id: str, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Make the answer for something that went wrong.
+    """Make the response for an error.
 
     Args:
         status: Of HTTP.
-        detail: What was expected; the client reads it, the log does not.
+        detail: What was expected; sent to the client, not logged.
         request_id: Of the request.
         headers: More headers.
     """
@@ -35,27 +35,27 @@ def problem_response(
     return JSONResponse(problem.model_dump(), status, dict(headers or {}), MEDIA_TYPE)
 
 
-def answer_with_problems(app: FastAPI) -> None:
-    """Let an app tell every error as a problem.
+def add_problem_handlers(app: FastAPI) -> None:
+    """Make an app return every error as problem details.
 
     Args:
-        app: Whose handlers are set.
+        app: Gets the handlers.
     """
 
-    def told(request: Request, error: Exception) -> Response:
+    def handle(request: Request, error: Exception) -> Response:
         return problem_response(
-            *_understood(error), request.state.request_id, getattr(error, "headers", None)
+            *_status_and_detail(error), request.state.request_id, getattr(error, "headers", None)
         )
 
     for kind in (HTTPException, RequestValidationError, DxsegError):
-        app.add_exception_handler(kind, told)
+        app.add_exception_handler(kind, handle)
 
 
-def _understood(error: Exception) -> tuple[int, str]:
+def _status_and_detail(error: Exception) -> tuple[int, str]:
     if isinstance(error, HTTPException):
         return error.status_code, error.detail
     if isinstance(error, RequestValidationError):
-        # Not FastAPI's own account of it, which repeats the values.
+        # Not FastAPI's own messages, which repeat the values.
         parts = [
             f"{'.'.join(str(part) for part in one['loc'][1:]) or 'body'}: {one['msg']}"
             for one in error.errors()[:5]

@@ -1,4 +1,4 @@
-"""What the server answers: typed, so that OpenAPI describes it, and made from predictions."""
+"""Schemas of responses, which OpenAPI describes, and making them from predictions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class CocoRLE(BaseModel):
 
     size: tuple[PositiveInt, PositiveInt] = Field(description="Height and width.")
     counts: list[NonNegativeInt] = Field(
-        description="Lengths of runs of 0 and 1 in turns, 0 first, down the columns."
+        description="Lengths of alternating runs of 0 and 1, starting with 0, down the columns."
     )
 
 
@@ -49,13 +49,13 @@ class MaskOut(BaseModel):
     """The predicted mask, at the size of the image."""
 
     png: str = Field(
-        description="Grey PNG of 8 bit in base64: 0 and 255, or class numbers where the model has "
+        description="8-bit gray PNG in base64: 0 and 255, or class numbers where the model has "
         "several classes."
     )
     rle: dict[str, CocoRLE] = Field(description="By class.")
 
 
-class CaseAnswer(BaseModel):
+class CaseResponse(BaseModel):
     """A case of the dataset."""
 
     case_id: str
@@ -64,46 +64,46 @@ class CaseAnswer(BaseModel):
 
 
 class PredictionResponse(BaseModel):
-    """What the network says of an image."""
+    """The prediction for an image."""
 
     request_id: str
     model: str = Field(description="First digits of the SHA-256 of the weights.")
     image: ImageInfo
-    known: str = Field(description='The known label that was used; "" for none.')
+    label_prompt: str = Field(description='The label prompt that was used; "" for none.')
     label_probabilities: dict[str, float] | None = Field(
-        description="By label, the network's own opinion; null for a network without labels."
+        description="By label, the network's own output; null for a network without labels."
     )
-    confidence: float = Field(description="How sure the mask is, 0 to 1.")
+    confidence: float = Field(description="Confidence of the mask, 0 to 1.")
     area: dict[str, Area] = Field(description="By class.")
     mask: MaskOut
     evidence: dict[str, str] | None = Field(
-        description="Where the label comes from: by label, a grey PNG of 8 bit in base64 at the "
-        "network's resolution, 255 is certain. Null unless asked for, or without evidence."
+        description="Class activation maps: by label, an 8-bit gray PNG in base64 at the network's "
+        "resolution, 255 is certain. Null unless requested, or for a network without them."
     )
-    picture: str | None = Field(
-        description="The image as it was read: a PNG of 8 bit in base64, grey or colour. Null "
-        "unless asked for."
+    image_png: str | None = Field(
+        description="The image as it was read: an 8-bit PNG in base64, gray or RGB. Null unless "
+        "requested."
     )
-    case: CaseAnswer | None = Field(
-        description="The case of the dataset whose image this is, byte for byte; looked for where "
-        "the picture is asked for too."
+    case: CaseResponse | None = Field(
+        description="The case of the dataset whose image this is, byte for byte; only with "
+        "return_image."
     )
     notice: str = NOTICE
 
 
 class Limits(BaseModel):
-    """What the server takes."""
+    """Limits of requests."""
 
     max_bytes: int = Field(description="Of a request.")
     max_pixels: int = Field(description="Height times width of an image.")
-    queue: int = Field(description="Images in hand.")
+    queue: int = Field(description="Images in flight.")
 
 
 class ModelResponse(BaseModel):
-    """The model that is served."""
+    """The served model."""
 
     model: str = Field(description="First digits of the SHA-256 of the weights.")
-    dxseg_version: str = Field(description="That trained it.")
+    dxseg_version: str = Field(description="Version that trained it.")
     architecture: str
     labels: list[str]
     lesion_free: list[str] = Field(description="Labels that mean an empty mask.")
@@ -125,13 +125,13 @@ class ModelResponse(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether predictions are made."""
+    """Status of the server."""
 
     status: str
 
 
 class Problem(BaseModel):
-    """Why there is no result (RFC 9457)."""
+    """Why there is no result (problem details, RFC 9457)."""
 
     type: str = "about:blank"
     title: str
@@ -141,14 +141,14 @@ class Problem(BaseModel):
 
 
 def describe_model(info: ModelInfo, limits: Limits, dataset: str | None) -> ModelResponse:
-    """Say what is served.
+    """Describe the served model.
 
     Args:
-        info: Of the bundle; what its training wrote down stays there.
+        info: Of the model; its training notes are left out.
         limits: Of the server.
         dataset: Name of the dataset that masks are saved into; None without one.
     """
-    same = (
+    copied = (
         *("labels", "lesion_free", "multi_label", "mask_classes"),
         *("threshold", "rule_out_threshold", "rule_in_threshold"),
     )
@@ -161,7 +161,7 @@ def describe_model(info: ModelInfo, limits: Limits, dataset: str | None) -> Mode
         dtype=info.preprocessing.dtype,
         limits=limits,
         dataset=dataset,
-        **{name: getattr(info, name) for name in same},
+        **{name: getattr(info, name) for name in copied},
     )
 
 
@@ -172,17 +172,17 @@ def describe_prediction(
     request_id: str,
     spacing: Spacing | None,
     evidence: bool,
-    case: CaseAnswer | None = None,
+    case: CaseResponse | None = None,
 ) -> PredictionResponse:
-    """Say what was predicted.
+    """Make the response for a prediction.
 
     Args:
         prediction: Of one image.
-        info: Names labels and classes.
+        info: Of the model.
         request_id: Of the request.
         spacing: Height and width of a pixel in millimetres, where they are known.
-        evidence: Whether to give evidence maps.
-        case: Of the dataset, where the image is one of its.
+        evidence: Whether to include evidence maps.
+        case: Of the dataset, where the image belongs to one.
     """
     mask, classes = prediction.mask, info.mask_classes
     binary = {name: mask == number for number, name in enumerate(classes, 1)}
@@ -191,7 +191,7 @@ def describe_prediction(
         request_id=request_id,
         model=model_name(info),
         image=ImageInfo(height=height, width=width, spacing_mm=spacing),
-        known=prediction.label_prompt,
+        label_prompt=prediction.label_prompt,
         label_probabilities=prediction.label_probabilities,
         confidence=prediction.confidence,
         area={name: _area(int(one.sum()), spacing) for name, one in binary.items()},
@@ -200,18 +200,20 @@ def describe_prediction(
             rle={name: run_lengths(one) for name, one in binary.items()},
         ),
         evidence=_evidence(prediction, info) if evidence else None,
-        picture=None if prediction.image is None else _png(_display_gray_or_rgb(prediction.image)),
+        image_png=None
+        if prediction.image is None
+        else _png(_display_gray_or_rgb(prediction.image)),
         case=case,
     )
 
 
-def describe_case(row: Any) -> CaseAnswer:
-    """Say what the dataset knows of a case.
+def describe_case(row: Any) -> CaseResponse:
+    """Make the response for a case.
 
     Args:
-        row: Of its table.
+        row: Of the dataset's table.
     """
-    return CaseAnswer(case_id=row["case_id"], label=row["label"], mask=row["mask"])
+    return CaseResponse(case_id=row["case_id"], label=row["label"], mask=row["mask"])
 
 
 def run_lengths(mask: NDArray[np.bool_]) -> CocoRLE:
@@ -229,8 +231,8 @@ def run_lengths(mask: NDArray[np.bool_]) -> CocoRLE:
 
 
 def _display_gray_or_rgb(image: Pixels) -> NDArray[np.uint8]:
-    colours = display_rgb(image)
-    return colours if image.shape[2] == 3 else colours[:, :, 0]
+    rgb = display_rgb(image)
+    return rgb if image.shape[2] == 3 else rgb[:, :, 0]
 
 
 def _area(pixels: int, spacing: Spacing | None) -> Area:

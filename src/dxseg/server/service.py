@@ -1,4 +1,4 @@
-"""What the routes share: the model, the queue before it, a private folder for uploads."""
+"""Shared by the routes: the model, its queue, and a private folder for uploads."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from dxseg.server.problem_details import MEDIA_TYPE
 from dxseg.server.schemas import Problem
 from dxseg.server.settings import Settings
 from dxseg.server.telemetry import Metrics
-from dxseg.server.uploads import Upload, UploadDir, inspect_upload, keep
+from dxseg.server.uploads import Upload, UploadDir, inspect_upload, save_upload
 from dxseg.server.worker import QueueFullError, StoppingError, Worker
 
 
 class Service:
-    """One model that is served."""
+    """A served model."""
 
     def __init__(self, predictor: Predictor, settings: Settings) -> None:
         """Start the thread that predicts.
@@ -38,44 +38,46 @@ class Service:
         self.worker = Worker(predictor, settings.queue)
         self.metrics = Metrics(lambda: self.worker.in_flight)
         self._folder = UploadDir()
-        # Declared for OpenAPI; the guard has looked at the token by then.
+        # Declared for OpenAPI; the middleware has checked the token by then.
         self.secret = [Depends(HTTPBearer(auto_error=False))] if settings.token is not None else []
         self.refused = (403, 401) if self.secret else (403,)
 
     @asynccontextmanager
-    async def received(self, file: UploadFile) -> AsyncIterator[Upload]:
-        """Keep an upload as a file while the block runs."""
-        path = await asyncio.to_thread(keep, file.file, self._folder.path)
+    async def saved_upload(self, file: UploadFile) -> AsyncIterator[Upload]:
+        """Save an upload as a file while the block runs."""
+        path = await asyncio.to_thread(save_upload, file.file, self._folder.path)
         try:
             yield await asyncio.to_thread(inspect_upload, path, self.settings.max_pixels)
         finally:
             path.unlink(missing_ok=True)
 
     @asynccontextmanager
-    async def timely(self) -> AsyncIterator[None]:
-        """Give up on what takes too long."""
+    async def with_timeout(self) -> AsyncIterator[None]:
+        """Cancel the block when it takes too long."""
         try:
             async with asyncio.timeout(self.settings.seconds):
                 yield
         except TimeoutError:
             raise HTTPException(
                 503,
-                f"no answer within {self.settings.seconds:g} s; the server has too much to do",
+                f"no result within {self.settings.seconds:g} s; the server is busy",
                 headers={"Retry-After": "5"},
             ) from None
 
-    async def predict(self, path: Path, known: str, name: str, *, picture: bool) -> Prediction:
+    async def predict(
+        self, path: Path, label_prompt: str, name: str, *, return_image: bool
+    ) -> Prediction:
         """Wait for a prediction.
 
         Args:
             path: The image.
-            known: Its label where it is known; "" where not.
-            name: What messages call it.
-            picture: Whether the decoded pixels are wanted too.
+            label_prompt: Its label prompt; "" for none.
+            name: Its name in messages.
+            return_image: Whether the prediction carries the decoded pixels.
         """
-        parse_label_prompt(known, self.info)
+        parse_label_prompt(label_prompt, self.info)
         try:
-            future = self.worker.submit(path, known, keep_image=picture)
+            future = self.worker.submit(path, label_prompt, keep_image=return_image)
         except QueueFullError:
             raise HTTPException(429, BUSY, headers={"Retry-After": "1"}) from None
         except StoppingError:
@@ -84,7 +86,7 @@ class Service:
             return await asyncio.wrap_future(future)
 
     def close(self) -> None:
-        """Finish what is in hand, then leave nothing behind."""
+        """Finish what is in flight, then remove all uploads."""
         self.worker.stop()
         self._folder.close()
 
@@ -96,17 +98,19 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         statuses: Of HTTP.
     """
     content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
-    told = {
+    descriptions = {
         400: "The body cannot be parsed.",
         401: "No token, or a wrong one.",
-        403: "Sent from a page of another site, or to a name of another site.",
+        403: "Sent from a page of another site, or to another host name.",
         404: "The dataset has no such case.",
         408: "The request took too long to arrive.",
-        409: "The case has got another mask meanwhile.",
+        409: "The case has another mask by now.",
         413: "Too many bytes or pixels.",
-        422: "No image that can be read, or a field that does not fit the model or the dataset.",
-        429: "As many images are in hand as may be; `Retry-After` says when to come again.",
+        422: "The image cannot be read, or a field does not fit the model or the dataset.",
+        429: "Too many images in flight; `Retry-After` gives the seconds to wait.",
         500: "The server failed.",
-        503: "Stopping, or the answer took too long.",
+        503: "Stopping, or the prediction took too long.",
     }
-    return {status: {"description": told[status], "content": content} for status in statuses}
+    return {
+        status: {"description": descriptions[status], "content": content} for status in statuses
+    }

@@ -1,4 +1,4 @@
-"""What the server is told: where it listens, who may ask, and how much it takes on."""
+"""Settings of the server: address, token and limits."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from pathlib import Path
 from dxseg.errors import UsageError
 
 TOKEN_LENGTH = 16
-"""Characters that a token has at least."""
+"""Shortest token, characters."""
 
 _TOKEN = re.compile(rf"[A-Za-z0-9._~+/=-]{{{TOKEN_LENGTH},4096}}")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Limits of the server; none of them is about the model.
+    """Settings of the server, independent of the model.
 
     Attributes:
-        host: Address to listen on. Any but a loopback address needs a token.
-        token: What clients show as a bearer token; None lets all in.
-        queue: Images that wait or are being predicted; more are answered with 429.
-        max_bytes: Size of a request.
-        max_pixels: Height times width of an image.
-        upload_seconds: Time that a client has for sending a request.
-        seconds: Time from a received image to its answer.
+        host: Address to listen on; any but a loopback address needs a token.
+        token: Bearer token of clients; None accepts every client.
+        queue: Maximum number of images in flight; beyond it requests get 429.
+        max_bytes: Limit of a request.
+        max_pixels: Limit of height times width of an image.
+        upload_seconds: Time allowed for sending a request.
+        seconds: Time allowed for a prediction, from upload to response.
     """
 
     host: str = "127.0.0.1"
@@ -38,23 +38,23 @@ class Settings:
     seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        """Refuse what could not serve, and what would let strangers in.
+        """Check the limits, and that a server on a network has a token.
 
         Raises:
-            UsageError: A limit is not positive, or the network may reach it without a token.
+            UsageError: A limit is not positive, or an address other than loopback has no token.
         """
         for name in ("queue", "max_bytes", "max_pixels", "upload_seconds", "seconds"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} {getattr(self, name)}: expected more than 0")
         if self.token is None and not self.is_loopback:
             raise UsageError(
-                f"host {self.host}: others can reach it, so a token is needed; give a file with "
-                "one (--token-file), or listen on 127.0.0.1"
+                f"host {self.host}: other machines can reach it, so a token is needed; give a "
+                "file with one (--token-file), or listen on 127.0.0.1"
             )
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only programs of this machine can connect."""
+        """Whether only programs on this machine can connect."""
         if self.host == "localhost":
             return True
         try:
@@ -70,7 +70,7 @@ def read_token(path: str | Path) -> str:
         path: The file; white space around the token is dropped.
 
     Raises:
-        UsageError: It cannot be read, or holds no token of at least `TOKEN_LENGTH` characters.
+        UsageError: It cannot be read, or has no token of at least `TOKEN_LENGTH` characters.
     """
     try:
         with Path(path).open("rb") as stream:
@@ -78,7 +78,7 @@ def read_token(path: str | Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: no token can be read ({type(error).__name__})") from error
     if not _TOKEN.fullmatch(token):
-        # The token itself is not repeated.
+        # The token itself is not printed.
         raise UsageError(
             f"{path}: expected one line of at least {TOKEN_LENGTH} letters, digits or ._~+/=- "
             "(such as of `openssl rand -hex 32`)"

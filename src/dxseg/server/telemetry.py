@@ -1,7 +1,7 @@
-"""What the server tells of itself: metrics, and logs of one JSON object a line.
+"""Metrics, and logs with one JSON object per line.
 
-Neither holds a file name, a header, an address or a word of a message: any of them may name a
-patient or a user. Routes are those of the server; what else was asked for is `OTHER`.
+Neither contains file names, headers, addresses or messages: any of them may name a patient or a
+user. Routes are those of the server; any other path is `OTHER`.
 """
 
 from __future__ import annotations
@@ -35,41 +35,43 @@ class Metrics:
         """Register them.
 
         Args:
-            in_flight: Gives the images that wait or are being predicted.
+            in_flight: Returns the number of images in flight.
         """
         self.registry = CollectorRegistry()
         self._requests = Counter(
-            "dxseg_requests", "Requests answered.", ["route", "status"], registry=self.registry
+            "dxseg_requests", "Responses sent.", ["route", "status"], registry=self.registry
         )
         self._seconds = Histogram(
             "dxseg_request_seconds",
-            "From the first byte of a request to its answer.",
+            "From the first byte of a request to its response.",
             ["route"],
             buckets=_SECONDS,
             registry=self.registry,
         )
-        gauge = Gauge("dxseg_images_in_hand", "Waiting or being predicted.", registry=self.registry)
+        gauge = Gauge(
+            "dxseg_images_in_flight", "Images waiting or running.", registry=self.registry
+        )
         gauge.set_function(in_flight)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
 
     def answered(self, route: str, status: int, seconds: float) -> None:
-        """Count an answer.
+        """Count a response.
 
         Args:
             route: One of the server's, or `OTHER`.
             status: Of HTTP.
-            seconds: How long it took.
+            seconds: Its duration.
         """
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a record: time, level, event, and the fields given as `extra`."""
+    """One JSON object per record: time, level, event, and the fields given as `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format a record; of an exception only its type and place are told."""
+        """Format a record; of an exception only its type and place are included."""
         entry: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

@@ -1,4 +1,4 @@
-"""Uploads: kept in a private folder while they are worked on, judged before they are decoded."""
+"""Uploads: stored in a private folder while they are in use, checked before they are decoded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dxseg.data.readers.raster import raster_size
 from dxseg.errors import DxsegError
 
 NAME = "the upload"
-"""What messages call an upload, whose own name may name a patient."""
+"""Name of an upload in messages: its own may contain a patient's name."""
 
 Spacing = tuple[float, float]
 
@@ -29,19 +29,19 @@ _PREFIX, _LOCK = "dxseg-serve-", "lock"
 
 
 class TooManyPixelsError(DxsegError):
-    """An image is larger than the server takes."""
+    """An image is larger than the server accepts."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """An image that was sent.
+    """An uploaded image.
 
     Attributes:
-        path: Where its bytes are.
+        path: Its file.
         is_dicom: Whether it is DICOM; else PNG, JPEG, TIFF or BMP.
         height: In pixels.
         width: In pixels.
-        spacing: Height and width of a pixel in millimetres, where the file says it.
+        spacing: Height and width of a pixel in millimetres, where the file has it.
     """
 
     path: Path
@@ -52,14 +52,13 @@ class Upload:
 
 
 class UploadDir:
-    """A folder for uploads, for the owner of this process only, gone when it is closed.
+    """A folder for uploads, readable by the owner of this process only, removed on close.
 
-    A server that was killed cannot remove its own: the next one does, seeing that nobody holds its
-    lock.
+    A killed server cannot remove its folder: the next one does, because nobody holds its lock.
     """
 
     def __init__(self) -> None:
-        """Make one, and remove those that killed servers of the same user have left."""
+        """Create it, and remove those left by killed servers of the same user."""
         for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
             _remove_if_left(left)
         while True:
@@ -69,11 +68,11 @@ class UploadDir:
             try:
                 self._lock.acquire(timeout=0)
             except (Timeout, FileNotFoundError):
-                continue  # another server that starts now took it for left
+                continue  # another server that starts now has removed it
             return
 
     def close(self) -> None:
-        """Remove it with all that is in it."""
+        """Remove the folder and its files."""
         self._lock.release()
         self._folder.cleanup()
 
@@ -88,14 +87,14 @@ def _remove_if_left(folder: Path) -> None:
                 shutil.rmtree(folder)
 
 
-def keep(stream: IO[bytes], folder: Path) -> Path:
-    """Write an upload to a file of a random name.
+def save_upload(stream: IO[bytes], folder: Path) -> Path:
+    """Write an upload to a file with a random name.
 
     Args:
-        stream: Its bytes, from where the stream stands.
-        folder: Where to; nobody else may read it.
+        stream: Its bytes, read from the current position.
+        folder: Private folder for the file.
     """
-    # A suffix that the readers know; what the file holds is seen when it is opened.
+    # A suffix that the readers support; the content decides when the file is opened.
     path = folder / f"{secrets.token_hex(16)}.png"
     with path.open("xb") as target:
         shutil.copyfileobj(stream, target, 1 << 20)
@@ -106,12 +105,12 @@ def inspect_upload(path: Path, max_pixels: int) -> Upload:
     """Read an image's header.
 
     Args:
-        path: From `keep`.
-        max_pixels: Height times width at most.
+        path: From `save_upload`.
+        max_pixels: Limit of height times width.
 
     Raises:
         TooManyPixelsError: It has more.
-        DxsegError: It is no image that can be read.
+        DxsegError: It cannot be read as an image.
     """
     with alias_in_errors(path, NAME):
         dicom = path.suffix == ".dcm"
@@ -122,12 +121,12 @@ def inspect_upload(path: Path, max_pixels: int) -> Upload:
 
 
 def check_pixels(name: str, size: tuple[int, int], max_pixels: int) -> None:
-    """Refuse what is too large.
+    """Check the size of an image.
 
     Args:
-        name: What messages call it.
+        name: Its name in messages.
         size: Height and width.
-        max_pixels: Their product at most.
+        max_pixels: Limit of their product.
 
     Raises:
         TooManyPixelsError: It has more.

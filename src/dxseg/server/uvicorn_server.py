@@ -1,4 +1,4 @@
-"""The server's process: uvicorn on one socket, ended by a signal, once all in hand is answered."""
+"""The server's process: uvicorn on one socket; a signal stops it once all requests are handled."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import uvicorn
 from dxseg.errors import DxsegError
 from dxseg.inference.predictor import Predictor
 from dxseg.server.app import create_app
-from dxseg.server.case_queue import Cases
+from dxseg.server.case_queue import CaseQueue
 from dxseg.server.settings import Settings
 from dxseg.server.telemetry import LOG_CONFIG
 
 _CONNECTIONS = 512
-"""More at once are answered with 503: each takes one of the process's open files."""
+"""Connections beyond it get 503: each takes one of the process's open files."""
 
 _GRACE_SECONDS = 5
 
 
 def serve_model(
-    bundle: str | Path,
+    model: str | Path,
     settings: Settings,
     *,
     port: int = 8000,
@@ -36,28 +36,28 @@ def serve_model(
     suggestions: str | Path | None = None,
     ready: Callable[[str], None] = lambda _url: None,
 ) -> None:
-    """Serve a model until SIGTERM or SIGINT; what was accepted by then is answered.
+    """Serve a model until SIGTERM or SIGINT; requests accepted by then are handled.
 
     Args:
-        bundle: The model folder, or an exported .onnx file.
+        model: The model folder, or an exported .onnx file.
         settings: Address, token and limits.
         port: To listen on; 0 for any that is free.
-        device: As torch names it.
-        backend: What computes the network, see `dxseg.inference.load.load_backend`.
-        batch_size: Images through the network at once.
+        device: Torch device string.
+        backend: See `dxseg.inference.load.load_backend`.
+        batch_size: Images per forward pass.
         dataset: Folder of the dataset that masks are saved into.
-        suggestions: Table of `dxseg suggest` that says in which order its cases are offered.
-        ready: Called with the server's address once connections are taken.
+        suggestions: Table of `dxseg suggest`: the order of the cases without a mask.
+        ready: Called with the server's address once it accepts connections.
 
     Raises:
-        UsageError: The backend is unknown, not installed or cannot run the model.
-        DxsegError: The bundle or the dataset is bad, or the address cannot be listened on.
+        UsageError: The backend is unknown, not installed or does not support the model.
+        DxsegError: The model or the dataset is bad, or the address cannot be listened on.
     """
-    predictor = Predictor.from_folder(bundle, device, batch_size, backend=backend)
+    predictor = Predictor.from_folder(model, device, batch_size, backend=backend)
     cases = None
     if dataset is not None:
         table = None if suggestions is None else Path(suggestions)
-        cases = Cases(dataset, predictor.info, table)
+        cases = CaseQueue(dataset, predictor.info, table)
     listening = listen(settings.host, port)
     server = make_server(predictor, settings, cases=cases, log_config=LOG_CONFIG)
     ready(address(listening))
@@ -68,7 +68,7 @@ def make_server(
     predictor: Predictor,
     settings: Settings,
     *,
-    cases: Cases | None = None,
+    cases: CaseQueue | None = None,
     log_config: dict[str, Any] | None = None,
 ) -> uvicorn.Server:
     """Put the app into uvicorn.
@@ -76,7 +76,7 @@ def make_server(
     Args:
         predictor: Of the model to serve.
         settings: Address, token and limits.
-        cases: Of the dataset that masks are saved into, if there is one.
+        cases: Of the dataset that masks are saved into; default: none.
         log_config: For `logging.config.dictConfig`; None leaves logging as it is.
     """
     app = create_app(predictor, settings, cases=cases)
@@ -88,7 +88,7 @@ def make_server(
         log_config=log_config,
         access_log=False,
         server_header=False,
-        # Nobody's word for who they are is needed.
+        # No client's own claim about its address is used.
         proxy_headers=False,
         limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=int(settings.upload_seconds + settings.seconds + _GRACE_SECONDS),
@@ -97,17 +97,17 @@ def make_server(
 
 
 class _Server(uvicorn.Server):
-    """Tells the app that it ends, and ends with exit code 0."""
+    """Sets `stopping` in the app on a signal, and ends with exit code 0."""
 
     def __init__(self, config: uvicorn.Config, state: Any) -> None:
         super().__init__(config)
         self._state = state
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - as signal calls it
-        """Stop taking requests; a second Ctrl-C does not wait for those in hand.
+        """Stop accepting requests; a second Ctrl-C does not wait for those in flight.
 
-        uvicorn's own would raise the signal anew at the end, so that a stop as wanted looked like a
-        failure to whatever runs the server.
+        uvicorn's own method would raise the signal again at the end, so that a normal stop would
+        look like a failure to a service manager.
         """
         self._state.stopping = True
         self.force_exit = self.should_exit and sig == signal.SIGINT
@@ -115,7 +115,7 @@ class _Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open the socket that clients connect to.
+    """Open the listening socket.
 
     Args:
         host: A name, or an address of version 4 or 6.
@@ -134,6 +134,6 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address(listening: socket.socket) -> str:
-    """Say where a socket is reached, as a URL."""
+    """URL of a listening socket."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

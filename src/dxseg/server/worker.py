@@ -1,4 +1,4 @@
-"""The queue before the network: bounded, emptied in batches by one thread through one predictor."""
+"""A bounded queue of images, predicted in batches by one thread."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from dxseg.inference.predictor import Predictor
 
 
 class QueueFullError(Exception):
-    """As many images are in hand as may be."""
+    """Too many images are in flight."""
 
 
 class StoppingError(Exception):
-    """No more images are taken."""
+    """No more images are accepted."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Job:
     path: Path
-    known: str
+    label_prompt: str
     keep_image: bool
     future: Future[Prediction] = field(default_factory=Future)
 
 
 class Worker:
-    """Predicts images in the order they came, many at once where many wait.
+    """Predicts images in the order of `submit`, in batches where several wait.
 
-    An image counts as in hand from `submit` until its future is done, so `capacity` bounds what
-    waits and what is being predicted together.
+    An image is in flight from `submit` until its future is done, so `capacity` limits waiting and
+    running images together.
     """
 
     def __init__(self, predictor: Predictor, capacity: int) -> None:
@@ -41,59 +41,61 @@ class Worker:
 
         Args:
             predictor: Used by this thread alone.
-            capacity: Images in hand at most.
+            capacity: Number of images in flight at most.
         """
         self._predictor, self._capacity = predictor, capacity
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._in_hand, self._stopping = 0, False
+        self._in_flight, self._stopping = 0, False
         self._thread = threading.Thread(target=self._run, name="dxseg-predict", daemon=True)
         self._thread.start()
 
     @property
     def in_flight(self) -> int:
         """Images that wait or are being predicted."""
-        return self._in_hand
+        return self._in_flight
 
     @property
     def full(self) -> bool:
-        """Whether `submit` would refuse now."""
-        return self._in_hand >= self._capacity
+        """Whether `submit` would raise QueueFullError now."""
+        return self._in_flight >= self._capacity
 
     @property
     def alive(self) -> bool:
-        """Whether images are predicted."""
+        """Whether the thread runs."""
         return self._thread.is_alive()
 
-    def submit(self, path: Path, known: str, *, keep_image: bool = False) -> Future[Prediction]:
-        """Have an image predicted; never waits.
+    def submit(
+        self, path: Path, label_prompt: str, *, keep_image: bool = False
+    ) -> Future[Prediction]:
+        """Queue an image; never waits.
 
         Args:
             path: The image; it must stay until the future is done.
-            known: Its label, as `Predictor.stream` takes it; "" where it is not known.
+            label_prompt: As in `Predictor.stream`; "" for none.
             keep_image: Whether the prediction carries the decoded pixels.
 
         Returns:
-            The prediction, or the `DxsegError` that says why there is none. A future that is
-            cancelled before its turn is passed over.
+            A future of the prediction, or of a `DxsegError`. One that is cancelled before its turn
+            is skipped.
 
         Raises:
-            QueueFullError: Too many are in hand.
+            QueueFullError: Too many are in flight.
             StoppingError: `stop` was called.
         """
-        job = _Job(path, known, keep_image)
+        job = _Job(path, label_prompt, keep_image)
         with self._lock:
             if self._stopping:
                 raise StoppingError
             if self.full:
                 raise QueueFullError
-            self._in_hand += 1
+            self._in_flight += 1
             self._queue.put(job)
         job.future.add_done_callback(self._done)
         return job.future
 
     def stop(self) -> None:
-        """Take no more, finish what is in hand, end the thread. May be called again."""
+        """Accept no more, finish what is in flight, end the thread. May be called again."""
         with self._lock:
             if not self._stopping:
                 self._stopping = True
@@ -102,7 +104,7 @@ class Worker:
 
     def _done(self, _future: Future[Prediction]) -> None:
         with self._lock:
-            self._in_hand -= 1
+            self._in_flight -= 1
 
     def _run(self) -> None:
         last = False
@@ -120,15 +122,15 @@ class Worker:
             if job.future.set_running_or_notify_cancel()
         }
         items = [(name, job.path) for name, job in jobs.items()]
-        known = {name: job.known for name, job in jobs.items() if job.known}
+        labels = {name: job.label_prompt for name, job in jobs.items() if job.label_prompt}
         keep = any(job.keep_image for job in jobs.values())
         try:
-            for name, result in self._predictor.stream(items, labels=known, keep_images=keep):
+            for name, result in self._predictor.stream(items, labels=labels, keep_images=keep):
                 future = jobs.pop(name).future
                 if isinstance(result, DxsegError):
                     future.set_exception(result)
                 else:
                     future.set_result(result)
-        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told
+        except Exception as error:  # noqa: BLE001 - reported to everyone who waits
             for job in jobs.values():
                 job.future.set_exception(error)

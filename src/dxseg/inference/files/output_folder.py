@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.files.inputs import PredictionInput
-from dxseg.inference.files.table import LABEL_PROMPT, Row, model_name
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.files.table import LABEL_PROMPT, Row
 
 TABLE_FILE = "predictions.csv"
 MASKS, OVERLAYS, SEGMENTATIONS = FOLDERS = "masks", "overlays", "segmentations"
@@ -86,37 +86,27 @@ class OutputFolder:
         return path
 
 
+@dataclass
 class ResumeState:
     """Decides which rows of an earlier call are still valid.
 
     Attributes:
+        folder: The output folder.
+        items: The images and volumes, by `PredictionInput.name`.
+        model: Their model's name in the table.
+        labels: Label prompts by `PredictionInput.name`.
+        overlays: Whether images need an overlay.
+        dicom_seg: Whether DICOM inputs need a SEG.
         done: Names of the inputs with a valid row; filled by `is_still_valid`.
     """
 
-    def __init__(
-        self,
-        folder: OutputFolder,
-        items: Sequence[PredictionInput],
-        info: ModelInfo,
-        labels: Mapping[str, str],
-        *,
-        overlays: bool = True,
-        dicom_seg: bool = False,
-    ) -> None:
-        """Store what the current call needs.
-
-        Args:
-            folder: The output folder.
-            items: The images and volumes.
-            info: Of the model.
-            labels: Label prompts by `PredictionInput.name`.
-            overlays: Whether images need an overlay.
-            dicom_seg: Whether DICOM inputs need a SEG.
-        """
-        self.done: set[str] = set()
-        self._folder, self._model, self._labels = folder, model_name(info), labels
-        self._overlays, self._dicom_seg = overlays, dicom_seg
-        self._items = {item.name: item for item in items}
+    folder: OutputFolder
+    items: Mapping[str, PredictionInput]
+    model: str
+    labels: Mapping[str, str]
+    overlays: bool
+    dicom_seg: bool
+    done: set[str] = field(default_factory=set)
 
     def is_still_valid(self, row: Row) -> bool:
         """Whether a row is kept: rows of other inputs are, and those that need not be recomputed.
@@ -127,26 +117,26 @@ class ResumeState:
         Raises:
             UsageError: It is of another file with the same name.
         """
-        item = self._items.get(row["name"])
+        item = self.items.get(row["name"])
         if item is None:
             return True
         if row["status"] != "ok" or item.name in self.done:
             return False
         if row["source"] != str(item.source):
             raise UsageError(
-                f"{self._folder.root}: holds results of {row['source']} under the name "
+                f"{self.folder.root}: holds results of {row['source']} under the name "
                 f"{item.name}, which is now {item.source}; choose another output folder, or "
                 "overwrite"
             )
         kinds = [MASKS]
-        if self._overlays and not item.is_volume:
+        if self.overlays and not item.is_volume:
             kinds.append(OVERLAYS)
-        if self._dicom_seg and item.is_dicom:
+        if self.dicom_seg and item.is_dicom:
             kinds.append(SEGMENTATIONS)
-        label = self._labels.get(item.name, "")
-        if (row["model"], row.get(LABEL_PROMPT, "")) != (self._model, label):
+        label = self.labels.get(item.name, "")
+        if (row["model"], row.get(LABEL_PROMPT, "")) != (self.model, label):
             return False
-        if not all(_exists_nonempty(self._folder.path(kind, item)) for kind in kinds):
+        if not all(_exists_nonempty(self.folder.path(kind, item)) for kind in kinds):
             return False
         self.done.add(item.name)
         return True

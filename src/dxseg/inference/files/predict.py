@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from dxseg.data.readers.dicom.series import Stack, read_stack, series_in
-from dxseg.data.readers.nifti import read_nifti
 from dxseg.data.readers.nifti_writer import write_label_map, write_label_map_at
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.files.dicom_seg import (
@@ -40,16 +38,16 @@ from dxseg.inference.files.table import (
 from dxseg.inference.files.volumes import (
     Progress,
     predict_volume,
+    read_volume,
     slices_to_predict,
     write_slice_overlays,
 )
-from dxseg.inference.label_prompt import join_labels
+from dxseg.inference.label_prompt import LabelJoin, join_labels
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
 from dxseg.io.atomic import write_bytes_atomic
 
-_WRITERS = 2
-_WRITES_AHEAD = 16
+_WRITERS, _WRITES_AHEAD = 2, 16
 
 
 @dataclass
@@ -130,46 +128,43 @@ def predict_files(
         device: Torch device string, e.g. cuda:0.
         batch_size: Images per forward pass.
         overlays: Write overlays of images.
-        slice_overlays: Write `overlays/NAME/0007.png`, ... for slices with a lesion of the volumes
-            that are predicted now.
+        slice_overlays: Write `overlays/NAME/0007.png`, ... for a volume's slices with a lesion.
         backend: torch, onnxruntime or openvino; default: torch for a folder, onnxruntime for an
             .onnx file.
         precision: float32, or bfloat16 for torch and openvino.
         flip: Test-time augmentation: average with the horizontal flip.
         sliding_window: Cut images larger than the network's input into windows.
-        dicom_seg: Write `segmentations/NAME.dcm` for DICOM inputs too, a SEG that refers to its
-            source and contains the patient's identity (`dxseg.inference.files.dicom_seg`).
+        dicom_seg: Write `segmentations/NAME.dcm` for DICOM inputs, a SEG that contains the
+            patient's identity (`dxseg.inference.files.dicom_seg`).
         progress: Called with the number of images and slices finished or skipped, and of all.
 
     Raises:
         UsageError: No image was found, two would share a result, the output folder holds results
-            of other files, the labels are not of the model or of these files, or SEG is wanted
-            where nothing is DICOM or highdicom is not installed.
+            of other files, the labels do not match, or SEG is wanted without DICOM or highdicom.
         DxsegError: The model is bad, or the output folder cannot be written.
     """
     folder = OutputFolder(output)
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     predictor = Predictor.from_folder(
         model,
-        device,
-        batch_size,
+        device=device,
+        batch_size=batch_size,
         backend=backend,
         precision=precision,
         flip=flip,
         sliding_window=sliding_window,
     )
     info = predictor.info
-    earlier = [folder.root / kind for kind in FOLDERS]
-    items = find_images(given, skip=earlier, series=info.slicing is not None)
+    results = [folder.root / kind for kind in FOLDERS]
+    items = find_images(given, skip=results, series=info.slicing is not None)
     if dicom_seg:
         require_highdicom()
         if not any(item.is_dicom for item in items):
             raise UsageError(f"{given[0]}: no DICOM there, which DICOM SEG needs; leave it out")
-    joined = join_labels(labels, items, info)
+    joined = LabelJoin() if labels is None else join_labels(labels, items, info)
     table = PredictionTable(folder.table, columns(info))
-    resume = ResumeState(
-        folder, items, info, joined.by_name, overlays=overlays, dicom_seg=dicom_seg
-    )
+    named = {item.name: item for item in items}
+    resume = ResumeState(folder, named, model_name(info), joined.by_name, overlays, dicom_seg)
     try:
         folder.prepare(overwrite)
         table.open(resume.is_still_valid)
@@ -220,10 +215,8 @@ class _Job:
 
     def run(self, items: Sequence[PredictionInput], done: set[str]) -> None:
         """Predict the images that are not done, then the volumes one by one."""
-        weights = {
-            item.name: slices_to_predict(item, self.info.slicing) if item.is_volume else 1
-            for item in items
-        }
+        slicing = self.info.slicing
+        weights = {i.name: slices_to_predict(i, slicing) if i.is_volume else 1 for i in items}
         todo = [item for item in items if item.name not in done]
         self.total = sum(weights.values())
         self.steps = self.total - sum(weights[item.name] for item in todo)
@@ -235,11 +228,8 @@ class _Job:
 
     def _predict_images(self, images: list[PredictionInput]) -> None:
         """Write results in threads while the network runs; rows keep the order of the images."""
-        results = self.predictor.stream(
-            ((item.name, item.source) for item in images),
-            keep_images=self.overlays,
-            labels=self.labels,
-        )
+        sources = ((item.name, item.source) for item in images)
+        results = self.predictor.stream(sources, keep_images=self.overlays, labels=self.labels)
         writing: deque[tuple[PredictionInput, Future[Row]]] = deque()
 
         def record_next() -> None:
@@ -265,7 +255,10 @@ class _Job:
         mask_path = self.folder.path(MASKS, item)
         if self.overlays:
             assert result.image is not None, "the stream keeps images"
-            path, caption = self.folder.path(OVERLAYS, item), caption_of(result, self.info)
+            path, caption = (
+                self.folder.path(OVERLAYS, item),
+                caption_of(result, self.info),
+            )
             write_overlay_png(path, result.image, result.mask, caption=caption)
         write_mask_png(mask_path, result.mask, len(self.info.mask_classes))
         if self.dicom_seg and item.is_dicom:
@@ -276,10 +269,8 @@ class _Job:
     def _predict_volume(self, item: PredictionInput) -> Row:
         path = self.folder.path(MASKS, item)
         begun = self.steps
-        stack: Stack | None = None
         try:
-            stack = series_in(item.source) if item.is_series else None
-            volume = read_nifti(item.source) if stack is None else read_stack(stack)
+            volume, stack = read_volume(item)
             result = predict_volume(
                 self.predictor,
                 volume,
@@ -304,7 +295,11 @@ class _Job:
     def _record(self, item: PredictionInput, weight: int, work: Callable[[], Row]) -> None:
         """Append the row of an input once `work` has written its files, and count it."""
         row = dict.fromkeys(self.table.columns, "")
-        row |= {"name": item.name, "source": str(item.source), "model": model_name(self.info)}
+        row |= {
+            "name": item.name,
+            "source": str(item.source),
+            "model": model_name(self.info),
+        }
         try:
             row |= {"status": "ok", **work()}
             self.summary.done += 1

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dxseg.data.readers.dicom.series import series_in
-from dxseg.data.readers.nifti import nifti_grid
+from dxseg.data.readers.dicom.series import Stack, read_stack, series_in
+from dxseg.data.readers.nifti import nifti_grid, read_nifti
 from dxseg.data.readers.slicing import SlicedVolume, Slicing, count_slices
 from dxseg.data.readers.volume import Volume
 from dxseg.errors import DxsegError
@@ -120,6 +120,21 @@ def predict_volume(
         confidence=accumulator.confidence,
         label_prompt=format_label_prompt(names),
     )
+
+
+def read_volume(item: PredictionInput) -> tuple[Volume, Stack | None]:
+    """Read a volume, and of a DICOM series its slices.
+
+    Args:
+        item: The volume.
+
+    Raises:
+        DxsegError: It cannot be read.
+    """
+    if not item.is_series:
+        return read_nifti(item.source), None
+    stack = series_in(item.source)
+    return read_stack(stack), stack
 
 
 def slices_to_predict(item: PredictionInput, slicing: Slicing | None) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from dxseg.errors import UsageError
 from dxseg.inference.files.predict import PredictSummary
-from dxseg.inference.label_prompt import join_labels
+from dxseg.inference.label_prompt import LabelJoin, join_labels
 from dxseg.inference.model_folder import find_model_folder
 from dxseg.inference.predictor import Predictor
 from dxseg.inference.ray.cluster import import_ray, running_ray
@@ -95,7 +95,7 @@ def predict_archive(
     model = find_model_folder(model)  # a name on the hub is downloaded once
     info = Predictor.from_folder(model, **options).info  # type: ignore[arg-type]
     items = archive_items(given, skip=[root])
-    joined = join_labels(labels, items, info)
+    joined = LabelJoin() if labels is None else join_labels(labels, items, info)
     wanted = {item.name: (str(item.source), joined.by_name.get(item.name, "")) for item in items}
     manifest = ArchiveManifest(
         model=info.weights_sha256, precision=precision, flip=flip, sliding_window=sliding_window

@@ -1,4 +1,4 @@
-"""The routes of a dataset: which cases wait for a mask, a proposal for one, and saving."""
+"""Routes of a dataset: its cases without a mask, the prediction for one, and saving a mask."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from dxseg.data.table.annotations import Role, save_mask
 from dxseg.errors import UsageError
 from dxseg.inference.files.table import model_name
 from dxseg.inference.label_prompt import parse_label_prompt
-from dxseg.server.case_queue import Cases
+from dxseg.server.case_queue import CaseQueue
 from dxseg.server.middleware import CASE, QUEUE, SAVE
 from dxseg.server.schemas import (
-    CaseAnswer,
+    CaseResponse,
     CocoRLE,
     PredictionResponse,
     describe_case,
@@ -28,60 +28,60 @@ from dxseg.server.schemas import (
 from dxseg.server.service import Service, problems
 from dxseg.server.uploads import check_pixels
 
-# What messages call a folder and a file, which may name a patient.
+# Names of a folder and a file in messages: their own may contain a patient's name.
 _DATASET, _IMAGE = "the dataset", "the image"
 
 
-class WaitingCase(BaseModel):
+class PendingCaseOut(BaseModel):
     """A case without a mask."""
 
     case_id: str
     label: str = Field(description='As the dataset has it; "" for none.')
-    score: float | None = Field(description="Of the table of suggestions; null without one.")
+    score: float | None = Field(description="In the table of suggestions; null without one.")
 
 
-class QueueAnswer(BaseModel):
+class QueueResponse(BaseModel):
     """Cases without a mask, the next one first."""
 
-    waiting: int = Field(description="How many there are in all.")
-    cases: list[WaitingCase]
+    waiting: int = Field(description="Total number of cases without a mask.")
+    cases: list[PendingCaseOut]
 
 
 class CaseRequest(BaseModel):
-    """Which case to propose a mask for."""
+    """Which case to predict."""
 
     case_id: str
-    known: str = Field("", description="The image's label where it is known.")
+    label_prompt: str = Field("", description="The image's label where it is known.")
 
 
 class SaveRequest(BaseModel):
-    """A mask that somebody has drawn or corrected."""
+    """A mask that was drawn or corrected."""
 
     case_id: str
-    role: Role = Field(description="Of who drew it. Names are not kept.")
+    role: Role = Field(description="Of the annotator. Names are not stored.")
     mask: dict[str, CocoRLE] = Field(
         description="By class, all of the model's; no pixel in two of them."
     )
     previous: str = Field(
-        "", description="The case's mask as `case.mask` told it; another one is not replaced."
+        "", description="The case's mask as in `case.mask`; any other mask is not replaced."
     )
-    known: str = Field("", description="The label that the proposal was made with.")
+    label_prompt: str = Field("", description="The label prompt of the prediction.")
 
 
 class SaveResponse(BaseModel):
-    """What has been saved."""
+    """The saved mask."""
 
-    case: CaseAnswer
+    case: CaseResponse
     time: str = Field(description="UTC, ISO 8601.")
     pixels: dict[str, NonNegativeInt] = Field(description="Of the mask, by class.")
-    waiting: int = Field(description="How many cases are still without a mask.")
+    waiting: int = Field(description="Number of cases still without a mask.")
 
 
-def add_case_routes(app: FastAPI, service: Service, cases: Cases) -> None:
-    """Let clients work through a dataset.
+def add_case_routes(app: FastAPI, service: Service, cases: CaseQueue) -> None:
+    """Add the routes of a dataset.
 
     Args:
-        app: Which gets the routes.
+        app: Gets the routes.
         service: The model.
         cases: Of the dataset.
     """
@@ -90,26 +90,28 @@ def add_case_routes(app: FastAPI, service: Service, cases: Cases) -> None:
     @app.get(QUEUE, responses=problems(*refused, 422, 500), dependencies=secret)
     async def queue(
         limit: Annotated[int, Query(ge=1, le=1000, description="Cases at most.")] = 100,
-    ) -> QueueAnswer:
-        """Give the cases that wait for a mask."""
+    ) -> QueueResponse:
+        """List the cases without a mask."""
         with alias_in_errors(cases.root, _DATASET):
             waiting = await asyncio.to_thread(cases.waiting)
-        listed = [WaitingCase(**vars(case)) for case in waiting[:limit]]
-        return QueueAnswer(waiting=len(waiting), cases=listed)
+        listed = [PendingCaseOut(**vars(case)) for case in waiting[:limit]]
+        return QueueResponse(waiting=len(waiting), cases=listed)
 
     @app.post(
         CASE,
         responses=problems(400, *refused, 404, 408, 413, 422, 429, 500, 503),
         dependencies=secret,
     )
-    async def propose(request: Request, asked: CaseRequest) -> PredictionResponse:
-        """Segment the image of a case; with its evidence, and the image as it was read."""
-        async with service.timely():
+    async def predict_case(request: Request, sent: CaseRequest) -> PredictionResponse:
+        """Segment the image of a case; returns class activation maps and the image too."""
+        async with service.with_timeout():
             with alias_in_errors(cases.root, _DATASET):
-                case = await asyncio.to_thread(cases.find, asked.case_id)
+                case = await asyncio.to_thread(cases.find, sent.case_id)
                 size = await asyncio.to_thread(image_size, case.image)
                 check_pixels(_IMAGE, size, service.settings.max_pixels)
-                prediction = await service.predict(case.image, asked.known, _IMAGE, picture=True)
+                prediction = await service.predict(
+                    case.image, sent.label_prompt, _IMAGE, return_image=True
+                )
             return await asyncio.to_thread(
                 describe_prediction,
                 prediction,
@@ -124,8 +126,8 @@ def add_case_routes(app: FastAPI, service: Service, cases: Cases) -> None:
         SAVE, responses=problems(400, *refused, 404, 408, 409, 413, 422, 500), dependencies=secret
     )
     async def save(sent: SaveRequest) -> SaveResponse:
-        """Save a mask into the dataset, with a role and the time."""
-        parse_label_prompt(sent.known, info)
+        """Save a mask into the dataset, with role and time."""
+        parse_label_prompt(sent.label_prompt, info)
         mask = await asyncio.to_thread(_label_map, sent.mask, service)
         with alias_in_errors(cases.root, _DATASET):
             done = await asyncio.to_thread(
@@ -136,7 +138,7 @@ def add_case_routes(app: FastAPI, service: Service, cases: Cases) -> None:
                 sent.role,
                 previous=sent.previous,
                 model=model_name(info),
-                known=sent.known,
+                known=sent.label_prompt,
             )
             case = await asyncio.to_thread(cases.find, sent.case_id)
             waiting = await asyncio.to_thread(cases.waiting)
@@ -150,7 +152,7 @@ def add_case_routes(app: FastAPI, service: Service, cases: Cases) -> None:
 
 
 def _label_map(sent: dict[str, CocoRLE], service: Service) -> Mask:
-    """Make one label map of the classes' run lengths.
+    """Combine the run lengths of all classes into one label map.
 
     Raises:
         TooManyPixelsError: It has more pixels than the server takes.

@@ -1,4 +1,4 @@
-"""The routes that Label Studio asks as its ML backend: proposals for cases, as brush masks."""
+"""Routes of an ML backend of Label Studio: predicted masks of cases, as brush masks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.files.table import model_name
 from dxseg.inference.model_folder import ModelInfo
 from dxseg.inference.pipeline import Prediction
-from dxseg.server.case_queue import Cases
+from dxseg.server.case_queue import CaseQueue
 from dxseg.server.middleware import LABEL_STUDIO_HEALTH, LABEL_STUDIO_PREDICT, LABEL_STUDIO_SETUP
 from dxseg.server.service import Service, problems
 from dxseg.server.telemetry import LOGGER
@@ -28,31 +28,31 @@ _DATASET, _IMAGE = "the dataset", "the image"
 _TASKS = 1000
 _CONFIG = 2**16
 _WAIT = 0.02
-"""Seconds between two looks at a full queue."""
+"""Seconds between two checks of a full queue."""
 
 
 class BackendHealth(BaseModel):
-    """As Label Studio wants it."""
+    """Status, as Label Studio expects it."""
 
     status: str = "UP"
 
 
 class SetupRequest(BaseModel):
-    """What a project is like. The address and the token that are sent too are not read."""
+    """The labelling interface of a project. The address and token in the request are ignored."""
 
     label_config: str = Field(alias="schema", max_length=_CONFIG, description="XML.")
 
 
-class SetupAnswer(BaseModel):
-    """Which model answers."""
+class SetupResponse(BaseModel):
+    """The served model."""
 
     model_version: str = Field(description="First digits of the SHA-256 of the weights.")
 
 
 class Task(BaseModel):
-    """An image to propose a mask for."""
+    """An image to predict."""
 
-    data: dict[str, Any] = Field(description="`case_id`: of the dataset that is served.")
+    data: dict[str, Any] = Field(description="`case_id`: of the served dataset.")
 
 
 class TasksRequest(BaseModel):
@@ -63,7 +63,7 @@ class TasksRequest(BaseModel):
 
 
 class BrushValue(BaseModel):
-    """A mask as Label Studio keeps it."""
+    """A mask in the format of Label Studio."""
 
     format: str = "rle"
     rle: list[int]
@@ -84,36 +84,36 @@ class Region(BaseModel):
 
 
 class TaskPrediction(BaseModel):
-    """The proposal for a task; without regions where the model finds nothing."""
+    """The prediction for a task; no regions where the model finds nothing."""
 
     result: list[Region]
-    score: float = Field(description="How sure the mask is, 0 to 1.")
+    score: float = Field(description="Confidence of the mask, 0 to 1.")
     model_version: str
 
 
-class TasksAnswer(BaseModel):
-    """Proposals in the order of the tasks."""
+class TasksResponse(BaseModel):
+    """Predictions in the order of the tasks."""
 
     results: list[TaskPrediction | Annotated[list[TaskPrediction], Field(max_length=0)]] = Field(
-        description="An empty list where a task cannot be predicted: it gets no proposal."
+        description="An empty list where a task cannot be predicted."
     )
     model_version: str
 
 
-def add_label_studio_routes(app: FastAPI, service: Service, cases: Cases) -> None:
-    """Let Label Studio ask for proposals.
+def add_label_studio_routes(app: FastAPI, service: Service, cases: CaseQueue) -> None:
+    """Add the routes of the ML backend.
 
     Args:
-        app: Which gets the routes.
+        app: Gets the routes.
         service: The model.
-        cases: Of the dataset whose cases the tasks name.
+        cases: Of the dataset of the tasks.
     """
     info, secret, refused = service.info, service.secret, service.refused
     version = model_name(info)
 
     @app.get(LABEL_STUDIO_HEALTH, responses=problems(*refused, 500), dependencies=secret)
     async def health() -> BackendHealth:
-        """Say that the server is there."""
+        """Report that the server runs."""
         return BackendHealth()
 
     @app.post(
@@ -121,58 +121,60 @@ def add_label_studio_routes(app: FastAPI, service: Service, cases: Cases) -> Non
         responses=problems(400, *refused, 408, 413, 422, 500),
         dependencies=secret,
     )
-    async def setup(asked: SetupRequest) -> SetupAnswer:
+    async def setup(sent: SetupRequest) -> SetupResponse:
         """Check that a project's brush has the model's classes."""
-        read_brush(asked.label_config, info.mask_classes)
-        return SetupAnswer(model_version=version)
+        read_brush(sent.label_config, info.mask_classes)
+        return SetupResponse(model_version=version)
 
     @app.post(
         LABEL_STUDIO_PREDICT,
         responses=problems(400, *refused, 404, 408, 413, 422, 429, 500, 503),
         dependencies=secret,
     )
-    async def predict(request: Request, asked: TasksRequest) -> TasksAnswer:
-        """Propose masks for tasks; they wait for places in the queue, and leave half of it free."""
-        brush = read_brush(asked.label_config, info.mask_classes)
-        turns = asyncio.Semaphore(max(1, service.settings.queue // 2))
+    async def predict(request: Request, sent: TasksRequest) -> TasksResponse:
+        """Predict tasks; they wait for places in the queue, and leave half of it free."""
+        brush = read_brush(sent.label_config, info.mask_classes)
+        slots = asyncio.Semaphore(max(1, service.settings.queue // 2))
 
-        async def propose(task: Task) -> TaskPrediction | DxsegError:
-            async with turns:
+        async def predict_task(task: Task) -> TaskPrediction | DxsegError:
+            async with slots:
                 try:
-                    prediction = await _predicted(task, service, cases)
+                    prediction = await _predict_case(task, service, cases)
                 except DxsegError as error:
                     return error
-                return await asyncio.to_thread(_proposal, prediction, info, brush)
+                return await asyncio.to_thread(_to_regions, prediction, info, brush)
 
-        async with service.timely():
-            found = await asyncio.gather(*(propose(task) for task in asked.tasks))
+        async with service.with_timeout():
+            found = await asyncio.gather(*(predict_task(task) for task in sent.tasks))
         failed = [one for one in found if isinstance(one, DxsegError)]
         if len(failed) == len(found):
             raise failed[0]
         if failed:
             fields = {"request_id": request.state.request_id, "tasks": len(failed)}
-            LOGGER.warning("not proposed", extra={"fields": fields})
-        return TasksAnswer(
+            LOGGER.warning("not predicted", extra={"fields": fields})
+        return TasksResponse(
             results=[[] if isinstance(one, DxsegError) else one for one in found],
             model_version=version,
         )
 
 
-async def _predicted(task: Task, service: Service, cases: Cases) -> Prediction:
+async def _predict_case(task: Task, service: Service, cases: CaseQueue) -> Prediction:
     case_id = task.data.get("case_id")
     if not isinstance(case_id, str):
-        raise UsageError("case_id: missing in a task's data; make tasks by export label-studio")
+        raise UsageError(
+            "case_id: missing in a task's data; make tasks with `dxseg export label-studio`"
+        )
     with alias_in_errors(cases.root, _DATASET):
         case = await asyncio.to_thread(cases.find, case_id)
         size = await asyncio.to_thread(image_size, case.image)
         check_pixels(_IMAGE, size, service.settings.max_pixels)
-        known = "" if case.row["label_level"] == STUDY_LEVEL else case.row["label"]
+        label = "" if case.row["label_level"] == STUDY_LEVEL else case.row["label"]
         while service.worker.full:
             await asyncio.sleep(_WAIT)
-        return await service.predict(case.image, known, _IMAGE, picture=False)
+        return await service.predict(case.image, label, _IMAGE, return_image=False)
 
 
-def _proposal(prediction: Prediction, info: ModelInfo, brush: tuple[str, str]) -> TaskPrediction:
+def _to_regions(prediction: Prediction, info: ModelInfo, brush: tuple[str, str]) -> TaskPrediction:
     height, width = prediction.mask.shape
     regions = [
         Region(
@@ -195,7 +197,7 @@ def read_brush(label_config: str, mask_classes: list[str]) -> tuple[str, str]:
     """Find the brush in a project's labelling interface.
 
     Args:
-        label_config: The XML. It is read as tags alone: no entities of its own, nothing fetched.
+        label_config: The XML. Only tags are parsed: no custom entities, nothing is loaded.
         mask_classes: Of the model.
 
     Returns:
@@ -211,8 +213,8 @@ def read_brush(label_config: str, mask_classes: list[str]) -> tuple[str, str]:
     if not tags.brush or not tags.image or missing:
         raise UsageError(
             "label_config: expected a BrushLabels with name, toName and a Label for each of "
-            f"{', '.join(mask_classes)}; use the labeling_config.xml that export label-studio "
-            "writes"
+            f"{', '.join(mask_classes)}; use the labeling_config.xml of `dxseg export "
+            "label-studio`"
         )
     return tags.brush, tags.image
 
@@ -227,12 +229,12 @@ class _BrushTags(HTMLParser):
         self._inside = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        told = {name: value or "" for name, value in attrs}
+        attributes = {name: value or "" for name, value in attrs}
         if tag == "brushlabels" and not self.brush:
-            self.brush, self.image = told.get("name", ""), told.get("toname", "")
+            self.brush, self.image = attributes.get("name", ""), attributes.get("toname", "")
             self._inside = True
         elif tag == "label" and self._inside:
-            self.labels.add(told.get("value", ""))
+            self.labels.add(attributes.get("value", ""))
 
     def handle_endtag(self, tag: str) -> None:
         self._inside = self._inside and tag != "brushlabels"

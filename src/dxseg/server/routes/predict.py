@@ -11,7 +11,7 @@ from dxseg.data.readers.dicom.headers import alias_in_errors
 from dxseg.errors import UsageError
 from dxseg.inference.files.dicom_seg import image_segmentation
 from dxseg.inference.pipeline import Prediction
-from dxseg.server.case_queue import Cases
+from dxseg.server.case_queue import CaseQueue
 from dxseg.server.middleware import PREDICT
 from dxseg.server.schemas import PredictionResponse, describe_case, describe_prediction
 from dxseg.server.service import Service, problems
@@ -20,14 +20,14 @@ from dxseg.server.uploads import NAME, Spacing, Upload
 DICOM = "application/dicom"
 
 
-def add_predict_route(app: FastAPI, service: Service, cases: Cases | None) -> None:
-    """Let clients send images.
+def add_predict_route(app: FastAPI, service: Service, cases: CaseQueue | None) -> None:
+    """Add the route that segments an uploaded image.
 
     Args:
-        app: Which gets the route.
+        app: Gets the route.
         service: The model.
-        cases: Of the dataset that is served, in which an image that is sent is looked for; None if
-            none is.
+        cases: Of the served dataset, where the case of an uploaded image is looked up; None without
+            a dataset.
     """
     refused = service.refused
 
@@ -43,8 +43,8 @@ def add_predict_route(app: FastAPI, service: Service, cases: Cases | None) -> No
     async def predict(
         request: Request,
         file: Annotated[UploadFile, File(description="PNG, JPEG, TIFF, BMP, or DICOM.")],
-        known: Annotated[
-            str, Form(description="The image's label where it is known, of the model's labels.")
+        label_prompt: Annotated[
+            str, Form(description="The image's label where it is known, one of the model's.")
         ] = "",
         spacing_y: Annotated[
             float | None, Form(gt=0, lt=1e6, description="Height of a pixel, mm.")
@@ -52,9 +52,9 @@ def add_predict_route(app: FastAPI, service: Service, cases: Cases | None) -> No
         spacing_x: Annotated[
             float | None, Form(gt=0, lt=1e6, description="Width of a pixel, mm.")
         ] = None,
-        evidence: Annotated[bool, Form(description="Whether to give evidence maps.")] = False,
-        picture: Annotated[
-            bool, Form(description="Whether to give the image as it was read, for viewing.")
+        evidence: Annotated[bool, Form(description="Return class activation maps.")] = False,
+        return_image: Annotated[
+            bool, Form(description="Return the image as it was read, for viewing.")
         ] = False,
         format: Annotated[
             Literal["json", "dicom-seg"] | None,
@@ -65,17 +65,19 @@ def add_predict_route(app: FastAPI, service: Service, cases: Cases | None) -> No
         spacing = _spacing(spacing_y, spacing_x)
         accepted = DICOM if DICOM in request.headers.get("accept", "") else ""
         wants_seg = format == "dicom-seg" or (format is None and accepted == DICOM)
-        async with service.timely(), service.received(file) as upload:
+        async with service.with_timeout(), service.saved_upload(file) as upload:
             if wants_seg and not upload.is_dicom:
                 raise UsageError("a DICOM SEG refers to a DICOM image; expected one as file")
-            prediction = await service.predict(upload.path, known, NAME, picture=picture)
+            prediction = await service.predict(
+                upload.path, label_prompt, NAME, return_image=return_image
+            )
             if wants_seg:
                 content = await asyncio.to_thread(_segmentation, service, upload, prediction)
                 return Response(content, media_type=DICOM)
             case = None
-            if cases is not None and picture:
+            if cases is not None and return_image:
                 case = await asyncio.to_thread(cases.same_image, upload.path)
-            answer = await asyncio.to_thread(
+            response = await asyncio.to_thread(
                 describe_prediction,
                 prediction,
                 service.info,
@@ -84,7 +86,7 @@ def add_predict_route(app: FastAPI, service: Service, cases: Cases | None) -> No
                 evidence=evidence,
                 case=None if case is None else describe_case(case.row),
             )
-            return Response(answer.model_dump_json(), media_type="application/json")
+            return Response(response.model_dump_json(), media_type="application/json")
 
 
 def _spacing(height: float | None, width: float | None) -> Spacing | None:

@@ -1,10 +1,10 @@
-// Requests to the server. What it refuses becomes an Error with the server's own words.
+// Requests to the server. A refused one throws an Error with the server's message.
 
 const KEY = "dxseg-token"; // of this tab; gone when the tab is closed
 
 export class TokenError extends Error {}
 
-/** Take the token out of the address that `dxseg serve` prints, so that it is not seen or kept there. */
+/** Move the token from the URL that `dxseg serve` prints to the session, so that it is not shown. */
 export function takeToken() {
   const found = new URLSearchParams(location.hash.slice(1)).get("token");
   if (found) {
@@ -17,36 +17,36 @@ export function setToken(token) {
   sessionStorage.setItem(KEY, token);
 }
 
-export const getModel = () => ask("v1/model");
-export const getQueue = () => ask("v1/cases");
+export const getModel = () => request("v1/model");
+export const getQueue = () => request("v1/cases");
 
-export function predictFile(file, known) {
+export function predictFile(file, labelPrompt) {
   const form = new FormData();
-  form.append("file", file, "image"); // its own name may be a patient's
-  form.append("known", known);
+  form.append("file", file, "image"); // the file name may contain a patient's name
+  form.append("label_prompt", labelPrompt);
   form.append("evidence", "true");
-  form.append("picture", "true");
-  return ask("v1/predict", { method: "POST", body: form });
+  form.append("return_image", "true");
+  return request("v1/predict", { method: "POST", body: form });
 }
 
-export const predictCase = (case_id, known) => send("v1/cases/predict", { case_id, known });
+export const predictCase = (case_id, label_prompt) => send("v1/cases/predict", { case_id, label_prompt });
 export const saveMask = (mask) => send("v1/cases/mask", mask);
 
 function send(path, content) {
   const headers = { "Content-Type": "application/json" };
-  return ask(path, { method: "POST", headers, body: JSON.stringify(content) });
+  return request(path, { method: "POST", headers, body: JSON.stringify(content) });
 }
 
-async function ask(path, { headers = {}, ...options } = {}) {
+async function request(path, { headers = {}, ...options } = {}) {
   const token = sessionStorage.getItem(KEY);
   if (token) headers.Authorization = `Bearer ${token}`;
-  let answer;
+  let response;
   try {
-    answer = await fetch(path, { ...options, headers });
+    response = await fetch(path, { ...options, headers });
   } catch {
-    throw new Error("The server does not answer; is it still running?");
+    throw new Error("The server cannot be reached; is it still running?");
   }
-  if (answer.ok) return answer.json();
-  const problem = await answer.json().catch(() => ({ detail: answer.statusText }));
-  throw answer.status === 401 ? new TokenError(problem.detail) : new Error(problem.detail);
+  if (response.ok) return response.json();
+  const problem = await response.json().catch(() => ({ detail: response.statusText }));
+  throw response.status === 401 ? new TokenError(problem.detail) : new Error(problem.detail);
 }

@@ -1,4 +1,4 @@
-// The page: what is open, what is asked of the server, and who is told of the answer.
+// The page: the open image, requests to the server, and showing their results.
 
 import { getModel, predictCase, predictFile, saveMask, setToken, takeToken, TokenError } from "./api.js";
 import { Mask } from "./mask.js";
@@ -12,10 +12,10 @@ const byId = (id) => document.getElementById(id);
 
 class Page {
   mask = null;
-  #source = null; // ask(known) gives the answer; name
-  #answer = null;
+  #source = null; // { name, predict(labelPrompt) }
+  #prediction = null;
   #maps = {};
-  #asked = 0;
+  #requests = 0;
   #unsaved = false;
   #started;
 
@@ -35,7 +35,7 @@ class Page {
       return;
     }
     results.showModel(this.model);
-    results.showChoices(this.model, () => this.#source && this.#ask());
+    results.showChoices(this.model, () => this.#source && this.#predict());
     if (this.model.dataset !== null) {
       this.queue = new Queue((one) => this.openCase(one));
       await this.#try(() => this.queue.refresh());
@@ -44,63 +44,63 @@ class Page {
   }
 
   openFile(file) {
-    this.#open({ name: file.name, ask: (known) => predictFile(file, known) }, "");
+    this.#open({ name: file.name, predict: (labelPrompt) => predictFile(file, labelPrompt) }, "");
   }
 
   openCase({ case_id, label }) {
     const names = label.split(";");
     const known = names.every((name) => this.model.labels.includes(name)) ? label : "";
-    this.#open({ name: case_id, ask: (told) => predictCase(case_id, told) }, known);
+    this.#open({ name: case_id, predict: (labelPrompt) => predictCase(case_id, labelPrompt) }, known);
   }
 
-  async #open(source, known) {
-    await this.#started; // a file may be dropped before the model is known
+  async #open(source, labelPrompt) {
+    await this.#started; // a file may be dropped before the model is loaded
     if (!this.model) return;
     if (this.#unsaved && !confirm("The correction is not saved. Leave it?")) return;
     this.#source = source;
-    this.#answer = null;
-    results.setKnown(known);
-    this.#ask();
+    this.#prediction = null;
+    results.setLabelPrompt(labelPrompt);
+    this.#predict();
   }
 
-  /** Ask for a prediction with what is known; only the answer to the last question counts. */
-  async #ask() {
-    const asked = ++this.#asked;
+  /** Request a prediction with the label prompt; only the last request is shown. */
+  async #predict() {
+    const request = ++this.#requests;
     const source = this.#source;
     byId("view").setAttribute("aria-busy", "true");
-    this.say("The model is asked.");
+    this.say("Predicting.");
     await this.#try(async () => {
-      const answer = await source.ask(results.getKnown());
-      const [picture, maps] = await decodePictures(answer);
-      if (asked === this.#asked) this.#show(answer, picture, maps);
+      const prediction = await source.predict(results.getLabelPrompt());
+      const [image, maps] = await decodeImages(prediction);
+      if (request === this.#requests) this.#show(prediction, image, maps);
     });
-    if (asked === this.#asked) byId("view").removeAttribute("aria-busy");
+    if (request === this.#requests) byId("view").removeAttribute("aria-busy");
   }
 
-  #show(answer, picture, maps) {
-    const again = this.#answer !== null; // the same image, another known diagnosis
-    this.#answer = answer;
+  #show(prediction, image, maps) {
+    const again = this.#prediction !== null; // the same image, another label prompt
+    this.#prediction = prediction;
     this.#maps = maps;
-    const { height, width } = answer.image;
+    const { height, width } = prediction.image;
     const labels = new Uint8Array(height * width);
-    this.model.mask_classes.forEach((name, place) => decode(answer.mask.rle[name], place + 1, labels));
+    this.model.mask_classes.forEach((name, place) => decode(prediction.mask.rle[name], place + 1, labels));
     if (!again) {
       this.mask = new Mask(width, height, this.model.mask_classes.length);
-      this.view.show(picture, this.mask.classes);
+      this.view.show(image, this.mask.classes);
       this.tools.reset();
       this.#unsaved = false;
     }
     this.mask.replace(labels);
-    byId("name").textContent = answer.case ? `Case ${answer.case.case_id}` : this.#source.name;
-    this.queue?.mark(answer.case?.case_id ?? null);
-    results.showProbabilities(answer.label_probabilities);
+    byId("name").textContent = prediction.case ? `Case ${prediction.case.case_id}` : this.#source.name;
+    this.queue?.mark(prediction.case?.case_id ?? null);
+    results.showProbabilities(prediction.label_probabilities);
     this.#showMask();
     this.#showEvidence();
     this.#showSaving();
-    this.say(`Predicted: ${this.#told()}.`);
+    this.say(`Predicted: ${this.#areas()}.`);
   }
 
-  // What tools ask and tell.
+  // Used by the tools.
 
   get value() { return byId("class").selectedIndex + 1; }
   get width() { return Number(byId("size").value); }
@@ -123,7 +123,7 @@ class Page {
 
   resize(step) {
     byId("size").value = this.width + step;
-    byId("size-told").value = this.width;
+    byId("size-value").value = this.width;
     this.say(`Width ${this.width}`);
   }
 
@@ -131,19 +131,19 @@ class Page {
     this.#unsaved = this.model.dataset !== null;
     this.#showMask();
     this.#showSaving();
-    this.say(`Drawn: ${this.#told()}.`);
+    this.say(`Drawn: ${this.#areas()}.`);
   }
 
   undo() { this.#step("undo", "Undone"); }
   redo() { this.#step("redo", "Redone"); }
 
-  #step(name, told) {
+  #step(name, message) {
     if (!this.mask) return;
     this.tools.cancel();
     this.mask[name]();
     this.#unsaved = this.model.dataset !== null;
     this.#showMask();
-    this.say(`${told}: ${this.#told()}.`);
+    this.say(`${message}: ${this.#areas()}.`);
   }
 
   say(text) { byId("status").textContent = text; }
@@ -153,19 +153,19 @@ class Page {
     this.say(`Column ${x}, row ${y}: ${this.model.mask_classes[value - 1] ?? "background"}`);
   }
 
-  #told() {
-    const spacing = this.#answer.image.spacing_mm;
+  #areas() {
+    const spacing = this.#prediction.image.spacing_mm;
     const areas = this.mask.areas.map((pixels) => results.area(pixels, spacing));
     return this.model.mask_classes.map((name, place) => `${name} ${areas[place]}`).join(", ");
   }
 
-  // What is shown.
+  // Showing.
 
   #showMask() {
     const { mask } = this;
     if (!mask) return;
     this.view.showMask(mask.labels, byId("show-mask").checked);
-    results.showAreas(this.model.mask_classes, mask.areas, this.#answer.image.spacing_mm);
+    results.showAreas(this.model.mask_classes, mask.areas, this.#prediction.image.spacing_mm);
     byId("undo").disabled = !mask.canUndo;
     byId("redo").disabled = !mask.canRedo;
     byId("clear").disabled = false;
@@ -186,25 +186,25 @@ class Page {
     if (!this.model || this.model.dataset === null) {
       return "Saving is off: the server was started without --dataset.";
     }
-    if (!this.#answer) return "Open a case, or drop its image.";
-    if (!this.#answer.case) {
+    if (!this.#prediction) return "Open a case, or drop its image.";
+    if (!this.#prediction.case) {
       return `This image is not in the dataset ${this.model.dataset}; import it first (dxseg import).`;
     }
-    return byId("role").value ? "" : "Choose the role of who drew the mask.";
+    return byId("role").value ? "" : "Choose the role of the annotator.";
   }
 
   async #save() {
     const { mask } = this;
-    const { case: { case_id, mask: previous }, known } = this.#answer;
+    const { case: { case_id, mask: previous }, label_prompt } = this.#prediction;
     const runs = this.model.mask_classes.map((name, place) => [
       name, encode(mask.labels, mask.height, mask.width, place + 1),
     ]);
     const role = byId("role").value;
     byId("save").disabled = true;
     await this.#try(async () => {
-      const saved = await saveMask({ case_id, role, previous, known, mask: Object.fromEntries(runs) });
-      if (this.#answer?.case?.case_id === case_id) {
-        this.#answer.case = saved.case;
+      const saved = await saveMask({ case_id, role, previous, label_prompt, mask: Object.fromEntries(runs) });
+      if (this.#prediction?.case?.case_id === case_id) {
+        this.#prediction.case = saved.case;
         this.#unsaved = false;
       }
       await this.queue.refresh();
@@ -273,10 +273,10 @@ class Page {
   }
 }
 
-async function decodePictures({ picture, evidence }) {
+async function decodeImages({ image_png, evidence }) {
   const names = Object.keys(evidence ?? {});
   const maps = await Promise.all(names.map((name) => load(evidence[name])));
-  return [await load(picture), Object.fromEntries(names.map((name, place) => [name, maps[place]]))];
+  return [await load(image_png), Object.fromEntries(names.map((name, place) => [name, maps[place]]))];
 }
 
 async function load(png) {

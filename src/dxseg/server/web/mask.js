@@ -1,5 +1,5 @@
-// The mask as a list of what was done to it. Konva draws each step at the image's own resolution, one
-// group a class; a pixel belongs to the class that covers at least half of it.
+// The mask as a list of steps. Konva draws each step at the image's own resolution, one group per
+// class; a pixel belongs to the class that covers at least half of it.
 
 const HALF = 128;
 
@@ -12,12 +12,12 @@ export class Mask {
     Object.assign(this, { width, height, classes });
   }
 
-  get canUndo() { return this.#done > 1; } // the first step is the model's proposal
+  get canUndo() { return this.#done > 1; } // the first step is the predicted mask
   get canRedo() { return this.#done < this.#steps.length; }
 
-  /** A label map that replaces all: what a model proposes. */
+  /** Replace the whole mask by a label map, such as a predicted one. */
   replace(labels) {
-    this.#add(true, (value) => new Konva.Image({ image: this.#picture(labels, value) }));
+    this.#add(true, (value) => new Konva.Image({ image: this.#classImage(labels, value) }));
   }
 
   clear() {
@@ -99,7 +99,7 @@ export class Mask {
     return labels;
   }
 
-  #picture(labels, value) {
+  #classImage(labels, value) {
     const canvas = document.createElement("canvas");
     Object.assign(canvas, { width: this.width, height: this.height });
     const context = canvas.getContext("2d");

@@ -1,4 +1,4 @@
-// Mouse, pen and fingers on the picture: one of them draws, and what does not draw moves the picture.
+// Mouse, pen and fingers on the image: one of them draws; those that do not draw move the image.
 
 const DRAWS = 0; // left button, finger, tip of a pen
 const ERASER = 5; // a pen's other end
@@ -6,13 +6,13 @@ const ERASER = 5; // a pen's other end
 export class Pointers {
   #view;
   #to;
-  #down = new Map(); // what touches the picture: pointerId -> { x, y, pointerType }
+  #down = new Map(); // active pointers: pointerId -> { x, y, pointerType }
   #drawing = null; // the pointerId that draws
-  #withPen = false; // a pen has been here: fingers only move the picture from then on
+  #withPen = false; // a pen was used: from then on, fingers only move the image
 
   /**
-   * `to` says whether there is something to `draws` with, and gets what one pointer does, in pixels of the
-   * image: `down(place, erasing)`, `move(place)`, then `up(place)`, or `drop()` where it was no drawing.
+   * `to.draws` is whether a drawing tool is active. `to` gets the events of one pointer, in pixels of the
+   * image: `down(place, erasing)`, `move(place)`, then `up(place)`, or `drop()` if it was not drawing.
    */
   constructor(view, to) {
     this.#view = view;
@@ -30,10 +30,10 @@ export class Pointers {
     if (button !== DRAWS && button !== ERASER) return;
     if (pointerType === "pen") {
       this.#withPen = true;
-      // The hand lies down before its pen.
+      // The hand touches the screen before its pen.
       for (const other of [...this.#down.keys()]) this.#lost(other);
     } else if ([...this.#down.values()].some((one) => one.pointerType === "pen")) return;
-    this.#view.element.setPointerCapture(pointerId); // a stroke may leave the picture and come back
+    this.#view.element.setPointerCapture(pointerId); // a stroke may leave the image and come back
     this.#note(event);
     const erasing = button === ERASER;
     const moves = this.#down.size > 1 || (pointerType === "touch" && this.#withPen);
@@ -79,7 +79,7 @@ export class Pointers {
     this.#drawing = null;
   }
 
-  /** The middle of what touches the picture, and how far apart the first two are. */
+  /** The centre of the first two pointers, and their distance. */
   get #hold() {
     const [one, other = one] = this.#down.values();
     const spread = Math.hypot(one.x - other.x, one.y - other.y);

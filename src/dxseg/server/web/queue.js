@@ -1,4 +1,4 @@
-// The cases of the dataset that have no mask, the next one first.
+// The cases of the dataset without a mask, the next one first.
 
 import { getQueue } from "./api.js";
 
@@ -8,7 +8,7 @@ export class Queue {
   #cases = [];
   #current = null;
 
-  /** `open` is called with a case that was chosen. */
+  /** `open` is called with the chosen case. */
   constructor(open) {
     this.open = open;
     byId("waiting").hidden = false;
@@ -19,13 +19,13 @@ export class Queue {
     const { waiting, cases } = await getQueue();
     this.#cases = cases;
     const more = waiting > cases.length ? `, the first ${cases.length} of them here` : "";
-    byId("count").textContent = waiting ? `${waiting} wait${more}.` : "None is left.";
+    byId("count").textContent = waiting ? `${waiting} left${more}.` : "None left.";
     byId("next").disabled = !waiting;
     byId("queue").replaceChildren(...cases.map((one) => this.#item(one)));
     this.mark(this.#current);
   }
 
-  /** Show which case is open; null for none of them. */
+  /** Mark the open case; null for none. */
   mark(caseId) {
     this.#current = caseId;
     for (const button of byId("queue").querySelectorAll("button")) {

@@ -1,6 +1,6 @@
-// Tables and fields beside the picture: probabilities, areas, known diagnosis, evidence.
+// Tables and fields beside the image: probabilities, areas, known diagnosis, evidence.
 
-import { colour } from "./colours.js";
+import { color } from "./colors.js";
 
 const byId = (id) => document.getElementById(id);
 
@@ -9,7 +9,7 @@ export function showModel(model) {
   byId("notice").textContent = model.notice;
   fillOptions(byId("class"), model.mask_classes);
   fillOptions(byId("heat-label"), model.labels);
-  byId("evidence").hidden = byId("known").hidden = byId("labels").hidden = !model.labels.length;
+  byId("evidence").hidden = byId("label-prompt").hidden = byId("labels").hidden = !model.labels.length;
 }
 
 /** Radio buttons, or check boxes where an image may have several labels. */
@@ -17,23 +17,23 @@ export function showChoices({ labels, multi_label }, changed) {
   const kind = multi_label ? "checkbox" : "radio";
   const choices = labels.map((label) => choice(kind, label, label));
   if (!multi_label) choices.unshift(choice(kind, "", "not known"));
-  byId("known").append(...choices);
-  byId("known").addEventListener("change", changed);
+  byId("label-prompt").append(...choices);
+  byId("label-prompt").addEventListener("change", changed);
 }
 
-export function setKnown(known) {
-  const names = known.split(";");
-  for (const input of byId("known").querySelectorAll("input")) input.checked = names.includes(input.value);
+export function setLabelPrompt(labelPrompt) {
+  const names = labelPrompt.split(";");
+  for (const input of byId("label-prompt").querySelectorAll("input")) input.checked = names.includes(input.value);
 }
 
-export function getKnown() {
-  const chosen = byId("known").querySelectorAll("input:checked");
+export function getLabelPrompt() {
+  const chosen = byId("label-prompt").querySelectorAll("input:checked");
   return [...chosen].map((input) => input.value).filter(Boolean).join(";");
 }
 
 export function showProbabilities(probabilities) {
   const rows = Object.entries(probabilities ?? {}).sort((one, other) => other[1] - one[1]);
-  fillTable(byId("labels"), rows.map(([label, share]) => [label, `${(100 * share).toFixed(1)}%`]));
+  fillTable(byId("labels"), rows.map(([label, value]) => [label, `${(100 * value).toFixed(1)}%`]));
   if (rows.length) byId("heat-label").value = rows[0][0];
 }
 
@@ -55,13 +55,13 @@ export function fillOptions(select, names) {
 
 function swatch(value) {
   const found = Object.assign(document.createElement("span"), { className: "swatch" });
-  found.style.backgroundColor = colour(value);
+  found.style.backgroundColor = color(value);
   return found;
 }
 
 function choice(kind, value, text) {
   const label = document.createElement("label");
-  const input = Object.assign(document.createElement("input"), { type: kind, name: "known", value });
+  const input = Object.assign(document.createElement("input"), { type: kind, name: "label-prompt", value });
   input.checked = kind === "radio" && !value;
   label.append(input, ` ${text}`);
   return label;

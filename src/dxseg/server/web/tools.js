@@ -1,21 +1,21 @@
-// Brush, eraser and polygon, by pointer and by keys: what is drawn becomes a step of the mask.
+// Brush, eraser and polygon, by pointer and by keys: each stroke becomes a step of the mask.
 
-import { colour } from "./colours.js";
+import { color } from "./colors.js";
 import { Pointers } from "./pointers.js";
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-const PAN = 40; // screen pixels a key press
-const CLOSE = 10; // screen pixels from the first corner that close a polygon
+const PAN = 40; // screen pixels per key press
+const CLOSE = 10; // screen pixels: a corner this near to the first one closes a polygon
 const LETTERS = { m: "move", b: "brush", e: "eraser", p: "polygon" };
 
 export class Tools {
   #view;
-  #points = []; // x, y, x, y, ... of what is begun
-  #drawing = false; // whether the tip of brush or eraser is down
+  #points = []; // x, y, x, y, ... of the unfinished stroke or polygon
+  #drawing = false; // whether a stroke of brush or eraser is unfinished
   #value = 0; // what it paints: a class, or 0 for background
   #cross = { x: 0, y: 0 };
 
-  /** `page` gives mask, value and width of the brush, and is told of steps and what to say. */
+  /** `page` has the mask, the value and width of the brush, and callbacks for steps and messages. */
   constructor(view, page) {
     this.#view = view;
     this.page = page;
@@ -30,21 +30,21 @@ export class Tools {
     this.#view.element.dataset.tool = tool;
   }
 
-  /** Forget what is begun. */
+  /** Cancel the unfinished stroke or polygon. */
   cancel() {
     this.#points = [];
     this.#drawing = false;
-    this.#view.showBegun([]);
+    this.#view.showUnfinished([]);
     this.#view.showCross(null);
   }
 
-  /** A new picture: the cross stands in its middle. */
+  /** For a new image: put the cross in its centre. */
   reset() {
     this.cancel();
     this.#cross = { x: Math.floor(this.#view.width / 2) + 0.5, y: Math.floor(this.#view.height / 2) + 0.5 };
   }
 
-  // What pointers ask and do.
+  // Called by the pointers.
 
   get draws() { return this.tool !== "move" && this.page.mask !== null; }
 
@@ -78,9 +78,9 @@ export class Tools {
 
   #extend(x, y) {
     this.#points.push(x, y);
-    const stroke = this.#value ? colour(this.#value) : "#000000";
+    const stroke = this.#value ? color(this.#value) : "#000000";
     const form = { strokeWidth: this.page.width, closed: false, fill: null, dash: null };
-    this.#view.showBegun(this.#points, { ...form, stroke, strokeScaleEnabled: true });
+    this.#view.showUnfinished(this.#points, { ...form, stroke, strokeScaleEnabled: true });
   }
 
   #end() {
@@ -103,18 +103,18 @@ export class Tools {
   }
 
   #showCorners() {
-    const stroke = colour(this.page.value);
+    const stroke = color(this.page.value);
     const form = { stroke, strokeWidth: 2, strokeScaleEnabled: false, dash: [6, 4] };
     const [x, y] = this.#points;
     const dot = this.#points.length === 2 ? [x, y, x + 2, y] : this.#points;
-    this.#view.showBegun(dot.length ? dot : [], { ...form, closed: this.#points.length > 4, fill: `${stroke}40` });
+    this.#view.showUnfinished(dot.length ? dot : [], { ...form, closed: this.#points.length > 4, fill: `${stroke}40` });
   }
 
   #close() {
     const points = this.#points;
     this.cancel();
     if (points.length < 6) {
-      this.page.say("A polygon has at least three corners.");
+      this.page.say("A polygon needs at least three corners.");
       return;
     }
     this.page.mask.polygon(this.page.value, points);
@@ -142,10 +142,10 @@ export class Tools {
     0: () => this.#view.fit(),
     "[": () => this.page.resize(-1),
     "]": () => this.page.resize(1),
-    " ": () => this.#tip(),
+    " ": () => this.#space(),
     Enter: () => this.tool === "polygon" && this.#close(),
-    Backspace: () => this.#takeBack(),
-    Escape: () => { this.cancel(); this.page.say("Nothing is begun."); },
+    Backspace: () => this.#removeCorner(),
+    Escape: () => { this.cancel(); this.page.say("Cancelled."); },
   };
 
   #arrow(x, y, step) {
@@ -161,18 +161,18 @@ export class Tools {
     this.page.sayPlace(Math.floor(this.#cross.x), Math.floor(this.#cross.y));
   }
 
-  #tip() {
+  #space() {
     const { x, y } = this.#cross;
     if (this.tool === "polygon") this.#corner(x, y);
     else if (this.#drawing) this.#end();
     else if (this.tool !== "move") {
       this.#begin(x, y, this.#chosen);
-      this.page.say("The tip is down.");
+      this.page.say("Stroke started.");
     }
     if (this.tool !== "move") this.#view.showCross(this.#cross);
   }
 
-  #takeBack() {
+  #removeCorner() {
     if (this.tool !== "polygon" || !this.#points.length) return;
     this.#points.splice(-2);
     this.#showCorners();

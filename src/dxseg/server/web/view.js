@@ -1,25 +1,25 @@
-// The picture with what lies over it: evidence, mask, outlines, what is being drawn, the cross.
+// The image and its overlays: evidence, mask, outlines, the unfinished stroke, the cross.
 
-import { colour } from "./colours.js";
+import { color } from "./colors.js";
 
-const NEAREST = 40; // screen pixels an image pixel
+const NEAREST = 40; // screen pixels per image pixel
 const CROSS = 12;
 
 export class View {
   #stage;
-  #picture = new Konva.Layer({ listening: false, imageSmoothingEnabled: false });
+  #image = new Konva.Layer({ listening: false, imageSmoothingEnabled: false });
   #evidence = new Konva.Layer({ listening: false });
   #drawing = new Konva.Layer({ listening: false, imageSmoothingEnabled: false });
   #mask = new Konva.Group();
-  #begun = new Konva.Line({ visible: false, lineCap: "round", lineJoin: "round", opacity: 0.6 });
+  #unfinished = new Konva.Line({ visible: false, lineCap: "round", lineJoin: "round", opacity: 0.6 });
   #cross = new Konva.Path({ visible: false, stroke: "#00e5ff", strokeWidth: 2, strokeScaleEnabled: false });
 
   constructor(element) {
     this.element = element;
     this.width = this.height = 0;
     this.#stage = new Konva.Stage({ container: element, width: 10, height: 10 });
-    this.#drawing.add(this.#mask, this.#begun, this.#cross);
-    this.#stage.add(this.#picture, this.#evidence, this.#drawing);
+    this.#drawing.add(this.#mask, this.#unfinished, this.#cross);
+    this.#stage.add(this.#image, this.#evidence, this.#drawing);
     element.addEventListener("wheel", (event) => {
       event.preventDefault();
       this.zoom(event.deltaY < 0 ? 1.2 : 1 / 1.2, this.at(event));
@@ -27,29 +27,29 @@ export class View {
     new ResizeObserver(() => this.fit()).observe(element);
   }
 
-  /** Where an event is, in pixels of the screen from the corner of the picture's frame. */
+  /** Position of an event in screen pixels, from the corner of the view. */
   at({ clientX, clientY }) {
     const { left, top } = this.element.getBoundingClientRect();
     return { x: clientX - left, y: clientY - top };
   }
 
-  /** Where an event is, in pixels of the image. */
+  /** Position of an event in pixels of the image. */
   place(event) {
     const { x, y } = this.at(event);
     return { x: (x - this.#stage.x()) / this.scale, y: (y - this.#stage.y()) / this.scale };
   }
 
-  show(picture, classes) {
-    const other = picture.width !== this.width || picture.height !== this.height;
-    Object.assign(this, { width: picture.width, height: picture.height });
-    this.#picture.destroyChildren();
-    this.#picture.add(new Konva.Image({ image: picture }));
+  show(image, classes) {
+    const other = image.width !== this.width || image.height !== this.height;
+    Object.assign(this, { width: image.width, height: image.height });
+    this.#image.destroyChildren();
+    this.#image.add(new Konva.Image({ image }));
     this.#mask.destroyChildren();
     for (let value = 1; value <= classes; value++) this.#mask.add(new Konva.Image(), outline(value));
     if (other) this.fit();
   }
 
-  /** Lay a map of 0 to 1 (grey of a picture) over the image, more opaque where it is higher. */
+  /** Show a map (gray levels) over the image, more opaque where it is higher. */
   showEvidence(map, opacity) {
     this.#evidence.destroyChildren();
     if (map) {
@@ -69,8 +69,8 @@ export class View {
   }
 
   /** Show what is being drawn; no points hide it. */
-  showBegun(points, attributes = {}) {
-    this.#begun.setAttrs({ points, visible: points.length > 0, ...attributes });
+  showUnfinished(points, attributes = {}) {
+    this.#unfinished.setAttrs({ points, visible: points.length > 0, ...attributes });
   }
 
   showCross(point) {
@@ -127,7 +127,7 @@ export class View {
 
 function outline(value) {
   return new Konva.Shape({
-    stroke: colour(value),
+    stroke: color(value),
     strokeWidth: 2,
     strokeScaleEnabled: false,
     lines: [],
@@ -167,7 +167,7 @@ function runs(lines, length, differs) {
 }
 
 function filled(labels, width, height, value) {
-  const [red, green, blue] = colour(value).match(/\w\w/g).map((part) => parseInt(part, 16));
+  const [red, green, blue] = color(value).match(/\w\w/g).map((part) => parseInt(part, 16));
   return painted(width, height, (data, place) => {
     if (labels[place] === value) data.set([red, green, blue, 50], 4 * place);
   });
