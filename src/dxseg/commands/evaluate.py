@@ -37,7 +37,8 @@ def evaluate(
         run: Folder of a finished run.
         output: Folder for the results; default: the run.
         split: Which cases.
-        label_prompts: Use the true image-level labels as label prompts; the files end in `_known`.
+        label_prompts: Use the true image-level labels as label prompts; the files end in
+            `_label_prompts`.
         dataset: Folder of the dataset, if it has moved since.
         model: An exported `.onnx` file to evaluate in place of the run's model; needs `output`.
         device: Torch device: `cpu`, `cuda`, `cuda:1`, ...

@@ -108,13 +108,9 @@ def predict_files(
     the geometry of the volume. For a model of slices, a folder `sub/series` of DICOM slices is a
     volume too: its label map is `masks/sub/series.nii.gz`.
 
-    `predictions.csv` has one row per input: name, height, width (pixels), status (ok or failed),
-    label_prompt (that was used), p_LABEL for each label (0..1), lesion_area_px (pixels; and one
-    column per class where there are several), confidence (0..1, see `Prediction.confidence`),
-    error, source (the file) and model (the first digits of the weights' SHA-256). A model of slices
-    adds slices and lesion_volume_mm3, which volumes have in place of the area; see
-    `VolumePrediction` for the rest. A later call skips inputs with a row that is ok, of the same
-    file, model and label prompt, whose files exist; failed inputs are predicted again.
+    `predictions.csv` has one row per input; `docs/evaluation.md` lists its columns. A later call
+    skips inputs with a row that is ok, of the same file, model and label prompt, whose files exist;
+    failed inputs are predicted again.
 
     Args:
         model: The model folder, or an exported .onnx file.
