@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dxseg.data.batches.loader import CaseDataset
+from dxseg.data.batches.batches import CaseDataset
 from dxseg.inference.model_folder import ModelInfo
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.postprocess import is_ruled_out
@@ -27,8 +27,8 @@ from dxseg.metrics.calibration import (
 from dxseg.metrics.image_level import lesion_probability
 from dxseg.models.mil_pooling import study_probabilities
 from dxseg.models.segmentation_model import SegmentationModel
-from dxseg.training.datamodule import Material
-from dxseg.training.label_batches import labelled
+from dxseg.training.datamodule.stage_data import has_label
+from dxseg.training.datamodule.training_data import TrainingData
 from dxseg.training.thresholds import validation_thresholds
 
 MIN_IMAGES = 20
@@ -46,7 +46,7 @@ Record = dict[str, Any]
 def calibrate(
     segmenter: SegmentationModel,
     info: ModelInfo,
-    material: Material,
+    data: TrainingData,
     *,
     sensitivity: float | None,
     specificity: float | None,
@@ -60,7 +60,7 @@ def calibrate(
     Args:
         segmenter: The trained network.
         info: Of its bundle, nothing chosen yet.
-        material: Its validation cases.
+        data: Of the run; its validation cases are used.
         sensitivity: Share of the images with a lesion that must pass the gate; None for no gate.
         specificity: Share of the lesion-free images that must not be ruled in; None for no such
             rule.
@@ -70,9 +70,9 @@ def calibrate(
         `masks` each temperature, images, ece_before, ece_after (on the same cases, so flattering),
         and a note where the temperature stays 1.
     """
-    probabilities = _label_answers(segmenter, info, material.label_validation)
-    cases = material.label_validation or material.label_train
-    rows = np.flatnonzero(labelled(cases.labels[: len(probabilities)]))
+    probabilities = _label_answers(segmenter, info, data.label_validation)
+    cases = data.label_validation or data.label_train
+    rows = np.flatnonzero(has_label(cases.labels[: len(probabilities)]))
     labels = cases.labels[rows]
     temperature, told_labels = _label_temperature(probabilities[rows], labels, info)
     tempered = temper_labels(probabilities, temperature, multi_label=info.multi_label)
@@ -90,7 +90,7 @@ def calibrate(
         "rule_in_threshold": rule_in_threshold,
     }
     info = info.model_copy(update=chosen)
-    temperature, told_masks = _mask_temperature(segmenter, info, material.mask_validation)
+    temperature, told_masks = _mask_temperature(segmenter, info, data.mask_validation)
     info = info.model_copy(update={"mask_temperature": temperature})
     return info, {"labels": told_labels, "masks": told_masks}
 

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: whole or absent, plain tensors only, and no bit of them unnoticed."""
+"""Checkpoint files: complete or absent, plain tensors only, and checked for damage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dxseg.io.atomic import replace_durably
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Checkpoints that a killed process leaves whole.
+    """Checkpoints that stay complete when the process is killed.
 
     Lightning writes into the system's temporary folder and moves the file from there, which is a
     copy where that is another file system.
@@ -47,10 +47,10 @@ class CheckpointFiles(TorchCheckpointIO):
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint of :func:`dxseg.training.trainer.fit_stage`.
+    """Read a checkpoint of `dxseg.training.trainer.fit_stage`.
 
     Raises:
-        DxsegError: it is damaged, be it by one bit, or something else.
+        DxsegError: it is damaged, be it by one bit, or it is something else.
     """
     try:
         # torch does not look at the checksums that it writes.

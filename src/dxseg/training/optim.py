@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, S
 from dxseg.config.schema import StageConfig
 
 
-def build_optimiser(
+def build_optimizer(
     parts: Iterable[tuple[nn.Module, float]], config: StageConfig
 ) -> OptimizerLRScheduler:
     """Optimiser and per-step schedule for Lightning.
@@ -36,12 +36,12 @@ def build_optimiser(
         plain = [p for p in fresh if p.ndim <= 1]
         groups.append({"params": decayed, "lr": rate, "weight_decay": config.weight_decay})
         groups.append({"params": plain, "lr": rate, "weight_decay": 0.0})
-    optimiser = torch.optim.AdamW([group for group in groups if group["params"]])
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]])
     schedule: LRSchedulerConfigType = {
-        "scheduler": _schedule(optimiser, config),
+        "scheduler": _schedule(optimizer, config),
         "interval": "step",
     }
-    return {"optimizer": optimiser, "lr_scheduler": schedule}
+    return {"optimizer": optimizer, "lr_scheduler": schedule}
 
 
 def average_weights(config: StageConfig) -> list[pl.Callback]:
@@ -49,10 +49,10 @@ def average_weights(config: StageConfig) -> list[pl.Callback]:
     return [EMAWeightAveraging(decay=config.ema_decay)] if config.ema_decay else []
 
 
-def _schedule(optimiser: torch.optim.Optimizer, config: StageConfig) -> LRScheduler:
+def _schedule(optimizer: torch.optim.Optimizer, config: StageConfig) -> LRScheduler:
     warmup = min(config.warmup_steps, config.total_steps - 1)
-    cosine = CosineAnnealingLR(optimiser, T_max=config.total_steps - warmup)
+    cosine = CosineAnnealingLR(optimizer, T_max=config.total_steps - warmup)
     if warmup == 0:
         return cosine
-    ramp = LinearLR(optimiser, start_factor=1 / (warmup + 1), total_iters=warmup)
-    return SequentialLR(optimiser, [ramp, cosine], milestones=[warmup])
+    ramp = LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
+    return SequentialLR(optimizer, [ramp, cosine], milestones=[warmup])

@@ -1,38 +1,46 @@
-"""A whole run: splits, stage 1, stage 2, self-training, bundle; what is finished is skipped."""
+"""A whole run: splits, stage 1, stage 2, self-training, model folder; finished parts are skipped."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import pandas as pd
+from lightning.fabric import Fabric
+from lightning.pytorch import Callback
+from lightning.pytorch.loggers import Logger
 from rich.console import Console
 
 from dxseg.config.schema import RunConfig
+from dxseg.data.splits.holdout import make_splits
+from dxseg.data.splits.mask_budget import choose_masks
 from dxseg.data.splits.split_table import read_splits, write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.inference.model_folder import INFO_FILE, load_model_folder, save_model_folder
-from dxseg.io.atomic import write_text_atomic
-from dxseg.io.progress import reporting
+from dxseg.io.file_lock import exclusive_lock
+from dxseg.io.progress import Report, reporting
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.encoder import PyramidEncoder
 from dxseg.models.segmentation_model import SegmentationModel
-from dxseg.training.datamodule import Material, gather, resolve_splits
-from dxseg.training.distributed import rank_zero_first, run_on_rank_zero, together
-from dxseg.training.finish import finish_run, model_info
-from dxseg.training.reuse import check_stage2, load_stage1_of
-from dxseg.training.run_folder import check_folder, locked_run_folder
-from dxseg.training.run_record import RUN_FILE, read_run
-from dxseg.training.stages import (
-    self_train,
-    train_stage1,
-    train_stage2,
-    validate_selection,
+from dxseg.training.datamodule.training_data import TrainingData, prepare_training_data
+from dxseg.training.run_folder import (
+    LOCK_SECONDS,
+    check_folder,
+    check_stage2,
+    finish_run,
+    model_info,
+    start_folder,
 )
+from dxseg.training.run_record import RUN_FILE, has_stage1, read_run
+from dxseg.training.stage1_folder import load_stage1, load_stage1_of, save_stage1
+from dxseg.training.stages import self_train, train_stage1, train_stage2, validate_selection
+from dxseg.training.strategy import join_processes
+from dxseg.training.trainer import TrainerSettings, remove_checkpoints
 
 
 def train_run(
@@ -44,65 +52,55 @@ def train_run(
     stage1_run: Path | None = None,
     stage2_run: Path | None = None,
     console: Console | None = None,
+    logger: Logger | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Train a method; the same call again continues an interrupted run and skips a finished one.
 
     Args:
         dataset_path: folder of the dataset.
-        output: folder of the run, made if absent.
+        output: folder of the run, created if necessary.
         config: of the run.
-        splits_path: a splits.csv to use instead of drawing one.
-        stage1_run: another run whose stage 1 is used instead of training one.
-        stage2_run: a finished run without self-training, otherwise of this configuration, from
-            whose network self-training goes on.
-        console: where progress is drawn; standard error if absent.
+        splits_path: a splits.csv to use. Default: the splits are drawn.
+        stage1_run: another run whose stage 1 is used. Default: stage 1 is trained.
+        stage2_run: a finished run without self-training, otherwise of this configuration, whose
+            network the self-training starts from.
+        console: where progress is drawn. Default: standard error.
+        logger: Lightning logger, passed to the Trainer of every stage. Default: TensorBoard files
+            in the folder of each stage.
+        callbacks: Lightning callbacks, passed to the Trainer of every stage. With several local
+            devices, logger and callbacks must be picklable.
 
     Returns:
-        What ``run.json`` holds.
+        The content of `run.json`.
 
     Raises:
         DxsegError: the folder holds a run of another configuration or dataset; the given stage 1
-            does not fit or has seen validation or test cases; the given stage 2 is of another
+            does not fit or was trained on validation or test cases; the given stage 2 is of another
             configuration or split; files are damaged; another process trains this run.
         KeyboardInterrupt: the user stopped the run.
     """
-    console = console or Console(stderr=True)
-    arguments = dataset_path, output, config, splits_path, stage1_run, stage2_run
-    return together(config.device, console, _train_run, *arguments)
-
-
-def _train_run(
-    dataset_path: Path,
-    output: Path,
-    config: RunConfig,
-    splits_path: Path | None,
-    stage1_run: Path | None,
-    stage2_run: Path | None,
-    *,
-    console: Console,
-) -> dict[str, Any]:
-    """What each of the processes that train together does."""
-    dataset = rank_zero_first(lambda: Dataset.load(dataset_path))
-
-    def prepare() -> _Work | None:
-        check_folder(output, config, dataset)
-        if (output / RUN_FILE).is_file():
-            return None
-        return _prepared(dataset, output, config, splits_path, console)
-
-    with locked_run_folder(output):
-        work = rank_zero_first(prepare)
-        if work is None:
-            return read_run(output)
-        segmenter, recorded, seconds = _stages(work, stage1_run, stage2_run)
+    fabric = join_processes(config.device)
+    settings = trainer_settings(config, fabric, console, logger, callbacks)
+    dataset = Dataset.load(dataset_path)
+    with lock_folder(output, fabric):
+        with fabric.rank_zero_first():
+            check_folder(output, config, dataset)
+            if (output / RUN_FILE).is_file():
+                return read_run(output)
+            work = _prepare(dataset, output, config, splits_path, settings, fabric)
+        segmenter, recorded, seconds = _train_stages(work, stage1_run, stage2_run)
         further = {
             "stage1_from": None if stage1_run is None else str(stage1_run.resolve()),
             "stage2_from": None if stage2_run is None else str(stage2_run.resolve()),
             **recorded,
             "seconds": {name: round(value, 1) for name, value in seconds.items()},
         }
-        parts = output, segmenter, config, dataset, work.splits, work.material, further
-        return run_on_rank_zero(lambda: finish_run(*parts))
+        fabric.barrier()  # until all have read the checkpoints
+        if fabric.is_global_zero:
+            finish_run(output, segmenter, config, dataset, work.splits, work.data, further)
+        fabric.barrier()
+        return read_run(output)
 
 
 def train_stage1_run(
@@ -113,58 +111,99 @@ def train_stage1_run(
     splits_path: Path | None = None,
     console: Console | None = None,
 ) -> None:
-    """Train a stage 1 alone, for runs that are given it as ``stage1_run``.
+    """Train a stage 1 alone, for runs that get it as `stage1_run`.
 
     It depends neither on the method nor on the masks. The same call continues an interrupted one
     and skips a finished one.
 
     Args:
         dataset_path: folder of the dataset.
-        output: folder that gets ``stage1/``, made if absent.
+        output: folder that gets `stage1/`, created if necessary.
         config: of one of the runs.
-        splits_path: a splits.csv to use instead of drawing one.
-        console: where progress is drawn; standard error if absent.
+        splits_path: a splits.csv to use. Default: the splits are drawn.
+        console: where progress is drawn. Default: standard error.
 
     Raises:
-        DxsegError: see :func:`train_run`.
+        DxsegError: see `train_run`.
     """
+    fabric = join_processes(config.device)
+    settings = trainer_settings(config, fabric, console)
+    dataset = Dataset.load(dataset_path)
+    with lock_folder(output, fabric):
+        with fabric.rank_zero_first():
+            check_folder(output, config, dataset)
+            work = _prepare(dataset, output, config, splits_path, settings, fabric)
+        _stage1(work)
+
+
+def lock_folder(output: Path, fabric: Fabric) -> AbstractContextManager[None]:
+    """Keep a second training out of a folder; processes that train together count as one.
+
+    Raises:
+        DxsegError: another training is in it.
+    """
+    if fabric.is_global_zero:
+        return exclusive_lock(output, "run", LOCK_SECONDS)
+    return nullcontext()
+
+
+def trainer_settings(
+    config: RunConfig,
+    fabric: Fabric,
+    console: Console | None,
+    logger: Logger | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> TrainerSettings:
+    """What the Trainers of a run have in common; only the first process draws progress."""
+    if not fabric.is_global_zero:
+        console = Console(quiet=True)
     console = console or Console(stderr=True)
-    arguments = dataset_path, output, config, splits_path
-    together(config.device, console, _train_stage1_run, *arguments)
+    return TrainerSettings(config.device, config.seed, console, logger, callbacks)
 
 
-def _train_stage1_run(
-    dataset_path: Path,
+@dataclass(frozen=True)
+class _Work:
+    """What all stages of a run work on."""
+
+    dataset: Dataset
+    splits: pd.DataFrame
+    data: TrainingData
+    config: RunConfig
+    output: Path
+    settings: TrainerSettings
+    fabric: Fabric
+
+
+def _prepare(
+    dataset: Dataset,
     output: Path,
     config: RunConfig,
     splits_path: Path | None,
-    *,
-    console: Console,
-) -> None:
-    dataset = rank_zero_first(lambda: Dataset.load(dataset_path))
+    settings: TrainerSettings,
+    fabric: Fabric,
+) -> _Work:
+    encoder = PyramidEncoder(config.model.backbone, dataset.spec.channels)
+    splits = _run_splits(dataset, output, config, splits_path, settings.console)
+    statistics = (encoder.mean, encoder.std)
+    with reporting(settings.console, "Reading images") as report:
+        data = prepare_training_data(dataset, splits, config, statistics, report)
+    validate_selection(data, config)
+    return _Work(dataset, splits, data, config, output, settings, fabric)
 
-    def prepare() -> _Work:
-        check_folder(output, config, dataset)
-        return _prepared(dataset, output, config, splits_path, console)
 
-    with locked_run_folder(output):
-        _stage1(rank_zero_first(prepare), None)
-
-
-def _splits(
+def _run_splits(
     dataset: Dataset, output: Path, config: RunConfig, given: Path | None, console: Console
 ) -> pd.DataFrame:
-    """The run's splits; the folder is claimed once they are known to be possible.
+    """The splits of a run; its folder is started once they are known to be possible.
 
-    A budget of masks that cannot be met would otherwise leave a folder behind that refuses the
+    Otherwise a budget of masks that cannot be met would leave a folder behind that refuses the
     corrected command.
     """
     path = output / "splits.csv"
     if not path.is_file():
         with reporting(console, "Looking for near-duplicates") as report:
             splits = resolve_splits(dataset, config, given, report)
-        write_text_atomic(output / "config.yaml", config.to_yaml())
-        write_text_atomic(output / "dataset.sha256", dataset.digest() + "\n")
+        start_folder(output, config, dataset)
         write_splits(path, splits)
     recorded = read_splits(path, dataset)
     if given is not None and not resolve_splits(dataset, config, given).equals(recorded):
@@ -174,69 +213,81 @@ def _splits(
     return recorded
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What all stages of a run work on."""
+def resolve_splits(
+    dataset: Dataset, config: RunConfig, given: Path | None, report: Report | None = None
+) -> pd.DataFrame:
+    """The splits of a run with its mask budget, from a file or drawn.
 
-    dataset: Dataset
-    splits: pd.DataFrame
-    material: Material
-    config: RunConfig
-    output: Path
-    console: Console
+    A file with a column `use_mask` is used unchanged, unless the configuration has a budget.
+    """
+    split = config.split
+    if given is not None:
+        splits = read_splits(given, dataset)
+        if "use_mask" in splits and split.masks is None:
+            return splits
+        splits = splits.drop(columns="use_mask", errors="ignore")
+    else:
+        splits = make_splits(
+            dataset, fractions=split.fractions, seed=split.split_seed, progress=report
+        )
+    budget = split.validation_masks
+    if budget is not None:
+        in_validation = splits["split"].eq("validation").to_numpy()
+        maskable = in_validation & (dataset.has_mask & ~dataset.lesion_free).to_numpy()
+        budget = min(budget, int(maskable.sum()))
+    return choose_masks(
+        dataset, splits, train_masks=split.masks, validation_masks=budget, seed=config.seed
+    )
 
 
-def _prepared(
-    dataset: Dataset, output: Path, config: RunConfig, splits_path: Path | None, console: Console
-) -> _Work:
-    encoder = PyramidEncoder(config.model.backbone, dataset.spec.channels)
-    splits = _splits(dataset, output, config, splits_path, console)
-    with reporting(console, "Reading images") as report:
-        material = gather(dataset, splits, config, (encoder.mean, encoder.std), report)
-    validate_selection(material, config)
-    return _Work(dataset, splits, material, config, output, console)
-
-
-def _stages(
+def _train_stages(
     work: _Work, stage1_run: Path | None, stage2_run: Path | None
 ) -> tuple[SegmentationModel, dict[str, Any], dict[str, float]]:
     """The trained network, the last metrics of each stage and the seconds that each took."""
-    material, config, output = work.material, work.config, work.output
+    data, config, output = work.data, work.config, work.output
+    recorded: dict[str, Any] = {}
     seconds = {"stage1": 0.0, "stage2": 0.0, "self_training": 0.0}
     if stage2_run is not None:
         check_stage2(stage2_run, output, config, work.dataset)
     finished = (stage2_run or output / "stage2") / "model"
     if (finished / INFO_FILE).is_file():
         segmenter, info = load_model_folder(finished)
-        # Another run tells its metrics in run.json; this one, which has none yet, in the bundle.
-        told = info.training if stage2_run is None else read_run(stage2_run)
-        recorded = {"stage2": told["stage2"]}
+        # Another run has its metrics in run.json; this one, which has none yet, in the model folder.
+        metrics = info.training if stage2_run is None else read_run(stage2_run)
+        recorded["stage2"] = metrics["stage2"]
     else:
         started = monotonic()
         stage1 = _stage1(work, stage1_run) if config.model.requires_stage1 else None
         between = monotonic()
-        segmenter, metrics = train_stage2(material, config, output / "stage2", stage1, work.console)
+        folder = output / "stage2"
+        segmenter, recorded["stage2"] = train_stage2(data, config, folder, work.settings, stage1)
         seconds |= {"stage1": between - started, "stage2": monotonic() - between}
-        recorded = {"stage2": metrics}
     if config.self_training is not None:
-        if stage2_run is None:
-            info = model_info(config, work.dataset, material)
+        if stage2_run is None and work.fabric.is_global_zero:
+            info = model_info(config, work.dataset, data)
             info = info.model_copy(update={"training": info.training | recorded})
-            run_on_rank_zero(partial(save_model_folder, finished, segmenter, info))
+            save_model_folder(finished, segmenter, info)
         started = monotonic()
+        folder = output / "self_training"
         segmenter, recorded["self_training"] = self_train(
-            material, config, output / "self_training", segmenter, work.console
+            data, config, folder, work.settings, segmenter
         )
         seconds["self_training"] = monotonic() - started
     return segmenter, recorded, seconds
 
 
-def _stage1(work: _Work, other: Path | None) -> CoarseBranch:
-    """This run's own stage 1, or another run's after checking that it may be used."""
-    dataset, splits, config = work.dataset, work.splits, work.config
-    material, output, console = work.material, work.output, work.console
-    if other is None:
-        learnt = splits["split"].eq("train").to_numpy()
-        case_ids = dataset.cases["case_id"][learnt].tolist()
-        return train_stage1(material, config, output / "stage1", case_ids, console)
-    return load_stage1_of(other, splits, config, material.task)
+def _stage1(work: _Work, other: Path | None = None) -> CoarseBranch:
+    """Train this run's stage 1, or load the finished one, or that of another run."""
+    config, data, folder = work.config, work.data, work.output / "stage1"
+    if other is not None:
+        return load_stage1_of(other, work.splits, config, data.task)
+    if has_stage1(folder):
+        return load_stage1(folder)[0]
+    coarse, metrics = train_stage1(data, config, folder, work.settings)
+    work.fabric.barrier()  # until all have read the checkpoint
+    if work.fabric.is_global_zero:
+        training = work.splits["split"].eq("train").to_numpy()
+        case_ids = work.dataset.cases["case_id"][training].tolist()
+        save_stage1(folder, coarse, config, data.task, case_ids, metrics)
+        remove_checkpoints(folder)
+    return coarse

@@ -1,36 +1,32 @@
-"""The folder of a run: whether a training may go on in it, and nobody else meanwhile."""
+"""The folder of a run: whether training may continue in it, and what a finished run leaves there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from dxseg.config.presets import read_config
 from dxseg.config.schema import RunConfig
 from dxseg.data.table.dataset import Dataset
-from dxseg.errors import DxsegError
-from dxseg.io.file_lock import exclusive_lock
-from dxseg.training.distributed import run_on_rank_zero
+from dxseg.errors import DxsegError, UsageError
+from dxseg.inference.model_folder import ModelInfo, save_model_folder
+from dxseg.io.atomic import sha256_file, write_json_atomic, write_text_atomic
+from dxseg.models.segmentation_model import SegmentationModel
+from dxseg.training.calibration import calibrate
+from dxseg.training.datamodule.training_data import TrainingData
+from dxseg.training.run_record import RUN_FILE, machine, read_run, versions
+from dxseg.training.trainer import remove_checkpoints
 
-_PATIENCE = 10.0
-"""Seconds: the processes of a study that was killed take a moment to notice it."""
-
-
-@contextmanager
-def locked_run_folder(output: Path) -> Iterator[None]:
-    """Keep a second training out of a run's folder; processes that train together count as one.
-
-    Raises:
-        DxsegError: another training is in it.
-    """
-    with ExitStack() as stack:
-        run_on_rank_zero(lambda: stack.enter_context(exclusive_lock(output, "run", _PATIENCE)))
-        yield
+LOCK_SECONDS = 10.0
+"""How long to wait for the lock: the processes of an experiment that was killed take a moment to
+notice it."""
 
 
 def check_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
-    """Check that the folder is free, or that its run is the one asked for.
+    """Check that the folder is free, or that it holds this run.
 
     Raises:
         DxsegError: it holds something else, or a run of another configuration or dataset.
@@ -41,7 +37,7 @@ def check_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
         if recorded != config:
             theirs, ours = recorded.model_dump(), config.model_dump()
             changed = [key for key in ours if ours[key] != theirs[key]]
-            details = "; ".join(f"{key}: {theirs[key]} there, {ours[key]} asked" for key in changed)
+            details = "; ".join(f"{key}: {theirs[key]} there, {ours[key]} here" for key in changed)
             raise DxsegError(
                 f"{output}: holds a run of another configuration ({details}); choose another "
                 "folder with --out, or repeat the options of that run to continue it"
@@ -54,3 +50,121 @@ def check_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
             f"{output}: was started on another dataset, or {dataset.root} has changed since; "
             "choose another folder with --out"
         )
+
+
+def start_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
+    """Record in a new folder what is trained on what."""
+    write_text_atomic(output / "config.yaml", config.to_yaml())
+    write_text_atomic(output / "dataset.sha256", dataset.digest() + "\n")
+
+
+def check_stage2(other: Path, output: Path, config: RunConfig, dataset: Dataset) -> None:
+    """Check that the network of another run is what this run's stage 2 would end with.
+
+    Raises:
+        DxsegError: its configuration, masks, splits or dataset differ, or it is not finished.
+        UsageError: this run has no self-training that could follow.
+    """
+    if config.self_training is None:
+        raise UsageError(
+            f"method {config.method!r} has no self-training that could follow the stage 2 of "
+            f"{other}; leave the option out, or choose a method with self-training"
+        )
+    theirs, record = read_config(other / "config.yaml"), read_run(other)
+    ignored = {"method", "self_training", "rule_out_sensitivity", "rule_in_specificity", "device"}
+    differing = [
+        key
+        for key, value in config.model_dump(exclude=ignored).items()
+        if theirs.model_dump(exclude=ignored)[key] != value
+    ]
+    if theirs.self_training is not None:
+        differing.append("self_training")
+    if record["splits_sha256"] != sha256_file(output / "splits.csv"):
+        differing.append("splits")
+    if record["dataset_digest"] != dataset.digest():
+        differing.append("dataset")
+    if differing:
+        raise DxsegError(
+            f"{other}: cannot replace this run's stage 2: other {', '.join(differing)}; give a run "
+            "of the same method without self-training, on the same splits, with the same seed"
+        )
+
+
+def finish_run(
+    output: Path,
+    segmenter: SegmentationModel,
+    config: RunConfig,
+    dataset: Dataset,
+    splits: pd.DataFrame,
+    data: TrainingData,
+    further: dict[str, Any],
+) -> dict[str, Any]:
+    """Choose temperatures and thresholds, write `model/` and `run.json`, remove checkpoints.
+
+    Args:
+        output: folder of the run.
+        segmenter: trained.
+        config: of the run.
+        dataset: it was trained on.
+        splits: of the run.
+        data: of the run.
+        further: keys of `run.json` that only the caller knows.
+
+    Returns:
+        The content of `run.json`.
+    """
+    info, calibration = calibrate(
+        segmenter,
+        model_info(config, dataset, data),
+        data,
+        sensitivity=config.rule_out_sensitivity,
+        specificity=config.rule_in_specificity,
+    )
+    info = save_model_folder(output / "model", segmenter, info)
+    run = {
+        "method": config.method,
+        "seed": config.seed,
+        "dataset": str(dataset.root),
+        "dataset_name": dataset.spec.name,
+        "dataset_digest": dataset.digest(),
+        "splits_sha256": sha256_file(output / "splits.csv"),
+        "pixels_sha256": data.pixels_sha256,
+        "weights_sha256": info.weights_sha256,
+        "cases": _count_cases(dataset, splits),
+        "parameters": sum(p.numel() for p in segmenter.parameters()),
+        "rule_out_threshold": info.rule_out_threshold,
+        "rule_in_threshold": info.rule_in_threshold,
+        "calibration": calibration,
+        **further,
+        "versions": versions(),
+        "machine": machine(config.device),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_json_atomic(output / RUN_FILE, run)
+    for stage in ("stage2", "self_training"):
+        remove_checkpoints(output / stage)
+    return run
+
+
+def model_info(config: RunConfig, dataset: Dataset, data: TrainingData) -> ModelInfo:
+    """The content of `model.json`, before temperatures and thresholds are chosen."""
+    spec = dataset.spec
+    return ModelInfo(
+        model=config.model,
+        preprocessing=data.preprocessing,
+        labels=spec.labels,
+        lesion_free=spec.lesion_free,
+        multi_label=spec.multi_label,
+        mask_classes=spec.mask_classes,
+        slicing=spec.slicing,
+        training={"method": config.method, "seed": config.seed, "dataset": spec.name},
+    )
+
+
+def _count_cases(dataset: Dataset, splits: pd.DataFrame) -> dict[str, int]:
+    """Cases of each split, and usable masks of lesions in training and validation."""
+    counts = {str(name): int(count) for name, count in splits["split"].value_counts().items()}
+    masks = splits["use_mask"].to_numpy() & ~dataset.lesion_free.to_numpy()
+    for split in ("train", "validation"):
+        counts[f"{split}_masks"] = int((masks & splits["split"].eq(split).to_numpy()).sum())
+    return counts

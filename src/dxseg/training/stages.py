@@ -1,246 +1,172 @@
-"""The stages of a run, from cached pixels to trained weights."""
+"""The stages of a run: each builds a network, its module and its batches, and trains them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
-from rich.console import Console
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 
-from dxseg.config.schema import ModelConfig, RunConfig
-from dxseg.data.batches.loader import StratifiedBatchSampler
+from dxseg.config.schema import RunConfig
+from dxseg.data.batches.augment import StrongAugmentation
 from dxseg.errors import DxsegError
-from dxseg.io.atomic import sha256_file, write_bytes_atomic, write_text_atomic
 from dxseg.models.coarse_branch import CoarseBranch
-from dxseg.models.factory import Task, build_coarse_branch, build_model
+from dxseg.models.factory import build_coarse_branch, build_model
 from dxseg.models.segmentation_model import SegmentationModel
-from dxseg.training.classification_module import Stage1Module
-from dxseg.training.dataloaders import (
-    NO_LABELS,
-    label_loader,
-    mask_pools,
-    self_training_pools,
-    train_loader,
-    validation_loader,
+from dxseg.training.datamodule.stage_data import (
+    NO_LABELS_MESSAGE,
+    LabelBatches,
+    StageData,
+    label_batches,
+    mask_batches,
+    self_training_batches,
 )
-from dxseg.training.datamodule import Material
-from dxseg.training.distributed import run_on_rank_zero
-from dxseg.training.label_batches import LabelBatches
+from dxseg.training.datamodule.training_data import TrainingData
 from dxseg.training.losses import LabelLoss, label_balance
-from dxseg.training.multitask import MultitaskModule
-from dxseg.training.run_record import STAGE1_RECORD, STAGE1_WEIGHTS, has_stage1
-from dxseg.training.segmentation_module import Stage2Module
-from dxseg.training.self_training import SelfTrainingModule
-from dxseg.training.trainer import BEST, LAST, Batches, fit_stage
-
-
-class Stage1Record(BaseModel):
-    """``stage1.json``: what a stage-1 classifier is and whom it has seen.
-
-    Attributes:
-        model: its network.
-        task: channels, classes, labels.
-        image_size: side of its input, pixels.
-        case_ids: every training case, so that stage 2 can refuse a classifier that has seen its
-            validation or test cases.
-        metrics: the last validation metrics.
-        weights_sha256: of the weights beside the record.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: ModelConfig
-    task: Task
-    image_size: int
-    case_ids: list[str]
-    metrics: dict[str, float]
-    weights_sha256: str
-
-    @field_validator("task")
-    @classmethod
-    def _task_is_possible(cls, task: Task) -> Task:
-        """Refuse what no dataset can have before a network is built of it."""
-        limits = {"channels": (1, 1024), "mask_classes": (1, 255), "labels": (1, 10_000)}
-        for name, (least, most) in limits.items():
-            if not least <= getattr(task, name) <= most:
-                raise ValueError(f"{name} is {getattr(task, name)}, expected {least} to {most}")
-        return task
+from dxseg.training.modules.classification import ClassificationModule
+from dxseg.training.modules.multitask import MultitaskModule
+from dxseg.training.modules.segmentation import SegmentationModule
+from dxseg.training.modules.self_training import SelfTrainingModule
+from dxseg.training.trainer import TrainerSettings, fit_stage
 
 
 def train_stage1(
-    material: Material, config: RunConfig, folder: Path, case_ids: list[str], console: Console
-) -> CoarseBranch:
-    """Train the coarse branch on the labels of training images, or load it if that is done.
+    data: TrainingData, config: RunConfig, folder: Path, settings: TrainerSettings
+) -> tuple[CoarseBranch, dict[str, float]]:
+    """Train the coarse branch on image-level labels.
 
     Args:
-        material: pixels and labels.
+        data: pixels and labels.
         config: of the run.
         folder: of the stage.
-        case_ids: the cases of ``material.stage1_train``, for the record.
-        console: where progress is drawn.
+        settings: of the Trainer.
+
+    Returns:
+        The network and its last metrics.
     """
-    if has_stage1(folder):
-        return load_stage1(folder)[0]
     torch.manual_seed(config.seed)
-    task = material.task
+    task = data.task
     coarse = build_coarse_branch(config.model, task, pretrained=True)
-    batches = LabelBatches.plan(material.stage1_train, config.data)
-    if not len(batches.known()):
-        raise DxsegError(NO_LABELS)
-    stage = config.stage1.for_images(batches.image_total, config.data.batch_size)
-    epoch = stage.epoch_steps * stage.accumulate_grad_batches
-    module = Stage1Module(coarse, batches.balance(task), task.labels, stage, config.seed)
+    plan = LabelBatches.plan(data.label_train, config)
+    if not len(plan.labels):
+        raise DxsegError(NO_LABELS_MESSAGE)
+    stage = config.stage1.for_images(plan.image_total, config.data.batch_size)
+    module = ClassificationModule(coarse, plan.balance(task), task.labels, stage)
     metrics = fit_stage(
         _to_channels_last(module),
-        train_loader(material.stage1_train, material, config, batches.sampler(epoch, config.seed)),
-        validation_loader(material.label_validation, material, config.data),
+        StageData(data, config, plan.batches(stage, config.seed), data.label_validation),
         folder,
+        settings,
+        stage,
         title="Stage 1, image-level labels",
-        monitor=("val_auroc", "max"),
-        config=stage,
-        device=config.device,
-        console=console,
+        monitor="val_auroc",
     )
-
-    def finish() -> None:
-        write_bytes_atomic(folder / STAGE1_WEIGHTS, save(_plain(coarse)))
-        record = Stage1Record(
-            model=config.model,
-            task=task,
-            image_size=config.data.image_size,
-            case_ids=case_ids,
-            metrics=metrics,
-            weights_sha256=sha256_file(folder / STAGE1_WEIGHTS),
-        )
-        write_text_atomic(folder / STAGE1_RECORD, record.model_dump_json(indent=2) + "\n")
-        remove_checkpoints(folder)
-
-    run_on_rank_zero(finish)
-    return coarse
-
-
-def load_stage1(folder: Path) -> tuple[CoarseBranch, Stage1Record]:
-    """A finished stage 1.
-
-    Raises:
-        DxsegError: there is none in the folder, or its weights are not those of its record.
-    """
-    path = folder / STAGE1_RECORD
-    try:
-        record = Stage1Record.model_validate_json(path.read_bytes())
-    except FileNotFoundError as error:
-        raise DxsegError(f"{path}: not found; expected the stage1 folder of a run") from error
-    except ValidationError as error:
-        raise DxsegError(f"{path}: not a stage-1 record: {error.errors()[0]['msg']}") from error
-    weights = folder / STAGE1_WEIGHTS
-    if not weights.is_file() or sha256_file(weights) != record.weights_sha256:
-        raise DxsegError(
-            f"{weights}: not the weights that {STAGE1_RECORD} describes; remove the folder "
-            f"{folder} to train stage 1 again"
-        )
-    coarse = build_coarse_branch(record.model, record.task, pretrained=False)
-    try:
-        coarse.load_state_dict(load_file(weights))
-    except (RuntimeError, SafetensorError) as error:
-        raise DxsegError(
-            f"{weights}: does not fit the network of {STAGE1_RECORD}: {error}"
-        ) from error
-    return coarse, record
+    return coarse, metrics
 
 
 def train_stage2(
-    material: Material,
+    data: TrainingData,
     config: RunConfig,
     folder: Path,
+    settings: TrainerSettings,
     stage1: CoarseBranch | None,
-    console: Console,
 ) -> tuple[SegmentationModel, dict[str, float]]:
-    """Train the segmenter on the masks that may be used; gives it and its last metrics."""
+    """Train the segmentation network on the masks that may be used.
+
+    Args:
+        data: pixels, masks and labels.
+        config: of the run.
+        folder: of the stage.
+        settings: of the Trainer.
+        stage1: trained classifier, if the network starts from one.
+
+    Returns:
+        The network and its last metrics.
+    """
     torch.manual_seed(config.seed)
-    segmenter = build_model(config.model, material.task, stage1=stage1)
-    module, train = _stage2_module(segmenter, material, config)
+    task, stage = data.task, config.stage2
+    segmenter = build_model(config.model, task, stage1=stage1)
+    masks = mask_batches(data, config, stage)
+    if config.model.label_head:
+        balance = label_balance(data.label_train.labels, task.labels, task.multi_label)
+        loss = LabelLoss(balance, task.multi_label, stage.label_smoothing)
+        module: SegmentationModule = MultitaskModule(segmenter, loss, config.model, stage)
+        train: Any = {"masks": masks, "labels": label_batches(data, config, stage)}
+    else:
+        module, train = SegmentationModule(segmenter, config.model, stage), masks
+    # A branch that never saw a label must not get one as a prompt either.
+    prompts = config.model.has_label_head
     metrics = fit_stage(
         _to_channels_last(module),
-        train,
-        validation_loader(material.mask_validation, material, config.data),
+        StageData(data, config, train, data.mask_validation, label_prompts=prompts),
         folder,
+        settings,
+        stage,
         title=f"Stage 2, masks ({config.method})",
-        monitor=("val_dice", "max"),
-        config=config.stage2,
-        device=config.device,
-        console=console,
+        monitor="val_dice",
         find_unused_parameters=config.model.has_unused_parameters,
     )
     return segmenter, metrics
 
 
-def _stage2_module(
-    segmenter: SegmentationModel, material: Material, config: RunConfig
-) -> tuple[Stage2Module, Batches]:
-    """How the segmenter learns, and from what: masks, or masks and labels."""
-    stage, task = config.stage2, material.task
-    pools = mask_pools(material, config, config.data.batch_size)
-    sampler = StratifiedBatchSampler(
-        pools, stage.epoch_steps * stage.accumulate_grad_batches, config.seed
-    )
-    masks = train_loader(material.mask_train, material, config, sampler)
-    if not config.model.label_head:
-        told = _label_prompt_rate(config)
-        return Stage2Module(segmenter, config.model, stage, config.seed, told), masks
-    labels = label_loader(material, config, stage)
-    balance = label_balance(material.label_train.labels, task.labels, task.multi_label)
-    loss = LabelLoss(balance, task.multi_label, stage.label_smoothing)
-    module = MultitaskModule(segmenter, loss, config.model, stage, config.seed)
-    return module, {"masks": masks, "labels": labels}
-
-
 def self_train(
-    material: Material,
+    data: TrainingData,
     config: RunConfig,
     folder: Path,
+    settings: TrainerSettings,
     segmenter: SegmentationModel,
-    console: Console,
 ) -> tuple[SegmentationModel, dict[str, float]]:
-    """Go on from stage 2 with the images that have only a label; gives the teacher."""
-    options = config.self_training
-    if options is None:
+    """Continue after stage 2 with the images that have only a label.
+
+    Args:
+        data: pixels, masks and labels.
+        config: of the run, with self-training.
+        folder: of the stage.
+        settings: of the Trainer.
+        segmenter: the network of stage 2.
+
+    Returns:
+        The teacher and its last metrics.
+    """
+    stage = config.self_training
+    if stage is None:
         raise ValueError("the configuration has no self-training")
     torch.manual_seed(config.seed)
+    prompts = config.model.has_label_head and config.data.label_prompt_prob > 0
     module = SelfTrainingModule(
-        segmenter, config.model, options, config.seed, material.task, _label_prompt_rate(config)
+        segmenter, config.model, stage, data.task, prompt_teacher=prompts
     )
-    pools = self_training_pools(material, config, options.unlabeled_fraction)
-    sampler = StratifiedBatchSampler(
-        pools, options.epoch_steps * options.accumulate_grad_batches, config.seed
+    batches = StageData(
+        data,
+        config,
+        self_training_batches(data, config, stage),
+        data.mask_validation,
+        strong=StrongAugmentation(stage),
+        label_prompts=prompts,
     )
     metrics = fit_stage(
         _to_channels_last(module),
-        train_loader(material.label_train, material, config, sampler),
-        validation_loader(material.mask_validation, material, config.data),
+        batches,
         folder,
+        settings,
+        stage,
         title=f"Self-training ({config.method})",
-        monitor=("val_dice", "max"),
-        config=options,
-        device=config.device,
-        console=console,
+        monitor="val_dice",
         find_unused_parameters=config.model.has_unused_parameters,
     )
     return module.teacher, metrics
 
 
-def validate_selection(material: Material, config: RunConfig) -> None:
-    """Refuse a choice by validation where there is nothing to choose by, before hours of training.
+def validate_selection(data: TrainingData, config: RunConfig) -> None:
+    """Refuse a selection by validation if there is nothing to validate on, before hours of training.
 
     Raises:
-        DxsegError: ``checkpoint: best`` or early stopping, and no validation case to measure it on.
+        DxsegError: checkpoint "best" or early stopping, without a validation case to measure it on.
     """
-    labels, masks = material.label_validation, material.mask_validation
-    known = None if labels is None else LabelBatches.plan(labels, config.data).known()
+    labels, masks = data.label_validation, data.mask_validation
+    known = None if labels is None else LabelBatches.plan(labels, config).labels
     distinct = 0 if known is None else len(np.unique(known, axis=0))
     lesions = masks is not None and any(masks.mask(case).any() for case in range(len(masks)))
     with_masks = "images with a lesion mask (split.validation_masks)"
@@ -249,10 +175,10 @@ def validate_selection(material: Material, config: RunConfig) -> None:
         ("stage2", config.stage2, lesions, with_masks),
         ("self_training", config.self_training, lesions, with_masks),
     ):
-        if stage is None:
+        if stage is None or (name == "stage1" and not config.model.requires_stage1):
             continue
         chosen = stage.checkpoint == "best" or stage.early_stopping_patience is not None
-        if chosen and not possible and (name != "stage1" or config.model.requires_stage1):
+        if chosen and not possible:
             raise DxsegError(
                 f"{name}: checkpoint 'best' and early stopping are decided on validation, which "
                 f"needs {remedy}; add some, or set {name}.checkpoint=last and no "
@@ -260,25 +186,7 @@ def validate_selection(material: Material, config: RunConfig) -> None:
             )
 
 
-def remove_checkpoints(folder: Path) -> None:
-    """Remove what was kept to continue a stage that is now through."""
-    for name in (LAST, BEST):
-        (folder / name).unlink(missing_ok=True)
-
-
-def _label_prompt_rate(config: RunConfig) -> float:
-    """The share of training images whose label the network is told (label prompt).
-
-    A branch that never saw a label must not be told one either.
-    """
-    return config.data.label_prompt_prob if config.model.has_label_head else 0.0
-
-
-def _to_channels_last(module: Any) -> Any:
+def _to_channels_last(module: pl.LightningModule) -> pl.LightningModule:
     """Channels last: 1.3 to 1.5 times faster convolutions on CPU, and no slower on a GPU."""
-    return module.to(memory_format=torch.channels_last)
-
-
-def _plain(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Weights in the layout that safetensors stores."""
-    return {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
+    converted: pl.LightningModule = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return converted

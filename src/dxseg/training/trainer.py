@@ -1,16 +1,15 @@
-"""Run one stage on Lightning: checkpoints, resume, logs, and what the stage ends with."""
+"""Train one stage with Lightning: checkpoints, resuming, logs, and the weights it ends with."""
 
 from __future__ import annotations
 
-import csv
-import io
-import logging
+import copy
 import math
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -18,200 +17,187 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
-from torch.utils.data import DataLoader
+from torch.multiprocessing.spawn import ProcessException
 
 from dxseg.config.schema import DeviceConfig, StageConfig
-from dxseg.data.batches.loader import Batch
 from dxseg.errors import DxsegError, TerminatedError
-from dxseg.io.atomic import write_text_atomic
+from dxseg.training.callbacks import MetricsTable, StageProgress, StepSeed, diverged
 from dxseg.training.checkpoints import CheckpointFiles, read_checkpoint
-from dxseg.training.distributed import barrier, trainer_options
-from dxseg.training.errors import explain_failure
-from dxseg.training.progress import StageProgress
-from dxseg.training.sync_batch_norm import synchronized_norms
-
-Batches = DataLoader[Batch] | dict[str, DataLoader[Batch]]
-"""Of one loader, or of several that give a batch each to every step."""
+from dxseg.training.datamodule.stage_data import StageData
+from dxseg.training.errors import explain_failure, silence_advice
+from dxseg.training.strategy import trainer_options
 
 LAST = "last.ckpt"
 BEST = "best.ckpt"
 
 
-class MetricsTable(pl.Callback):
-    """``metrics.csv``: one row an epoch, also across interruptions.
+@dataclass(frozen=True)
+class TrainerSettings:
+    """What the Trainers of all stages of a run have in common.
 
-    Lightning's CSVLogger deletes the file of an earlier attempt; here the rows travel in the
-    checkpoint, so a resumed stage ends with the table of an uninterrupted one.
+    Attributes:
+        device: accelerator, devices, precision.
+        seed: of the run.
+        console: where progress is drawn.
+        logger: Lightning logger of a user. Default: TensorBoard files in the stage's folder.
+        callbacks: Lightning callbacks of a user.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.rows: list[dict[str, float]] = []
-
-    def state_dict(self) -> dict[str, Any]:
-        """The rows so far."""
-        return {"rows": self.rows}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue a table."""
-        self.rows = list(state_dict["rows"])
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Add the epoch's row and write the table."""
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        if not math.isfinite(metrics.get("train_loss", 0.0)):
-            raise DxsegError(_diverged(self._path.parent))
-        row = {"epoch": float(trainer.current_epoch), "step": float(trainer.global_step)}
-        self.rows.append(row | dict(sorted(metrics.items())))
-        if not trainer.is_global_zero:
-            return
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in self.rows)
-        write_text_atomic(self._path, text.getvalue())
+    device: DeviceConfig
+    seed: int
+    console: Console
+    logger: Logger | None = None
+    callbacks: Sequence[pl.Callback] = ()
 
 
 def fit_stage(
     module: pl.LightningModule,
-    train: Batches,
-    validation: DataLoader[Batch] | None,
+    data: StageData,
     folder: Path,
+    settings: TrainerSettings,
+    config: StageConfig,
     *,
     title: str,
-    monitor: tuple[str, str],
-    config: StageConfig,
-    device: DeviceConfig,
-    console: Console,
+    monitor: str,
     find_unused_parameters: bool = False,
 ) -> dict[str, float]:
-    """Train a stage to its end, continuing from its last checkpoint if there is one.
+    """Train a stage to its end, resuming from its last checkpoint if there is one.
 
     Args:
-        module: the stage; afterwards it holds the selected weights.
-        train: batches of one epoch; samplers follow ``set_epoch``.
-        validation: every validation case once, or None.
-        folder: of the stage, for ``last.ckpt``, ``metrics.csv`` and TensorBoard events.
+        module: the stage; afterwards it has the weights of the selected checkpoint.
+        data: batches of an epoch, and validation cases.
+        folder: of the stage, for `last.ckpt`, `metrics.csv` and TensorBoard files.
+        settings: shared by all stages.
+        config: length, checkpoint, early stopping.
         title: of the progress bar.
-        monitor: validation metric and its direction, ``min`` or ``max``.
-        config: length, selection, early stopping, EMA.
-        device: accelerator, devices, nodes, precision.
-        console: where the bar is drawn.
+        monitor: validation metric to maximise.
         find_unused_parameters: whether a step may leave trained parameters without a gradient.
 
     Returns:
-        The last row of ``metrics.csv``, as far as it is finite, and the seconds of this attempt.
+        The last row of `metrics.csv`, as far as it is finite, and the seconds of this attempt.
 
     Raises:
-        DxsegError: the checkpoint to continue from is damaged, the training diverged, memory was
-            used up, or an operation is not deterministic where it has to be.
-        KeyboardInterrupt: the user or a scheduler (:class:`dxseg.errors.TerminatedError`) stopped
-            the run; the same call continues it.
+        DxsegError: the checkpoint to resume from is damaged, the training diverged, memory ran out,
+            or an operation is not deterministic where it has to be.
+        KeyboardInterrupt: the user or a scheduler (`dxseg.errors.TerminatedError`) stopped the run;
+            the same call continues it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    table = MetricsTable(folder / "metrics.csv")
     started = monotonic()
     last = folder / LAST
-    reached = read_checkpoint(last) if last.is_file() else None
-    if reached is not None and _ended(reached, config):
-        # Killed between the last epoch and what follows the stage. Lightning would neither take
-        # over averaged weights again nor remember that it stopped early.
-        module.load_state_dict(reached["state_dict"])
-        table.load_state_dict(reached["callbacks"]["MetricsTable"])
-    else:
+    if not (last.is_file() and _ended(read_checkpoint(last), config)):
         callbacks = [
-            table,
-            StageProgress(title, config.total_steps, console),
-            *_optional_callbacks(folder, monitor, config, validation is not None),
+            MetricsTable(folder / "metrics.csv"),
+            StageProgress(title, config.total_steps, settings.console),
+            StepSeed(settings.seed),
+            *_selection(folder, monitor, config, validated=data.validation is not None),
             ModelCheckpoint(
-                folder, Path(LAST).stem, save_on_train_epoch_end=True, enable_version_counter=False
+                folder, last.stem, save_on_train_epoch_end=True, enable_version_counter=False
             ),
+            *settings.callbacks,
         ]
-        options = trainer_options(device, find_unused_parameters=find_unused_parameters)
-        resume = reached is not None
-        _train(module, train, validation, folder, callbacks, config, device, options, resume)
+        options = trainer_options(
+            settings.device, find_unused_parameters=find_unused_parameters
+        )
+        with warnings.catch_warnings(), _no_memory_filling(), _quiet_threads():
+            silence_advice()
+            trainer = _trainer(folder, settings, config, callbacks, options)
+            _fit(trainer, module, data, last if last.is_file() else None)
+    reached = read_checkpoint(last)
+    chosen = reached
     if config.checkpoint == "best" and (folder / BEST).is_file():
-        module.load_state_dict(read_checkpoint(folder / BEST)["state_dict"])
-    barrier()  # the first process removes the checkpoints
+        chosen = read_checkpoint(folder / BEST)
+    module.load_state_dict(chosen["state_dict"])
     if not all(torch.isfinite(p).all() for p in module.parameters()):
-        raise DxsegError(_diverged(folder))
-    figures = {name: value for name, value in table.rows[-1].items() if math.isfinite(value)}
+        raise DxsegError(diverged(folder))
+    row = reached["callbacks"]["MetricsTable"]["rows"][-1]
+    figures = {name: value for name, value in row.items() if math.isfinite(value)}
     return figures | {"seconds": round(monotonic() - started, 1)}
 
 
-def _train(
-    module: pl.LightningModule,
-    train: Batches,
-    validation: DataLoader[Batch] | None,
+def _trainer(
     folder: Path,
-    callbacks: list[pl.Callback],
+    settings: TrainerSettings,
     config: StageConfig,
-    device: DeviceConfig,
+    callbacks: list[pl.Callback],
     options: dict[str, Any],
-    resume: bool,
+) -> pl.Trainer:
+    device = settings.device
+    plugins = [CheckpointFiles(), *options.pop("plugins", [])]
+    return pl.Trainer(
+        **options,
+        plugins=plugins,
+        accelerator=device.accelerator,
+        precision=device.precision,
+        max_epochs=config.max_epochs,
+        accumulate_grad_batches=config.accumulate_grad_batches,
+        gradient_clip_val=config.gradient_clip_val,
+        callbacks=callbacks,
+        logger=settings.logger or TensorBoardLogger(folder, name="", version="tensorboard"),
+        default_root_dir=folder,
+        log_every_n_steps=config.epoch_steps,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        deterministic=device.deterministic or "warn",
+    )
+
+
+def _fit(
+    trainer: pl.Trainer, module: pl.LightningModule, data: StageData, resume: Path | None
 ) -> None:
-    with warnings.catch_warnings(), _no_memory_filling(), _quiet_threads():
-        _quiet()
-        trainer = pl.Trainer(
-            **options,
-            accelerator=device.accelerator,
-            precision=device.precision,
-            max_epochs=config.max_epochs,
-            accumulate_grad_batches=config.accumulate_grad_batches,
-            gradient_clip_val=config.gradient_clip_val,
-            callbacks=callbacks,
-            plugins=[CheckpointFiles()],
-            logger=TensorBoardLogger(folder, name="", version="tensorboard"),
-            log_every_n_steps=config.epoch_steps,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            enable_model_summary=False,
-            deterministic=device.deterministic or "warn",
-        )
-        handler = signal.getsignal(signal.SIGINT)
-        last = folder / LAST if resume else None
-        on_cpu = trainer.strategy.root_device.type == "cpu"
-        try:
-            with synchronized_norms(module, on_cpu=on_cpu):
-                trainer.fit(module, train, validation, ckpt_path=last, weights_only=True)
-        except SIGTERMException as error:
-            # After the step at hand: what is lost is what came after the last epoch.
-            raise TerminatedError from error
-        except SystemExit as error:
-            # Lightning turns Ctrl-C into SystemExit and leaves further Ctrl-C ignored.
-            signal.signal(signal.SIGINT, handler)
-            raise KeyboardInterrupt from error
-        except OSError as error:
-            error.filename = error.filename or str(folder)
+    """Train a copy of the module; its weights are in the checkpoints.
+
+    Several processes may convert layers of it, and others are trained elsewhere.
+    """
+    folder = Path(trainer.default_root_dir)
+    handler = signal.getsignal(signal.SIGINT)
+    launcher = trainer.strategy.launcher
+    spawns = isinstance(launcher, _MultiProcessingLauncher)
+    try:
+        with _raise_on_sigterm() if spawns else nullcontext():
+            trainer.fit(copy.deepcopy(module), datamodule=data, ckpt_path=resume, weights_only=True)
+    except SIGTERMException as error:
+        # After the current step: what is lost is what came after the last epoch.
+        raise TerminatedError from error
+    except SystemExit as error:
+        # Lightning turns Ctrl-C into SystemExit and leaves further Ctrl-C ignored.
+        signal.signal(signal.SIGINT, handler)
+        if launcher is not None:
+            launcher.kill(signal.SIGTERM)
+        reason = error.__context__
+        raise reason if isinstance(reason, KeyboardInterrupt) else KeyboardInterrupt from error
+    except OSError as error:
+        error.filename = error.filename or str(folder)
+        raise
+    except (RuntimeError, MemoryError, ProcessException) as error:
+        explained = explain_failure(error, folder)
+        if explained is None:
             raise
-        except (RuntimeError, MemoryError) as error:
-            explained = explain_failure(error, folder)
-            if explained is None:
-                raise
-            raise explained from error
+        raise explained from error
 
 
-def _optional_callbacks(
-    folder: Path, monitor: tuple[str, str], config: StageConfig, validated: bool
+def _selection(
+    folder: Path, monitor: str, config: StageConfig, *, validated: bool
 ) -> list[pl.Callback]:
-    name, mode = monitor
     callbacks: list[pl.Callback] = []
     if validated and config.early_stopping_patience is not None:
-        callbacks.append(EarlyStopping(name, patience=config.early_stopping_patience, mode=mode))
+        callbacks.append(EarlyStopping(monitor, patience=config.early_stopping_patience, mode="max"))
     if validated and config.checkpoint == "best":
-        best = ModelCheckpoint(
-            folder, Path(BEST).stem, monitor=name, mode=mode, enable_version_counter=False
+        callbacks.append(
+            ModelCheckpoint(
+                folder, Path(BEST).stem, monitor=monitor, mode="max", enable_version_counter=False
+            )
         )
-        callbacks.append(best)
     return callbacks
 
 
 def _ended(checkpoint: dict[str, Any], config: StageConfig) -> bool:
-    """Whether the stage was through, by its length or by early stopping."""
+    """Whether the stage is complete, by its length or by early stopping."""
     stopped = any(
         state.get("stopped_epoch")
         for name, state in checkpoint["callbacks"].items()
@@ -220,16 +206,26 @@ def _ended(checkpoint: dict[str, Any], config: StageConfig) -> bool:
     return stopped or checkpoint["global_step"] >= config.total_steps
 
 
-def _diverged(folder: Path) -> str:
-    return (
-        f"{folder}: training diverged (the loss or the weights are not finite); lower the stage's "
-        "learning_rate, remove the run folder and start again"
-    )
+@contextmanager
+def _raise_on_sigterm() -> Iterator[None]:
+    """Raise TerminatedError on SIGTERM while spawned processes train; Lightning does in theirs."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise TerminatedError
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
 def _no_memory_filling() -> Iterator[None]:
-    """Keep determinism, but not torch's writing of NaN over every buffer it hands out.
+    """Keep determinism, but not torch's writing of NaN over every new buffer.
 
     That is meant for finding code that reads memory before writing it; it takes some 4 % of a step.
     """
@@ -244,7 +240,7 @@ def _no_memory_filling() -> Iterator[None]:
 
 @contextmanager
 def _quiet_threads() -> Iterator[None]:
-    """Leave errors of the system to this thread: TensorBoard's hands them over, and prints them."""
+    """Leave system errors to this thread: TensorBoard's passes them on, and prints them."""
     before = threading.excepthook
 
     def hook(arguments: Any) -> None:
@@ -258,17 +254,7 @@ def _quiet_threads() -> Iterator[None]:
         threading.excepthook = before
 
 
-def _quiet() -> None:
-    """Silence advice that does not apply here; errors still show."""
-    for message in (
-        ".*does not have many workers.*",
-        ".*Checkpoint directory .* exists and is not empty.*",
-        ".*lr_scheduler.step.*before.*optimizer.step.*",
-        ".*LeafSpec.*is deprecated.*",
-        ".*in eval mode at the start of training.*",  # the frozen branch, on purpose
-        ".*validation_step.*no.*val_dataloader.*",
-        ".*recommended to use .*sync_dist=True.*",  # what is logged is of all processes already
-    ):
-        warnings.filterwarnings("ignore", message=message)
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+def remove_checkpoints(folder: Path) -> None:
+    """Remove what was kept to resume a stage that is finished now."""
+    for name in (LAST, BEST):
+        (folder / name).unlink(missing_ok=True)

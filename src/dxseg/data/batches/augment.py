@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from dxseg.config.schema import AugmentConfig
+from dxseg.config.schema import AugmentConfig, SelfTrainingConfig
 
 
 class RandomIntensity(v2.Transform):
@@ -24,7 +26,7 @@ class RandomIntensity(v2.Transform):
         self.config = config
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:  # noqa: ARG002
-        """Draw the four strengths of one image."""
+        """Draw the four strengths for one image."""
         c = self.config
         contrast, brightness, gamma, noise = torch.rand(4).tolist()
         return {
@@ -38,7 +40,7 @@ class RandomIntensity(v2.Transform):
         """Change images, leave masks alone."""
         if not isinstance(inpt, tv_tensors.Image):
             return inpt
-        # One copy, then in place: a fresh buffer an operation costs more than the arithmetic.
+        # One copy, then in place: a fresh buffer per operation costs more than the arithmetic.
         x = inpt.as_subclass(Tensor) - 0.5
         x.mul_(params["contrast"]).add_(0.5).add_(params["brightness"])
         x.clamp_(0, 1).pow_(params["gamma"])
@@ -59,7 +61,7 @@ def build_augmentation(config: AugmentConfig) -> v2.Compose:
                 scale=config.scale,
                 shear=config.shear,
                 interpolation=v2.InterpolationMode.BILINEAR,
-                # Outside is 0 in both; sampling nearest neighbours gives that for nothing.
+                # Outside is 0 in both; sampling nearest neighbours gives that for free.
                 fill={tv_tensors.Image: 0, tv_tensors.Mask: None},
             ),
             RandomIntensity(config),
@@ -67,20 +69,46 @@ def build_augmentation(config: AugmentConfig) -> v2.Compose:
     )
 
 
-def augment_pair(
-    transform: v2.Compose, image: Tensor, mask: Tensor, seed: int
-) -> tuple[Tensor, Tensor]:
-    """Augment one pair with random numbers that depend on ``seed`` alone.
+class StrongAugmentation:
+    """Contrast, brightness, noise and erasing of a standardised image (C, S, S).
 
-    The global generator is restored afterwards, so the result is the same in the main process, in
-    a worker, and after a resume.
+    For the student of self-training; see `dxseg.config.schema.SelfTrainingConfig`.
+    """
+
+    def __init__(self, config: SelfTrainingConfig) -> None:
+        self.config = config
+        area = (config.erased / 4, config.erased)
+        erase = v2.RandomErasing(p=1.0, scale=area, ratio=(0.5, 2.0), value=0)
+        self.erase = erase if config.erased else nn.Identity()
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Change an image; zero is the mean of the images, so contrast keeps it."""
+        contrast, brightness = (2 * torch.rand(2) - 1).tolist()
+        changed = image * (1 + self.config.contrast * contrast)
+        changed = changed + self.config.brightness * brightness
+        changed = changed + self.config.noise * torch.randn_like(image)
+        erased: Tensor = self.erase(changed)
+        return erased
+
+
+def augment_pair(transform: v2.Compose, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Augment an image and its mask alike."""
+    out_image, out_mask = transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
+    return out_image.as_subclass(Tensor), out_mask.as_subclass(Tensor)
+
+
+@contextmanager
+def random_state(seed: int) -> Iterator[None]:
+    """Draw random numbers that depend on `seed` alone, in a block.
+
+    torchvision draws from the global generator. It is restored afterwards, so that the result is
+    the same in the main process, in a worker, and after resuming.
     """
     # The CPU generator alone: torch.manual_seed would visit every kind of device.
     generator = torch.default_generator
     state = generator.get_state()
     try:
         generator.manual_seed(seed)
-        out_image, out_mask = transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
+        yield
     finally:
         generator.set_state(state)
-    return out_image.as_subclass(Tensor), out_mask.as_subclass(Tensor)

@@ -6,18 +6,17 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Sampler
 
-from dxseg.data.batches.loader import SampleIndex, StratifiedBatchSampler
+from dxseg.data.batches.samplers import EpochSampler, SampleIndex, StratifiedBatchSampler
 
 
-class BagSampler(Sampler[list[SampleIndex]]):
-    """Adds samples of studies to the batches of another sampler; a function of (seed, epoch).
+class BagSampler(EpochSampler):
+    """Adds samples of studies to the batches of another sampler.
 
-    Studies come up in random rounds, each once a round, however long an epoch is. A study of n
-    images is divided into ceil(n / size) samples of every so-many-th image, and each time it comes
-    up its next sample is drawn: spread over the whole volume, so that a lesion of that many
-    neighbouring slices is in every sample, and after as many rounds every image has been seen once.
+    Studies are drawn in random rounds, each once per round, however long an epoch is. A study of n
+    images is divided into m = ceil(n / size) samples of every m-th image, and each time the study is
+    drawn its next sample is used: it is spread over the whole volume, so that a lesion of m
+    neighbouring slices is in every sample, and after m rounds every image has been used once.
     """
 
     def __init__(
@@ -28,7 +27,7 @@ class BagSampler(Sampler[list[SampleIndex]]):
         count: int,
         size: int,
     ) -> None:
-        """Hold the studies.
+        """Store the studies.
 
         Args:
             images: What else is in each batch; it may have no pool. Gives seed and epoch.
@@ -37,12 +36,13 @@ class BagSampler(Sampler[list[SampleIndex]]):
             size: Images of a study in a batch, at most.
         """
         self.images = images
+        self.seed = images.seed
         self.bags = bags
         self.count = count
         self.size = size
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose which epoch the next iteration draws."""
+        """Set the epoch that the next iteration draws."""
         self.images.set_epoch(epoch)
 
     def __len__(self) -> int:

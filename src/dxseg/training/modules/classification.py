@@ -15,12 +15,11 @@ from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.utilities import dim_zero_cat
 
 from dxseg.config.schema import StageConfig
-from dxseg.data.batches.loader import Batch
+from dxseg.data.batches.batches import Batch
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.mil_pooling import pool_images, split_by_study
-from dxseg.training.collectives import draw_apart, whole
 from dxseg.training.losses import LabelLoss
-from dxseg.training.optim import average_weights, build_optimiser
+from dxseg.training.optim import average_weights, build_optimizer
 
 
 class MacroAUROC(Metric):
@@ -43,7 +42,7 @@ class MacroAUROC(Metric):
         self.present.append(present)
 
     def compute(self) -> Tensor:
-        """The mean, NaN where no label is both present and absent."""
+        """The mean, NaN if no label is both present and absent."""
         scores, present = dim_zero_cat(self.scores), dim_zero_cat(self.present)
         counts = present.sum(dim=0)
         mixed = [i for i, count in enumerate(counts.tolist()) if 0 < count < len(present)]
@@ -53,7 +52,7 @@ class MacroAUROC(Metric):
 
 
 class LabelledLogits(Metric):
-    """Keeps logits and labels, to pool those of a study that lie in several batches."""
+    """Logits and labels of all validation images, to pool those of a study over batches."""
 
     logits: list[Tensor]
     label: list[Tensor]
@@ -82,62 +81,59 @@ class LabelledLogits(Metric):
         )
 
 
-class Stage1Module(pl.LightningModule):
-    """Lightning wrapper: both image-level heads of the coarse branch share one target.
+class ClassificationModule(pl.LightningModule):
+    """Lightning module of stage 1: both image-level heads of the coarse branch have one target.
 
     Labels of studies are learnt by multiple-instance pooling (`dxseg.models.mil_pooling`): the
     images of a study in a batch count as one, with the study's label.
     """
 
     def __init__(
-        self, coarse: CoarseBranch, balance: Tensor, labels: int, config: StageConfig, seed: int
+        self, coarse: CoarseBranch, balance: Tensor, labels: int, config: StageConfig
     ) -> None:
+        """Wrap a coarse branch.
+
+        Args:
+            coarse: the network.
+            balance: (L,) weights of the labels (`dxseg.training.losses.label_balance`).
+            labels: L.
+            config: of the stage.
+        """
         super().__init__()
         self.coarse = coarse
         self.config = config
-        self.seed = seed
         self.labels = labels
         self.loss = LabelLoss(balance, coarse.multi_label, config.label_smoothing)
-        self.seen = LabelledLogits()
-        # They are given what all processes have seen; gathered again it would count several times.
+        self.predictions = LabelledLogits()
+        # They get the images of all processes; gathered again these would count several times.
         self.auroc = MacroAUROC(sync_on_compute=False)
         self.accuracy = (
             None if coarse.multi_label else MulticlassAccuracy(labels, sync_on_compute=False)
         )
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        """Seed by step, so that a resumed stage draws the same dropout as an uninterrupted one."""
-        torch.manual_seed(self.seed * 1_000_003 + self.trainer.fit_loop.total_batch_idx)
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """Loss of both heads."""
-        draw_apart()
         output = self.coarse(batch["image"])
-        global_logits, pooled_logits, *labels = whole(
-            output.global_logits,
-            output.pooled_logits,
-            batch["label"],
-            batch["study"],
-            batch["study_label"],
+        labels = batch["label"], batch["study"], batch["study_label"]
+        loss: Tensor = self.loss(*self._pool_studies(output.global_logits, *labels)) + self.loss(
+            *self._pool_studies(output.pooled_logits, *labels)
         )
-        loss: Tensor = self.loss(*self._pooled(global_logits, *labels)) + self.loss(
-            *self._pooled(pooled_logits, *labels)
-        )
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(global_logits))
+        size = len(batch["image"])
+        self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        """Keep what the branch says of the validation images; studies go over several batches."""
+        """Collect logits: the images of a study may be in several batches."""
         if len(batch["image"]):
             logits = self.coarse(batch["image"]).label_logits
-        else:  # the other processes have one batch more
+        else:  # only the other processes have images left
             logits = batch["image"].new_zeros(0, self.labels)
-        self.seen.update(logits, batch)
+        self.predictions.update(logits, batch)
 
     def on_validation_epoch_end(self) -> None:
         """Loss, AUROC and accuracy of the labelled validation images and studies."""
-        logits, label = self._pooled(*self.seen.compute())
-        self.seen.reset()
+        logits, label = self._pool_studies(*self.predictions.compute())
+        self.predictions.reset()
         known = ~label.isnan().any(dim=1) if self.coarse.multi_label else label >= 0
         if not known.any():
             return
@@ -152,22 +148,22 @@ class Stage1Module(pl.LightningModule):
             self.log("val_accuracy", self.accuracy)
         self.log("val_auroc", self.auroc)
 
-    def _pooled(
+    def _pool_studies(
         self, logits: Tensor, label: Tensor, study: Tensor, study_label: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Logits and labels of the images without study, then of each study."""
-        alone = study < 0
-        if alone.all():
+        single = study < 0
+        if single.all():
             return logits, label
         multi_label, free = self.coarse.multi_label, self.coarse.lesion_free
         studies = [
             pool_images(rows, multi_label=multi_label, lesion_free=free)
-            for rows in split_by_study(logits[~alone], study[~alone])
+            for rows in split_by_study(logits[~single], study[~single])
         ]
-        labels = [rows[0] for rows in split_by_study(study_label[~alone], study[~alone])]
+        labels = [rows[0] for rows in split_by_study(study_label[~single], study[~single])]
         return (
-            torch.cat([logits[alone], torch.stack(studies)]),
-            torch.cat([label[alone], torch.stack(labels)]),
+            torch.cat([logits[single], torch.stack(studies)]),
+            torch.cat([label[single], torch.stack(labels)]),
         )
 
     def configure_callbacks(self) -> list[pl.Callback]:
@@ -177,4 +173,4 @@ class Stage1Module(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW, warm-up, cosine."""
         encoder = (self.coarse.encoder, self.config.encoder_learning_rate_scale)
-        return build_optimiser([encoder, (self.coarse, 1.0)], self.config)
+        return build_optimizer([encoder, (self.coarse, 1.0)], self.config)

@@ -1,0 +1,149 @@
+"""What a run trains on: pixels, masks, labels and preprocessing of its training and validation cases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dxseg.config.schema import RunConfig
+from dxseg.data.batches.batches import CaseDataset, Studies
+from dxseg.data.batches.pixel_cache import cached_images, cached_masks
+from dxseg.data.preprocessing import Preprocessing, intensity_range
+from dxseg.data.table.dataset import Dataset
+from dxseg.errors import DxsegError
+from dxseg.io.atomic import sha256_json
+from dxseg.io.progress import Report
+from dxseg.models.factory import Task
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Training and validation cases; the test cases are never among them.
+
+    Attributes:
+        task: channels, classes, labels.
+        preprocessing: image geometry and intensity, as the model folder will store it.
+        label_train: all training images with their labels, and with the masks that may be used.
+        label_validation: all validation images with their labels, or None.
+        mask_train: training images whose mask may be used.
+        mask_validation: validation images whose mask may be used, or None.
+        lesion_free_train: (N,) whether each of `mask_train` is lesion-free, by its label, or by its
+            mask if the image has no label of its own.
+        pixels_sha256: of the files of all these images and masks, and of their size here.
+    """
+
+    task: Task
+    preprocessing: Preprocessing
+    label_train: CaseDataset
+    label_validation: CaseDataset | None
+    mask_train: CaseDataset
+    mask_validation: CaseDataset | None
+    lesion_free_train: NDArray[np.bool_]
+    pixels_sha256: str
+
+
+def prepare_training_data(
+    dataset: Dataset,
+    splits: pd.DataFrame,
+    config: RunConfig,
+    statistics: tuple[tuple[float, ...], tuple[float, ...]],
+    report: Report | None = None,
+) -> TrainingData:
+    """Decode, resize and cache what training needs.
+
+    Args:
+        dataset: the cases.
+        splits: with `use_mask`, in the order of the cases.
+        config: image size, cache folder.
+        statistics: per-channel mean and standard deviation of the backbone's pretraining.
+        report: called with (done, total) while images are cached.
+
+    Raises:
+        DxsegError: no mask that may be used shows a lesion, or a file is unreadable.
+    """
+    size = config.data.image_size
+    folder = Path(config.data.cache_dir) if config.data.cache_dir else dataset.root / ".cache"
+    used = np.flatnonzero(splits["split"].isin(["train", "validation"]))
+    rows, split = dataset.cases.iloc[used], splits["split"].to_numpy()[used]
+    train, masked = split == "train", splits["use_mask"].to_numpy(dtype=bool)[used]
+    lesion_free = dataset.lesion_free.to_numpy(dtype=bool)[used]
+
+    images = cached_images(dataset, rows, size, folder, report)
+    _check_lesion_masks(dataset, lesion_free[train & masked])
+    masks = cached_masks(dataset, rows[masked], size, folder)
+    # A study's lesion is not in each slice: an image without a label of its own has its mask's.
+    unlabeled = dataset.image_labels.eq("").to_numpy()[used]
+    lesion_free[masked] |= unlabeled[masked] & np.array([not mask.any() for mask in masks])
+    _check_lesion_masks(dataset, lesion_free[train & masked])
+
+    places = dataset.cases["slice_index"].fillna(-1).to_numpy(dtype=np.int64)
+    cases = CaseDataset(
+        images=images,
+        image_rows=np.arange(len(used)),
+        masks=masks,
+        mask_rows=np.where(masked, masked.cumsum() - 1, -1),
+        labels=dataset.label_targets()[used],
+        mask_classes=len(dataset.spec.mask_classes),
+        studies=Studies(dataset.studies, dataset.study_targets(), places).subset(used),
+    )
+    validation, masked_validation = ~train, ~train & masked
+    labels_only = replace(cases, masks=None)
+    return TrainingData(
+        task=task_of(dataset),
+        preprocessing=_preprocessing(images, train, dataset.spec.channels, statistics),
+        label_train=cases.subset(train),
+        label_validation=labels_only.subset(validation) if validation.any() else None,
+        mask_train=cases.subset(train & masked),
+        mask_validation=cases.subset(masked_validation) if masked_validation.any() else None,
+        lesion_free_train=lesion_free[train & masked],
+        pixels_sha256=sha256_json([_cache_name(images), _cache_name(masks)]),
+    )
+
+
+def task_of(dataset: Dataset) -> Task:
+    """What goes into a network for a dataset, and what comes out."""
+    spec = dataset.spec
+    return Task(
+        spec.channels,
+        len(spec.mask_classes),
+        len(spec.labels),
+        spec.multi_label,
+        tuple(spec.labels.index(label) for label in spec.lesion_free),
+    )
+
+
+def _preprocessing(
+    images: NDArray[Any],
+    train: NDArray[np.bool_],
+    channels: int,
+    statistics: tuple[tuple[float, ...], tuple[float, ...]],
+) -> Preprocessing:
+    low, high = intensity_range(images, np.flatnonzero(train))
+    return Preprocessing(
+        image_size=images.shape[1],
+        channels=channels,
+        dtype="uint8" if images.dtype == np.uint8 else "uint16",
+        low=low,
+        high=high,
+        mean=statistics[0],
+        std=statistics[1],
+    )
+
+
+def _cache_name(array: NDArray[Any]) -> str:
+    """The name of a cache: a digest of what it was made from."""
+    return Path(cast(Any, array).filename).stem
+
+
+def _check_lesion_masks(dataset: Dataset, lesion_free: NDArray[np.bool_]) -> None:
+    """Refuse masks of which none is of a lesion."""
+    if lesion_free.all():
+        raise DxsegError(
+            f"{dataset.root / 'cases.csv'}: no training case with a lesion has a mask that may be "
+            "used; add masks, or raise --masks"
+        )
