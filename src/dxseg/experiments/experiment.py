@@ -24,7 +24,7 @@ from dxseg.errors import UsageError
 from dxseg.evaluation.summary import MEANS
 from dxseg.io.yaml import parse_yaml, read_small_text
 from dxseg.metrics.statistics import RESAMPLES
-from dxseg.training.student import student_config
+from dxseg.training.distillation import student_config
 
 Budget = Literal["all"] | Annotated[int, BeforeValidator(parse_mask_budget), Field(strict=True)]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from dxseg.config.schema import RunConfig
 from dxseg.evaluation.runs import is_evaluated
@@ -42,7 +43,7 @@ class JobSpec:
     output: Path
     config: RunConfig
     split: str | None
-    inputs: dict[str, Path]
+    inputs: dict[str, Any]
     log: Path
     jobs: int
 

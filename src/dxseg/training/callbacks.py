@@ -1,4 +1,4 @@
-"""Callbacks of every stage: its table, its progress bar, and random numbers that can be repeated."""
+"""Callbacks of every stage: table of metrics, progress bar, random seed of each step."""
 
 from __future__ import annotations
 

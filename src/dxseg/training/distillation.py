@@ -189,12 +189,14 @@ def train_student(
             teaching = monotonic() - started
         started = monotonic()
         network.to("cpu")
-        two_branches = isinstance(network, SKS)
-        start = network.coarse if two_branches else load_stage1_of(source, splits, config, data.task)
+        if isinstance(network, SKS):
+            start, source = network.coarse, teacher
+        else:
+            start = load_stage1_of(source, splits, config, data.task)
         data = replace(data, mask_train=labels.cases, lesion_free_train=labels.lesion_free)
         segmenter, metrics = train_stage2(data, config, output / "stage2", settings, start)
         further = {
-            "stage1_from": str((teacher if two_branches else source).resolve()),
+            "stage1_from": str(source.resolve()),
             "distilled_from": {
                 "run": str(teacher.resolve()),
                 "weights_sha256": digest,

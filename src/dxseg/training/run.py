@@ -1,4 +1,4 @@
-"""A whole run: splits, stage 1, stage 2, self-training, model folder; finished parts are skipped."""
+"""A whole run: splits, stage 1, stage 2, self-training, model folder."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ def _train_stages(
     finished = (stage2_run or output / "stage2") / "model"
     if (finished / INFO_FILE).is_file():
         segmenter, info = load_model_folder(finished)
-        # Another run has its metrics in run.json; this one, which has none yet, in the model folder.
+        # Another run has its metrics in run.json; this one, still without, in the model folder.
         metrics = info.training if stage2_run is None else read_run(stage2_run)
         recorded["stage2"] = metrics["stage2"]
     else:

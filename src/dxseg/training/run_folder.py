@@ -1,4 +1,4 @@
-"""The folder of a run: whether training may continue in it, and what a finished run leaves there."""
+"""The folder of a run: whether training may continue there, and what a finished run leaves."""
 
 from __future__ import annotations
 

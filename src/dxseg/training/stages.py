@@ -135,9 +135,7 @@ def self_train(
         raise ValueError("the configuration has no self-training")
     torch.manual_seed(config.seed)
     prompts = config.model.has_label_head and config.data.label_prompt_prob > 0
-    module = SelfTrainingModule(
-        segmenter, config.model, stage, data.task, prompt_teacher=prompts
-    )
+    module = SelfTrainingModule(segmenter, config.model, stage, data.task, prompt_teacher=prompts)
     batches = StageData(
         data,
         config,
@@ -160,7 +158,7 @@ def self_train(
 
 
 def validate_selection(data: TrainingData, config: RunConfig) -> None:
-    """Refuse a selection by validation if there is nothing to validate on, before hours of training.
+    """Refuse a selection by validation if there is nothing to validate on, before training.
 
     Raises:
         DxsegError: checkpoint "best" or early stopping, without a validation case to measure it on.
@@ -188,5 +186,5 @@ def validate_selection(data: TrainingData, config: RunConfig) -> None:
 
 def _to_channels_last(module: pl.LightningModule) -> pl.LightningModule:
     """Channels last: 1.3 to 1.5 times faster convolutions on CPU, and no slower on a GPU."""
-    converted: pl.LightningModule = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    converted: pl.LightningModule = module.to(memory_format=torch.channels_last)
     return converted

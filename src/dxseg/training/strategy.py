@@ -2,8 +2,8 @@
 
 torchrun and SLURM are detected by Lightning: they start the processes, and each runs the whole
 command. Without them, Lightning spawns the processes of `Trainer.fit`, and everything before and
-after it runs in one process. Spawned processes serve a call from Python as well as the command line;
-Lightning's default would start the script again, which from Python is the caller's.
+after it runs in one process. Spawning works from Python as well as on the command line: Lightning's
+default would start the script again, and from Python that is the caller's.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
-from lightning.fabric.strategies import DDPStrategy as FabricDDP
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.fabric.strategies.ddp import DDPStrategy as FabricDDP
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from lightning.pytorch.strategies import DDPStrategy
 from timm.layers.norm_act import convert_sync_batchnorm
@@ -46,9 +47,9 @@ def join_processes(device: DeviceConfig) -> Fabric:
     if launched is None:
         if device.num_nodes > 1:
             raise UsageError(
-                f"device.num_nodes {device.num_nodes}: processes on other machines need a launcher; "
-                "start one process per device with torchrun or srun (docs/how-to/cluster.md) and "
-                "leave device.num_nodes out"
+                f"device.num_nodes {device.num_nodes}: processes on other machines need a "
+                "launcher; start one process per device with torchrun or srun "
+                "(docs/how-to/cluster.md) and leave device.num_nodes out"
             )
         return Fabric(accelerator="cpu", devices=1)
     devices, num_nodes = launched

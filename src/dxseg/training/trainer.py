@@ -100,9 +100,7 @@ def fit_stage(
             ),
             *settings.callbacks,
         ]
-        options = trainer_options(
-            settings.device, find_unused_parameters=find_unused_parameters
-        )
+        options = trainer_options(settings.device, find_unused_parameters=find_unused_parameters)
         with warnings.catch_warnings(), _no_memory_filling(), _quiet_threads():
             silence_advice()
             trainer = _trainer(folder, settings, config, callbacks, options)
@@ -186,7 +184,9 @@ def _selection(
 ) -> list[pl.Callback]:
     callbacks: list[pl.Callback] = []
     if validated and config.early_stopping_patience is not None:
-        callbacks.append(EarlyStopping(monitor, patience=config.early_stopping_patience, mode="max"))
+        callbacks.append(
+            EarlyStopping(monitor, patience=config.early_stopping_patience, mode="max")
+        )
     if validated and config.checkpoint == "best":
         callbacks.append(
             ModelCheckpoint(

@@ -14,8 +14,8 @@ class BagSampler(EpochSampler):
     """Adds samples of studies to the batches of another sampler.
 
     Studies are drawn in random rounds, each once per round, however long an epoch is. A study of n
-    images is divided into m = ceil(n / size) samples of every m-th image, and each time the study is
-    drawn its next sample is used: it is spread over the whole volume, so that a lesion of m
+    images is divided into m = ceil(n / size) samples of every m-th image, and each time the study
+    is drawn its next sample is used: it is spread over the whole volume, so that a lesion of m
     neighbouring slices is in every sample, and after m rounds every image has been used once.
     """
 

@@ -99,9 +99,8 @@ class CaseDataset:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Open the memory maps again."""
-        self.__dict__.update(
-            {n: value.open() if isinstance(value, _MappedFile) else value for n, value in state.items()}
-        )
+        for name, value in state.items():
+            self.__dict__[name] = value.open() if isinstance(value, _MappedFile) else value
 
     def subset(self, cases: NDArray[Any]) -> CaseDataset:
         """Some of the cases, by position or by a mask of booleans, of the same arrays."""
@@ -228,8 +227,8 @@ def make_dataloader(
 ) -> DataLoader[Batch]:
     """A DataLoader whose sampler yields whole batches.
 
-    Its generator seeds torch, numpy and random in the workers. No sample uses them, but a user's own
-    augmentation may; and starting a worker must not advance the global generator.
+    Its generator seeds torch, numpy and random in the workers. No sample uses them, but a user's
+    own augmentation may; and starting a worker must not advance the global generator.
     """
     return DataLoader(
         batches,

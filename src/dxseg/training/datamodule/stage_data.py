@@ -200,7 +200,7 @@ def label_batches(data: TrainingData, config: RunConfig, stage: StageConfig) -> 
 def self_training_batches(
     data: TrainingData, config: RunConfig, stage: SelfTrainingConfig
 ) -> Batches:
-    """Batches of images with a mask and images without; only the former if all masks may be used."""
+    """Batches of images with a mask and images without, if there are any."""
     masked = data.label_train.mask_rows >= 0
     rows, unmasked = np.flatnonzero(masked), np.flatnonzero(~masked)
     size = config.data.batch_size

@@ -1,4 +1,4 @@
-"""What a run trains on: pixels, masks, labels and preprocessing of its training and validation cases."""
+"""What a run trains on: pixels, masks and labels of its training and validation cases."""
 
 from __future__ import annotations
 

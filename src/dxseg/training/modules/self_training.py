@@ -6,6 +6,7 @@ It works for every network; evidence is used if the network has it.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -58,7 +59,7 @@ class SelfTrainingModule(SegmentationModule):
         self.task = task
         self.prompt_teacher = prompt_teacher
         self.kept = MeanMetric()
-        average = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
+        average = partial(_average, config.ema_decay)
         self.average = AveragedModel(segmenter, multi_avg_fn=average, use_buffers=True)
         self.average.requires_grad_(False)
         self.train(self.training)
@@ -84,7 +85,7 @@ class SelfTrainingModule(SegmentationModule):
         return []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
-        """Loss on masks, plus the weighted loss on the pseudo-labels that the labels let through."""
+        """Loss on masks, plus the weighted loss on pseudo-labels that agree with the label."""
         masked = batch["masked"]
         pseudo_labels, usable = self.make_pseudo_labels(
             batch["image"][~masked], batch["label"][~masked]
@@ -137,6 +138,11 @@ class SelfTrainingModule(SegmentationModule):
             peak.device
         )
         return probabilities, (peak > self.options.confidence) | certain_of_none
+
+
+def _average(decay: float, *update: Any) -> None:
+    """PyTorch's moving average, as a function that can be pickled."""
+    get_ema_multi_avg_fn(decay)(*update)  # type: ignore[no-untyped-call]
 
 
 def _product_of_experts(output: SegmenterOutput, task: Task, weight: float) -> Tensor:
