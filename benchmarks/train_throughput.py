@@ -25,7 +25,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import torch
@@ -38,14 +38,16 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from command import parser_of
 from dxseg.config.presets import load_config, method_names
 from dxseg.config.schema import RunConfig
-from dxseg.data.batches.loader import Batch
+from dxseg.data.batches.batches import Batch
 from dxseg.data.table.dataset import Dataset
 from dxseg.models.encoder import PyramidEncoder
 from dxseg.models.factory import build_model
 from dxseg.phantoms.ultrasound import make_phantoms
 from dxseg.training import stages
-from dxseg.training.datamodule import Material, gather, resolve_splits
-from dxseg.training.segmentation_module import Stage2Module
+from dxseg.training.datamodule.training_data import TrainingData, prepare_training_data
+from dxseg.training.run import resolve_splits
+from dxseg.training.modules.segmentation import SegmentationModule
+from dxseg.training.trainer import TrainerSettings
 
 PHANTOMS = 64
 WARM_UP = 4
@@ -56,12 +58,12 @@ COOL_DOWN = 2
 class BareLoop:
     """A loop that does nothing but train."""
 
-    def __init__(self, material: Material, config: RunConfig) -> None:
+    def __init__(self, data: TrainingData, config: RunConfig) -> None:
         """Build network and optimiser as stage 2 does."""
-        segmenter = build_model(config.model, material.task)
+        segmenter = build_model(config.model, data.task)
         self.network: nn.Module = segmenter.to(memory_format=torch.channels_last).train()
         # Only for its loss and for which part learns at which rate.
-        module = Stage2Module(segmenter, config.model, config.stage2, config.seed)
+        module = SegmentationModule(segmenter, config.model, config.stage2)
         configured: Any = module.configure_optimizers()
         self.loss = module.loss
         self.optimiser = configured["optimizer"]
@@ -90,8 +92,10 @@ class BareLoop:
         return seconds
 
 
-class TimedModule(Stage2Module):
+class TimedModule(SegmentationModule):
     """Stage 2 that is held every few steps while the bare loop makes as many."""
+
+    seconds: ClassVar[list[tuple[float, float]]] = []
 
     def __init__(self, bare: BareLoop, steps: int, rounds: int, *args: Any) -> None:
         """Take the module's own arguments last."""
@@ -100,7 +104,6 @@ class TimedModule(Stage2Module):
         self.bare = (bare,)
         self.steps, self.rounds = steps, rounds
         self.batches: list[Batch] = []
-        self.seconds: list[tuple[float, float]] = []
         self.resumed = 0.0
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -119,27 +122,28 @@ class TimedModule(Stage2Module):
 
 
 def time_rounds(
-    material: Material, config: RunConfig, folder: Path, steps: int, rounds: int
+    data: TrainingData, config: RunConfig, folder: Path, steps: int, rounds: int
 ) -> list[tuple[float, float]]:
     """Seconds of the real and of the bare steps of each round."""
-    bare = BareLoop(material, config)
-    modules: list[TimedModule] = []
+    bare = BareLoop(data, config)
+    seconds: list[tuple[float, float]] = []
+    TimedModule.seconds = seconds  # of the class: what is trained is a copy of the module
 
     def build(*args: Any) -> TimedModule:
-        modules.append(TimedModule(bare, steps, rounds, *args))
-        return modules[-1]
+        return TimedModule(bare, steps, rounds, *args)
 
     with (
         Path(os.devnull).open("w", encoding="utf-8") as nowhere,
-        mock.patch.object(stages, "Stage2Module", build),
+        mock.patch.object(stages, "SegmentationModule", build),
     ):
         # Drawn as on a terminal, and thrown away.
         console = Console(file=nowhere, force_terminal=True)
-        stages.train_stage2(material, config, folder, None, console)
-    return modules[0].seconds
+        settings = TrainerSettings(config.device, config.seed, console)
+        stages.train_stage2(data, config, folder, settings, None)
+    return seconds
 
 
-def prepare(arguments: argparse.Namespace, folder: Path) -> tuple[Material, RunConfig]:
+def prepare(arguments: argparse.Namespace, folder: Path) -> tuple[TrainingData, RunConfig]:
     """The dataset's training cases, and a configuration of one long epoch."""
     total = WARM_UP + arguments.steps * arguments.rounds + COOL_DOWN
     overrides = {
@@ -160,16 +164,16 @@ def prepare(arguments: argparse.Namespace, folder: Path) -> tuple[Material, RunC
         dataset = Dataset.load(arguments.dataset)
     encoder = PyramidEncoder(config.model.backbone, dataset.spec.channels)
     splits = resolve_splits(dataset, config, None)
-    material = gather(dataset, splits, config, (encoder.mean, encoder.std))
-    return dataclasses.replace(material, mask_validation=None), config
+    data = prepare_training_data(dataset, splits, config, (encoder.mean, encoder.std))
+    return dataclasses.replace(data, mask_validation=None), config
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run all rounds."""
     with tempfile.TemporaryDirectory(prefix="dxseg-bench-") as name:
-        material, config = prepare(arguments, Path(name))
+        data, config = prepare(arguments, Path(name))
         stage2 = Path(name) / "stage2"
-        seconds = time_rounds(material, config, stage2, arguments.steps, arguments.rounds)
+        seconds = time_rounds(data, config, stage2, arguments.steps, arguments.rounds)
         torch.use_deterministic_algorithms(False)
     images = arguments.steps * arguments.batch
     ratios = [bare / real for real, bare in seconds]
@@ -178,7 +182,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "method": arguments.method,
         "dataset": "phantoms" if arguments.dataset is None else str(arguments.dataset),
         "image_size": arguments.size,
-        "channels": material.task.channels,
+        "channels": data.task.channels,
         "batch_size": arguments.batch,
         "workers": arguments.workers,
         "torch_threads": torch.get_num_threads(),

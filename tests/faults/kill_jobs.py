@@ -28,7 +28,7 @@ from dxseg.inference.model_folder import load_model_folder
 from dxseg.models import factory
 from dxseg.quality.check import check_dataset
 from dxseg.training.run import train_run
-from dxseg.training.stages import load_stage1
+from dxseg.training.stage1_folder import load_stage1
 
 Content = dict[str, Any]
 QUIET = Console(quiet=True)

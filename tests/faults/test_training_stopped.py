@@ -20,13 +20,13 @@ from torch.utils.data import get_worker_info
 from dxseg.commands.app import TERMINATED
 from dxseg.config.presets import load_config
 from dxseg.config.schema import RunConfig
-from dxseg.data.batches.loader import BatchDataset
+from dxseg.data.batches.batches import BatchDataset
 from dxseg.errors import DxsegError
 from dxseg.models import factory
-from dxseg.training import run_folder
+from dxseg.training import run as run_module
 from dxseg.training.checkpoints import CheckpointFiles, read_checkpoint
 from dxseg.training.run import train_run
-from dxseg.training.segmentation_module import Stage2Module
+from dxseg.training.modules.segmentation import SegmentationModule
 
 QUIET = Console(quiet=True)
 TINY = [
@@ -54,7 +54,7 @@ def configure(**changes: Any) -> RunConfig:
 def test_sigterm_ends_with_a_checkpoint_and_a_code_to_requeue(
     cli: Callable[..., Any], phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step, steps = Stage2Module.training_step, [0]
+    step, steps = SegmentationModule.training_step, [0]
 
     def terminated(self: Any, batch: Any, batch_idx: int) -> Any:
         steps[0] += 1
@@ -65,7 +65,7 @@ def test_sigterm_ends_with_a_checkpoint_and_a_code_to_requeue(
     command = ["train", phantoms, "--method", "unet-scratch", "--out", tmp_path / "run"]
     command += [word for change in TINY for word in ("--set", change)]
     with monkeypatch.context() as patch:
-        patch.setattr(Stage2Module, "training_step", terminated)
+        patch.setattr(SegmentationModule, "training_step", terminated)
         result = cli(*command)
     assert result.exit_code == TERMINATED == 128 + signal.SIGTERM
     assert "Terminated. Repeat the same command to continue" in result.output
@@ -117,14 +117,14 @@ def test_the_end_of_a_data_worker_is_told_with_its_cause(
 def test_operations_without_a_deterministic_form_are_refused_where_asked_for(
     phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Stage2Module.training_step
+    step = SegmentationModule.training_step
 
     def unpooling(self: Any, batch: Any, batch_idx: int) -> Any:
         pooled, places = F.max_pool2d(torch.rand(1, 1, 4, 4), 2, return_indices=True)
         F.max_unpool2d(pooled, places, 2)
         return step(self, batch, batch_idx)
 
-    monkeypatch.setattr(Stage2Module, "training_step", unpooling)
+    monkeypatch.setattr(SegmentationModule, "training_step", unpooling)
     try:
         with pytest.raises(DxsegError, match=r"device\.deterministic.*max_unpool"):
             train_run(
@@ -140,7 +140,7 @@ def test_operations_without_a_deterministic_form_are_refused_where_asked_for(
 def test_two_trainings_cannot_work_in_one_folder(
     phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_folder, "_PATIENCE", 0.0)
+    monkeypatch.setattr(run_module, "LOCK_SECONDS", 0.0)
     with (
         FileLock(tmp_path / ".run.lock"),
         pytest.raises(DxsegError, match="another process is using this run"),

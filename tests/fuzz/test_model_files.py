@@ -26,7 +26,7 @@ from dxseg.inference.model_folder import INFO_FILE, WEIGHTS_FILE, load_model_fol
 from dxseg.inference.onnx_file import read_onnx
 from dxseg.training.checkpoints import CheckpointFiles, read_checkpoint
 from dxseg.training.run_record import STAGE1_RECORD, read_run
-from dxseg.training.stages import load_stage1
+from dxseg.training.stage1_folder import load_stage1
 from onnx_models import make_model_folder
 
 LABELS = b"file,label\na.png,benign\n./b.png,normal\nc,malignant\n"

@@ -12,7 +12,7 @@ from scipy.special import expit, softmax
 
 from dxseg.config.presets import load_config
 from dxseg.config.schema import ModelConfig
-from dxseg.data.batches.loader import CaseDataset
+from dxseg.data.batches.batches import CaseDataset
 from dxseg.data.preprocessing import Preprocessing
 from dxseg.inference.model_folder import ModelInfo
 from dxseg.inference.postprocess import MAX_RULE_OUT, RELATIVE_THRESHOLD, is_ruled_in, is_ruled_out
@@ -22,7 +22,7 @@ from dxseg.models.factory import Task
 from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
 from dxseg.training import calibration
 from dxseg.training.calibration import MIN_IMAGES, MIN_LESIONS
-from dxseg.training.datamodule import Material
+from dxseg.training.datamodule.training_data import TrainingData
 
 SIZE, LABELS = 32, ["normal", "benign", "malignant"]
 PIXEL, LABEL = 6.0, 5.0
@@ -59,7 +59,7 @@ def made(count: int, *, multi_label: bool = False, seed: int = 0) -> tuple[CaseD
 def calibrate(
     segmenter: SegmentationModel,
     bundle: ModelInfo,
-    given: Material,
+    given: TrainingData,
     sensitivity: float | None,
     specificity: float | None = None,
 ) -> tuple[ModelInfo, dict[str, Any]]:
@@ -68,13 +68,13 @@ def calibrate(
     )
 
 
-def material(arrays: CaseDataset, task: Task) -> Material:
+def material(arrays: CaseDataset, task: Task) -> TrainingData:
     preprocessing = Preprocessing(image_size=SIZE, channels=1, mean=(0.5,), std=(1.0,))
     free = np.zeros(len(arrays), bool)
-    return Material(task, preprocessing, arrays, arrays, arrays, arrays, arrays, free, "")
+    return TrainingData(task, preprocessing, arrays, arrays, arrays, arrays, arrays, free, "")
 
 
-def info(given: Material, model: ModelConfig | None = None) -> ModelInfo:
+def info(given: TrainingData, model: ModelConfig | None = None) -> ModelInfo:
     return ModelInfo(
         model=model or ModelConfig(),
         preprocessing=given.preprocessing,

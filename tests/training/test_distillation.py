@@ -18,19 +18,18 @@ from torch import Tensor, nn
 
 from dxseg.config.presets import read_config
 from dxseg.config.schema import RunConfig
-from dxseg.data.batches.loader import BatchDataset
+from dxseg.data.batches.batches import BatchDataset
 from dxseg.data.splits.split_table import read_splits, write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.evaluation.evaluate import evaluate_run
 from dxseg.inference.model_folder import load_model_folder
 from dxseg.models.segmentation_model import SegmenterOutput
-from dxseg.training import distill as distill_module
-from dxseg.training import finish
-from dxseg.training.datamodule import Material, gather
+from dxseg.training import distillation, pseudo_labels, run_folder
+from dxseg.training.datamodule.training_data import TrainingData, prepare_training_data
 from dxseg.training.distillation import distill_run
-from dxseg.training.multitask import MultitaskModule
-from dxseg.training.pseudo_labels import flip_averaged, teach
+from dxseg.training.modules.multitask import MultitaskModule
+from dxseg.training.pseudo_labels import average_flips, make_pseudo_labels
 from dxseg.training.run import read_run, train_run
 
 Configure = Callable[..., RunConfig]
@@ -52,7 +51,7 @@ class Brightness(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def material(disks: Path, configure: Configure) -> Material:
+def data(disks: Path, configure: Configure) -> TrainingData:
     """Four true masks; no lesion-free image is among those whose mask may be used."""
     dataset = Dataset.load(disks)
     config = configure("sks-evidence")
@@ -61,7 +60,7 @@ def material(disks: Path, configure: Configure) -> Material:
     use = np.zeros(len(dataset), dtype=bool)
     use[lesions[:4]] = True
     splits = dataset.cases[["case_id", "split"]].assign(use_mask=use, group=range(len(use)))
-    return gather(dataset, splits, config, ((0.5,), (0.25,)))
+    return prepare_training_data(dataset, splits, config, ((0.5,), (0.25,)))
 
 
 @pytest.fixture
@@ -73,33 +72,33 @@ def free(disks: Path) -> np.ndarray[Any, np.dtype[np.bool_]]:
 
 class TestTeaching:
     def test_the_label_filters_the_teacher(
-        self, material: Material, free: Any, tmp_path: Path
+        self, data: TrainingData, free: Any, tmp_path: Path
     ) -> None:
         """Labels go round none, bright, dark; this teacher sees bright disks alone."""
         reports: list[tuple[int, int]] = []
-        taught = teach(
+        taught = make_pseudo_labels(
             Brightness(1.2),  # type: ignore[arg-type]
-            material,
+            data,
             free,
             tmp_path / "masks.npy",
             lambda done, total: reports.append((done, total)),
-            told=False,
+            label_prompts=False,
         )
         labels = taught.cases.labels
         masks = [taught.cases.mask(case) for case in range(len(taught.cases))]
-        true = dict(zip(material.mask_train.image_rows.tolist(), range(4), strict=True))
+        true = dict(zip(data.mask_train.image_rows.tolist(), range(4), strict=True))
         for case, mask in enumerate(masks):
             assert mask.shape == (1, 64, 64)
             row = int(taught.cases.image_rows[case])
             if row in true:  # although the teacher finds nothing on the dark ones
-                assert np.array_equal(mask[0], material.mask_train.mask(true[row]) * 255)
+                assert np.array_equal(mask[0], data.mask_train.mask(true[row]) * 255)
             elif labels[case] == 0:
                 assert not mask.any()
             else:
                 assert labels[case] == 1
                 assert mask.max() > 127
-        dark_left_out = int((material.label_train.labels == 2).sum()) - int(
-            (material.mask_train.labels == 2).sum()
+        dark_left_out = int((data.label_train.labels == 2).sum()) - int(
+            (data.mask_train.labels == 2).sum()
         )
         assert taught.counts["left_out"] == dark_left_out > 0
         assert taught.counts == {
@@ -112,16 +111,16 @@ class TestTeaching:
         assert reports[-1] == (12, 12)  # neither true nor lesion-free
 
     def test_unlabelled_images_are_left_out(
-        self, material: Material, free: Any, tmp_path: Path
+        self, data: TrainingData, free: Any, tmp_path: Path
     ) -> None:
-        silent = replace(material.label_train, labels=np.full(24, -1))
-        taught = teach(
+        silent = replace(data.label_train, labels=np.full(24, -1))
+        taught = make_pseudo_labels(
             Brightness(-9),  # type: ignore[arg-type]  # finds something everywhere
-            replace(material, label_train=silent),
+            replace(data, label_train=silent),
             np.zeros_like(free),
             tmp_path / "masks.npy",
             lambda *_: None,
-            told=False,
+            label_prompts=False,
         )
         assert taught.counts == {
             "true_mask": 4,
@@ -131,30 +130,30 @@ class TestTeaching:
         }
 
     def test_a_teacher_that_learnt_labels_is_told_those_of_the_images_it_is_asked_about(
-        self, material: Material, free: Any, tmp_path: Path
+        self, data: TrainingData, free: Any, tmp_path: Path
     ) -> None:
         prompts: dict[bool, list[Any]] = {}
         for told in (True, False):
             network: Any = Brightness(1.2)
             path = tmp_path / f"{told}.npy"
-            teach(network, material, free, path, lambda *_: None, told=told)
+            make_pseudo_labels(network, data, free, path, lambda *_: None, label_prompts=told)
             prompts[told] = network.prompts
         heard = torch.cat(prompts[True])
         assert sorted(heard.tolist()) == [1] * 12 + [2] * 12  # 12 cases and their mirror images
         assert set(prompts[False]) == {None}
 
     def test_masks_stay_soft_in_a_batch(
-        self, material: Material, free: Any, tmp_path: Path
+        self, data: TrainingData, free: Any, tmp_path: Path
     ) -> None:
-        taught = teach(
+        taught = make_pseudo_labels(
             Brightness(1.2),  # type: ignore[arg-type]
-            material,
+            data,
             free,
             tmp_path / "masks.npy",
             lambda *_: None,
-            told=False,
+            label_prompts=False,
         )
-        batches = BatchDataset(taught.cases, material.preprocessing, None)
+        batches = BatchDataset(taught.cases, data.preprocessing, None)
         batch = batches[[(row, 0) for row in range(len(taught.cases))]]
         soft = batch["mask"]
         assert soft.shape[1:] == (1, 64, 64)
@@ -162,7 +161,7 @@ class TestTeaching:
         assert ((soft > 0.05) & (soft < 0.95)).any()
         row = int(np.flatnonzero(taught.cases.labels == 1)[-1])
         pixels = batch["image"][row : row + 1]
-        wanted = flip_averaged(Brightness(1.2), pixels)[0]  # type: ignore[arg-type]
+        wanted = average_flips(Brightness(1.2), pixels, None)[0]  # type: ignore[arg-type]
         assert torch.allclose(soft[row], wanted, atol=0.5 / 255 + 1e-4)
 
     def test_the_average_of_a_flip_does_not_depend_on_the_side(self) -> None:
@@ -170,8 +169,8 @@ class TestTeaching:
         layer = nn.Conv2d(1, 1, 3, padding=1)
         network: Any = lambda x, _: SegmenterOutput(layer(x))  # noqa: E731
         x = torch.randn(2, 1, 8, 8)
-        mean = flip_averaged(network, x)
-        assert torch.allclose(flip_averaged(network, x.flip(-1)), mean.flip(-1), atol=1e-6)
+        mean = average_flips(network, x, None)
+        assert torch.allclose(average_flips(network, x.flip(-1), None), mean.flip(-1), atol=1e-6)
         assert not torch.allclose(layer(x).sigmoid(), mean, atol=1e-3)
 
 
@@ -253,7 +252,7 @@ class TestStudent:
         def forbidden(*_: Any, **__: Any) -> None:
             raise AssertionError("worked again")
 
-        monkeypatch.setattr(distill_module, "gather", forbidden)
+        monkeypatch.setattr(distillation, "prepare_training_data", forbidden)
         again = distill_run(teacher, student[0], {"stage2": {"steps": 120}}, console=quiet)
         assert again == student[1]
 
@@ -277,12 +276,10 @@ class TestStudent:
 
             return wrapped
 
-        from dxseg.training import teacher as teacher_module
-
         for moment, owner, name, calls in (
-            ("asking the teacher", teacher_module, "flip_averaged", 1),
+            ("asking the teacher", pseudo_labels, "average_flips", 1),
             ("in the second epoch", MultitaskModule, "training_step", 3),
-            ("before the model is written", finish, "save_model_folder", 0),
+            ("before the model is written", run_folder, "save_model_folder", 0),
         ):
             run = tmp_path / moment
             with monkeypatch.context() as patch:
@@ -356,7 +353,7 @@ class TestRefusals:
         shutil.copytree(teacher, other)
         network, info = load_model_folder(other / "model")
         next(network.parameters()).data.add_(1)
-        finish.save_model_folder(other / "model", network, info)
+        run_folder.save_model_folder(other / "model", network, info)
         with pytest.raises(DxsegError, match="holds a student of another run"):
             distill_run(other, tmp_path / "student", QUICK, console=quiet)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchmetrics.classification import MulticlassAUROC, MultilabelAUROC
 
-from dxseg.training.classification_module import MacroAUROC
+from dxseg.training.modules.classification import MacroAUROC
 
 
 class TestMacroAUROC:

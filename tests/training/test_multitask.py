@@ -17,7 +17,7 @@ from dxseg.inference.model_folder import read_info
 from dxseg.inference.predictor import Predictor
 from dxseg.models.factory import Task, build_coarse_branch, build_model
 from dxseg.training.losses import LabelLoss
-from dxseg.training.multitask import MultitaskModule
+from dxseg.training.modules.multitask import MultitaskModule
 from dxseg.training.run import train_run
 from trained_runs import figures_on_test
 
@@ -39,9 +39,9 @@ def module(monkeypatch: pytest.MonkeyPatch) -> MultitaskModule:
     # Untrained it gives every label the same logit, and no label would be wronger than another.
     segmenter.label_head.bias.data.copy_(torch.tensor([1.0, 0.0, -1.0]))  # type: ignore[union-attr, operator]
     module = MultitaskModule(
-        segmenter, LabelLoss(torch.ones(3), multi_label=False), config.model, config.stage2, 0
+        segmenter, LabelLoss(torch.ones(3), multi_label=False), config.model, config.stage2
     )
-    monkeypatch.setattr(module, "log", lambda *_, **__: None)
+    monkeypatch.setattr(module, "log_dict", lambda *_, **__: None)
     return module
 
 

@@ -14,12 +14,12 @@ from torch import nn
 from dxseg.config.presets import load_config
 from dxseg.config.schema import StageConfig
 from dxseg.models.factory import Task, build_model
-from dxseg.training.optim import build_optimiser
-from dxseg.training.segmentation_module import Stage2Module
+from dxseg.training.optim import build_optimizer
+from dxseg.training.modules.segmentation import SegmentationModule
 
 
 def built(parts: list[tuple[nn.Module, float]], **changes: Any) -> tuple[Any, Any]:
-    made: Any = build_optimiser(parts, StageConfig(**changes))
+    made: Any = build_optimizer(parts, StageConfig(**changes))
     assert made["lr_scheduler"]["interval"] == "step"
     return made["optimizer"], made["lr_scheduler"]["scheduler"]
 
@@ -80,7 +80,7 @@ def test_every_trainable_parameter_is_in_one_group_at_its_rate(
     config = load_config("cpu", method, {"model": model}).model
     segmenter = build_model(config, Task(1, 1, 3), pretrained=False)
     stage = StageConfig(learning_rate=0.01, encoder_learning_rate_scale=0.5, weight_decay=0.2)
-    module = Stage2Module(segmenter, config, stage, seed=0)
+    module = SegmentationModule(segmenter, config, stage)
     optimiser = module.configure_optimizers()["optimizer"]  # type: ignore[index, call-overload]
     listed = [id(p) for group in optimiser.param_groups for p in group["params"]]
     trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}

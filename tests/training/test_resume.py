@@ -22,11 +22,11 @@ from safetensors.torch import load_file
 from dxseg.config.schema import RunConfig
 from dxseg.errors import DxsegError
 from dxseg.models import factory
-from dxseg.training import checkpoints, finish
+from dxseg.training import checkpoints, run_folder
 from dxseg.training.checkpoints import CheckpointFiles
-from dxseg.training.classification_module import Stage1Module
+from dxseg.training.modules.classification import ClassificationModule
 from dxseg.training.run import train_run
-from dxseg.training.segmentation_module import Stage2Module
+from dxseg.training.modules.segmentation import SegmentationModule
 
 KILLED, INTERRUPTED = -signal.SIGKILL, 130
 
@@ -67,12 +67,12 @@ def half_a_file(content: Any, stream: IO[bytes]) -> None:
 def method_the_trap(moment: str, number: int) -> None:
     """Three epochs of two steps a stage: calls are counted from 1."""
     if moment == MOMENTS[0]:
-        Stage1Module.training_step = fatal(Stage1Module.training_step, 3, number)
+        ClassificationModule.training_step = fatal(ClassificationModule.training_step, 3, number)
     elif moment == MOMENTS[1]:
         save = fatal(CheckpointFiles.save_checkpoint, 2, number)
         CheckpointFiles.save_checkpoint = save  # type: ignore[method-assign]
     elif moment == MOMENTS[2]:
-        Stage2Module.training_step = fatal(Stage2Module.training_step, 5, number)
+        SegmentationModule.training_step = fatal(SegmentationModule.training_step, 5, number)
     elif moment == MOMENTS[3]:
         save = CheckpointFiles.save_checkpoint
         calls = [0]
@@ -85,7 +85,7 @@ def method_the_trap(moment: str, number: int) -> None:
 
         CheckpointFiles.save_checkpoint = stage2_second  # type: ignore[method-assign]
     elif moment == AFTER_TRAINING:
-        finish.save_model_folder = lambda *_: die(number)  # type: ignore[assignment]
+        run_folder.save_model_folder = lambda *_: die(number)  # type: ignore[assignment]
 
 
 def train(dataset: Path, output: Path, config: RunConfig, moment: str, number: int) -> None:
@@ -198,10 +198,10 @@ def test_the_options_of_a_stage_survive_too(
     stage = {"steps": 6, "steps_per_epoch": 2, "warmup_steps": 1} | changes
     config = configure("unet-scratch", stage2=stage)
 
-    def validate(self: Stage2Module, batch: Any, batch_idx: int) -> None:
+    def validate(self: SegmentationModule, batch: Any, batch_idx: int) -> None:
         self.log("val_dice", figures[self.current_epoch], batch_size=1)
 
-    monkeypatch.setattr(Stage2Module, "validation_step", validate)
+    monkeypatch.setattr(SegmentationModule, "validation_step", validate)
     whole = tmp_path / "whole"
     train_run(disks, whole, config, console=quiet)
 
@@ -211,7 +211,7 @@ def test_the_options_of_a_stage_survive_too(
     def pull(*_: Any) -> None:
         raise PulledPlugError
 
-    step, calls = Stage2Module.training_step, [0]
+    step, calls = SegmentationModule.training_step, [0]
 
     def failing(self: Any, batch: Any, batch_idx: int) -> torch.Tensor:
         calls[0] += 1
@@ -220,8 +220,8 @@ def test_the_options_of_a_stage_survive_too(
         return step(self, batch, batch_idx)
 
     for moment, owner, name, broken in (
-        (MOMENTS[2], Stage2Module, "training_step", failing),
-        (AFTER_TRAINING, finish, "save_model_folder", pull),
+        (MOMENTS[2], SegmentationModule, "training_step", failing),
+        (AFTER_TRAINING, run_folder, "save_model_folder", pull),
     ):
         run = tmp_path / moment
         with monkeypatch.context() as patch:

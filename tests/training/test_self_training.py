@@ -14,16 +14,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dxseg.config.schema import RunConfig, SelfTrainingConfig
-from dxseg.data.batches.loader import BatchDataset
+from dxseg.data.batches.batches import BatchDataset
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.models.factory import Task
 from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
 from dxseg.training import run as run_module
-from dxseg.training.datamodule import gather, resolve_splits
+from dxseg.training.datamodule.training_data import prepare_training_data
+from dxseg.training.run import resolve_splits
 from dxseg.training.run import train_run
 from dxseg.training.run_record import read_run
-from dxseg.training.self_training import EVIDENCE_CUT, SelfTrainingModule
+from dxseg.training.modules.self_training import EVIDENCE_CUT, SelfTrainingModule
 
 Configure = Callable[..., RunConfig]
 STAGE = {"steps": 6, "steps_per_epoch": 2, "warmup_steps": 1}
@@ -52,7 +53,7 @@ def module(segmenter: SegmentationModel, **options: Any) -> SelfTrainingModule:
     from dxseg.config.schema import ModelConfig
 
     config = SelfTrainingConfig(**options)
-    return SelfTrainingModule(segmenter, ModelConfig(), config, 0, TASK)
+    return SelfTrainingModule(segmenter, ModelConfig(), config, TASK, prompt_teacher=False)
 
 
 def flat(probability: float) -> Tensor:
@@ -74,12 +75,12 @@ class TestProposals:
     )
     def test_the_label_filters(self, label: int, probability: float, kept: bool) -> None:
         images = flat(probability)[None]
-        proposals, keep = module(Constant()).propose(images, torch.tensor([label]))
+        proposals, keep = module(Constant()).make_pseudo_labels(images, torch.tensor([label]))
         assert keep.tolist() == [kept]
         torch.testing.assert_close(proposals, torch.full((1, 1, 32, 32), probability))
 
     def test_no_image_without_a_mask(self) -> None:
-        proposals, keep = module(Constant()).propose(torch.zeros(0, 1, 32, 32), torch.zeros(0))
+        proposals, keep = module(Constant()).make_pseudo_labels(torch.zeros(0, 1, 32, 32), torch.zeros(0))
         assert proposals.shape == (0, 1, 32, 32)
         assert keep.shape == (0,)
 
@@ -89,13 +90,13 @@ class TestProposals:
         evidence[:, BENIGN], evidence[:, MALIGNANT] = 0.3, 0.5
         evidence[:, HEALTHY] = 0.9  # says nothing about lesions
         images = flat(0.4)[None]
-        proposals, _ = module(Constant(evidence), evidence_weight=0.5).propose(
+        proposals, _ = module(Constant(evidence), evidence_weight=0.5).make_pseudo_labels(
             images, torch.tensor([BENIGN])
         )
         excess = np.log(0.8 / 0.2) - EVIDENCE_CUT
         expected = np.log(0.4 / 0.6) + 0.5 * excess
         assert proposals.flatten()[0].item() == pytest.approx(1 / (1 + np.exp(-expected)), abs=1e-5)
-        alone, _ = module(Constant(evidence), evidence_weight=0.0).propose(
+        alone, _ = module(Constant(evidence), evidence_weight=0.0).make_pseudo_labels(
             images, torch.tensor([BENIGN])
         )
         assert alone.flatten()[0].item() == pytest.approx(0.4, abs=1e-5)
@@ -120,25 +121,15 @@ class TestTeacher:
         assert not training.teacher.training
         assert not any(p.requires_grad for p in training.teacher.parameters())
 
-    def test_only_disturbed_images_differ(self) -> None:
-        calm = module(Constant(), contrast=0, brightness=0, noise=0, erased=0)
-        images = torch.randn(2, 1, 32, 32)
-        alone = torch.tensor([False, False])
-        torch.testing.assert_close(calm._strong_augment(images, alone), images)
-        erasing = module(Constant(), contrast=0, brightness=0, noise=0, erased=0.2)
-        changed = (erasing._strong_augment(images, alone) != images).flatten(1).float().mean(dim=1)
-        assert (changed > 0).all()
-        assert (changed < 0.25).all()
-
 
 def test_masks_beyond_the_budget_are_never_seen(disks: Path, configure: Configure) -> None:
     dataset = Dataset.load(disks)
     config = configure("unet-selftrained", **BUDGET)
     splits = resolve_splits(dataset, config, None)
-    arrays = gather(dataset, splits, config, ((0.5,), (0.5,))).label_train
+    arrays = prepare_training_data(dataset, splits, config, ((0.5,), (0.5,))).label_train
     rows = list(range(len(arrays)))
     batch = BatchDataset(
-        arrays, gather(dataset, splits, config, ((0.5,), (0.5,))).preprocessing, None
+        arrays, prepare_training_data(dataset, splits, config, ((0.5,), (0.5,))).preprocessing, None
     )[[(row, 0) for row in rows]]
     assert not batch["mask"][~batch["masked"]].any()
     lesions = batch["masked"] & (batch["label"] != HEALTHY)

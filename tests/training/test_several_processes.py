@@ -1,74 +1,102 @@
-"""Two processes that train together do what one does: gradients, statistics, whole runs."""
+"""Several processes: validation is that of one, runs train and resume, errors reach the user."""
 
 from __future__ import annotations
 
-import multiprocessing
+import json
 import os
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from rich.console import Console
-from timm.layers.norm_act import BatchNormAct2d
+from timm.layers.norm_act import BatchNormAct2d, SyncBatchNormAct
 from torch import Tensor, nn
 
 from dxseg.config.presets import merge
-from dxseg.config.schema import (
-    DeviceConfig,
-    ModelConfig,
-    RunConfig,
-    SelfTrainingConfig,
-    StageConfig,
-)
-from dxseg.data.batches.distributed_samplers import rank_and_world_size
-from dxseg.errors import DxsegError, UsageError
+from dxseg.config.schema import DeviceConfig, ModelConfig, RunConfig, StageConfig
+from dxseg.errors import DxsegError, TerminatedError, UsageError
 from dxseg.models import factory
-from dxseg.models.factory import Task
 from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
 from dxseg.models.weights import load_pretrained
-from dxseg.training import sync_batch_norm
-from dxseg.training.collectives import draw_apart, own, whole
-from dxseg.training.distributed import barrier, rank_zero_first, run_on_rank_zero, together
+from dxseg.training.checkpoints import read_checkpoint
 from dxseg.training.losses import MaskLoss
+from dxseg.training.modules.segmentation import SegmentationModule
+from dxseg.training.run import train_run
 from dxseg.training.run_record import read_run
-from dxseg.training.segmentation_module import Stage2Module, drop_labels
-from dxseg.training.self_training import SelfTrainingModule
-from dxseg.training.sync_batch_norm import WholeBatchNorm, synchronized_norms
+from dxseg.training.strategy import join_processes, trainer_options, _TimmSyncBatchNorm
 from following import ROOT
 
-ROWS = 5  # uneven, so that one process has a row more
+TWO = {"accelerator": "cpu", "devices": 2}
+STAGE = {"steps": 4, "steps_per_epoch": 2, "warmup_steps": 1}
+FROZEN = {"steps": 1, "steps_per_epoch": 1, "warmup_steps": 0, "learning_rate": 1e-30}
+"""One step that changes no weight, so that both runs validate the same ones."""
 
 
-def network() -> nn.Module:
-    torch.manual_seed(1)
-    layers = nn.Sequential(
-        nn.Conv2d(1, 4, 3), BatchNormAct2d(4), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Flatten(2)
-    )
-    return layers.double().train()
+class CountsValidation(pl.Callback):
+    """Writes the stored pixels of every validation image that a process is given."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.seen: list[float] = []
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        self.seen += batch["image"].double().sum(dim=(1, 2, 3)).tolist()
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        stage = Path(trainer.default_root_dir).name
+        path = self.folder / f"{stage}-{trainer.global_rank}-of-{trainer.world_size}.json"
+        path.write_text(json.dumps(self.seen))
+        self.seen = []
 
 
-def batch() -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(2)
-    image = 3 + torch.randn(ROWS, 1, 8, 8, generator=generator, dtype=torch.float64)
-    return image, (torch.rand(ROWS, 4, 16, generator=generator) > 0.7).double()
+def validated(folder: Path, stage: str, processes: int) -> list[list[float]]:
+    """What each process was given to validate."""
+    paths = [folder / f"{stage}-{rank}-of-{processes}.json" for rank in range(processes)]
+    return [json.loads(path.read_text()) for path in paths]
 
 
-def step(image: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """Loss, gradients and statistics of a step, of the rows that are this process's."""
-    layers = network()
-    with synchronized_norms(layers, on_cpu=True):
-        logits, targets = whole(layers(own(image)), own(target))
-        loss = MaskLoss()(logits, targets)
-        loss.backward()
-    grown = {f"gradient {name}": p.grad for name, p in layers.named_parameters()}
-    return {"loss": loss.detach(), "logits": logits.detach(), **grown, **layers.state_dict()}
+@pytest.fixture
+def pretrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights everywhere else, but new processes know nothing of that."""
+    monkeypatch.setattr(factory, "load_pretrained", load_pretrained)
+
+
+def test_two_processes_validate_every_case_once_with_the_figures_of_one(
+    disks: Path, configure: Callable[..., RunConfig], quiet: Console, tmp_path: Path
+) -> None:
+    """Nine cases in batches of four: one process gets five, in two batches, the other four."""
+    figures = []
+    for devices in (1, 2):
+        config = configure(
+            "unet-scratch",
+            data={"batch_size": 2},
+            split={"validation_masks": None},
+            stage2=FROZEN,
+            device=TWO | {"devices": devices},
+        )
+        callback = CountsValidation(tmp_path)
+        run = tmp_path / str(devices)
+        record = train_run(disks, run, config, console=quiet, callbacks=[callback])
+        assert record == read_run(run)
+        figures.append({k: v for k, v in record["stage2"].items() if k.startswith("val_")})
+        assert not list(run.rglob("*.ckpt"))
+    assert figures[1] == pytest.approx(figures[0], rel=1e-5)
+    assert set(figures[0]) == {"val_loss", "val_dice", "val_false_positive_rate"}
+    [alone] = validated(tmp_path, "stage2", 1)
+    parts = validated(tmp_path, "stage2", 2)
+    assert sorted(map(len, parts)) == [4, 5]
+    assert sorted(parts[0] + parts[1]) == sorted(alone)
 
 
 class Weighted(SegmentationModel):
@@ -77,113 +105,10 @@ class Weighted(SegmentationModel):
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(()))
-
-    @property
-    def encoder(self) -> nn.Module:
-        return nn.Identity()
+        self.encoder = nn.Identity()
 
     def _forward_padded(self, x: Tensor, *_: Any) -> SegmenterOutput:
         return SegmenterOutput(self.weight * x)
-
-
-def self_training_step() -> dict[str, Tensor]:
-    """The same of self-training: three images with a mask, four with proposals, disturbed."""
-    task = Task(channels=1, mask_classes=1, labels=2, lesion_free=(0,))
-    module = SelfTrainingModule(Weighted(), ModelConfig(), SelfTrainingConfig(), 0, task)
-    shares: list[float] = []
-    module.log = lambda _, value, **__: shares.append(float(value.detach()))  # type: ignore[method-assign]
-    generator = torch.Generator().manual_seed(5)
-    image = torch.randn(7, 1, 32, 32, generator=generator)
-    masked = torch.arange(7) < 3
-    mask = (image > 1).float() * masked[:, None, None, None]
-    rows = {"image": image, "mask": mask, "masked": masked, "label": torch.full((7,), -1)}
-    torch.manual_seed(6)
-    loss = module.training_step({name: own(value) for name, value in rows.items()}, 0)
-    loss.backward()
-    weight = module.segmenter.get_parameter("weight")
-    assert weight.grad is not None
-    kept = torch.tensor(shares[-1])
-    return {"self loss": loss.detach(), "kept": kept, "gradient of self-training": weight.grad}
-
-
-def validation(rank: int = 0, size: int = 1) -> dict[str, Tensor]:
-    """Figures of three batches of 4, 4 and 1 images; with two processes the second has but one."""
-    module = Stage2Module(Weighted(), ModelConfig(), StageConfig(), 0)
-    figures: dict[str, Tensor] = {}
-    module.log = lambda name, value: figures.update({name: value})  # type: ignore[method-assign]
-    image = torch.randn(9, 1, 32, 32, generator=torch.Generator().manual_seed(7))
-    mask = (image > 1).float() * (torch.arange(9) % 3 > 0)[:, None, None, None]
-    for rows in [range(4), range(4, 8), [8], []][rank::size]:
-        module.validation_step({"image": image[list(rows)], "mask": mask[list(rows)]}, 0)
-    module.on_validation_epoch_end()
-    return figures
-
-
-def member(rank: int, folder: Path) -> None:
-    """What each of two processes does; what it finds goes into a file."""
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2
-    )
-    found: dict[str, Any] = step(*batch()) | self_training_step() | validation(rank, 2)
-    for name in [name for name in found if name.startswith("gradient")]:
-        torch.distributed.all_reduce(found[name])  # DistributedDataParallel takes the mean
-        found[name] /= 2
-    torch.manual_seed(3)
-    found["known"] = drop_labels(own(torch.arange(ROWS)), 0.5)
-    draw_apart()
-    found["noise"] = torch.rand(3)
-    found["masked"] = whole(own(torch.arange(ROWS) > 1))[0]
-    found["first"] = torch.tensor(run_on_rank_zero(lambda: rank + 10))
-    found["others"] = torch.tensor(rank_zero_first(lambda: rank + 20))
-    with pytest.raises(ValueError, match="of the first"):
-        rank_zero_first(lambda: int("no number of the first" if rank == 0 else "1"))
-    torch.save(found, folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
-    """What each of two processes found."""
-    folder = tmp_path_factory.mktemp("two")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dxseg.training.run", "monai.losses.dice", "timm"])
-    processes = [context.Process(target=member, args=(rank, folder)) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(900)  # a process alone would wait for the other for ever
-        process.kill()
-        assert process.exitcode == 0
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
-
-
-def test_a_step_of_two_processes_is_that_of_one(found: list[dict[str, Tensor]]) -> None:
-    """Loss over the whole batch, its gradients, and the statistics of normalisation."""
-    alone = step(*batch()) | self_training_step() | validation()
-    assert alone["kept"] > 0
-    assert alone["3.running_var"].std() > 0
-    for one in found:
-        for name, value in alone.items():
-            torch.testing.assert_close(one[name], value, rtol=1e-5, atol=1e-6, msg=name)
-
-
-def test_what_is_drawn_for_the_batch_is_the_same_and_what_the_network_draws_is_not(
-    found: list[dict[str, Tensor]],
-) -> None:
-    torch.manual_seed(3)
-    known = drop_labels(torch.arange(ROWS), 0.5)
-    assert known is not None
-    assert set(known.tolist()) != {-1}
-    assert [one["known"].tolist() for one in found] == [known[::2].tolist(), known[1::2].tolist()]
-    assert not torch.equal(found[0]["noise"], found[1]["noise"])
-    assert all(one["masked"].tolist() == [False, False, True, True, True] for one in found)
-
-
-def test_the_first_process_does_it_alone_or_before_the_others(
-    found: list[dict[str, Tensor]],
-) -> None:
-    assert [int(one["first"]) for one in found] == [10, 10]
-    assert [int(one["others"]) for one in found] == [20, 21]
 
 
 def test_the_loss_of_a_validation_batch_counts_by_its_images() -> None:
@@ -194,88 +119,163 @@ def test_the_loss_of_a_validation_batch_counts_by_its_images() -> None:
         seen.append((float(loss), len(logits)))
         return loss
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dxseg.training.segmentation_module.MaskLoss", lambda: noted)
-        figures = validation()
+    module = SegmentationModule(Weighted(), ModelConfig(), StageConfig())
+    figures: dict[str, Tensor] = {}
+    module.log = lambda name, value: figures.update({name: value})  # type: ignore[method-assign]
+    module.loss = noted  # type: ignore[assignment]
+    image = torch.randn(9, 1, 32, 32, generator=torch.Generator().manual_seed(7))
+    mask = (image > 1).float() * (torch.arange(9) % 3 > 0)[:, None, None, None]
+    for rows in ([0, 1, 2, 3], [4, 5, 6, 7], [8], []):
+        batch: Any = {"image": image[rows], "mask": mask[rows]}
+        module.validation_step(batch, 0)
+    module.on_validation_epoch_end()
     assert [count for _, count in seen] == [4, 4, 1]
     expected = sum(loss * count for loss, count in seen) / 9
     assert float(figures["val_loss"]) == pytest.approx(expected, rel=1e-5)
     assert 0 < float(figures["val_dice"]) < 1
 
 
-@pytest.mark.parametrize("on_cpu", [True, False])
-def test_layers_are_replaced_for_the_block_and_keep_what_follows_them(
-    on_cpu: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sync_batch_norm, "rank_and_world_size", lambda: (0, 2))
-    layers = network()
-    layers(batch()[0])
-    layers.eval()
-    before, names = layers(batch()[0]), list(layers.state_dict())
-    with synchronized_norms(layers, on_cpu=on_cpu):
-        kinds = WholeBatchNorm if on_cpu else nn.SyncBatchNorm
-        assert sum(isinstance(layer, kinds) for layer in layers) == 2
-        torch.testing.assert_close(layers(batch()[0]), before)
-        assert list(layers.state_dict()) == names
-        layers.double()[3].running_mean.add_(1)
-    assert [type(layer) for layer in layers] == [type(layer) for layer in network()]
-    assert not torch.equal(layers(batch()[0]), before)
+def test_synchronised_layers_keep_what_follows_them() -> None:
+    layers = nn.Sequential(nn.Conv2d(1, 4, 3), BatchNormAct2d(4), nn.BatchNorm2d(4))
+    names = list(layers.state_dict())
+    converted = _TimmSyncBatchNorm().apply(layers)
+    assert [type(layer) for layer in converted.children()] == [  # type: ignore[comparison-overlap]
+        nn.Conv2d,
+        SyncBatchNormAct,
+        nn.SyncBatchNorm,
+    ]
+    assert list(converted.state_dict()) == names
 
 
-def test_several_machines_need_a_launcher() -> None:
-    device = DeviceConfig(accelerator="cpu", nodes=2)
-    with pytest.raises(UsageError, match=r"device\.num_nodes 2: .*torchrun or srun"):
-        together(device, Console(quiet=True), print)
+class TestDevices:
+    def test_one_device_needs_no_strategy(self) -> None:
+        device = DeviceConfig(accelerator="cpu")
+        options = trainer_options(device, find_unused_parameters=False)
+        assert options == {"devices": 1, "num_nodes": 1}
+        assert join_processes(device).world_size == 1
+
+    def test_several_machines_need_a_launcher(self) -> None:
+        device = DeviceConfig(accelerator="cpu", num_nodes=2)
+        with pytest.raises(UsageError, match=r"device\.num_nodes 2: .*torchrun or srun"):
+            join_processes(device)
+
+    def test_a_launcher_overrides_the_configuration(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, value in (
+            *(("TORCHELASTIC_RUN_ID", "x"), ("WORLD_SIZE", "8"), ("LOCAL_WORLD_SIZE", "4")),
+            *(("RANK", "0"), ("LOCAL_RANK", "0"), ("GROUP_RANK", "0")),
+        ):
+            monkeypatch.setenv(name, value)
+        options = trainer_options(DeviceConfig(accelerator="cpu"), find_unused_parameters=True)
+        assert (options["devices"], options["num_nodes"]) == (4, 2)
+        assert options["strategy"]._start_method == "popen"
 
 
-def fails(what: str, console: Console) -> None:
-    """Ends otherwise than well in the second of two processes; the first waits for it."""
-    if rank_and_world_size()[0] == 1:
-        if what == "killed":
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+from rich.console import Console
+import lightning.pytorch as pl
+from dxseg.config.presets import load_config, parse_overrides
+from dxseg.errors import DxsegError, TerminatedError
+from dxseg.training.run import train_run
+
+class Fate(pl.Callback):
+    '''Ends the second process, or the one that started it, in the second epoch.'''
+    def __init__(self, what):
+        self.what, self.parent = what, os.getpid()
+    def on_train_epoch_start(self, trainer, module):
+        if trainer.current_epoch != 1 or trainer.global_rank != 1:
+            return
+        if self.what == "error":
+            raise DxsegError("data.batch_size: 2; raise it")
+        if self.what == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
-        raise UsageError(f"data.batch_size: {what}; raise it")
-    barrier()
+        os.kill(self.parent, {"term": signal.SIGTERM, "int": signal.SIGINT}[self.what])
+        signal.pause()
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    dataset, run, what, *changes = sys.argv[1:]
+    config = load_config("cpu", "unet-scratch", parse_overrides(changes))
+    callbacks = [Fate(what)] if what else []
+    try:
+        train_run(Path(dataset), Path(run), config, console=Console(quiet=True), callbacks=callbacks)
+    except TerminatedError:
+        sys.exit(143)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except DxsegError as error:
+        sys.exit(f"error: {error}")
+"""
+CHANGES = [
+    "model.backbone=lcnet_050",
+    "model.decoder_channels=[8,8,8,8,8]",
+    "data.image_size=64",
+    "data.batch_size=4",
+    "stage2.steps=4",
+    "stage2.steps_per_epoch=2",
+    "device.accelerator=cpu",
+    "device.devices=2",
+]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("what", "kind", "told"),
+    ("what", "code", "told"),
     [
-        ("2", UsageError, r"^data\.batch_size: 2; raise it$"),
-        ("killed", DxsegError, r"^training process \d of 2 ended .*the same command continues"),
+        ("error", 1, r"error: data.batch_size: 2; raise it"),
+        ("killed", 1, r"error: .*training process 1 ended: .*the same command continues the run"),
+        ("term", 143, ""),
+        ("int", 130, ""),
     ],
 )
-def test_what_one_process_meets_is_told(
-    what: str, kind: type[DxsegError], told: str, capfd: pytest.CaptureFixture[str]
+def test_what_ends_one_process_ends_the_run_and_it_can_be_continued(
+    what: str, code: int, told: str, disks: Path, tmp_path: Path
 ) -> None:
-    device = DeviceConfig(accelerator="cpu", devices=2)
-    handler = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(kind, match=told):
-        together(device, Console(quiet=True), fails, what)
-    assert signal.getsignal(signal.SIGTERM) == handler
-    assert "Traceback" not in capfd.readouterr().err
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+    run = tmp_path / "run"
+
+    def call(fate: str, *changes: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(script), str(disks), str(run), fate, *CHANGES, *changes]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+
+    done = call(what)
+    assert done.returncode == code, done.stderr
+    if told:
+        [line] = [line for line in done.stderr.splitlines() if line.startswith("error")]
+        assert pd.Series([line]).str.match(told).all(), line
+        assert "Traceback" not in done.stderr
+    assert read_checkpoint(run / "stage2" / "last.ckpt")["global_step"] == 2
+    done = call("")
+    assert done.returncode == 0, done.stderr
+    assert not list(run.rglob("*.ckpt"))
+    assert len(pd.read_csv(run / "stage2" / "metrics.csv")) == 2
+    assert [path.name for path in run.rglob("model.safetensors")] == ["model.safetensors"]
 
 
-STAGE = {"steps": 4, "steps_per_epoch": 2, "warmup_steps": 1}
-CHANGES: dict[str, Any] = {
-    "model": {"backbone": "tf_efficientnet_lite0"},
-    "data": {"batch_size": 5},
-    "split": {"masks": 8, "validation_masks": None},
-    "stage1": STAGE,
-    "stage2": STAGE,
-}
+@pytest.mark.slow
+def test_a_batch_that_is_too_small_is_the_users_error(
+    disks: Path, configure: Callable[..., RunConfig], quiet: Console, tmp_path: Path
+) -> None:
+    config = configure("unet-scratch", data={"batch_size": 1}, device=TWO)
+    handlers = [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)]
+    with pytest.raises(UsageError, match=r"^a batch of 1 .* 2 processes; raise data\.batch_size"):
+        train_run(disks, tmp_path / "run", config, console=quiet)
+    assert [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)] == handlers
 
 
-def same_results(alone: Path, together: Path, stages: list[str]) -> None:
-    """Compare the figures of every epoch.
+def close_results(alone: Path, together: Path, stages: list[str]) -> None:
+    """Compare the columns and the finite figures of every epoch, roughly.
 
-    Not the weights: the optimiser's first steps are as long where a gradient is only rounding, as
-    of a bias before a normalisation.
+    Each process normalises its own rows on the CPU, and Dice is of its part of a batch: a run of
+    two processes is not that of one, but learns alike.
     """
     for stage in stages:
         one, other = (pd.read_csv(run / stage / "metrics.csv") for run in (alone, together))
         assert list(one.columns) == list(other.columns)
-        np.testing.assert_allclose(other, one, rtol=0.03, atol=0.03, err_msg=stage)
+        assert one["step"].equals(other["step"])
+        np.testing.assert_allclose(other["train_loss"], one["train_loss"], rtol=0.3)
 
 
 @pytest.mark.slow
@@ -283,33 +283,36 @@ def same_results(alone: Path, together: Path, stages: list[str]) -> None:
     ("method", "model"),
     [
         ("sks", {"coarse_learning_rate_scale": 0.1}),  # its label heads get no gradient
-        ("sks-evidence", {"coarse_learning_rate_scale": 0.1, "shared_encoder_levels": 2}),
         ("sks-evidence-selftrained", {"coarse_learning_rate_scale": 0.1}),
         ("unet-multitask", {}),
     ],
 )
-def test_a_run_of_two_processes_ends_as_that_of_one(
+@pytest.mark.usefixtures("pretrained")
+def test_methods_train_in_two_processes(
     method: str,
     model: dict[str, Any],
     disks: Path,
     configure: Callable[..., RunConfig],
+    quiet: Console,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from dxseg.training.run import train_run
-
-    # Random weights everywhere else, but new processes know nothing of that.
-    monkeypatch.setattr(factory, "load_pretrained", load_pretrained)
-
     stages = (
         ["stage1"] * ("unet" not in method) + ["stage2"] + ["self_training"] * ("self" in method)
     )
-    changes = merge(CHANGES, {"model": model}, dict.fromkeys(stages, STAGE))
+    changes = merge(
+        {
+            "model": {"backbone": "tf_efficientnet_lite0"},
+            "data": {"batch_size": 8},
+            "split": {"masks": 8, "validation_masks": None},
+        },
+        {"model": model},
+        dict.fromkeys(stages, STAGE),
+    )
     for devices in (1, 2):
-        config = configure(method, **changes, device={"accelerator": "cpu", "devices": devices})
-        run = train_run(disks, tmp_path / str(devices), config, console=Console(quiet=True))
+        config = configure(method, **changes, device=TWO | {"devices": devices})
+        run = train_run(disks, tmp_path / str(devices), config, console=quiet)
         assert run == read_run(tmp_path / str(devices))
-    same_results(tmp_path / "1", tmp_path / "2", stages)
+    close_results(tmp_path / "1", tmp_path / "2", stages)
 
 
 SRUN = """#!/bin/sh
@@ -335,6 +338,7 @@ SLURM = {
     ("script", "first", "variables"),
     [("torchrun.sh", ["1", "2", "localhost"], {}), ("slurm.sh", [], SLURM)],
 )
+@pytest.mark.usefixtures("pretrained")
 def test_the_scripts_for_clusters(
     script: str,
     first: list[str],
@@ -343,10 +347,8 @@ def test_the_scripts_for_clusters(
     cli: Callable[..., Any],
     tiny: Callable[..., list[str]],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What docs/how-to/cluster.md tells, by two processes; of SLURM only `srun` is imitated."""
-    monkeypatch.setattr(factory, "load_pretrained", load_pretrained)
+    """The scripts of docs/how-to/cluster.md, with two processes; of SLURM only `srun` is faked."""
     words = ["train", phantoms, "--method", "sks-evidence", "--masks", "6"]
     words += tiny("device.accelerator=cpu")
     result = cli(*words, "--out", tmp_path / "one")
@@ -366,4 +368,4 @@ def test_the_scripts_for_clusters(
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Trained sks-evidence") == 1
-    same_results(tmp_path / "one", tmp_path / "two", ["stage1", "stage2"])
+    close_results(tmp_path / "one", tmp_path / "two", ["stage1", "stage2"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,9 @@ import torch
 from dxseg.config.presets import load_config
 from dxseg.data.table.dataset import Dataset
 from dxseg.training import stages
-from dxseg.training.dataloaders import mask_pools
+from dxseg.training.datamodule.stage_data import mask_pools
 from dxseg.training.run_record import read_run
-from dxseg.training.segmentation_module import Stage2Module
+from dxseg.training.modules.segmentation import SegmentationModule
 from trained_runs import metrics_of, same_weights, weights_of
 
 
@@ -26,13 +25,13 @@ def script_validation(
     """Let each epoch's validation find a given Dice; gives the weights that it looked at."""
     seen: list[dict[str, torch.Tensor]] = []
 
-    def validate(self: Stage2Module, batch: Any, batch_idx: int) -> None:
+    def validate(self: SegmentationModule, batch: Any, batch_idx: int) -> None:
         if batch_idx == 0:
             state = self.segmenter.state_dict()
             seen.append({name: tensor.clone() for name, tensor in state.items()})
         self.log("val_dice", figures[self.current_epoch], batch_size=1)
 
-    monkeypatch.setattr(Stage2Module, "validation_step", validate)
+    monkeypatch.setattr(SegmentationModule, "validation_step", validate)
     return seen
 
 
@@ -64,13 +63,13 @@ class TestStageOptions:
         self, train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         batches: list[int] = []
-        step = Stage2Module.training_step
+        step = SegmentationModule.training_step
 
-        def counted(self: Stage2Module, batch: Any, batch_idx: int) -> torch.Tensor:
+        def counted(self: SegmentationModule, batch: Any, batch_idx: int) -> torch.Tensor:
             batches.append(len(batch["image"]))
             return step(self, batch, batch_idx)
 
-        monkeypatch.setattr(Stage2Module, "training_step", counted)
+        monkeypatch.setattr(SegmentationModule, "training_step", counted)
         run = train(stage2={"accumulate_grad_batches": 3})
         assert list(metrics_of(run)["step"]) == [1, 2]
         assert batches == [4] * 6
@@ -91,9 +90,8 @@ class TestStageOptions:
         assert read_run(run)["cases"]["validation_masks"] == 0
 
     def test_a_small_batch_keeps_a_lesion(self) -> None:
-        material = SimpleNamespace(lesion_free_train=np.array([True, True, False]))
         config = load_config("cpu", "unet", {"data": {"lesion_free_fraction": 0.9}})
-        pools = mask_pools(material, config, 2)
+        pools = mask_pools(np.array([True, True, False]), config, 2)
         assert [count for _, count in pools] == [1, 1]
 
     def test_workers_change_nothing(self, train: Callable[..., Path]) -> None:
@@ -115,12 +113,12 @@ class TestStageOptions:
         dataset.cases.loc[hidden, "label"] = ""
         dataset.save()
         targets: list[torch.Tensor] = []
-        step = stages.Stage1Module.training_step
+        step = stages.ClassificationModule.training_step
 
         def watched(self: Any, batch: Any, batch_idx: int) -> torch.Tensor:
             targets.append(batch["label"])
             return step(self, batch, batch_idx)
 
-        monkeypatch.setattr(stages.Stage1Module, "training_step", watched)
+        monkeypatch.setattr(stages.ClassificationModule, "training_step", watched)
         train("unet-stage1", dataset=copied)
         assert (torch.cat(targets) >= 0).all()

@@ -14,8 +14,8 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
-from dxseg.config.schema import DataConfig, RunConfig
-from dxseg.data.batches.loader import CaseDataset, Studies
+from dxseg.config.schema import DataConfig, RunConfig, StageConfig
+from dxseg.data.batches.batches import CaseDataset, Studies
 from dxseg.data.readers.images import read_image
 from dxseg.data.table.dataset import Dataset, DatasetSpec
 from dxseg.errors import DxsegError
@@ -24,11 +24,13 @@ from dxseg.inference.predictor import Predictor
 from dxseg.metrics.image_level import auroc, lesion_probability
 from dxseg.models.factory import Task
 from dxseg.models.mil_pooling import study_probabilities
-from dxseg.training.classification_module import Stage1Module
-from dxseg.training.datamodule import Material, gather, resolve_splits
-from dxseg.training.label_batches import LabelBatches
+from dxseg.training.modules.classification import ClassificationModule
+from dxseg.training.datamodule.training_data import TrainingData, prepare_training_data
+from dxseg.training.run import resolve_splits
+from dxseg.training.datamodule.stage_data import LabelBatches
 from dxseg.training.run import train_run
 from dxseg.training.stages import train_stage1, validate_selection
+from dxseg.training.trainer import TrainerSettings
 
 SIZE, SLICES = 32, 8
 VOLUMES = {"train": 32, "validation": 8, "test": 20}
@@ -100,9 +102,9 @@ def study_config(configure: Callable[..., RunConfig]) -> Callable[..., RunConfig
     return make
 
 
-def material_of(root: Path, config: RunConfig) -> Material:
+def data_of(root: Path, config: RunConfig) -> TrainingData:
     dataset = Dataset.load(root)
-    return gather(dataset, resolve_splits(dataset, config, None), config, STATISTICS)
+    return prepare_training_data(dataset, resolve_splits(dataset, config, None), config, STATISTICS)
 
 
 def truth_of(volumes: Path) -> pd.Series[bool]:
@@ -121,15 +123,16 @@ def slice_scores(
     def score(root: Path) -> pd.DataFrame:
         stage = {"steps": 120, "steps_per_epoch": 60, "warmup_steps": 5, "learning_rate": 3e-3}
         config = study_config(stage1=stage, data={"batch_size": 32})
-        material = material_of(root, config)
+        data = data_of(root, config)
         folder = tmp_path_factory.mktemp("stage1")
-        coarse = train_stage1(material, config, folder, [], quiet).eval()
+        settings = TrainerSettings(config.device, config.seed, quiet)
+        coarse = train_stage1(data, config, folder, settings)[0].eval()
         dataset = Dataset.load(root)
         test = dataset.cases[dataset.cases["split"].eq("test")]
         pixels = [read_image(dataset.image_path(row)) for row in test.itertuples()]
         images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
         with torch.inference_mode():
-            logits = coarse(material.preprocessing.normalise(images)).label_logits
+            logits = coarse(data.preprocessing.normalise(images)).label_logits
         table = test[["case_id", "volume_id"]].set_index("case_id")
         shows = truth_of(volumes).reindex(table.index)
         return table.assign(score=1 - logits.softmax(1)[:, 0].numpy(), shows=shows)
@@ -161,7 +164,7 @@ def _lesions_only(volumes: Path) -> pd.Series[str]:
 def test_only_the_label_of_its_study_is_given_to_a_slice(
     volumes: Path, study_config: Callable[..., RunConfig]
 ) -> None:
-    arrays = material_of(volumes, study_config()).label_train
+    arrays = data_of(volumes, study_config()).label_train
     cases = Dataset.load(volumes).cases
     ill = cases.loc[cases["split"].eq("train"), "label"].eq("tumour").to_numpy()
     assert (arrays.labels[ill] == -1).all()
@@ -175,15 +178,15 @@ def test_an_empty_mask_in_an_ill_volume_is_a_lesion_free_image(
     volumes: Path, relabelled: Callable[..., Path], study_config: Callable[..., RunConfig]
 ) -> None:
     config = study_config()
-    material = material_of(volumes, config)
-    masks = material.mask_train
+    data = data_of(volumes, config)
+    masks = data.mask_train
     empty = [not masks.mask(case).any() for case in range(len(masks))]
-    assert material.lesion_free_train.tolist() == empty
+    assert data.lesion_free_train.tolist() == empty
     assert np.count_nonzero(np.logical_not(empty)) == 6
     cases = Dataset.load(volumes).cases
     nothing = cases["mask"].where(_lesions_only(volumes).eq(""), "")
     with pytest.raises(DxsegError, match="no training case with a lesion has a mask"):
-        material_of(relabelled(cases.assign(mask=nothing)), config)
+        data_of(relabelled(cases.assign(mask=nothing)), config)
 
 
 class TestBatches:
@@ -198,11 +201,11 @@ class TestBatches:
         arrays = self.arrays([0] * 20 + [-1] * 20, [-1] * 20 + [0] * 10 + [1] * 10)
         plan = LabelBatches.plan(arrays, DataConfig(batch_size=16, bag_size=4))
         assert (plan.image_count, plan.study_count) == (8, 2)
-        for batch in plan.sampler(3, seed=0):
+        for batch in plan.batches(StageConfig(steps=3), seed=0)[1]:
             rows = [row for row, _ in batch]
             assert sum(row < 20 for row in rows) == 8
             assert 6 <= sum(row >= 20 for row in rows) <= 8
-        assert plan.known().tolist() == [0] * 20 + [1, 1]
+        assert plan.labels.tolist() == [0] * 20 + [1, 1]
 
     def test_every_label_has_the_same_say_in_the_batches(self) -> None:
         arrays = self.arrays([0] * 20 + [-1] * 20, [-1] * 20 + [0] * 10 + [1] * 10)
@@ -221,7 +224,7 @@ class TestBatches:
         data = DataConfig(batch_size=8, bag_size=4)
         plan = LabelBatches.plan(self.arrays(labels, numbers), data)
         assert (plan.image_count, plan.study_count) == counts
-        assert all(len(batch) == 8 for batch in plan.sampler(2, seed=0))
+        assert all(len(batch) == 8 for batch in plan.batches(StageConfig(steps=2), seed=0)[1])
 
     def test_a_batch_smaller_than_a_sample_still_has_a_study(self) -> None:
         arrays = self.arrays([0, 0, -1, -1], [-1, -1, 0, 0])
@@ -230,7 +233,7 @@ class TestBatches:
 
 
 class TestModule:
-    """What Stage1Module makes of logits whose network is left out."""
+    """What ClassificationModule makes of logits whose network is left out."""
 
     class Coarse(torch.nn.Module):
         lesion_free = (0,)
@@ -239,16 +242,16 @@ class TestModule:
             super().__init__()
             self.multi_label = multi_label
 
-    def module(self, config: RunConfig, multi_label: bool = False) -> Stage1Module:
+    def module(self, config: RunConfig, multi_label: bool = False) -> ClassificationModule:
         coarse: Any = self.Coarse(multi_label)
-        return Stage1Module(coarse, torch.ones(2), 2, config.stage1, 0)
+        return ClassificationModule(coarse, torch.ones(2), 2, config.stage1)
 
     def test_images_and_studies_in_one_batch(self, configure: Callable[..., RunConfig]) -> None:
         logits = torch.tensor([[1.0, 0.0], [0.0, 4.0], [0.0, -2.0], [0.0, 1.0], [0.0, -1.0]])
         label = torch.tensor([0, -1, -1, -1, 1])
         study, of_study = torch.tensor([-1, 5, 5, 2, -1]), torch.tensor([-1, 1, 1, 1, -1])
         module = self.module(configure())
-        pooled, target = module._pooled(logits, label, study, of_study)
+        pooled, target = module._pool_studies(logits, label, study, of_study)
         assert target.tolist() == [0, 1, 1, 1]
         mean = np.log((np.exp(4) + np.exp(-2)) / 2)
         margins = (pooled[:, 1] - pooled[:, 0]).tolist()
@@ -260,7 +263,7 @@ class TestModule:
         label = torch.tensor([[nan, nan], [nan, nan], [1.0, 0.0]])
         of_study = torch.tensor([[0.0, 1.0], [0.0, 1.0], [nan, nan]])
         module = self.module(configure(), multi_label=True)
-        pooled, target = module._pooled(logits, label, torch.tensor([0, 0, -1]), of_study)
+        pooled, target = module._pool_studies(logits, label, torch.tensor([0, 0, -1]), of_study)
         assert target.tolist() == [[1, 0], [0, 1]]
         assert pooled[0].tolist() == [2, -2]
         assert pooled[1].tolist() == pytest.approx([3, np.log((np.exp(-3) + np.exp(5)) / 2)])
@@ -296,7 +299,7 @@ def test_a_run_on_mixed_levels_ends_the_same_after_an_interruption(
     class PulledPlugError(BaseException):
         pass
 
-    step, calls = Stage1Module.training_step, [0]
+    step, calls = ClassificationModule.training_step, [0]
 
     def failing(self: Any, batch: Any, batch_idx: int) -> torch.Tensor:
         calls[0] += 1
@@ -308,7 +311,7 @@ def test_a_run_on_mixed_levels_ends_the_same_after_an_interruption(
 
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(Stage1Module, "training_step", failing)
+        patch.setattr(ClassificationModule, "training_step", failing)
         with pytest.raises(PulledPlugError):
             train_run(mixed, run, config, console=quiet)
     train_run(mixed, run, config, console=quiet)
@@ -347,8 +350,8 @@ def test_studies_are_labels_that_validation_can_choose_by(
     volumes: Path, relabelled: Callable[..., Path], study_config: Callable[..., RunConfig]
 ) -> None:
     config = study_config(stage1={"checkpoint": "best"})
-    validate_selection(material_of(volumes, config), config)
+    validate_selection(data_of(volumes, config), config)
     cases = Dataset.load(volumes).cases
     ill_only = cases["split"].ne("validation") | cases["label"].eq("tumour")
     with pytest.raises(DxsegError, match="images with different labels"):
-        validate_selection(material_of(relabelled(cases[ill_only]), config), config)
+        validate_selection(data_of(relabelled(cases[ill_only]), config), config)

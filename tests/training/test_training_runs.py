@@ -72,7 +72,7 @@ class TestLearning:
         def forbidden(*_: Any, **__: Any) -> None:
             raise AssertionError("worked again")
 
-        for name in ("gather", "_splits", "train_stage1", "train_stage2"):
+        for name in ("prepare_training_data", "_run_splits", "train_stage1", "train_stage2"):
             monkeypatch.setattr(run_module, name, forbidden)
         config = read_config(finished / "config.yaml")
         assert train_run(disks, finished, config, console=quiet) == read_run(finished)

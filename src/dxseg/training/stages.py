@@ -49,7 +49,7 @@ def train_stage1(
     torch.manual_seed(config.seed)
     task = data.task
     coarse = build_coarse_branch(config.model, task, pretrained=True)
-    plan = LabelBatches.plan(data.label_train, config)
+    plan = LabelBatches.plan(data.label_train, config.data)
     if not len(plan.labels):
         raise DxsegError(NO_LABELS_MESSAGE)
     stage = config.stage1.for_images(plan.image_total, config.data.batch_size)
@@ -164,7 +164,7 @@ def validate_selection(data: TrainingData, config: RunConfig) -> None:
         DxsegError: checkpoint "best" or early stopping, without a validation case to measure it on.
     """
     labels, masks = data.label_validation, data.mask_validation
-    known = None if labels is None else LabelBatches.plan(labels, config).labels
+    known = None if labels is None else LabelBatches.plan(labels, config.data).labels
     distinct = 0 if known is None else len(np.unique(known, axis=0))
     lesions = masks is not None and any(masks.mask(case).any() for case in range(len(masks)))
     with_masks = "images with a lesion mask (split.validation_masks)"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dxseg.config.schema import AugmentConfig
-from dxseg.data.batches.augment import augment_pair, build_augmentation
+from dxseg.data.batches.augment import augment_pair, build_augmentation, random_state
 
 STILL: dict[str, Any] = {
     "degrees": 0,
@@ -37,7 +37,8 @@ def disk(size: int = 64, channels: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def augment(config: AugmentConfig, image: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    return augment_pair(build_augmentation(config), image, mask, seed)
+    with random_state(seed):
+        return augment_pair(build_augmentation(config), image, mask)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -107,7 +108,8 @@ def test_the_global_generator_is_restored_after_an_error() -> None:
 
     state = torch.get_rng_state()
     with pytest.raises(RuntimeError, match="broken"):
-        augment_pair(fail, *disk(), seed=5)  # type: ignore[arg-type]
+        with random_state(5):
+            augment_pair(fail, *disk())  # type: ignore[arg-type]
     assert torch.equal(torch.get_rng_state(), state)
 
 

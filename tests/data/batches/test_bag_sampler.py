@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dxseg.data.batches.bag_sampler import BagSampler
-from dxseg.data.batches.loader import StratifiedBatchSampler, Studies
+from dxseg.data.batches.batches import Studies
+from dxseg.data.batches.samplers import StratifiedBatchSampler
 
 IMAGES = np.arange(1000, 1030)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from dxseg.config.schema import RunConfig, SelfTrainingConfig, StageConfig
+from dxseg.config.schema import DataConfig, RunConfig, SelfTrainingConfig, StageConfig
 from dxseg.data.batches.augment import StrongAugmentation, build_augmentation
 from dxseg.data.batches.bag_sampler import BagSampler
 from dxseg.data.batches.batches import Batch, BatchDataset, CaseDataset, make_dataloader
@@ -133,9 +133,9 @@ class LabelBatches:
     bag_size: int
 
     @classmethod
-    def plan(cls, cases: CaseDataset, config: RunConfig) -> LabelBatches:
+    def plan(cls, cases: CaseDataset, data: DataConfig) -> LabelBatches:
         """Divide a batch between images and studies."""
-        size, bag_size = config.data.batch_size, config.data.bag_size
+        size, bag_size = data.batch_size, data.bag_size
         images = np.flatnonzero(has_label(cases.labels))
         studies = [] if cases.studies is None else cases.studies.members()
         for_studies = (size // 2 if len(images) else size) if studies else 0
@@ -182,7 +182,7 @@ class LabelBatches:
 
 def mask_batches(data: TrainingData, config: RunConfig, stage: StageConfig) -> Batches:
     """Batches of images with a mask, a fixed fraction of them lesion-free."""
-    pools = _mask_pools(data.lesion_free_train, config, config.data.batch_size)
+    pools = mask_pools(data.lesion_free_train, config, config.data.batch_size)
     sampler = StratifiedBatchSampler(pools, _batches_per_epoch(stage), config.seed)
     return data.mask_train, sampler
 
@@ -207,14 +207,14 @@ def self_training_batches(
     unlabeled = max(1, round(size * stage.unlabeled_fraction)) if len(unmasked) else 0
     unlabeled = min(unlabeled, size - 1)
     pools = [
-        *((rows[c], n) for c, n in _mask_pools(data.lesion_free_train, config, size - unlabeled)),
+        *((rows[c], n) for c, n in mask_pools(data.lesion_free_train, config, size - unlabeled)),
         (unmasked, unlabeled),
     ]
     sampler = StratifiedBatchSampler(pools, _batches_per_epoch(stage), config.seed)
     return data.label_train, sampler
 
 
-def _mask_pools(
+def mask_pools(
     lesion_free: NDArray[np.bool_], config: RunConfig, size: int
 ) -> list[tuple[NDArray[np.int64], int]]:
     """Positions with a lesion and positions without, with their numbers in `size` images."""
