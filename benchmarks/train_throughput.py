@@ -45,8 +45,8 @@ from dxseg.models.factory import build_model
 from dxseg.phantoms.ultrasound import make_phantoms
 from dxseg.training import stages
 from dxseg.training.datamodule.training_data import TrainingData, prepare_training_data
-from dxseg.training.run import resolve_splits
 from dxseg.training.modules.segmentation import SegmentationModule
+from dxseg.training.run import resolve_splits
 from dxseg.training.trainer import TrainerSettings
 
 PHANTOMS = 64

@@ -146,8 +146,8 @@ def test_every_command_and_option_is_documented_with_its_default() -> None:
     assert text == command_tables.updated(text)
 
 
-def test_every_knob_is_documented_with_its_default() -> None:
-    table = rows(read(ROOT / "docs" / "training.md").split("## Every knob")[1])
+def test_every_option_is_documented_with_its_default() -> None:
+    table = rows(read(ROOT / "docs" / "training.md").split("## Every option")[1])
     documented = {row[0].strip("`"): row[1].strip("`") for row in table if row[0].startswith("`")}
     told = {key: yaml.safe_load(value) for key, value in documented.items()}
     assert told == KNOBS

@@ -25,8 +25,8 @@ from dxseg.errors import DxsegError
 from dxseg.models import factory
 from dxseg.training import run as run_module
 from dxseg.training.checkpoints import CheckpointFiles, read_checkpoint
-from dxseg.training.run import train_run
 from dxseg.training.modules.segmentation import SegmentationModule
+from dxseg.training.run import train_run
 
 QUIET = Console(quiet=True)
 TINY = [

@@ -68,10 +68,10 @@ def calibrate(
     )
 
 
-def material(arrays: CaseDataset, task: Task) -> TrainingData:
+def data_of(arrays: CaseDataset, task: Task) -> TrainingData:
     preprocessing = Preprocessing(image_size=SIZE, channels=1, mean=(0.5,), std=(1.0,))
     free = np.zeros(len(arrays), bool)
-    return TrainingData(task, preprocessing, arrays, arrays, arrays, arrays, arrays, free, "")
+    return TrainingData(task, preprocessing, arrays, arrays, arrays, arrays, free, "")
 
 
 def info(given: TrainingData, model: ModelConfig | None = None) -> ModelInfo:
@@ -87,7 +87,7 @@ def info(given: TrainingData, model: ModelConfig | None = None) -> ModelInfo:
 @pytest.mark.parametrize("multi_label", [False, True])
 @pytest.mark.parametrize("factor", [3.0, 0.5])
 def test_a_known_temperature_is_recovered_and_the_error_falls(multi_label, factor):
-    given = material(*made(400, multi_label=multi_label))
+    given = data_of(*made(400, multi_label=multi_label))
     segmenter = Overconfident(factor, 2 * factor)
     found, record = calibrate(segmenter, info(given), given, None)
     assert found.mask_temperature == pytest.approx(factor, rel=0.03)
@@ -102,7 +102,7 @@ def test_a_known_temperature_is_recovered_and_the_error_falls(multi_label, facto
 
 
 def test_masks_are_the_same_and_probabilities_are_the_true_ones():
-    given = material(*made(60))
+    given = data_of(*made(60))
     segmenter = Overconfident(3.0, 3.0)
     plain = info(given)
     found, _ = calibrate(segmenter, plain, given, None)
@@ -121,7 +121,7 @@ def test_masks_are_the_same_and_probabilities_are_the_true_ones():
 
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_the_gate_is_chosen_after_the_temperature_and_lets_enough_lesions_through(multi_label):
-    given = material(*made(300, multi_label=multi_label))
+    given = data_of(*made(300, multi_label=multi_label))
     segmenter = Overconfident(1.0, 4.0)
     found, _ = calibrate(segmenter, info(given), given, 0.9)
     assert found.label_temperature == pytest.approx(4, rel=0.2)
@@ -147,7 +147,7 @@ def test_the_gate_is_chosen_after_the_temperature_and_lets_enough_lesions_throug
 def test_few_enough_lesion_free_images_are_ruled_in_and_their_masks_have_to_find_something(
     multi_label,
 ):
-    given = material(*made(300, multi_label=multi_label))
+    given = data_of(*made(300, multi_label=multi_label))
     segmenter = Overconfident(1.0, 1.0)
     found, _ = calibrate(segmenter, info(given), given, None, 0.9)
     arrays = given.label_validation
@@ -181,7 +181,7 @@ def test_of_several_labels_all_must_say_the_same_to_choose_a_threshold():
     arrays.labels[10:20] = [1, 0, 0]
     arrays.labels[20:30] = 0
     arrays.labels[30:] = np.nan
-    given = material(arrays, task)
+    given = data_of(arrays, task)
     segmenter = Overconfident(1.0, 1.0)
     found, record = calibrate(segmenter, info(given), given, 1.0, 1.0)
     images = [arrays.image(row) for row in range(30)]
@@ -198,7 +198,7 @@ def test_of_several_labels_all_must_say_the_same_to_choose_a_threshold():
 
 def test_too_little_validation_leaves_everything_as_it_is():
     arrays, task = made(60)
-    given = material(arrays, task)
+    given = data_of(arrays, task)
     given = replace(
         given,
         label_validation=few(arrays, MIN_IMAGES - 1),
@@ -217,14 +217,14 @@ def test_too_little_validation_leaves_everything_as_it_is():
 
 def test_a_classifier_without_a_mistake_determines_no_temperature():
     arrays, task = made(60)
-    given = material(replace(arrays, labels=(arrays.images[:, 0, :3, 0]).argmax(axis=1)), task)
+    given = data_of(replace(arrays, labels=(arrays.images[:, 0, :3, 0]).argmax(axis=1)), task)
     found, record = calibrate(Overconfident(1.0, 1.0), info(given), given, None)
     assert found.label_temperature == 1
     assert "does not determine" in record["labels"]["note"]
 
 
 def test_a_network_that_learnt_no_labels_has_no_gate_and_its_pixels_are_calibrated():
-    given = material(*made(60))
+    given = data_of(*made(60))
     model = load_config("cpu", "unet").model
     found, record = calibrate(Overconfident(3.0, 3.0), info(given, model), given, 0.98, 0.98)
     assert (found.rule_out_threshold, found.rule_in_threshold, found.label_temperature) == (
@@ -238,7 +238,7 @@ def test_a_network_that_learnt_no_labels_has_no_gate_and_its_pixels_are_calibrat
 
 def test_images_that_the_gate_closes_do_not_count_for_pixels():
     arrays, task = made(60)
-    given = material(arrays, task)
+    given = data_of(arrays, task)
     found, record = calibrate(Overconfident(3.0, 1.0), info(given), given, 0.5)
     assert found.rule_out_threshold is not None
     assert record["masks"]["images"] < 60

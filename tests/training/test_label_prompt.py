@@ -64,7 +64,7 @@ def test_only_networks_that_learnt_labels_get_any(
 ) -> None:
     trained_on: list[StageData] = []
 
-    def fit(module: object, data: StageData, *_: object, **__: object) -> dict[str, float]:  # noqa: ARG001
+    def fit(module: object, data: StageData, *_: object, **__: object) -> dict[str, float]:
         trained_on.append(data)
         return {}
 

@@ -14,8 +14,8 @@ from torch import nn
 from dxseg.config.presets import load_config
 from dxseg.config.schema import StageConfig
 from dxseg.models.factory import Task, build_model
-from dxseg.training.optim import build_optimizer
 from dxseg.training.modules.segmentation import SegmentationModule
+from dxseg.training.optim import build_optimizer
 
 
 def built(parts: list[tuple[nn.Module, float]], **changes: Any) -> tuple[Any, Any]:

@@ -25,8 +25,8 @@ from dxseg.models import factory
 from dxseg.training import checkpoints, run_folder
 from dxseg.training.checkpoints import CheckpointFiles
 from dxseg.training.modules.classification import ClassificationModule
-from dxseg.training.run import train_run
 from dxseg.training.modules.segmentation import SegmentationModule
+from dxseg.training.run import train_run
 
 KILLED, INTERRUPTED = -signal.SIGKILL, 130
 

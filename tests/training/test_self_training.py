@@ -21,10 +21,9 @@ from dxseg.models.factory import Task
 from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
 from dxseg.training import run as run_module
 from dxseg.training.datamodule.training_data import prepare_training_data
-from dxseg.training.run import resolve_splits
-from dxseg.training.run import train_run
-from dxseg.training.run_record import read_run
 from dxseg.training.modules.self_training import EVIDENCE_CUT, SelfTrainingModule
+from dxseg.training.run import resolve_splits, train_run
+from dxseg.training.run_record import read_run
 
 Configure = Callable[..., RunConfig]
 STAGE = {"steps": 6, "steps_per_epoch": 2, "warmup_steps": 1}
@@ -80,7 +79,9 @@ class TestProposals:
         torch.testing.assert_close(proposals, torch.full((1, 1, 32, 32), probability))
 
     def test_no_image_without_a_mask(self) -> None:
-        proposals, keep = module(Constant()).make_pseudo_labels(torch.zeros(0, 1, 32, 32), torch.zeros(0))
+        proposals, keep = module(Constant()).make_pseudo_labels(
+            torch.zeros(0, 1, 32, 32), torch.zeros(0)
+        )
         assert proposals.shape == (0, 1, 32, 32)
         assert keep.shape == (0,)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,9 +19,10 @@ from rich.console import Console
 from timm.layers.norm_act import BatchNormAct2d, SyncBatchNormAct
 from torch import Tensor, nn
 
+from counting import CountsValidation, validated
 from dxseg.config.presets import merge
 from dxseg.config.schema import DeviceConfig, ModelConfig, RunConfig, StageConfig
-from dxseg.errors import DxsegError, TerminatedError, UsageError
+from dxseg.errors import UsageError
 from dxseg.models import factory
 from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
 from dxseg.models.weights import load_pretrained
@@ -32,38 +31,13 @@ from dxseg.training.losses import MaskLoss
 from dxseg.training.modules.segmentation import SegmentationModule
 from dxseg.training.run import train_run
 from dxseg.training.run_record import read_run
-from dxseg.training.strategy import join_processes, trainer_options, _TimmSyncBatchNorm
+from dxseg.training.strategy import _TimmSyncBatchNorm, join_processes, trainer_options
 from following import ROOT
 
 TWO = {"accelerator": "cpu", "devices": 2}
 STAGE = {"steps": 4, "steps_per_epoch": 2, "warmup_steps": 1}
 FROZEN = {"steps": 1, "steps_per_epoch": 1, "warmup_steps": 0, "learning_rate": 1e-30}
 """One step that changes no weight, so that both runs validate the same ones."""
-
-
-class CountsValidation(pl.Callback):
-    """Writes the stored pixels of every validation image that a process is given."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.seen: list[float] = []
-
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        self.seen += batch["image"].double().sum(dim=(1, 2, 3)).tolist()
-
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        stage = Path(trainer.default_root_dir).name
-        path = self.folder / f"{stage}-{trainer.global_rank}-of-{trainer.world_size}.json"
-        path.write_text(json.dumps(self.seen))
-        self.seen = []
-
-
-def validated(folder: Path, stage: str, processes: int) -> list[list[float]]:
-    """What each process was given to validate."""
-    paths = [folder / f"{stage}-{rank}-of-{processes}.json" for rank in range(processes)]
-    return [json.loads(path.read_text()) for path in paths]
 
 
 @pytest.fixture
@@ -111,7 +85,9 @@ class Weighted(SegmentationModel):
         return SegmenterOutput(self.weight * x)
 
 
-def test_the_loss_of_a_validation_batch_counts_by_its_images() -> None:
+def test_the_loss_of_a_validation_batch_counts_by_its_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     seen: list[tuple[float, int]] = []
 
     def noted(logits: Tensor, target: Tensor) -> Tensor:
@@ -119,10 +95,10 @@ def test_the_loss_of_a_validation_batch_counts_by_its_images() -> None:
         seen.append((float(loss), len(logits)))
         return loss
 
+    monkeypatch.setattr("dxseg.training.modules.segmentation.MaskLoss", lambda: noted)
     module = SegmentationModule(Weighted(), ModelConfig(), StageConfig())
     figures: dict[str, Tensor] = {}
     module.log = lambda name, value: figures.update({name: value})  # type: ignore[method-assign]
-    module.loss = noted  # type: ignore[assignment]
     image = torch.randn(9, 1, 32, 32, generator=torch.Generator().manual_seed(7))
     mask = (image > 1).float() * (torch.arange(9) % 3 > 0)[:, None, None, None]
     for rows in ([0, 1, 2, 3], [4, 5, 6, 7], [8], []):
@@ -199,7 +175,8 @@ if __name__ == "__main__":
     config = load_config("cpu", "unet-scratch", parse_overrides(changes))
     callbacks = [Fate(what)] if what else []
     try:
-        train_run(Path(dataset), Path(run), config, console=Console(quiet=True), callbacks=callbacks)
+        quiet = Console(quiet=True)
+        train_run(Path(dataset), Path(run), config, console=quiet, callbacks=callbacks)
     except TerminatedError:
         sys.exit(143)
     except KeyboardInterrupt:

@@ -14,8 +14,8 @@ from dxseg.config.presets import load_config
 from dxseg.data.table.dataset import Dataset
 from dxseg.training import stages
 from dxseg.training.datamodule.stage_data import mask_pools
-from dxseg.training.run_record import read_run
 from dxseg.training.modules.segmentation import SegmentationModule
+from dxseg.training.run_record import read_run
 from trained_runs import metrics_of, same_weights, weights_of
 
 

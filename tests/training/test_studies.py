@@ -24,11 +24,10 @@ from dxseg.inference.predictor import Predictor
 from dxseg.metrics.image_level import auroc, lesion_probability
 from dxseg.models.factory import Task
 from dxseg.models.mil_pooling import study_probabilities
-from dxseg.training.modules.classification import ClassificationModule
-from dxseg.training.datamodule.training_data import TrainingData, prepare_training_data
-from dxseg.training.run import resolve_splits
 from dxseg.training.datamodule.stage_data import LabelBatches
-from dxseg.training.run import train_run
+from dxseg.training.datamodule.training_data import TrainingData, prepare_training_data
+from dxseg.training.modules.classification import ClassificationModule
+from dxseg.training.run import resolve_splits, train_run
 from dxseg.training.stages import train_stage1, validate_selection
 from dxseg.training.trainer import TrainerSettings
 

@@ -70,13 +70,13 @@ def calibrate(
         `masks` each temperature, images, ece_before, ece_after (on the same cases, so flattering),
         and a note where the temperature stays 1.
     """
-    probabilities = _label_answers(segmenter, info, data.label_validation)
+    probabilities = _label_probabilities(segmenter, info, data.label_validation)
     cases = data.label_validation or data.label_train
     rows = np.flatnonzero(has_label(cases.labels[: len(probabilities)]))
     labels = cases.labels[rows]
-    temperature, told_labels = _label_temperature(probabilities[rows], labels, info)
+    temperature, label_record = _label_temperature(probabilities[rows], labels, info)
     tempered = temper_labels(probabilities, temperature, multi_label=info.multi_label)
-    pooled, of_studies = _study_answers(tempered, info, cases)
+    pooled, of_studies = _study_probabilities(tempered, info, cases)
     rule_out_threshold, rule_in_threshold = validation_thresholds(
         np.concatenate([tempered[rows], pooled]),
         np.concatenate([labels, of_studies]),
@@ -90,25 +90,25 @@ def calibrate(
         "rule_in_threshold": rule_in_threshold,
     }
     info = info.model_copy(update=chosen)
-    temperature, told_masks = _mask_temperature(segmenter, info, data.mask_validation)
+    temperature, mask_record = _mask_temperature(segmenter, info, data.mask_validation)
     info = info.model_copy(update={"mask_temperature": temperature})
-    return info, {"labels": told_labels, "masks": told_masks}
+    return info, {"labels": label_record, "masks": mask_record}
 
 
-def _label_answers(
+def _label_probabilities(
     segmenter: SegmentationModel, info: ModelInfo, validation: CaseDataset | None
 ) -> NDArray[np.float64]:
     """Probabilities (N, L) of the labels of all validation images; none if it knows no labels."""
     if validation is None or not info.model.has_label_head:
         return np.zeros((0, len(info.labels)))
-    answers = [
+    rows = [
         list((one.label_probabilities or {}).values())
         for _, one in _predictions(segmenter, info, validation, np.arange(len(validation)))
     ]
-    return np.array(answers, dtype=np.float64).reshape(len(validation), -1)
+    return np.array(rows, dtype=np.float64).reshape(len(validation), -1)
 
 
-def _study_answers(
+def _study_probabilities(
     probabilities: NDArray[np.float64], info: ModelInfo, cases: CaseDataset
 ) -> tuple[NDArray[np.float64], NDArray[Any]]:
     """Probabilities (M, L) and labels of the studies of which these are images."""
@@ -187,8 +187,8 @@ def _predictions(
 def _record(
     fitted: float | None, images: int, note: str = "validation does not determine it"
 ) -> Record:
-    told: Record = {"temperature": fitted or 1.0, "images": images}
-    return told if fitted else told | {"note": f"left at 1: {note}"}
+    record: Record = {"temperature": fitted or 1.0, "images": images}
+    return record if fitted else record | {"note": f"left at 1: {note}"}
 
 
 def _errors(before: float, after: float) -> Record:

@@ -147,7 +147,7 @@ def train_student(
         KeyboardInterrupt: the user stopped the run.
     """
     fabric = join_processes(config.device)
-    settings = trainer_settings(config, fabric, console, logger, callbacks)
+    settings = trainer_settings(config.device, config.seed, fabric, console, logger, callbacks)
     record, source = read_run(teacher), stage1_run or teacher
     network, info = load_model_folder(teacher / "model")
     if not isinstance(network, SKS) and not has_stage1(source / "stage1"):

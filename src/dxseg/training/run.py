@@ -15,7 +15,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger
 from rich.console import Console
 
-from dxseg.config.schema import RunConfig
+from dxseg.config.schema import DeviceConfig, RunConfig
 from dxseg.data.splits.holdout import make_splits
 from dxseg.data.splits.mask_budget import choose_masks
 from dxseg.data.splits.split_table import read_splits, write_splits
@@ -81,7 +81,7 @@ def train_run(
         KeyboardInterrupt: the user stopped the run.
     """
     fabric = join_processes(config.device)
-    settings = trainer_settings(config, fabric, console, logger, callbacks)
+    settings = trainer_settings(config.device, config.seed, fabric, console, logger, callbacks)
     dataset = Dataset.load(dataset_path)
     with lock_folder(output, fabric):
         with fabric.rank_zero_first():
@@ -127,7 +127,7 @@ def train_stage1_run(
         DxsegError: see `train_run`.
     """
     fabric = join_processes(config.device)
-    settings = trainer_settings(config, fabric, console)
+    settings = trainer_settings(config.device, config.seed, fabric, console)
     dataset = Dataset.load(dataset_path)
     with lock_folder(output, fabric):
         with fabric.rank_zero_first():
@@ -148,7 +148,8 @@ def lock_folder(output: Path, fabric: Fabric) -> AbstractContextManager[None]:
 
 
 def trainer_settings(
-    config: RunConfig,
+    device: DeviceConfig,
+    seed: int,
     fabric: Fabric,
     console: Console | None,
     logger: Logger | None = None,
@@ -158,7 +159,7 @@ def trainer_settings(
     if not fabric.is_global_zero:
         console = Console(quiet=True)
     console = console or Console(stderr=True)
-    return TrainerSettings(config.device, config.seed, console, logger, callbacks)
+    return TrainerSettings(device, seed, console, logger, callbacks)
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,12 @@ def fit_stage(
         with warnings.catch_warnings(), _no_memory_filling(), _quiet_threads():
             silence_advice()
             trainer = _trainer(folder, settings, config, callbacks, options)
-            _fit(trainer, module, data, last if last.is_file() else None)
+            resume = last if last.is_file() else None
+            # A copy: several processes may convert layers, or train elsewhere. The weights come
+            # back from the checkpoint.
+            trained = copy.deepcopy(module)
+            with _explained_errors(trainer):
+                trainer.fit(trained, datamodule=data, ckpt_path=resume, weights_only=True)
     reached = read_checkpoint(last)
     chosen = reached
     if config.checkpoint == "best" and (folder / BEST).is_file():
@@ -145,20 +150,16 @@ def _trainer(
     )
 
 
-def _fit(
-    trainer: pl.Trainer, module: pl.LightningModule, data: StageData, resume: Path | None
-) -> None:
-    """Train a copy of the module; its weights are in the checkpoints.
-
-    Several processes may convert layers of it, and others are trained elsewhere.
-    """
+@contextmanager
+def _explained_errors(trainer: pl.Trainer) -> Iterator[None]:
+    """Raise what stops a training as what it means to the user."""
     folder = Path(trainer.default_root_dir)
     handler = signal.getsignal(signal.SIGINT)
     launcher = trainer.strategy.launcher
     spawns = isinstance(launcher, _MultiProcessingLauncher)
     try:
         with _raise_on_sigterm() if spawns else nullcontext():
-            trainer.fit(copy.deepcopy(module), datamodule=data, ckpt_path=resume, weights_only=True)
+            yield
     except SIGTERMException as error:
         # After the current step: what is lost is what came after the last epoch.
         raise TerminatedError from error

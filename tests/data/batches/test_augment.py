@@ -107,9 +107,8 @@ def test_the_global_generator_is_restored_after_an_error() -> None:
         raise RuntimeError("broken")
 
     state = torch.get_rng_state()
-    with pytest.raises(RuntimeError, match="broken"):
-        with random_state(5):
-            augment_pair(fail, *disk())  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="broken"), random_state(5):
+        augment_pair(fail, *disk())  # type: ignore[arg-type]
     assert torch.equal(torch.get_rng_state(), state)
 
 

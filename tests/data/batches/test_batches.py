@@ -87,7 +87,6 @@ class TestBatches:
         assert float(image.min()) == pytest.approx(-1)
         assert float(image.max()) <= 1
 
-
     def test_without_samples_a_batch_has_no_rows(self) -> None:
         batch = BatchDataset(arrays(classes=2), preprocessing(), None)[[]]
         assert batch["image"].shape == (0, 1, 32, 32)
@@ -209,7 +208,9 @@ def test_a_worker_s_global_generators_are_seeded_too() -> None:
     def drawn(seed: int) -> list[Any]:
         batches: Any = OwnDraws()
         return list(
-            make_dataloader(batches, StratifiedBatchSampler([(np.arange(9), 3)], 2, seed), workers=1)
+            make_dataloader(
+                batches, StratifiedBatchSampler([(np.arange(9), 3)], 2, seed), workers=1
+            )
         )
 
     before = torch.get_rng_state()

@@ -84,10 +84,10 @@ class StageData(pl.LightningDataModule):
             strong=self.strong,
             label_prompt_prob=self.label_prompt_prob,
         )
-        rank, world_size = self._place()
-        if world_size > 1:
+        trainer = self.trainer
+        if trainer is not None and trainer.world_size > 1:
             studies = None if cases.studies is None else cases.studies.numbers
-            sampler = RankSampler(sampler, rank, world_size, studies)
+            sampler = RankSampler(sampler, trainer.global_rank, trainer.world_size, studies)
         return make_dataloader(dataset, sampler, self.config.data.workers)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
@@ -95,19 +95,13 @@ class StageData(pl.LightningDataModule):
         if self.validation is None:
             return []
         dataset = BatchDataset(self.validation, self.preprocessing, None)
-        rank, world_size = self._place()
         sampler = SequentialBatchSampler(
             len(self.validation),
             2 * self.config.data.batch_size,
-            rank=rank,
-            world_size=world_size,
+            rank=0 if self.trainer is None else self.trainer.global_rank,
+            world_size=1 if self.trainer is None else self.trainer.world_size,
         )
         return make_dataloader(dataset, sampler, 0)
-
-    def _place(self) -> tuple[int, int]:
-        """Rank of this process and number of processes."""
-        trainer = self.trainer
-        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
 
 
 @dataclass(frozen=True)
