@@ -37,7 +37,7 @@ def check_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
         if recorded != config:
             theirs, ours = recorded.model_dump(), config.model_dump()
             changed = [key for key in ours if ours[key] != theirs[key]]
-            details = "; ".join(f"{key}: {theirs[key]} there, {ours[key]} here" for key in changed)
+            details = "; ".join(f"{key}: {theirs[key]} there, {ours[key]} asked" for key in changed)
             raise DxsegError(
                 f"{output}: holds a run of another configuration ({details}); choose another "
                 "folder with --out, or repeat the options of that run to continue it"
