@@ -34,7 +34,7 @@ class LabelLoss(nn.Module):
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Mean loss of logits (B, L) against targets as in `dxseg.data.batches.loader.Batch`."""
+        """Mean loss of logits (B, L) against targets as in `dxseg.data.batches.batches.Batch`."""
         if self.multi_label:
             known = ~target.isnan().any(dim=1)
             if not known.any():
