@@ -1,10 +1,10 @@
-"""What a result of an archive costs, thing by thing, for docs/explanation/ten-million.md.
+"""Unit costs of predicting a large image collection, for docs/explanation/ten-million.md.
 
-On phantoms, the same few of them linked under many names: milliseconds of each step for one image
-on one thread (read, resize and network and back, row and mask, Parquet); what the master does for
-each name, in a plan of `--names` of them, without predicting any; and what a file and a result
-take on the disk. The network is a very small one with random weights, or with `--network whole`
-that of the preset cpu. No Ray is started: what it costs, ray_predict.py tells.
+On a few phantoms linked under many names: milliseconds of each step for one image on one thread
+(read; resize, network, back; row and mask; Parquet); the cost of each name in the main process, in
+a plan of `--names` names, without predicting any; and the size of a file and of a result on disk.
+The network is a very small one with random weights, or with `--network whole` that of the preset
+cpu. Ray is not started: its cost is measured by ray_predict.py.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""How long `dxseg import` and `dxseg check` take on many images, and how much memory.
+"""Time and memory of `dxseg import` and `dxseg check` on many images.
 
     python benchmarks/check_scale.py
     python benchmarks/check_scale.py --images 1000 --workers 2
 
-makes grey PNGs (smooth random pictures with speckle; every twentieth is a brightened copy of an
+Generates gray PNGs (smooth random images with speckle; every twentieth is a brightened copy of an
 earlier one; every third has a mask) and a table of them, decodes them one by one with Pillow,
-imports the table, checks the dataset, and checks it again with what the first check kept. Making
-the images is not timed. Prints one line of JSON: seconds and images a second of each step, the
-ratio of import and of the first check to decoding alone in one process, the peak memory of the
-parent and of the largest worker, and whether every planted copy was found.
+imports the table, checks the dataset, and checks it again with the cache of the first check.
+Generating the images is not timed. Prints one line of JSON: seconds and images per second of each
+step, the ratio of the import and of the first check to decoding alone in one process, the peak
+memory of the parent and of the largest worker, and whether every copy was found.
 """
 
 from __future__ import annotations

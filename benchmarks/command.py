@@ -6,7 +6,7 @@ import argparse
 
 
 def parser_of(doc: str | None) -> argparse.ArgumentParser:
-    """A parser whose help is a script's docstring: its first paragraph, the options, the rest."""
+    """Make a parser whose help is a docstring: its first paragraph, the options, the rest."""
     description, _, details = (doc or "").partition("\n\n")
     return argparse.ArgumentParser(
         description=description,

@@ -2,9 +2,9 @@
 
     python benchmarks/decisions.py OUT results/busi
 
-OUT is the folder of `dxseg compare --out`. `results/busi/decisions.csv` gets one row per method and
-rule, at the experiment's first budget. Folds or seeds are pooled whose run has its model, or was
-evaluated by this script when it had one. Rules:
+OUT is the folder of `dxseg experiment --out`. `results/busi/decisions.csv` gets one row per method
+and rule, at the experiment's first budget. Folds or seeds are pooled whose run has its model, or
+was evaluated by this script when it had one. Rules:
 
 - fpr_0.05 to fpr_0.3: Dice on lesion images if, in each fold, that fraction of the lesion-free
   images may get a mask. Images are ranked by the odds of the highest pixel, times the odds of a
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("out", type=Path, help="the folder of `dxseg compare --out`")
+    parser.add_argument("out", type=Path, help="the folder of `dxseg experiment --out`")
     parser.add_argument("kept", type=Path, help="results/NAME, with experiment.yaml")
     args = parser.parse_args(arguments)
     path = args.kept / "experiment.yaml"
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
     jobs = [job for job in jobs if has_model_or_table(args.out / "runs" / job.name)]
     if not jobs:
         raise SystemExit(
-            f"{args.out}: no finished run of {path} has its model; run `dxseg compare` first"
+            f"{args.out}: no finished run of {path} has its model; run `dxseg experiment` first"
         )
     weigh = weighting(load_run(args.out / "runs" / jobs[0].name, "test").averaged_by)
     tables = []

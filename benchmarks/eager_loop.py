@@ -1,4 +1,4 @@
-"""What a script around a segmentation-models-pytorch U-Net does: the peer of `dxseg predict`."""
+"""A short script around a segmentation-models-pytorch U-Net: the peer of `dxseg predict`."""
 
 from __future__ import annotations
 

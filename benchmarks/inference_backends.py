@@ -1,22 +1,22 @@
-"""Images a second of `dxseg predict` on each backend, end to end, against an eager U-Net loop.
+"""Images per second of `dxseg predict` on each backend, end to end, against an eager U-Net loop.
 
-Sides, all on the same files with the same encoder, decoder widths and input size, in turns within
-each round:
+Sides, all on the same files with the same encoder, decoder widths and input size, alternately
+within each round:
 
-- eager: what a script around segmentation-models-pytorch does, eight images at a time: open with
-  PIL, resize, tensor, U-Net under `no_grad`, sigmoid, resize back, mask PNG. It is 1.00.
+- eager: a short script around segmentation-models-pytorch, eight images at a time: open with PIL,
+  resize, tensor, U-Net under `no_grad`, sigmoid, resize back, mask PNG. Its ratio is 1.00.
 - eager, exported: the same loop around that U-Net's own ONNX export in ONNX Runtime.
 - unet and sks (one branch and two): `predict_files` as `dxseg predict --no-overlays` calls
   it, on every backend; decoding, resizing that keeps the aspect ratio, label probabilities, a mask
-  PNG and a row of predictions.csv. With `--overlays` it draws the overlays too, as is the default.
+  PNG and a row of predictions.csv. With `--overlays` it renders the overlays too.
 
-The network alone is measured besides (one batch of eight that is in memory). A distilled student
+The network alone is measured too (one batch of eight in memory). A distilled student
 of `dxseg distill` is the architecture unet, so the row unet is its row too. Weights are random,
-which is the worst case for outlines and PNG sizes; the int8 models are calibrated on the images
-themselves, and what they lose is no matter here. Ratios are medians over rounds.
+which is the worst case for outlines and PNG sizes; the int8 models are calibrated on the same
+images, since accuracy is not measured here. Ratios are medians over rounds.
 
-`--nnunet PYTHON` names the Python of an environment with nnU-Net v2: its predictor then gets the
-first images too, with the network it plans for them (see nnunet_seconds.py), once a round.
+`--nnunet PYTHON` is the Python of an environment with nnU-Net v2: its predictor then predicts the
+first images too, with the network it plans for them (see nnunet_seconds.py), once per round.
 """
 
 from __future__ import annotations

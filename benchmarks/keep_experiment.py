@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("out", type=Path, help="the folder of `dxseg compare --out`")
+    parser.add_argument("out", type=Path, help="the folder of `dxseg experiment --out`")
     parser.add_argument("kept", type=Path, help="results/NAME")
     parser.add_argument("--restore", action="store_true", help="from results/NAME to OUT")
     args = parser.parse_args(arguments)
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def keep(out: Path, kept: Path) -> None:
-    """Copy the tables, and pack what `dxseg compare` needs of finished runs."""
+    """Copy the tables, and pack what `dxseg experiment` needs of finished runs."""
     for name in TABLES:
         shutil.copy(out / name, kept / name)
     files = [out / name for name in EXPERIMENT_FILES if (out / name).is_file()]

@@ -4,8 +4,8 @@
     python benchmarks/make_results.py --check
 
 An experiment is a folder `results/NAME` with experiment.yaml, results.csv, curves.csv,
-differences.csv and masks_saved.csv, copied from the output of `dxseg compare`, and decisions.csv if
-benchmarks/decisions.py was run. Its tables are written into docs/results.md between the lines
+differences.csv and masks_saved.csv, copied from the output of `dxseg experiment`, and decisions.csv
+if benchmarks/decisions.py was run. Its tables are written into docs/results.md between the lines
 `<!-- begin NAME -->` and `<!-- end NAME -->`; the text around them is kept. A folder with curve.csv
 is a simulation of benchmarks/suggest.py instead. Between lines for a folder with neither is "Not
 run yet."

@@ -1,12 +1,12 @@
-"""Time and memory of a large table: read, validate, split, choose masks, write, read back.
+"""Time and memory of a large table: read, validate, split, select masks, write, read back.
 
     python benchmarks/million_rows.py
     python benchmarks/million_rows.py --rows 100000
 
-It makes a dataset of a million rows (a third of them patients, a few per cent with a mask; no
-image exists, none is needed) and then does what `dxseg split --masks` does. The aim for a million
-rows is less than 60 s and 4 GiB. Each step is timed once; the peak is that of the whole process,
-which includes making the table unless `--dataset` names one that was made before.
+Generates a dataset of a million rows (a third as many patients, a few per cent with a mask; no
+images are needed) and then runs the steps of `dxseg split --masks`. The aim for a million rows is
+less than 60 s and 4 GiB. Each step is timed once; the peak is that of the whole process, which
+includes generating the table unless `--dataset` is an existing one.
 """
 
 from __future__ import annotations

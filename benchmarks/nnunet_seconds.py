@@ -2,10 +2,10 @@
 
     ENVIRONMENT/bin/python benchmarks/nnunet_seconds.py RAW_DATASET images.txt
 
-`inference_backends.py --nnunet ENVIRONMENT/bin/python` calls it. RAW_DATASET is what `dxseg export
-nnunet` writes: nnU-Net plans its 2D network for it, as it would before training. Weights are
-random. images.txt has a path a line. Prints JSON: wall and processor seconds of predicting all of
-them with its defaults (mirroring averaged) and without mirroring, after everything is loaded.
+`inference_backends.py --nnunet ENVIRONMENT/bin/python` calls it. RAW_DATASET is the output of
+`dxseg export nnunet`: nnU-Net plans its 2D network for it, as before training. Weights are random.
+images.txt has one path per line. Prints JSON: wall-clock and CPU seconds of predicting all of them
+with the defaults (averaged over mirrored images) and without mirroring, after everything is loaded.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""Resident memory of `dxseg predict` while it works through many images.
+"""Resident memory of `dxseg predict` over many images.
 
-One call of `predict_files`, as `dxseg predict` makes it: decode, resize, network, restore, then a
-mask, an overlay and a row of predictions.csv an image. The files are phantoms, the same few of them
-linked under many names, so that every file is opened and decoded. The network is the method
-(sks) around a very small encoder, with random weights: what would grow with the number of
-images is not the network.
+One call of `predict_files`, as in `dxseg predict`: decode, resize, network, resize back, then a
+mask, an overlay and a row of predictions.csv per image. The files are a few phantoms linked under
+many names, so that every file is opened and decoded. The network is the method (sks) with a very
+small encoder and random weights, since its memory does not depend on the number of images.
 
-The resident set is read after a tenth, a half and all of the images; flat means that the last is
-about the first. Images of one size only: with larger ones it grows until the largest has been met.
+The resident set is read after a tenth, a half and all of the images; memory is constant if the last
+is about the first. All images have one size: with larger ones it grows until the largest is read.
 """
 
 from __future__ import annotations

@@ -1,13 +1,11 @@
-"""Where the processor's time goes in `dxseg predict`: each step for one image, on one thread.
+"""CPU time of `dxseg predict`: each step for one image, on one thread.
 
-The steps are those of the one path (`dxseg.inference.pipeline`), done one after the other
-on phantoms: read the file, fit it to the network's input, the network (with the intensities before
-it and the sigmoid behind it), back to the image's size and the decision, the mask as PNG, the row
-of predictions.csv. Milliseconds of the processor, medians over rounds, so that a busy machine
-disturbs little; `dxseg predict` itself does them in threads beside one another.
+The steps of `dxseg.inference.pipeline`, one after the other on phantoms: read the file, fit it to
+the network's input, the network (with intensities and sigmoid), back to the image's size with the
+decision rules, the mask as PNG, the row of predictions.csv. CPU milliseconds, medians over rounds,
+which are robust on a busy machine; `dxseg predict` itself runs them in parallel threads.
 
-`--ways` are those of inference_backends.py, whose networks (random weights, both methods) these
-are.
+`--ways` and networks (random weights, both methods) are those of inference_backends.py.
 """
 
 from __future__ import annotations

@@ -1,22 +1,21 @@
-"""`dxseg predict --engine ray` against the engine of one process.
+"""`dxseg predict --engine ray` against the single-process engine.
 
-Sides, on the same files with the same network, in turns within each round: `predict_files` as
+Sides, on the same files with the same network, alternately within each round: `predict_files` as
 `dxseg predict --no-overlays` calls it, and `predict_archive` with each number of workers. The
-files are phantoms, the same few of them linked under many names, so that every file is opened and
-decoded; the network is a very small one with random weights (as in predict_memory.py), so that
-what the engine adds is not hidden behind it, or with `--network whole` that of the preset cpu.
+files are a few phantoms linked under many names, so that every file is opened and decoded; the
+network is a very small one with random weights (as in predict_memory.py), so that the cost of the
+engine is visible, or with `--network whole` that of the preset cpu.
 
-Seconds are told twice. On the wall, from the first report of progress to the end: what workers take
-to start is the engine's (`first part` says when the first results were there). Of the
-processor: of this process and all that it started, Ray's own processes too; on a busy machine that
-is the figure that holds, not least because Ray lowers the priority of its workers. `later` leaves
-out what is spent until the first part is there, which many images make small. Ratios are medians
-over rounds.
+Two times are reported. Wall-clock seconds from the first report of progress to the end, which
+include the start of the workers (`first part` is the time of the first results). CPU seconds of
+this process and all its children, including Ray's own processes; on a busy machine only these are
+reliable, because Ray lowers the priority of its workers. `later` excludes the time until the first
+part is done, which many images make small. Ratios are medians over rounds.
 
 Ray is started once, beforehand (`ray start`). Its workers share the machine's cores as threads, as
-they do in a call.
+in a call.
 
-One more table: what Ray Data costs for a part, with a worker that does nothing.
+One more table: the cost of a part in Ray Data, with a worker that does nothing.
 """
 
 from __future__ import annotations

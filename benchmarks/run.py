@@ -1,17 +1,17 @@
-"""Every benchmark of throughput in one run, as one table of ratios, and a history of such runs.
+"""All throughput benchmarks in one run, as one table of ratios, and a history of such runs.
 
     python benchmarks/run.py
     python benchmarks/run.py --only startup check_scale
     python benchmarks/run.py --history benchmarks/history.jsonl
 
-Each benchmark is a process of its own, one after the other, so that none finds another's memory or
-threads; what each measures, its `--help` says. A ratio is how many times as fast as its peer dxseg
-is, both measured in turns in that process: ratios survive a busy machine better than rates do.
+Each benchmark runs in its own process, one after the other, so that memory and threads of one do
+not affect another; `--help` of each describes it. A ratio is the speed of dxseg divided by that of its
+peer, both measured alternately in that process: ratios are more robust to load than rates.
 
-`--history` adds a line of JSON to a file: date (UTC), commit ("+" where files differ from it), the
-machine in words, its load before the run, the settings (full or tiny) and the ratios. The column
-`before` holds the ratios of the last line of the same machine and settings. Ends with 1 if a
-benchmark failed; an aim that is missed is for the reader.
+`--history` appends a line of JSON to a file: date (UTC), commit ("+" if files differ from it), a
+description of the machine, its load before the run, the settings (full or tiny) and the ratios. The
+column `before` has the ratios of the last line of the same machine and settings. The exit code is 1
+if a benchmark failed, but not if an aim is missed.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ class Row:
     """A row of the table.
 
     Attributes:
-        name: What was measured; the key of the history, so it stays the same.
-        figure: The rate or the time itself, in words.
-        ratio: Times as fast as the peer.
+        name: What was measured; also the key of the history, so it must not change.
+        value: The rate or the time, as text.
+        ratio: Speed relative to the peer.
         peer: What it is compared with.
-        aim: What is hoped for, in words.
+        aim: The aim, as text.
     """
 
     name: str
-    figure: str
+    value: str
     ratio: float
     peer: str
     aim: str = ""
 
 
 def training(result: Result) -> Iterator[Row]:
-    figure = f"{result['real_images_per_s']:.1f} images/s"
-    yield Row(f"train, {result['method']}", figure, result["ratio"], "bare loop", "0.90")
+    value = f"{result['real_images_per_s']:.1f} images/s"
+    yield Row(f"train, {result['method']}", value, result["ratio"], "bare loop", "0.90")
 
 
 def backends(result: Result) -> Iterator[Row]:
@@ -67,15 +67,15 @@ def backends(result: Result) -> Iterator[Row]:
         sides = [side for side in result["of_eager"] if side.startswith(f"{method}, ")]
         best = max(sides, key=lambda side: result["of_eager"][side])
         backend = best.removeprefix(f"{method}, ")
-        figure = f"{result['images_per_s'][best]:.1f} images/s, {backend}"
+        value = f"{result['images_per_s'][best]:.1f} images/s, {backend}"
         ratio = result["of_eager"][best]
-        yield Row(f"predict, {method}, fastest backend", figure, ratio, "eager loop", aim)
+        yield Row(f"predict, {method}, fastest backend", value, ratio, "eager loop", aim)
 
 
 def import_and_check(result: Result) -> Iterator[Row]:
-    for verb in ("import", "check"):
-        rate = result["images_per_s"][verb]
-        yield Row(verb, f"{rate:.1f} images/s", result["ratio"][verb], "decoding alone")
+    for command in ("import", "check"):
+        rate = result["images_per_s"][command]
+        yield Row(command, f"{rate:.1f} images/s", result["ratio"][command], "decoding alone")
 
 
 def startup(result: Result) -> Iterator[Row]:
@@ -85,7 +85,7 @@ def startup(result: Result) -> Iterator[Row]:
 
 @dataclass(frozen=True)
 class Bench:
-    """A script beside this one, its rows, and the options by which it ends within seconds."""
+    """A benchmark script, its rows, and the options with which it takes seconds."""
 
     rows: Callable[[Result], Iterator[Row]]
     tiny: str
@@ -132,7 +132,7 @@ def commit() -> str:
 
 
 def machine() -> str:
-    """Processor, cores, system and Python, in words."""
+    """Describe processor, cores, system and Python."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -143,7 +143,7 @@ def machine() -> str:
 
 
 def last_ratios(history: Path | None, machine: str, settings: str) -> dict[str, float]:
-    """Those of the last line that may be compared with this run; none without one."""
+    """Read the ratios of the last line that is comparable with this run; empty without one."""
     ratios: dict[str, float] = {}
     if history is None or not history.is_file():
         return ratios
@@ -155,12 +155,12 @@ def last_ratios(history: Path | None, machine: str, settings: str) -> dict[str, 
 
 
 def table_of(rows: list[Row], before: dict[str, float]) -> Table:
-    table = Table(title="Times as fast as the peer")
-    for heading in ("", "figure", "ratio", "of", "aim", "before"):
+    table = Table(title="Speed relative to the peer")
+    for heading in ("", "value", "ratio", "of", "aim", "before"):
         table.add_column(heading, justify="right" if heading in ("ratio", "before") else "left")
     for row in rows:
         old = f"{before[row.name]:.2f}" if row.name in before else ""
-        table.add_row(row.name, row.figure, f"{row.ratio:.2f}", row.peer, row.aim, old)
+        table.add_row(row.name, row.value, f"{row.ratio:.2f}", row.peer, row.aim, old)
     return table
 
 
@@ -169,13 +169,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=BENCHES, default=list(BENCHES))
-    parser.add_argument("--tiny", action="store_true", help="seconds each: to see that they run")
+    parser.add_argument("--tiny", action="store_true", help="only check that all run, in seconds")
     parser.add_argument("--history", type=Path, help="add a line to this file")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> Result:
-    """Measure, print a table and a JSON line, keep the line; gives what it holds."""
+    """Measure, print a table and a JSON line, append the line to the history; return it."""
     arguments = parse(argv)
     record: Result = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

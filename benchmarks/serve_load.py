@@ -34,10 +34,10 @@ from dxseg.models.heads import LESION_PRIOR
 from dxseg.phantoms.ultrasound import make_phantoms
 
 DETAILS = """
-An untrained network (how fast it is does not depend on what it has learnt) is served in a process
-of its own. Clients send phantoms, one after the other, each as soon as the one before is answered;
-one request in --malformed is cut, garbage or not an image. Beside them, slow clients keep sending
-bytes of requests that never end. A request that is answered with 429 is sent again.
+An untrained network (its speed does not depend on its weights) is served in a separate process.
+Clients send phantoms, one after the other, each as soon as the previous response has arrived; one
+request in --malformed is truncated, garbage or not an image. At the same time, slow clients keep
+sending bytes of requests that never end. A request with response 429 is sent again.
 
 Lost is what was neither answered with the status that it must have (200, or 422 for what is no
 image) nor with 429. Latency is from the first try to the answer, so it holds the waiting of 429s.

@@ -1,8 +1,8 @@
-"""Seconds until `dxseg --help` has answered, against a Python that starts and does nothing.
+"""Seconds of `dxseg --help`, against a Python that starts and does nothing.
 
-Both are processes of their own, started in turns; one round before the others fills the disk's
-cache and is not counted. Ratios and seconds are medians over rounds. The aim is less than 0.5 s:
-the command line imports torch and its like only in the verbs that need them.
+Both are separate processes, started alternately; a first round fills the disk's cache and is not
+counted. Ratios and seconds are medians over rounds. The aim is less than 0.5 s: the command line
+imports torch and similar packages only in the commands that need them.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""Whether `dxseg suggest` picks better masks than chance, on a dataset whose masks are known.
+"""Compare `dxseg suggest` with random selection, on a dataset whose masks are known.
 
     python benchmarks/suggest.py runs/busi/dataset --out runs/suggest
 
-Every seed draws a split and hides all training masks but a few. Each round, a strategy picks cases,
-their masks are shown, and the same method is trained anew and evaluated on the test images: same
-split, starting masks, stage 1, seed and steps for all strategies. It can be interrupted and run
-again: what is finished is kept. Writes curve.csv (means over seeds, and differences from `random`
-with 95% intervals by paired bootstrap over groups) and runs.csv (every run).
+For every seed a split is made and all but a few training masks are hidden. In each round a strategy
+selects cases, their masks are revealed, and the same method is trained again and evaluated on the
+test images: same split, first masks, stage 1, seed and steps for all strategies. An interrupted
+call can be repeated: finished runs are kept. Writes curve.csv (means over seeds, and differences from
+`random` with 95% intervals by paired bootstrap over groups) and runs.csv (every run).
 
-`random` draws one case of a group at most, as `suggest` does; `score` takes the highest scores,
-`diverse` looks at differences in feature space only: what either half of `suggest` does alone.
+`random` selects at most one case per group, as `suggest` does; `score` selects the highest scores,
+`diverse` uses distances in feature space only: each is one half of `suggest`.
 """
 
 from __future__ import annotations

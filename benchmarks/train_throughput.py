@@ -1,15 +1,15 @@
-"""Images a second of stage-2 training, against a bare loop over tensors in memory.
+"""Images per second of stage-2 training, against a bare loop over tensors in memory.
 
-Both sides train the same network with the same loss, optimiser, schedule, gradient clipping and
+Both sides train the same network with the same loss, optimizer, schedule, gradient clipping and
 batch size. The real side is `dxseg.training.stages.train_stage2` as `dxseg train` calls it: cached
 pixels, augmentation, Lightning, logging, progress bar, determinism switched on. The bare side is a
-`for` loop over a few batches that are already decoded, augmented and standardised.
+`for` loop over a few batches that are already decoded, augmented and standardized.
 
-Counted are whole steps, from the start of one to the start of a later one, in the middle of one
-long epoch. Left out are therefore what an epoch ends with (validation, checkpoint, metrics.csv) and
-the first steps, in which allocators and libraries warm up. Every few steps the real training is
-held and as many bare steps are made (real, bare, real, ...), so that a machine that slows down
-slows both; the ratio is the median over these rounds.
+Complete steps are counted, from the start of one to the start of a later one, in the middle of one
+long epoch. The end of an epoch (validation, checkpoint, metrics.csv) and the first steps, in which
+allocators and libraries warm up, are not included. Every few steps the real training is paused and
+as many bare steps are made (real, bare, real, ...), so that a machine that slows down slows both;
+the ratio is the median over these rounds.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ class BareLoop:
     """A loop that does nothing but train."""
 
     def __init__(self, data: TrainingData, config: RunConfig) -> None:
-        """Build network and optimiser as stage 2 does."""
+        """Build network and optimizer as stage 2 does."""
         segmenter = build_model(config.model, data.task)
         self.network: nn.Module = segmenter.to(memory_format=torch.channels_last).train()
         # Only for its loss and for which part learns at which rate.
         module = SegmentationModule(segmenter, config.model, config.stage2)
         configured: Any = module.configure_optimizers()
         self.loss = module.loss
-        self.optimiser = configured["optimizer"]
+        self.optimizer = configured["optimizer"]
         self.schedule = configured["lr_scheduler"]["scheduler"]
         self.clip = config.stage2.gradient_clip_val
         decay = config.stage2.ema_decay
@@ -80,10 +80,10 @@ class BareLoop:
         started = perf_counter()
         for step in range(steps):
             batch = batches[step % len(batches)]
-            self.optimiser.zero_grad()
+            self.optimizer.zero_grad()
             self.loss(self.network(batch["image"]).mask_logits, batch["mask"]).backward()
             clip_grad_norm_(self.network.parameters(), self.clip)
-            self.optimiser.step()
+            self.optimizer.step()
             self.schedule.step()
             if self.average is not None:
                 self.average.update_parameters(self.network)
