@@ -5,8 +5,8 @@
     python benchmarks/run.py --history benchmarks/history.jsonl
 
 Each benchmark runs in its own process, one after the other, so that memory and threads of one do
-not affect another; `--help` of each describes it. A ratio is the speed of dxseg divided by that of its
-peer, both measured alternately in that process: ratios are more robust to load than rates.
+not affect another; `--help` of each describes it. A ratio is the speed of dxseg divided by that of
+its peer, both measured alternately in that process: ratios are more robust to load than rates.
 
 `--history` appends a line of JSON to a file: date (UTC), commit ("+" if files differ from it), a
 description of the machine, its load before the run, the settings (full or tiny) and the ratios. The

@@ -5,8 +5,8 @@
 For every seed a split is made and all but a few training masks are hidden. In each round a strategy
 selects cases, their masks are revealed, and the same method is trained again and evaluated on the
 test images: same split, first masks, stage 1, seed and steps for all strategies. An interrupted
-call can be repeated: finished runs are kept. Writes curve.csv (means over seeds, and differences from
-`random` with 95% intervals by paired bootstrap over groups) and runs.csv (every run).
+call can be repeated: finished runs are kept. Writes curve.csv (means over seeds, and differences
+from `random` with 95% intervals by paired bootstrap over groups) and runs.csv (every run).
 
 `random` selects at most one case per group, as `suggest` does; `score` selects the highest scores,
 `diverse` uses distances in feature space only: each is one half of `suggest`.

@@ -153,7 +153,7 @@ def test_every_option_is_documented_with_its_default() -> None:
     assert told == KNOBS
 
 
-def test_every_key_of_a_experiment_is_documented_with_its_default() -> None:
+def test_every_key_of_an_experiment_is_documented_with_its_default() -> None:
     table = rows(read(ROOT / "docs" / "compare.md").split("## Cross-validation")[0])
     keys = {"overrides": "set"}
     defaults = {
@@ -170,7 +170,7 @@ def test_every_key_of_a_experiment_is_documented_with_its_default() -> None:
         assert {keys.get(name, name) for name in part.model_fields} <= named
 
 
-def test_every_column_of_a_experiment_is_documented() -> None:
+def test_every_column_of_an_experiment_is_documented() -> None:
     pages = (read(ROOT / "docs" / name) for name in ("compare.md", "evaluation.md"))
     table = [row for text in pages for row in rows(text)]
     documented = {name for row in table for cell in row for name in spans(cell)}

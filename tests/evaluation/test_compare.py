@@ -115,7 +115,7 @@ def test_seeds_with_test_sets_of_their_own_are_averaged_case_by_case(tmp_path):
     assert row["difference"] == pytest.approx(0.05, abs=0.01)
 
 
-def test_an_method_may_bear_the_name_of_a_column(tmp_path):
+def test_a_method_may_bear_the_name_of_a_column(tmp_path):
     runs = make_runs(tmp_path, {"group": 0.0, "case_id": 0.05, "value": 0.0})
     assert set(compare_runs(runs).differences["method"]) == {"case_id", "value"}
 

@@ -104,7 +104,7 @@ def test_where_lower_is_better_the_margin_is_turned(
     assert row["met"]
 
 
-def test_an_method_on_fewer_folds_is_compared_on_those(
+def test_a_method_on_fewer_folds_is_compared_on_those(
     make_experiment: Make, make_results: MakeResults
 ) -> None:
     experiment = make_experiment(methods=["unet", {"name": "sks-evidence", "folds": [0, 2]}])

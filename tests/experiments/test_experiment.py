@@ -65,7 +65,7 @@ def test_what_stage_1_sees_gives_a_stage_1_of_its_own(
     assert needed["sks-evidence"].isdisjoint(needed["other"])
 
 
-def test_an_method_may_have_fewer_budgets_and_folds(make_experiment: Make) -> None:
+def test_a_method_may_have_fewer_budgets_and_folds(make_experiment: Make) -> None:
     ablation = {"name": "sks", "masks": [15], "folds": [0, 2]}
     jobs = select_runs(plan(make_experiment(methods=["unet", ablation])))
     own = [(job.masks, job.fold.number) for job in jobs if job.method == "sks"]
@@ -79,7 +79,7 @@ def test_seeds_share_one_split(make_experiment: Make) -> None:
     assert {job.config.split.masks for job in jobs} == {None}
 
 
-def test_changes_of_an_method_win_over_those_of_the_experiment(make_experiment: Make) -> None:
+def test_changes_of_a_method_take_precedence_over_those_of_the_experiment(make_experiment: Make) -> None:
     method = {"name": "longer", "base_method": "unet", "set": {"stage2": {"steps": 400}}}
     experiment = make_experiment(
         methods=["unet", method], set={"stage2": {"steps": 100, "warmup_steps": 7}}
@@ -112,7 +112,7 @@ def test_changes_of_an_method_win_over_those_of_the_experiment(make_experiment: 
         ({"hypotheses": [{"method": "unet", "against": "unet", "masks": 7}]}, "7 is none of masks"),
     ],
 )
-def test_a_wrong_experiment_file_is_told(
+def test_a_wrong_experiment_file_is_reported(
     make_experiment: Make, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message) as told:
@@ -140,12 +140,12 @@ def test_a_wrong_configuration_is_told_before_anything_runs(
 
 
 @pytest.mark.parametrize("text", ["", "3", "a: [", "x: 2020-99-99", "- " * 5000 + "a"])
-def test_text_that_is_no_experiment_is_told(text: str) -> None:
+def test_text_that_is_no_experiment_is_reported(text: str) -> None:
     with pytest.raises(UsageError, match=r"experiment\.yaml"):
         parse_experiment(text, "experiment.yaml")
 
 
-def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_none_is_reported(tmp_path: Path) -> None:
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
     for path in (tmp_path / "absent.yaml", tmp_path, tmp_path / "bytes.yaml"):
         with pytest.raises(UsageError, match=r"expected an experiment file"):

@@ -50,7 +50,7 @@ def test_each_resample_has_an_answer_of_its_own() -> None:
     assert found.tolist() == [pytest.approx(70), 0, np.inf]
 
 
-def test_an_method_that_equals_the_reference_at_60_masks_saves_45(
+def test_a_method_that_equals_the_reference_at_60_masks_saves_45(
     make_experiment: Callable[..., Experiment], make_results: Callable[..., list[RunResult]]
 ) -> None:
     experiment = make_experiment(masks=[15, 60, "all"])

@@ -314,7 +314,7 @@ def test_a_second_process_is_kept_out(experiment_file: Path, tmp_path: Path) -> 
         (["compare", "run", "--validation-only"], "--validation-only"),
     ],
 )
-def test_wrong_use_is_told(words: list[str], told: str, cli: Callable[..., Any]) -> None:
+def test_wrong_use_is_reported(words: list[str], told: str, cli: Callable[..., Any]) -> None:
     result = cli(*words)
     assert result.exit_code == 2
     assert told in result.output

@@ -154,7 +154,7 @@ def test_points_on_fewer_images_are_not_drawn(
     assert draw_curves(experiment, table.assign(images=range(len(table)))) == b""
 
 
-def test_a_experiment_of_failures_only_still_writes_its_page(
+def test_an_experiment_of_failures_only_still_writes_its_page(
     make_experiment: Callable[..., Experiment],
     make_results: Callable[..., list[RunResult]],
     phantoms: Path,
