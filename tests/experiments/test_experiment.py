@@ -79,7 +79,7 @@ def test_seeds_share_one_split(make_experiment: Make) -> None:
     assert {job.config.split.masks for job in jobs} == {None}
 
 
-def test_changes_of_a_method_take_precedence_over_those_of_the_experiment(make_experiment: Make) -> None:
+def test_overrides_of_a_method_take_precedence(make_experiment: Make) -> None:
     method = {"name": "longer", "base_method": "unet", "set": {"stage2": {"steps": 400}}}
     experiment = make_experiment(
         methods=["unet", method], set={"stage2": {"steps": 100, "warmup_steps": 7}}
