@@ -18,7 +18,8 @@ def main(model: Path = Path("example-runs/method/model"), *, size: int = 128) ->
         # Any array (H, W, C) of the bit depth that was trained on; files: readers.read_image.
         image, truth = make_phantom(label, size=size, seed=(1, 2))
         [found] = predictor.predict([image[:, :, np.newaxis]])
-        likely = max(found.label_probabilities, key=found.label_probabilities.__getitem__)
+        probabilities = found.label_probabilities or {}  # None for a model without labels
+        likely = max(probabilities, key=probabilities.__getitem__)
         yield (
             f"{label}: thought to be {likely}; {int((found.mask > 0).sum())} pixels found, "
             f"{int(truth.sum())} are lesion"

@@ -72,9 +72,6 @@ def predict(
             files, or a package is not installed.
         DxsegError: The model cannot be read, or the folder cannot be written.
     """
-    from dxseg.inference.files.predict import predict_files
-    from dxseg.io.progress import console, reporting
-
     local = {
         "--slice-overlays": slice_overlays,
         "--dicom-seg": dicom_seg,
@@ -85,6 +82,9 @@ def predict(
         raise UsageError(f"{option} is not supported with --engine ray")
     if workers is not None and engine != "ray":
         raise UsageError("--workers requires --engine ray")
+    from dxseg.inference.files.predict import predict_files
+    from dxseg.io.progress import console, reporting
+
     predict_images: Callable[..., PredictSummary]
     if engine == "ray":
         predict_images, table = partial(_predict_archive(), workers=workers), "results"

@@ -1,0 +1,226 @@
+"""That a command is a function, how commands are shown, and how they end."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import docstring_parser
+import pytest
+
+import command_tables
+import dxseg
+from cli_results import Ended, assert_fails, call
+from dxseg.errors import UsageError
+
+COMMANDS = dict(command_tables.commands())
+
+
+def public(name: str) -> Any:
+    return getattr(dxseg, name.replace(" ", "_").replace("-", "_"))
+
+
+def test_every_public_function_is_a_command_and_the_other_way_round() -> None:
+    functions = {name for name in dxseg.__all__ if inspect.isfunction(getattr(dxseg, name))}
+    # create_model builds a network in memory: nothing for a command line.
+    functions -= {"create_model"}
+    assert functions == {name.replace(" ", "_").replace("-", "_") for name in COMMANDS}
+    for name, command in COMMANDS.items():
+        assert command.default_command is public(name), name
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_parameter_is_documented_once_and_in_order(name: str) -> None:
+    documented = docstring_parser.parse(public(name).__doc__)
+    assert [entry.arg_name for entry in documented.params] == list(
+        inspect.signature(public(name)).parameters
+    )
+    assert documented.short_description
+    assert documented.short_description.endswith(".")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_outputs_are_named_in_python_so_that_paths_cannot_be_swapped(name: str) -> None:
+    parameters = inspect.signature(public(name)).parameters
+    if "output" in parameters:
+        assert parameters["output"].kind is inspect.Parameter.KEYWORD_ONLY
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_fits_80_columns_and_hides_what_is_for_python(name: str) -> None:
+    ended = call(*name.split(), "--help", columns=80)
+    assert ended.exit_code == 0
+    assert max(map(len, ended.stdout.splitlines())) <= 80
+    for hidden in ("--logger", "--callbacks", "--ready", "--no-overwrite", "--empty"):
+        assert hidden not in ended.stdout
+
+
+def test_commands_are_grouped_in_the_order_of_work() -> None:
+    titles = re.findall(r"╭─ (\w+) ─", call("--help").stdout)
+    work = ["Data", "Training", "Evaluation", "Prediction", "Deployment"]
+    assert titles == [*work, "Demo", "Options"]
+
+
+@pytest.mark.parametrize("words", [[], ["train"], ["import"], ["import", "dicom"], ["serve"]])
+def test_help_needs_no_heavy_library_and_less_than_half_a_second(words: list[str]) -> None:
+    script = (
+        "import sys\n"
+        "from dxseg.commands.app import run\n"
+        "code = run(sys.argv[1:])\n"
+        "heavy = {'torch', 'numpy', 'pandas', 'pydantic', 'yaml'} & set(sys.modules)\n"
+        "print('code', code, 'heavy', sorted(heavy))\n"
+    )
+    before = os.times()
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words, "--help"], capture_output=True, text=True, check=True
+    )
+    after = os.times()
+    assert done.stdout.endswith("code 0 heavy []\n"), done.stdout + done.stderr
+    # Computing time: the clock on the wall also measures what else the machine does.
+    used = after.children_user + after.children_system
+    assert used - before.children_user - before.children_system < 0.5
+
+
+def test_the_version() -> None:
+    assert call("--version") == Ended(0, f"dxseg {dxseg.__version__}\n", "")
+
+
+def test_completion_knows_commands_options_and_choices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ended = call("--install-completion", "--shell", "bash")
+    assert ended.exit_code == 0, ended.output
+    [script] = [path for path in tmp_path.rglob("dxseg") if path.is_file()]
+    text = script.read_text(encoding="utf-8")
+    for word in ("label-studio", "--max-dice-loss", "onnxruntime"):
+        assert word in text
+
+
+TRAIN = ("train", "data", "--out", "run")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("nonsense",),
+        ("import", "nonsense"),
+        ("train",),
+        ("train", "data"),
+        (*TRAIN, "more"),
+        ("train", "data", "--out"),
+        (*TRAIN, "--logger", "x"),
+        (*TRAIN, "--masks", "abc"),
+        (*TRAIN, "--seed", "1.7"),
+        (*TRAIN, "--seed", "0x10"),
+        (*TRAIN, "--set", "stage2.steps"),
+        (*TRAIN, "--preset", "gpu"),
+        (*TRAIN, "--out", "another"),
+        ("predict", "model", "--out", "predictions"),
+        ("import", "volumes", "a", "b", "--mask-value", "2=tumour", "--mask-value", "2=cyst"),
+        ("import", "volumes", "a", "b", "--mask-value", "two=tumour"),
+        ("import", "volumes", "a", "b", "--bits", "12"),
+        ("import", "label-studio", "a", "b", "--role", "Dr X"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_ends_with_2_and_one_line(words: tuple[str, ...]) -> None:
+    ended = call(*words)
+    assert ended.stdout == ""
+    assert_fails(ended, 2)
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [(), ("import",), ("export",)], ids=str)
+def test_a_group_without_a_command_shows_its_commands_and_ends_with_2(
+    words: tuple[str, ...],
+) -> None:
+    ended = call(*words)
+    assert ended.exit_code == 2
+    assert ended.stdout.startswith("Usage: dxseg")
+
+
+def passed_on(monkeypatch: pytest.MonkeyPatch, name: str) -> dict[str, Any]:
+    """What a function is called with; it is not run."""
+    called: dict[str, Any] = {}
+
+    def remember(*arguments: Any, **options: Any) -> None:
+        called.update(options, arguments=arguments)
+        raise UsageError("stopped")
+
+    monkeypatch.setattr(name, remember)
+    return called
+
+
+def test_inputs_may_look_like_anything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    called = passed_on(monkeypatch, "dxseg.inference.files.predict.predict_files")
+    call("predict", "model", "a[red]", "--out", tmp_path, '["b"]', "--flip", ":cat:", "--", "-x")
+    assert called["arguments"] == ("model", ["a[red]", '["b"]', ":cat:", "-x"], str(tmp_path))
+    assert called["flip"]
+
+
+def test_overrides_may_be_repeated_and_stand_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = passed_on(monkeypatch, "dxseg.config.presets.load_config")
+    call("train", "--set", "stage2.steps=5", "data", "--set", "data.image_size=64", "--out", "r")
+    assert called["arguments"][2]["stage2"] == {"steps": 5}
+    assert called["arguments"][2]["data"] == {"image_size": 64}
+
+
+def test_every_option_of_an_importer_reaches_its_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = passed_on(monkeypatch, "dxseg.data.importers.folder.import_folder")
+    words = ["--modality", "MR", "--provenance", "here", "--licence", "none", "--mask-class", "a"]
+    call("import", "folder", "s", "d", *words, "--mask-class", "b", "--mask-suffix", "-m")
+    told = {"modality": "MR", "provenance": "here", "licence": "none", "mask_suffix": "-m"}
+    assert told.items() <= called.items()
+    assert called["mask_classes"] == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name.startswith("import ")])
+def test_the_command_has_every_option_of_the_importer(name: str) -> None:
+    from importlib import import_module
+
+    module = {"volumes": "nifti", "label-studio": "label_studio"}
+    kind = name.removeprefix("import ")
+    importer = getattr(
+        import_module(f"dxseg.data.importers.{module.get(kind, kind)}"), public(name).__name__
+    )
+    sliced = {"axis", "window"}
+    theirs = set(inspect.signature(importer).parameters) - {"progress", "slicing", "csv"}
+    ours = set(inspect.signature(public(name)).parameters)
+    assert theirs <= ours
+    if "slicing" in inspect.signature(importer).parameters:
+        assert sliced <= ours
+
+
+def test_paths_are_printed_as_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "[red] :cat:"
+    assert_fails(call("info", folder), 1, f"{folder}: neither a dataset")
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "dxseg", "check", os.fsencode(tmp_path) + b"/\xff[b]"],
+        capture_output=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(b"error: ")
+    assert rb"\udcff[b]" in ended.stderr
+
+
+@pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
+def test_other_ranks_print_nothing(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "1")
+    assert call("methods") == Ended(0, "", "")
+    monkeypatch.setenv(variable, "0")
+    assert "unet" in call("methods").stdout
+
+
+def test_a_misspelt_name_is_an_error() -> None:
+    with pytest.raises(AttributeError, match="trian"):
+        _ = dxseg.trian  # type: ignore[attr-defined]  # unused if mypy missed it, an error too
