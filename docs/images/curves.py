@@ -19,7 +19,7 @@ RESULTS = HERE.parents[1] / "results"
 
 
 def draw(name: str) -> None:
-    """Draw `curves-NAME.png` beside this file from `results/NAME`."""
+    """Draw `curves-NAME.png` next to this file from `results/NAME`."""
     path = RESULTS / name / "experiment.yaml"
     experiment = parse_experiment(read_experiment_text(path), str(path))
     curves = pd.read_csv(path.parent / "curves.csv")

@@ -1,4 +1,4 @@
-"""Draw docs/images/page.png: the page on a phantom, with the method that `make demo` has trained.
+"""Draw docs/images/page.png: the web page with a phantom and the method that `make demo` trains.
 
 PYTHONPATH=tests python docs/images/page.py dxseg-demo
 """
@@ -25,13 +25,13 @@ from dxseg.server.uvicorn_server import address, listen, make_server
 TOKEN = "for-this-picture-only"
 RUN, PHANTOMS = "sks-selftrained", "phantoms"
 STROKE = [(0.13, 0.52), (0.22, 0.56), (0.34, 0.56)]
-"""Of the brush, in shares of the picture's sides."""
+"""Points of the brush stroke, as fractions of the image's sides."""
 
 
 def draw(demo: Path) -> None:
-    """Open the first case, correct it, and take the picture."""
+    """Open the first case, correct it, and take a screenshot."""
     with tempfile.TemporaryDirectory() as folder:
-        dataset = as_the_demo_knew_it(demo, Path(folder) / PHANTOMS)
+        dataset = restrict_masks(demo, Path(folder) / PHANTOMS)
         predictor = Predictor.from_folder(find_model_folder(demo / RUN))
         server = make_server(
             predictor, Settings(token=TOKEN), cases=CaseQueue(dataset.root, predictor.info)
@@ -46,20 +46,20 @@ def draw(demo: Path) -> None:
             thread.join()
 
 
-def as_the_demo_knew_it(demo: Path, folder: Path) -> Dataset:
-    """The phantoms with the masks that the demo trained on, and no others."""
+def restrict_masks(demo: Path, folder: Path) -> Dataset:
+    """Copy the phantoms with the masks that the demo was trained on, and no others."""
     shutil.copytree(demo / PHANTOMS, folder)
     dataset = Dataset.load(folder)
     splits = pd.read_csv(demo / RUN / "splits.csv", index_col="case_id")
-    known = splits.loc[dataset.cases["case_id"], "use_mask"].to_numpy()
+    used = splits.loc[dataset.cases["case_id"], "use_mask"].to_numpy()
     dataset.cases["split"] = splits.loc[dataset.cases["case_id"], "split"].to_numpy()
-    dataset.cases.loc[~known, "mask"] = ""
+    dataset.cases.loc[~used, "mask"] = ""
     dataset.save()
     return dataset
 
 
 def take(url: str, target: Path) -> None:
-    """Do on the page what the picture shows."""
+    """Perform the steps on the page and take the screenshot."""
     with chromium() as browser:
         shown = Picture.open(browser, url)
         shown.page.click("#next")

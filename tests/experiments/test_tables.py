@@ -18,54 +18,13 @@ from dxseg.experiments.aggregate import PooledRuns, compute_curves
 from dxseg.experiments.experiment import Experiment
 from dxseg.experiments.page import draw_curves
 from dxseg.experiments.preregistration import Registration
-from dxseg.experiments.results import RunResult, strip_paths
+from dxseg.experiments.results import RunResult
 from dxseg.experiments.runner import write_outputs
-from dxseg.reports.tables import Cell, Table, escape_latex, to_latex, to_markdown
 
 REGISTRATION = Registration(
     [{"sha256": "a" * 64, "at": "2030-01-02T03:04:05+00:00", "added": [], "text": "name: <b>"}],
     "d" * 64,
 )
-
-
-@pytest.mark.parametrize(
-    ("text", "escaped"),
-    [
-        ("a_b & 50% #1 $x$", r"a\_b \& 50\% \#1 \$x\$"),
-        (r"\input{x}", r"\textbackslash{}input\{x\}"),
-        ("~^", r"\textasciitilde{}\textasciicircum{}"),
-        (">140", r"\textgreater{}140"),
-        ("0.5", "0.5"),
-    ],
-)
-def test_latex_is_escaped(text: str, escaped: str) -> None:
-    assert escape_latex(text) == escaped
-
-
-def test_a_table_in_latex_and_markdown() -> None:
-    table = Table(
-        "T_1", ("method", "D|ce"), [[Cell("a&b"), Cell("0.5", "0.4 to 0.6", True)]], "50%"
-    )
-    tex = to_latex([table])
-    assert r"a\&b & \textbf{0.5} {\scriptsize (0.4 to 0.6)} \\" in tex
-    assert r"\caption{T\_1. 50\%}" in tex
-    assert [tex.count(rf"\{rule}") for rule in ("toprule", "midrule", "bottomrule")] == [1, 1, 1]
-    assert to_markdown([table]).splitlines() == [
-        "**T_1**",
-        "",
-        "| method | D\\|ce |",
-        "|---|---|",
-        "| a&amp;b | **0.5** (0.4 to 0.6) |",
-        "",
-        "50%",
-    ]
-
-
-def test_paths_of_the_machine_are_left_out() -> None:
-    error = "/srv/x/out/runs/unet/stage2: diverged; see '/var/log/a b' and D:\\data\\x\\y.log"
-    assert strip_paths(error).startswith("stage2: diverged; see 'a b' and y.log")
-    for harmless in ("0.5 / 3 and a/b", "it needs stage1/ab12/fold-0, which failed"):
-        assert strip_paths(harmless) == harmless
 
 
 def test_everything_is_written_and_says_the_same(

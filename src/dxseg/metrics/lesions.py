@@ -1,4 +1,8 @@
-"""Lesion-wise detection: matching of true and predicted lesions."""
+"""Lesion-wise detection: matching of true and predicted lesions.
+
+Components and their matching are from scipy; MONAI and torchmetrics have no one-to-one matching of
+components.
+"""
 
 from __future__ import annotations
 

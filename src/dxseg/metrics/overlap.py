@@ -9,7 +9,8 @@ The empty-mask cells hold for every mask metric of this package:
 | empty | lesion | 0 | image diagonal | 0 | all images (false positive) |
 | empty | empty | 1 | 0 | 1 | all images |
 
-A missing prediction is not in this table: it is an error of the caller.
+A missing prediction is not in this table: it is an error of the caller. Written out, because
+libraries leave the empty-mask cells to their callers, as NaN or 0, and the rest is one line.
 """
 
 from __future__ import annotations

@@ -122,21 +122,21 @@ def _summary(evaluation: dict[str, Any]) -> str:
 
 
 def _results(
-    title: str, figures: Sequence[MetricColumn], runs: Sequence[_Run], units: dict[str, Any]
+    title: str, metrics: Sequence[MetricColumn], runs: Sequence[_Run], units: dict[str, Any]
 ) -> dict[str, Any]:
-    shown = [f for f in figures if any(run.evaluation.get(f.key) is not None for run in runs)]
+    shown = [m for m in metrics if any(run.evaluation.get(m.key) is not None for run in runs)]
     columns = [
-        {"title": f.title.format_map(units), "description": f.description, "better": f.better}
-        for f in shown
+        {"title": m.title.format_map(units), "description": m.description, "better": m.better}
+        for m in shown
     ]
     rows = []
     for run in runs:
         cells = [
             (
-                format_number(run.evaluation.get(f.key), f.decimals),
-                format_interval(run.evaluation.get(f"{f.key}_ci"), f.decimals),
+                format_number(run.evaluation.get(m.key), m.decimals),
+                format_interval(run.evaluation.get(f"{m.key}_ci"), m.decimals),
             )
-            for f in shown
+            for m in shown
         ]
         rows.append({"name": run.name, "cells": cells})
     return {"title": title, "columns": columns, "rows": rows}
@@ -195,7 +195,7 @@ def _protocol(run: _Run, data: Dataset, config: RunConfig) -> list[tuple[str, st
     splits = [f"{cases[name]} {name}" for name in ("train", "validation", "test") if name in cases]
     if cases.get("dropped"):
         splits.append(f"{cases['dropped']} dropped (near-duplicates with contradicting labels)")
-    skips = [name for name, built in model.skips.model_dump().items() if built]
+    skips = [name for name, used in model.skips.model_dump().items() if used]
     rows = [
         (
             "Dataset",
@@ -209,7 +209,7 @@ def _protocol(run: _Run, data: Dataset, config: RunConfig) -> list[tuple[str, st
         ("Network", f"{model.architecture} on {model.backbone}, {config.data.image_size} px"),
         ("Skips", ", ".join(skips).replace("_", " ") if model.architecture == "sks" else ""),
         ("Parameters", f"{record['parameters']:,}" if "parameters" in record else ""),
-        ("Steps", _steps(config)),
+        ("Length of training", _training_length(config)),
         ("Training time", ", ".join(f"{key}: {value:.0f} s" for key, value in seconds.items())),
         ("Seed", f"{config.seed}; of the split: {config.split.split_seed}"),
         ("Threshold", str(evaluation.get("threshold", ""))),
@@ -220,12 +220,13 @@ def _protocol(run: _Run, data: Dataset, config: RunConfig) -> list[tuple[str, st
     return [(key, value) for key, value in rows if value]
 
 
-def _steps(config: RunConfig) -> str:
-    stage1, own = config.stage1, config.self_training
-    length = stage1.steps or f"those of {stage1.epochs:g} passes over the labels"
+def _training_length(config: RunConfig) -> str:
+    stage1, self_training = config.stage1, config.self_training
+    length = f"{stage1.steps} steps" if stage1.steps else f"{stage1.epochs:g} epochs of the labels"
     parts = [f"{length} in stage 1" if config.model.requires_stage1 else "no stage 1"]
-    parts.append(f"{config.stage2.steps} in stage 2")
-    parts += [f"{own.steps} in self-training"] if own is not None else []
+    parts.append(f"{config.stage2.steps} steps in stage 2")
+    if self_training is not None:
+        parts.append(f"{self_training.steps} steps in self-training")
     return f"{', '.join(parts)}; batches of {config.data.batch_size}"
 
 
