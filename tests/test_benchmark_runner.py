@@ -9,7 +9,7 @@ import pytest
 from benchmark_scripts import BENCHMARKS, json_line, load
 
 
-def test_a_run_is_kept_and_stands_beside_the_next(capsys, tmp_path):
+def test_a_run_is_kept_and_is_shown_next_to_the_next(capsys, tmp_path):
     bench = load("run")
     history = tmp_path / "history.jsonl"
     words = ["--tiny", "--only", "startup", "--history", str(history)]
@@ -32,7 +32,7 @@ def test_a_run_is_kept_and_stands_beside_the_next(capsys, tmp_path):
     assert kept == [before, other, second]
 
 
-def test_a_benchmark_that_fails_says_why_and_the_others_go_on(capsys, monkeypatch, tmp_path):
+def test_a_benchmark_that_fails_is_reported_and_the_others_continue(capsys, monkeypatch, tmp_path):
     bench = load("run")
     monkeypatch.setattr(bench, "HERE", tmp_path)
     (tmp_path / "train_throughput.py").write_text("raise SystemExit('no such method')")

@@ -1,4 +1,4 @@
-"""The benchmarks run and report what their README says; how fast is for an idle machine to say."""
+"""The benchmarks run and report what their README describes; speed needs an idle machine."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_predict_steps_times_every_step_of_every_side(capsys):
         assert steps["network"] > 0
 
 
-def test_million_rows_times_every_step_and_says_how_much_memory(capsys, tmp_path):
+def test_million_rows_times_every_step_and_reports_memory(capsys, tmp_path):
     bench = load("million_rows")
     small = ["--rows", "2000", "--masks", "5", "--dataset", str(tmp_path / "dataset")]
     result = bench.main(small)
@@ -131,7 +131,7 @@ def simulate(bench, phantoms, out, rounds, *words) -> pd.DataFrame:
     return bench.main([str(phantoms), "--out", str(out), *sizes, *words])
 
 
-def test_suggest_compares_with_chance_and_goes_on_where_it_stopped(
+def test_suggest_compares_with_random_selection_and_continues_where_it_stopped(
     capsys, phantoms, tiny, tmp_path
 ):
     bench = load("suggest")
@@ -139,12 +139,13 @@ def test_suggest_compares_with_chance_and_goes_on_where_it_stopped(
     points = [["start", 3], ["random", 5], ["suggest", 5]]
     assert curve[["strategy", "masks"]].to_numpy().tolist() == points
     assert curve["dice_lesion"].between(0, 1).all()
-    told = curve.set_index("strategy")
-    assert told["difference"].isna().tolist() == [True, True, False]
-    gained = told.loc["suggest", "dice_lesion"] - told.loc["random", "dice_lesion"]
-    assert told.loc["suggest", "difference"] == pytest.approx(gained)
+    by_strategy = curve.set_index("strategy")
+    assert by_strategy["difference"].isna().tolist() == [True, True, False]
+    gained = by_strategy.loc["suggest", "dice_lesion"] - by_strategy.loc["random", "dice_lesion"]
+    assert by_strategy.loc["suggest", "difference"] == pytest.approx(gained)
     runs = pd.read_csv(tmp_path / "runs.csv").set_index("strategy")
-    assert runs["dice_lesion"].to_dict() == pytest.approx(told["dice_lesion"].to_dict(), abs=1e-4)
+    expected = by_strategy["dice_lesion"].to_dict()
+    assert runs["dice_lesion"].to_dict() == pytest.approx(expected, abs=1e-4)
     for name in ("random-5", "suggest-5"):
         record = json.loads((tmp_path / "seed-1" / name / "run" / "run.json").read_text())
         assert record["cases"]["train_masks"] == 5
@@ -198,7 +199,7 @@ def test_serve_load_loses_nothing(capsys):
 
 
 @pytest.mark.parametrize("name", ["train_throughput", "inference_backends"])
-def test_help_says_what_is_measured(name, capsys):
+def test_help_describes_what_is_measured(name, capsys):
     with pytest.raises(SystemExit) as stop:
         load(name).main(["--help"])
     assert stop.value.code == 0

@@ -41,7 +41,7 @@ def test_a_mask_where_the_label_head_sees_no_lesion_is_a_disagreement() -> None:
     assert found.score == pytest.approx(1 - 0.1 * (1 - found.uncertainty))
 
 
-def test_without_any_label_the_highest_pixel_says_whether_there_is_a_lesion() -> None:
+def test_without_any_label_the_highest_pixel_is_the_lesion_probability() -> None:
     assert score_image(image(0.3, 0.1), mask(0, 0), NAN).score == pytest.approx(0.3)
     drawn = score_image(image(0.8, 0.1), mask(1, 0), NAN)
     assert drawn.disagreement == pytest.approx(0.2)

@@ -49,7 +49,7 @@ def test_masks_that_are_known_and_cases_of_other_splits_are_no_candidates(tmp_pa
     assert rows["annotated"].tolist() == [True, False, False]
 
 
-def test_a_table_of_splits_hides_masks_and_says_who_trains(tmp_path: Path) -> None:
+def test_a_table_of_splits_hides_masks_and_defines_the_training_cases(tmp_path: Path) -> None:
     data = make(
         tmp_path,
         dict.fromkeys("abcd", DARK),
@@ -98,7 +98,7 @@ def test_scores_follow_what_the_table_knows(tmp_path: Path) -> None:
     scores = dict(zip(seen.case_ids, (score.score for score in seen.scores), strict=True))
     assert scores["missed"] == 1
     assert scores["found"] == pytest.approx(0, abs=0.05)
-    assert scores["unknown"] == pytest.approx(0, abs=0.01), "no label says lesion"
+    assert scores["unknown"] == pytest.approx(0, abs=0.01), "no label names a lesion"
     table = rank_candidates(seen, 3, seed=0)
     assert table["case_id"].iloc[0] == "missed"
     assert table["rank"].tolist() == [1, 2, 3]
@@ -170,7 +170,7 @@ def test_what_has_been_annotated_is_not_suggested_again(
     assert not set(first) & set(second.table["case_id"])
 
 
-def test_an_unreadable_image_is_told_and_does_not_stop_the_others(
+def test_an_unreadable_image_is_reported_and_does_not_stop_the_others(
     cli: Cli, trained: Path, phantoms: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(phantoms, tmp_path / "data")
@@ -198,7 +198,7 @@ def test_an_unreadable_image_is_told_and_does_not_stop_the_others(
         ("", [], "nothing to annotate"),
     ],
 )
-def test_mistakes_are_told_in_one_line(
+def test_errors_are_reported_in_one_line(
     cli: Cli, trained: Path, phantoms: Path, tmp_path: Path, model: str, options: Any, expected: str
 ) -> None:
     result = cli("suggest", trained / model, phantoms, "--out", tmp_path / "a.csv", *options)

@@ -140,7 +140,7 @@ def test_nothing_finished_gives_empty_tables(
     assert len(compute_differences(pool, quiet)) == 0
 
 
-def test_resampled_means_of_two_methods_differ_as_the_paired_bootstrap_says() -> None:
+def test_resampled_means_of_two_methods_differ_as_in_the_paired_bootstrap() -> None:
     generator = np.random.default_rng(0)
     groups = generator.integers(0, 20, 100)
     values = generator.normal(0, 1, (100, 2))

@@ -41,9 +41,9 @@ Make = Callable[..., Experiment]
 def test_a_wrong_experiment_file_is_reported(
     make_experiment: Make, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(UsageError, match=message) as told:
+    with pytest.raises(UsageError, match=message) as raised:
         make_experiment(**changes)
-    assert str(told.value).startswith("experiment.yaml: ")
+    assert str(raised.value).startswith("experiment.yaml: ")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_wrong_experiment_file_is_reported(
         ),
     ],
 )
-def test_a_wrong_configuration_is_told_before_anything_runs(
+def test_a_wrong_configuration_is_reported_before_anything_runs(
     make_experiment: Make, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):

@@ -59,7 +59,7 @@ def test_additions_are_accepted_and_recorded(
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"reference": "sks"}, "reference"),
         ({"primary": "sks"}, "primary"),
@@ -75,12 +75,12 @@ def test_additions_are_accepted_and_recorded(
     ],
 )
 def test_every_other_change_is_refused(
-    changes: dict[str, Any], told: str, phantoms: Path, tmp_path: Path
+    changes: dict[str, Any], message: str, phantoms: Path, tmp_path: Path
 ) -> None:
     dataset = Dataset.load(phantoms)
     register(*file_of(BASE), dataset, tmp_path / "out")
     before = (tmp_path / "out" / "registration.json").read_bytes()
-    with pytest.raises(DxsegError, match=f"has changed since it was registered: .*{told}"):
+    with pytest.raises(DxsegError, match=f"has changed since it was registered: .*{message}"):
         register(*file_of(BASE | changes), dataset, tmp_path / "out")
     assert (tmp_path / "out" / "registration.json").read_bytes() == before
 

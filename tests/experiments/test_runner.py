@@ -303,7 +303,7 @@ def test_a_second_process_is_kept_out(experiment_file: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["experiment", "a.yaml", "b.yaml", "--out", "x"], "b.yaml"),
         (["experiment", "a.yaml"], "--out"),
@@ -314,7 +314,7 @@ def test_a_second_process_is_kept_out(experiment_file: Path, tmp_path: Path) -> 
         (["compare", "run", "--validation-only"], "--validation-only"),
     ],
 )
-def test_wrong_use_is_reported(words: list[str], told: str, cli: Callable[..., Any]) -> None:
+def test_wrong_use_is_reported(words: list[str], message: str, cli: Callable[..., Any]) -> None:
     result = cli(*words)
     assert result.exit_code == 2
-    assert told in result.output
+    assert message in result.output

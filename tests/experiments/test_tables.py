@@ -27,7 +27,7 @@ REGISTRATION = Registration(
 )
 
 
-def test_everything_is_written_and_says_the_same(
+def test_everything_is_written_consistently(
     make_experiment: Callable[..., Experiment],
     make_results: Callable[..., list[RunResult]],
     phantoms: Path,

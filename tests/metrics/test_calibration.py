@@ -82,7 +82,7 @@ CHANCES = st.lists(st.floats(0, 1), min_size=1, max_size=30)
 
 
 def test_a_temperature_in_closed_form():
-    """Of ten events told with 0.9 six happen: 0.6 is right, so logit(0.9) / T = logit(0.6)."""
+    """Of ten events predicted with 0.9 six happen: 0.6 is right, so logit(0.9) / T = logit(0.6)."""
     expected = np.log(9) / np.log(1.5)
     probability, target = np.full(10, 0.9), np.arange(10) < 6
     assert fit_temperature(probability, target) == pytest.approx(expected, rel=1e-3)

@@ -36,7 +36,7 @@ def test_area_agrees_with_scikit_learn_and_with_rank_sums(scored):
     assert auroc(lesion, score) == pytest.approx(u / (lesion.sum() * (~lesion).sum()))
 
 
-def test_scores_that_differ_beyond_single_precision_are_told_apart():
+def test_scores_that_differ_beyond_single_precision_are_distinguished():
     assert auroc([False, True], [0.5, 0.5 + 1e-12]) == 1
 
 

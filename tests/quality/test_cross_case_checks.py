@@ -134,7 +134,7 @@ def test_the_source_is_left_alone_and_the_report_is_what_was_returned(folder: An
     assert json.loads(written)["digest"] == Dataset.load(folder.root).digest()
 
 
-def test_findings_come_errors_first_and_say_what_the_code_says(folder: Any) -> None:
+def test_findings_come_errors_first_with_title_and_remedy_of_their_type(folder: Any) -> None:
     (folder.root / "c3.png").write_bytes(b"")
     copy_of(folder, "c9", "c2")
     report = folder.check()

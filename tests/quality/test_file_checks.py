@@ -96,7 +96,7 @@ IMAGE, MASK = "c3.png", "c3_mask.png"
 
 
 @pytest.mark.parametrize(
-    ("code", "spoil", "told"),
+    ("code", "spoil", "message"),
     [
         ("image-not-found", lambda f: (f.root / IMAGE).unlink(), "no such file"),
         ("image-not-found", leads_away(IMAGE), "outside the dataset"),
@@ -129,14 +129,14 @@ IMAGE, MASK = "c3.png", "c3_mask.png"
     ],
 )
 def test_a_spoiled_case_is_found(
-    folder: Any, codes: Any, code: str, spoil: Spoil, told: str
+    folder: Any, codes: Any, code: str, spoil: Spoil, message: str
 ) -> None:
     spoil(folder)
     found = codes(folder.check())
     assert list(found) == [code]
     assert found[code].case_ids == ["c3"]
     assert (found[code].count, found[code].group_count) == (1, 0)
-    assert told in " ".join(found[code].details)
+    assert message in " ".join(found[code].details)
 
 
 def test_a_clean_dataset_has_no_finding(folder: Any, codes: Any) -> None:
@@ -228,7 +228,7 @@ def test_labels_with_too_few_groups_are_named(folder: Any) -> None:
     assert rare.case_ids == ["c0", "c1", "c4", "c5"]
 
 
-def test_a_united_mask_says_so_wherever_it_goes(tmp_path: Path) -> None:
+def test_a_merged_mask_keeps_its_mark_wherever_it_goes(tmp_path: Path) -> None:
     write_mask(tmp_path / "a.png", np.eye(9, dtype=np.uint8), 1, merged_count=2)
     (tmp_path / "a.png").rename(tmp_path / "b.png")
     reading = inspect_mask(tmp_path / "b.png", 1)

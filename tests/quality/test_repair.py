@@ -54,7 +54,7 @@ def content(root: Path) -> dict[str, str]:
     }
 
 
-def test_the_copy_is_valid_and_every_repair_is_told(spoiled: Any, tmp_path: Path) -> None:
+def test_the_copy_is_valid_and_every_repair_is_listed(spoiled: Any, tmp_path: Path) -> None:
     spoiled.save()
     before = content(spoiled.root)
     out = tmp_path / "fixed"

@@ -193,7 +193,7 @@ def test_runs_of_other_test_cases_are_not_put_side_by_side(run, make_run):
         build_report(run, compared=[make_run(method="unet", images=12)])
 
 
-def test_what_is_missing_is_told_with_the_remedy(make_run, tmp_path):
+def test_what_is_missing_is_reported_with_the_remedy(make_run, tmp_path):
     run = make_run(seed=9, evaluate=False)
     with pytest.raises(DxsegError, match="dxseg evaluate"):
         build_report(run)
@@ -202,7 +202,7 @@ def test_what_is_missing_is_told_with_the_remedy(make_run, tmp_path):
     assert not (run / "report.html").exists()
 
 
-def test_a_run_without_curves_says_so(make_run):
+def test_a_run_without_curves_is_reported_as_such(make_run):
     run = make_run(seed=11)
     for stage in ("stage1", "stage2"):
         (run / stage / "metrics.csv").unlink()
