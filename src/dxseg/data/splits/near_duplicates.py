@@ -3,8 +3,8 @@
 Public datasets contain the same frame several times: exported again, rescaled, with calipers drawn
 on it or under another label. Two images are near-duplicates here when both hold:
 
-1. the Pearson correlation of their 48x48 grey reductions exceeds ``threshold``;
-2. their 64-bit perceptual hashes differ in at most ``radius`` bits.
+1. the Pearson correlation of their 48x48 grey reductions exceeds `threshold`;
+2. their 64-bit perceptual hashes differ in at most `radius` bits.
 
 On BUSI (780 images) the hash loses no pair that correlation alone would find: those pairs differ in
 at most 12 bits.

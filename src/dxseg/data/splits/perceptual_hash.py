@@ -50,7 +50,7 @@ def hash_image(pixels: NDArray[Any]) -> bytes:
 
     Returns:
         `BYTES` bytes: the 48x48 grey copy, then the 64-bit perceptual hash (DCT of a 32x32
-        reduction, Zauner 2010, as in ``imagehash``); a hash of zeros where the copy is flat.
+        reduction, Zauner 2010, as in `imagehash`); a hash of zeros where the copy is flat.
     """
     return hash_grey(grey_image(pixels))
 

@@ -52,11 +52,11 @@ _CASE_ID = re.compile(r"[^\s./\\][^/\\]{0,199}")
 
 
 def validate_cases(table: pd.DataFrame, spec: DatasetSpec, source: Path) -> pd.DataFrame:
-    """Check every value of a table of cases and give its columns their types.
+    """Check every value of a table of cases and convert its columns to their types.
 
     Args:
         table: At least the columns case_id and image; values may be text or already typed. An
-            index named "line" (as `read_table` gives) says where the rows stand in their file.
+            index named "line" (as from `read_table`) has the line number of each row.
         spec: Labels and roots of the dataset.
         source: The file named in errors.
 

@@ -262,7 +262,7 @@ class Dataset:
             candidate = folder / name
             if isinstance(folder, RemotePath) and (fault := address_fault(str(candidate))):
                 raise DxsegError(f"{where}: at {candidate}: {fault}")
-            # The last address is not asked for each file: that would double the requests.
+            # No request for each file at the last address: that would double their number.
             last = folder is self._roots[-1] and isinstance(folder, RemotePath)
             if last or candidate.is_file():
                 return self._check_inside(candidate.resolve(), where)
