@@ -1,4 +1,4 @@
-"""Configurations from a preset, a method and changes of single values, or from a run's folder."""
+"""Configurations from a preset, a method and overrides, or from the folder of a run."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def _recipe(name: str) -> dict[str, Any]:
 
 
 def method_names() -> list[str]:
-    """The named methods: the method, its published form and the controls it is measured against."""
+    """Names of the methods: the default, its published form and the controls."""
     return list(_recipe("methods"))
 
 
 def merge(base: dict[str, Any], *changes: dict[str, Any]) -> dict[str, Any]:
-    """Nested dictionaries merged from left to right; the right one wins."""
+    """Merge nested dictionaries from left to right; later values win."""
     merged = dict(base)
     for change in changes:
         for key, value in change.items():
@@ -42,10 +42,10 @@ def merge(base: dict[str, Any], *changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:
-    """``["stage2.steps=50"]`` as a nested dictionary; values are YAML.
+    """Parse `["stage2.steps=50"]` to a nested dictionary; values are YAML.
 
     Raises:
-        UsageError: a pair has no ``=`` or its value is not YAML.
+        UsageError: a pair has no `=` or its value is not YAML.
     """
     overrides: dict[str, Any] = {}
     for pair in pairs:
@@ -62,7 +62,7 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
 def load_config(
     preset: str = "cpu", method: str = DEFAULT_METHOD, overrides: dict[str, Any] | None = None
 ) -> RunConfig:
-    """The configuration of a preset and a method, with single values overridden.
+    """Build the configuration of a preset and a method, with overrides.
 
     Raises:
         UsageError: an unknown preset, method or key, or a value out of its range.
@@ -78,7 +78,7 @@ def load_config(
 
 
 def validate_config(values: dict[str, Any]) -> RunConfig:
-    """A configuration of nested values.
+    """Build a configuration from nested values.
 
     Raises:
         UsageError: an unknown key, or a value out of its range.
@@ -90,7 +90,7 @@ def validate_config(values: dict[str, Any]) -> RunConfig:
 
 
 def read_config(path: Path) -> RunConfig:
-    """The configuration a run folder recorded.
+    """Read the configuration that a run recorded.
 
     Raises:
         DxsegError: the file is missing, not YAML, or not a configuration.
@@ -112,7 +112,7 @@ def _first_problems(error: ValidationError, limit: int = 5) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Show a wrong value without writing all of it: aliases in YAML may be 10^9 long."""
+    """A wrong value, shortened: aliases in YAML may be 10^9 long."""
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother = 1, 80, 80
     return short.repr(value)

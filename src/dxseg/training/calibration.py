@@ -32,13 +32,13 @@ from dxseg.training.datamodule.training_data import TrainingData
 from dxseg.training.thresholds import validation_thresholds
 
 MIN_IMAGES = 20
-"""Labelled validation images below which label logits stay as they are."""
+"""Label logits are not calibrated with fewer labelled validation images."""
 
 MIN_LESIONS = 5
-"""Validation masks with a lesion below which pixel logits stay as they are."""
+"""Pixel logits are not calibrated with fewer validation masks that show a lesion."""
 
 PIXELS = 1 << 19
-"""Pixels and classes that are looked at, drawn evenly from all images."""
+"""Number of pixels times classes to fit on, sampled evenly from all images."""
 
 Record = dict[str, Any]
 
@@ -51,24 +51,25 @@ def calibrate(
     sensitivity: float | None,
     specificity: float | None,
 ) -> tuple[ModelInfo, Record]:
-    """Choose what inference does with the network's outputs, by the predictor itself.
+    """Choose temperatures and thresholds with the predictor that inference uses.
 
-    In this order, each step seeing the ones before it: label temperature, gate and threshold to
-    rule in, pixel temperature. Labels and thresholds look at validation labels only, pixels at the
-    masks that validation may use.
+    In this order, each step after the ones before it: label temperature, rule-out and rule-in
+    threshold, pixel temperature. Labels and thresholds use validation labels only, pixels the masks
+    that validation may use.
 
     Args:
         segmenter: The trained network.
-        info: Of its bundle, nothing chosen yet.
+        info: Of its model folder, without temperatures and thresholds.
         data: Of the run; its validation cases are used.
-        sensitivity: Share of the images with a lesion that must pass the gate; None for no gate.
-        specificity: Share of the lesion-free images that must not be ruled in; None for no such
-            rule.
+        sensitivity: Fraction of the images with a lesion that must not be ruled out; None for no
+            rule-out threshold.
+        specificity: Fraction of the lesion-free images that must not be ruled in; None for no
+            rule-in threshold.
 
     Returns:
-        The info with all four, and what `run.json` says of the temperatures: for `labels` and
-        `masks` each temperature, images, ece_before, ece_after (on the same cases, so flattering),
-        and a note where the temperature stays 1.
+        The info with all four, and the entry of `run.json`: for `labels` and `masks` each
+        temperature, images, ece_before, ece_after (on the same cases, so optimistic), and a note if
+        the temperature stays 1.
     """
     probabilities = _label_probabilities(segmenter, info, data.label_validation)
     cases = data.label_validation or data.label_train
@@ -98,7 +99,7 @@ def calibrate(
 def _label_probabilities(
     segmenter: SegmentationModel, info: ModelInfo, validation: CaseDataset | None
 ) -> NDArray[np.float64]:
-    """Probabilities (N, L) of the labels of all validation images; none if it knows no labels."""
+    """Probabilities (N, L) of the labels of all validation images; none without a label head."""
     if validation is None or not info.model.has_label_head:
         return np.zeros((0, len(info.labels)))
     rows = [
@@ -149,7 +150,7 @@ def _label_temperature(
 def _mask_temperature(
     segmenter: SegmentationModel, info: ModelInfo, validation: CaseDataset | None
 ) -> tuple[float, Record]:
-    """Fit on images that the gate lets through; what it closes has no probability of its own."""
+    """Fit on images that are not ruled out; others have no probabilities of their own."""
     if validation is None:
         return 1.0, _record(None, 0, "no validation mask")
     budget = max(1, PIXELS // (len(validation) * validation.mask_classes))

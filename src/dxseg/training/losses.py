@@ -14,17 +14,17 @@ from torch.nn import functional as F
 class LabelLoss(nn.Module):
     """Class-balanced image-level loss: cross-entropy, or binary cross-entropy for multi-label.
 
-    Images without a label do not count.
+    Images without a label are ignored.
     """
 
     balance: Tensor
 
     def __init__(self, balance: Tensor, multi_label: bool, label_smoothing: float = 0.0) -> None:
-        """Hold the weights.
+        """Store the weights.
 
         Args:
             balance: (L,) class weights, or positive weights for multi-label
-                (:func:`label_balance`).
+                (`label_balance`).
             multi_label: whether targets are (B, L).
             label_smoothing: part of the target spread over all labels, [0, 1).
         """
@@ -57,13 +57,13 @@ class LabelLoss(nn.Module):
 def label_balance(
     labels: NDArray[Any], count: int, multi_label: bool, draws: NDArray[np.float64] | None = None
 ) -> Tensor:
-    """Weights that give every label the same say.
+    """Weights that give every label the same influence.
 
     Args:
         labels: (N,) class indices with -1 for unknown, or (N, L) of 0, 1 and NaN.
         count: L.
         multi_label: which of the two.
-        draws: (N,) how often each comes up, where they do not come up alike.
+        draws: (N,) how often each is drawn. Default: equally often.
 
     Returns:
         (L,) float32. Multi-class: inverse frequency, mean 1 over the images; multi-label: negatives
@@ -84,17 +84,17 @@ def label_balance(
 
 
 def _ratio(numerator: Any, denominator: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The quotient, 1 where the denominator is 0."""
+    """The quotient, 1 if the denominator is 0."""
     quotient = np.ones(denominator.shape)
     np.divide(numerator, denominator, out=quotient, where=denominator > 0)
     return quotient
 
 
 class MaskLoss(nn.Module):
-    """Dice plus binary cross-entropy, both with one sigmoid a mask class.
+    """Dice plus binary cross-entropy, both with one sigmoid per mask class.
 
     Dice (Milletari et al. 2016, MONAI's implementation) is taken over the whole batch: per image
-    it is constant where the target is empty, and lesion-free images would teach it nothing.
+    it is constant for an empty target, and lesion-free images would have no gradient.
     """
 
     def __init__(self, soft_targets: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""AdamW with warm-up and cosine decay, and learning rates a part of the network each."""
+"""AdamW with warm-up and cosine decay, and a learning rate for each part of the network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dxseg.config.schema import StageConfig
 def build_optimizer(
     parts: Iterable[tuple[nn.Module, float]], config: StageConfig
 ) -> OptimizerLRScheduler:
-    """Optimiser and per-step schedule for Lightning.
+    """Build the optimiser and the per-step schedule for Lightning.
 
     Args:
         parts: (module, factor on the learning rate); a parameter belongs to the first part that
@@ -45,7 +45,7 @@ def build_optimizer(
 
 
 def average_weights(config: StageConfig) -> list[pl.Callback]:
-    """Lightning's moving average of the weights, where the stage has one."""
+    """Lightning's moving average of the weights, if the stage has one."""
     return [EMAWeightAveraging(decay=config.ema_decay)] if config.ema_decay else []
 
 

@@ -16,7 +16,7 @@ from dxseg.io.atomic import atomic_path, preallocate
 from dxseg.io.progress import Report
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.datamodule.training_data import TrainingData
-from dxseg.training.thresholds import label_says_lesion
+from dxseg.training.thresholds import implies_lesion
 
 FULL = 255
 """Stored value of a probability of 1."""
@@ -71,7 +71,7 @@ def make_pseudo_labels(
     true_row = np.full(len(train), -1)
     # Both are in the order of the table, and an image has one row.
     true_row[np.searchsorted(train.image_rows, masked.image_rows)] = np.arange(len(masked))
-    lesion = label_says_lesion(train.labels, data.task.lesion_free)
+    lesion = implies_lesion(train.labels, data.task.lesion_free)
     unlabeled = (true_row < 0) & ~lesion_free & lesion
     if not path.is_file():
         with atomic_path(path) as temporary:

@@ -1,4 +1,4 @@
-"""What a finished run and a finished stage 1 leave behind, by name."""
+"""The files of a finished run and of a finished stage 1, and what `run.json` records."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PACKAGES = (
 
 
 def read_run(output: Path) -> dict[str, Any]:
-    """The ``run.json`` of a finished run, with at least the key ``dataset``.
+    """Read the `run.json` of a finished run, which has at least the key `dataset`.
 
     Raises:
         DxsegError: there is none, or it is damaged or names no dataset.
@@ -56,28 +56,28 @@ def read_run(output: Path) -> dict[str, Any]:
 
 
 def has_stage1(folder: Path) -> bool:
-    """Whether a folder of stage 1 holds both of its files; a moved one may have lost the weights.
+    """Whether a folder of stage 1 holds both of its files; a copy may lack the weights.
 
     Args:
-        folder: ``stage1`` of a run.
+        folder: `stage1` of a run.
     """
     return all((folder / name).is_file() for name in (STAGE1_WEIGHTS, STAGE1_RECORD))
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages whose arithmetic or decoding reaches the weights."""
+    """Versions of Python and of the packages that influence the weights."""
     return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
 
 
 def machine(device: DeviceConfig) -> dict[str, Any]:
-    """What of a machine decides on the last bits of a result.
+    """Properties of the machine that may change the last bits of a result.
 
     Args:
         device: where the run computes.
 
     Returns:
-        ``system``, ``processor``, ``threads`` of an operation on the CPU, and the ``accelerator``,
-        "cpu" where there is none. Nothing names the machine.
+        `system`, `processor`, `threads` per operation on the CPU, and the `accelerator`, "cpu" if
+        there is none. Nothing identifies the machine.
     """
     gpu = device.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     return {

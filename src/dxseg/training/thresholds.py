@@ -23,25 +23,26 @@ def validation_thresholds(
     sensitivity: float | None,
     specificity: float | None,
 ) -> tuple[float | None, float | None]:
-    """Choose the gate and the threshold to rule in; labels only, no mask is looked at.
+    """Choose the rule-out and the rule-in threshold from labels alone.
 
-    A study whose label says that there is a lesion counts as one image, with the probability that
-    is pooled from its images. No image of it is known to show the lesion; but the pooled
-    probability never exceeds that of its likeliest image, so that at least this one passes the gate
-    if the study does.
+    A study whose label means a lesion counts as one image, with the probability that is pooled from
+    its images. It is unknown which of them shows the lesion; but the pooled probability never
+    exceeds that of its most probable image, so at least this one is not ruled out if the study is
+    not.
 
     Args:
         probabilities: (N, L) of the labels of validation images, as inference will have them, and
             of studies.
-        labels: (N,) label positions, or (N, L) of 0 and 1; what is known of these.
-        info: Of the bundle.
-        sensitivity: Share of the images with a lesion that must pass; None for no gate.
-        specificity: Share of the lesion-free images that must not be ruled in; None for no such
-            rule.
+        labels: (N,) label positions, or (N, L) of 0 and 1, of these.
+        info: Of the model folder.
+        sensitivity: Fraction of the images with a lesion that must not be ruled out; None for no
+            rule-out threshold.
+        specificity: Fraction of the lesion-free images that must not be ruled in; None for no
+            rule-in threshold.
 
     Returns:
-        The gate and the threshold. Each is None where it is off, no label means lesion-free, or no
-        image has a label to choose it by.
+        Rule-out and rule-in threshold. Each is None if it is off, if no label means lesion-free, or
+        if no image has a label to choose it by.
     """
     if not info.lesion_free:
         return None, None
@@ -56,25 +57,25 @@ def validation_thresholds(
         ]
     )
     free = [info.labels.index(name) for name in info.lesion_free]
-    with_lesion = chances[label_says_lesion(labels, free)]
-    without = chances[label_says_lesion_free(labels, free)]
-    # Rounding must neither close the gate on the very image that it was chosen by, nor rule it in.
-    gate, rule_in = None, None
+    with_lesion = chances[implies_lesion(labels, free)]
+    without = chances[implies_no_lesion(labels, free)]
+    # Rounding must not rule out, or in, the very image that decided the threshold.
+    rule_out, rule_in = None, None
     if sensitivity is not None:
-        gate = choose_rule_out_threshold((with_lesion * (1 - _ROUNDING)).tolist(), sensitivity)
+        rule_out = choose_rule_out_threshold((with_lesion * (1 - _ROUNDING)).tolist(), sensitivity)
     if specificity is not None:
         rule_in = choose_rule_in_threshold(
             np.minimum(without * (1 + _ROUNDING), 1).tolist(), specificity
         )
-    return gate, rule_in
+    return rule_out, rule_in
 
 
-def label_says_lesion(labels: NDArray[Any], lesion_free: Sequence[int]) -> NDArray[np.bool_]:
-    """Which images have a label, and none that means: no lesion.
+def implies_lesion(labels: NDArray[Any], lesion_free: Sequence[int]) -> NDArray[np.bool_]:
+    """Which images have a label that means a lesion, and none that means no lesion.
 
     Args:
         labels: (N,) class indices with -1 for unknown, or (N, L) of 0, 1 and NaN.
-        lesion_free: positions of the labels that mean: no lesion.
+        lesion_free: positions of the labels that mean no lesion.
 
     Returns:
         Shape (N,).
@@ -85,12 +86,12 @@ def label_says_lesion(labels: NDArray[Any], lesion_free: Sequence[int]) -> NDArr
     return np.asarray(known & some & (labels[:, list(lesion_free)] == 0).all(axis=1), np.bool_)
 
 
-def label_says_lesion_free(labels: NDArray[Any], lesion_free: Sequence[int]) -> NDArray[np.bool_]:
+def implies_no_lesion(labels: NDArray[Any], lesion_free: Sequence[int]) -> NDArray[np.bool_]:
     """Which images have a label, and none that means a lesion.
 
     Args:
-        labels: as in :func:`label_says_lesion`.
-        lesion_free: positions of the labels that mean: no lesion.
+        labels: as in `implies_lesion`.
+        lesion_free: positions of the labels that mean no lesion.
 
     Returns:
         Shape (N,).

@@ -51,7 +51,7 @@ def cached_images(
 
     Args:
         dataset: where the files are and how many channels are wanted.
-        rows: rows of ``dataset.cases``, in the order wanted.
+        rows: rows of `dataset.cases`, in the order wanted.
         image_size: side of the square each image is fitted into, pixels.
         folder: where caches lie; a cache of the same content is reused.
         progress: called with (done, total).
@@ -135,7 +135,7 @@ def _memory_map(
     sources: Sequence[Source],
     progress: Progress | None,
 ) -> NDArray[Any]:
-    """Open the array at ``path``, writing it first where it is absent or damaged."""
+    """Open the array at `path`; write it first if it is absent or damaged."""
     if not sources:
         raise DxsegError(f"{path.parent}: no cases to cache; the split leaves none for training")
     with suppress(*_NO_ARRAY):  # before a lock is asked for: the folder may be read-only
@@ -162,7 +162,7 @@ def _decode(
     sources: Sequence[Source],
     progress: Progress | None,
 ) -> None:
-    """Decode what an earlier attempt has not; the path of the array says of what content."""
+    """Decode what an earlier attempt has not; the name of the array identifies the content."""
     waiting = store.missing(_rows(sources))
     done = len(sources) - len(waiting)
     if progress is not None and done:
@@ -182,7 +182,7 @@ def _rows(sources: Sequence[Source]) -> list[str]:
 
 
 def _write(path: Path, store: SqliteCache, sources: Sequence[Source]) -> None:
-    """Write one item at a time; the file gets its name when all are there."""
+    """Write one item at a time; the file gets its name when it is complete."""
     items = (
         np.load(io.BytesIO(record), allow_pickle=False) for record in store.read(_rows(sources))
     )

@@ -21,7 +21,7 @@ from dxseg.data.batches.batches import Batch
 from dxseg.models.factory import Task
 from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
 from dxseg.training.modules.segmentation import SegmentationModule
-from dxseg.training.thresholds import label_says_lesion
+from dxseg.training.thresholds import implies_lesion
 
 LOGIT_LIMIT = 3.0
 """Limit of the logits of the network and of the evidence in a joint pseudo-label: neither is
@@ -133,7 +133,7 @@ class SelfTrainingModule(SegmentationModule):
             output, self.task, self.options.evidence_weight
         ).sigmoid()
         peak = probabilities.flatten(1).amax(dim=1)
-        lesion = label_says_lesion(labels.cpu().numpy(), self.task.lesion_free)
+        lesion = implies_lesion(labels.cpu().numpy(), self.task.lesion_free)
         certain_of_none = (peak < 1 - self.options.confidence) & ~torch.from_numpy(lesion).to(
             peak.device
         )
