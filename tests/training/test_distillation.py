@@ -29,7 +29,7 @@ from dxseg.training import distillation, pseudo_labels, run_folder
 from dxseg.training.datamodule.training_data import TrainingData, prepare_training_data
 from dxseg.training.distillation import distill_run
 from dxseg.training.modules.multitask import MultitaskModule
-from dxseg.training.pseudo_labels import average_flips, make_pseudo_labels
+from dxseg.training.pseudo_labels import make_pseudo_labels, predict_averaged
 from dxseg.training.run import read_run, train_run
 
 Configure = Callable[..., RunConfig]
@@ -161,7 +161,7 @@ class TestTeaching:
         assert ((soft > 0.05) & (soft < 0.95)).any()
         row = int(np.flatnonzero(taught.cases.labels == 1)[-1])
         pixels = batch["image"][row : row + 1]
-        wanted = average_flips(Brightness(1.2), pixels, None)[0]  # type: ignore[arg-type]
+        wanted = predict_averaged(Brightness(1.2), pixels, None)[0]  # type: ignore[arg-type]
         assert torch.allclose(soft[row], wanted, atol=0.5 / 255 + 1e-4)
 
     def test_the_average_of_a_flip_does_not_depend_on_the_side(self) -> None:
@@ -169,8 +169,8 @@ class TestTeaching:
         layer = nn.Conv2d(1, 1, 3, padding=1)
         network: Any = lambda x, _: SegmenterOutput(layer(x))  # noqa: E731
         x = torch.randn(2, 1, 8, 8)
-        mean = average_flips(network, x, None)
-        assert torch.allclose(average_flips(network, x.flip(-1), None), mean.flip(-1), atol=1e-6)
+        mean = predict_averaged(network, x, None)
+        assert torch.allclose(predict_averaged(network, x.flip(-1), None), mean.flip(-1), atol=1e-6)
         assert not torch.allclose(layer(x).sigmoid(), mean, atol=1e-3)
 
 
@@ -277,7 +277,7 @@ class TestStudent:
             return wrapped
 
         for moment, owner, name, calls in (
-            ("asking the teacher", pseudo_labels, "average_flips", 1),
+            ("asking the teacher", pseudo_labels, "predict_averaged", 1),
             ("in the second epoch", MultitaskModule, "training_step", 3),
             ("before the model is written", run_folder, "save_model_folder", 0),
         ):

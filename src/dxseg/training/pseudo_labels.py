@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dxseg.data.batches.batches import SoftLabelDataset
+from dxseg.inference.pipeline import flip_average
 from dxseg.io.atomic import atomic_path, preallocate
 from dxseg.io.progress import Report
 from dxseg.models.segmentation_model import SegmentationModel
@@ -127,20 +128,17 @@ def _predict_soft_masks(
         stored = np.stack([train.image(case) for case in cases])
         pixels = torch.from_numpy(stored).permute(0, 3, 1, 2).to(device)
         labels = torch.from_numpy(train.labels[cases]).to(device) if label_prompts else None
-        soft = average_flips(teacher, data.preprocessing.normalise(pixels), labels) * FULL
+        images = data.preprocessing.normalise(pixels)
+        with torch.inference_mode():
+            soft = predict_averaged(teacher, images, labels) * FULL
         masks[cases] = soft.round().to(torch.uint8).cpu().numpy()
         report(start + len(cases), len(rows))
 
 
-@torch.inference_mode()
-def average_flips(network: SegmentationModel, x: Tensor, label_prompt: Tensor | None) -> Tensor:
-    """Mask probabilities (B, K, H, W) of images, the mean with the horizontal flip.
-
-    Args:
-        network: the teacher.
-        x: normalised images (B, C, H, W).
-        label_prompt: see `dxseg.models.segmentation_model.SegmentationModel`.
-    """
-    mirrored: Tensor = network(x.flip(-1), label_prompt).mask_logits.sigmoid().flip(-1)
-    mean: Tensor = (network(x, label_prompt).mask_logits.sigmoid() + mirrored) / 2
-    return mean
+def predict_averaged(
+    teacher: SegmentationModel, images: Tensor, label_prompt: Tensor | None
+) -> Tensor:
+    """Mask probabilities (B, K, H, W) of normalised images, averaged with the horizontal flip."""
+    [masks] = flip_average(lambda x: [teacher(x, label_prompt).mask_logits.sigmoid()], images)
+    assert masks is not None, "every network has masks"
+    return masks

@@ -81,7 +81,6 @@ def prepare_training_data(
     lesion_free[masked] |= unlabeled[masked] & np.array([not mask.any() for mask in masks])
     _check_lesion_masks(dataset, lesion_free[train & masked])
 
-    places = dataset.cases["slice_index"].fillna(-1).to_numpy(dtype=np.int64)
     cases = CaseDataset(
         images=images,
         image_rows=np.arange(len(used)),
@@ -89,7 +88,7 @@ def prepare_training_data(
         mask_rows=np.where(masked, masked.cumsum() - 1, -1),
         labels=dataset.label_targets()[used],
         mask_classes=len(dataset.spec.mask_classes),
-        studies=Studies(dataset.studies, dataset.study_targets(), places).subset(used),
+        studies=_studies(dataset, used),
     )
     validation, masked_validation = ~train, ~train & masked
     labels_only = replace(cases, masks=None)
@@ -103,6 +102,15 @@ def prepare_training_data(
         lesion_free_train=lesion_free[train & masked],
         pixels_sha256=sha256_json([_cache_name(images), _cache_name(masks)]),
     )
+
+
+def _studies(dataset: Dataset, cases: NDArray[np.int64]) -> Studies | None:
+    """The studies that these cases are images of, if there are any."""
+    numbers = dataset.studies[cases]
+    if (numbers < 0).all():
+        return None
+    places = dataset.cases["slice_index"].fillna(-1).to_numpy(dtype=np.int64)
+    return Studies(numbers, dataset.study_targets()[cases], places[cases])
 
 
 def task_of(dataset: Dataset) -> Task:
