@@ -172,7 +172,7 @@ def test_the_trial_in_the_guide_to_methods(do: Follow, here: Path, phantoms: Pat
 
 
 def test_every_new_page_with_something_to_do_is_followed() -> None:
-    elsewhere = {"how-to/cluster.md"}  # needs one; tests/training/test_several_processes.py
+    elsewhere = {"how-to/cluster.md"}  # needs one; tests/training/test_strategy.py
     followed = elsewhere | set(
         re.findall(r'"([a-z-]+/[a-z-]+\.md)"', Path(__file__).read_text("utf-8"))
     )
