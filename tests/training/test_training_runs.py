@@ -7,11 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from rich.console import Console
 from safetensors.torch import load_file
 
+import dxseg
 from dxseg.config import DEFAULT_METHOD
 from dxseg.config.presets import load_config, method_names, read_config
 from dxseg.data.table.dataset import Dataset
@@ -162,3 +165,33 @@ def test_labels_that_all_mean_a_lesion(train: Callable[..., Path], copied: Path)
     assert (summary["false_positive_rate"], summary["auroc_label"]) == (None, None)
     told = evaluate_run(run, label_prompts=True, resamples=50).summary
     assert told["counts"]["missed_lesion_images"] == 0
+
+
+class Recorder(pl.Callback):
+    """Records the folders of the stages that it is called in."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        self.stages.append(Path(trainer.default_root_dir).name)
+
+
+def test_a_logger_and_callbacks_of_a_user_are_used_in_every_stage(
+    disks: Path, configure: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Through `dxseg.train`, whose overrides are those of the tiny configuration."""
+    stage = {"steps": 2, "steps_per_epoch": 1, "warmup_steps": 1}
+    config = configure("sks-selftrained", self_training=stage)
+    logger, recorder = CSVLogger(tmp_path / "logs"), Recorder()
+    dxseg.train(
+        disks,
+        output=tmp_path / "run",
+        method="sks-selftrained",
+        overrides=config.model_dump(exclude={"method"}),
+        logger=logger,
+        callbacks=[recorder],
+    )
+    assert recorder.stages == ["stage1", "stage2", "self_training"]
+    assert list((tmp_path / "logs").rglob("metrics.csv"))
+    assert not list((tmp_path / "run").rglob("events.*"))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from dxseg.commands.options import MaskBudget, OutputPath, Overrides, Preset, StrPath
+from dxseg.commands.options import PYTHON_ONLY, MaskBudget, OutputPath, Overrides, Preset, StrPath
 from dxseg.commands.results import Methods, TrainedRun
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+    from lightning.pytorch.loggers import Logger
+
     from dxseg.active_learning.suggest import Suggestions
 else:
-    Suggestions = Any
+    Callback = Logger = Suggestions = Any
 
 
 def train(
@@ -26,6 +30,8 @@ def train(
     stage1: StrPath | None = None,
     stage2: StrPath | None = None,
     overrides: Overrides | None = None,
+    logger: Annotated[Logger | None, PYTHON_ONLY] = None,
+    callbacks: Annotated[Sequence[Callback], PYTHON_ONLY] = (),
 ) -> TrainedRun:
     """Train a method on a dataset; the same command continues an interrupted run.
 
@@ -42,6 +48,8 @@ def train(
         overrides: Value of the configuration that replaces the preset's, such as
             `stage2.steps=600`. May be repeated; wins over `masks` and `seed`. In Python a nested
             dictionary: `{"stage2": {"steps": 600}}`.
+        logger: Lightning logger of every stage; default: TensorBoard files in the run's folder.
+        callbacks: Lightning callbacks of every stage.
 
     Returns:
         The content of the run's `run.json`.
@@ -65,6 +73,8 @@ def train(
         splits_path=None if splits is None else Path(splits),
         stage1_run=None if stage1 is None else Path(stage1),
         stage2_run=None if stage2 is None else Path(stage2),
+        logger=logger,
+        callbacks=callbacks,
     )
     return TrainedRun(record, Path(output))
 
