@@ -148,7 +148,7 @@ def test_requests_that_make_no_sense_are_refused(tmp_path):
     runs = make_runs(tmp_path, {"c1": 0.0, "sks": 0.0}, seeds=(0, 1))
     with pytest.raises(UsageError, match="no run to compare"):
         compare_runs([])
-    with pytest.raises(UsageError, match="reference 'c2' is no method"):
+    with pytest.raises(UsageError, match="reference 'c2' is not a method"):
         compare_runs(runs, reference="c2")
     with pytest.raises(UsageError, match="seed 0 twice"):
         compare_runs([runs[0], runs[0]])
@@ -162,8 +162,8 @@ def test_requests_that_make_no_sense_are_refused(tmp_path):
         ({"rows": 50}, "10 test cases in one only"),
         ({"columns": {"true_area": 7.0}}, "differ in true_area of 60 cases"),
         ({"columns": {"group": "g"}}, "belongs to group"),
-        ({"averaged_by": "patient"}, "evaluate them alike"),
-        ({"units": {"distance": "mm"}}, "evaluate them alike"),
+        ({"averaged_by": "patient"}, "evaluate them in the same way"),
+        ({"units": {"distance": "mm"}}, "evaluate them in the same way"),
     ],
 )
 def test_runs_that_are_not_on_one_footing_are_refused(tmp_path, changes, message):

@@ -218,7 +218,7 @@ def test_what_is_no_finished_run_is_refused(tmp_path, predictor):
 
 
 def test_a_split_without_cases_is_refused(tmp_path, predictor):
-    with pytest.raises(UsageError, match="no case in split 'tset'; there are test, train"):
+    with pytest.raises(UsageError, match="no case in split 'tset'; expected one of test, train"):
         evaluate_run(make_run(tmp_path), split="tset")
 
 

@@ -83,7 +83,7 @@ def again(first: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_description_is_enough_for_the_same_bits(first: Path, again: Path) -> None:
     told = json.loads((again / RESULT_FILE).read_text())
-    assert told["surroundings"] == told["differences"] == []
+    assert told["environment_differences"] == told["differences"] == []
     assert told["exact"]
     assert told["same_weights"]
     for name in ("model/model.safetensors", "stage1/coarse.safetensors", "splits.csv"):
@@ -100,7 +100,7 @@ def test_what_differs_is_said_and_makes_the_exit_code_1(
     result = cli("reproduce", changed, "--out", again)
     assert result.exit_code == 1
     assert "error: stage2.val_loss: " in result.output
-    assert "not reproduced" in result.output
+    assert "Not reproduced" in result.output
 
 
 def test_on_another_machine_figures_may_differ_a_little(
@@ -122,7 +122,7 @@ def test_weights_that_differ_are_no_reproduction(first: Path, again: Path, tmp_p
     changed = described(first, tmp_path / "changed")
     change(changed / "run.json", weights_sha256="0" * 64)
     result = reproduce(changed, again, console=QUIET)
-    assert result.differences == ["weights: not the same to the bit"]
+    assert result.differences == ["weights: not bit-exact"]
 
 
 def test_another_dataset_is_refused_before_training(first: Path, tmp_path: Path) -> None:
@@ -142,5 +142,5 @@ def test_other_pixels_are_told(first: Path, again: Path, tmp_path: Path) -> None
 def test_a_run_that_it_went_on_from_must_be_there(first: Path, tmp_path: Path) -> None:
     changed = described(first, tmp_path / "changed")
     change(changed / "run.json", stage1_from=str(tmp_path / "gone"))
-    with pytest.raises(DxsegError, match=r"went on from the run .*gone"):
+    with pytest.raises(DxsegError, match=r"started from the run .*missing"):
         reproduce(changed, tmp_path / "again", console=QUIET)

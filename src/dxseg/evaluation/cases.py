@@ -40,7 +40,7 @@ Row = dict[str, Any]
 
 
 class PredictionLike(Protocol):
-    """What evaluation needs of a prediction, at the image's native resolution."""
+    """The attributes of a prediction that evaluation uses, at the image's native resolution."""
 
     @property
     def mask(self) -> NDArray[np.uint8]:
@@ -48,7 +48,7 @@ class PredictionLike(Protocol):
 
     @property
     def probabilities(self) -> NDArray[np.float32]:
-        """(K, H, W), 0 to 1, one map a mask class."""
+        """(K, H, W), 0 to 1, one map per mask class."""
 
     @property
     def label_probabilities(self) -> Mapping[str, float] | None:
@@ -61,12 +61,12 @@ class EvaluatedCase:
 
     Attributes:
         case_id: Its name, unique within an evaluation.
-        group: Its patient, or its near-duplicate group: what a bootstrap resamples.
-        lesion_free: Whether its label says that there is no lesion; None where nothing is known.
+        group: Its patient or near-duplicate group, the unit of the bootstrap.
+        lesion_free: Whether its label means lesion-free; None without a label.
         label: Its label, for the table only; may be empty.
         truth: (H, W) label map of 0..K. None where no mask is known: such an image counts for
             image-level metrics only, unless it is lesion-free, which means an empty mask.
-        prediction: What the model says.
+        prediction: Of the model.
         spacing: Millimetres per pixel along y and x; None where unknown.
     """
 
@@ -97,18 +97,18 @@ class EvaluationProtocol:
 
 
 def known_truth(case: EvaluatedCase) -> NDArray[np.uint8] | None:
-    """The truth of a case, empty where its label says lesion-free, None where unknown."""
+    """The true mask of a case, empty where its label means lesion-free; None where unknown."""
     if case.truth is None and case.lesion_free:
         return np.zeros(case.prediction.mask.shape, dtype=np.uint8)
     return case.truth
 
 
 def score_case(case: EvaluatedCase, protocol: EvaluationProtocol) -> Row:
-    """Measure one image.
+    """Compute the metrics of one image.
 
-    With several mask classes dice, iou, hd95 and nsd are means over the classes that truth or
-    prediction holds (none held: the both-empty cell), so that absent classes do not flatter; the
-    columns `dice_<class>` and so on are NaN where neither holds the class. `lesion_free` in the
+    With several mask classes dice, iou, hd95 and nsd are means over the classes in truth or
+    prediction (without any: the both-empty cell), so that absent classes do not raise them; the
+    columns `dice_<class>` and so on are NaN where neither has the class. `lesion_free` in the
     row follows the mask where there is one. Areas are in square millimetres where spacing is
     given, else in pixels.
 
@@ -191,7 +191,7 @@ def _lesions(
 
 
 def _check(case: EvaluatedCase, protocol: EvaluationProtocol) -> None:
-    """Refuse what would turn into a plausible but wrong number."""
+    """Check for inputs that would give a plausible but wrong number."""
     prediction, classes = case.prediction, len(protocol.mask_classes)
     where = f"case {case.case_id!r}"
     if prediction is None:

@@ -1,4 +1,4 @@
-"""Several methods on one footing: means over seeds and paired differences from a reference."""
+"""Compare evaluated runs: means over seeds and paired differences from a reference."""
 
 from __future__ import annotations
 
@@ -53,18 +53,16 @@ ENOUGH_SEEDS = 3
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison found.
+    """The result of a comparison.
 
     Attributes:
-        methods: One row a method, in the order given: method, seeds, then of every `FIGURES` its
-        mean over
-            seeds and `<figure>_sd`, the standard deviation over seeds (NaN for one seed).
-        differences: One row for each other method and `TESTED` figure: method, metric, difference
-        (method
-            minus reference), low, high, p_value, p_holm, images, groups.
-        summary: Both as one structure for JSON, with `reference`, `seeds`, `averaged_by`, `units`
+        methods: One row per method, in the order given: method, seeds, then for each of `FIGURES`
+            the mean over seeds and `<figure>_sd`, the standard deviation (NaN for one seed).
+        differences: One row for each other method and figure of `TESTED`: method, metric,
+            difference (method minus reference), low, high, p_value, p_holm, images, groups.
+        summary: Both as one JSON object, with `reference`, `seeds`, `averaged_by`, `units`
             and `interval`; None where a figure is undefined.
-        markdown: Both as tables to read.
+        markdown: Both as Markdown tables.
     """
 
     methods: pd.DataFrame
@@ -79,7 +77,7 @@ class Comparison:
         """Write comparison.json, comparison.md, comparison_methods.csv, comparison_differences.csv.
 
         Args:
-            folder: Where to; each file is written atomically.
+            folder: The folder to write to; each file is written atomically.
         """
         folder = Path(folder)
         for name, table in (("methods", self.methods), ("differences", self.differences)):
@@ -93,15 +91,15 @@ def compare_runs(
 ) -> Comparison:
     """Compare methods that were evaluated on the same cases.
 
-    For a difference, each case's value is averaged over seeds within its method; whole patients or
-    groups of cases are then resampled. p-values are adjusted by Holm over the methods, each figure
-    by itself. The interval speaks of other patients, not of other seeds: the spread over seeds
-    stands beside it.
+    For a difference, each case's value is averaged over the seeds of a method; whole patients or
+    groups of cases are then resampled. p-values are adjusted by Holm over the methods, for each
+    figure. The interval covers other patients, not other seeds: the standard deviation over seeds
+    is reported too.
 
     Args:
         runs: Run folders with run.json (keys `method` and `seed`) and an evaluation on test.
-        reference: The method that others are compared with; the first run's method by default.
-        resamples: Of the bootstrap.
+        reference: The method that others are compared with; default: that of the first run.
+        resamples: Number of bootstrap samples.
 
     Returns:
         The comparison.
@@ -113,12 +111,14 @@ def compare_runs(
             units, so that their figures are not comparable.
     """
     if not runs:
-        raise UsageError("no run to compare; name at least one evaluated run folder")
+        raise UsageError("no run to compare; give at least one evaluated run folder")
     loaded = [load_run(Path(run)) for run in runs]
     names = list(dict.fromkeys(run.method for run in loaded))
     reference = names[0] if reference is None else reference
     if reference not in names:
-        raise UsageError(f"reference {reference!r} is no method of these runs; there are {names}")
+        raise UsageError(
+            f"reference {reference!r} is not a method of these runs; expected one of {names}"
+        )
     seeds = check_seeds(loaded)
     check_comparable(loaded)
 
@@ -200,7 +200,7 @@ def _differences(
 
 
 def _per_case(runs: list[EvaluatedRun], metric: str) -> tuple[pd.DataFrame, pd.Series[str]]:
-    """For each case its value in each method, averaged over the seeds that tested it; its group."""
+    """Value of each case for each method, averaged over its seeds; and the group of each case."""
     stacked = pd.concat(
         [
             run.table[["case_id", "group"]].assign(

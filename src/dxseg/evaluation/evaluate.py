@@ -1,4 +1,4 @@
-"""A model on a split: rows per image, rows per patient, one summary."""
+"""Evaluate a model on a split: a table per image, a table per patient, a summary."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from dxseg.evaluation.cases import (
     known_truth,
     score_case,
 )
-from dxseg.evaluation.evidence import EvidenceQuality, summarise_evidence
+from dxseg.evaluation.evidence import EvidenceQuality, summarize_evidence
 from dxseg.evaluation.runs import file_suffix
 from dxseg.evaluation.stream import Progress, images, predicted_cases, split_rows
 from dxseg.evaluation.summary import (
     AverageBy,
     per_class,
     per_patient,
-    summarise,
+    summarize,
     without_nan,
 )
 from dxseg.io.atomic import sha256_file, write_json_atomic, write_text_atomic
@@ -40,11 +40,11 @@ from dxseg.training.run_record import read_run
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found.
+    """The result of an evaluation.
 
     Attributes:
-        per_image: One row an image, see `dxseg.evaluation.cases.score_case`.
-        per_patient: One row a patient or group, see `dxseg.evaluation.summary.per_patient`.
+        per_image: One row per image, see `dxseg.evaluation.cases.score_case`.
+        per_patient: One row per patient or group, see `dxseg.evaluation.summary.per_patient`.
         summary: Ready for JSON, see `evaluate_cases`.
     """
 
@@ -56,12 +56,12 @@ class Evaluation:
         """Write evaluation.json, per_image.csv and per_patient.csv, each atomically.
 
         Args:
-            folder: Where to.
+            folder: The folder to write to.
             suffix: Added to each file's stem.
         """
         for name, table in (("per_image", self.per_image), ("per_patient", self.per_patient)):
             write_text_atomic(folder / f"{name}{suffix}.csv", table.to_csv(index=False))
-        # Last, so that a summary never stands beside the tables of another evaluation.
+        # Last, so that a summary never belongs to other tables.
         write_json_atomic(folder / f"evaluation{suffix}.json", self.summary)
 
 
@@ -73,7 +73,7 @@ def evaluate_cases(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Evaluation:
-    """Measure images one at a time; nothing but a row of numbers stays of each.
+    """Evaluate images one at a time; only a row of numbers is kept of each.
 
     The summary holds, flat: `dice_lesion`, `iou_lesion`, `hd95_lesion`, `nsd_lesion`,
     `lesion_sensitivity`, `lesion_precision`, `lesion_f1` (means over images whose mask holds a
@@ -85,11 +85,11 @@ def evaluate_cases(
 
     Args:
         cases: The images; consumed once.
-        protocol: How to measure; one class named "lesion" by default.
+        protocol: Classes, labels and tolerance; default: one class named "lesion".
         average_by: `patient` makes means of patient means (`EvaluatedCase.group`); AUROC and
             calibration pool images either way. Intervals always resample groups.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
+        resamples: Number of bootstrap samples.
+        seed: Seed of the bootstrap.
 
     Returns:
         The evaluation.
@@ -123,7 +123,7 @@ def evaluate_cases(
         raise DxsegError("there is no case to evaluate; check the split")
 
     per_image = _table(rows)
-    summary = summarise(per_image, average_by, resamples=resamples, seed=seed)
+    summary = summarize(per_image, average_by, resamples=resamples, seed=seed)
     summary["ece_pixel"] = without_nan(histogram.error())
     summary["units"] = {
         "distance": "mm" if physical else "px",
@@ -151,34 +151,35 @@ def evaluate_run(
     model: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Evaluate a trained run on a split and write what was found.
+    """Evaluate a trained run on a split and write the results.
 
-    Masks that `splits.csv` hides (`use_mask` False) stay hidden: such images count for
-    image-level metrics only, and images with neither a known mask nor a label are left out and
-    counted. Means are over patients where every evaluated case names one.
+    Masks with `use_mask` False in `splits.csv` are not used: such images count for image-level
+    metrics only, and images with neither a usable mask nor a label are left out and counted. Means
+    are over patients where every evaluated case has one.
     Distances are in millimetres where the dataset's unit is mm and every evaluated case has a
     spacing, else in pixels.
 
     Args:
         run: A run folder with `model/`, `splits.csv` and `run.json`.
         split: `test`, `validation` or `train`.
-        label_prompts: Whether the model is told the label of each image that has one, as
-            `dxseg predict --labels` would; see `dxseg.inference.postprocess` for what follows.
-        dataset: The dataset's folder if it is no longer where `run.json` says.
+        label_prompts: Use the true image-level labels as label prompts, as `dxseg predict --labels`
+            would; see `dxseg.inference.postprocess` for their rules.
+        dataset: Folder of the dataset; default: as in `run.json`.
         output: Folder for evaluation.json, per_image.csv, per_patient.csv; the run by default.
             For other splits than test the names end in `_<split>`, with label prompts in
             `_label_prompts`.
-        tolerance: Of the normalised surface Dice, in millimetres or pixels.
-        resamples: Of the bootstrap.
-        device: As torch names it.
-        batch_size: Images through the network at once.
-        backend: torch, onnxruntime or openvino; what suits the model if absent.
-        model: An exported .onnx file to measure in place of the run's own model; `output` must
-            then name another folder.
+        tolerance: Of the normalised surface Dice, millimetres or pixels.
+        resamples: Number of bootstrap samples.
+        device: Torch device string.
+        batch_size: Images per forward pass.
+        backend: torch, onnxruntime or openvino; default: torch for a folder, onnxruntime for an
+            .onnx file.
+        model: An exported .onnx file to evaluate in place of the run's own model; `output` must
+            then be another folder.
         progress: Called with the number of images done and of all.
 
     Returns:
-        The evaluation; its summary also names split, dataset and the digests of what it used.
+        The evaluation; its summary also has split, dataset and digests.
 
     Raises:
         DxsegError: The run is incomplete, the model does not fit the dataset, or an image, a
@@ -194,10 +195,10 @@ def evaluate_run(
     record = read_run(run)
     data = Dataset.load(dataset or record["dataset"])
     rows, left_out = split_rows(data, run / "splits.csv", split)
-    measured = run / "model" if model is None else Path(model)
-    predictor = Predictor.from_folder(measured, device, batch_size, backend=backend)
+    source = run / "model" if model is None else Path(model)
+    predictor = Predictor.from_folder(source, device, batch_size, backend=backend)
     info = predictor.info
-    _check_classes(measured, info.mask_classes, data)
+    _check_classes(source, info.mask_classes, data)
     labels = dict(zip(rows["case_id"], rows["label"], strict=True)) if label_prompts else None
     by_patient = bool(rows["patient_id"].ne("").all())
     evidence = EvidenceQuality(info)
@@ -215,7 +216,7 @@ def evaluate_run(
     evaluation.summary["counts"]["images_left_out"] = left_out
     if evidence.images:
         splits = read_splits(run / "splits.csv", data)
-        figures = summarise_evidence(evidence, predictor, data, splits, split)
+        figures = summarize_evidence(evidence, predictor, data, splits, split)
         evaluation.summary["evidence"] = figures
     evaluation.summary.update(
         {

@@ -1,4 +1,4 @@
-"""How well the evidence of stage 1, learnt from labels alone, points at lesions."""
+"""How well the evidence of stage 1 (class activation maps, trained on labels) locates lesions."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ if TYPE_CHECKING:
     from dxseg.inference.predictor import Predictor
 
 TOP, LOWEST = 0.002, 0.7
-"""Shares of an image's pixels that are looked at: where evidence is highest, and lowest."""
+"""Fractions of an image's pixels: those with the highest and with the lowest evidence."""
 CUTS = np.linspace(0.02, 0.98, 49)
-"""Values of evidence that a mask may be cut at."""
+"""Thresholds of evidence that a mask may be cut at."""
 
 
 class EvidenceQuality:
-    """Figures of evidence against masks, image by image; memory does not grow.
+    """Accumulates figures of evidence against masks, in constant memory.
 
-    The evidence of a lesion is that of all labels that are not lesion-free, added up where labels
-    exclude each other, else the highest; at the size of the image, interpolated.
+    The evidence of a lesion is the sum over all labels that are not lesion-free, or for
+    multi-label models the maximum; interpolated to the size of the image.
     """
 
     def __init__(self, info: ModelInfo) -> None:
-        """Start anew; `info` names the labels of the evidence maps."""
+        """Start with no images; `info` has the labels of the evidence maps."""
         self._info = info
         self.images = 0
         self._sums = {"pixel_auroc": 0.0, "top_on_lesion": 0.0, "lowest_on_lesion": 0.0}
         self._dice = np.zeros(len(CUTS))
 
     def add(self, truth: NDArray[np.uint8] | None, prediction: Any) -> None:
-        """Measure an image; one without a lesion mask, or without learnt evidence, is left out.
+        """Add an image; one without a lesion mask or without trained evidence is left out.
 
         Args:
             truth: (H, W) label map, None where it is unknown.
             prediction: A `dxseg.inference.predictor.Prediction`.
         """
         maps = getattr(prediction, "evidence", None)
-        # A network that never learnt labels has maps, but they say nothing.
+        # A network that was not trained on labels has maps, but they mean nothing.
         if maps is None or prediction.label_probabilities is None:
             return
         if truth is None or not truth.any() or truth.all():
@@ -73,7 +73,7 @@ class EvidenceQuality:
         return np.asarray(combine(enlarged, axis=0), np.float32).clip(0, 1)
 
     def accumulate(self, cases: Iterable[EvaluatedCase]) -> Iterator[EvaluatedCase]:
-        """Measure cases that pass by on their way to an evaluation."""
+        """Add cases while passing them on."""
         for case in cases:
             self.add(case.truth, case.prediction)
             yield case
@@ -82,7 +82,7 @@ class EvidenceQuality:
         """The figures, see docs/evaluation.md; None where no image had evidence and a mask.
 
         Args:
-            validation: Of the validation images; chooses where evidence is cut.
+            validation: Of the validation images; the cut is chosen on them.
         """
         if not self.images:
             return None
@@ -108,21 +108,21 @@ def evidence_quality(
     batch_size: int = 8,
     progress: Progress | None = None,
 ) -> dict[str, Any] | None:
-    """Hold the evidence of a trained run against the masks of a split.
+    """Compare the evidence of a trained run with the masks of a split.
 
-    Masks that `splits.csv` hides (`use_mask` False) stay hidden.
+    Masks with `use_mask` False in `splits.csv` are not used.
 
     Args:
         run: A run folder with `model/`, `splits.csv` and `run.json`.
         split: `test`, `validation` or `train`.
-        dataset: The dataset's folder if it is no longer where `run.json` says.
-        device: As torch names it.
-        batch_size: Images through the network at once.
+        dataset: Folder of the dataset; default: as in `run.json`.
+        device: Torch device string.
+        batch_size: Images per forward pass.
         progress: Called with the number of images done and of all, for the split.
 
     Returns:
-        What `evaluation.json` holds under `evidence`, see docs/evaluation.md; None where the
-        network has learnt no evidence or the split has no lesion mask that may be used.
+        `evidence` of `evaluation.json`, see docs/evaluation.md; None where the network has no
+        trained evidence or the split has no lesion mask that may be used.
 
     Raises:
         DxsegError: The run is incomplete, or an image or mask is missing or unreadable.
@@ -134,24 +134,24 @@ def evidence_quality(
     predictor = Predictor.from_folder(run / "model", device, batch_size)
     splits = read_splits(run / "splits.csv", data)
     measured = measure_evidence(predictor, data, splits, split, progress)
-    return summarise_evidence(measured, predictor, data, splits, split)
+    return summarize_evidence(measured, predictor, data, splits, split)
 
 
-def summarise_evidence(
+def summarize_evidence(
     measured: EvidenceQuality,
     predictor: Predictor,
     data: Dataset,
     splits: pd.DataFrame,
     split: str,
 ) -> dict[str, Any] | None:
-    """The figures of a split, its evidence cut where the validation images say.
+    """The figures of a split, the cut chosen on the validation images.
 
     Args:
         measured: Of the images of the split.
-        predictor: Which predicted them, and predicts the validation images.
+        predictor: Of the run; predicts the validation images.
         data: The dataset.
         splits: Its splits, in the order of the dataset.
-        split: Which one was measured.
+        split: The split.
 
     Returns:
         See `EvidenceQuality.summary`.
@@ -171,13 +171,13 @@ def measure_evidence(
     split: str,
     progress: Progress | None = None,
 ) -> EvidenceQuality:
-    """Predict the images of a split whose mask may be used, and measure their evidence.
+    """Predict the images of a split whose mask may be used, and accumulate their evidence.
 
     Args:
         predictor: Of a trained run.
         data: Its dataset.
         splits: Its splits, in the order of the dataset.
-        split: Which one.
+        split: The split.
         progress: Called with the number of images done and of all.
 
     Raises:
@@ -218,7 +218,7 @@ def _enlarge(maps: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.flo
 def _dice_by_cut(on_lesion: NDArray[np.bool_], values: NDArray[np.float32]) -> NDArray[np.float64]:
     """Dice of "evidence of at least the cut" for each of `CUTS`."""
     edges = np.concatenate([[-1], CUTS, [2]])
-    # Pixels in each interval; from above added up, pixels above each cut.
+    # Pixels in each interval; cumulated from above, pixels above each cut.
     found, hit = (
         np.histogram(chosen, edges)[0][::-1].cumsum()[::-1][1:]
         for chosen in (values, values[on_lesion])

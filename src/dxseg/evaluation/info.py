@@ -1,4 +1,4 @@
-"""What a folder or a file of dxseg holds."""
+"""`dxseg info`: describe a dataset, a run or a model."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from dxseg.training.run_record import read_run
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """What a dataset, a run, a model folder or an exported model holds.
+    """Describe a dataset, a run, a model folder or an exported model.
+
+    Args:
+        path: Its folder or file, or `hf-hub:OWNER/NAME`.
 
     Raises:
-        DxsegError: the path is none of them.
+        DxsegError: The path is none of them.
     """
     folder = local_copy(path)
     if is_onnx(folder):
@@ -33,8 +36,8 @@ def describe(path: str | Path) -> dict[str, Any]:
 
         return load_model_folder(folder)[1].model_dump(mode="json")
     raise DxsegError(
-        f"{folder}: neither a dataset (dataset.yaml), nor a run (config.yaml), nor a model "
-        "(model.json); give the folder that holds one of these files"
+        f"{folder}: not a dataset (dataset.yaml), a run (config.yaml) or a model (model.json); "
+        "give a folder with one of these files"
     )
 
 

@@ -1,4 +1,4 @@
-"""`dxseg reproduce`: train a run again from what it wrote down, and compare what comes out."""
+"""`dxseg reproduce`: train a run again from its records, and compare the results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from dxseg.training.run_record import machine, read_run, versions
 RESULT_FILE = "reproduction.json"
 
 TOLERANCE = 0.02
-"""Of a metric, where the same bits cannot be expected: 0.02 Dice is less than seeds differ by."""
+"""Allowed metric difference when runs are not bit-exact: seeds differ by more than 0.02 Dice."""
 
 _RESULTS = (
     "stage2",
@@ -40,49 +40,49 @@ _RESULTS = (
     "splits_sha256",
     "pixels_sha256",
 )
-"""Keys of run.json that are results."""
+"""Keys of run.json that are compared."""
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """How a run came out the second time.
+    """Comparison of a run with its repetition.
 
     Attributes:
-        folder: of the second run.
-        exact: whether the same bits were asked for: `device.deterministic`, on the same machine
-            with the same versions.
-        same_weights: whether the weights are the same to the bit.
-        weight_difference: largest difference of a weight, relative to the largest of its tensor;
-            None where the first run's weights are no longer there.
-        surroundings: what differs around the runs, one line a version or part of the machine.
-        differences: what differs in the result beyond what is tolerated; empty if reproduced.
-        tolerance: largest difference of a figure where the same bits cannot be expected.
+        folder: Folder of the second run.
+        exact: Whether results must be bit-exact: `device.deterministic`, on the same machine with
+            the same versions.
+        same_weights: Whether the weights are bit-exact.
+        weight_difference: Largest difference of a weight, relative to the largest of its tensor;
+            None if the first run has no weights any more.
+        environment_differences: One line per version or part of the machine that differs.
+        differences: One line per result that differs by more than allowed; empty if reproduced.
+        tolerance: Allowed metric difference when runs are not bit-exact.
     """
 
     folder: Path
     exact: bool
     same_weights: bool
     weight_difference: float | None
-    surroundings: list[str]
+    environment_differences: list[str]
     differences: list[str]
     tolerance: float = TOLERANCE
 
     @property
     def reproduced(self) -> bool:
-        """Whether the result is the same, as far as it can be expected."""
+        """Whether all results are the same, within the allowed difference."""
         return not self.differences
 
     @property
     def failed(self) -> list[tuple[str, str]]:
-        """What differs, and how."""
+        """Name and difference of each result that differs."""
         pairs = [line.partition(": ") for line in self.differences]
         return [(name, difference) for name, _, difference in pairs]
 
     def __str__(self) -> str:
-        weights = "the same to the bit" if self.same_weights else "not the same to the bit"
+        weights = "bit-exact" if self.same_weights else "not bit-exact"
         if self.weight_difference:
             weights += f" (largest relative difference {self.weight_difference:.2g})"
-        expected = "the same bits" if self.exact else f"figures within {self.tolerance:g}"
+        expected = "bit-exact" if self.exact else f"figures within {self.tolerance:g}"
         ending = (
             "Reproduced."
             if self.reproduced
@@ -99,25 +99,25 @@ def reproduce(
     tolerance: float = TOLERANCE,
     console: Console | None = None,
 ) -> Reproduction:
-    """Train a finished run again, measure it where it was measured, and compare.
+    """Train a finished run again, evaluate it on the same splits, and compare.
 
-    Needed of the run are `run.json` and `config.yaml`; `splits.csv` where it was given, and the
-    runs whose stages it went on from. The comparison is written to `reproduction.json`. If it is
-    interrupted, the same call continues.
+    Reads `run.json` and `config.yaml` of the run, `splits.csv` if it was given, and the runs whose
+    stages it started from. The comparison is written to `reproduction.json`. After an interruption,
+    the same call continues.
 
     With `device.deterministic`, the same versions and the same machine, weights and figures must be
-    the same to the bit; otherwise figures must agree within `tolerance`.
+    bit-exact; otherwise figures must agree within `tolerance`.
 
     Args:
-        run: folder of the run.
-        output: folder of the second run; beside the first, its name with "-reproduced", if absent.
-        dataset: the dataset's folder if it is no longer where `run.json` says.
-        tolerance: largest difference of a figure where the same bits cannot be expected.
-        console: where progress is drawn; standard error if absent.
+        run: Folder of the run.
+        output: Folder of the second run; default: the first with "-reproduced" added to its name.
+        dataset: Folder of the dataset; default: as in `run.json`.
+        tolerance: Allowed metric difference when runs are not bit-exact.
+        console: For progress; default: standard error.
 
     Raises:
-        DxsegError: the run is not finished, its dataset has changed, or what it went on from is
-            gone.
+        DxsegError: The run is not finished, its dataset has changed, or a run that it started from
+            is missing.
     """
     run = Path(run)
     output = (
@@ -127,8 +127,8 @@ def reproduce(
     record, config = read_run(run), read_config(run / "config.yaml")
     data = _same_dataset(run, record, dataset)
     with _threads(record):
-        surroundings = _environment_diff(record, config)
-        for line in surroundings:
+        environment = _environment_diff(record, config)
+        for line in environment:
             console.print(f"differs: {line}", soft_wrap=True)
         again = _train(run, record, config, data, output, console)
         results = {key: record.get(key) for key in _RESULTS}
@@ -136,14 +136,14 @@ def reproduce(
         for name, first in _evaluations(run):
             results[name] = first
             results_again[name] = _evaluate(first, output, data, console)
-    exact = config.device.deterministic and not surroundings
+    exact = config.device.deterministic and not environment
     weights = _max_weight_difference(run, output)
     same = record.get("weights_sha256", "") == again["weights_sha256"] or weights == 0
     figures, figures_again = dict(_leaves(results, "")), dict(_leaves(results_again, ""))
-    differences = _apart(figures, figures_again, 0.0 if exact else tolerance)
+    differences = _differences(figures, figures_again, 0.0 if exact else tolerance)
     if exact and not same:
-        differences.insert(0, "weights: not the same to the bit")
-    result = Reproduction(output, exact, same, weights, surroundings, differences, tolerance)
+        differences.insert(0, "weights: not bit-exact")
+    result = Reproduction(output, exact, same, weights, environment, differences, tolerance)
     write_json_atomic(output / RESULT_FILE, asdict(result) | {"folder": str(output)})
     return result
 
@@ -161,7 +161,7 @@ def _same_dataset(run: Path, record: dict[str, Any], moved: str | Path | None) -
 
 @contextmanager
 def _threads(record: Mapping[str, Any]) -> Iterator[None]:
-    """As many threads as the run had: sums are divided among them, and rounded accordingly."""
+    """Use as many threads as the run: the rounding of sums depends on their number."""
     before = torch.get_num_threads()
     torch.set_num_threads(record.get("machine", {}).get("threads", before))
     try:
@@ -171,7 +171,7 @@ def _threads(record: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _environment_diff(record: Mapping[str, Any], config: RunConfig) -> list[str]:
-    """What differs between where the run was trained and here."""
+    """Versions and parts of the machine that differ from those of the run."""
     lines = []
     for key, here in (("versions", versions()), ("machine", machine(config.device))):
         there = record.get(key, {})
@@ -190,11 +190,11 @@ def _train(
     output: Path,
     console: Console,
 ) -> dict[str, Any]:
-    taught = record.get("distilled_from")
-    if taught is not None:
-        teacher = _require_dir(run, taught["run"])
-        if read_run(teacher).get("weights_sha256") != taught["weights_sha256"]:
-            raise DxsegError(f"{teacher}: was trained again since it taught {run}; restore it")
+    source = record.get("distilled_from")
+    if source is not None:
+        teacher = _require_dir(run, source["run"])
+        if read_run(teacher).get("weights_sha256") != source["weights_sha256"]:
+            raise DxsegError(f"{teacher}: was trained again after the student {run}; restore it")
         stage1 = _require_dir(run, record["stage1_from"])
         return train_student(
             teacher, output, config, stage1_run=stage1, dataset_path=dataset, console=console
@@ -214,12 +214,14 @@ def _train(
 
 def _require_dir(run: Path, source: str) -> Path:
     if not Path(source).is_dir():
-        raise DxsegError(f"{run}: went on from the run {source}, which is gone; restore it there")
+        raise DxsegError(
+            f"{run}: started from the run {source}, which is missing; restore it there"
+        )
     return Path(source)
 
 
 def _evaluations(run: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The run's evaluations by dxseg evaluate, each by the name of its file."""
+    """Evaluations of the run, each with the stem of its file."""
     for path in sorted(run.glob("evaluation*.json")):
         try:
             summary = json.loads(path.read_text(encoding="utf-8"))
@@ -245,7 +247,7 @@ def _evaluate(
 
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Every figure and word in nested results, without times and what follows from the weights."""
+    """Every value in nested results, without times and digests of weights."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if key not in ("seconds", "weights_sha256"):
@@ -257,8 +259,10 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _apart(figures: Mapping[str, Any], again: Mapping[str, Any], tolerance: float) -> list[str]:
-    """One line for each figure that is not the same, or not within the tolerance of its size."""
+def _differences(
+    figures: Mapping[str, Any], again: Mapping[str, Any], tolerance: float
+) -> list[str]:
+    """One line for each value that differs by more than the tolerance, relative to its size."""
     lines = []
     for name in [*figures, *(key for key in again if key not in figures)]:
         first, second = figures.get(name), again.get(name)

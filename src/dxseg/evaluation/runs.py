@@ -1,4 +1,4 @@
-"""Evaluated runs: reading them, and whether they can be compared."""
+"""Read evaluated runs and check that they can be compared."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from dxseg.training.run_record import read_run
 
 @dataclass(frozen=True)
 class EvaluatedRun:
-    """A run folder as far as a comparison needs it.
+    """An evaluated run.
 
     Attributes:
         path: The folder.
-        method: Which method was trained.
-        seed: Which masks were given, and the initialisation.
-        averaged_by: What means weigh alike.
+        method: Name of its method.
+        seed: Of the mask selection and initialisation.
+        averaged_by: Unit of the means.
         units: Of distances and areas.
-        table: per_image.csv in the order of case_id.
-        summary: The whole of evaluation.json.
+        table: `per_image.csv`, sorted by case_id.
+        summary: `evaluation.json`.
     """
 
     path: Path
@@ -39,27 +39,26 @@ class EvaluatedRun:
 
 
 def file_suffix(split: str) -> str:
-    """What the evaluation of a split adds to the stem of each of its files."""
+    """Suffix of the file stems of an evaluation."""
     return "" if split == "test" else f"_{split}"
 
 
 def load_run(path: Path, split: str = "test") -> EvaluatedRun:
-    """Read what `dxseg train` and `dxseg evaluate` left in a run folder.
+    """Read the results of `dxseg train` and `dxseg evaluate` in a run folder.
 
     Args:
         path: The run folder.
-        split: Of the evaluation.
+        split: The evaluated split.
 
     Raises:
-        DxsegError: A file is absent or wrong, such as of a run that is not evaluated.
+        DxsegError: A file is missing or wrong, for example because the run is not evaluated.
     """
     record = read_run(path)
     method, seed = record.get("method"), record.get("seed")
     if not isinstance(method, str) or not method or not isinstance(seed, int):
         raise DxsegError(
-            f"{path / 'run.json'}: method is {method!r} and seed {seed!r}; expected a name and a "
-            f"whole "
-            "number"
+            f"{path / 'run.json'}: method is {method!r} and seed {seed!r}; expected a name and an "
+            "integer"
         )
     suffix = file_suffix(split)
     table = read_per_image(path / f"per_image{suffix}.csv")
@@ -77,12 +76,12 @@ def load_run(path: Path, split: str = "test") -> EvaluatedRun:
 
 
 def is_evaluated(folder: Path, split: str) -> bool:
-    """Whether a run is trained and evaluated on the split."""
+    """Whether a run is evaluated on the split."""
     return (folder / f"evaluation{file_suffix(split)}.json").is_file()
 
 
 def check_seeds(runs: list[EvaluatedRun]) -> list[int]:
-    """Check that every method has every seed, once.
+    """Check that every method has every seed once.
 
     Args:
         runs: At least one.
@@ -97,7 +96,7 @@ def check_seeds(runs: list[EvaluatedRun]) -> list[int]:
     for run in runs:
         if run.seed in by_method[run.method]:
             raise UsageError(
-                f"{run.path}: method {run.method!r} has seed {run.seed} twice; name one"
+                f"{run.path}: method {run.method!r} has seed {run.seed} twice; give one"
             )
         by_method[run.method].append(run.seed)
     every = sorted({run.seed for run in runs})
@@ -106,14 +105,13 @@ def check_seeds(runs: list[EvaluatedRun]) -> list[int]:
         if missing:
             raise UsageError(
                 f"method {name!r} lacks the seeds {missing} that other methods have; train and "
-                f"evaluate "
-                "them, or leave those seeds out of every method"
+                "evaluate them, or leave those seeds out of every method"
             )
     return every
 
 
 def check_comparable(runs: list[EvaluatedRun]) -> None:
-    """Check that the methods of each seed met the same cases with the same truth.
+    """Check that the methods of each seed have the same cases with the same true masks.
 
     Args:
         runs: At least one.
@@ -128,13 +126,13 @@ def check_comparable(runs: list[EvaluatedRun]) -> None:
         if (run.averaged_by, run.units) != (runs[0].averaged_by, runs[0].units):
             raise DxsegError(
                 f"{run.path} averages by {run.averaged_by} in {run.units}, {runs[0].path} by "
-                f"{runs[0].averaged_by} in {runs[0].units}; evaluate them alike"
+                f"{runs[0].averaged_by} in {runs[0].units}; evaluate them in the same way"
             )
-        strangers = set(run.table["case_id"]) ^ set(first.table["case_id"])
-        if strangers:
+        unpaired = set(run.table["case_id"]) ^ set(first.table["case_id"])
+        if unpaired:
             raise DxsegError(
-                f"{run.path} and {first.path} have seed {run.seed} but {len(strangers)} test "
-                f"cases in one only ({', '.join(sorted(strangers)[:5])}); train both on one split"
+                f"{run.path} and {first.path} have seed {run.seed} but {len(unpaired)} test "
+                f"cases in one only ({', '.join(sorted(unpaired)[:5])}); train both on one split"
             )
         for column in ("true_area", "lesion_free"):
             one = run.table[column].to_numpy(dtype=float)
@@ -144,7 +142,7 @@ def check_comparable(runs: list[EvaluatedRun]) -> None:
                 cases = ", ".join(run.table["case_id"][different].head(5))
                 raise DxsegError(
                     f"{run.path} and {first.path} differ in {column} of {int(different.sum())} "
-                    f"cases ({cases}): the masks have changed between; evaluate both again"
+                    f"cases ({cases}): the masks have changed; evaluate both again"
                 )
         for case, group in zip(run.table["case_id"], run.table["group"], strict=True):
             if group_of.setdefault(case, group) != group:

@@ -1,4 +1,4 @@
-"""The cases of a split, each joined to its prediction, one in memory at a time."""
+"""Join the cases of a split to their predictions, one in memory at a time."""
 
 from __future__ import annotations
 
@@ -21,42 +21,41 @@ Progress = Callable[[int, int], None]
 
 
 def split_rows(data: Dataset, splits_file: Path, split: str) -> tuple[pd.DataFrame, int]:
-    """Choose the cases of a split and gather what evaluation needs to know of each.
+    """Select the cases of a split.
 
     Args:
         data: The dataset.
-        splits_file: Its splits.csv; masks that it hides (`use_mask` False) stay hidden.
+        splits_file: Its splits.csv; masks with `use_mask` False are not used.
         split: The name of the split.
 
     Returns:
-        The dataset's columns, `label` only as far as it speaks of the image itself; and group_name,
-        says_lesion_free, use_truth, physical (whether distances are in millimetres, the same for
-        all rows). And how many cases are left out because neither their mask nor their label is
-        known.
+        The dataset's columns, `label` without labels of study level; and group_name,
+        label_lesion_free, use_truth, physical (whether distances are in millimetres, the same for
+        all rows). And the number of cases left out because they have neither mask nor label.
 
     Raises:
         UsageError: The split is empty.
-        DxsegError: The file does not fit the dataset, or nothing is known of any case.
+        DxsegError: The file does not fit the dataset, or no case has a usable mask or a label.
     """
     splits = read_splits(splits_file, data)  # in the order of the dataset
     hidden = ~splits["use_mask"].to_numpy() if "use_mask" in splits else False
     rows = data.cases.assign(
         group=splits["group"].to_numpy(),
         label=data.image_labels,
-        says_lesion_free=data.lesion_free.to_numpy(),
+        label_lesion_free=data.lesion_free.to_numpy(),
         use_truth=data.cases["mask"].ne("").to_numpy() & ~np.asarray(hidden),
     )
-    # Named over the whole dataset, so that runs on other splits of it use the same names.
+    # Over the whole dataset, so that runs on other splits of it use the same names.
     rows["group_name"] = _group_names(rows)
     rows = rows[splits["split"].eq(split).to_numpy()]
     if rows.empty:
         present = ", ".join(sorted(splits["split"].unique()))
-        raise UsageError(f"{splits_file}: no case in split {split!r}; there are {present}")
+        raise UsageError(f"{splits_file}: no case in split {split!r}; expected one of {present}")
     known = rows["use_truth"] | rows["label"].ne("")
     if not known.any():
         raise DxsegError(
             f"{splits_file}: no case of split {split!r} has a mask that may be used or a label; "
-            "nothing can be measured"
+            "nothing can be evaluated"
         )
     left_out = int((~known).sum())
     rows = rows[known].reset_index(drop=True)
@@ -66,7 +65,7 @@ def split_rows(data: Dataset, splits_file: Path, split: str) -> tuple[pd.DataFra
 
 
 def images(data: Dataset, rows: pd.DataFrame) -> Iterator[tuple[str, Path]]:
-    """Name and file of each row's image, as `Predictor.stream` takes them."""
+    """Iterate over name and file of each row's image, for `Predictor.stream`."""
     for row in rows.itertuples():
         yield str(row.case_id), data.image_path(row)
 
@@ -81,12 +80,12 @@ def predicted_cases(
 
     Args:
         data: The dataset.
-        rows: As `split_rows` gives them.
-        predictions: One a row, in the same order.
+        rows: From `split_rows`.
+        predictions: One per row, in the same order.
         progress: Called with the number of images done and of all.
 
     Yields:
-        The case, its truth read from the mask file.
+        The case, with its mask read from the file.
 
     Raises:
         DxsegError: A prediction is missing or failed, or a mask cannot be read.
@@ -96,7 +95,7 @@ def predicted_cases(
         name, prediction = next(source, (None, None))
         if prediction is None or name != row.case_id:
             raise DxsegError(
-                f"case {row.case_id!r} has no prediction; every case of a split is evaluated, so "
+                f"case {row.case_id!r} has no prediction; every case of a split needs one, so "
                 "nothing was written"
             )
         if isinstance(prediction, DxsegError):
@@ -104,7 +103,7 @@ def predicted_cases(
         yield EvaluatedCase(
             case_id=str(row.case_id),
             group=str(row.group_name),
-            lesion_free=bool(row.says_lesion_free) if row.label else None,
+            lesion_free=bool(row.label_lesion_free) if row.label else None,
             label=str(row.label),
             truth=_truth(data, row),
             prediction=prediction,
@@ -115,7 +114,7 @@ def predicted_cases(
 
 
 def _group_names(rows: pd.DataFrame) -> pd.Series[str]:
-    """Patients' names where groups are patients, else the groups' numbers."""
+    """Names of patients where groups are patients, otherwise numbers of groups."""
     pairs = rows[["group", "patient_id"]].drop_duplicates()
     named = bool(pairs["patient_id"].ne("").all())
     same = named and pairs["group"].is_unique and pairs["patient_id"].is_unique

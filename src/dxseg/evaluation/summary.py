@@ -1,4 +1,4 @@
-"""From rows per image to the figures of an evaluation, and the files that hold both."""
+"""Figures of an evaluation from its rows per image, and reading both from files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dxseg.metrics.statistics import Weighting, bootstrap_mean, mean_by
 
 AverageBy = Literal["image", "patient"]
 CONFIDENCE = 0.95
-# Mean of which column over which images; auroc and calibration are not means over images.
+# Column and images of each mean; auroc and calibration are not means over images.
 MEANS: dict[str, tuple[str, Literal["lesion", "all", "lesion_free", "labelled_lesion"]]] = {
     "dice_lesion": ("dice", "lesion"),
     "iou_lesion": ("iou", "lesion"),
@@ -37,20 +37,20 @@ INTERVALS = ("dice_lesion", "dice_all")
 
 
 def weighting(average_by: AverageBy) -> Weighting:
-    """How a mean weighs its rows: patients alike, or images alike."""
+    """Weighting of means: every patient alike, or every image alike."""
     return "group" if average_by == "patient" else "image"
 
 
 def values_of(per_image: pd.DataFrame, metric: str) -> pd.Series[float]:
-    """The value each image adds to a mean of `MEANS`.
+    """Per-image values of a mean of `MEANS`.
 
     Args:
-        per_image: One row an image, as `evaluate_cases` makes it.
+        per_image: One row per image, as in `evaluate_cases`.
         metric: A key of `MEANS`.
 
     Returns:
-        One value a row; NaN on images that the mean leaves out: "lesion" is every image whose
-        mask holds a lesion, "labelled_lesion" also those without mask whose label says so.
+        One value per row; NaN on images that are not in the mean: "lesion" is every image whose
+        mask has a lesion, "labelled_lesion" also those without a mask whose label implies one.
     """
     column, images = MEANS[metric]
     found = per_image["predicted_area"] > 0
@@ -67,11 +67,11 @@ def values_of(per_image: pd.DataFrame, metric: str) -> pd.Series[float]:
 
 
 def point_estimates(per_image: pd.DataFrame, average_by: AverageBy) -> dict[str, float]:
-    """Every figure that follows from the rows alone.
+    """Compute all figures that depend on the rows alone.
 
     Args:
-        per_image: One row an image.
-        average_by: Whether means weigh images or patients alike.
+        per_image: One row per image.
+        average_by: Unit of the means.
 
     Returns:
         `MEANS`, `auroc_mask` (score: highest mask probability of the image), `auroc_label`
@@ -91,16 +91,16 @@ def point_estimates(per_image: pd.DataFrame, average_by: AverageBy) -> dict[str,
     return figures
 
 
-def summarise(
+def summarize(
     per_image: pd.DataFrame, average_by: AverageBy, *, resamples: int, seed: int
 ) -> dict[str, Any]:
     """Figures, intervals and counts of an evaluation, ready for JSON.
 
     Args:
-        per_image: One row an image.
-        average_by: Whether means weigh images or patients alike.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
+        per_image: One row per image.
+        average_by: Unit of the means.
+        resamples: Number of bootstrap samples.
+        seed: Seed of the bootstrap.
 
     Returns:
         `point_estimates`, `<metric>_ci` as [low, high] for `INTERVALS`, `averaged_by`,
@@ -145,7 +145,7 @@ def summarise(
 def per_class(
     per_image: pd.DataFrame, mask_classes: list[str], average_by: AverageBy
 ) -> dict[str, dict[str, float | None]]:
-    """Means of the mask metrics of each class, over images whose truth or prediction holds it."""
+    """Means of the mask metrics of each class, over images with it in truth or prediction."""
     result: dict[str, dict[str, float]] = {}
     for name in mask_classes:
         result[name] = {
@@ -162,7 +162,7 @@ def per_patient(per_image: pd.DataFrame) -> pd.DataFrame:
     """Means of `MEANS` within each patient or group.
 
     Args:
-        per_image: One row an image.
+        per_image: One row per image.
 
     Returns:
         group, images, lesion_images, then `MEANS`; NaN where a group has no such image.
@@ -182,10 +182,10 @@ def read_per_image(path: Path) -> pd.DataFrame:
         path: The file.
 
     Returns:
-        The table, names as text.
+        The table, names as strings.
 
     Raises:
-        DxsegError: It is absent, no table, or lacks a column.
+        DxsegError: It does not exist, is not a table, or lacks a column.
     """
     try:
         # Only an empty field is missing: a case may be called "NA" or "007".
@@ -208,7 +208,7 @@ def read_per_image(path: Path) -> pd.DataFrame:
 
 
 def without_nan(value: Any) -> Any:
-    """The same structure with None for NaN, which JSON does not have."""
+    """Replace NaN and infinity, which JSON does not have, by None."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

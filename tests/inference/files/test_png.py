@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dxseg.inference.files.png import encode_png
+from dxseg.errors import DxsegError
+from dxseg.inference.files.png import encode_png, write_mask_png
 
 
 @pytest.mark.parametrize(
@@ -31,3 +32,26 @@ def test_pixels_may_lie_anywhere_in_memory() -> None:
     for view in (pixels[::2, ::3], pixels[:, :, 1], pixels.transpose(1, 0, 2), pixels[::-1]):
         with Image.open(io.BytesIO(encode_png(view))) as stored:
             assert np.array_equal(np.asarray(stored), view)
+
+
+def square(height: int, width: int, top: int, left: int, side: int, value: int = 1) -> np.ndarray:
+    mask = np.zeros((height, width), np.uint8)
+    mask[top : top + side, left : left + side] = value
+    return mask
+
+
+@pytest.mark.parametrize(("classes", "expected"), [(1, {0, 255}), (3, {0, 1})])
+def test_mask_png_values_and_size(tmp_path, classes, expected):
+    write_mask_png(tmp_path / "m.png", square(7, 11, 2, 3, 4), classes)
+    with Image.open(tmp_path / "m.png") as stored:
+        assert (stored.mode, stored.size) == ("L", (11, 7))
+        values = np.array(stored)
+    assert set(np.unique(values)) == expected
+    assert (values > 0).sum() == 16
+
+
+@pytest.mark.parametrize("mask", [square(4, 4, 0, 0, 2, value=2), np.zeros((2, 2, 1), np.uint8)])
+def test_mask_of_other_classes_or_shape_is_refused(tmp_path, mask):
+    with pytest.raises(DxsegError, match=r"\(H, W\)"):
+        write_mask_png(tmp_path / "m.png", mask, 1)
+    assert not list(tmp_path.iterdir())

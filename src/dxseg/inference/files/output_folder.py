@@ -39,7 +39,10 @@ class OutputFolder:
         """
         suffix = ".nii.gz" if item.is_volume else ".png"
         suffix = ".dcm" if kind == SEGMENTATIONS else suffix
-        return self._inside(self.root / kind / f"{item.stem}{suffix}")
+        path = self.root / kind / f"{item.stem}{suffix}"
+        if not path.parent.resolve().is_relative_to(self.root):
+            raise DxsegError(f"{path.parent}: a link leads outside {self.root}; remove it")
+        return path
 
     def slice_folder(self, item: PredictionInput) -> Path:
         """The folder of a volume's slice overlays.
@@ -50,7 +53,10 @@ class OutputFolder:
         # No other input can have a file in it: where a file lies, there is no folder. Beside the
         # slices of a series, though, images may lie.
         name = f"{item.name}.nii.gz" if item.is_series else item.name
-        return self._inside(self.root / OVERLAYS / name / "slices").parent
+        folder = self.root / OVERLAYS / name
+        if not folder.resolve().is_relative_to(self.root):
+            raise DxsegError(f"{folder}: a link leads outside {self.root}; remove it")
+        return folder
 
     def prepare(self, overwrite: bool) -> None:
         """Create the folder, or check that it is an output folder of `dxseg predict`.
@@ -79,11 +85,6 @@ class OutputFolder:
                 path = self.path(kind, item)
                 if path.is_file():
                     path.unlink()
-
-    def _inside(self, path: Path) -> Path:
-        if not path.parent.resolve().is_relative_to(self.root):
-            raise DxsegError(f"{path.parent}: a link leads outside {self.root}; remove it")
-        return path
 
 
 @dataclass
