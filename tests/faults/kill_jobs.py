@@ -25,7 +25,7 @@ from dxseg.experiments.results import COST
 from dxseg.experiments.runner import run_experiment
 from dxseg.inference.files.predict import predict_files
 from dxseg.inference.model_folder import load_model_folder
-from dxseg.models import factory
+from dxseg.models import weights
 from dxseg.quality.check import check_dataset
 from dxseg.training.run import train_run
 from dxseg.training.stage1_folder import load_stage1
@@ -121,7 +121,7 @@ def cache_sound(folder: Path, expected: Content) -> None:
 
 
 def do_train(inputs: Path, folder: Path) -> None:
-    factory.load_pretrained = lambda _: False  # the small backbone's weights are on the hub
+    weights.load_pretrained = lambda _: False  # the small backbone's weights are on the hub
     config = load_config("cpu", "sks-evidence-selftrained", CHANGES | {"self_training": STAGE})
     train_run(inputs / "phantoms", folder, config, console=QUIET)
 
@@ -165,7 +165,7 @@ def train_place(folder: Path) -> str:
 
 
 def do_compare(inputs: Path, folder: Path) -> None:
-    factory.load_pretrained = lambda _: False
+    weights.load_pretrained = lambda _: False
     run_experiment(inputs / "experiment.yaml", folder, console=QUIET)
 
 

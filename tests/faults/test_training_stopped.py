@@ -22,7 +22,7 @@ from dxseg.config.presets import load_config
 from dxseg.config.schema import RunConfig
 from dxseg.data.batches.batches import BatchDataset
 from dxseg.errors import DxsegError
-from dxseg.models import factory
+from dxseg.models import weights
 from dxseg.training import run as run_module
 from dxseg.training.checkpoints import CheckpointFiles, read_checkpoint
 from dxseg.training.modules.segmentation import SegmentationModule
@@ -42,7 +42,7 @@ TINY = [
 
 @pytest.fixture(autouse=True)
 def without_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(factory, "load_pretrained", lambda _: False)
+    monkeypatch.setattr(weights, "load_pretrained", lambda _: False)
 
 
 def configure(**changes: Any) -> RunConfig:

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from dxseg.models.coarse_branch import EVIDENCE_STRIDE, CoarseBranch, CoarseOutput, logmeanexp
-from dxseg.models.encoder import PyramidEncoder
 
 
-def branch(**changes: object) -> CoarseBranch:
+def branch(**changes: Any) -> CoarseBranch:
     torch.manual_seed(0)
-    encoder = PyramidEncoder("mobilenetv3_small_050", 1)
-    return CoarseBranch(encoder, (16, 16, 8, 8, 8), 3, **changes).eval()  # type: ignore[arg-type]
+    sizes: dict[str, Any] = {"in_channels": 1, "decoder_channels": (16, 16, 8, 8, 8)}
+    network = CoarseBranch("mobilenetv3_small_050", 3, encoder_weights=None, **sizes, **changes)
+    return network.eval()
 
 
 def answered(coarse: CoarseBranch, maps: torch.Tensor) -> CoarseOutput:

@@ -12,10 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from dxseg.config.presets import load_config
 from dxseg.config.schema import ModelConfig
 from dxseg.errors import UsageError
+from dxseg.models import SKS
 from dxseg.models.encoder import PyramidEncoder
 from dxseg.models.factory import Task, build_coarse_branch, build_model
-from dxseg.models.shared_encoder import EncoderTail, divide
-from dxseg.models.sks import SKS
+from dxseg.models.shared_encoder import EncoderTail, split_into_stages
 
 TASK = Task(channels=1, mask_classes=1, labels=3)
 SMALL: dict[str, Any] = {
@@ -99,8 +99,8 @@ def test_every_level_shared_makes_it_cheaper() -> None:
 def test_shared_levels_keep_weights_and_statistics(rate: float) -> None:
     """Also where the rest of the coarse branch learns."""
     segmenter = built(2, coarse_learning_rate_scale=rate).train()
-    shared = nn.ModuleList(divide(segmenter.coarse.encoder)[:2])
-    later = nn.ModuleList(divide(segmenter.coarse.encoder)[2:])
+    shared = nn.ModuleList(split_into_stages(segmenter.coarse.encoder)[:2])
+    later = nn.ModuleList(split_into_stages(segmenter.coarse.encoder)[2:])
     before = [{n: t.clone() for n, t in part.state_dict().items()} for part in (shared, later)]
     trainable = [p for p in segmenter.parameters() if p.requires_grad]
     optimiser = torch.optim.SGD(trainable, lr=0.1)
@@ -120,7 +120,7 @@ def test_shared_levels_stay_in_evaluation_mode() -> None:
     outer = nn.Sequential(built(2, coarse_learning_rate_scale=0.1))
     for mode in (True, False, True):
         outer.train(mode)
-        levels = divide(outer[0].coarse.encoder)
+        levels = split_into_stages(outer[0].coarse.encoder)
         assert {norm.training for level in levels[:2] for norm in norms(level)} == {False}
         assert {norm.training for level in levels[2:] for norm in norms(level)} == {mode}
 
@@ -142,7 +142,7 @@ class TestRefusals:
 
     def test_a_backbone_that_is_no_chain(self) -> None:
         with pytest.raises(UsageError, match=r"shared_encoder_levels.*'hrnet_w18_small'.*resnet18"):
-            divide(PyramidEncoder("hrnet_w18_small", 1))
+            split_into_stages(PyramidEncoder("hrnet_w18_small", 1))
 
     @pytest.mark.parametrize(
         ("change", "said"),

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from dxseg.config.presets import load_config
 from dxseg.errors import UsageError
-from dxseg.models.coarse_branch import CoarseOutput, logmeanexp
+from dxseg.models import SKS, CoarseBranch, CoarseOutput, EvidencePrompt, FeatureFusion, LongSkip
+from dxseg.models.coarse_branch import logmeanexp
 from dxseg.models.factory import Task, build_model
-from dxseg.models.skips import (
-    EvidencePrompt,
-    FeatureFusion,
-    LongSkip,
-    NoFeatureShare,
-    NoResolutionCompensation,
-    ResolutionCompensationSkip,
-)
-from dxseg.models.sks import SKS
 
 CHANNELS, STRIDES = (4, 6, 8), (8, 16, 32)
 
@@ -36,6 +30,15 @@ def pyramid(seed: int, side: int = 64) -> list[Tensor]:
         torch.randn(2, channels, side // stride, side // stride, generator=generator)
         for channels, stride in zip(CHANNELS, STRIDES, strict=True)
     ]
+
+
+def coarse_branch(strides: tuple[int, ...], decoder: dict[int, int], labels: int = 3) -> Any:
+    """What a prompt reads of a coarse branch."""
+    return SimpleNamespace(
+        encoder=SimpleNamespace(strides=strides),
+        decoder=SimpleNamespace(channels=decoder),
+        labels=labels,
+    )
 
 
 def coarse_output(labels: int = 3) -> CoarseOutput:
@@ -82,23 +85,26 @@ class TestFeatureShare:
         assert all(torch.allclose(t.grad, torch.full_like(t, 0.5)) for t in [*fine, *coarse])
 
     def test_left_out_it_changes_nothing(self) -> None:
-        fine, coarse = pyramid(0), pyramid(1)
-        out = NoFeatureShare()(fine, coarse)
-        assert all(a is b for a, b in zip(out, fine, strict=True))
-        assert list(NoFeatureShare().parameters()) == []
+        fine, _, skips = levels(build(False, False, True, True))
+        assert all(torch.equal(a, b) for a, b in zip(skips, fine, strict=True))
+        assert build(False, False, True, True).share is None
 
 
 class TestResolutionCompensation:
     def test_the_decoder_gets_the_fused_features_everywhere(self) -> None:
-        fine, fused = pyramid(0), pyramid(1)
-        entering = ResolutionCompensationSkip()(fine, fused)
-        assert all(a is b for a, b in zip(entering, fused, strict=True))
+        network = build(True, True, True, True)
+        fine, coarse, skips = levels(network)
+        assert len(skips) == 5
+        for s, c, g in zip(fine, coarse, skips, strict=True):
+            assert torch.allclose(g, (s + c) / 2, atol=1e-5)
+            assert not torch.equal(g, s)
 
     def test_left_out_only_the_deepest_level_is_fused(self) -> None:
-        fine, fused = pyramid(0), pyramid(1)
-        entering = NoResolutionCompensation()(fine, fused)
-        assert [a is b for a, b in zip(entering, fine, strict=True)] == [True, True, False]
-        assert entering[-1] is fused[-1]
+        network = build(True, False, True, True)
+        fine, coarse, skips = levels(network)
+        unchanged = [torch.equal(g, s) for g, s in zip(skips, fine, strict=True)]
+        assert unchanged == [True, True, True, True, False]
+        assert torch.allclose(skips[-1], (fine[-1] + coarse[-1]) / 2, atol=1e-5)
 
     def test_needs_the_feature_share(self) -> None:
         with pytest.raises(UsageError, match="feature_share"):
@@ -108,22 +114,22 @@ class TestResolutionCompensation:
 class TestPrompts:
     def test_long_skip_brings_the_coarse_decoder_at_its_strides(self) -> None:
         coarse = coarse_output()
-        skip = LongSkip(STRIDES, {16: 5, 8: 3})
+        skip = LongSkip(coarse_branch(STRIDES, {16: 5, 8: 3}))
         assert skip.channels == [3, 5, 0]
-        entering = skip(coarse, torch.zeros(0))
-        assert [[t.shape[1] for t in level] for level in entering] == [[3], [5], []]
-        assert entering[0][0] is coarse.decoder_features[8]
-        assert entering[1][0] is coarse.decoder_features[16]
+        skips = skip(coarse, torch.zeros(0))
+        assert [[t.shape[1] for t in level] for level in skips] == [[3], [5], []]
+        assert skips[0][0] is coarse.decoder_features[8]
+        assert skips[1][0] is coarse.decoder_features[16]
 
     def test_evidence_is_averaged_down_to_each_level(self) -> None:
         evidence = torch.rand(2, 3, 16, 16)  # at stride 4, as the coarse branch gives it
-        prompt = EvidencePrompt((4, *STRIDES), 3)
+        prompt = EvidencePrompt(coarse_branch((4, *STRIDES), {}))
         assert prompt.channels == [3, 3, 3, 3]
-        entering = [level[0] for level in prompt(coarse_output(), evidence)]
-        assert [t.shape[-1] for t in entering] == [16, 8, 4, 2]
-        assert torch.equal(entering[0], evidence)
+        resized = [level[0] for level in prompt(coarse_output(), evidence)]
+        assert [t.shape[-1] for t in resized] == [16, 8, 4, 2]
+        assert torch.equal(resized[0], evidence)
         wanted = evidence.reshape(2, 3, 8, 2, 8, 2).mean(dim=(3, 5))
-        assert torch.allclose(entering[1], wanted, atol=1e-6)
+        assert torch.allclose(resized[1], wanted, atol=1e-6)
         # A distribution over labels stays one.
         halves = evidence.softmax(dim=1)
         averaged = prompt(coarse_output(), halves)[-1][0]
@@ -131,7 +137,7 @@ class TestPrompts:
 
     def test_evidence_is_interpolated_up_to_a_finer_level(self) -> None:
         ramp = torch.linspace(0, 1, 4)[None, None, None].expand(2, 3, 4, 4)
-        finest = EvidencePrompt((2, 4), 3)(coarse_output(), ramp)[0][0]
+        finest = EvidencePrompt(coarse_branch((2, 4), {}))(coarse_output(), ramp)[0][0]
         assert tuple(finest.shape) == (2, 3, 8, 8)
         across = finest[0, 0, 0]
         assert (across.diff() >= 0).all()
@@ -165,8 +171,21 @@ def build(feature_share: bool, compensation: bool, long: bool, evidence: bool) -
     return segmenter
 
 
+def levels(segmenter: SKS) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Levels of the fine and the coarse encoder of an image, and those that enter the decoder."""
+    found: dict[str, Any] = {}
+    segmenter.encoder.register_forward_hook(lambda _, __, out: found.update(fine=out))
+    segmenter.coarse.register_forward_hook(
+        lambda _, __, out: found.update(coarse=out.encoder_features)
+    )
+    segmenter.decoder.register_forward_pre_hook(lambda _, inputs: found.update(skips=inputs[0]))
+    with torch.no_grad():
+        segmenter(torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(2)))
+    return found["fine"], found["coarse"], found["skips"]
+
+
 class Perturbed:
-    """Runs a segmenter while one thing that the coarse branch gives is replaced by noise."""
+    """Runs a segmenter while one output of the coarse branch is replaced by noise."""
 
     def __init__(self, segmenter: SKS, what: str) -> None:
         self.segmenter, self.what = segmenter, what
@@ -185,15 +204,20 @@ class Perturbed:
         if self.what == "decoder":
             decoded = {stride: noise(u) for stride, u in output.decoder_features.items()}
             return replace(output, decoder_features=decoded)
+        if self.what == "labels":
+            return replace(output, global_logits=noise(output.global_logits))
         return replace(output, evidence_logits=noise(output.evidence_logits))
 
     def changes_the_mask(self) -> bool:
         x = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(2))
-        look = self.segmenter._forward_coarse
-        with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        with torch.no_grad():
             before = self.segmenter(x).mask_logits
-            patch.setattr(self.segmenter, "_forward_coarse", lambda x: self._change(look(x)))
-            return not torch.allclose(before, self.segmenter(x).mask_logits, rtol=0, atol=1e-6)
+            hook = self.segmenter.coarse.register_forward_hook(
+                lambda _, __, output: self._change(output)
+            )
+            after = self.segmenter(x).mask_logits
+            hook.remove()
+        return not torch.allclose(before, after, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
@@ -235,7 +259,7 @@ def modules(segmenter: SKS) -> set[str]:
 
 
 def test_modules_are_built_or_not() -> None:
-    everything = {"FeatureFusion", "ResolutionCompensationSkip", "LongSkip", "EvidencePrompt"}
+    everything = {"FeatureFusion", "LongSkip", "EvidencePrompt"}
     assert everything <= modules(build(True, True, True, True))
     assert not everything & modules(build(False, False, False, False))
 
@@ -267,6 +291,68 @@ class TestLogMeanExp:
         pooled = float(logmeanexp(maps))
         assert float(maps.mean()) - 1e-4 <= pooled <= float(maps.max()) + 1e-4
         assert float(logmeanexp(maps + shift)) == pytest.approx(pooled + shift, abs=1e-3)
+
+
+class Scaled(nn.Module):
+    """A fusion that is written outside the package: the fine level and twice the coarse one."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.widths = tuple(channels)
+
+    def forward(self, fine: Sequence[Tensor], coarse: Sequence[Tensor]) -> list[Tensor]:
+        return [s + 2 * c for s, c in zip(fine, coarse, strict=True)]
+
+
+class GlobalPrompt(nn.Module):
+    """A prompt that is written outside the package: label logits at the deepest level."""
+
+    def __init__(self, coarse: CoarseBranch) -> None:
+        super().__init__()
+        self.channels = [0] * (len(coarse.encoder.strides) - 1) + [coarse.labels]
+
+    def forward(self, coarse: CoarseOutput, evidence: Tensor) -> list[list[Tensor]]:  # noqa: ARG002
+        deepest = coarse.encoder_features[-1]
+        maps = coarse.label_logits[:, :, None, None].expand(-1, -1, *deepest.shape[-2:])
+        return [*([[]] * (len(self.channels) - 1)), [maps]]
+
+
+class TestOwnModules:
+    """The protocols: what a user passes to `SKS` needs no change of the package."""
+
+    def built(self, **options: Any) -> SKS:
+        torch.manual_seed(0)
+        return SKS(
+            "mobilenetv3_small_050",
+            labels=3,
+            in_channels=1,
+            decoder_channels=(16, 16, 8, 8, 8),
+            encoder_weights=None,
+            coarse_weights=None,
+            **options,
+        ).eval()
+
+    def test_a_fusion_of_ones_own(self) -> None:
+        network = self.built(fusion=Scaled)
+        fine, coarse, skips = levels(network)
+        assert isinstance(network.share, Scaled)
+        assert network.share.widths == network.encoder.channels
+        for s, c, g in zip(fine, coarse, skips, strict=True):
+            assert torch.allclose(g, s + 2 * c, atol=1e-5)
+
+    def test_it_gets_the_levels_that_are_to_be_fused(self) -> None:
+        deepest = self.built(fusion=Scaled, resolution_compensation=False)
+        assert deepest.share.widths == deepest.encoder.channels[-1:]
+        unshared = self.built(fusion=Scaled, shared_encoder_levels=2)
+        assert unshared.share.widths == unshared.encoder.channels[2:]
+
+    def test_a_prompt_of_ones_own(self) -> None:
+        network = self.built(prompts=(LongSkip, GlobalPrompt))
+        other = self.built(prompts=(LongSkip,))
+        first, shorter = (n.decoder.blocks["16"].convolutions[0][0] for n in (network, other))
+        assert first.in_channels == shorter.in_channels + 3
+        assert Perturbed(network, "labels").changes_the_mask()
+        assert not Perturbed(other, "labels").changes_the_mask()
 
 
 def test_multi_label_heads_have_one_output_a_label() -> None:

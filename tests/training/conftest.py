@@ -35,10 +35,10 @@ SCRATCH = "unet-scratch"
 @pytest.fixture(scope="session", autouse=True)
 def without_hub() -> Iterator[None]:
     """Random weights where pretrained ones are asked for: the small backbone's are on the hub."""
-    from dxseg.models import factory
+    from dxseg.models import weights
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(factory, "load_pretrained", lambda _: False)
+        patch.setattr(weights, "load_pretrained", lambda _: False)
         yield
 
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from dxseg.config.schema import RunConfig
 from dxseg.errors import DxsegError
-from dxseg.models import factory
+from dxseg.models import weights
 from dxseg.training import checkpoints, run_folder
 from dxseg.training.checkpoints import CheckpointFiles
 from dxseg.training.modules.classification import ClassificationModule
@@ -90,7 +90,7 @@ def method_the_trap(moment: str, number: int) -> None:
 
 def train(dataset: Path, output: Path, config: RunConfig, moment: str, number: int) -> None:
     """What the process runs."""
-    factory.load_pretrained = lambda _: False  # as in this process
+    weights.load_pretrained = lambda _: False  # as in this process
     # A shell lets what it starts in the background ignore Ctrl-C, and so would this process.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if moment:

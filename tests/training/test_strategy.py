@@ -23,7 +23,7 @@ from counting import CountsValidation, validated
 from dxseg.config.presets import merge
 from dxseg.config.schema import DeviceConfig, ModelConfig, RunConfig, StageConfig
 from dxseg.errors import UsageError
-from dxseg.models import factory
+from dxseg.models import weights
 from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
 from dxseg.models.weights import load_pretrained
 from dxseg.training.checkpoints import read_checkpoint
@@ -43,7 +43,7 @@ FROZEN = {"steps": 1, "steps_per_epoch": 1, "warmup_steps": 0, "learning_rate": 
 @pytest.fixture
 def pretrained(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random weights everywhere else, but new processes know nothing of that."""
-    monkeypatch.setattr(factory, "load_pretrained", load_pretrained)
+    monkeypatch.setattr(weights, "load_pretrained", load_pretrained)
 
 
 def test_two_processes_validate_every_case_once_with_the_figures_of_one(

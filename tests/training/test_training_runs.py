@@ -22,7 +22,7 @@ from dxseg.evaluation.evaluate import evaluate_run
 from dxseg.inference.model_folder import load_model_folder
 from dxseg.inference.predictor import Predictor
 from dxseg.models.factory import build_model
-from dxseg.models.shared_encoder import divide
+from dxseg.models.shared_encoder import split_into_stages
 from dxseg.training import run as run_module
 from dxseg.training.run import train_run
 from dxseg.training.run_record import read_run
@@ -101,7 +101,9 @@ def test_shared_levels_are_stage_one_to_the_bit(train: Callable[..., Path], fini
     stage1 = load_file(finished / "stage1" / "coarse.safetensors")
     encoder = segmenter.coarse.encoder  # type: ignore[union-attr]
     shared = {
-        tensor.data_ptr() for level in divide(encoder)[:2] for tensor in level.state_dict().values()
+        tensor.data_ptr()
+        for level in split_into_stages(encoder)[:2]
+        for tensor in level.state_dict().values()
     }
     same: dict[bool, list[bool]] = {True: [], False: []}
     for name, tensor in encoder.state_dict().items():

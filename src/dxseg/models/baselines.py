@@ -8,90 +8,75 @@ from typing import Any
 import segmentation_models_pytorch as smp
 from torch import Tensor, nn
 
-from dxseg.models.encoder import PyramidEncoder
+from dxseg.models.coarse_branch import CoarseBranch
+from dxseg.models.decoder import DECODER_CHANNELS
 from dxseg.models.heads import init_prior_bias
 from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
+from dxseg.models.weights import Weights, create_encoder
 
 ARCHITECTURES = {"unet": smp.Unet, "unetplusplus": smp.UnetPlusPlus, "manet": smp.MAnet}
 
 
 class BaselineModel(SegmentationModel):
-    """A segmentation-models-pytorch network around a timm encoder, behind our contract."""
+    """A network of segmentation-models-pytorch around a timm encoder, with our interface."""
 
     def __init__(
         self,
         architecture: str,
-        encoder: PyramidEncoder,
-        in_channels: int,
-        decoder_channels: Sequence[int],
-        mask_classes: int,
-        **heads: Any,
+        backbone: str,
+        labels: int = 0,
+        classes: int = 1,
+        *,
+        in_channels: int = 3,
+        decoder_channels: Sequence[int] = DECODER_CHANNELS,
+        encoder_weights: Weights | None = "imagenet",
     ) -> None:
-        """Build the network around the body of ``encoder``, weights included.
+        """Build the network.
 
         Args:
-            architecture: a key of `ARCHITECTURES`.
-            encoder: its body becomes a part of the network.
-            in_channels: image channels.
-            decoder_channels: widths of the decoder blocks, deepest first.
-            mask_classes: classes of the mask.
-            heads: what a subclass asks of the library beside the mask.
+            architecture: A key of `ARCHITECTURES`.
+            backbone: Name of the encoder in timm.
+            labels: Number of image-level labels, for a linear layer on the averaged deepest
+                feature; 0 for a network without a label head.
+            classes: Number of mask classes, background not counted.
+            in_channels: Channels of the images.
+            decoder_channels: Widths of the decoder blocks at strides 16, 8, 4, 2 and 1.
+            encoder_weights: Initial weights of the encoder; None for random ones.
         """
         super().__init__()
-        self.network: nn.Module = ARCHITECTURES[architecture](
-            f"tu-{encoder.backbone_name}",
+        body = create_encoder(backbone, in_channels, encoder_weights).body
+        self.network: Any = ARCHITECTURES[architecture](
+            f"tu-{backbone}",
             encoder_weights=None,
             in_channels=in_channels,
-            classes=mask_classes,
+            classes=classes,
             decoder_channels=list(decoder_channels),
-            **heads,
+            aux_params={"classes": labels, "pooling": "avg", "dropout": None} if labels else None,
         )
-        self.network.encoder.model = encoder.body
-        head = self.network.get_submodule("segmentation_head")
-        init_prior_bias(next(part for part in head.children() if isinstance(part, nn.Conv2d)))
+        self.network.encoder.model = body
+        layers = self.network.segmentation_head.children()
+        init_prior_bias(next(layer for layer in layers if isinstance(layer, nn.Conv2d)))
 
     @property
     def encoder(self) -> nn.Module:  # type: ignore[override]
         """The only encoder."""
-        return self.network.get_submodule("encoder")
-
-    def _forward_padded(self, x: Tensor, label_prompt: Tensor | None) -> SegmenterOutput:  # noqa: ARG002
-        features, masks = self._look(x)
-        return SegmenterOutput(masks, features=features)
-
-    def _look(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The deepest feature (B, F, h, w) and the mask logits."""
-        features: list[Tensor] = self.encoder(x)
-        decoded = self.network.get_submodule("decoder")(features)
-        masks: Tensor = self.network.get_submodule("segmentation_head")(decoded)
-        return features[-1], masks
-
-
-class MultitaskModel(BaselineModel):
-    """A baseline that also names the label: a linear layer on the averaged deepest feature."""
-
-    def __init__(
-        self,
-        architecture: str,
-        encoder: PyramidEncoder,
-        in_channels: int,
-        decoder_channels: Sequence[int],
-        mask_classes: int,
-        labels: int,
-    ) -> None:
-        """Build the network; ``labels`` is the number of image-level labels."""
-        head = {"classes": labels, "pooling": "avg", "dropout": None}
-        super().__init__(
-            architecture, encoder, in_channels, decoder_channels, mask_classes, aux_params=head
-        )
+        return self.network.encoder  # type: ignore[no-any-return]
 
     @property
-    def label_head(self) -> nn.Linear:
-        """From the averaged deepest feature to label logits."""
-        head = self.network.get_submodule("classification_head")
-        return next(part for part in head.children() if isinstance(part, nn.Linear))
+    def label_head(self) -> nn.Linear | None:
+        """Linear layer from the averaged deepest feature to label logits."""
+        layers = (self.network.classification_head or nn.Sequential()).children()
+        return next((layer for layer in layers if isinstance(layer, nn.Linear)), None)
+
+    def load_encoder(self, classifier: CoarseBranch) -> None:
+        """Copy the classifier's encoder, and its head on the same feature into the label head."""
+        self.network.encoder.model.load_state_dict(classifier.encoder.body.state_dict())
+        if self.label_head is not None:
+            self.label_head.load_state_dict(classifier.global_head.state_dict())
 
     def _forward_padded(self, x: Tensor, label_prompt: Tensor | None) -> SegmenterOutput:  # noqa: ARG002
-        features, masks = self._look(x)
-        labels = self.network.get_submodule("classification_head")(features)
-        return SegmenterOutput(masks, labels, features=features)
+        features = self.network.encoder(x)
+        masks = self.network.segmentation_head(self.network.decoder(features))
+        head = self.network.classification_head
+        labels = None if head is None else head(features[-1])
+        return SegmenterOutput(masks, labels, features=features[-1])

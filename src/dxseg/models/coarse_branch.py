@@ -1,4 +1,4 @@
-"""Stage 1: the coarse branch, a U-shaped classifier that yields pyramids and evidence maps."""
+"""Stage 1: the coarse branch, a U-shaped classifier with class activation maps."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.export import register_dataclass
 from torch.nn import functional as F
 
-from dxseg.models.decoder import UnetDecoder, no_prompts
-from dxseg.models.encoder import PyramidEncoder
+from dxseg.models.decoder import DECODER_CHANNELS, UnetDecoder
+from dxseg.models.weights import Weights, create_encoder
 
 EVIDENCE_STRIDE = 4
 """Stride of the evidence maps. Maps at stride 2 followed texture rather than lesions: on BUSI's
@@ -20,12 +21,12 @@ validation images, pixel AUROC against the masks was 0.78 there and about 0.9 at
 
 @dataclass(frozen=True)
 class CoarseOutput:
-    """What the coarse branch knows of an image.
+    """Output of the coarse branch for a batch.
 
     Attributes:
         encoder_features: c_l, (B, C_l, H/s_l, W/s_l), finest first.
         decoder_features: u_l by stride, from `EVIDENCE_STRIDE` to 16.
-        evidence_logits: A, (B, L, h, w) at `EVIDENCE_STRIDE`, one map a label, measured from the
+        evidence_logits: A, (B, L, h, w) at `EVIDENCE_STRIDE`, one map per label, relative to the
             lesion-free label where there is one.
         global_logits: (B, L), from global average pooling of the deepest feature.
         pooled_logits: (B, L), the evidence maps pooled over space.
@@ -39,52 +40,71 @@ class CoarseOutput:
 
     @property
     def label_logits(self) -> Tensor:
-        """(B, L): the mean of both heads, the branch's answer for the image."""
+        """(B, L): the mean of both heads."""
         return (self.global_logits + self.pooled_logits) / 2
+
+
+register_dataclass(CoarseOutput)  # `torch.export` then returns it, too
 
 
 class CoarseBranch(nn.Module):
     """U-shaped classification network of stage 1 (paper: abstract; the heads are ours).
 
     An encoder, a top-down decoder and two image-level heads: one on the globally averaged deepest
-    feature, one on evidence maps, which 1x1 convolutions on the decoder's levels add up.
+    feature, one on evidence maps, the sum of 1x1 convolutions on the decoder's levels.
+
+    Attributes:
+        encoder: The encoder.
+        labels: Number of image-level labels.
+        decoder_channels: Widths of the decoder blocks, those that are not used included.
+        multi_label: Whether an image can have several labels.
+        lesion_free: Positions of the labels that mean: no lesion.
     """
 
     def __init__(
         self,
-        encoder: PyramidEncoder,
-        decoder_channels: Sequence[int],
+        backbone: str,
         labels: int,
         *,
+        in_channels: int = 3,
+        decoder_channels: Sequence[int] = DECODER_CHANNELS,
         multi_label: bool = False,
         lesion_free: Sequence[int] = (),
+        encoder_weights: Weights | None = "imagenet",
     ) -> None:
-        """Wire the branch.
+        """Build the branch.
 
         Args:
-            encoder: its levels reach stride 4 or finer, and 32.
-            decoder_channels: widths from stride 16 on; those beyond stride 4 are not used.
-            labels: L.
-            multi_label: whether an image can have several labels.
-            lesion_free: positions of the labels that mean: no lesion.
+            backbone: Name of the encoder in timm; its levels reach stride 4 or finer, and 32.
+            labels: Number of image-level labels.
+            in_channels: Channels of the images.
+            decoder_channels: Widths of the decoder blocks from stride 16 on; those beyond stride 4
+                are not used.
+            multi_label: Whether an image can have several labels.
+            lesion_free: Positions of the labels that mean: no lesion.
+            encoder_weights: Initial weights of the encoder; None for random ones.
+
+        Raises:
+            UsageError: The backbone does not fit.
         """
         super().__init__()
-        self.encoder = encoder
+        self.encoder = create_encoder(backbone, in_channels, encoder_weights)
+        self.labels = labels
+        self.decoder_channels = tuple(decoder_channels)
         self.multi_label = multi_label
         self.lesion_free = tuple(lesion_free)
-        depth = int(math.log2(encoder.strides[-1] // EVIDENCE_STRIDE))
-        self.decoder = UnetDecoder(
-            encoder.channels, encoder.strides, decoder_channels[:depth], [0] * len(encoder.channels)
-        )
-        self.global_head = nn.Linear(encoder.channels[-1], labels)
+        channels, strides = self.encoder.channels, self.encoder.strides
+        depth = int(math.log2(strides[-1] // EVIDENCE_STRIDE))
+        self.decoder = UnetDecoder(channels, strides, decoder_channels[:depth])
+        self.global_head = nn.Linear(channels[-1], labels)
         self.evidence_heads = nn.ModuleDict(
             {str(s): nn.Conv2d(width, labels, 1) for s, width in self.decoder.channels.items()}
         )
 
     def forward(self, x: Tensor) -> CoarseOutput:
-        """Look at normalised images (B, C, H, W), H and W multiples of 32."""
+        """Classify normalised images (B, C, H, W), H and W multiples of 32."""
         features = self.encoder(x)
-        decoded = self.decoder(features, no_prompts(len(features)))
+        decoded = self.decoder(features)
         evidence = self._evidence_logits(decoded)
         return CoarseOutput(
             encoder_features=features,
@@ -94,30 +114,31 @@ class CoarseBranch(nn.Module):
             pooled_logits=logmeanexp(evidence),
         )
 
-    def evidence(self, output: CoarseOutput, known: Tensor | None = None) -> Tensor:
-        """What the image is thought to have, and where: (B, L, h, w) in 0..1.
+    def evidence(self, output: CoarseOutput, label_prompt: Tensor | None = None) -> Tensor:
+        """Compute evidence maps, a class activation map (CAM) per label: (B, L, h, w) in 0..1.
 
-        The probability of each label for the image, times the sigmoid of how far a place exceeds
-        the pooled evidence of its image. A softmax at each place would be close to 1 over most of
-        an image that has a lesion; relative to its image, evidence alone outlines many lesions.
+        A map is the probability of its label for the image, times the sigmoid of how far the
+        logit of a place exceeds the pooled logit of its image. A softmax at each place would be
+        close to 1 over most of an image that has a lesion; relative to its image, evidence alone
+        outlines many lesions.
 
         Args:
-            output: what the branch sees.
-            known: labels as in `dxseg.models.segmentation_model.SegmentationModel`. A known label
-                stands in for the branch's own probabilities (label prompt): only evidence of what
-                the image is known to have remains, at full strength.
+            output: The branch's output for the images.
+            label_prompt: Labels as in `dxseg.models.segmentation_model.SegmentationModel`. They
+                replace the branch's own probabilities: only evidence of the prompted labels
+                remains, at full strength.
         """
         logits = output.label_logits
         present = logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
-        if known is not None:
-            present = _replaced(present, known, self.multi_label)
+        if label_prompt is not None:
+            present = _apply_prompt(present, label_prompt, self.multi_label)
         excess = output.evidence_logits - output.pooled_logits[:, :, None, None]
         return present[:, :, None, None] * excess.sigmoid()
 
     def _evidence_logits(self, decoded: dict[int, Tensor]) -> Tensor:
-        """Maps added up over decoder levels, and measured from the lesion-free label.
+        """Sum the maps of all decoder levels, relative to the lesion-free label.
 
-        Lesion-free is what is left when no place shows a lesion: its own map is the zero of the
+        Lesion-free is what remains when no place shows a lesion: its own map is the zero of the
         others, pixel by pixel. Pooled by a smooth maximum over space (log-sum-exp, Pinheiro and
         Collobert 2015), one place can then decide that an image has a lesion, as in
         multiple-instance learning.
@@ -136,12 +157,12 @@ class CoarseBranch(nn.Module):
         return evidence
 
 
-def _replaced(present: Tensor, known: Tensor, multi_label: bool) -> Tensor:
-    """Label probabilities (B, L), with 0 and 1 where the label is known."""
+def _apply_prompt(present: Tensor, label_prompt: Tensor, multi_label: bool) -> Tensor:
+    """Set label probabilities (B, L) to 0 and 1 where the prompt has a label."""
     if multi_label:
-        return torch.where(known.isnan(), present, known.to(present.dtype))
-    certain = F.one_hot(known.clamp(min=0), present.shape[1]).to(present.dtype)
-    return torch.where(known[:, None] >= 0, certain, present)
+        return torch.where(label_prompt.isnan(), present, label_prompt.to(present.dtype))
+    certain = F.one_hot(label_prompt.clamp(min=0), present.shape[1]).to(present.dtype)
+    return torch.where(label_prompt[:, None] >= 0, certain, present)
 
 
 def logmeanexp(values: Tensor, dims: tuple[int, ...] = (-2, -1)) -> Tensor:

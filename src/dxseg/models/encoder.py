@@ -1,4 +1,4 @@
-"""Pyramid encoders: any timm backbone, with one layout, one order and named strides."""
+"""Encoders: any timm backbone, with one layout, one order and named strides."""
 
 from __future__ import annotations
 
@@ -12,28 +12,31 @@ from dxseg.errors import UsageError
 
 
 class PyramidEncoder(nn.Module):
-    """Hierarchical features of a timm ``features_only`` backbone.
+    """Multi-scale features of a timm `features_only` backbone.
 
     The paper (Chen et al., arXiv 2406.14958) uses a Swin-T v2 pyramid of four levels; every timm
-    backbone that offers ``features_only`` works. timm's Swin family answers channels last; here
-    every level is (B, C, H, W).
+    backbone that offers `features_only` works. timm's Swin family returns features channels last;
+    here every level is (B, C, H, W).
 
     Attributes:
-        channels: channels of each level, finest first.
-        strides: input pixels per feature pixel of each level, finest first.
-        mean: per-channel mean of the pretraining, of inputs scaled to [0, 1].
-        std: per-channel standard deviation of the same.
-        channels_last_output: whether the backbone itself computes (B, H, W, C).
+        backbone_name: Name in timm.
+        in_channels: Channels of the images.
+        channels: Channels of each level, finest first.
+        strides: Input pixels per feature pixel of each level, finest first.
+        mean: Per-channel mean of the pretraining images, scaled to [0, 1].
+        std: Per-channel standard deviation of the same.
+        channels_last_output: Whether the backbone itself computes (B, H, W, C).
     """
 
     def __init__(self, backbone: str, in_channels: int) -> None:
-        """Build the encoder with random weights (see :mod:`dxseg.models.weights` for pretrained).
+        """Build the encoder with random weights; see `dxseg.models.weights` for pretrained ones.
 
         Raises:
-            UsageError: timm knows no such backbone, or it gives no pyramid down to stride 32.
+            UsageError: timm has no such backbone, or its features do not go down to stride 32.
         """
         super().__init__()
         self.backbone_name = backbone
+        self.in_channels = in_channels
         self.body = _create_body(backbone, in_channels)
         info: Any = self.body.feature_info
         keep = [i for i, stride in enumerate(info.reduction()) if stride >= 2]
@@ -60,7 +63,7 @@ class PyramidEncoder(nn.Module):
 
 
 def _create_body(backbone: str, in_channels: int) -> nn.Module:
-    if ":" in backbone or not timm.is_model(backbone):  # "hf-hub:..." would be fetched
+    if ":" in backbone or not timm.is_model(backbone):  # "hf-hub:..." would be downloaded
         raise UsageError(
             f"model.backbone = {backbone!r}: unknown to timm {timm.__version__}; choose one of "
             "timm.list_models() that supports features_only"
@@ -73,7 +76,7 @@ def _create_body(backbone: str, in_channels: int) -> nn.Module:
     try:
         try:
             body = timm.create_model(backbone, strict_img_size=False, **arguments)
-        except TypeError:  # only the windowed transformers know strict_img_size
+        except TypeError:  # only windowed transformers take strict_img_size
             body = timm.create_model(backbone, **arguments)
     except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise UsageError(
@@ -91,7 +94,7 @@ def _match_channels(values: tuple[float, ...], channels: int) -> tuple[float, ..
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Zero-pad (B, C, H, W) at the bottom and the right up to a multiple of ``multiple``."""
+    """Zero-pad (B, C, H, W) at the bottom and the right to a multiple of `multiple`."""
     height, width = x.shape[-2:]
     bottom, right = -height % multiple, -width % multiple
     if not (bottom or right):

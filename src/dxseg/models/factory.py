@@ -1,36 +1,75 @@
-"""From a configuration to a network."""
+"""Networks by name, and from a configuration."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from dxseg.config.schema import ModelConfig
+from dxseg.errors import UsageError
 from dxseg.models.coarse_branch import CoarseBranch
-from dxseg.models.encoder import PyramidEncoder
+from dxseg.models.decoder import DECODER_CHANNELS
 from dxseg.models.segmentation_model import SegmentationModel
-from dxseg.models.skips import (
-    EvidencePrompt,
-    FeatureFusion,
-    LongSkip,
-    NoFeatureShare,
-    NoResolutionCompensation,
-    ResolutionCompensationSkip,
-)
-from dxseg.models.weights import load_pretrained
+from dxseg.models.skips import EvidencePrompt, FeatureFusion, LongSkip
+from dxseg.models.sks import SKS
+from dxseg.models.weights import Weights
+
+if TYPE_CHECKING:
+    from dxseg.config.schema import ModelConfig
+
+
+def create_model(
+    architecture: str,
+    backbone: str,
+    labels: int = 0,
+    classes: int = 1,
+    *,
+    in_channels: int = 3,
+    decoder_channels: Sequence[int] = DECODER_CHANNELS,
+    encoder_weights: Weights | None = "imagenet",
+    **options: Any,
+) -> SegmentationModel:
+    """Build a segmentation model by name.
+
+    Args:
+        architecture: `sks`, or a baseline of segmentation-models-pytorch: `unet`, `unetplusplus`,
+            `manet`.
+        backbone: Name of the encoder in timm.
+        labels: Number of image-level labels. A baseline has a label head if it is not 0.
+        classes: Number of mask classes, background not counted.
+        in_channels: Channels of the images.
+        decoder_channels: Widths of the decoder blocks at strides 16, 8, 4, 2 and 1.
+        encoder_weights: Initial weights of the encoder that masks train; None for random ones.
+        options: Further arguments of `SKS`.
+
+    Raises:
+        UsageError: There is no such architecture or backbone.
+    """
+    options |= {
+        "in_channels": in_channels,
+        "decoder_channels": decoder_channels,
+        "encoder_weights": encoder_weights,
+    }
+    if architecture == "sks":
+        return SKS(backbone, labels, classes, **options)
+    from dxseg.models.baselines import ARCHITECTURES, BaselineModel  # smp is slow to import
+
+    if architecture not in ARCHITECTURES:
+        names = ", ".join(["sks", *ARCHITECTURES])
+        raise UsageError(f"architecture {architecture!r}: expected one of {names}")
+    return BaselineModel(architecture, backbone, labels, classes, **options)
 
 
 @dataclass(frozen=True)
 class Task:
-    """What goes in and what comes out.
+    """Input and output sizes of a network.
 
     Attributes:
-        channels: image channels.
-        mask_classes: classes of the mask, background not counted.
-        labels: image-level labels.
-        multi_label: whether an image can have several labels at once.
-        lesion_free: positions of the labels that mean: no lesion.
+        channels: Channels of the images.
+        mask_classes: Number of mask classes, background not counted.
+        labels: Number of image-level labels.
+        multi_label: Whether an image can have several labels at once.
+        lesion_free: Positions of the labels that mean: no lesion.
     """
 
     channels: int
@@ -41,14 +80,15 @@ class Task:
 
 
 def build_coarse_branch(config: ModelConfig, task: Task, *, pretrained: bool) -> CoarseBranch:
-    """The network of stage 1."""
-    encoder = _encoder(config, task, pretrained)
+    """Build the network of stage 1."""
     return CoarseBranch(
-        encoder,
-        config.decoder_channels,
+        config.backbone,
         task.labels,
+        in_channels=task.channels,
+        decoder_channels=config.decoder_channels,
         multi_label=task.multi_label,
         lesion_free=task.lesion_free,
+        encoder_weights="imagenet" if pretrained else None,
     )
 
 
@@ -59,85 +99,43 @@ def build_model(
     stage1: CoarseBranch | None = None,
     pretrained: bool = True,
 ) -> SegmentationModel:
-    """The network of stage 2.
+    """Build the network of stage 2.
 
     Args:
-        config: which architecture and skips, and where weights start from.
-        task: channels, classes and labels.
-        stage1: the trained classifier; what the configuration takes from it is copied.
-        pretrained: fetch ImageNet weights where the configuration asks for them. Off when weights
-            are about to be loaded anyway.
+        config: Architecture, skips and initial weights.
+        task: Channels, classes and labels.
+        stage1: The trained classifier; what the configuration takes from it is copied.
+        pretrained: Whether to load ImageNet weights where the configuration asks for them. Off
+            when weights are about to be loaded anyway.
     """
-    encoder = _encoder(config, task, pretrained and config.encoder_init == "pretrained")
-    if stage1 is not None and config.encoder_init == "stage1":
-        encoder.load_state_dict(stage1.encoder.state_dict())
-    if config.architecture == "sks":
-        return _build_sks(config, task, encoder, stage1, pretrained)
-    return _build_baseline(config, task, encoder, stage1)
-
-
-def _encoder(config: ModelConfig, task: Task, pretrained: bool) -> PyramidEncoder:
-    encoder = PyramidEncoder(config.backbone, task.channels)
-    if pretrained:
-        load_pretrained(encoder)
-    return encoder
-
-
-def _build_baseline(
-    config: ModelConfig, task: Task, encoder: PyramidEncoder, stage1: CoarseBranch | None
-) -> SegmentationModel:
-    from dxseg.models.baselines import BaselineModel, MultitaskModel  # smp imports slowly
-
-    shape = (encoder, task.channels, config.decoder_channels, task.mask_classes)
-    if not config.label_head:
-        return BaselineModel(config.architecture, *shape)
-    segmenter = MultitaskModel(config.architecture, *shape, task.labels)
-    if stage1 is not None and config.encoder_init == "stage1":
-        # The head that stage 1 trained on the same feature of the same encoder.
-        segmenter.label_head.load_state_dict(stage1.global_head.state_dict())
-    return segmenter
-
-
-def _build_sks(
-    config: ModelConfig,
-    task: Task,
-    encoder: PyramidEncoder,
-    stage1: CoarseBranch | None,
-    pretrained: bool,
-) -> SegmentationModel:
-    from dxseg.models.shared_encoder import EncoderTail
-    from dxseg.models.sks import SKS, SharedSKS
-
-    coarse = build_coarse_branch(
-        config, task, pretrained=pretrained and config.coarse_init == "pretrained"
-    )
-    if stage1 is not None and config.coarse_init == "stage1":
-        coarse.load_state_dict(stage1.state_dict())
-    skips, strides = config.skips, encoder.strides
-    # Without compensation only the deepest level is read: fusions elsewhere would never learn.
-    # A shared level is the same in both pyramids: there is nothing to fuse.
-    first = config.shared_encoder_levels if skips.resolution_compensation else -1
-    fused = encoder.channels[first:]
-    share: nn.Module = FeatureFusion(fused) if skips.feature_share else NoFeatureShare()
-    compensation: nn.Module = (
-        ResolutionCompensationSkip()
-        if skips.resolution_compensation
-        else NoResolutionCompensation()
-    )
-    prompts: list[LongSkip | EvidencePrompt] = []
-    if skips.long:
-        prompts.append(LongSkip(strides, coarse.decoder.channels))
-    if skips.evidence:
-        prompts.append(EvidencePrompt(strides, task.labels))
-    shared = config.shared_encoder_levels
-    network = SharedSKS if shared else SKS
-    return network(
-        coarse,
-        EncoderTail(encoder, shared) if shared else encoder,
-        share,
-        compensation,
-        prompts,
-        config.decoder_channels,
+    is_sks = config.architecture == "sks"
+    network = create_model(
+        config.architecture,
+        config.backbone,
+        task.labels if is_sks or config.label_head else 0,
         task.mask_classes,
-        coarse_frozen=config.coarse_learning_rate_scale == 0.0,
+        in_channels=task.channels,
+        decoder_channels=config.decoder_channels,
+        encoder_weights="imagenet" if pretrained and config.encoder_init == "pretrained" else None,
+        **(_sks_options(config, task, pretrained) if is_sks else {}),
     )
+    if stage1 is not None and config.encoder_init == "stage1":
+        network.load_encoder(stage1)
+    if stage1 is not None and config.coarse_init == "stage1" and isinstance(network, SKS):
+        network.coarse.load_state_dict(stage1.state_dict())
+    return network
+
+
+def _sks_options(config: ModelConfig, task: Task, pretrained: bool) -> dict[str, Any]:
+    skips = config.skips
+    prompts = {LongSkip: skips.long, EvidencePrompt: skips.evidence}
+    return {
+        "fusion": FeatureFusion if skips.feature_share else None,
+        "resolution_compensation": skips.resolution_compensation,
+        "prompts": [prompt for prompt, is_built in prompts.items() if is_built],
+        "shared_encoder_levels": config.shared_encoder_levels,
+        "freeze_coarse": config.coarse_learning_rate_scale == 0.0,
+        "multi_label": task.multi_label,
+        "lesion_free": task.lesion_free,
+        "coarse_weights": "imagenet" if pretrained and config.coarse_init == "pretrained" else None,
+    }

@@ -1,4 +1,4 @@
-"""The last layer of every segmenter, before it has learnt anything."""
+"""Initialisation of the segmentation head."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import math
 from torch import nn
 
 LESION_PRIOR = 0.05
-"""Probability of a lesion that an untrained network gives every pixel."""
+"""Probability of a lesion that an untrained network predicts at every pixel."""
 
 
 def init_prior_bias(head: nn.Conv2d) -> nn.Conv2d:
-    """Let a network begin with the belief that a pixel is seldom a lesion.
+    """Set the bias so that the untrained network predicts `LESION_PRIOR` on average.
 
-    From an even start the first thing to be learnt is what background looks like, as it is nearly
-    everything. With few masks it can end there: each of the few features in front of the head is
-    active on background, nothing is active on lesions, and no logit exceeds the bias. From a low
-    one, the lesions are what there is to learn (Lin et al., "Focal Loss for Dense Object
-    Detection", ICCV 2017, section 4.1).
+    With a bias of zero, training first learns what background looks like, as nearly all pixels
+    are. With few masks it can end there: each of the few features in front of the head is active
+    on background, nothing is active on lesions, and no logit exceeds the bias. With a low bias,
+    the lesions are what is left to learn (Lin et al., "Focal Loss for Dense Object Detection",
+    ICCV 2017, section 4.1).
 
     Args:
-        head: gives the mask logits; changed in place.
+        head: Computes the mask logits; changed in place.
 
     Returns:
         The same layer.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.export import register_dataclass
 
+from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.encoder import pad_to_multiple
 
 STRIDE = 32
@@ -57,6 +58,10 @@ class SegmentationModel(nn.Module):
         """
         padded = pad_to_multiple(x, STRIDE)
         return crop_output(self._forward_padded(padded, label_prompt), x, padded)
+
+    def load_encoder(self, classifier: CoarseBranch) -> None:
+        """Copy the encoder of a trained stage 1, on the same backbone, into `encoder`."""
+        raise NotImplementedError
 
     def _forward_padded(self, x: Tensor, label_prompt: Tensor | None) -> SegmenterOutput:
         """Segment images whose sides are multiples of `STRIDE`."""

@@ -1,7 +1,7 @@
-"""Two encoders with common first levels: computed once and frozen, so that the second U costs less.
+"""Two encoders with common first levels, computed once and frozen, so that the second costs less.
 
 Ours, not the paper's. Early levels of two encoders that start from the same weights and see the
-same image stay much alike; what tells them apart is learnt deeper.
+same image stay much alike; training changes mostly the deeper ones.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from dxseg.models.encoder import PyramidEncoder
 
 
 class EncoderTail(nn.Module):
-    """What is left of an encoder when its first levels come from another one.
+    """The later levels of an encoder whose first levels come from another one.
 
     Attributes:
-        shared: how many levels come from elsewhere.
-        channels: channels of all levels, finest first, the shared ones included.
-        strides: their strides.
+        shared: Number of levels that come from the other encoder.
+        channels: Channels of all levels, finest first, the shared ones included.
+        strides: Their strides.
     """
 
     def __init__(self, encoder: PyramidEncoder, shared: int) -> None:
-        """Take the later modules of ``encoder``, weights included.
+        """Take the later modules of `encoder`, weights included.
 
         Raises:
-            UsageError: the backbone cannot be divided, or nothing would be left of it.
+            UsageError: The backbone cannot be split, or no level would be left.
         """
         super().__init__()
-        levels = divide(encoder)
+        levels = split_into_stages(encoder)
         if shared >= len(levels):
             raise UsageError(
                 f"model.shared_encoder_levels = {shared}: {encoder.backbone_name} has "
-                f"{len(levels)} levels, and one at least is the fine encoder's own; "
+                f"{len(levels)} levels, and at least one must be the fine encoder's own; "
                 f"choose {len(levels) - 1} or fewer"
             )
         self.shared = shared
@@ -45,7 +45,7 @@ class EncoderTail(nn.Module):
         self.levels = nn.ModuleList(levels[shared:])
 
     def forward(self, feature: Tensor) -> list[Tensor]:
-        """The deepest shared level (B, C, h, w) to all deeper ones, finest first."""
+        """Compute the deeper levels, finest first, from the deepest shared one (B, C, h, w)."""
         features = []
         for level in self.levels:
             feature = level(feature)
@@ -69,43 +69,41 @@ class ChannelsFirst(nn.Module):
         return x.permute(0, 3, 1, 2).contiguous()
 
 
-def divide(encoder: PyramidEncoder) -> list[nn.Sequential]:
-    """An encoder as a chain: the image to its first level, and each level to the next.
+def split_into_stages(encoder: PyramidEncoder) -> list[nn.Sequential]:
+    """Split an encoder into a chain: the image to its first level, and each level to the next.
 
     The modules are the encoder's own, not copies.
 
     Raises:
-        UsageError: timm builds this backbone as something else than a chain of modules.
+        UsageError: timm does not build this backbone as a chain of modules.
     """
     strides = encoder.body.feature_info.reduction()  # type: ignore[union-attr, operator]
     levels: list[nn.Sequential] = []
-    waiting: list[nn.Module] = []
+    pending: list[nn.Module] = []
     ends = 0
     for module, ends_level in _chain(encoder):
-        waiting.append(module)
+        pending.append(module)
         if not ends_level:
             continue
         ends += 1
         if strides[ends - 1] >= 2:
-            levels.append(
-                nn.Sequential(*_channels_first(waiting, encoder, is_rank_zero=not levels))
-            )
-            waiting = []
+            levels.append(nn.Sequential(*_channels_first(pending, encoder, is_first=not levels)))
+            pending = []
     return levels
 
 
 def _channels_first(
-    modules: list[nn.Module], encoder: PyramidEncoder, *, is_rank_zero: bool
+    modules: list[nn.Module], encoder: PyramidEncoder, *, is_first: bool
 ) -> list[nn.Module]:
-    """Modules that compute channels last, so that they take and give channels first."""
+    """Wrap modules that compute channels last, so that input and output are channels first."""
     if not encoder.channels_last_output:
         return modules
-    before = [] if is_rank_zero else [ChannelsLast()]
+    before = [] if is_first else [ChannelsLast()]
     return [*before, *modules, ChannelsFirst()]
 
 
 def _chain(encoder: PyramidEncoder) -> Iterator[tuple[nn.Module, bool]]:
-    """The modules of a body in order, each with whether its output is a feature of timm's."""
+    """Yield the modules of a body in order, each with whether its output is a timm feature."""
     body: Any = encoder.body
     if isinstance(body, FeatureListNet):
         for name, module in body.items():
@@ -120,7 +118,7 @@ def _chain(encoder: PyramidEncoder) -> Iterator[tuple[nn.Module, bool]]:
     else:
         raise UsageError(
             f"model.shared_encoder_levels: timm builds {encoder.backbone_name!r} as "
-            f"{type(body).__name__}, which is no chain of levels that could be divided; set it "
+            f"{type(body).__name__}, not as a chain of levels that could be split; set it "
             "to 0, or choose a backbone such as tf_efficientnet_lite0, resnet18 or "
             "swinv2_tiny_window8_256"
         )

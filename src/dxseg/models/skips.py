@@ -1,25 +1,57 @@
-"""Skip connections between the coarse and the fine branch, each a module that is built or not."""
+"""Skip connections between the coarse and the fine branch: fusions (short skips) and prompts.
+
+Any `nn.Module` that follows the protocol `Fusion` or `Prompt` can be passed to `SKS`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dxseg.models.coarse_branch import EVIDENCE_STRIDE, CoarseOutput
+from dxseg.models.coarse_branch import EVIDENCE_STRIDE, CoarseBranch, CoarseOutput
+
+
+class Fusion(Protocol):
+    """A module that fuses levels of the two encoders."""
+
+    def forward(self, fine: Sequence[Tensor], coarse: Sequence[Tensor]) -> list[Tensor]:
+        """Fuse levels s_l and c_l, each (B, C_l, h, w), to g_l of the same size."""
+        ...
+
+
+class Prompt(Protocol):
+    """A module that turns the coarse branch's output into input of the fine decoder.
+
+    Attributes:
+        channels: Number of channels that it adds at each encoder level, finest first.
+    """
+
+    channels: list[int]
+
+    def forward(self, coarse: CoarseOutput, evidence: Tensor) -> list[list[Tensor]]:
+        """Compute the tensors (B, ., h, w) to concatenate at each encoder level, finest first.
+
+        Args:
+            coarse: Output of the coarse branch.
+            evidence: (B, L, h, w) class activation maps at `EVIDENCE_STRIDE`, in 0..1; a label
+                prompt has been taken into account.
+        """
+        ...
 
 
 class FeatureFusion(nn.Module):
     """Short skip: f_fuse = W (f_i + f_k concatenated) + b, W of size C x 2C (paper's equation).
 
-    One 1x1 convolution a level, initialised to the mean of its two inputs, so that training
+    One 1x1 convolution per level, initialised to the mean of its two inputs, so that training
     starts from a sensible fusion.
     """
 
     def __init__(self, channels: Sequence[int]) -> None:
-        """Build a fusion for each of ``channels``, the widths of the deepest levels."""
+        """Build a fusion for levels of these widths."""
         super().__init__()
         fusions = [nn.Conv2d(2 * c, c, 1, bias=True) for c in channels]
         for fusion, width in zip(fusions, channels, strict=True):
@@ -29,80 +61,52 @@ class FeatureFusion(nn.Module):
         self.fusions = nn.ModuleList(fusions)
 
     def forward(self, fine: Sequence[Tensor], coarse: Sequence[Tensor]) -> list[Tensor]:
-        """Levels s_l and c_l, each (B, C_l, h, w), to g_l of the same size.
-
-        Finer levels without a fusion stay as the fine branch has them.
-        """
-        own = len(fine) - len(self.fusions)
-        fused = [
+        """Fuse levels s_l and c_l, each (B, C_l, h, w), to g_l of the same size."""
+        return [
             fusion(torch.cat([s, c], dim=1))
-            for fusion, s, c in zip(self.fusions, fine[own:], coarse[own:], strict=True)
+            for fusion, s, c in zip(self.fusions, fine, coarse, strict=True)
         ]
-        return [*fine[:own], *fused]
-
-
-class NoFeatureShare(nn.Module):
-    """Ablation: the fine branch keeps its own features."""
-
-    def forward(self, fine: Sequence[Tensor], coarse: Sequence[Tensor]) -> list[Tensor]:  # noqa: ARG002
-        """The fine levels, unchanged."""
-        return list(fine)
-
-
-class ResolutionCompensationSkip(nn.Module):
-    """The fused features enter the decoder at every resolution (paper's name, our reading)."""
-
-    def forward(self, fine: Sequence[Tensor], fused: Sequence[Tensor]) -> list[Tensor]:  # noqa: ARG002
-        """What the decoder receives: g_l at every level."""
-        return list(fused)
-
-
-class NoResolutionCompensation(nn.Module):
-    """Ablation: fusion reaches the decoder through the deepest level only."""
-
-    def forward(self, fine: Sequence[Tensor], fused: Sequence[Tensor]) -> list[Tensor]:
-        """What the decoder receives: s_l, and g_l at the deepest level."""
-        return [*fine[:-1], fused[-1]]
 
 
 class LongSkip(nn.Module):
     """Coarse decoder features u_l enter the fine decoder at each level (paper's name, our reading).
 
     Attributes:
-        channels: channels added at each encoder level, finest first; the deepest level, where the
-            coarse decoder has no output of its own, and levels finer than it goes get none.
+        channels: Number of channels that it adds at each encoder level, finest first: none at the
+            deepest level, where the coarse decoder has no output, and none at levels finer than
+            the coarse decoder reaches.
     """
 
-    def __init__(self, strides: Sequence[int], coarse_channels: dict[int, int]) -> None:
+    def __init__(self, coarse: CoarseBranch) -> None:
         super().__init__()
-        self.strides = tuple(strides)
-        self.channels = [coarse_channels.get(stride, 0) for stride in strides]
+        self.strides = coarse.encoder.strides
+        self.channels = [coarse.decoder.channels.get(stride, 0) for stride in self.strides]
 
     def forward(self, coarse: CoarseOutput, evidence: Tensor) -> list[list[Tensor]]:  # noqa: ARG002
-        """The tensors to concatenate at each level, finest first."""
+        """Pick the decoder features of each level, finest first."""
         decoded = coarse.decoder_features
         return [[decoded[stride]] if stride in decoded else [] for stride in self.strides]
 
 
 class EvidencePrompt(nn.Module):
-    """The diagnosis made spatial: evidence maps enter every level (ours).
+    """The diagnosis made spatial: class activation maps enter every level (ours).
 
     Attributes:
-        channels: one channel a label at each encoder level.
+        channels: One channel per label at each encoder level.
     """
 
-    def __init__(self, strides: Sequence[int], labels: int) -> None:
+    def __init__(self, coarse: CoarseBranch) -> None:
         super().__init__()
-        self.strides = tuple(strides)
-        self.channels = [labels] * len(strides)
+        self.strides = coarse.encoder.strides
+        self.channels = [coarse.labels] * len(self.strides)
 
     def forward(self, coarse: CoarseOutput, evidence: Tensor) -> list[list[Tensor]]:  # noqa: ARG002
-        """Evidence (B, L, h, w) at the size of each level, finest first."""
-        return [[_at_stride(evidence, stride)] for stride in self.strides]
+        """Resize the evidence (B, L, h, w) to each level, finest first."""
+        return [[resize_evidence(evidence, stride)] for stride in self.strides]
 
 
-def _at_stride(evidence: Tensor, stride: int) -> Tensor:
-    """Average down to a coarser level, interpolate up to a finer one."""
+def resize_evidence(evidence: Tensor, stride: int) -> Tensor:
+    """Average maps at `EVIDENCE_STRIDE` down to a coarser stride, or interpolate to a finer one."""
     # By strides and not by sizes: an exported network then takes images of any size.
     if stride >= EVIDENCE_STRIDE:
         return F.avg_pool2d(evidence, stride // EVIDENCE_STRIDE)

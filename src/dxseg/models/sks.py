@@ -1,117 +1,175 @@
-"""Stage 2: the dual U-shaped segmenter, prompted by a coarse branch through skips."""
+"""Stage 2: the dual U-shaped segmentation network, prompted by a coarse branch through skips."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from dxseg.models.coarse_branch import CoarseBranch, CoarseOutput
-from dxseg.models.decoder import UnetDecoder
-from dxseg.models.encoder import PyramidEncoder
+from dxseg.models.decoder import DECODER_CHANNELS, UnetDecoder
 from dxseg.models.heads import init_prior_bias
 from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
-from dxseg.models.shared_encoder import EncoderTail, divide
-from dxseg.models.skips import EvidencePrompt, LongSkip
+from dxseg.models.shared_encoder import EncoderTail, split_into_stages
+from dxseg.models.skips import FeatureFusion, Fusion, LongSkip, Prompt
+from dxseg.models.weights import Weights, create_encoder
 
 
 class SKS(SegmentationModel):
-    """Skip-and-skip segmenter (Chen et al., arXiv 2406.14958; our reading of its abstract).
+    """Skip-and-skip segmentation network (Chen et al., arXiv 2406.14958).
 
-    The fine branch looks at the image itself; the coarse branch enters by short skips (fusion of
-    the two pyramids) and by prompts that the decoder concatenates (long skip, evidence).
+    The paper's full text was not available to us; this is our reading of its abstract. The fine
+    branch segments the image; the coarse branch enters it by short skips (fusion of the two
+    encoders' features) and by prompts that the decoder concatenates.
+
+    Attributes:
+        coarse: The stage-1 classifier.
+        encoder: The encoder of the fine branch, without the levels that it shares.
+        coarse_frozen: Whether the coarse branch keeps its weights and normalisation statistics.
+        shared_encoder_levels: Number of levels that both encoders share, finest first.
     """
 
     def __init__(
         self,
-        coarse: CoarseBranch,
-        encoder: PyramidEncoder | EncoderTail,
-        share: nn.Module,
-        compensation: nn.Module,
-        prompts: Sequence[LongSkip | EvidencePrompt],
-        decoder_channels: Sequence[int],
-        mask_classes: int,
-        coarse_frozen: bool,
+        backbone: str,
+        labels: int,
+        classes: int = 1,
+        *,
+        in_channels: int = 3,
+        decoder_channels: Sequence[int] = DECODER_CHANNELS,
+        fusion: Callable[[Sequence[int]], Fusion] | None = FeatureFusion,
+        resolution_compensation: bool = True,
+        prompts: Sequence[Callable[[CoarseBranch], Prompt]] = (LongSkip,),
+        shared_encoder_levels: int = 0,
+        freeze_coarse: bool = True,
+        multi_label: bool = False,
+        lesion_free: Sequence[int] = (),
+        encoder_weights: Weights | None = "imagenet",
+        coarse_weights: Weights | None = "imagenet",
     ) -> None:
-        """Wire branches and skips; what is left out is simply not among the modules."""
+        """Build both branches and what connects them.
+
+        Args:
+            backbone: Name of the encoders in timm.
+            labels: Number of image-level labels.
+            classes: Number of mask classes, background not counted.
+            in_channels: Channels of the images.
+            decoder_channels: Widths of the decoder blocks at strides 16, 8, 4, 2 and 1.
+            fusion: Builds the short skip from the widths of the levels to fuse; None for none.
+            resolution_compensation: Whether fused features enter the decoder at every level, or at
+                the deepest one only.
+            prompts: Each builds a prompt from the coarse branch.
+            shared_encoder_levels: Number of levels, finest first, that the coarse encoder computes
+                for both; these are always frozen. Both encoders should start from the same weights.
+            freeze_coarse: Whether the coarse branch keeps its weights and normalisation statistics.
+            multi_label: Whether an image can have several labels.
+            lesion_free: Positions of the labels that mean: no lesion.
+            encoder_weights: Initial weights of the fine encoder; None for random ones.
+            coarse_weights: Initial weights of the coarse encoder; None for random ones.
+
+        Raises:
+            UsageError: The backbone does not fit, or cannot be split into levels to share.
+        """
         super().__init__()
-        self.coarse = coarse
-        self.encoder = encoder
-        self.share = share
-        self.compensation = compensation
-        self.prompts = nn.ModuleList(prompts)
-        prompt_channels = [
-            sum(prompt.channels[level] for prompt in prompts)
-            for level in range(len(encoder.channels))
-        ]
-        self.decoder = UnetDecoder(
-            encoder.channels, encoder.strides, decoder_channels, prompt_channels
+        encoder = create_encoder(backbone, in_channels, encoder_weights)
+        self.coarse = CoarseBranch(
+            backbone,
+            labels,
+            in_channels=in_channels,
+            decoder_channels=decoder_channels,
+            multi_label=multi_label,
+            lesion_free=lesion_free,
+            encoder_weights=coarse_weights,
         )
-        self.head = init_prior_bias(nn.Conv2d(decoder_channels[-1], mask_classes, 3, padding=1))
-        self.coarse_frozen = coarse_frozen
-        self.coarse.requires_grad_(not coarse_frozen)
-        # A module is born in training mode, and Lightning leaves modes as they are: without this
+        shared = self.shared_encoder_levels = shared_encoder_levels
+        self.encoder = EncoderTail(encoder, shared) if shared else encoder
+        # A shared level is the same in both encoders: there is nothing to fuse.
+        self._first_fused = shared if resolution_compensation else len(encoder.channels) - 1
+        fused_channels = encoder.channels[self._first_fused :]
+        # "share" is the paper's word, and part of the names of weights that are stored already.
+        self.share = None if fusion is None else cast(nn.Module, fusion(fused_channels))
+        built = [build(self.coarse) for build in prompts]
+        self.prompts = nn.ModuleList(cast(list[nn.Module], built))
+        self.decoder = UnetDecoder(
+            encoder.channels, encoder.strides, decoder_channels, [p.channels for p in built]
+        )
+        self.head = init_prior_bias(nn.Conv2d(decoder_channels[-1], classes, 3, padding=1))
+        self.coarse_frozen = freeze_coarse
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+        # A module starts in training mode, and Lightning leaves modes as they are: without this
         # the normalisation statistics of the frozen branch would drift away from stage 1.
         self.train(self.training)
 
+    @classmethod
+    def from_classifier(cls, classifier: CoarseBranch, classes: int = 1, **options: Any) -> SKS:
+        """Build the network of stage 2 from a trained stage 1.
+
+        Both branches start from copies of the classifier's weights.
+
+        Args:
+            classifier: The trained stage 1; its backbone, labels and widths are used.
+            classes: Number of mask classes, background not counted.
+            options: Further arguments of `SKS`: `fusion`, `resolution_compensation`, `prompts`,
+                `shared_encoder_levels`, `freeze_coarse`.
+        """
+        network = cls(
+            classifier.encoder.backbone_name,
+            classifier.labels,
+            classes,
+            in_channels=classifier.encoder.in_channels,
+            decoder_channels=classifier.decoder_channels,
+            multi_label=classifier.multi_label,
+            lesion_free=classifier.lesion_free,
+            encoder_weights=None,
+            coarse_weights=None,
+            **options,
+        )
+        network.coarse.load_state_dict(classifier.state_dict())
+        network.load_encoder(classifier)
+        return network
+
+    def load_encoder(self, classifier: CoarseBranch) -> None:
+        """Copy the classifier's encoder into the fine encoder."""
+        shared = self.shared_encoder_levels
+        source = EncoderTail(classifier.encoder, shared) if shared else classifier.encoder
+        self.encoder.load_state_dict(source.state_dict())
+
     def train(self, mode: bool = True) -> SKS:
-        """Training mode for the fine branch; a frozen coarse branch keeps its statistics."""
+        """Set the training mode; frozen modules stay in evaluation mode."""
         super().train(mode)
-        if self.coarse_frozen:
-            self.coarse.eval()
+        for module in self._frozen_modules():
+            module.eval()
         return self
 
-    def _forward_coarse(self, x: Tensor) -> CoarseOutput:
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.coarse_frozen):
-            output: CoarseOutput = self.coarse(x)
-        return output
+    def _frozen_modules(self) -> list[nn.Module]:
+        """Modules that keep weights and statistics: the coarse branch, or at least shared levels.
 
-    def _encode_fine(self, x: Tensor, coarse: CoarseOutput) -> list[Tensor]:  # noqa: ARG002
-        """The levels s_l of the fine encoder, finest first."""
-        features: list[Tensor] = self.encoder(x)
-        return features
+        Two branches would train shared levels in two directions.
+        """
+        if self.coarse_frozen:
+            return [self.coarse]
+        if not self.shared_encoder_levels:
+            return []
+        return [*split_into_stages(self.coarse.encoder)[: self.shared_encoder_levels]]
 
     def _forward_padded(self, x: Tensor, label_prompt: Tensor | None) -> SegmenterOutput:
-        coarse = self._forward_coarse(x)
+        coarse = self.coarse(x)
         evidence = self.coarse.evidence(coarse, label_prompt)
-        fine = self._encode_fine(x, coarse)
-        fused = self.share(fine, coarse.encoder_features)
-        entering = self.compensation(fine, fused)
-        prompts = [prompt(coarse, evidence) for prompt in self.prompts]
-        by_level = [[t for p in prompts for t in p[level]] for level in range(len(entering))]
-        decoded = self.decoder(entering, by_level)
-        masks = self.head(decoded[1])
-        return SegmenterOutput(masks, coarse.label_logits, evidence, fine[-1])
+        fine = self._encode(x, coarse)
+        skips = self._fuse(fine, coarse)
+        decoded = self.decoder(skips, [prompt(coarse, evidence) for prompt in self.prompts])
+        return SegmenterOutput(self.head(decoded[1]), coarse.label_logits, evidence, fine[-1])
 
+    def _encode(self, x: Tensor, coarse: CoarseOutput) -> list[Tensor]:
+        """Levels s_l of the fine encoder, finest first."""
+        shared = coarse.encoder_features[: self.shared_encoder_levels]
+        return [*shared, *self.encoder(shared[-1] if shared else x)]
 
-class SharedSKS(SKS):
-    """SKS whose fine encoder goes on where the shared levels of the coarse one end.
-
-    The shared levels are frozen, statistics included, whether or not the rest of the coarse branch
-    learns: two branches would pull them in two directions.
-    """
-
-    encoder: EncoderTail
-
-    def __init__(self, *parts: Any, **options: Any) -> None:
-        """Wire as :class:`SKS` does; its ``encoder`` is an :class:`EncoderTail`."""
-        super().__init__(*parts, **options)
-        for level in self._shared_levels():
-            level.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> SharedSKS:
-        """Training mode; the shared levels keep their statistics."""
-        super().train(mode)
-        for level in self._shared_levels():
-            level.eval()
-        return self
-
-    def _shared_levels(self) -> list[nn.Sequential]:
-        return divide(self.coarse.encoder)[: self.encoder.shared]
-
-    def _encode_fine(self, x: Tensor, coarse: CoarseOutput) -> list[Tensor]:  # noqa: ARG002
-        shared = coarse.encoder_features[: self.encoder.shared]
-        own: list[Tensor] = self.encoder(shared[-1])
-        return [*shared, *own]
+    def _fuse(self, fine: list[Tensor], coarse: CoarseOutput) -> list[Tensor]:
+        """Levels g_l that enter the decoder, finest first."""
+        if self.share is None:
+            return fine
+        first = self._first_fused
+        return [*fine[:first], *self.share(fine[first:], coarse.encoder_features[first:])]
