@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,12 @@ from dxseg.errors import UsageError
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.decoder import DECODER_CHANNELS
 from dxseg.models.segmentation_model import SegmentationModel
-from dxseg.models.skips import EvidencePrompt, FeatureFusion, LongSkip
+from dxseg.models.skips import (
+    EvidencePrompt,
+    FeatureFusion,
+    Fusion,
+    LongSkip,
+)
 from dxseg.models.sks import SKS
 from dxseg.models.weights import Weights
 
@@ -128,11 +133,17 @@ def build_model(
 
 def _sks_options(config: ModelConfig, task: Task, pretrained: bool) -> dict[str, Any]:
     skips = config.skips
-    prompts = {LongSkip: skips.long, EvidencePrompt: skips.evidence}
+    fusion: Callable[[Sequence[int]], Fusion] | None = None
+    if skips.feature_share:
+        fusion = FeatureFusion
+    prompts = {
+        LongSkip: skips.long,
+        EvidencePrompt: skips.evidence,
+    }
     return {
-        "fusion": FeatureFusion if skips.feature_share else None,
+        "fusion": fusion,
         "resolution_compensation": skips.resolution_compensation,
-        "prompts": [prompt for prompt, is_built in prompts.items() if is_built],
+        "prompts": [prompt for prompt, is_on in prompts.items() if is_on],
         "shared_encoder_levels": config.shared_encoder_levels,
         "freeze_coarse": config.coarse_learning_rate_scale == 0.0,
         "multi_label": task.multi_label,
