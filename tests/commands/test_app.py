@@ -171,6 +171,16 @@ def test_overrides_may_be_repeated_and_stand_anywhere(monkeypatch: pytest.Monkey
     assert called["arguments"][2]["data"] == {"image_size": 64}
 
 
+def test_a_logger_and_callbacks_of_python_reach_the_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    called = passed_on(monkeypatch, "dxseg.training.run.train_run")
+    logger, callback = object(), object()
+    with pytest.raises(UsageError, match="stopped"):
+        dxseg.train("data", output="run", logger=logger, callbacks=[callback])
+    assert (called["logger"], called["callbacks"]) == (logger, [callback])
+
+
 def test_every_option_of_an_importer_reaches_its_function(monkeypatch: pytest.MonkeyPatch) -> None:
     called = passed_on(monkeypatch, "dxseg.data.importers.folder.import_folder")
     words = ["--modality", "MR", "--provenance", "here", "--licence", "none", "--mask-class", "a"]

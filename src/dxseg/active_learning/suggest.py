@@ -23,6 +23,7 @@ from dxseg.inference.onnx_file import is_onnx
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
 from dxseg.io.atomic import write_text_atomic
+from dxseg.io.progress import console as standard_error
 from dxseg.io.progress import reporting
 from dxseg.metrics.image_level import lesion_probability
 
@@ -125,7 +126,7 @@ def suggest_cases(
             f"{model}: an exported file has no output of features, which suggestions need; give "
             "the folder of the run or of the model"
         )
-    console = console or Console(stderr=True)
+    console = console or standard_error
     output = Path(output)
     data = Dataset.load(dataset)
     predictor = Predictor.from_folder(find_model_folder(model), device, batch_size)

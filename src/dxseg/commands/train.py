@@ -6,11 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from dxseg.commands.options import PYTHON_ONLY, MaskBudget, OutputPath, Overrides, Preset, StrPath
+from dxseg.commands.options import (
+    PYTHON_ONLY,
+    MaskBudget,
+    OutputPath,
+    Overrides,
+    Preset,
+    StrPath,
+)
 from dxseg.commands.results import Methods, TrainedRun
 
 if TYPE_CHECKING:
-    from lightning.pytorch import Callback
+    from lightning.pytorch.callbacks import Callback
     from lightning.pytorch.loggers import Logger
 
     from dxseg.active_learning.suggest import Suggestions
@@ -48,8 +55,9 @@ def train(
         overrides: Value of the configuration that replaces the preset's, such as
             `stage2.steps=600`. May be repeated; wins over `masks` and `seed`. In Python a nested
             dictionary: `{"stage2": {"steps": 600}}`.
-        logger: Lightning logger of every stage; default: TensorBoard files in the run's folder.
-        callbacks: Lightning callbacks of every stage.
+        logger: Lightning logger of every stage; default: TensorBoard files in each stage's folder.
+        callbacks: Lightning callbacks of every stage. With several local devices, logger and
+            callbacks must be picklable.
 
     Returns:
         The content of the run's `run.json`.
@@ -86,6 +94,8 @@ def distill(
     stage1: StrPath | None = None,
     dataset: StrPath | None = None,
     overrides: Overrides | None = None,
+    logger: Annotated[Logger | None, PYTHON_ONLY] = None,
+    callbacks: Annotated[Sequence[Callback], PYTHON_ONLY] = (),
 ) -> TrainedRun:
     """Train a single-branch student of a run, for deployment; the same command continues it.
 
@@ -97,6 +107,9 @@ def distill(
         dataset: Folder of the dataset, if it has moved since.
         overrides: Value of the configuration, such as `stage2.steps=600`. May be repeated. Network,
             split and image size are the teacher's. In Python a nested dictionary.
+        logger: Lightning logger; default: TensorBoard files in the stage's folder.
+        callbacks: Lightning callbacks. With several local devices, logger and callbacks must be
+            picklable.
 
     Returns:
         The content of the student's `run.json`.
@@ -114,6 +127,8 @@ def distill(
         None if overrides is None else dict(overrides),
         stage1_run=None if stage1 is None else Path(stage1),
         dataset_path=None if dataset is None else Path(dataset),
+        logger=logger,
+        callbacks=callbacks,
     )
     return TrainedRun(record, Path(output))
 

@@ -20,6 +20,7 @@ from dxseg.errors import DxsegError
 from dxseg.evaluation.evaluate import evaluate_run
 from dxseg.inference.model_folder import WEIGHTS_FILE
 from dxseg.io.atomic import write_json_atomic
+from dxseg.io.progress import console as standard_error
 from dxseg.io.progress import reporting
 from dxseg.training.distillation import train_student
 from dxseg.training.run import train_run
@@ -123,7 +124,7 @@ def reproduce(
     output = (
         Path(output) if output is not None else run.resolve().with_name(f"{run.name}-reproduced")
     )
-    console = console or Console(stderr=True)
+    console = console or standard_error
     record, config = read_run(run), read_config(run / "config.yaml")
     data = _same_dataset(run, record, dataset)
     with _threads(record):

@@ -31,6 +31,7 @@ from dxseg.experiments.tables import make_tables
 from dxseg.experiments.worker import JobSpec
 from dxseg.io.atomic import write_bytes_atomic, write_text_atomic
 from dxseg.io.file_lock import exclusive_lock
+from dxseg.io.progress import console as standard_error
 from dxseg.io.progress import reporting
 from dxseg.reports.tables import to_latex, to_markdown
 
@@ -95,7 +96,7 @@ def run_experiment(
             f"{jobs} jobs: expected 1 or more, or 0 for the tables of the finished runs"
         )
     path, output = Path(path), Path(output).resolve()
-    console = console or Console(stderr=True)
+    console = console or standard_error
     text = read_experiment_text(path)
     experiment = parse_experiment(text, str(path))
     planned = plan(experiment)

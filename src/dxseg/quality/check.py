@@ -16,6 +16,7 @@ from dxseg.data.splits.split_table import parse_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.io.atomic import sha256_file, write_text_atomic
 from dxseg.io.parallel import count_workers
+from dxseg.io.progress import console as standard_error
 from dxseg.io.progress import reporting
 from dxseg.io.sqlite_cache import SqliteCache
 from dxseg.quality.cross_case_checks import (
@@ -72,7 +73,7 @@ def check_dataset(
     if fix is not None:
         prepare_destination(dataset, Path(fix))
     folder = dataset.root / "check" if output is None else Path(output)
-    console = console or Console(stderr=True)
+    console = console or standard_error
     with SqliteCache(folder / CACHE_FILE) as store:
         with reporting(console, "Reading files") as progress:
             scan = scan_dataset(dataset, store, workers=workers, progress=progress)

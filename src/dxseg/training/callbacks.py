@@ -15,6 +15,7 @@ from rich.progress import Progress, TaskID
 
 from dxseg.errors import DxsegError
 from dxseg.io.atomic import write_text_atomic
+from dxseg.io.progress import console as standard_error
 from dxseg.io.progress import progress_bar
 
 
@@ -110,7 +111,7 @@ class StageProgress(pl.callbacks.ProgressBar):
         """Start at the step that a resumed stage continues from."""
         if self._quiet or not trainer.is_global_zero:
             return
-        self._bar = progress_bar(self._console or Console(stderr=True))
+        self._bar = progress_bar(self._console or standard_error)
         self._task = self._bar.add_task(self._title, total=self._steps, note="")
         self._bar.start()
         self._bar.update(self._task, completed=trainer.global_step)

@@ -24,6 +24,7 @@ from dxseg.errors import DxsegError
 from dxseg.inference.model_folder import INFO_FILE, load_model_folder, save_model_folder
 from dxseg.io.file_lock import exclusive_lock
 from dxseg.io.progress import Report, reporting
+from dxseg.io.progress import console as standard_error
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.encoder import PyramidEncoder
 from dxseg.models.segmentation_model import SegmentationModel
@@ -158,7 +159,7 @@ def trainer_settings(
     """What the Trainers of a run have in common; only the first process draws progress."""
     if not fabric.is_global_zero:
         console = Console(quiet=True)
-    console = console or Console(stderr=True)
+    console = console or standard_error
     return TrainerSettings(device, seed, console, logger, callbacks)
 
 
