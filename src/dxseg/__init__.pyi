@@ -32,3 +32,5 @@ from .data.table.dataset import Dataset as Dataset
 from .errors import DxsegError as DxsegError
 from .errors import UsageError as UsageError
 from .inference.predictor import Predictor as Predictor
+from .models.factory import create_model as create_model
+from .models.sks import SKS as SKS

@@ -209,7 +209,7 @@ def test_the_command_has_every_option_of_the_importer(name: str) -> None:
 
 def test_paths_are_printed_as_they_are(tmp_path: Path) -> None:
     folder = tmp_path / "[red] :cat:"
-    assert_fails(call("info", folder), 1, f"{folder}: neither a dataset")
+    assert_fails(call("info", folder), 1, f"{folder}: not a dataset")
 
 
 def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:

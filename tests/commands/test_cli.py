@@ -69,7 +69,7 @@ def test_the_installed_command_exits_with_1_and_one_line(tmp_path: Path) -> None
     assert done.returncode == 1
     assert done.stdout == ""
     assert len(lines(done.stderr)) == 1
-    assert done.stderr.startswith(f"error: {tmp_path / 'nothing'}: neither a dataset")
+    assert done.stderr.startswith(f"error: {tmp_path / 'nothing'}: not a dataset")
 
 
 @pytest.mark.parametrize("words", [["train"], ["nonsense"], ["split", "somewhere"], ["import"]])
