@@ -167,7 +167,9 @@ def _explained_errors(trainer: pl.Trainer) -> Iterator[None]:
         # Lightning turns Ctrl-C into SystemExit and leaves further Ctrl-C ignored.
         signal.signal(signal.SIGINT, handler)
         if launcher is not None:
-            launcher.kill(signal.SIGTERM)
+            # Not SIGTERM: Lightning's handler waits there for the other processes, which may wait
+            # for this one. Files are written atomically, so nothing is lost but the epoch.
+            launcher.kill(signal.SIGKILL)
         reason = error.__context__
         raise reason if isinstance(reason, KeyboardInterrupt) else KeyboardInterrupt from error
     except OSError as error:
