@@ -52,6 +52,13 @@ def test_the_tutorial(do: Follow, here: Path) -> None:
     assert len(list((here / "predictions" / "masks").glob("*.png"))) == 24
 
 
+def test_how_to_train_in_a_loop_of_ones_own(do: Follow, here: Path) -> None:
+    smaller = {"size=128": "size=64", "128, 128)": "64, 64)", "range(100)": "range(2)"}
+    smaller |= {"range(150)": "range(2)", "arange(120)": "arange(24)"}
+    assert do("how-to/own-loop.md", smaller=smaller) == []
+    assert (here / "sks.pt2").is_file()
+
+
 @pytest.mark.slow
 def test_how_to_train_on_busi(do: Follow, here: Path) -> None:
     make_busi(here / "Dataset_BUSI_with_GT")

@@ -64,3 +64,10 @@ def test_writing_a_dataset(tmp_path: Path) -> None:
     told = dxseg.info(dataset.root)
     assert (told["cases"], told["masks"], told["patients"]) == (12, 3, 7)
     assert told["labels"] == {"benign": 5, "malignant": 4, "normal": 3}
+
+
+def test_a_loop_of_ones_own(tmp_path: Path) -> None:
+    small: dict[str, Any] = {"images": 24, "masks": 8, "size": 64, "steps": 2}
+    dice = example("05_own_training_loop").main(tmp_path, **small)
+    assert 0 <= dice <= 1
+    assert (tmp_path / "sks.pt2").is_file()

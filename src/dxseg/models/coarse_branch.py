@@ -44,7 +44,8 @@ class CoarseOutput:
         return (self.global_logits + self.pooled_logits) / 2
 
 
-register_dataclass(CoarseOutput)  # `torch.export` then returns it, too
+# `torch.export` then returns it, too, and can save the program.
+register_dataclass(CoarseOutput, serialized_type_name="dxseg.CoarseOutput")
 
 
 class CoarseBranch(nn.Module):

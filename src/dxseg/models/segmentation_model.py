@@ -34,7 +34,8 @@ class SegmenterOutput:
     features: Tensor | None = None
 
 
-register_dataclass(SegmenterOutput)  # `torch.export` then returns it, too
+# `torch.export` then returns it, too, and can save the program.
+register_dataclass(SegmenterOutput, serialized_type_name="dxseg.SegmenterOutput")
 
 
 class SegmentationModel(nn.Module):
