@@ -31,7 +31,7 @@ def test_importing_dxseg_loads_nothing_heavy() -> None:
     assert done.stdout == f"[] {len(dxseg.__all__)}\n"
 
 
-def test_every_verb_is_there_and_documented() -> None:
+def test_every_public_name_is_there_and_documented() -> None:
     for name in dxseg.__all__:
         if name != "__version__":
             public = getattr(dxseg, name)
@@ -39,13 +39,13 @@ def test_every_verb_is_there_and_documented() -> None:
             assert public.__doc__, name
 
 
-def test_no_verb_has_the_name_of_a_module() -> None:
-    """Importing such a module would put it in the place of the verb."""
+def test_no_command_has_the_name_of_a_module() -> None:
+    """Importing such a module would put it in the place of the function."""
     for name in dxseg.__all__:
         assert importlib.util.find_spec(f"dxseg.{name}") is None, name
 
 
-def test_other_names_are_no_verbs() -> None:
+def test_other_names_are_errors() -> None:
     with pytest.raises(AttributeError, match="trian"):
         _ = dxseg.trian  # type: ignore[attr-defined]  # an error of mypy too, see below
     assert not hasattr(dxseg, "run")

@@ -1,4 +1,4 @@
-"""Verbs on a disk that is full, then read-only, then on files that may not be read.
+"""Commands on a disk that is full, then read-only, then on files that may not be read.
 
 Run as a process in a mount namespace of its own, as root of that namespace without root's right to
 read everything; prints one JSON object. See `test_disks.py`.
@@ -30,7 +30,7 @@ def mounted(*words: str) -> None:
     subprocess.run(["mount", *words], check=True, capture_output=True)
 
 
-class Verbs:
+class Calls:
     """Calls of the command line, with what each ended with."""
 
     def __init__(self, phantoms: Path, model: Path, disk: Path) -> None:
@@ -70,7 +70,7 @@ def fill(path: Path, left: int) -> None:
 def main(phantoms: Path, model: Path, disk: Path) -> Told:
     disk.mkdir()
     mounted("-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(disk))
-    verbs = Verbs(phantoms, model, disk)
+    calls = Calls(phantoms, model, disk)
     for number, image in enumerate(sorted((phantoms / "images").iterdir())):
         folder = disk / "tree" / ("benign", "normal")[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,9 +81,9 @@ def main(phantoms: Path, model: Path, disk: Path) -> Told:
     # Room for folders and small files, not for a cache, a checkpoint or all masks.
     for left in (0, 24_000):
         fill(disk / "filler", left)
-        verbs.all(f"{left} bytes left")
+        calls.all(f"{left} bytes left")
         (disk / "filler").unlink()
-    verbs.all("room again")
+    calls.all("room again")
     state = {path: path.read_bytes() for path in disk.rglob("*") if path.is_file()}
     for made in ("imported", "check", "run", "predicted", "cache"):
         shutil.copytree(disk / made, disk.parent / "kept" / made)
@@ -94,23 +94,23 @@ def main(phantoms: Path, model: Path, disk: Path) -> Told:
     view.mkdir()
     mounted("--bind", str(disk), str(view))
     mounted("-o", "remount,bind,ro", str(view))
-    verbs.disk = view
-    verbs.all("read-only")
-    verbs.disk = disk
+    calls.disk = view
+    calls.all("read-only")
+    calls.disk = disk
     assert state.keys() >= {path for path in disk.rglob("*") if path.is_file()}
-    unreadable(verbs)
-    return verbs.told
+    unreadable(calls)
+    return calls.told
 
 
-def unreadable(verbs: Verbs) -> None:
+def unreadable(calls: Calls) -> None:
     """One file of a copy of the dataset, then its table, then the model, without any rights."""
-    folder = verbs.disk.with_name("unreadable")
+    folder = calls.disk.with_name("unreadable")
     copy = folder / "dataset"
-    shutil.copytree(verbs.phantoms, copy, ignore=shutil.ignore_patterns(".cache", "check"))
+    shutil.copytree(calls.phantoms, copy, ignore=shutil.ignore_patterns(".cache", "check"))
     image = sorted((copy / "images").iterdir())[0]
     image.chmod(0)
-    verbs.call("check, unreadable image", "check", copy)
-    verbs.call(
+    calls.call("check, unreadable image", "check", copy)
+    calls.call(
         "train, unreadable image",
         "train",
         copy,
@@ -120,19 +120,19 @@ def unreadable(verbs: Verbs) -> None:
         "--out",
         folder / "run",
     )
-    verbs.call(
+    calls.call(
         "predict, unreadable image",
         "predict",
-        verbs.model,
+        calls.model,
         copy / "images",
         "--out",
         folder / "some",
     )
     (copy / "cases.csv").chmod(0)
-    verbs.call("check, unreadable table", "check", copy)
-    shutil.copytree(verbs.model, folder / "model")
+    calls.call("check, unreadable table", "check", copy)
+    shutil.copytree(calls.model, folder / "model")
     (folder / "model" / "model.safetensors").chmod(0)
-    verbs.call(
+    calls.call(
         "predict, unreadable model",
         "predict",
         folder / "model",
@@ -140,7 +140,7 @@ def unreadable(verbs: Verbs) -> None:
         "--out",
         folder / "none",
     )
-    verbs.told["name of the image"] = (0, image.name)
+    calls.told["name of the image"] = (0, image.name)
 
 
 if __name__ == "__main__":

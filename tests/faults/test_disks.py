@@ -6,6 +6,7 @@ A tmpfs of 48 MiB in a mount namespace of its own, so that it needs no rights an
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ PRIVATE = [
 
 Told = dict[str, tuple[int, str]]
 
-VERBS = ("import", "check", "cache", "train", "predict", "split")
+COMMANDS = ("import", "check", "cache", "train", "predict", "split")
 
 
 def can_mount(folder: Path) -> bool:
@@ -39,14 +40,19 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def told(phantoms: Path, trained: Path, places: Path) -> Told:
-    """How each verb ended, by verb and state of the disk."""
+    """How each command ended, by command and state of the disk."""
     if not can_mount(places):
         pytest.skip("the system lets nobody mount a tmpfs in a namespace of their own")
     copy = places / "phantoms"
     shutil.copytree(phantoms, copy, ignore=shutil.ignore_patterns(".cache", "check"))
     words = [str(Path(__file__).with_name("starved.py")), copy, trained / "model", places / "disk"]
+    helpers = str(Path(__file__).parents[1])
     done = subprocess.run(
-        [*PRIVATE, sys.executable, *map(str, words)], capture_output=True, text=True, check=False
+        [*PRIVATE, sys.executable, *map(str, words)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([helpers, *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     (places / "told.json").write_text(done.stdout.splitlines()[-1])
@@ -54,7 +60,7 @@ def told(phantoms: Path, trained: Path, places: Path) -> Told:
     return answers
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(
     ("state", "words"),
     [
@@ -63,9 +69,9 @@ def told(phantoms: Path, trained: Path, places: Path) -> Told:
     ],
 )
 def test_a_disk_that_takes_nothing_is_told_in_a_line(
-    told: Told, verb: str, state: str, words: tuple[str, ...]
+    told: Told, command: str, state: str, words: tuple[str, ...]
 ) -> None:
-    code, output = told[f"{verb}, {state}"]
+    code, output = told[f"{command}, {state}"]
     assert code == 1, output
     assert "Traceback" not in output
     [line] = [line for line in output.splitlines() if line.startswith("error:")]
@@ -73,17 +79,17 @@ def test_a_disk_that_takes_nothing_is_told_in_a_line(
     assert "disk" in line, "the place is named"
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_a_disk_that_is_full_in_the_middle_is_told_too(told: Told, verb: str) -> None:
-    code, output = told[f"{verb}, 24000 bytes left"]
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_disk_that_is_full_in_the_middle_is_told_too(told: Told, command: str) -> None:
+    code, output = told[f"{command}, 24000 bytes left"]
     assert "Traceback" not in output
     assert code in (0, 1), output
     assert (code == 1) == ("error:" in output), output
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_with_room_again_the_same_command_ends_well(told: Told, verb: str) -> None:
-    code, output = told[f"{verb}, room again"]
+@pytest.mark.parametrize("command", COMMANDS)
+def test_with_room_again_the_same_command_ends_well(told: Told, command: str) -> None:
+    code, output = told[f"{command}, room again"]
     assert code == 0, output
 
 
