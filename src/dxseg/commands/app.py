@@ -193,8 +193,8 @@ def run(words: Sequence[str]) -> int:
         print_error(str(error))
         return error.exit_code
     except OSError as error:
-        if error.errno == errno.EPIPE:
-            raise
+        if error.errno == errno.EPIPE:  # whoever read the output has gone
+            return DxsegError.exit_code
         remedy = _REMEDIES.get(error.errno or 0, "")
         print_error(f"{error.filename or 'system'}: {error.strerror or error}{remedy}")
         return DxsegError.exit_code
