@@ -285,3 +285,14 @@ def test_a_hundred_thousand_rows_load_in_seconds(tmp_path: Path) -> None:
     assert len(read) == rows
     assert read.digest() == made.digest()
     assert int(read.lesion_free.sum()) == -(-rows // 3)
+
+
+def test_properties_of_the_table_are_computed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = Dataset(tmp_path, SPEC, table())
+    for name in ("lesion_free", "has_mask", "image_labels", "study_labels", "studies"):
+        assert getattr(dataset, name) is getattr(dataset, name)
+    digest = dataset.digest()
+    monkeypatch.setattr("dxseg.data.table.dataset._csv", lambda _: pytest.fail("computed again"))
+    assert dataset.digest() == digest
