@@ -24,7 +24,8 @@ from typing import Any
 
 import pytest
 import yaml
-from kill_jobs import JOBS, STUDY, Job
+
+from faults.kill_jobs import JOBS, STUDY, Job
 
 httpx2 = pytest.importorskip("httpx2")
 pytest.importorskip("fastapi")
@@ -36,7 +37,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["kill_jobs", "monai.losses.dice", "timm", "dxseg.server.uvicorn_server"]
+    ["faults.kill_jobs", "monai.losses.dice", "timm", "dxseg.server.uvicorn_server"]
 )
 
 

@@ -34,7 +34,7 @@ from dxseg.data.readers.nifti import read_nifti, read_nifti_labels
 from dxseg.data.splits.split_table import parse_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.experiments.experiment import parse_experiment, read_experiment_text
-from dxseg.server.uploads import inspect_upload, keep
+from dxseg.server.uploads import inspect_upload, save_upload
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (12, 9), dtype=np.uint8)
@@ -174,7 +174,7 @@ def picture(path: Path) -> None:
 
 
 def upload(path: Path) -> object:
-    kept = keep(io.BytesIO(path.read_bytes()), path.parent)
+    kept = save_upload(io.BytesIO(path.read_bytes()), path.parent)
     try:
         return inspect_upload(kept, 2**24)
     finally:
