@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from following import ROOT, Block, blocks, change
+from following import ROOT, Block, blocks, change, command_lines
 
 GUIDES = sorted((ROOT / "docs" / "contributing").glob("*.md"))
 IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info")
@@ -99,6 +101,27 @@ def test_the_tests_of_a_guide_fail_without_its_changes(followed: Path, tmp_path:
     )
     assert done.returncode == 1
     assert "skips.doubt" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_guide_to_skips_ends_with_a_training_of_its_method(
+    followed: Path, phantoms: Path, tiny: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    guide = next(guide for guide in GUIDES if guide.stem == "skip")
+    *_, last = blocks(guide)
+    [words] = command_lines(last.text.replace("--masks 24", "--masks 6"))
+    shutil.copytree(phantoms, tmp_path / "phantoms")
+    done = subprocess.run(
+        [sys.executable, "-m", *words, *map(str, tiny())],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(followed / "src")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    info = json.loads((tmp_path / "runs" / "doubt" / "model" / "model.json").read_text("utf-8"))
+    assert info["model"]["skips"]["doubt"]
+    assert info["model"]["skips"]["gated"]
 
 
 @pytest.mark.parametrize("place", ["below: no such line", "below: import numpy as np"])

@@ -19,15 +19,15 @@ _EPSILON = 1e-12
 
 
 def pool_images(logits: Tensor, *, multi_label: bool, lesion_free: Sequence[int]) -> Tensor:
-    """Label logits (n, L) of a study's images to those of the study, (L,).
+    """Pool label logits (n, L) of a study's images to those of the study, (L,).
 
     Labels that exclude each other are measured from the lesion-free ones: the odds of a lesion of
-    the study are the mean of its images' odds. So one image that is sure decides, a study is
-    lesion-free if all of its images are, and a sample of images estimates what all would say.
-    Labels that do not exclude each other are pooled each by itself, lesion-free ones as a minimum.
+    the study are the mean of its images' odds. So one image with a high logit decides, a study is
+    lesion-free if all of its images are, and a sample of images estimates the result for all.
+    Labels that do not exclude each other are pooled separately, lesion-free ones as a minimum.
 
     Args:
-        logits: Of images in any order; their order does not matter.
+        logits: Logits of the images, in any order.
         multi_label: Whether labels are independent instead of exclusive.
         lesion_free: Positions of the labels that mean: no lesion.
     """
@@ -42,11 +42,11 @@ def pool_images(logits: Tensor, *, multi_label: bool, lesion_free: Sequence[int]
 
 
 def split_by_study(values: Tensor, study: Tensor) -> tuple[Tensor, ...]:
-    """The rows of each study, studies in the order of their numbers.
+    """Split rows by study, studies in the order of their numbers.
 
     Args:
-        values: (N, ...).
-        study: (N,) number of each row's study.
+        values: Rows (N, ...).
+        study: Number of each row's study, (N,).
     """
     order = study.argsort(stable=True)
     _, counts = torch.unique(study, return_counts=True)

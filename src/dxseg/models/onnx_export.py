@@ -1,4 +1,4 @@
-"""A segmenter as an ONNX graph, the same function of the same tensors."""
+"""A segmentation model as an ONNX graph."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from dxseg.models.segmentation_model import STRIDE, SegmentationModel
 from dxseg.models.sks import SKS
 
 OPSET = 18
-"""Of ONNX; every runtime of the last years reads it."""
+"""ONNX operator set; supported by every runtime of the last years."""
 
 INPUT, KNOWN = "image", "known"
+"""Names of the inputs; `known` is the label prompt, under the name that exported files have."""
+
 OUTPUTS = ("mask_logits", "label_logits", "evidence")
-"""Those that a network has, in this order; see `SegmenterOutput`."""
+"""Names of the outputs, of which a network may have fewer; see `SegmenterOutput`."""
 
 
 def onnx_graph(
@@ -31,8 +33,8 @@ def onnx_graph(
     `SegmentationModel` with its values for "unknown".
 
     Args:
-        segmenter: Not changed.
-        channels: C.
+        segmenter: The network; it is not changed.
+        channels: Channels of the images.
         image_size: Side of the square that the network was trained on, pixels.
         any_size: Whether H and W are free; else they are `image_size`, padded.
 
@@ -40,7 +42,7 @@ def onnx_graph(
         A serialised ONNX model without metadata.
     """
     side = -(-image_size // STRIDE) * STRIDE
-    # Neither square nor of one image: what the tracer takes for a constant then shows.
+    # Neither square nor of one image, so that a size traced as a constant fails the parity check.
     shape = (2, channels, side, side + STRIDE) if any_size else (2, channels, side, side)
     traced = _Traced(_with_fixed_padding(copy.deepcopy(segmenter).to("cpu").eval()))
     image = torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -57,13 +59,13 @@ def onnx_graph(
     }
     stream = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
-        # The tracer warns of everything that it takes for a constant; parity is checked instead.
+        # The tracer warns of everything that it treats as a constant; parity is checked instead.
         warnings.simplefilter("ignore")
         # The exporter of torch.export takes minutes for such a network; this one a second.
         torch.onnx.export(
             traced,
             example,
-            stream,  # type: ignore[arg-type]  # the tracer takes one, its annotation does not say so
+            stream,  # type: ignore[arg-type]  # streams are accepted, but not annotated
             dynamo=False,
             opset_version=OPSET,
             input_names=inputs,
@@ -74,14 +76,15 @@ def onnx_graph(
 
 
 class _Traced(nn.Module):
-    """The tensors that a segmenter answers with, one after the other."""
+    """A segmentation model that returns a tuple of tensors, as the tracer expects."""
 
     def __init__(self, segmenter: SegmentationModel) -> None:
         super().__init__()
         self.segmenter = segmenter
 
-    def forward(self, image: Tensor, known: Tensor | None = None) -> tuple[Tensor, ...]:
-        output = self.segmenter(image, known)
+    def forward(self, image: Tensor, label_prompt: Tensor | None = None) -> tuple[Tensor, ...]:
+        # Not a call of the module: node names, and so the file, stay those of earlier versions.
+        output = self.segmenter.forward(image, label_prompt)
         found = [getattr(output, name) for name in OUTPUTS]
         return tuple(value for value in found if value is not None)
 
@@ -98,10 +101,10 @@ class _Traced(nn.Module):
 
 
 def _with_fixed_padding(network: SegmentationModel) -> SegmentationModel:
-    """Replace TensorFlow's "same" padding, computed from each input, by what it comes to.
+    """Replace TensorFlow's "same" padding, computed from each input, by fixed padding.
 
-    Inputs are multiples of 32, so every strided convolution sees a multiple of its stride and
-    always pads alike. Runtimes merge fixed padding into the convolution.
+    Inputs are multiples of 32, so the input of every strided convolution is a multiple of its
+    stride, and the padding is always the same. Runtimes merge fixed padding into the convolution.
     """
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
