@@ -13,7 +13,7 @@ from dxseg.commands.options import Backend, LabelTable, OutputPath, StrPath, Str
 from dxseg.errors import UsageError
 
 if TYPE_CHECKING:
-    from dxseg.inference.files.predict import PredictSummary
+    from dxseg.inference.files.output_folder import PredictSummary
 else:
     PredictSummary = Any
 

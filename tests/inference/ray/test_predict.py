@@ -24,7 +24,8 @@ from PIL import Image
 from brightness import bright_square
 from cli_results import call
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.files.predict import PredictSummary, predict_files
+from dxseg.inference.files.output_folder import PredictSummary
+from dxseg.inference.files.predict import predict_files
 from dxseg.inference.predictor import Predictor
 from extras import need_ray
 

@@ -1,4 +1,4 @@
-"""The output folder of `dxseg predict`: paths of results, and which earlier results are kept."""
+"""The output folder of `dxseg predict`: its files, which earlier ones are kept, and a summary."""
 
 from __future__ import annotations
 
@@ -13,6 +13,39 @@ from dxseg.inference.files.table import LABEL_PROMPT, Row
 
 TABLE_FILE = "predictions.csv"
 MASKS, OVERLAYS, SEGMENTATIONS = FOLDERS = "masks", "overlays", "segmentations"
+
+
+@dataclass
+class PredictSummary:
+    """Counts of a call of `predict_files` or `predict_archive`.
+
+    Attributes:
+        done: Images and volumes predicted.
+        skipped: Those that the table already held.
+        failed: Name and reason of each one without a result.
+        label_prompts: Number of all of them with a label prompt.
+        unmatched_labels: Rows of the table of labels that match none of them.
+        table: The table, or the folder of tables, with a row for each.
+    """
+
+    done: int = 0
+    skipped: int = 0
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    label_prompts: int = 0
+    unmatched_labels: list[str] = field(default_factory=list)
+    table: Path | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.done} predicted, {self.skipped} already done, {len(self.failed)} failed. "
+            f"Table: {self.table}"
+        ]
+        if self.label_prompts or self.unmatched_labels:
+            rows = ", ".join(self.unmatched_labels[:10])
+            more = ", ..." if len(self.unmatched_labels) > 10 else ""
+            unmatched = f"; {len(self.unmatched_labels)} rows fit no file: {rows}{more}"
+            lines.append(f"Label prompts: {self.label_prompts}{unmatched if rows else ''}.")
+        return "\n".join(lines)
 
 
 class OutputFolder:

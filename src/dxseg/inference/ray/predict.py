@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dxseg.errors import UsageError
-from dxseg.inference.files.predict import PredictSummary
+from dxseg.inference.files.output_folder import PredictSummary
 from dxseg.inference.label_prompt import LabelJoin, join_labels
 from dxseg.inference.model_folder import find_model_folder
 from dxseg.inference.predictor import Predictor
