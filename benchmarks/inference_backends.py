@@ -115,8 +115,8 @@ def predict_seconds(
     backend, precision, _ = WAYS[way]
     ticks: list[float] = []
     predict_files(
-        files,
         model,
+        files,
         output,
         batch_size=BATCH,
         backend=backend,
