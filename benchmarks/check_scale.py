@@ -28,7 +28,7 @@ import pandas as pd
 from PIL import Image
 from rich.console import Console
 
-from dxseg.data.importers.csv import import_csv
+from dxseg.commands.imports import import_csv
 from dxseg.io.parallel import count_workers
 from dxseg.quality.check import check_dataset
 from dxseg.quality.findings import CheckReport

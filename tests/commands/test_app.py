@@ -181,30 +181,21 @@ def test_a_logger_and_callbacks_of_python_reach_the_training(
     assert (called["logger"], called["callbacks"]) == (logger, [callback])
 
 
-def test_every_option_of_an_importer_reaches_its_function(monkeypatch: pytest.MonkeyPatch) -> None:
-    called = passed_on(monkeypatch, "dxseg.data.importers.folder.import_folder")
+def test_every_option_of_an_importer_reaches_the_dataset(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "s" / "label").mkdir(parents=True)
+    for name in ("1.png", "1-m.png"):
+        (tmp_path / "s" / "label" / name).touch()
+    called = passed_on(monkeypatch, "dxseg.data.importers.image_dataset.write_dataset")
     words = ["--modality", "MR", "--provenance", "here", "--licence", "none", "--mask-class", "a"]
-    call("import", "folder", "s", "d", *words, "--mask-class", "b", "--mask-suffix", "-m")
-    told = {"modality": "MR", "provenance": "here", "licence": "none", "mask_suffix": "-m"}
-    assert told.items() <= called.items()
-    assert called["mask_classes"] == ["a", "b"]
-
-
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name.startswith("import ")])
-def test_the_command_has_every_option_of_the_importer(name: str) -> None:
-    from importlib import import_module
-
-    module = {"volumes": "nifti", "label-studio": "label_studio"}
-    kind = name.removeprefix("import ")
-    importer = getattr(
-        import_module(f"dxseg.data.importers.{module.get(kind, kind)}"), public(name).__name__
-    )
-    sliced = {"axis", "window"}
-    theirs = set(inspect.signature(importer).parameters) - {"progress", "slicing", "csv"}
-    ours = set(inspect.signature(public(name)).parameters)
-    assert theirs <= ours
-    if "slicing" in inspect.signature(importer).parameters:
-        assert sliced <= ours
+    words += ["--mask-class", "b", "--mask-suffix", "-m"]
+    call("import", "folder", tmp_path / "s", tmp_path / "d", *words)
+    [case], _, _, fields = called["arguments"]
+    assert [mask.name for mask in case.masks] == ["1-m.png"]
+    told = {"modality": "MR", "provenance": "here", "licence": "none"}
+    assert told.items() <= fields.items()
+    assert fields["mask_classes"] == ["a", "b"]
 
 
 def test_paths_are_printed_as_they_are(tmp_path: Path) -> None:

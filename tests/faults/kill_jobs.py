@@ -17,9 +17,9 @@ import pandas as pd
 from PIL import Image
 from rich.console import Console
 
+from dxseg.commands.imports import import_folder
 from dxseg.config.presets import load_config
 from dxseg.data.batches.pixel_cache import cached_images
-from dxseg.data.importers.folder import import_folder
 from dxseg.data.table.dataset import Dataset
 from dxseg.experiments.results import COST
 from dxseg.experiments.runner import run_experiment

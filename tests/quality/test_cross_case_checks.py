@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from dxseg.data.importers.busi import import_busi
+from dxseg.commands.imports import import_busi
 from dxseg.data.splits.holdout import make_splits
 from dxseg.data.splits.split_table import write_splits
 from dxseg.data.table.dataset import Dataset

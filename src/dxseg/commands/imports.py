@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from dxseg.commands.options import Axis, Columns, StrPath
+from dxseg.errors import UsageError
 
 if TYPE_CHECKING:
     from dxseg.data.importers.label_studio import LabelStudioImport
@@ -42,11 +44,25 @@ def import_busi(
     Raises:
         DxsegError: A class folder is missing, or the destination has other files.
     """
-    from dxseg.data.importers.busi import import_busi as run
+    from dxseg.data.importers.busi import FIELDS, LABELS, find_class_folders
+    from dxseg.data.importers.folder import find_beside
+    from dxseg.data.importers.image_dataset import write_dataset
     from dxseg.io.progress import console, reporting
 
+    root = find_class_folders(source)
+    skipped: list[tuple[str, str]] = []
+    found = find_beside(root, LABELS, "_mask", skipped)
+    fields = {"name": name, **FIELDS}
     with reporting(console, "Importing") as progress:
-        return run(source, destination, name=name, overwrite=overwrite, progress=progress)
+        return write_dataset(
+            found,
+            root,
+            destination,
+            fields,
+            skipped=skipped,
+            overwrite=overwrite,
+            progress=progress,
+        )
 
 
 def import_folder(
@@ -88,21 +104,28 @@ def import_folder(
         DxsegError: There are no label folders or images, a lesion-free label has no folder, or the
             destination has other files.
     """
-    from dxseg.data.importers.folder import import_folder as run
+    from dxseg.data.importers.folder import find_in_folders
+    from dxseg.data.importers.image_dataset import write_dataset
     from dxseg.io.progress import console, reporting
 
+    skipped: list[tuple[str, str]] = []
+    root, labels, found = find_in_folders(source, masks_root, mask_suffix, destination, skipped)
+    fields = {
+        "name": name or Path(source).resolve().name,
+        "modality": modality,
+        "labels": labels,
+        "lesion_free": list(lesion_free),
+        "mask_classes": list(mask_classes),
+        "provenance": provenance,
+        "licence": licence,
+    }
     with reporting(console, "Importing") as progress:
-        return run(
-            source,
+        return write_dataset(
+            found,
+            root,
             destination,
-            name=name,
-            lesion_free=lesion_free,
-            masks_root=masks_root,
-            mask_suffix=mask_suffix,
-            mask_classes=mask_classes,
-            modality=modality,
-            provenance=provenance,
-            licence=licence,
+            fields,
+            skipped=skipped,
             overwrite=overwrite,
             progress=progress,
         )
@@ -153,24 +176,34 @@ def import_csv(
         DxsegError: A column is missing, values are wrong (named by line), rows of one image
             contradict each other, or the destination has other files.
     """
-    from dxseg.data.importers.csv import import_csv as run
+    from dxseg.data.importers.csv import find_listed, list_labels, read_mapped_table
+    from dxseg.data.importers.image_dataset import write_dataset
     from dxseg.io.progress import console, reporting
 
+    csv = Path(table).resolve()
+    root = csv.parent if images_root is None else Path(images_root).resolve()
+    rows = read_mapped_table(csv, root, columns)
+    spaced = "spacing_y" in rows or "spacing_x" in rows
+    fields = {
+        "name": name or csv.parent.name,
+        "modality": modality,
+        "labels": list_labels(rows, multi_label) if labels is None else list(labels),
+        "lesion_free": list(lesion_free),
+        "multi_label": multi_label,
+        "mask_classes": list(mask_classes),
+        "spacing_unit": spacing_unit or ("mm" if spaced else "pixel"),
+        "provenance": provenance,
+        "licence": licence,
+    }
+    skipped: list[tuple[str, str]] = []
+    found = find_listed(rows, csv, root, fields, skipped)
     with reporting(console, "Importing") as progress:
-        return run(
-            table,
+        return write_dataset(
+            found,
+            root,
             destination,
-            columns=columns,
-            images_root=images_root,
-            name=name,
-            labels=labels,
-            lesion_free=lesion_free,
-            multi_label=multi_label,
-            mask_classes=mask_classes,
-            modality=modality,
-            spacing_unit=spacing_unit,
-            provenance=provenance,
-            licence=licence,
+            fields,
+            skipped=skipped,
             overwrite=overwrite,
             progress=progress,
         )
@@ -198,11 +231,17 @@ def import_label_studio(
         DxsegError: The export or the dataset cannot be read or written. A task that is wrong is
             reported, and the others are imported.
     """
-    from dxseg.data.importers.label_studio import import_label_studio as run
+    from dxseg.data.importers.label_studio import read_tasks, save_masks
+    from dxseg.data.table.annotations import ROLES
+    from dxseg.data.table.dataset import Dataset
     from dxseg.io.progress import console, reporting
 
+    if role not in ROLES:
+        raise UsageError(f"role {role!r}: expected one of {', '.join(ROLES)}; names are not stored")
+    data = Dataset.load(dataset)
+    tasks = read_tasks(Path(export))
     with reporting(console, "Importing") as progress:
-        return run(export, dataset, role=role, progress=progress)
+        return save_masks(tasks, data, role, progress)
 
 
 def import_nnunet(

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dxseg.data.importers.busi import import_busi
+from dxseg.commands.imports import import_busi
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
+from progress_calls import on_progress
 
 LEFT = np.zeros((20, 30), dtype=np.uint8)
 LEFT[5:10, 3:9] = 255
@@ -40,9 +41,8 @@ def layout(tmp_path: Path) -> Path:
 
 def test_the_public_layout(layout: Path, tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
-    report = import_busi(
-        layout, tmp_path / "out", progress=lambda done, all_: steps.append((done, all_))
-    )
+    with on_progress(lambda *step: steps.append(step)):
+        report = import_busi(layout, tmp_path / "out")
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert (report.images, report.masks, report.channels) == (4, 4, 1)
     assert report.labels == {"benign": 2, "malignant": 1, "normal": 1}
@@ -126,8 +126,8 @@ def test_an_interrupted_import_is_no_dataset_and_starts_again(layout: Path, tmp_
         if done == 3:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        import_busi(layout, tmp_path / "out", progress=interrupt)
+    with on_progress(interrupt), pytest.raises(KeyboardInterrupt):
+        import_busi(layout, tmp_path / "out")
     assert (tmp_path / "out" / "masks").is_dir()
     with pytest.raises(DxsegError):
         Dataset.load(tmp_path / "out")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dxseg.data.importers.csv import import_csv
+from dxseg.commands.imports import import_csv
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError

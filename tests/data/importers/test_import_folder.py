@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dxseg.data.importers.folder import import_folder
+from dxseg.commands.imports import import_folder
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from dxseg.commands.imports import import_label_studio
 from dxseg.data.exporters.brush_rle import encode_brush
-from dxseg.data.importers.label_studio import import_label_studio
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset, DatasetSpec
 from dxseg.errors import DxsegError, UsageError

@@ -14,7 +14,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from dxseg.data.importers.folder import import_folder
+from dxseg.commands.imports import import_folder
 from dxseg.data.importers.nnunet import import_nnunet
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
@@ -24,6 +24,7 @@ IMAGES = 40
 # often, so that the kill falls into the work and not into loading libraries.
 SCRIPT = """
 import importlib, os, signal, sys, time
+import dxseg.data.importers.folder, dxseg.data.importers.nnunet, dxseg.io.progress
 module, verb, source, out = sys.argv[1:5]
 run = getattr(importlib.import_module(module), verb)
 from PIL import PngImagePlugin

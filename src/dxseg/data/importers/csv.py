@@ -1,101 +1,81 @@
-"""Importing any CSV of images, with its columns mapped to those of dxseg."""
+"""Images that a CSV file lists, with its columns mapped to those of dxseg."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from dxseg.data.importers.image_dataset import FoundCase, write_dataset
-from dxseg.data.importers.report import ImportReport, Progress
+from dxseg.data.importers.image_dataset import FoundCase
 from dxseg.data.readers.images import READERS
 from dxseg.data.table.cases import COLUMNS, validate_cases
 from dxseg.data.table.spec import make_spec
 from dxseg.errors import DxsegError
 from dxseg.io.csv_io import escape_formula, read_table, separator_of
 
+Skipped = list[tuple[str, str]]
+
 _LISTED = 10
 
 
-def import_csv(
-    csv: str | Path,
-    destination: str | Path,
-    *,
-    columns: Mapping[str, str],
-    images_root: str | Path | None = None,
-    name: str | None = None,
-    labels: Sequence[str] | None = None,
-    lesion_free: Sequence[str] = (),
-    multi_label: bool = False,
-    mask_classes: Sequence[str] = ("lesion",),
-    modality: str = "unknown",
-    spacing_unit: str | None = None,
-    provenance: str = "",
-    licence: str = "",
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> ImportReport:
-    """Import images that a CSV file lists, with its columns mapped to those of dxseg.
-
-    The separator may be a comma, a semicolon or a tab. Several rows of one image, one for each
-    mask, become one case with the masks merged; their other values must be equal. Images are not
-    copied. Paths without a suffix get that of the file that exists.
+def read_mapped_table(csv: Path, root: Path, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Read the mapped columns of a table, with paths relative to a root.
 
     Args:
-        csv: CSV file, UTF-8 with a header.
-        destination: Folder of the new dataset.
-        columns: Column of the table for each field of `cases.csv`, as in `{"image": "file"}`;
-            image is required. Other columns are ignored.
-        images_root: Folder that paths are relative to; default: the table's.
-        name: Dataset name; default: name of the table's folder.
-        labels: Labels in their order; default: those in the table, sorted.
-        lesion_free: Labels whose images have no lesion, so that their masks are empty.
-        multi_label: Labels are written "a;b".
-        mask_classes: Names of the mask values 1, 2, ...
-        modality: Free text, such as "CT".
-        spacing_unit: "mm" or "pixel"; default: mm if there are spacing columns.
-        provenance: Where the images come from.
-        licence: Terms of use of the images.
-        overwrite: Replace the dataset in `destination` if it has the same name.
-        progress: Called with (done, total) after each image.
+        csv: CSV file, UTF-8 with a header, separated by commas, semicolons or tabs.
+        root: Folder that paths are relative to.
+        columns: Column of the table for each field of `cases.csv`; image is required.
+
+    Returns:
+        The columns under their names in `cases.csv`; the index is the line of the file.
 
     Raises:
-        DxsegError: A column is not in the table, values are wrong (reported by line), rows of one
-            image contradict each other, or the destination has other files.
+        DxsegError: The root or a column is missing, or rows of one image contradict each other.
     """
-    csv = Path(csv).resolve()
-    root = csv.parent if images_root is None else Path(images_root).resolve()
     if not root.is_dir():
         raise DxsegError(f"{root}: no such folder; expected the folder that paths are relative to")
     table = _read(csv, columns)
-    spaced = "spacing_y" in table or "spacing_x" in table
-    fields: dict[str, Any] = {
-        "name": name or csv.parent.name,
-        "modality": modality,
-        "labels": list(labels) if labels is not None else _labels(table, multi_label),
-        "lesion_free": list(lesion_free),
-        "multi_label": multi_label,
-        "mask_classes": list(mask_classes),
-        "spacing_unit": spacing_unit or ("mm" if spaced else "pixel"),
-        "provenance": provenance,
-        "licence": licence,
-    }
-    _relative(table, root)
+    _make_relative(table, root)
     _refuse_contradictions(table, csv)
+    return table
+
+
+def list_labels(table: pd.DataFrame, multi_label: bool) -> list[str]:
+    """List the labels in a table, sorted.
+
+    Args:
+        table: As `read_mapped_table` returns it.
+        multi_label: Labels are written "a;b".
+    """
+    if "label" not in table:
+        return []
+    texts = [str(text) for text in table["label"].unique()]
+    parts = [
+        part.strip() for text in texts for part in (text.split(";") if multi_label else [text])
+    ]
+    return sorted({part for part in parts if part})
+
+
+def find_listed(
+    table: pd.DataFrame, csv: Path, root: Path, fields: dict[str, Any], skipped: Skipped
+) -> list[FoundCase]:
+    """Find the images and masks of a table; rows of one image become one case.
+
+    Args:
+        table: As `read_mapped_table` returns it.
+        csv: The file that it was read from, for errors.
+        root: Folder that paths are relative to; one without a suffix gets that of the file that
+            exists.
+        fields: Fields of `DatasetSpec` that the values have to fit.
+        skipped: List to which masks that do not exist are added.
+
+    Raises:
+        DxsegError: Values are wrong; they are reported by line.
+    """
     _validate(table, fields, csv)
-    skipped: list[tuple[str, str]] = []
-    found = _gather(table, root, skipped)
-    return write_dataset(
-        found,
-        root,
-        Path(destination),
-        fields,
-        skipped=skipped,
-        overwrite=overwrite,
-        progress=progress,
-    )
+    return _gather(table, root, skipped)
 
 
 def _read(csv: Path, columns: Mapping[str, str]) -> pd.DataFrame:
@@ -119,17 +99,7 @@ def _read(csv: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     return pd.DataFrame(chosen, index=table.index)
 
 
-def _labels(table: pd.DataFrame, multi_label: bool) -> list[str]:
-    if "label" not in table:
-        return []
-    texts = [str(text) for text in table["label"].unique()]
-    parts = [
-        part.strip() for text in texts for part in (text.split(";") if multi_label else [text])
-    ]
-    return sorted({part for part in parts if part})
-
-
-def _relative(table: pd.DataFrame, root: Path) -> None:
+def _make_relative(table: pd.DataFrame, root: Path) -> None:
     """Make absolute paths below the root relative; others stay and are errors."""
     for column in ("image", "mask"):
         if column in table:
@@ -146,7 +116,7 @@ def _validate(table: pd.DataFrame, fields: dict[str, Any], csv: Path) -> None:
     validate_cases(checked, make_spec(fields, str(csv)), csv)
 
 
-def _gather(table: pd.DataFrame, root: Path, skipped: list[tuple[str, str]]) -> list[FoundCase]:
+def _gather(table: pd.DataFrame, root: Path, skipped: Skipped) -> list[FoundCase]:
     own = [column for column in table.columns if column not in ("image", "mask", "label")]
     cases: dict[str, FoundCase] = {}
     for row in table.to_dict("records"):

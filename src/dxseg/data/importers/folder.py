@@ -1,4 +1,4 @@
-"""Importing images with one folder per label, masks beside them or in a parallel tree."""
+"""Images with one folder per label, and their masks beside them or in a parallel tree."""
 
 from __future__ import annotations
 
@@ -8,87 +8,48 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dxseg.data.importers.image_dataset import FoundCase, write_dataset
+from dxseg.data.importers.image_dataset import FoundCase
 from dxseg.data.importers.names import natural_key
-from dxseg.data.importers.report import ImportReport, Progress
 from dxseg.data.readers.images import is_supported
 from dxseg.errors import DxsegError
 
 Skipped = list[tuple[str, str]]
 
 
-def import_folder(
+def find_in_folders(
     source: str | Path,
+    masks_root: str | Path | None,
+    mask_suffix: str,
     destination: str | Path,
-    *,
-    name: str | None = None,
-    lesion_free: Sequence[str] = (),
-    masks_root: str | Path | None = None,
-    mask_suffix: str = "_mask",
-    mask_classes: Sequence[str] = ("lesion",),
-    modality: str = "unknown",
-    provenance: str = "",
-    licence: str = "",
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> ImportReport:
-    """Import a folder whose subfolders are the labels, with masks beside the images or apart.
-
-    A mask beside its image has the image's name with `mask_suffix`, and may be numbered:
-    `NAME_mask.png`, `NAME_mask_1.png`. In a parallel tree it has the image's path below
-    `masks_root`, with or without `mask_suffix`; the file type may differ. Several masks of an image
-    are merged. Images are not copied. Hidden files are ignored.
+    skipped: Skipped,
+) -> tuple[Path, list[str], list[FoundCase]]:
+    """Find the label folders, and pair the images in them with their masks.
 
     Args:
-        source: Folder with one subfolder per label, searched through all levels.
-        destination: Folder of the new dataset.
-        name: Dataset name; default: folder name.
-        lesion_free: Labels whose images have no lesion, so that their masks are empty.
-        masks_root: Root of masks in a parallel tree; default: beside the images.
-        mask_suffix: `NAME_mask.png` is the mask of `NAME.png`.
-        mask_classes: Names of the mask values 1, 2, ...
-        modality: Free text, such as "ultrasound".
-        provenance: Where the images come from.
-        licence: Terms of use of the images.
-        overwrite: Replace the dataset in `destination` if it has the same name.
-        progress: Called with (done, total) after each image.
+        source: The folder of label folders.
+        masks_root: Root of masks in a parallel tree; None: beside the images.
+        mask_suffix: Text that the name of a mask adds to the name of its image.
+        destination: Folder of the new dataset, which is not a label folder.
+        skipped: List to which files left out are added.
+
+    Returns:
+        The folder that contains all images and masks, the labels, and the images.
 
     Raises:
-        DxsegError: There are no label folders or images, a lesion-free label has no folder, or the
-            destination holds something else.
+        DxsegError: A folder is missing, there are no label folders, or the folders have no folder
+            in common.
     """
     source = _folder(source)
     tree = None if masks_root is None else _folder(masks_root)
-    skipped: Skipped = []
     labels = _label_folders(source, [tree, Path(destination).resolve()], skipped)
     if tree is None:
-        root = source
-        found = find_beside(source, labels, mask_suffix, skipped)
-    else:
-        root = Path(os.path.commonpath([source, tree]))
-        if root == Path(root.anchor):
-            raise DxsegError(
-                f"{tree}: has no folder in common with {source}; move both into one folder"
-            )
-        found = _find_parallel(source, tree, labels, mask_suffix, skipped)
-    fields = {
-        "name": name or source.name,
-        "modality": modality,
-        "labels": labels,
-        "lesion_free": list(lesion_free),
-        "mask_classes": list(mask_classes),
-        "provenance": provenance,
-        "licence": licence,
-    }
-    return write_dataset(
-        found,
-        root,
-        Path(destination),
-        fields,
-        skipped=skipped,
-        overwrite=overwrite,
-        progress=progress,
-    )
+        return source, labels, find_beside(source, labels, mask_suffix, skipped)
+    root = Path(os.path.commonpath([source, tree]))
+    if root == Path(root.anchor):
+        raise DxsegError(
+            f"{tree}: has no folder in common with {source}; move both into one folder"
+        )
+    return root, labels, _find_parallel(source, tree, labels, mask_suffix, skipped)
 
 
 def find_beside(

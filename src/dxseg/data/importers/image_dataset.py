@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,8 @@ class FoundCase:
 def write_dataset(
     found: Sequence[FoundCase],
     root: Path,
-    destination: Path,
-    fields: dict[str, Any],
+    destination: str | Path,
+    fields: Mapping[str, Any],
     *,
     skipped: list[tuple[str, str]],
     overwrite: bool,
@@ -70,7 +70,7 @@ def write_dataset(
     Raises:
         DxsegError: The destination has other files, or no image is left.
     """
-    root, destination = root.resolve(), destination.resolve()
+    root, destination = root.resolve(), Path(destination).resolve()
     roots = [] if root == destination else [str(root)]
     spec = make_spec({**fields, "roots": roots}, str(root))
     open_destination(destination, spec.name, overwrite)

@@ -1,10 +1,10 @@
-"""Importing masks drawn or corrected in Label Studio into the dataset of their cases."""
+"""Masks drawn or corrected in Label Studio, saved into the dataset of their cases."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ from dxseg.data.exporters.brush_rle import decode_brush
 from dxseg.data.importers.report import Progress
 from dxseg.data.readers.images import image_size
 from dxseg.data.readers.masks import Mask, read_mask
-from dxseg.data.table.annotations import ROLES, find_case, save_mask
+from dxseg.data.table.annotations import find_case, save_mask
 from dxseg.data.table.dataset import Dataset
-from dxseg.errors import DxsegError, UsageError
+from dxseg.errors import DxsegError
 
 _BYTES = 2**30
 _BRUSH = "brushlabels"
@@ -73,7 +73,9 @@ class _Annotation(BaseModel):
     result: list[_Region] = []
 
 
-class _Task(BaseModel):
+class Task(BaseModel):
+    """An image in Label Studio, with its annotations."""
+
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
     id: str = "without a number"
@@ -90,45 +92,31 @@ class _Drawn:
     model: str
 
 
-def import_label_studio(
-    export: str | Path,
-    dataset: str | Path,
-    *,
-    role: str,
-    progress: Progress | None = None,
+def save_masks(
+    tasks: Sequence[Task], dataset: Dataset, role: str, progress: Progress | None
 ) -> LabelStudioImport:
-    """Save the brush masks of an export into a dataset.
+    """Save the brush masks of tasks into a dataset.
 
     The `case_id` in the data of a task is the case, as `dxseg export label-studio` writes it. The
-    last of several annotations is used; skipped annotations are ignored. A mask replaces the one
-    of the case and is recorded in `annotations.csv`; a second import of the same file changes
-    nothing.
+    last of several annotations is used; skipped annotations are ignored. Errors of a single task
+    are reported, and the others are imported.
 
     Args:
-        export: JSON file exported by Label Studio (not JSON-MIN).
-        dataset: Folder of the dataset.
+        tasks: The tasks of an export.
+        dataset: The dataset; its `annotations.csv` records the masks.
         role: Role of the annotator; one of `dxseg.data.table.annotations.ROLES`.
         progress: Called with (done, total) after each task.
-
-    Raises:
-        UsageError: The role is unknown.
-        DxsegError: The export or the dataset cannot be read or written. Errors of a single task
-            are reported, and the others are imported.
     """
-    if role not in ROLES:
-        raise UsageError(f"role {role!r}: expected one of {', '.join(ROLES)}; names are not stored")
-    data = Dataset.load(dataset)
-    tasks = _read(Path(export))
-    report = LabelStudioImport(destination=data.root)
+    report = LabelStudioImport(destination=dataset.root)
     for done, task in enumerate(tasks, 1):
         name = str(task.data.get("case_id") or f"task {task.id}")
         try:
-            drawn = _drawn(task, data)
-            if _same(drawn, data):
+            drawn = _drawn(task, dataset)
+            if _same(drawn, dataset):
                 report.unchanged.append(name)
             else:
-                previous = str(drawn.row["mask"])
-                save_mask(data.root, name, drawn.mask, role, previous=previous, model=drawn.model)
+                old = str(drawn.row["mask"])
+                save_mask(dataset.root, name, drawn.mask, role, previous=old, model=drawn.model)
                 report.saved.append(name)
         except DxsegError as error:
             report.skipped.append((name, str(error)))
@@ -138,7 +126,15 @@ def import_label_studio(
     return report
 
 
-def _read(path: Path) -> list[_Task]:
+def read_tasks(path: Path) -> list[Task]:
+    """Read an export of Label Studio.
+
+    Args:
+        path: JSON file (not JSON-MIN).
+
+    Raises:
+        DxsegError: It cannot be read or is something else.
+    """
     try:
         if path.stat().st_size > _BYTES:
             raise DxsegError(f"{path}: larger than {_BYTES} bytes; export fewer tasks at a time")
@@ -150,7 +146,7 @@ def _read(path: Path) -> list[_Task]:
     if not isinstance(content, list):
         raise DxsegError(f"{path}: expected a list of tasks; export it as JSON")
     try:
-        return [_Task.model_validate(task) for task in content]
+        return [Task.model_validate(task) for task in content]
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -160,7 +156,7 @@ def _read(path: Path) -> list[_Task]:
         ) from error
 
 
-def _drawn(task: _Task, data: Dataset) -> _Drawn:
+def _drawn(task: Task, data: Dataset) -> _Drawn:
     """Decode the mask of a task.
 
     Raises:
@@ -183,7 +179,7 @@ def _drawn(task: _Task, data: Dataset) -> _Drawn:
     return _Drawn(row["case_id"], row, mask, _corrected_model(last, task))
 
 
-def _corrected_model(annotation: _Annotation, task: _Task) -> str:
+def _corrected_model(annotation: _Annotation, task: Task) -> str:
     """Find the model whose prediction was corrected; "" if the export does not have it."""
     for one in (annotation.prediction, *task.predictions):
         if isinstance(one, _Prediction) and one.id == annotation.parent_prediction:
