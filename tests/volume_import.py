@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dxseg.data.importers.nifti import import_volumes
+from dxseg.commands.import_volumes import import_volumes
 from dxseg.data.readers.slicing import WINDOWS, Slicing
 from dxseg.io.atomic import sha256_file
 
@@ -15,7 +15,7 @@ LIVER = Slicing(window=WINDOWS["liver"])
 
 def bring(source: Path, destination: Path, **options: Any) -> Any:
     options = {
-        "slicing": LIVER,
+        "window": "liver",
         "mask_replace": ("volume", "segmentation"),
         "mask_values": {2: "tumour"},
         **options,

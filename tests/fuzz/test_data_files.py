@@ -25,7 +25,7 @@ from damage import attack, changed, damaged
 from dicom_phantom import SQUARE, make_image, make_series, place, plain_segmentation, structure_set
 from dxseg.config.presets import load_config, parse_overrides, read_config
 from dxseg.data.exporters.nnunet_format import parse_json, read_description
-from dxseg.data.importers.msd import _Task
+from dxseg.data.importers.msd import Task
 from dxseg.data.readers.dicom.headers import read_header
 from dxseg.data.readers.dicom.masks import read_mask_object
 from dxseg.data.readers.images import image_size, read_image
@@ -224,7 +224,7 @@ PARSERS = {
         "dataset.json", lambda path: read_description(path.parent), trees=[NNUNET]
     ),
     "dataset.json of the Decathlon": Parser(
-        "dataset.json", lambda path: parse_json(path, _Task), trees=[DECATHLON]
+        "dataset.json", lambda path: parse_json(path, Task), trees=[DECATHLON]
     ),
     "config.yaml": Parser("config.yaml", read_config, trees=[config_tree()], write=yaml.safe_dump),
     "--set": Parser(

@@ -16,6 +16,8 @@ from dxseg.commands.data import check, info, split
 from dxseg.commands.demo import demo
 from dxseg.commands.evaluate import compare, evaluate, report, reproduce
 from dxseg.commands.experiment import experiment
+from dxseg.commands.import_dicom import import_dicom
+from dxseg.commands.import_nnunet import import_nnunet
 from dxseg.commands.predict import predict
 from dxseg.commands.serve import serve
 from dxseg.commands.terminal import err, out, print_error
@@ -88,8 +90,8 @@ _IMPORTERS = (
     imports.import_csv,
     imports.import_folder,
     imports.import_label_studio,
-    imports.import_nnunet,
-    import_volumes.import_dicom,
+    import_nnunet,
+    import_dicom,
     import_volumes.import_msd,
     import_volumes.import_volumes,
 )

@@ -1,29 +1,27 @@
-"""Commands that import volumes as slices: `dxseg import volumes`, `dicom` and `msd`."""
+"""Commands that import NIfTI volumes as slices: `dxseg import volumes` and `msd`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import Parameter
-
-from dxseg.commands.imports import LesionClasses, LesionFree, Suffix
+from dxseg.commands.import_dicom import import_dicom
 from dxseg.commands.options import (
     Axis,
     Bits,
     Columns,
+    LesionClasses,
+    LesionFree,
     MaskValues,
-    Regions,
     Replacement,
     StrPath,
+    Suffix,
 )
 
 if TYPE_CHECKING:
     from dxseg.data.importers.report import ImportReport
 else:
     ImportReport = Any
-
-DEFAULT_MASK_VALUES: Mapping[int, str] = {1: "lesion"}
 
 
 def import_volumes(
@@ -86,119 +84,56 @@ def import_volumes(
         DxsegError: There is no volume, the table of labels is wrong, or the destination has other
             files.
     """
-    from dxseg.data.importers.nifti import import_volumes as run
+    from dxseg.data.importers.nifti import MaskNames, find_volumes
+    from dxseg.data.importers.volume_dataset import DEFAULT_MASK_VALUES, write_volumes
     from dxseg.data.readers.slicing import make_slicing
     from dxseg.io.progress import console, reporting
 
     slicing = make_slicing(axis=axis, window=window, neighbours=neighbours, bits=bits)
-    with reporting(console, "Importing volumes") as progress:
-        return run(
+    values = DEFAULT_MASK_VALUES if mask_values is None else mask_values
+    names = MaskNames(mask_suffix, mask_replace)
+    skipped: list[tuple[str, str]] = []
+    found = find_volumes(source, masks_root, names, destination, skipped)
+    if not found:
+        regions = {str(value): name for value, name in values.items()}
+        return import_dicom(
             source,
             destination,
-            name=name,
-            masks_root=masks_root,
-            mask_suffix=mask_suffix,
-            mask_replace=mask_replace,
-            slicing=slicing,
-            mask_values=mask_values or DEFAULT_MASK_VALUES,
+            volumes_only=True,
+            regions=None if values == DEFAULT_MASK_VALUES else regions,
+            axis=axis,
+            window=window,
+            neighbours=neighbours,
+            bits=bits,
             lesion_classes=lesion_classes,
             lesion_label=lesion_label,
             lesion_free=lesion_free,
             labels=labels,
             label_columns=label_columns,
-            modality=modality,
+            name=name,
             provenance=provenance,
             licence=licence,
             overwrite=overwrite,
-            progress=progress,
         )
-
-
-def import_dicom(
-    source: StrPath,
-    destination: StrPath,
-    *,
-    key: StrPath | None = None,
-    modalities: Annotated[Sequence[str], Parameter(name="--modality", metavar="TEXT")] = (),
-    volumes_only: bool = False,
-    regions: Regions | None = None,
-    axis: Axis = "through-plane",
-    window: str = "percentiles",
-    neighbours: int = 0,
-    bits: Bits = 8,
-    lesion_classes: LesionClasses = (),
-    lesion_label: str | None = None,
-    lesion_free: LesionFree = (),
-    labels: StrPath | None = None,
-    label_columns: Columns | None = None,
-    label_level: Literal["image", "study"] | None = None,
-    name: str | None = None,
-    provenance: str = "",
-    licence: str = "",
-    overwrite: bool = False,
-) -> ImportReport:
-    """Import a PACS export: images, CT and MR series, and their masks; patients become pseudonyms.
-
-    The dataset has pixels, spacing and pseudonyms: keyed hashes in place of patient, study and
-    object. Names, dates, numbers and free text of the files and their paths are not copied. Text
-    that is drawn into the pixels stays. Masks come from DICOM SEG and RTSTRUCT objects that refer
-    to the images. Nothing is resampled: a series that is not a regular grid, or a mask on another
-    grid, is left out and reported.
-
-    Args:
-        source: Folder of the export, searched through all levels; links are not followed.
-        destination: Folder of the new dataset, outside the export.
-        key: Pseudonymisation key file, made if absent; default: `DESTINATION.key`.
-        modalities: A modality to import, such as `US`; needed if there are several. May be
-            repeated.
-        volumes_only: Import only what becomes slices of volumes.
-        regions: Mask class of a segment or region, by its number or label, such as `1=tumour`;
-            needed if a mask has several. May be repeated. In Python a mapping.
-        axis: Plane of the slices; `through-plane` cuts along the axis of the coarsest spacing.
-        window: Grey-value window: `liver`, `lung`, `brain`, `abdomen`, `LEVEL,WIDTH`, or
-            `percentiles` of the volume.
-        neighbours: Neighbouring slices added as channels on each side (2.5D).
-        bits: Bit depth of the slice images.
-        lesion_classes: A mask class that is a lesion; default: all. May be repeated.
-        lesion_label: Label of slices whose mask shows a lesion; default: the lesion class.
-        lesion_free: A label that means "no lesion". May be repeated.
-        labels: Table of labels, joined by patient, study, accession, series or (images) instance.
-        label_columns: Column of that table for a field, such as `patient=PatID`. May be repeated.
-            In Python a mapping.
-        label_level: Level of the labels in the table; default: study, unless images are named by
-            instance.
-        name: Dataset name; default: name of the destination.
-        provenance: Where the images come from.
-        licence: Terms of use of the images.
-        overwrite: Replace the dataset in `destination`.
-
-    Raises:
-        UsageError: Options do not fit the export or each other.
-        DxsegError: No image can be read, or the destination has other files.
-    """
-    from dxseg.data.importers.dicom import import_dicom as run
-    from dxseg.data.readers.slicing import make_slicing
-    from dxseg.io.progress import console, reporting
-
-    slicing = make_slicing(axis=axis, window=window, neighbours=neighbours, bits=bits)
-    with reporting(console, "Importing DICOM") as progress:
-        return run(
-            source,
+    fields = {
+        "name": name or Path(source).resolve().name,
+        "modality": modality,
+        "provenance": provenance,
+        "licence": licence,
+    }
+    with reporting(console, "Importing volumes") as progress:
+        return write_volumes(
+            found,
             destination,
-            key=key,
-            modalities=modalities,
-            volumes_only=volumes_only,
-            regions=regions,
+            fields,
             slicing=slicing,
+            mask_values=values,
             lesion_classes=lesion_classes,
             lesion_label=lesion_label,
             lesion_free=lesion_free,
             labels=labels,
             label_columns=label_columns,
-            label_level=label_level,
-            name=name,
-            provenance=provenance,
-            licence=licence,
+            skipped=skipped,
             overwrite=overwrite,
             progress=progress,
         )
@@ -237,17 +172,28 @@ def import_msd(
         DxsegError: `dataset.json` is wrong, the volumes have several modalities, or the destination
             has other files.
     """
-    from dxseg.data.importers.msd import import_msd as run
+    from dxseg.data.importers.msd import find_task_volumes, read_task
+    from dxseg.data.importers.volume_dataset import write_volumes
     from dxseg.data.readers.slicing import make_slicing
     from dxseg.io.progress import console, reporting
 
     slicing = make_slicing(axis=axis, window=window, neighbours=neighbours, bits=bits)
+    folder = Path(source).resolve()
+    task = read_task(folder)
+    fields = {
+        "name": name or folder.name,
+        "modality": next(iter(task.modality.values())),
+        "provenance": task.reference,
+        "licence": task.licence,
+    }
+    found = find_task_volumes(folder, task)
     with reporting(console, "Importing volumes") as progress:
-        return run(
-            source,
+        return write_volumes(
+            found,
             destination,
-            name=name,
+            fields,
             slicing=slicing,
+            mask_values={value: name for value, name in task.labels.items() if value != 0},
             lesion_classes=lesion_classes,
             labels=labels,
             overwrite=overwrite,

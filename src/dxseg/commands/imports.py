@@ -1,4 +1,4 @@
-"""Commands that import images: `dxseg import ...`; those for volumes are in `import_volumes`."""
+"""Commands that import images: `dxseg import busi`, `folder`, `csv` and `label-studio`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from dxseg.commands.options import Axis, Columns, StrPath
+from dxseg.commands.options import Columns, LesionFree, MaskClasses, StrPath, Suffix
 from dxseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from dxseg.data.importers.report import ImportReport
 else:
     ImportReport = LabelStudioImport = Any
-
-LesionFree = Annotated[Sequence[str], Parameter(metavar="LABEL")]
-LesionClasses = Annotated[Sequence[str], Parameter(name="--lesion-class", metavar="CLASS")]
-MaskClasses = Annotated[Sequence[str], Parameter(name="--mask-class", metavar="CLASS")]
-Suffix = Annotated[str, Parameter(allow_leading_hyphen=True, metavar="TEXT")]
 
 
 def import_busi(
@@ -242,70 +237,3 @@ def import_label_studio(
     tasks = read_tasks(Path(export))
     with reporting(console, "Importing") as progress:
         return save_masks(tasks, data, role, progress)
-
-
-def import_nnunet(
-    source: StrPath,
-    destination: StrPath,
-    *,
-    labels: StrPath | None = None,
-    lesion_free: LesionFree = (),
-    axis: Axis | None = None,
-    window: str | None = None,
-    lesion_classes: LesionClasses = (),
-    name: str | None = None,
-    modality: str = "unknown",
-    provenance: str = "",
-    licence: str = "",
-    overwrite: bool = False,
-) -> ImportReport:
-    """Import a raw dataset of nnU-Net v2, images or NIfTI volumes, with a table of labels.
-
-    Images of `imagesTr` get their mask from `labelsTr`, those of `imagesTs` from `labelsTs` if
-    there is one. Channels in separate files are stacked into one TIFF; other images are not copied.
-    A mask with the value `ignore` is left out, its image is kept. No split is taken over. Volumes
-    become slices.
-
-    Args:
-        source: Folder `DatasetXXX_Name` with `dataset.json`.
-        destination: Folder of the new dataset.
-        labels: Table with the columns `case_id` and `label`, and perhaps `patient_id`.
-        lesion_free: A label whose images have no lesion, so that their masks are empty. May be
-            repeated.
-        axis: Plane of the slices (volumes only); default: through-plane.
-        window: Grey-value window (volumes only): `liver`, `lung`, `brain`, `abdomen`,
-            `LEVEL,WIDTH`, or `percentiles`; default: percentiles.
-        lesion_classes: A mask class that is a lesion (volumes only); default: all. May be repeated.
-        name: Dataset name; default: folder name.
-        modality: Free text, such as `ultrasound`.
-        provenance: Where the images come from.
-        licence: Terms of use of the images.
-        overwrite: Replace the dataset in `destination`.
-
-    Raises:
-        UsageError: Options for volumes are given for images.
-        DxsegError: `dataset.json` or the table of labels is wrong, or the destination has other
-            files.
-    """
-    from dxseg.data.importers.nnunet import import_nnunet as run
-    from dxseg.data.readers.slicing import make_slicing
-    from dxseg.io.progress import console, reporting
-
-    slicing = None
-    if axis is not None or window is not None:
-        slicing = make_slicing(axis=axis or "through-plane", window=window or "percentiles")
-    with reporting(console, "Importing") as progress:
-        return run(
-            source,
-            destination,
-            labels=labels,
-            lesion_free=lesion_free,
-            slicing=slicing,
-            lesion_classes=lesion_classes,
-            name=name,
-            modality=modality,
-            provenance=provenance,
-            licence=licence,
-            overwrite=overwrite,
-            progress=progress,
-        )

@@ -97,6 +97,11 @@ LabelTable = Annotated[
 Texts = Annotated[Sequence[str], Parameter(metavar="TEXT")]
 """An option that may be repeated."""
 
+LesionFree = Annotated[Sequence[str], Parameter(metavar="LABEL")]
+LesionClasses = Annotated[Sequence[str], Parameter(name="--lesion-class", metavar="CLASS")]
+MaskClasses = Annotated[Sequence[str], Parameter(name="--mask-class", metavar="CLASS")]
+Suffix = Annotated[str, Parameter(allow_leading_hyphen=True, metavar="TEXT")]
+
 
 def _repeated(converter: Any, name: str, metavar: str) -> Parameter:
     return Parameter(

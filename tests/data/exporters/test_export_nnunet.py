@@ -14,8 +14,8 @@ import tifffile
 from PIL import Image
 
 import dxseg
+from dxseg.commands.import_nnunet import import_nnunet
 from dxseg.data.exporters.nnunet import export_nnunet
-from dxseg.data.importers.nnunet import import_nnunet
 from dxseg.data.readers.images import read_image
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.splits.split_table import read_splits

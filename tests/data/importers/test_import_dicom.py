@@ -14,12 +14,11 @@ from pydicom.dataset import Dataset
 from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation, generate_uid
 
 from dicom_phantom import SQUARE, place, plain_segmentation, segmentation, structure_set
-from dxseg.data.importers.dicom import import_dicom
-from dxseg.data.importers.nifti import import_volumes
+from dxseg.commands.import_dicom import import_dicom
+from dxseg.commands.import_volumes import import_volumes
 from dxseg.data.readers.dicom import image as decoding
 from dxseg.data.readers.images import read_image
 from dxseg.data.readers.masks import read_mask
-from dxseg.data.readers.slicing import Slicing
 from dxseg.data.table.dataset import Dataset as Images
 from dxseg.errors import DxsegError, UsageError
 
@@ -200,9 +199,7 @@ def test_a_series_with_its_mask_becomes_labelled_slices(
         if kind == "SEG"
         else structure_set(sources, [place(sources[2], SQUARE)])
     )
-    report = import_dicom(
-        store([*sources, mask]), tmp_path / "data", slicing=Slicing(window=(0, 2000))
-    )
+    report = import_dicom(store([*sources, mask]), tmp_path / "data", window="0,2000")
     dataset = Images.load(tmp_path / "data")
     assert dataset.spec.lesion_free == ["no lesion"]
     assert dataset.cases["label"].tolist() == ["no lesion"] * 2 + ["lesion"] + ["no lesion"] * 3
@@ -345,8 +342,7 @@ def test_lidc_windows_as_a_series(
     )
     sources = series(4 * stacked.astype(int) - 1000, spacing=(1.25, 0.7, 0.7))
     seg = segmentation(sources, {1: outlined > 0})
-    window = Slicing(window=(-490.0, 1020.0))
-    import_dicom(store([*sources, seg]), tmp_path / "data", slicing=window)
+    import_dicom(store([*sources, seg]), tmp_path / "data", window="-490,1020")
     dataset = Images.load(tmp_path / "data")
     assert len(dataset) == 12
     for row, pixels, mask in zip(dataset.cases.itertuples(), stacked, outlined, strict=True):

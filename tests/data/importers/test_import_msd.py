@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import dxseg
-from dxseg.data.importers.msd import import_msd
-from dxseg.data.importers.nnunet import import_nnunet
+from dxseg.commands.import_nnunet import import_nnunet
+from dxseg.commands.import_volumes import import_msd
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError

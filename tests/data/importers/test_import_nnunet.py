@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import dxseg
-from dxseg.data.importers.nnunet import import_nnunet
+from dxseg.commands.import_nnunet import import_nnunet
 from dxseg.data.readers.images import read_image
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset

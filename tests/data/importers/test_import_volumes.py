@@ -9,20 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dxseg.data.importers.nifti import import_volumes
+from dxseg.commands.import_volumes import import_volumes
 from dxseg.data.readers.images import read_image
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.readers.nifti import read_nifti
 from dxseg.data.readers.slicing import WINDOWS, SlicedVolume, Slicing
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
+from progress_calls import on_progress
 from volume_import import LIVER, bring
 from volume_phantom import SHAPE, ct, save
 
 
 def test_slices_masks_and_labels_of_lits(lits: Path, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
-    report = bring(lits, tmp_path / "out", progress=lambda *call: calls.append(call))
+    with on_progress(lambda *call: calls.append(call)):
+        report = bring(lits, tmp_path / "out")
     assert calls == [(1, 3), (2, 3), (3, 3)]
     assert (report.volumes, report.images, report.masks, report.channels) == (3, 30, 6, 1)
     assert report.labels == {"no tumour": 24, "tumour": 6}
@@ -83,7 +85,8 @@ def test_files_hold_what_slicing_gives(
     lits: Path, tmp_path: Path, bits: int, neighbours: int
 ) -> None:
     rule = Slicing(axis="coronal", bits=bits, neighbours=neighbours)
-    bring(lits, tmp_path / "out", slicing=rule)
+    options = {"axis": "coronal", "window": "percentiles", "bits": bits, "neighbours": neighbours}
+    bring(lits, tmp_path / "out", **options)
     dataset = Dataset.load(tmp_path / "out")
     assert dataset.spec.channels == 2 * neighbours + 1
     sliced = SlicedVolume(read_nifti(lits / "volume-1.nii.gz"), rule)

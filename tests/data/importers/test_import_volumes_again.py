@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from dxseg.data.importers.volume_dataset import write_volumes
-from dxseg.data.readers.slicing import Slicing
 from dxseg.data.readers.volume import FoundVolume
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
+from progress_calls import on_progress
 from volume_import import LIVER, age, bring, files, is_aged
 from volume_phantom import SHAPE, TURNS, ct, save
 
@@ -33,8 +33,8 @@ def test_an_interrupted_import_goes_on_where_it_stopped(
         if done == volume:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        bring(lits, tmp_path / "out", progress=stop)
+    with on_progress(stop), pytest.raises(KeyboardInterrupt):
+        bring(lits, tmp_path / "out")
     assert not (tmp_path / "out/dataset.yaml").exists()
     before = age(tmp_path / "out/images")
     damaged = tmp_path / "out/images/volume-0/0003.png"
@@ -98,7 +98,7 @@ def test_importing_anew_takes_over_what_is_the_same_and_drops_what_is_gone(
     assert not (tmp_path / "out/images/volume-1").exists()
     bring(lits, tmp_path / "fresh")
     assert files(tmp_path / "out") == files(tmp_path / "fresh")
-    bring(lits, tmp_path / "out", slicing=Slicing(axis="sagittal"), overwrite=True)
+    bring(lits, tmp_path / "out", axis="sagittal", window="percentiles", overwrite=True)
     assert len(Dataset.load(tmp_path / "out")) == 2 * SHAPE[0]
     assert len(list((tmp_path / "out/images/volume-0").iterdir())) == SHAPE[0]
 
@@ -110,7 +110,7 @@ def test_nothing_is_written_through_a_link(lits: Path, tmp_path: Path) -> None:
     images.rename(tmp_path / "kept")
     images.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DxsegError, match="a link leads elsewhere"):
-        bring(lits, tmp_path / "out", slicing=Slicing(), overwrite=True)
+        bring(lits, tmp_path / "out", window="percentiles", overwrite=True)
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 

@@ -14,8 +14,8 @@ import pytest
 import tifffile
 from PIL import Image
 
+from dxseg.commands.import_nnunet import import_nnunet
 from dxseg.commands.imports import import_folder
-from dxseg.data.importers.nnunet import import_nnunet
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 

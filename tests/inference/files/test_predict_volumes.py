@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dxseg.data.importers.nifti import import_volumes
+from dxseg.commands.import_volumes import import_volumes
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.readers.slicing import Slicing
 from dxseg.data.table.dataset import Dataset
@@ -270,8 +270,8 @@ def volume_run(
         voxels, labels = ct(number, tumour=number % 3 < 2)
         save(folder / f"in/{number}.nii.gz", voxels, TURNS[7 * number])
         save(folder / f"in/{number}_mask.nii.gz", labels, TURNS[7 * number])
-    rule = Slicing(window=(50.0, 400.0), neighbours=1)
-    import_volumes(folder / "in", folder / "data", slicing=rule, mask_values={2: "tumour"})
+    options = {"window": "50,400", "neighbours": 1, "mask_values": {2: "tumour"}}
+    import_volumes(folder / "in", folder / "data", **options)
     changes = tiny("model.encoder_init=random", "data.image_size=32")
     result = cli(
         "train", folder / "data", "--out", folder / "run", "--method", "sks-evidence", *changes

@@ -62,6 +62,25 @@ def find_series(
     return found
 
 
+def open_export(source: str | Path, destination: Path) -> Path:
+    """Find the folder of an export, which may not contain the dataset.
+
+    Args:
+        source: The folder.
+        destination: Folder of the new dataset; resolved.
+
+    Raises:
+        UsageError: The destination is in the export.
+        DxsegError: There is no such folder.
+    """
+    if not Path(source).is_dir():
+        raise DxsegError(f"{Path(source)}: no such folder; expected a folder of DICOM files")
+    folder = Path(source).resolve()
+    if destination.is_relative_to(folder):
+        raise UsageError(f"{destination}: is in the export; choose a destination outside")
+    return folder
+
+
 @dataclass(frozen=True)
 class PacsExport:
     """The imported part of an export.
@@ -116,6 +135,30 @@ def patient_pseudonym(header: Header, pseudonyms: Pseudonyms) -> str:
     if header.patient_id:
         return pseudonyms.name("patient", header.patient_id)
     return pseudonyms.name("study", header.study_uid)
+
+
+def privacy_notes(chosen: Sequence[Header], key: Path) -> list[str]:
+    """Describe what has to be known before the dataset is shared, as lines of a report.
+
+    Args:
+        chosen: Headers of the imported images or slices.
+        key: The pseudonymisation key file.
+    """
+    notes = [f"pseudonyms are made with {key}; keep it secret and apart from the dataset"]
+    burned = sum(header.burned_in for header in chosen)
+    if burned:
+        notes.append(
+            f"WARNING: {burned} object(s) declare patient data in the pixels "
+            "(BurnedInAnnotation); it is in the dataset too: inspect the images before you share "
+            "them"
+        )
+    nameless = sum(not header.patient_id for header in chosen)
+    if nameless:
+        notes.append(
+            f"{nameless} object(s) have no patient id; their study is used as the patient, so "
+            "a split may divide several studies of one patient"
+        )
+    return notes
 
 
 def join_keys(header: Header) -> dict[str, str]:

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from dxseg.data.importers.destination import open_destination
+from dxseg.data.importers.dicom_export import join_keys, patient_pseudonym
 from dxseg.data.importers.image_dataset import FoundCase, write_dataset
 from dxseg.data.importers.report import ImportReport, Progress
 from dxseg.data.importers.volume_labels import JoinedLabels, read_labels
 from dxseg.data.importers.volume_slices import IMAGES, MASKS, encode_image
 from dxseg.data.readers.dicom.headers import Header, alias_in_errors, pixel_spacing
+from dxseg.data.readers.dicom.identity import Pseudonyms
 from dxseg.data.readers.dicom.image import displayed_frame
 from dxseg.data.readers.dicom.masks import MaskObject, draw_on_image
 from dxseg.data.readers.dicom.objects import open_object, pixel_layout
@@ -37,14 +39,32 @@ class KeyedImage:
     keys: Mapping[str, str]
 
 
+def name_images(headers: Sequence[Header], pseudonyms: Pseudonyms) -> list[KeyedImage]:
+    """Give images their pseudonyms and the keys of a table of labels.
+
+    Args:
+        headers: Headers of objects that are images.
+        pseudonyms: Names for images and patients.
+    """
+    return [
+        KeyedImage(
+            header,
+            pseudonyms.name("image", header.sop_uid),
+            patient_pseudonym(header, pseudonyms),
+            {**join_keys(header), INSTANCE: header.sop_uid},
+        )
+        for header in headers
+    ]
+
+
 def write_images(
     images: Sequence[KeyedImage],
     masks: Sequence[tuple[MaskObject, Mapping[int, int]]],
     destination: Path,
     fields: dict[str, Any],
     *,
-    labels: Path | None,
-    label_columns: Mapping[str, str],
+    labels: str | Path | None,
+    label_columns: Mapping[str, str] | None,
     label_level: str | None,
     skipped: list[tuple[str, str]],
     overwrite: bool,
@@ -74,7 +94,7 @@ def write_images(
         raise UsageError(f"label level {label_level!r}: expected {' or '.join(LABEL_LEVELS)}")
     table = JoinedLabels()
     if labels is not None:
-        table = read_labels(labels, label_columns, images)
+        table = read_labels(Path(labels), label_columns or {}, images)
     level = label_level or ("image" if INSTANCE in table.joins else STUDY_LEVEL)
     open_destination(destination, fields["name"], overwrite)
     cases: list[FoundCase] = []

@@ -1,9 +1,9 @@
-"""Importing NIfTI volumes with their label maps, in a parallel folder or beside them."""
+"""NIfTI volumes with their label maps, in a parallel folder or beside them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,13 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dxseg.data.importers.dicom import import_dicom
 from dxseg.data.importers.names import natural_key, plain_name
-from dxseg.data.importers.report import ImportReport, Progress
-from dxseg.data.importers.volume_dataset import DEFAULT_MASK_VALUES, write_volumes
 from dxseg.data.readers.dicom.objects import is_dicom
 from dxseg.data.readers.nifti import is_nifti, nifti_grid, nifti_stem, read_nifti, read_nifti_labels
-from dxseg.data.readers.slicing import Slicing
 from dxseg.data.readers.volume import FoundVolume
 from dxseg.errors import DxsegError, UsageError
 from dxseg.io.atomic import sha256_file, sha256_json
@@ -47,114 +43,40 @@ class MaskNames:
         return owner if owner not in ("", name) else None
 
 
-def import_volumes(
+def find_volumes(
     source: str | Path,
+    masks_root: str | Path | None,
+    names: MaskNames,
     destination: str | Path,
-    *,
-    name: str | None = None,
-    masks_root: str | Path | None = None,
-    mask_suffix: str = "_mask",
-    mask_replace: tuple[str, str] | None = None,
-    slicing: Slicing | None = None,
-    mask_values: Mapping[int, str] = DEFAULT_MASK_VALUES,
-    lesion_classes: Sequence[str] = (),
-    lesion_label: str | None = None,
-    lesion_free: Sequence[str] = (),
-    labels: str | Path | None = None,
-    label_columns: Mapping[str, str] | None = None,
-    modality: str = "unknown",
-    provenance: str = "",
-    licence: str = "",
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> ImportReport:
-    """Import NIfTI volumes (CT, MR) as slices, with their label maps; see `write_volumes`.
-
-    A label map has the path of its volume, below `masks_root` if that is given; its name has
-    `mask_suffix` added, or follows `mask_replace`, or (in a parallel folder) is the same. A volume
-    is named by its path in `source`.
-
-    The series of a folder without NIfTI but with DICOM are imported by `import_dicom`, under
-    pseudonyms; mask values are then the numbers of segments or regions.
+    skipped: Skipped,
+) -> list[FoundVolume]:
+    """Find the volumes of a folder and their label maps; none if it has DICOM series instead.
 
     Args:
-        source: Folder of volumes, searched through all levels; hidden files are ignored.
-        destination: Folder of the new dataset.
-        name: Dataset name; default: folder name.
-        masks_root: Folder of label maps in a parallel tree; default: beside their volumes.
-        mask_suffix: `NAME_mask.nii` is the label map of `NAME.nii`.
-        mask_replace: Text in the name of a volume, and its replacement in the name of the label
-            map; instead of the suffix.
-        slicing: Rule by which volumes become images; default: `Slicing()`.
-        mask_values: Mask class of each value of the label maps.
-        lesion_classes: Mask classes that are lesions, if others are organs; default: all.
-        lesion_label: Label of slices whose mask shows a lesion.
-        lesion_free: Labels that mean lesion-free.
-        labels: CSV file of labels.
-        label_columns: Columns of the table for its fields, where the names differ.
-        modality: Free text, such as "CT".
-        provenance: Where the volumes come from.
-        licence: Terms of use of the images.
-        overwrite: Replace the dataset in `destination` if it has the same name.
-        progress: Called with (done, total) after each volume.
+        source: Folder of volumes.
+        masks_root: Folder of label maps in a parallel tree; None: beside their volumes.
+        names: Rule for the names of label maps.
+        destination: Folder of the new dataset, which is not searched.
+        skipped: List to which files left out are added.
 
     Raises:
-        UsageError: Options are inconsistent.
-        DxsegError: There is no volume, or two have the same name; see also `write_volumes`.
+        UsageError: The rule for names is empty, or is given for DICOM series.
+        DxsegError: A folder is missing, there is no volume, or two have the same name.
     """
     source = _folder(source)
     tree = None if masks_root is None else _folder(masks_root)
-    if (mask_replace is None and not mask_suffix) or (mask_replace and not all(mask_replace)):
+    suffix, replaced = names.suffix, names.replaced
+    if (replaced is None and not suffix) or (replaced and not all(replaced)):
         raise UsageError("the name of a label map: expected a suffix, or TEXT=OTHER to replace")
-    skipped: Skipped = []
     left_out = [path for path in (tree, Path(destination).resolve()) if path not in (None, source)]
-    found = find_nifti(source, tree, MaskNames(mask_suffix, mask_replace), skipped, left_out)
-    if not found and any(is_dicom(path) for path in source.rglob("*")):
-        if tree is not None or mask_replace is not None:
-            raise UsageError(
-                f"{source}: masks of DICOM series are SEG or RTSTRUCT objects beside them"
-            )
-        return import_dicom(
-            source,
-            destination,
-            volumes_only=True,
-            regions=None
-            if mask_values == DEFAULT_MASK_VALUES
-            else {str(value): name for value, name in mask_values.items()},
-            slicing=slicing,
-            lesion_classes=lesion_classes,
-            lesion_label=lesion_label,
-            lesion_free=lesion_free,
-            labels=labels,
-            label_columns=label_columns,
-            name=name,
-            provenance=provenance,
-            licence=licence,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    if not found:
+    found = find_nifti(source, tree, names, skipped, left_out)
+    if found:
+        return found
+    if not any(is_dicom(path) for path in source.rglob("*")):
         raise DxsegError(f"{source}: no volume; expected NIfTI (.nii, .nii.gz) or DICOM slices")
-    return write_volumes(
-        found,
-        destination,
-        {
-            "name": name or source.name,
-            "modality": modality,
-            "provenance": provenance,
-            "licence": licence,
-        },
-        slicing=slicing or Slicing(),
-        mask_values=mask_values,
-        lesion_classes=lesion_classes,
-        lesion_label=lesion_label,
-        lesion_free=lesion_free,
-        labels=labels,
-        label_columns=label_columns,
-        skipped=skipped,
-        overwrite=overwrite,
-        progress=progress,
-    )
+    if tree is not None or replaced is not None:
+        raise UsageError(f"{source}: masks of DICOM series are SEG or RTSTRUCT objects beside them")
+    return []
 
 
 def find_nifti(

@@ -1,8 +1,7 @@
-"""Importing a raw dataset of nnU-Net v2, with the image-level labels that nnU-Net cannot use."""
+"""Raw datasets of nnU-Net v2, with the image-level labels that nnU-Net cannot use."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,121 +9,71 @@ import pandas as pd
 
 from dxseg.data.exporters.nnunet_format import (
     DESCRIPTION_FILE,
-    NIFTI_ENDINGS,
     Description,
     class_names,
     find_channel_files,
-    read_description,
 )
-from dxseg.data.importers.image_dataset import FoundCase, write_dataset
-from dxseg.data.importers.msd import import_raw_volumes
-from dxseg.data.importers.report import ImportReport, Progress
-from dxseg.data.readers.slicing import Slicing
+from dxseg.data.importers.image_dataset import FoundCase
+from dxseg.data.importers.nifti import nifti_volume
+from dxseg.data.readers.volume import FoundVolume
 from dxseg.data.table.cases import validate_cases
 from dxseg.data.table.spec import make_spec
-from dxseg.errors import DxsegError, UsageError
+from dxseg.errors import DxsegError
 from dxseg.io.csv_io import read_table, separator_of
+
+Skipped = list[tuple[str, str]]
 
 LABEL_COLUMNS = ("case_id", "label", "patient_id")
 
 _FOLDERS = (("imagesTr", "labelsTr"), ("imagesTs", "labelsTs"))
 
 
-def import_nnunet(
-    source: str | Path,
-    destination: str | Path,
-    *,
-    labels: str | Path | None = None,
-    lesion_free: Sequence[str] = (),
-    slicing: Slicing | None = None,
-    lesion_classes: Sequence[str] = (),
-    name: str | None = None,
-    modality: str = "unknown",
-    provenance: str = "",
-    licence: str = "",
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> ImportReport:
-    """Import a raw dataset of nnU-Net v2, a folder DatasetXXX_Name.
-
-    Images of imagesTr get their mask from labelsTr, images of imagesTs from labelsTs if there is
-    one. Channels in separate files (CASE_0000, CASE_0001) are stacked into one TIFF in the
-    dataset's folder; other images are not copied. A mask with the value "ignore" is incomplete: its
-    image is imported without a mask. Splits are not imported. NIfTI volumes are sliced as in
-    `write_volumes`, with the class names of `dataset.json`.
+def find_raw_volumes(
+    folder: Path, description: Description, skipped: Skipped
+) -> tuple[list[FoundVolume], dict[int, str]]:
+    """Find the NIfTI volumes of a raw dataset and their label maps.
 
     Args:
-        source: Folder with `dataset.json`.
-        destination: Folder of the new dataset.
-        labels: CSV file with the columns case_id and label, optionally patient_id; other
-            images stay unlabelled.
-        lesion_free: Labels whose images have no lesion, so that their masks are empty.
-        slicing: Rule by which volumes become images; volumes only.
-        lesion_classes: Mask classes that are lesions, if others are organs; volumes only.
-        name: Dataset name; default: folder name.
-        modality: Free text, such as "ultrasound".
-        provenance: Where the images come from.
-        licence: Terms of use of the images.
-        overwrite: Replace the dataset in `destination` if it has the same name.
-        progress: Called with (done, total) after each image.
+        folder: The raw dataset; resolved.
+        description: Its `dataset.json`.
+        skipped: List to which files left out are added.
+
+    Returns:
+        The volumes, and the mask class of each value of the label maps.
 
     Raises:
-        UsageError: Options for volumes are given for images.
-        DxsegError: `dataset.json` is absent or wrong, classes are regions, the table of labels is
-            wrong or has an unknown case, or the destination has other files.
+        DxsegError: Volumes have several channels, or there is an ignore label.
     """
-    folder = Path(source).resolve()
-    description = read_description(folder)
-    fields: dict[str, Any] = {
-        "name": name or folder.name,
-        "modality": modality,
-        "provenance": provenance,
-        "licence": licence,
-    }
-    if description.file_ending in NIFTI_ENDINGS:
-        return import_raw_volumes(
-            folder,
-            Path(destination),
-            description,
-            fields,
-            slicing=slicing,
-            lesion_classes=lesion_classes,
-            lesion_free=lesion_free,
-            labels=None if labels is None else Path(labels),
-            overwrite=overwrite,
-            progress=progress,
+    listing = folder / DESCRIPTION_FILE
+    classes, ignore = class_names(description.labels, listing)
+    if ignore is not None or len(description.channel_names) > 1:
+        raise DxsegError(
+            f"{listing}: volumes with "
+            f"{'an ignore label' if ignore is not None else 'several channels'} are not supported; "
+            "import one channel, or completed label maps, with `dxseg import volumes`"
         )
-    if slicing is not None or lesion_classes:
-        raise UsageError(f"{folder}: contains images; slicing and lesion classes are for volumes")
-    classes, ignore = class_names(description.labels, folder / DESCRIPTION_FILE)
-    skipped: list[tuple[str, str]] = []
-    found = _find(folder, description, skipped)
-    table = None if labels is None else _read_labels(Path(labels))
-    fields |= {
-        "labels": [] if table is None else sorted(set(table["label"]) - {""}),
-        "lesion_free": list(lesion_free),
-        "mask_classes": classes,
-    }
-    if table is not None:
-        validate_cases(table, make_spec(fields, str(labels)), Path(str(labels)))
-        _assign(found, table, Path(str(labels)))
-    report = write_dataset(
-        found,
-        folder,
-        Path(destination),
-        fields,
-        skipped=skipped,
-        overwrite=overwrite,
-        progress=progress,
-    )
-    if ignore is not None:
-        report.notes.append(f"masks with the value {ignore} (ignore) are among those skipped")
-    return report
+    found: dict[str, FoundVolume] = {}
+    for images, masks in _FOLDERS:
+        files = find_channel_files(folder / images, description.file_ending, skipped)
+        for case_id, [image, *_] in files.items():
+            mask = folder / masks / f"{case_id}{description.file_ending}"
+            if not _leads_outside(folder, [image, mask], skipped):
+                volume = nifti_volume(case_id, image, mask if mask.is_file() else None)
+                found.setdefault(case_id, volume)
+    return list(found.values()), dict(enumerate(classes, 1))
 
 
-def _find(
-    folder: Path, description: Description, skipped: list[tuple[str, str]]
-) -> list[FoundCase]:
+def find_raw_images(folder: Path, description: Description, skipped: Skipped) -> list[FoundCase]:
+    """Find the images of a raw dataset and their masks.
+
+    Args:
+        folder: The raw dataset.
+        description: Its `dataset.json`.
+        skipped: List to which files left out are added.
+
+    Raises:
+        DxsegError: There is no image.
+    """
     ending = description.file_ending
     expected = len(description.channel_names)
     # nnU-Net takes one colour file for three or four channels.
@@ -150,6 +99,34 @@ def _find(
     if not cases:
         raise DxsegError(f"{folder}: no image in imagesTr or imagesTs; expected CASE_0000{ending}")
     return list(cases.values())
+
+
+def assign_labels(found: list[FoundCase], labels: str | Path, fields: dict[str, Any]) -> list[str]:
+    """Assign the labels and patients of a table to images.
+
+    Args:
+        found: The images; those that are not in the table stay unlabelled.
+        labels: CSV file with the columns case_id and label, optionally patient_id.
+        fields: Fields of `DatasetSpec`, without the labels.
+
+    Returns:
+        The labels, sorted.
+
+    Raises:
+        DxsegError: The table is wrong or has an unknown case.
+    """
+    path = Path(labels)
+    table = _read_labels(path)
+    names = sorted(set(table["label"]) - {""})
+    validate_cases(table, make_spec({**fields, "labels": names}, str(labels)), path)
+    _assign(found, table, path)
+    return names
+
+
+def _leads_outside(folder: Path, files: list[Path], skipped: Skipped) -> bool:
+    outside = [path for path in files if not path.resolve().is_relative_to(folder)]
+    skipped.extend((str(path), f"a link leads outside {folder}") for path in outside)
+    return bool(outside)
 
 
 def _read_labels(path: Path) -> pd.DataFrame:

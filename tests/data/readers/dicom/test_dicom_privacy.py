@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from dicom_phantom import SQUARE, place, plain_segmentation, structure_set
-from dxseg.data.importers.dicom import import_dicom
+from dxseg.commands.import_dicom import import_dicom
 from dxseg.errors import DxsegError
 
 Make = Callable[..., Any]

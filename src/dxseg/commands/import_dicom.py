@@ -1,0 +1,142 @@
+"""The command `dxseg import dicom`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from dxseg.commands.options import Axis, Bits, Columns, LesionClasses, LesionFree, Regions, StrPath
+from dxseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from dxseg.data.importers.report import ImportReport
+else:
+    ImportReport = Any
+
+
+def import_dicom(
+    source: StrPath,
+    destination: StrPath,
+    *,
+    key: StrPath | None = None,
+    modalities: Annotated[Sequence[str], Parameter(name="--modality", metavar="TEXT")] = (),
+    volumes_only: bool = False,
+    regions: Regions | None = None,
+    axis: Axis = "through-plane",
+    window: str = "percentiles",
+    neighbours: int = 0,
+    bits: Bits = 8,
+    lesion_classes: LesionClasses = (),
+    lesion_label: str | None = None,
+    lesion_free: LesionFree = (),
+    labels: StrPath | None = None,
+    label_columns: Columns | None = None,
+    label_level: Literal["image", "study"] | None = None,
+    name: str | None = None,
+    provenance: str = "",
+    licence: str = "",
+    overwrite: bool = False,
+) -> ImportReport:
+    """Import a PACS export: images, CT and MR series, and their masks; patients become pseudonyms.
+
+    The dataset has pixels, spacing and pseudonyms: keyed hashes in place of patient, study and
+    object. Names, dates, numbers and free text of the files and their paths are not copied. Text
+    that is drawn into the pixels stays. Masks come from DICOM SEG and RTSTRUCT objects that refer
+    to the images. Nothing is resampled: a series that is not a regular grid, or a mask on another
+    grid, is left out and reported.
+
+    Args:
+        source: Folder of the export, searched through all levels; links are not followed.
+        destination: Folder of the new dataset, outside the export.
+        key: Pseudonymisation key file, made if absent; default: `DESTINATION.key`.
+        modalities: A modality to import, such as `US`; needed if there are several. May be
+            repeated.
+        volumes_only: Import only what becomes slices of volumes.
+        regions: Mask class of a segment or region, by its number or label, such as `1=tumour`;
+            needed if a mask has several. May be repeated. In Python a mapping.
+        axis: Plane of the slices; `through-plane` cuts along the axis of the coarsest spacing.
+        window: Grey-value window: `liver`, `lung`, `brain`, `abdomen`, `LEVEL,WIDTH`, or
+            `percentiles` of the volume.
+        neighbours: Neighbouring slices added as channels on each side (2.5D).
+        bits: Bit depth of the slice images.
+        lesion_classes: A mask class that is a lesion; default: all. May be repeated.
+        lesion_label: Label of slices whose mask shows a lesion; default: the lesion class.
+        lesion_free: A label that means "no lesion". May be repeated.
+        labels: Table of labels, joined by patient, study, accession, series or (images) instance.
+        label_columns: Column of that table for a field, such as `patient=PatID`. May be repeated.
+            In Python a mapping.
+        label_level: Level of the labels in the table; default: study, unless images are named by
+            instance.
+        name: Dataset name; default: name of the destination.
+        provenance: Where the images come from.
+        licence: Terms of use of the images.
+        overwrite: Replace the dataset in `destination`.
+
+    Raises:
+        UsageError: Options do not fit the export or each other.
+        DxsegError: No image can be read, or the destination has other files.
+    """
+    from dxseg.data.importers.dicom_export import (
+        find_series,
+        open_export,
+        privacy_notes,
+        read_export,
+    )
+    from dxseg.data.importers.dicom_images import name_images, write_images
+    from dxseg.data.importers.volume_dataset import write_volumes
+    from dxseg.data.readers.dicom.identity import Pseudonyms, open_key
+    from dxseg.data.readers.slicing import make_slicing
+    from dxseg.io.progress import console, reporting
+
+    slicing = make_slicing(axis=axis, window=window, neighbours=neighbours, bits=bits)
+    target = Path(destination).resolve()
+    folder = open_export(source, target)
+    key = target.with_name(f"{target.name}.key") if key is None else Path(key)
+    pseudonyms = Pseudonyms(open_key(key, target))
+    with reporting(console, "Importing DICOM") as progress:
+        export = read_export(folder, modalities, volumes_only, regions or {}, progress)
+        fields: dict[str, Any] = {
+            "name": name or target.name,
+            "modality": ", ".join(sorted({header.modality for header in export.chosen})),
+            "provenance": provenance,
+            "licence": licence,
+        }
+        if export.chosen[0].is_volume:
+            if label_level is not None:
+                raise UsageError(
+                    "label level: only for images; labels of slices have a slice_index"
+                )
+            report = write_volumes(
+                find_series(export.chosen, pseudonyms, export.masks, export.skipped),
+                target,
+                fields,
+                slicing=slicing,
+                mask_values=dict(enumerate(export.mask_classes, start=1)),
+                lesion_classes=lesion_classes,
+                lesion_label=lesion_label,
+                lesion_free=lesion_free,
+                labels=labels,
+                label_columns=label_columns,
+                skipped=export.skipped,
+                overwrite=overwrite,
+                progress=progress,
+            )
+        else:
+            fields |= {"mask_classes": export.mask_classes, "lesion_free": list(lesion_free)}
+            report = write_images(
+                name_images(export.chosen, pseudonyms),
+                export.masks,
+                target,
+                fields,
+                labels=labels,
+                label_columns=label_columns,
+                label_level=label_level,
+                skipped=export.skipped,
+                overwrite=overwrite,
+                progress=progress,
+            )
+    report.notes.extend(privacy_notes(export.chosen, key))
+    return report

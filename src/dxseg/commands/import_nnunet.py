@@ -1,0 +1,117 @@
+"""The command `dxseg import nnunet`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dxseg.commands.options import Axis, LesionClasses, LesionFree, StrPath
+from dxseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from dxseg.data.importers.report import ImportReport
+else:
+    ImportReport = Any
+
+
+def import_nnunet(
+    source: StrPath,
+    destination: StrPath,
+    *,
+    labels: StrPath | None = None,
+    lesion_free: LesionFree = (),
+    axis: Axis | None = None,
+    window: str | None = None,
+    lesion_classes: LesionClasses = (),
+    name: str | None = None,
+    modality: str = "unknown",
+    provenance: str = "",
+    licence: str = "",
+    overwrite: bool = False,
+) -> ImportReport:
+    """Import a raw dataset of nnU-Net v2, images or NIfTI volumes, with a table of labels.
+
+    Images of `imagesTr` get their mask from `labelsTr`, those of `imagesTs` from `labelsTs` if
+    there is one. Channels in separate files are stacked into one TIFF; other images are not copied.
+    A mask with the value `ignore` is left out, its image is kept. No split is taken over. Volumes
+    become slices.
+
+    Args:
+        source: Folder `DatasetXXX_Name` with `dataset.json`.
+        destination: Folder of the new dataset.
+        labels: Table with the columns `case_id` and `label`, and perhaps `patient_id`.
+        lesion_free: A label whose images have no lesion, so that their masks are empty. May be
+            repeated.
+        axis: Plane of the slices (volumes only); default: through-plane.
+        window: Grey-value window (volumes only): `liver`, `lung`, `brain`, `abdomen`,
+            `LEVEL,WIDTH`, or `percentiles`; default: percentiles.
+        lesion_classes: A mask class that is a lesion (volumes only); default: all. May be repeated.
+        name: Dataset name; default: folder name.
+        modality: Free text, such as `ultrasound`.
+        provenance: Where the images come from.
+        licence: Terms of use of the images.
+        overwrite: Replace the dataset in `destination`.
+
+    Raises:
+        UsageError: Options for volumes are given for images.
+        DxsegError: `dataset.json` or the table of labels is wrong, or the destination has other
+            files.
+    """
+    from dxseg.data.exporters.nnunet_format import (
+        DESCRIPTION_FILE,
+        NIFTI_ENDINGS,
+        class_names,
+        read_description,
+    )
+    from dxseg.data.importers import nnunet
+    from dxseg.data.importers.image_dataset import write_dataset
+    from dxseg.data.importers.volume_dataset import write_volumes
+    from dxseg.data.readers.slicing import make_slicing
+    from dxseg.io.progress import console, reporting
+
+    slicing = make_slicing(axis=axis or "through-plane", window=window or "percentiles")
+    folder = Path(source).resolve()
+    description = read_description(folder)
+    fields: dict[str, Any] = {
+        "name": name or folder.name,
+        "modality": modality,
+        "provenance": provenance,
+        "licence": licence,
+    }
+    skipped: list[tuple[str, str]] = []
+    if description.file_ending in NIFTI_ENDINGS:
+        volumes, values = nnunet.find_raw_volumes(folder, description, skipped)
+        with reporting(console, "Importing") as progress:
+            return write_volumes(
+                volumes,
+                destination,
+                fields,
+                slicing=slicing,
+                mask_values=values,
+                lesion_classes=lesion_classes,
+                lesion_free=lesion_free,
+                labels=labels,
+                label_columns={"volume_id": "case_id"},
+                skipped=skipped,
+                overwrite=overwrite,
+                progress=progress,
+            )
+    if axis is not None or window is not None or lesion_classes:
+        raise UsageError(f"{folder}: contains images; slicing and lesion classes are for volumes")
+    classes, ignore = class_names(description.labels, folder / DESCRIPTION_FILE)
+    images = nnunet.find_raw_images(folder, description, skipped)
+    fields |= {"lesion_free": list(lesion_free), "mask_classes": classes}
+    fields["labels"] = [] if labels is None else nnunet.assign_labels(images, labels, fields)
+    with reporting(console, "Importing") as progress:
+        report = write_dataset(
+            images,
+            folder,
+            destination,
+            fields,
+            skipped=skipped,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if ignore is not None:
+        report.notes.append(f"masks with the value {ignore} (ignore) are among those skipped")
+    return report
