@@ -32,7 +32,7 @@ def train(network: nn.Module, loss_of: Callable[[Tensor], Tensor], count: int, s
     for _ in range(steps):
         loss = loss_of(torch.randint(count, (16,)))
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     network.eval()
 

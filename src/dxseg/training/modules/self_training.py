@@ -142,7 +142,7 @@ class SelfTrainingModule(SegmentationModule):
 
 def _average(decay: float, *update: Any) -> None:
     """PyTorch's moving average, as a function that can be pickled."""
-    get_ema_multi_avg_fn(decay)(*update)  # type: ignore[no-untyped-call]
+    get_ema_multi_avg_fn(decay)(*update)
 
 
 def _product_of_experts(output: SegmenterOutput, task: Task, weight: float) -> Tensor:
