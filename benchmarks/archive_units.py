@@ -46,11 +46,11 @@ def per_image(work: Callable[[], object], count: int) -> float:
     return round(1000 * (process_time() - begun) / count, 3)
 
 
-def measure_steps(images: Path, bundle: Path, folder: Path, count: int) -> dict[str, float]:
+def measure_steps(images: Path, model_folder: Path, folder: Path, count: int) -> dict[str, float]:
     """What each step costs for one image, one after the other, on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    predictor = Predictor.from_folder(bundle)
+    predictor = Predictor.from_folder(model_folder)
     info = predictor.info
     files = sorted(images.iterdir())[:count]
     read = [read_image(path) for path in files]
@@ -71,9 +71,9 @@ def measure_steps(images: Path, bundle: Path, folder: Path, count: int) -> dict[
     return steps
 
 
-def bytes_of_results(folder: Path, bundle: Path) -> dict[str, float]:
+def bytes_of_results(folder: Path, model_folder: Path) -> dict[str, float]:
     """What the file of a phantom, and a right result in Parquet, take."""
-    info = read_info(bundle)
+    info = read_info(model_folder)
     dataset = Dataset.load(folder / "phantoms")
     known = ~dataset.lesion_free.to_numpy()
     files = [dataset.image_path(row) for row in dataset.cases[known].itertuples()]
@@ -94,9 +94,9 @@ def bytes_of_results(folder: Path, bundle: Path) -> dict[str, float]:
     }
 
 
-def measure_master(folder: Path, bundle: Path, names: int) -> dict[str, float]:
+def measure_master(folder: Path, model_folder: Path, names: int) -> dict[str, float]:
     """What listing, planning and going on cost for each name, in microseconds and bytes."""
-    info = Predictor.from_folder(bundle).info
+    info = Predictor.from_folder(model_folder).info
     table = folder / "names.parquet"
     paths = [f"site-{number % 97:02}/{number:08}.png" for number in range(names)]
     pd.DataFrame({"image": paths}).to_parquet(table)
@@ -143,10 +143,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="dxseg-bench-") as name:
         folder = Path(name)
         images = many_images(folder, arguments.images, arguments.native)
-        bundle = make_model_folder(folder / "model", arguments.size, NETWORKS[arguments.network])
-        result["steps_ms"] = measure_steps(images, bundle, folder, arguments.images)
-        result["bytes"] = bytes_of_results(folder, bundle)
-        result["master"] = measure_master(folder, bundle, arguments.names)
+        model_folder = make_model_folder(
+            folder / "model", arguments.size, NETWORKS[arguments.network]
+        )
+        result["steps_ms"] = measure_steps(images, model_folder, folder, arguments.images)
+        result["bytes"] = bytes_of_results(folder, model_folder)
+        result["master"] = measure_master(folder, model_folder, arguments.names)
     titles = {
         "One image, ms of one thread": "steps_ms",
         "One name": "master",

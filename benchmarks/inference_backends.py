@@ -74,7 +74,7 @@ CLOCKS = {"wall": perf_counter, "cpu": process_time}
 def make_models(
     folder: Path, dataset: Path, size: int, channels: int
 ) -> dict[str, dict[str, Path]]:
-    """For each method a bundle, its export and its int8 export."""
+    """For each method a model folder, its export and its int8 export."""
     models = {}
     for method in METHODS:
         model = load_config("cpu", method).model
@@ -88,12 +88,12 @@ def make_models(
             labels=["normal", "benign", "malignant"],
         )
         torch.manual_seed(0)
-        bundle = folder / method
-        save_model_folder(bundle, build_model(model, Task(channels, 1, 3)), info)
+        model_folder = folder / method
+        save_model_folder(model_folder, build_model(model, Task(channels, 1, 3)), info)
         plain, small = folder / f"{method}.onnx", folder / f"{method}.int8.onnx"
-        export_onnx(bundle, plain)
-        export_onnx(bundle, small, int8=True, calibration=[dataset], max_dice_loss=1.0)
-        models[method] = {"bundle": bundle, "float32": plain, "int8": small}
+        export_onnx(model_folder, plain)
+        export_onnx(model_folder, small, int8=True, calibration=[dataset], max_dice_loss=1.0)
+        models[method] = {"model_folder": model_folder, "float32": plain, "int8": small}
     return models
 
 
@@ -130,7 +130,7 @@ def predict_seconds(
 def chosen(models: dict[str, Path], way: str) -> Path:
     backend, _, int8 = WAYS[way]
     if backend == "torch":
-        return models["bundle"]
+        return models["model_folder"]
     return models["int8" if int8 else "float32"]
 
 

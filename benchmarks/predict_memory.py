@@ -84,10 +84,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="dxseg-bench-") as name:
         folder = Path(name)
         images = many_images(folder, arguments.images, arguments.size)
-        bundle = make_model_folder(folder / "model", arguments.size)
+        model_folder = make_model_folder(folder / "model", arguments.size)
         begun = process_time()
         summary = predict_files(
-            bundle, images, folder / "out", backend=arguments.backend, progress=note
+            model_folder, images, folder / "out", backend=arguments.backend, progress=note
         )
         seconds = process_time() - begun
     first, *_, last = memory.values()

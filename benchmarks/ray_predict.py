@@ -99,7 +99,7 @@ def started_ray(workers: int) -> Iterator[float]:
 
 
 def run_side(
-    workers: int, images: Path, bundle: Path, output: Path, processor: Processor
+    workers: int, images: Path, model_folder: Path, output: Path, processor: Processor
 ) -> dict[str, float]:
     """Predict all images once; 0 workers are the engine of this process."""
     ticks: list[tuple[float, float, int]] = []
@@ -109,9 +109,9 @@ def run_side(
             ticks.append((perf_counter(), processor.seconds(), done))
 
     if workers:
-        summary = predict_archive(bundle, images, output, workers=workers, progress=note)
+        summary = predict_archive(model_folder, images, output, workers=workers, progress=note)
     else:
-        summary = predict_files(bundle, images, output, overlays=False, progress=note)
+        summary = predict_files(model_folder, images, output, overlays=False, progress=note)
     if summary.failed:
         raise SystemExit(f"{workers} workers: {len(summary.failed)} failed")
     (begun, before, _), (first, soon, some), (ended, after, done) = ticks[0], ticks[1], ticks[-1]
@@ -151,7 +151,9 @@ def measure_parts(count: int, processor: Processor) -> dict[str, float]:
     }
 
 
-def measure_engines(images: Path, bundle: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def measure_engines(
+    images: Path, model_folder: Path, arguments: argparse.Namespace
+) -> dict[str, Any]:
     sides = {
         IN_PROCESS: 0,
         **{f"ray, {n} {'worker' if n == 1 else 'workers'}": n for n in arguments.workers},
@@ -162,7 +164,7 @@ def measure_engines(images: Path, bundle: Path, arguments: argparse.Namespace) -
         for turn in range(arguments.rounds):
             for side, workers in sides.items():
                 output = Path(name, f"{turn}-{workers}")
-                found[side].append(run_side(workers, images, bundle, output, processor))
+                found[side].append(run_side(workers, images, model_folder, output, processor))
         parts = measure_parts(arguments.parts, processor)
     medians = {
         side: {key: round(statistics.median(run[key] for run in runs), 2) for key in runs[0]}
@@ -235,8 +237,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="dxseg-bench-") as name:
         folder = Path(name)
         images = many_images(folder, arguments.images, arguments.native)
-        bundle = make_model_folder(folder / "model", arguments.size, NETWORKS[arguments.network])
-        result["engines"] = measure_engines(images, bundle, arguments)
+        model_folder = make_model_folder(
+            folder / "model", arguments.size, NETWORKS[arguments.network]
+        )
+        result["engines"] = measure_engines(images, model_folder, arguments)
     for table in tables(result):
         Console().print(table)
     print(json.dumps(result))

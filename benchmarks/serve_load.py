@@ -46,7 +46,7 @@ Memory is the server's resident set after each tenth of the requests.
 
 
 def make_model(folder: Path, size: int, method: str) -> Path:
-    """An untrained bundle of a method, as `dxseg train` would write it."""
+    """An untrained model folder of a method, as `dxseg train` would write it."""
     model = load_config("cpu", method).model
     labels = ["normal", "benign", "malignant"]
     save_model_folder(

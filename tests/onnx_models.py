@@ -1,4 +1,4 @@
-"""Small bundles of every architecture, as after some training, for tests of exported models."""
+"""Small model folders of every architecture, as after training, for tests of exports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LABELS = ["normal", "benign", "malignant"]
 
 
 def make_model_folder(folder: Path, method: str, *, size: int = 64, **changes: Any) -> Path:
-    """Write a bundle of random weights whose masks are neither empty nor full."""
+    """Write a model folder of random weights whose masks are neither empty nor full."""
     model = load_config("cpu", method, {"model": SMALL}).model
     info = ModelInfo.model_validate(
         {

@@ -98,7 +98,7 @@ def draw() -> Figure:
     board.arrow("evidence maps", "diagnosis", COARSE)
     board.arrow("d, 1/4", "mask", FINE)
     draw_prompts(board)
-    axes.text(12.3, 5.1, "gate: surely\nno lesion,\nno mask", fontsize=8, color=INK, va="center")
+    axes.text(12.3, 5.1, "rule-out:\nno lesion,\nno mask", fontsize=8, color=INK, va="center")
     return figure
 
 

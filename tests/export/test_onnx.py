@@ -79,8 +79,8 @@ def test_a_run_is_converted_for_a_backend(cli, trained, phantoms, tmp_path):
 
 def test_int8_reports_what_it_costs_and_predicts(cli, phantoms, tmp_path):
     path = tmp_path / "int8.onnx"
-    bundle = make_model_folder(tmp_path / "bundle", "sks-evidence")
-    words = ["export", "onnx", bundle, "--out", path, "--int8", "--calibration", phantoms]
+    model_folder = make_model_folder(tmp_path / "model_folder", "sks-evidence")
+    words = ["export", "onnx", model_folder, "--out", path, "--int8", "--calibration", phantoms]
     result = cli(*words, "--max-dice-loss", 1)
     assert result.exit_code == 0, result.output
     assert "agreement" in result.stdout
@@ -107,22 +107,22 @@ def test_requests_that_make_no_sense(cli, trained, words):
 
 
 def test_int8_is_smaller(tmp_path, phantoms):
-    bundle = make_model_folder(tmp_path / "bundle", "unet")
-    plain = export_onnx(bundle, tmp_path / "a.onnx")
+    model_folder = make_model_folder(tmp_path / "model_folder", "unet")
+    plain = export_onnx(model_folder, tmp_path / "a.onnx")
     small = export_onnx(
-        bundle, tmp_path / "b.onnx", int8=True, calibration=[phantoms], max_dice_loss=1
+        model_folder, tmp_path / "b.onnx", int8=True, calibration=[phantoms], max_dice_loss=1
     )
     assert small.size < plain.size
     assert small.quantization.images == small.quantization.masks == 24
 
 
 def test_a_model_that_lost_too_much_is_not_written(tmp_path, phantoms, monkeypatch):
-    bundle = make_model_folder(tmp_path / "bundle", "unet")
+    model_folder = make_model_folder(tmp_path / "model_folder", "unet")
     # Random masks hardly lose against true ones; so they are compared with each other.
     monkeypatch.setattr(quantising, "ENOUGH_MASKS", 1000)
     with pytest.raises(DxsegError, match="nothing was written"):
         export_onnx(
-            bundle, tmp_path / "a.onnx", int8=True, calibration=[phantoms], max_dice_loss=0.0
+            model_folder, tmp_path / "a.onnx", int8=True, calibration=[phantoms], max_dice_loss=0.0
         )
     assert list(tmp_path.glob("*.onnx")) == []
 

@@ -52,12 +52,12 @@ class Whole:
     trees: list[Any] = field(default_factory=list)
 
 
-def bundle(folder: Path) -> Path:
+def model_folder(folder: Path) -> Path:
     return make_model_folder(folder / "model", "sks-evidence")
 
 
 def info_file(folder: Path) -> Whole:
-    tree = json.loads((bundle(folder) / INFO_FILE).read_text())
+    tree = json.loads((model_folder(folder) / INFO_FILE).read_text())
     return Whole(
         folder / "model", INFO_FILE, lambda path: load_model_folder(path.parent), trees=[tree]
     )
@@ -65,7 +65,7 @@ def info_file(folder: Path) -> Whole:
 
 def weights_file(folder: Path) -> Whole:
     """Damaged with the digest that fits, so that the parser behind it is reached."""
-    model = bundle(folder)
+    model = model_folder(folder)
     info = json.loads((model / INFO_FILE).read_text())
 
     def parse(path: Path) -> object:
@@ -79,12 +79,12 @@ def weights_file(folder: Path) -> Whole:
 
 def onnx_file(folder: Path) -> Whole:
     pytest.importorskip("onnx")
-    export_onnx(bundle(folder), folder / "m.onnx")
+    export_onnx(model_folder(folder), folder / "m.onnx")
     return Whole(folder, "m.onnx", read_onnx, [(folder / "m.onnx").read_bytes()])
 
 
 def label_table(folder: Path) -> Whole:
-    info = read_info(bundle(folder))
+    info = read_info(model_folder(folder))
     items = [PredictionInput(f"{name}.png", folder / f"{name}.png") for name in "abc"]
     return Whole(folder, "labels.csv", lambda path: join_labels(path, items, info), [LABELS])
 
@@ -113,7 +113,7 @@ def per_image_file(folder: Path) -> Whole:
 def stage1_file(folder: Path) -> Whole:
     """Weights of another network lie beside it: what is refused last."""
     (folder / "coarse.safetensors").write_bytes(save({"x": torch.zeros(2)}))
-    model = json.loads((bundle(folder) / INFO_FILE).read_text())["model"]
+    model = json.loads((model_folder(folder) / INFO_FILE).read_text())["model"]
     record = {
         "model": model,
         "task": {"channels": 1, "mask_classes": 1, "labels": 3},

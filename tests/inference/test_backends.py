@@ -32,17 +32,19 @@ each_runtime = pytest.mark.parametrize("backend", list(ONNX_BACKENDS))
 
 
 @pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("bundles")
+def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("model_folders")
     return {method: make_model_folder(folder / method, method) for method in METHODS}
 
 
 @pytest.fixture(scope="module")
-def exported(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def exported(
+    model_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("exported")
-    for method, bundle in bundles.items():
-        export_onnx(bundle, folder / f"{method}.onnx")
-    return {method: folder / f"{method}.onnx" for method in bundles}
+    for method, model_folder in model_folders.items():
+        export_onnx(model_folder, folder / f"{method}.onnx")
+    return {method: folder / f"{method}.onnx" for method in model_folders}
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +76,10 @@ def assert_alike(one: Predictor, other: Predictor, images: list, known=None, ato
 
 @each_runtime
 @each_method
-def test_an_exported_model_predicts_as_its_bundle_does(bundles, exported, images, method, backend):
-    torch_predictor = Predictor.from_folder(bundles[method], batch_size=4)
+def test_an_exported_model_predicts_as_its_model_folder_does(
+    model_folders, exported, images, method, backend
+):
+    torch_predictor = Predictor.from_folder(model_folders[method], batch_size=4)
     predictor = Predictor.from_folder(exported[method], batch_size=4, backend=backend)
     assert_alike(torch_predictor, predictor, images)
     masks = [prediction.probabilities.ravel() for prediction in torch_predictor.predict(images)]
@@ -83,9 +87,9 @@ def test_an_exported_model_predicts_as_its_bundle_does(bundles, exported, images
 
 
 @each_runtime
-def test_a_known_label_reaches_the_exported_network(bundles, exported, images, backend):
+def test_a_known_label_reaches_the_exported_network(model_folders, exported, images, backend):
     known = ["malignant", "benign", "normal", "", "malignant", ""]
-    one = Predictor.from_folder(bundles["sks-evidence"])
+    one = Predictor.from_folder(model_folders["sks-evidence"])
     other = Predictor.from_folder(exported["sks-evidence"], backend=backend)
     assert_alike(one, other, images, known)
     told, untold = (other.predict(images[:1], given)[0] for given in (["malignant"], None))
@@ -95,16 +99,19 @@ def test_a_known_label_reaches_the_exported_network(bundles, exported, images, b
 @each_runtime
 def test_a_model_of_several_labels_and_classes(tmp_path, images, backend):
     changes = {"multi_label": True, "mask_classes": ["cyst", "tumour"]}
-    bundle = make_model_folder(tmp_path, "sks-evidence", **changes)
-    one, other = Predictor.from_folder(bundle), Predictor.from_folder(bundle, backend=backend)
+    model_folder = make_model_folder(tmp_path, "sks-evidence", **changes)
+    one, other = (
+        Predictor.from_folder(model_folder),
+        Predictor.from_folder(model_folder, backend=backend),
+    )
     assert_alike(one, other, images, ["benign;malignant", "", "", "", "", ""])
 
 
 @each_runtime
 @each_method
 @pytest.mark.parametrize("shape", [(1, 1, 32, 64), (3, 1, 96, 160), (2, 1, 50, 70)])
-def test_batches_of_any_number_and_size(bundles, exported, method, backend, shape):
-    segmenter, _ = load_model_folder(bundles[method])
+def test_batches_of_any_number_and_size(model_folders, exported, method, backend, shape):
+    segmenter, _ = load_model_folder(model_folders[method])
     x = torch.randn(shape, generator=torch.Generator().manual_seed(2))
     wanted = TorchBackend(segmenter).forward(x)
     found = ONNX_BACKENDS[backend](read_onnx(exported[method])).forward(x)
@@ -120,29 +127,31 @@ def test_the_tolerance_of_the_export_itself_is_no_wider_than_stated():
 
 
 @pytest.mark.parametrize("method", ["sks-evidence", "unet"])
-def test_bfloat16_stays_within_its_tolerance(bundles, images, method):
-    exact = Predictor.from_folder(bundles[method])
+def test_bfloat16_stays_within_its_tolerance(model_folders, images, method):
+    exact = Predictor.from_folder(model_folders[method])
     for backend in ("torch", "openvino"):
-        reduced = Predictor.from_folder(bundles[method], backend=backend, precision="bfloat16")
+        reduced = Predictor.from_folder(
+            model_folders[method], backend=backend, precision="bfloat16"
+        )
         assert_alike(exact, reduced, images, atol=REDUCED_TOLERANCE)
     [one], [other] = exact.predict(images[:1]), reduced.predict(images[:1])
     assert one.probabilities.dtype == other.probabilities.dtype == np.float32
 
 
-def test_a_mirrored_image_gives_the_mirrored_mask(bundles, images):
-    predictor = Predictor.from_folder(bundles["sks-evidence"], flip=True)
+def test_a_mirrored_image_gives_the_mirrored_mask(model_folders, images):
+    predictor = Predictor.from_folder(model_folders["sks-evidence"], flip=True)
     [one, other] = predictor.predict([images[0], np.ascontiguousarray(images[0][:, ::-1])])
     np.testing.assert_allclose(one.probabilities, other.probabilities[..., ::-1], atol=1e-5)
 
 
-def test_what_cannot_be_had_is_said(bundles, exported, tmp_path):
-    bundle, file = bundles["unet"], exported["unet"]
+def test_what_cannot_be_had_is_said(model_folders, exported, tmp_path):
+    model_folder, file = model_folders["unet"], exported["unet"]
     for refused, expected in [
-        (partial(load_backend, bundle, "tensorrt"), "torch, onnxruntime, openvino"),
+        (partial(load_backend, model_folder, "tensorrt"), "torch, onnxruntime, openvino"),
         (partial(load_backend, file, "torch"), "model folder"),
         (partial(load_backend, file, None, "cuda"), "expected cpu"),
         (partial(load_backend, file, "onnxruntime", "cpu", "bfloat16"), "openvino"),
-        (partial(load_backend, bundle, "torch", "cpu", "int4"), "float32, bfloat16"),
+        (partial(load_backend, model_folder, "torch", "cpu", "int4"), "float32, bfloat16"),
     ]:
         with pytest.raises(UsageError, match=expected):
             refused()
@@ -151,20 +160,20 @@ def test_what_cannot_be_had_is_said(bundles, exported, tmp_path):
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_a_backend_that_is_not_installed_names_the_extra(bundles, monkeypatch, backend):
+def test_a_backend_that_is_not_installed_names_the_extra(model_folders, monkeypatch, backend):
     monkeypatch.setitem(__import__("sys").modules, backend, None)
     with pytest.raises(UsageError, match=r"pip install 'dxseg\["):
-        load_backend(bundles["unet"], backend)
+        load_backend(model_folders["unet"], backend)
 
 
 @pytest.mark.real_data
 @each_runtime
 @pytest.mark.parametrize("method", ["sks-evidence", "unet"])
-def test_parity_on_busi(busi_root, bundles, exported, method, backend):
+def test_parity_on_busi(busi_root, model_folders, exported, method, backend):
     files = sorted(busi_root.rglob("*).png"))[::100]
     assert len(files) > 5
     one, other = (
-        Predictor.from_folder(bundles[method]),
+        Predictor.from_folder(model_folders[method]),
         Predictor.from_folder(exported[method], backend=backend),
     )
     assert_alike(one, other, [read_image(path) for path in files])

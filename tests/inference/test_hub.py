@@ -73,13 +73,13 @@ class Hub:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model_folder(tmp_path_factory.mktemp("bundle"), "unet")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model_folder(tmp_path_factory.mktemp("model_folder"), "unet")
 
 
 @pytest.fixture
-def served(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    files = {path.name: path.read_bytes() for path in bundle.iterdir()}
+def served(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    files = {path.name: path.read_bytes() for path in model_folder.iterdir()}
     one = Hub(files | {"pytorch_model.bin": b"pickle", "README.md": b"# card"})
     constants = hub.constants
     monkeypatch.setattr(constants, "ENDPOINT", one.url)
@@ -94,10 +94,10 @@ def served(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 def test_a_named_model_is_fetched_and_nothing_else_of_its_repository(
-    served: Hub, bundle: Path
+    served: Hub, model_folder: Path
 ) -> None:
     folder = find_model_folder("hf-hub:her/model")
-    assert load_model_folder(folder)[1] == load_model_folder(bundle)[1]
+    assert load_model_folder(folder)[1] == load_model_folder(model_folder)[1]
     fetched = {path.rsplit("/", 1)[-1] for path in served.asked if "/resolve/" in path}
     assert fetched == {"model.json", "model.safetensors"}
     assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
@@ -110,8 +110,8 @@ def test_what_is_there_needs_no_hub(served: Hub) -> None:
     assert local_copy(f"hf-hub:her/model@{COMMIT}") == folder
 
 
-def test_a_path_asks_nobody(served: Hub, bundle: Path) -> None:
-    for name in (bundle, str(bundle), "her/model", "hub/her/model"):
+def test_a_path_asks_nobody(served: Hub, model_folder: Path) -> None:
+    for name in (model_folder, str(model_folder), "her/model", "hub/her/model"):
         assert local_copy(name) == Path(name)
     assert served.asked == []
 

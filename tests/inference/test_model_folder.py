@@ -75,7 +75,7 @@ def reseal(folder: Path, data: bytes) -> None:
     ],
     ids=["sks", "unet", "evidence only"],
 )
-def test_a_bundle_comes_back_bit_by_bit(tmp_path, model):
+def test_a_model_folder_comes_back_bit_by_bit(tmp_path, model):
     segmenter = network(model).to(memory_format=torch.channels_last).eval()
     written = save_model_folder(tmp_path, segmenter, info_for(model))
     loaded, info = load_model_folder(tmp_path)

@@ -23,14 +23,14 @@ from onnx_models import LABELS, make_model_folder
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model_folder(tmp_path_factory.mktemp("bundle"), "unet")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model_folder(tmp_path_factory.mktemp("model_folder"), "unet")
 
 
 @pytest.fixture(scope="module")
-def content(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def content(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    export_onnx(bundle, path)
+    export_onnx(model_folder, path)
     return path.read_bytes()
 
 
@@ -53,13 +53,13 @@ def sealed(proto: onnx.ModelProto) -> bytes:
     return proto.SerializeToString()
 
 
-def test_everything_of_model_json_is_in_the_file(bundle, content, tmp_path):
+def test_everything_of_model_json_is_in_the_file(model_folder, content, tmp_path):
     (tmp_path / "m.onnx").write_bytes(content)
     model = read_onnx(tmp_path / "m.onnx")
     assert model.info.labels == LABELS
     assert model.number_format == "float32"
     assert model.info.weights_sha256 == hashlib.sha256(content).hexdigest()
-    same = read_info(bundle).model_copy(update={"weights_sha256": model.info.weights_sha256})
+    same = read_info(model_folder).model_copy(update={"weights_sha256": model.info.weights_sha256})
     assert model.info == same
 
 

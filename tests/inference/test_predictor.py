@@ -256,7 +256,7 @@ def test_to_mask_takes_the_likeliest_class_that_reaches_the_threshold():
     assert np.array_equal(to_mask(many, 0.75), expected)
 
 
-def test_the_threshold_of_the_bundle_decides(make_predictor):
+def test_the_threshold_of_the_model_folder_decides(make_predictor):
     image = square(32, 32, value=120)  # probability 1 / (1 + e^0.59) = 0.357
     assert not make_predictor().predict([image])[0].mask.any()
     assert make_predictor(threshold=0.3).predict([image])[0].mask.sum() == 64

@@ -24,9 +24,9 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What would have been served."""
     calls: list[dict[str, Any]] = []
 
-    def serve_model(bundle: Path, settings: Settings, **more: Any) -> None:
+    def serve_model(model_folder: Path, settings: Settings, **more: Any) -> None:
         more.pop("ready")("http://127.0.0.1:1")
-        calls.append({"bundle": bundle, "settings": settings, **more})
+        calls.append({"model_folder": model_folder, "settings": settings, **more})
 
     monkeypatch.setattr(uvicorn_server, "serve_model", serve_model)
     return calls
@@ -44,7 +44,7 @@ def test_options_become_settings(cli: Cli, served: list[dict[str, Any]], tmp_pat
     assert TOKEN not in result.output
     assert served == [
         {
-            "bundle": tmp_path / "run/model",
+            "model_folder": tmp_path / "run/model",
             "settings": Settings("0.0.0.0", TOKEN, 3, 2**20, 2**19, 4.0, 5.0),
             "port": 7,
             "device": "cpu",

@@ -65,7 +65,7 @@ def slow(*arguments):
     return outputs(*arguments)
 predictor.backend.forward = slow
 Predictor.from_folder = lambda *_args, **_options: predictor
-serve_model("bundle", Settings(), port=0, ready=lambda url: print(url, flush=True))
+serve_model("model_folder", Settings(), port=0, ready=lambda url: print(url, flush=True))
 print("ended", flush=True)
 """
 

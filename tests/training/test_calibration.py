@@ -58,13 +58,13 @@ def made(count: int, *, multi_label: bool = False, seed: int = 0) -> tuple[CaseD
 
 def calibrate(
     segmenter: SegmentationModel,
-    bundle: ModelInfo,
+    model_folder: ModelInfo,
     given: TrainingData,
     sensitivity: float | None,
     specificity: float | None = None,
 ) -> tuple[ModelInfo, dict[str, Any]]:
     return calibration.calibrate(
-        segmenter, bundle, given, sensitivity=sensitivity, specificity=specificity
+        segmenter, model_folder, given, sensitivity=sensitivity, specificity=specificity
     )
 
 

@@ -81,7 +81,7 @@ def test_an_image_gives_a_segmentation_of_its_size_that_names_it(tmp_path: Path,
     predictor = use(size=64)
     source = make_image(bright(), **PATIENT)
     save(source, tmp_path / "in/sub/a.dcm")
-    summary = predict_files("bundle", tmp_path / "in", tmp_path / "out", dicom_seg=True)
+    summary = predict_files("model_folder", tmp_path / "in", tmp_path / "out", dicom_seg=True)
     assert (summary.done, summary.failed) == (1, [])
     seg = pydicom.dcmread(tmp_path / "out/segmentations/sub/a.dcm")
     [mask] = [prediction.mask for prediction in predictor.predict([bright()[:, :, None]])]
@@ -106,7 +106,7 @@ def test_a_series_gives_a_segmentation_in_its_place(
     objects = make_series(HOUNSFIELD, orientation=orientation, **PATIENT)
     for number, ds in enumerate(objects):
         save(ds, tmp_path / "export/CT" / f"IM{7 * number % 10}")
-    predict_files("bundle", tmp_path / "export", tmp_path / "out", dicom_seg=True)
+    predict_files("model_folder", tmp_path / "export", tmp_path / "out", dicom_seg=True)
     path = tmp_path / "out/segmentations/CT.dcm"
     # Read by other code than wrote it: ours, which places every frame anew.
     stack = series_in(tmp_path / "export/CT")
@@ -286,11 +286,11 @@ def test_pictures_beside_dicom_get_none(tmp_path: Path, use: Any, write_image: A
     use()
     write_image(tmp_path / "in/p.png")
     save(make_image(bright()), tmp_path / "in/a.dcm")
-    predict_files("bundle", tmp_path / "in", tmp_path / "out", dicom_seg=True)
+    predict_files("model_folder", tmp_path / "in", tmp_path / "out", dicom_seg=True)
     written = [path.name for path in (tmp_path / "out/segmentations").iterdir()]
     assert written == ["a.dcm"]
     with pytest.raises(UsageError, match="no DICOM there"):
-        predict_files("bundle", tmp_path / "in/p.png", tmp_path / "other", dicom_seg=True)
+        predict_files("model_folder", tmp_path / "in/p.png", tmp_path / "other", dicom_seg=True)
     assert not (tmp_path / "other").exists()
 
 
@@ -299,7 +299,7 @@ def test_a_folder_predicted_without_them_gets_them_and_is_then_done(
 ) -> None:
     use()
     save(make_image(bright()), tmp_path / "in/a.dcm")
-    arguments = ("bundle", tmp_path / "in", tmp_path / "out")
+    arguments = ("model_folder", tmp_path / "in", tmp_path / "out")
     assert predict_files(*arguments).done == 1
     assert not (tmp_path / "out/segmentations").exists()
     assert predict_files(*arguments, dicom_seg=True).done == 1
@@ -310,7 +310,7 @@ def test_a_folder_predicted_without_them_gets_them_and_is_then_done(
 def test_a_failure_leaves_no_segmentation_of_an_earlier_call(tmp_path: Path, use: Any) -> None:
     use()
     path = save(make_image(bright()), tmp_path / "in/a.dcm")
-    arguments = ("bundle", tmp_path / "in", tmp_path / "out")
+    arguments = ("model_folder", tmp_path / "in", tmp_path / "out")
     predict_files(*arguments, dicom_seg=True)
     path.write_bytes(path.read_bytes()[:400])
     assert len(predict_files(*arguments, overwrite=True).failed) == 1
@@ -324,4 +324,4 @@ def test_without_highdicom_the_extra_is_named(
     save(make_image(bright()), tmp_path / "a.dcm")
     monkeypatch.setattr(dicom_seg, "find_spec", lambda _name: None)
     with pytest.raises(UsageError, match=r"dxseg\[dicom\]"):
-        predict_files("bundle", tmp_path / "a.dcm", tmp_path / "out", dicom_seg=True)
+        predict_files("model_folder", tmp_path / "a.dcm", tmp_path / "out", dicom_seg=True)
