@@ -195,10 +195,10 @@ def test_the_command(cli: Callable[..., Any], lits: Path, tmp_path: Path) -> Non
     assert dataset.spec.slicing == Slicing(axis="axial", window=WINDOWS["liver"], neighbours=1)
     for words, told in (
         (["--mask-value", "tumour=2"], "expected a number"),
-        (["--mask-value", "2=a", "--mask-value", "2=b"], "occurs twice"),
+        (["--mask-value", "2=a", "--mask-value", "2=b"], "--mask-value '2=b': 2 is given twice"),
         (["--mask-replace", "volume"], "volume=segmentation"),
         (["--window", "bone"], "LEVEL,WIDTH"),
-        (["--axis", "oblique"], "axis 'oblique'"),
+        (["--axis", "oblique"], 'Invalid value "oblique" for --axis'),
     ):
         result = cli("import", "volumes", lits, tmp_path / "other", *words)
         assert (result.exit_code, told in result.output) == (2, True), result.output
