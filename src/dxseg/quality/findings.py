@@ -99,6 +99,12 @@ class Quantiles(BaseModel):
     q3: float
     maximum: float
 
+    def __str__(self) -> str:
+        return (
+            f"median {self.median:.4g}, interquartile range {self.q1:.4g} to {self.q3:.4g}, "
+            f"range {self.minimum:.4g} to {self.maximum:.4g}"
+        )
+
 
 class Statistics(BaseModel):
     """The fingerprint of a dataset.
@@ -140,6 +146,34 @@ class Statistics(BaseModel):
     intensity_deviation: Quantiles | None
     darkest_fraction: Quantiles | None
     brightest_fraction: Quantiles | None
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Name and value of each statistic, as text for a table."""
+        counts = ", ".join(f"{name or 'no label'} {n}" for name, n in self.labels.items())
+        rows = [
+            ("labels", counts),
+            ("lesion-free by label", str(self.lesion_free)),
+            ("patients", str(self.patients)),
+            ("mask files", f"{self.masks}, {self.lesion_masks} with a lesion"),
+            ("channels", ", ".join(f"{key}: {n}" for key, n in self.channels.items())),
+            ("bits", ", ".join(f"{key}: {n}" for key, n in self.bits.items())),
+            ("distinct sizes", str(self.sizes)),
+        ]
+        spread = {
+            "height (px)": self.height,
+            "width (px)": self.width,
+            "spacing, vertical": self.spacing_y,
+            "spacing, horizontal": self.spacing_x,
+            "lesion, fraction of the image": self.lesion_fraction,
+            "mean intensity": self.intensity_mean,
+            "standard deviation of intensity": self.intensity_deviation,
+            "fraction of pixels with the lowest value": self.darkest_fraction,
+            "fraction of pixels with the highest value": self.brightest_fraction,
+        }
+        return [
+            *rows,
+            *((name, str(five)) for name, five in spread.items() if five is not None),
+        ]
 
 
 class Action(BaseModel):
@@ -223,10 +257,8 @@ class CheckReport(BaseModel):
         return [(one.code, one.title) for one in self.findings if one.severity == "error"]
 
     def __rich__(self) -> Group:
-        from dxseg.quality.page import describe_statistics
-
         facts = Table("", "", title=self.name, show_header=False)
-        for name, value in describe_statistics(self.statistics):
+        for name, value in self.statistics.rows():
             facts.add_row(name, value)
         return Group(facts, self._findings(), self._probes(), Text("\n".join(self._lines())))
 

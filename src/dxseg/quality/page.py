@@ -16,7 +16,7 @@ from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.inference.files.overlay import display_rgb, render_overlay
 from dxseg.io.atomic import write_text_atomic
-from dxseg.quality.findings import CheckReport, Finding, Quantiles, Statistics
+from dxseg.quality.findings import CheckReport, Finding
 from dxseg.reports.page import png_uri, render
 
 _SIDE = 144
@@ -44,46 +44,9 @@ def write_page(report: CheckReport, dataset: Dataset, path: Path) -> None:
         "report": report,
         "findings": findings,
         "shortcut": next((f for f in report.findings if f.code == "shortcut"), None),
-        "statistics": describe_statistics(report.statistics),
+        "statistics": report.statistics.rows(),
     }
     write_text_atomic(path, render("quality/check.html.jinja", context))
-
-
-def describe_statistics(statistics: Statistics) -> list[tuple[str, str]]:
-    """Convert the fingerprint to rows of a table: name and value as text.
-
-    Args:
-        statistics: The fingerprint.
-    """
-    counts = ", ".join(f"{name or 'no label'} {n}" for name, n in statistics.labels.items())
-    rows = [
-        ("labels", counts),
-        ("lesion-free by label", str(statistics.lesion_free)),
-        ("patients", str(statistics.patients)),
-        ("mask files", f"{statistics.masks}, {statistics.lesion_masks} with a lesion"),
-        ("channels", ", ".join(f"{key}: {n}" for key, n in statistics.channels.items())),
-        ("bits", ", ".join(f"{key}: {n}" for key, n in statistics.bits.items())),
-        ("distinct sizes", str(statistics.sizes)),
-    ]
-    spread = {
-        "height (px)": statistics.height,
-        "width (px)": statistics.width,
-        "spacing, vertical": statistics.spacing_y,
-        "spacing, horizontal": statistics.spacing_x,
-        "lesion, fraction of the image": statistics.lesion_fraction,
-        "mean intensity": statistics.intensity_mean,
-        "standard deviation of intensity": statistics.intensity_deviation,
-        "fraction of pixels with the lowest value": statistics.darkest_fraction,
-        "fraction of pixels with the highest value": statistics.brightest_fraction,
-    }
-    return [*rows, *((name, _spread(five)) for name, five in spread.items() if five is not None)]
-
-
-def _spread(five: Quantiles) -> str:
-    return (
-        f"median {five.median:.4g}, interquartile range {five.q1:.4g} to {five.q3:.4g}, "
-        f"range {five.minimum:.4g} to {five.maximum:.4g}"
-    )
 
 
 class _Gallery:
