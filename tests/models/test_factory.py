@@ -159,7 +159,7 @@ def test_networks_need_nothing_else_of_the_package() -> None:
         "models.SKS('test_efficientnet', 3, encoder_weights=None, coarse_weights=None)\n"
         "loaded = [name for name in sys.modules if name.startswith('dxseg.')]\n"
         "print(*sorted({name.split('.')[1] for name in loaded}))\n"
-        "print({'lightning', 'pydantic', 'pandas', 'typer'} & set(sys.modules))\n"
+        "print({'lightning', 'pydantic', 'pandas', 'cyclopts'} & set(sys.modules))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["errors models", "set()"]
