@@ -37,8 +37,8 @@ def join_processes(device: DeviceConfig) -> Fabric:
         device: of the configuration.
 
     Returns:
-        Tells which process this is, and lets them wait for each other. Without a launcher this
-        process is the only one.
+        Rank, world size and barriers of these processes. Without a launcher this process is the
+        only one.
 
     Raises:
         UsageError: several machines are requested without a launcher.
