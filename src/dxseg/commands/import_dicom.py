@@ -51,7 +51,7 @@ def import_dicom(
     Args:
         source: Folder of the export, searched through all levels; links are not followed.
         destination: Folder of the new dataset, outside the export.
-        key: Pseudonymisation key file, made if absent; default: `DESTINATION.key`.
+        key: Pseudonymisation key file, created if missing; default: `DESTINATION.key`.
         modalities: A modality to import, such as `US`; needed if there are several. May be
             repeated.
         volumes_only: Import only what becomes slices of volumes.

@@ -94,9 +94,6 @@ LabelTable = Annotated[
 ]
 """A table of labels, or the labels by file."""
 
-Texts = Annotated[Sequence[str], Parameter(metavar="TEXT")]
-"""An option that may be repeated."""
-
 LesionFree = Annotated[Sequence[str], Parameter(metavar="LABEL")]
 LesionClasses = Annotated[Sequence[str], Parameter(name="--lesion-class", metavar="CLASS")]
 MaskClasses = Annotated[Sequence[str], Parameter(name="--mask-class", metavar="CLASS")]
