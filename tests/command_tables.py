@@ -15,6 +15,7 @@ import cyclopts
 import docstring_parser
 
 from dxseg.commands.app import app
+from dxseg.commands.options import SlicingOptions
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
 
@@ -58,7 +59,8 @@ def option_table(command: cyclopts.App) -> str:
     """The options of a command as a Markdown table; empty without options."""
     documented = {
         entry.arg_name: " ".join((entry.description or "").split())
-        for entry in docstring_parser.parse(function(command).__doc__ or "").params
+        for docstring in (function(command).__doc__, SlicingOptions.__doc__)
+        for entry in docstring_parser.parse(docstring or "").params
     }
     rows = []
     for argument in _options(command):
@@ -69,14 +71,13 @@ def option_table(command: cyclopts.App) -> str:
         )
         if choices and not all(f"`{choice}`" in meaning for choice in choices):
             meaning += f" One of {', '.join(f'`{choice}`' for choice in choices)}."
-        rows.append(f"| `{argument.name}` | {_shown(field.default)} | {meaning} |")
+        default = "required" if field.required else _shown(field.default)
+        rows.append(f"| `{argument.name}` | {default} | {meaning} |")
     return "\n".join(["| option | default | meaning |", "|---|---|---|", *rows]) if rows else ""
 
 
 def _shown(default: Any) -> str:
-    if default is inspect.Parameter.empty:
-        return "required"
-    if default is None or default in ((), ""):
+    if default in (None, inspect.Parameter.empty, (), ""):
         return ""
     if isinstance(default, bool):
         return "yes" if default else "no"

@@ -37,7 +37,7 @@ def test_every_public_function_is_a_command_and_the_other_way_round() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_parameter_is_documented_once_and_in_order(name: str) -> None:
     documented = docstring_parser.parse(public(name).__doc__)
-    assert [entry.arg_name for entry in documented.params] == list(
+    assert [entry.arg_name.lstrip("*") for entry in documented.params] == list(
         inspect.signature(public(name)).parameters
     )
     assert documented.short_description

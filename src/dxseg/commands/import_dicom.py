@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Unpack
 
 from cyclopts import Parameter
 
-from dxseg.commands.options import Axis, Bits, Columns, LesionClasses, LesionFree, Regions, StrPath
+from dxseg.commands.options import (
+    Columns,
+    LesionClasses,
+    LesionFree,
+    Regions,
+    SlicingOptions,
+    StrPath,
+)
 from dxseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,10 +32,6 @@ def import_dicom(
     modalities: Annotated[Sequence[str], Parameter(name="--modality", metavar="TEXT")] = (),
     volumes_only: bool = False,
     regions: Regions | None = None,
-    axis: Axis = "through-plane",
-    window: str = "percentiles",
-    neighbours: int = 0,
-    bits: Bits = 8,
     lesion_classes: LesionClasses = (),
     lesion_label: str | None = None,
     lesion_free: LesionFree = (),
@@ -39,6 +42,7 @@ def import_dicom(
     provenance: str = "",
     licence: str = "",
     overwrite: bool = False,
+    **slicing: Unpack[SlicingOptions],
 ) -> ImportReport:
     """Import a PACS export: images, CT and MR series, and their masks; patients become pseudonyms.
 
@@ -57,11 +61,6 @@ def import_dicom(
         volumes_only: Import only what becomes slices of volumes.
         regions: Mask class of a segment or region, by its number or label, such as `1=tumour`;
             needed if a mask has several. May be repeated. In Python a mapping.
-        axis: Plane of the slices; `through-plane` cuts along the axis of the coarsest spacing.
-        window: Grey-value window: `liver`, `lung`, `brain`, `abdomen`, `LEVEL,WIDTH`, or
-            `percentiles` of the volume.
-        neighbours: Neighbouring slices added as channels on each side (2.5D).
-        bits: Bit depth of the slice images.
         lesion_classes: A mask class that is a lesion; default: all. May be repeated.
         lesion_label: Label of slices whose mask shows a lesion; default: the lesion class.
         lesion_free: A label that means "no lesion". May be repeated.
@@ -74,6 +73,7 @@ def import_dicom(
         provenance: Where the images come from.
         licence: Terms of use of the images.
         overwrite: Replace the dataset in `destination`.
+        **slicing: How volumes become slices; see `SlicingOptions`.
 
     Raises:
         UsageError: Options do not fit the export or each other.
@@ -91,7 +91,7 @@ def import_dicom(
     from dxseg.data.readers.slicing import make_slicing
     from dxseg.io.progress import console, reporting
 
-    slicing = make_slicing(axis=axis, window=window, neighbours=neighbours, bits=bits)
+    rule = make_slicing(**slicing)
     target = Path(destination).resolve()
     folder = open_export(source, target)
     key = target.with_name(f"{target.name}.key") if key is None else Path(key)
@@ -113,7 +113,7 @@ def import_dicom(
                 find_series(export.chosen, pseudonyms, export.masks, export.skipped),
                 target,
                 fields,
-                slicing=slicing,
+                slicing=rule,
                 mask_values=dict(enumerate(export.mask_classes, start=1)),
                 lesion_classes=lesion_classes,
                 lesion_label=lesion_label,

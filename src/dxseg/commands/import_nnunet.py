@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from dxseg.commands.options import Axis, LesionClasses, LesionFree, StrPath
+from dxseg.commands.options import LesionClasses, LesionFree, SlicingOptions, StrPath
 from dxseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,14 +20,13 @@ def import_nnunet(
     *,
     labels: StrPath | None = None,
     lesion_free: LesionFree = (),
-    axis: Axis | None = None,
-    window: str | None = None,
     lesion_classes: LesionClasses = (),
     name: str | None = None,
     modality: str = "unknown",
     provenance: str = "",
     licence: str = "",
     overwrite: bool = False,
+    **slicing: Unpack[SlicingOptions],
 ) -> ImportReport:
     """Import a raw dataset of nnU-Net v2, images or NIfTI volumes, with a table of labels.
 
@@ -42,15 +41,13 @@ def import_nnunet(
         labels: Table with the columns `case_id` and `label`, and perhaps `patient_id`.
         lesion_free: A label whose images have no lesion, so that their masks are empty. May be
             repeated.
-        axis: Plane of the slices (volumes only); default: through-plane.
-        window: Grey-value window (volumes only): `liver`, `lung`, `brain`, `abdomen`,
-            `LEVEL,WIDTH`, or `percentiles`; default: percentiles.
         lesion_classes: A mask class that is a lesion (volumes only); default: all. May be repeated.
         name: Dataset name; default: folder name.
         modality: Free text, such as `ultrasound`.
         provenance: Where the images come from.
         licence: Terms of use of the images.
         overwrite: Replace the dataset in `destination`.
+        **slicing: How volumes become slices; see `SlicingOptions`.
 
     Raises:
         UsageError: Options for volumes are given for images.
@@ -69,7 +66,7 @@ def import_nnunet(
     from dxseg.data.readers.slicing import make_slicing
     from dxseg.io.progress import console, reporting
 
-    slicing = make_slicing(axis=axis or "through-plane", window=window or "percentiles")
+    rule = make_slicing(**slicing)
     folder = Path(source).resolve()
     description = read_description(folder)
     fields: dict[str, Any] = {
@@ -86,7 +83,7 @@ def import_nnunet(
                 volumes,
                 destination,
                 fields,
-                slicing=slicing,
+                slicing=rule,
                 mask_values=values,
                 lesion_classes=lesion_classes,
                 lesion_free=lesion_free,
@@ -96,7 +93,7 @@ def import_nnunet(
                 overwrite=overwrite,
                 progress=progress,
             )
-    if axis is not None or window is not None or lesion_classes:
+    if slicing or lesion_classes:
         raise UsageError(f"{folder}: contains images; slicing and lesion classes are for volumes")
     classes, ignore = class_names(description.labels, folder / DESCRIPTION_FILE)
     images = nnunet.find_raw_images(folder, description, skipped)

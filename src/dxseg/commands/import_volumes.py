@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from dxseg.commands.import_dicom import import_dicom
 from dxseg.commands.options import (
-    Axis,
-    Bits,
     Columns,
     LesionClasses,
     LesionFree,
     MaskValues,
     Replacement,
+    SlicingOptions,
     StrPath,
     Suffix,
 )
@@ -32,10 +31,6 @@ def import_volumes(
     masks_root: StrPath | None = None,
     mask_suffix: Suffix = "_mask",
     mask_replace: Replacement | None = None,
-    axis: Axis = "through-plane",
-    window: str = "percentiles",
-    neighbours: int = 0,
-    bits: Bits = 8,
     mask_values: MaskValues | None = None,
     lesion_classes: LesionClasses = (),
     lesion_label: str | None = None,
@@ -46,6 +41,7 @@ def import_volumes(
     provenance: str = "",
     licence: str = "",
     overwrite: bool = False,
+    **slicing: Unpack[SlicingOptions],
 ) -> ImportReport:
     """Import NIfTI volumes (CT, MR) as slices, with their label maps.
 
@@ -61,11 +57,6 @@ def import_volumes(
         mask_suffix: `NAME_mask.nii` is the label map of `NAME.nii`.
         mask_replace: Text of a volume's name and what the label map has instead, such as
             `volume=segmentation`; replaces `mask_suffix`. In Python a pair of texts.
-        axis: Plane of the slices; `through-plane` cuts along the axis of the coarsest spacing.
-        window: Grey-value window: `liver`, `lung`, `brain`, `abdomen`, `LEVEL,WIDTH`, or
-            `percentiles` of the volume.
-        neighbours: Neighbouring slices added as channels on each side (2.5D).
-        bits: Bit depth of the slice images.
         mask_values: Mask class of a value of the label maps, such as `2=tumour`; default:
             `1=lesion`. May be repeated. In Python a mapping: `{2: "tumour"}`.
         lesion_classes: A mask class that is a lesion; default: all. May be repeated.
@@ -78,6 +69,7 @@ def import_volumes(
         provenance: Where the volumes come from.
         licence: Terms of use of the volumes.
         overwrite: Replace the dataset in `destination`.
+        **slicing: How volumes become slices; see `SlicingOptions`.
 
     Raises:
         UsageError: Options exclude each other, or a value is wrong.
@@ -89,7 +81,7 @@ def import_volumes(
     from dxseg.data.readers.slicing import make_slicing
     from dxseg.io.progress import console, reporting
 
-    slicing = make_slicing(axis=axis, window=window, neighbours=neighbours, bits=bits)
+    rule = make_slicing(**slicing)
     values = DEFAULT_MASK_VALUES if mask_values is None else mask_values
     names = MaskNames(mask_suffix, mask_replace)
     skipped: list[tuple[str, str]] = []
@@ -101,10 +93,6 @@ def import_volumes(
             destination,
             volumes_only=True,
             regions=None if values == DEFAULT_MASK_VALUES else regions,
-            axis=axis,
-            window=window,
-            neighbours=neighbours,
-            bits=bits,
             lesion_classes=lesion_classes,
             lesion_label=lesion_label,
             lesion_free=lesion_free,
@@ -114,6 +102,7 @@ def import_volumes(
             provenance=provenance,
             licence=licence,
             overwrite=overwrite,
+            **slicing,
         )
     fields = {
         "name": name or Path(source).resolve().name,
@@ -126,7 +115,7 @@ def import_volumes(
             found,
             destination,
             fields,
-            slicing=slicing,
+            slicing=rule,
             mask_values=values,
             lesion_classes=lesion_classes,
             lesion_label=lesion_label,
@@ -144,13 +133,10 @@ def import_msd(
     destination: StrPath,
     *,
     name: str | None = None,
-    axis: Axis = "through-plane",
-    window: str = "percentiles",
-    neighbours: int = 0,
-    bits: Bits = 8,
     lesion_classes: LesionClasses = (),
     labels: StrPath | None = None,
     overwrite: bool = False,
+    **slicing: Unpack[SlicingOptions],
 ) -> ImportReport:
     """Import a task of the Medical Segmentation Decathlon as slices.
 
@@ -158,14 +144,10 @@ def import_msd(
         source: Folder of the task, with `dataset.json`.
         destination: Folder of the new dataset.
         name: Dataset name; default: folder name.
-        axis: Plane of the slices; `through-plane` cuts along the axis of the coarsest spacing.
-        window: Grey-value window: `liver`, `lung`, `brain`, `abdomen`, `LEVEL,WIDTH`, or
-            `percentiles` of the volume.
-        neighbours: Neighbouring slices added as channels on each side (2.5D).
-        bits: Bit depth of the slice images.
         lesion_classes: A mask class that is a lesion; default: all. May be repeated.
         labels: Table with the columns `volume_id` and `label`, for test volumes.
         overwrite: Replace the dataset in `destination`.
+        **slicing: How volumes become slices; see `SlicingOptions`.
 
     Raises:
         UsageError: A lesion class is not in `dataset.json`, or a value is wrong.
@@ -177,7 +159,7 @@ def import_msd(
     from dxseg.data.readers.slicing import make_slicing
     from dxseg.io.progress import console, reporting
 
-    slicing = make_slicing(axis=axis, window=window, neighbours=neighbours, bits=bits)
+    rule = make_slicing(**slicing)
     folder = Path(source).resolve()
     task = read_task(folder)
     fields = {
@@ -192,7 +174,7 @@ def import_msd(
             found,
             destination,
             fields,
-            slicing=slicing,
+            slicing=rule,
             mask_values={value: name for value, name in task.labels.items() if value != 0},
             lesion_classes=lesion_classes,
             labels=labels,

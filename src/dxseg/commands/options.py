@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 from cyclopts import Parameter, Token
 
@@ -118,5 +118,20 @@ Overrides = Annotated[Mapping[str, Any], _repeated(_overrides, "--set", "SECTION
 Preset = Literal["cpu", "paper"]
 Split = Literal["test", "validation", "train"]
 Backend = Literal["torch", "onnxruntime", "openvino"]
-Axis = Literal["through-plane", "axial", "coronal", "sagittal"]
-Bits = Literal[8, 16]
+
+
+class SlicingOptions(TypedDict, total=False):
+    """Options of every import of volumes; `make_slicing` has the defaults.
+
+    Attributes:
+        axis: Plane of the slices; default: `through-plane`, along the axis of the coarsest spacing.
+        window: Grey-value window: `liver`, `lung`, `brain`, `abdomen`, `LEVEL,WIDTH`, or (default)
+            `percentiles` of the volume.
+        neighbours: Neighbouring slices added as channels on each side (2.5D); default: 0.
+        bits: Bit depth of the slice images; default: 8.
+    """
+
+    axis: Literal["through-plane", "axial", "coronal", "sagittal"]
+    window: str
+    neighbours: int
+    bits: Literal[8, 16]
