@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+SHOWN = 80
+"""Characters of a wrong value in a message at most."""
+
 
 class DxsegError(Exception):
     """An error that a user can fix: the message has file, value, expectation and remedy."""
@@ -17,3 +20,12 @@ class UsageError(DxsegError):
 
 class TerminatedError(KeyboardInterrupt):
     """SIGTERM was received, for example from a scheduler; handled like Ctrl-C."""
+
+
+def quote(text: str) -> str:
+    """Quote a wrong value in a message; a long one is cut.
+
+    Args:
+        text: The value, which may come from anybody.
+    """
+    return repr(text) if len(text) <= SHOWN else f"{text[:SHOWN]!r}..."

@@ -145,6 +145,9 @@ def test_saving_gives_the_case_a_mask(client: Any, root: Path) -> None:
     [
         ({"case_id": "nobody"}, 404),
         ({"case_id": "../../etc/passwd"}, 404),
+        ({"case_id": "x" * 150}, 404),
+        ({"case_id": "x" * 10_000}, 422),
+        ({"label_prompt": "x" * 10_000}, 422),
         ({"role": "Dr. Smith"}, 422),
         ({"label_prompt": "unheard"}, 422),
         ({"mask": {}}, 422),
@@ -168,6 +171,7 @@ def test_what_does_not_fit_is_refused(
         "application/problem+json",
     )
     assert str(root) not in answer.text
+    assert len(answer.json()["detail"]) < 400
     assert (root / "cases.csv").read_bytes() == before
     assert not (root / "annotations.csv").exists()
     assert not (root / "masks").exists()

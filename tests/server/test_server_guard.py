@@ -101,7 +101,13 @@ def test_the_model_tells_labels_and_limits_and_not_its_training(make_client: Any
 
 
 @pytest.mark.parametrize(
-    "headers", [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Host": "evil.example"}]
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "http://[::1"},
+        {"Origin": "null"},
+        {"Host": "evil.example"},
+    ],
 )
 def test_pages_of_other_sites_get_no_answer(make_client: Any, headers: dict[str, str]) -> None:
     client = make_client()

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from brightness import Maker, bright_square
 from dicom_phantom import make_image
@@ -185,6 +187,29 @@ def test_images_of_too_many_pixels_are_not_decoded(make_client: Any) -> None:
     assert answer.status_code == 413
     assert "32 x 32" in answer.json()["detail"]
     assert make_client(Settings(max_pixels=1024)).post("/v1/predict", **sent(png())).is_success
+
+
+def test_an_image_may_take_eight_bytes_per_pixel(make_client: Any) -> None:
+    def tiff(channels: int) -> bytes:
+        stream = io.BytesIO()
+        pixels = np.zeros((32, 32, channels), np.uint16)
+        tifffile.imwrite(stream, pixels, compression="zlib", planarconfig="contig")
+        return stream.getvalue()
+
+    client = make_client(Settings(max_pixels=1024))
+    statuses = [client.post("/v1/predict", **sent(tiff(n))).status_code for n in (4, 5, 5000)]
+    assert statuses == [422, 413, 413], "channels that the model lacks, then too many bytes"
+
+
+def test_a_deflate_bomb_is_not_inflated(make_client: Any) -> None:
+    ds = make_image(bright_square(32, 32)[:, :, 0])
+    ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    ds.add_new(0x00091001, "OB", bytes(2**25))
+    stream = io.BytesIO()
+    ds.save_as(stream, enforce_file_format=True)
+    answer = make_client(Settings(max_pixels=2**12)).post("/v1/predict", **sent(stream.getvalue()))
+    assert answer.status_code == 413
+    assert "inflates beyond" in answer.json()["detail"]
 
 
 def test_nothing_that_was_sent_stays(

@@ -47,7 +47,7 @@ def start(held: Held) -> Iterator[Callable[[int], Worker]]:
     workers: list[Worker] = []
 
     def make(capacity: int) -> Worker:
-        workers.append(Worker(held.predictor, capacity))
+        workers.append(Worker(held.predictor, capacity, 2**27))
         return workers[-1]
 
     yield make
@@ -92,6 +92,20 @@ def test_no_more_than_the_capacity_is_in_hand(
         future.result(60)
     until(lambda: not worker.full)
     assert worker.submit(image, "").result(60).mask.any()
+
+
+def test_an_image_that_is_inspected_counts(
+    held: Held, start: Callable[[int], Worker], image: Path
+) -> None:
+    worker = start(1)
+    with worker.inspecting(), pytest.raises(QueueFullError):
+        worker.submit(image, "")
+    with pytest.raises(ValueError, match="no image"), worker.inspecting():
+        raise ValueError("no image")
+    assert worker.in_flight == 0
+    worker.submit(image, "")
+    with pytest.raises(QueueFullError), worker.inspecting():
+        pass
 
 
 def test_stopping_finishes_what_is_in_hand(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dxseg.data.table.cases import STUDY_LEVEL
-from dxseg.errors import UsageError
+from dxseg.errors import UsageError, quote
 from dxseg.inference.model_folder import ModelInfo
 from dxseg.io.csv_io import read_table, separator_of
 
@@ -40,13 +40,14 @@ def parse_label_prompt(text: str | None, info: ModelInfo) -> LabelNames:
     if not text:
         return ()
     if not info.labels:
-        raise UsageError(f"label {text!r}: the model has no labels; predict without labels")
+        raise UsageError(f"label {quote(text)}: the model has no labels; predict without labels")
     given = {part.strip() for part in text.split(";")} if info.multi_label else {text}
     unexpected = sorted(given - set(info.labels))
     if unexpected:
         several = ", several with ';' between them" if info.multi_label else ""
         raise UsageError(
-            f"label {unexpected[0]!r} is not one of the model's: {', '.join(info.labels)}{several}"
+            f"label {quote(unexpected[0])} is not one of the model's: "
+            f"{', '.join(info.labels)}{several}"
         )
     return tuple(name for name in info.labels if name in given)
 

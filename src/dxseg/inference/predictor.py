@@ -6,6 +6,8 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -182,7 +184,9 @@ class Predictor:
                     reading: list[_Read] = []
                     for name, image in itertools.islice(source, self.batch_size):
                         prompt = prompts.get(name, ())
-                        future = decoders.submit(self._read, name, image, prompt, keep_images)
+                        # Threads do not have the caller's budget of decoded bytes by themselves.
+                        read = partial(self._read, name, image, prompt, keep_images)
+                        future = decoders.submit(copy_context().run, read)
                         reading.append((name, future))
                     if not reading:
                         return

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from dxseg.data.table.annotations import find_case
+from dxseg.data.table.annotations import find_case, remove_leftovers
 from dxseg.data.table.cases import CASES_FILE
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
@@ -77,6 +77,7 @@ class CaseQueue:
                 f"{self.root}: mask classes {dataset.spec.mask_classes}, the model's are "
                 f"{info.mask_classes}; serve a model that was trained on this dataset"
             )
+        remove_leftovers(self.root)
         self._suggested = {} if suggestions is None else _read_suggestions(suggestions, dataset)
 
     def dataset(self) -> Dataset:

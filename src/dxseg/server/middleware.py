@@ -161,7 +161,7 @@ class RequestGuardMiddleware:
         """Refuse what a page of another site would send from a user's browser."""
         host = headers.get("host", "")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _authority(origin) != host:
             raise HTTPException(403, "requests from pages of other sites are refused")
         if self._settings.token is None and _host_name(host) not in (
             *("localhost", "127.0.0.1", "::1"),
@@ -196,6 +196,13 @@ def _bearer_token(headers: Headers, *, basic: bool) -> bytes:
         return base64.b64decode(shown.strip(), validate=True).partition(b":")[2]
     except ValueError:
         return b""
+
+
+def _authority(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # such as http://[::1
+        return None
 
 
 def _host_name(host: str) -> str | None:

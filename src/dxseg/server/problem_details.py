@@ -10,10 +10,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from dxseg.data.readers.budget import TooLargeError
 from dxseg.data.table.annotations import ChangedCaseError, UnknownCaseError
 from dxseg.errors import DxsegError
 from dxseg.server.schemas import Problem
-from dxseg.server.uploads import TooManyPixelsError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -61,7 +61,7 @@ def _status_and_detail(error: Exception) -> tuple[int, str]:
             for one in error.errors()[:5]
         ]
         return HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(parts)
-    if isinstance(error, TooManyPixelsError):
+    if isinstance(error, TooLargeError):
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)
     if isinstance(error, UnknownCaseError):
         return HTTPStatus.NOT_FOUND, str(error)

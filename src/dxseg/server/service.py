@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from fastapi import Depends, HTTPException, UploadFile
 from fastapi.security import HTTPBearer
 
+from dxseg.data.readers.budget import decode_budget
 from dxseg.data.readers.dicom.headers import alias_in_errors
+from dxseg.data.readers.images import image_size
 from dxseg.inference.label_prompt import parse_label_prompt
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
@@ -20,7 +22,7 @@ from dxseg.server.problem_details import MEDIA_TYPE
 from dxseg.server.schemas import Problem
 from dxseg.server.settings import Settings
 from dxseg.server.telemetry import Metrics
-from dxseg.server.uploads import Upload, UploadDir, inspect_upload, save_upload
+from dxseg.server.uploads import Upload, UploadDir, check_pixels, inspect_upload, save_upload
 from dxseg.server.worker import QueueFullError, StoppingError, Worker
 
 
@@ -35,7 +37,7 @@ class Service:
             settings: Limits, and the token.
         """
         self.info, self.settings = predictor.info, settings
-        self.worker = Worker(predictor, settings.queue)
+        self.worker = Worker(predictor, settings.queue, settings.max_decoded_bytes)
         self.metrics = Metrics(lambda: self.worker.in_flight)
         self._folder = UploadDir()
         # Declared for OpenAPI; the middleware has checked the token by then.
@@ -44,12 +46,29 @@ class Service:
 
     @asynccontextmanager
     async def saved_upload(self, file: UploadFile) -> AsyncIterator[Upload]:
-        """Save an upload as a file while the block runs."""
+        """Save and inspect an upload; its file stays while the block runs."""
         path = await asyncio.to_thread(save_upload, file.file, self._folder.path)
         try:
-            yield await asyncio.to_thread(inspect_upload, path, self.settings.max_pixels)
+            with self._inspecting():
+                upload = await asyncio.to_thread(inspect_upload, path, self.settings.max_pixels)
+            yield upload
         finally:
             path.unlink(missing_ok=True)
+
+    async def inspect_image(self, path: Path, name: str) -> None:
+        """Check the header of an image of the dataset.
+
+        Args:
+            path: The image.
+            name: Its name in messages.
+
+        Raises:
+            TooLargeError: It is larger than the server accepts.
+            DxsegError: It cannot be read as an image.
+        """
+        with self._inspecting(), alias_in_errors(path, name):
+            size = await asyncio.to_thread(image_size, path)
+            check_pixels(name, size, self.settings.max_pixels)
 
     @asynccontextmanager
     async def with_timeout(self) -> AsyncIterator[None]:
@@ -76,19 +95,33 @@ class Service:
             return_image: Whether the prediction carries the decoded pixels.
         """
         parse_label_prompt(label_prompt, self.info)
-        try:
+        with _refusals():
             future = self.worker.submit(path, label_prompt, keep_image=return_image)
-        except QueueFullError:
-            raise HTTPException(429, BUSY, headers={"Retry-After": "1"}) from None
-        except StoppingError:
-            raise HTTPException(503, "the server is stopping") from None
         with alias_in_errors(path, name):
             return await asyncio.wrap_future(future)
+
+    @contextmanager
+    def _inspecting(self) -> Iterator[None]:
+        """Count an image as in flight, and limit what its header may make the block decode."""
+        limit = decode_budget(self.settings.max_decoded_bytes)
+        with _refusals(), self.worker.inspecting(), limit:
+            yield
 
     def close(self) -> None:
         """Finish what is in flight, then remove all uploads."""
         self.worker.stop()
         self._folder.close()
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Translate refusals of the queue."""
+    try:
+        yield
+    except QueueFullError:
+        raise HTTPException(429, BUSY, headers={"Retry-After": "1"}) from None
+    except StoppingError:
+        raise HTTPException(503, "the server is stopping") from None
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

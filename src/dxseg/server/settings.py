@@ -53,6 +53,11 @@ class Settings:
             )
 
     @property
+    def max_decoded_bytes(self) -> int:
+        """Limit of pixels x channels x depth: 8 bytes per pixel for the largest image."""
+        return 8 * self.max_pixels
+
+    @property
     def is_loopback(self) -> bool:
         """Whether only programs on this machine can connect."""
         if self.host == "localhost":

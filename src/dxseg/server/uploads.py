@@ -14,11 +14,10 @@ from typing import IO
 
 from filelock import FileLock, Timeout
 
+from dxseg.data.readers.budget import TooLargeError
 from dxseg.data.readers.dicom.headers import alias_in_errors, pixel_spacing
-from dxseg.data.readers.dicom.image import dicom_size
 from dxseg.data.readers.dicom.objects import is_dicom, open_object
-from dxseg.data.readers.raster import raster_size
-from dxseg.errors import DxsegError
+from dxseg.data.readers.images import image_size
 
 NAME = "the upload"
 """Name of an upload in messages: its own may contain a patient's name."""
@@ -28,10 +27,6 @@ Spacing = tuple[float, float]
 _PREFIX, _LOCK = "dxseg-serve-", "lock"
 
 
-class TooManyPixelsError(DxsegError):
-    """An image is larger than the server accepts."""
-
-
 @dataclass(frozen=True)
 class Upload:
     """An uploaded image.
@@ -39,15 +34,11 @@ class Upload:
     Attributes:
         path: Its file.
         is_dicom: Whether it is DICOM; else PNG, JPEG, TIFF or BMP.
-        height: In pixels.
-        width: In pixels.
         spacing: Height and width of a pixel in millimetres, where the file has it.
     """
 
     path: Path
     is_dicom: bool
-    height: int
-    width: int
     spacing: Spacing | None
 
 
@@ -102,22 +93,21 @@ def save_upload(stream: IO[bytes], folder: Path) -> Path:
 
 
 def inspect_upload(path: Path, max_pixels: int) -> Upload:
-    """Read an image's header.
+    """Read an image's header, within the budget of decoded bytes of the context.
 
     Args:
         path: From `save_upload`.
         max_pixels: Limit of height times width.
 
     Raises:
-        TooManyPixelsError: It has more.
+        TooLargeError: It is larger.
         DxsegError: It cannot be read as an image.
     """
     with alias_in_errors(path, NAME):
+        check_pixels(str(path), image_size(path), max_pixels)
         dicom = path.suffix == ".dcm"
-        height, width = dicom_size(path) if dicom else raster_size(path)
-        check_pixels(str(path), (height, width), max_pixels)
         spacing = pixel_spacing(open_object(path)) if dicom else None
-    return Upload(path, dicom, height, width, None if spacing is None else (spacing[0], spacing[1]))
+    return Upload(path, dicom, None if spacing is None else (spacing[0], spacing[1]))
 
 
 def check_pixels(name: str, size: tuple[int, int], max_pixels: int) -> None:
@@ -129,11 +119,11 @@ def check_pixels(name: str, size: tuple[int, int], max_pixels: int) -> None:
         max_pixels: Limit of their product.
 
     Raises:
-        TooManyPixelsError: It has more.
+        TooLargeError: It has more.
     """
     height, width = size
     if height * width > max_pixels:
-        raise TooManyPixelsError(
+        raise TooLargeError(
             f"{name}: {height} x {width} pixels; expected at most {max_pixels}; crop it or make it "
             "smaller"
         )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dxseg.data.readers.budget import decode_budget
 from dxseg.errors import DxsegError
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
@@ -32,18 +35,20 @@ class _Job:
 class Worker:
     """Predicts images in the order of `submit`, in batches where several wait.
 
-    An image is in flight from `submit` until its future is done, so `capacity` limits waiting and
-    running images together.
+    An image is in flight while it is inspected (`inspecting`), and from `submit` until its future
+    is done, so `capacity` limits images in all three states together.
     """
 
-    def __init__(self, predictor: Predictor, capacity: int) -> None:
+    def __init__(self, predictor: Predictor, capacity: int, max_decoded_bytes: int) -> None:
         """Start the thread.
 
         Args:
             predictor: Used by this thread alone.
             capacity: Number of images in flight at most.
+            max_decoded_bytes: Decoded bytes of an image at most.
         """
         self._predictor, self._capacity = predictor, capacity
+        self._max_decoded_bytes = max_decoded_bytes
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._in_flight, self._stopping = 0, False
@@ -65,6 +70,21 @@ class Worker:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
+    @contextmanager
+    def inspecting(self) -> Iterator[None]:
+        """Count an image as in flight while the block runs.
+
+        Raises:
+            QueueFullError: Too many are in flight.
+            StoppingError: `stop` was called.
+        """
+        with self._lock:
+            self._count()
+        try:
+            yield
+        finally:
+            self._leave()
+
     def submit(
         self, path: Path, label_prompt: str, *, keep_image: bool = False
     ) -> Future[Prediction]:
@@ -85,13 +105,9 @@ class Worker:
         """
         job = _Job(path, label_prompt, keep_image)
         with self._lock:
-            if self._stopping:
-                raise StoppingError
-            if self.full:
-                raise QueueFullError
-            self._in_flight += 1
+            self._count()
             self._queue.put(job)
-        job.future.add_done_callback(self._done)
+        job.future.add_done_callback(lambda _future: self._leave())
         return job.future
 
     def stop(self) -> None:
@@ -102,11 +118,22 @@ class Worker:
                 self._queue.put(None)
         self._thread.join()
 
-    def _done(self, _future: Future[Prediction]) -> None:
+    def _count(self) -> None:
+        if self._stopping:
+            raise StoppingError
+        if self.full:
+            raise QueueFullError
+        self._in_flight += 1
+
+    def _leave(self) -> None:
         with self._lock:
             self._in_flight -= 1
 
     def _run(self) -> None:
+        with decode_budget(self._max_decoded_bytes):
+            self._predict_until_stopped()
+
+    def _predict_until_stopped(self) -> None:
         last = False
         while not last:
             waiting = [self._queue.get()]

@@ -11,7 +11,13 @@ import pytest
 
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.table import annotations
-from dxseg.data.table.annotations import ROLES, ChangedCaseError, UnknownCaseError, save_mask
+from dxseg.data.table.annotations import (
+    ROLES,
+    ChangedCaseError,
+    UnknownCaseError,
+    remove_leftovers,
+    save_mask,
+)
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.io.atomic import sha256_file
@@ -129,6 +135,26 @@ def test_of_two_for_one_case_the_second_is_told(root: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         names = set(pool.map(save, ROLES[:2]))
     assert names == {"", Dataset.load(root).cases["mask"][0]}
+
+
+def test_a_log_that_leads_out_is_refused(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret.csv").write_text("secret")
+    (root / "annotations.csv").symlink_to(tmp_path / "secret.csv")
+    before = state(root)
+    with pytest.raises(DxsegError, match=r"annotations\.csv: leads out"):
+        save_mask(root, "case0", drawn(), "other")
+    assert state(root) == before
+
+
+def test_what_killed_saves_left_is_removed_and_finished_masks_stay(root: Path) -> None:
+    done = save_mask(root, "case0", drawn(), "other")
+    (root / "masks/case1-0123456789ab.png").write_bytes(b"drawn, but not recorded")
+    kept = state(root)
+    (root / "masks/.case1-0123456789ab.0123456789ab.png").write_bytes(b"half")
+    (root / ".annotations.0123456789ab.csv").write_bytes(b"half")
+    assert remove_leftovers(root) == 2
+    assert state(root) == kept
+    assert done.mask in kept
 
 
 def test_a_folder_of_masks_that_leads_out_is_refused(root: Path, tmp_path: Path) -> None:

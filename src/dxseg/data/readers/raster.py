@@ -14,16 +14,15 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from dxseg.data.readers.budget import check_size
 from dxseg.errors import DxsegError
-
-PIXEL_LIMIT = 2**28
-"""Larger images are refused before they are decoded: a small file may claim any size."""
 
 MERGED_TAG = "dxseg:united-masks"
 """Key of the PNG text with the number of masks that an importer merged into one."""
 
-_BYTE_LIMIT = 2**31
 _PAGE_LIMIT = 1024
+_MODE_BYTES = {"I": 4, "F": 4}
+"""Bytes per sample of Pillow's modes of more than one byte, but for those of 16 bit."""
 _PNG_RGB, _PNG_GREY_ALPHA, _PNG_RGBA = 2, 4, 6
 
 Pixels = npt.NDArray[Any]
@@ -148,25 +147,6 @@ def _kind(stream: IO[bytes], path: Path) -> str:
     )
 
 
-def check_size(path: Path, height: int, width: int, row_bytes: int = 1) -> None:
-    """Check that an image is not too large to decode, before memory is allocated.
-
-    Args:
-        path: The file named in the error.
-        height: In pixels.
-        width: In pixels.
-        row_bytes: Bytes per pixel, all channels together.
-
-    Raises:
-        DxsegError: The image has more than `PIXEL_LIMIT` pixels, or than 2 GiB.
-    """
-    if height * width > PIXEL_LIMIT or height * width * row_bytes > _BYTE_LIMIT:
-        raise DxsegError(
-            f"{path}: claims {height} x {width} pixels of {row_bytes} bytes; expected at most "
-            f"{PIXEL_LIMIT} pixels and {_BYTE_LIMIT} bytes; cut it into tiles"
-        )
-
-
 def _pillow(stream: IO[bytes], path: Path, kind: str) -> Any:
     # The plugins themselves, not Image.open: its limit depends on a global variable.
     from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
@@ -178,7 +158,8 @@ def _pillow(stream: IO[bytes], path: Path, kind: str) -> Any:
         "tiff": TiffImagePlugin.TiffImageFile,
     }
     image = plugins[kind](stream)
-    check_size(path, image.height, image.width)
+    depth = _MODE_BYTES.get(image.mode, 2 if image.mode.startswith("I;16") else 1)
+    check_size(path, image.height, image.width, depth * len(image.getbands()))
     return image
 
 

@@ -10,6 +10,8 @@ import csv
 import hashlib
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +23,7 @@ from dxseg.data.readers.images import image_size
 from dxseg.data.readers.masks import Mask, write_mask
 from dxseg.data.table.cases import CASES_FILE
 from dxseg.data.table.dataset import Dataset
-from dxseg.errors import DxsegError, UsageError
+from dxseg.errors import DxsegError, UsageError, quote
 from dxseg.io.atomic import sha256_file, write_bytes_atomic
 
 ANNOTATIONS_FILE = "annotations.csv"
@@ -31,6 +33,8 @@ ROLES: tuple[str, ...] = get_args(Role)
 
 _LOCK = ".annotations.lock"
 _LOCK_SECONDS = 30
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{12}\.png|\.annotations\.[0-9a-f]{12}\.csv")
+"""Names of unfinished files, as `atomic_path` makes them."""
 
 
 class UnknownCaseError(DxsegError):
@@ -102,10 +106,12 @@ def save_mask(
             lesion-free; or the dataset cannot be read or written.
     """
     if role not in ROLES:
-        raise UsageError(f"role {role!r}: expected one of {', '.join(ROLES)}; names are not stored")
+        raise UsageError(
+            f"role {quote(role)}: expected one of {', '.join(ROLES)}; names are not stored"
+        )
     folder = Path(root).resolve()
     try:
-        with FileLock(folder / _LOCK, timeout=_LOCK_SECONDS):
+        with annotations_lock(folder):
             dataset = Dataset.load(folder)
             row = find_case(dataset, case_id)
             _check(dataset, row, mask, previous)
@@ -116,6 +122,58 @@ def save_mask(
             f"{folder}: case {case_id!r}: the mask cannot be saved ({error.strerror or error}); "
             "the dataset is unchanged"
         ) from error
+
+
+@contextmanager
+def annotations_lock(root: Path) -> Iterator[None]:
+    """Hold what everybody who saves into a dataset waits for.
+
+    Args:
+        root: Folder of the dataset.
+    """
+    with FileLock(root / _LOCK, timeout=_LOCK_SECONDS):
+        yield
+
+
+def remove_leftovers(root: Path) -> int:
+    """Remove the unfinished files of killed saves.
+
+    Finished masks stay, also those that a killed save did not record: somebody drew them.
+
+    Args:
+        root: Folder of the dataset.
+
+    Returns:
+        How many files were removed.
+    """
+    with annotations_lock(root):
+        found = [
+            path
+            for folder in (root, root / MASKS)
+            if folder.is_dir()
+            for path in folder.iterdir()
+            if _TEMPORARY.fullmatch(path.name)
+        ]
+        for path in found:
+            path.unlink(missing_ok=True)
+    return len(found)
+
+
+def inside(root: Path, name: str, expected: str) -> Path:
+    """The path of a file or folder of a dataset that is written to.
+
+    Args:
+        root: Folder of the dataset.
+        name: Of the file or folder.
+        expected: What it should be, for the error.
+
+    Raises:
+        DxsegError: It is a link that leads out of the dataset.
+    """
+    path = root / name
+    if not path.resolve().is_relative_to(root):
+        raise DxsegError(f"{path}: leads out of the dataset; expected {expected} inside it")
+    return path
 
 
 def find_case(dataset: Dataset, case_id: str) -> Any:
@@ -134,7 +192,8 @@ def find_case(dataset: Dataset, case_id: str) -> Any:
         found = dataset.cases.head(0)
     if found.empty:
         raise UnknownCaseError(
-            f"{dataset.root / CASES_FILE}: no case {case_id!r}; expected a case_id of the table"
+            f"{dataset.root / CASES_FILE}: no case {quote(case_id)}; expected a case_id of the "
+            "table"
         )
     return found.iloc[0]
 
@@ -143,7 +202,7 @@ def _check(dataset: Dataset, row: Any, mask: Mask, previous: str) -> None:
     where = f"{dataset.root / CASES_FILE}: case {row['case_id']!r}"
     if row["mask"] != previous:
         raise ChangedCaseError(
-            f"{where}: its mask is {row['mask']!r}, not {previous!r} as when it was opened; "
+            f"{where}: its mask is {row['mask']!r}, not {quote(previous)} as when it was opened; "
             "open the case again"
         )
     size, classes = image_size(dataset.image_path(row)), dataset.spec.mask_classes
@@ -165,11 +224,10 @@ def _save(
     dataset: Dataset, row: Any, mask: Mask, role: str, *, model: str, known: str
 ) -> Annotation:
     case_id, root = row["case_id"], dataset.root
-    if not (root / MASKS).resolve().is_relative_to(root):
-        raise DxsegError(f"{root / MASKS}: leads out of the dataset; expected a folder inside it")
+    inside(root, MASKS, "a folder")
     now = datetime.now(UTC)
     name = _mask_name(case_id, mask, now)
-    log = root / ANNOTATIONS_FILE
+    log = inside(root, ANNOTATIONS_FILE, "a table")
     before = log.read_bytes() if log.exists() else None
     try:
         write_mask(root / name, mask, len(dataset.spec.mask_classes))

@@ -10,7 +10,6 @@ from fastapi import FastAPI, Query, Request
 from pydantic import BaseModel, Field, NonNegativeInt
 
 from dxseg.data.readers.dicom.headers import alias_in_errors
-from dxseg.data.readers.images import image_size
 from dxseg.data.readers.masks import Mask
 from dxseg.data.table.annotations import Role, save_mask
 from dxseg.errors import UsageError
@@ -32,6 +31,10 @@ from dxseg.server.uploads import check_pixels
 _DATASET, _IMAGE = "the dataset", "the image"
 
 
+CaseId = Annotated[str, Field(max_length=200)]
+"""As `cases.csv` allows it."""
+
+
 class PendingCaseOut(BaseModel):
     """A case without a mask."""
 
@@ -50,14 +53,14 @@ class QueueResponse(BaseModel):
 class CaseRequest(BaseModel):
     """Which case to predict."""
 
-    case_id: str
+    case_id: CaseId
     label_prompt: str = Field("", description="The image's label where it is known.")
 
 
 class SaveRequest(BaseModel):
     """A mask that was drawn or corrected."""
 
-    case_id: str
+    case_id: CaseId
     role: Role = Field(description="Of the annotator. Names are not stored.")
     mask: dict[str, CocoRLE] = Field(
         description="By class, all of the model's; no pixel in two of them."
@@ -107,8 +110,7 @@ def add_case_routes(app: FastAPI, service: Service, cases: CaseQueue) -> None:
         async with service.with_timeout():
             with alias_in_errors(cases.root, _DATASET):
                 case = await asyncio.to_thread(cases.find, sent.case_id)
-                size = await asyncio.to_thread(image_size, case.image)
-                check_pixels(_IMAGE, size, service.settings.max_pixels)
+                await service.inspect_image(case.image, _IMAGE)
                 prediction = await service.predict(
                     case.image, sent.label_prompt, _IMAGE, return_image=True
                 )
@@ -155,7 +157,7 @@ def _label_map(sent: dict[str, CocoRLE], service: Service) -> Mask:
     """Combine the run lengths of all classes into one label map.
 
     Raises:
-        TooManyPixelsError: It has more pixels than the server takes.
+        TooLargeError: It has more pixels than the server takes.
         UsageError: Classes are missing, unknown, of different sizes or overlap, or the runs do not
             fill the image.
     """

@@ -12,7 +12,6 @@ from pydantic import BaseModel, Field
 
 from dxseg.data.exporters.brush_rle import encode_brush
 from dxseg.data.readers.dicom.headers import alias_in_errors
-from dxseg.data.readers.images import image_size
 from dxseg.data.table.cases import STUDY_LEVEL
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.files.table import model_name
@@ -22,7 +21,6 @@ from dxseg.server.case_queue import CaseQueue
 from dxseg.server.middleware import LABEL_STUDIO_HEALTH, LABEL_STUDIO_PREDICT, LABEL_STUDIO_SETUP
 from dxseg.server.service import Service, problems
 from dxseg.server.telemetry import LOGGER
-from dxseg.server.uploads import check_pixels
 
 _DATASET, _IMAGE = "the dataset", "the image"
 _TASKS = 1000
@@ -166,12 +164,16 @@ async def _predict_case(task: Task, service: Service, cases: CaseQueue) -> Predi
         )
     with alias_in_errors(cases.root, _DATASET):
         case = await asyncio.to_thread(cases.find, case_id)
-        size = await asyncio.to_thread(image_size, case.image)
-        check_pixels(_IMAGE, size, service.settings.max_pixels)
         label = "" if case.row["label_level"] == STUDY_LEVEL else case.row["label"]
-        while service.worker.full:
-            await asyncio.sleep(_WAIT)
+        await _wait_for_place(service)
+        await service.inspect_image(case.image, _IMAGE)
+        await _wait_for_place(service)
         return await service.predict(case.image, label, _IMAGE, return_image=False)
+
+
+async def _wait_for_place(service: Service) -> None:
+    while service.worker.full:
+        await asyncio.sleep(_WAIT)
 
 
 def _to_regions(prediction: Prediction, info: ModelInfo, brush: tuple[str, str]) -> TaskPrediction:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +28,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from dxseg.data.readers.budget import TooLargeError, decode_budget
 from dxseg.data.readers.images import image_size, read_image
 from dxseg.data.readers.masks import read_mask
 from dxseg.errors import DxsegError
@@ -349,25 +353,48 @@ def test_a_codestream_of_another_size_is_not_decoded(image: Make, read: Any) -> 
             read(ds)
 
 
-def test_a_deflate_bomb_is_not_inflated(
-    image: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def contents(ds: Any) -> tuple[bytes, bytes]:
+    """An object as a file: what is never deflated, and the data set."""
+    stream = io.BytesIO()
+    ds.save_as(stream, enforce_file_format=True)
+    content = stream.getvalue()
+    (length,) = struct.unpack_from("<I", content, 132 + 8)
+    return content[: 132 + 12 + length], content[132 + 12 + length :]
+
+
+def test_deflated_images_are_read(image: Make, tmp_path: Path) -> None:
     path = tmp_path / "x.dcm"
     ds = image(GREY)
     ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     ds.save_as(path, enforce_file_format=True)
     assert np.array_equal(read_image(path)[:, :, 0], GREY)
-    monkeypatch.setattr("dxseg.data.readers.dicom.objects._INFLATED_LIMIT", 5_000_000)
-    start = path.read_bytes()
-    group_length = pydicom.dcmread(path).file_meta.FileMetaInformationGroupLength
+    assert image_size(path) == GREY.shape
+
+
+@pytest.mark.parametrize("place", ["header", "pixels"])
+def test_a_deflate_bomb_costs_no_more_than_the_budget(
+    image: Make, tmp_path: Path, place: str
+) -> None:
+    ds = image(GREY)
+    if place == "header":
+        ds.add_new(0x00091001, "OB", bytes(2**26))
+    _, plain = contents(ds)
+    ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    start, _ = contents(ds)
+    padding = struct.pack("<HH2sxxI", 0x7FE1, 0x1001, b"OB", 2**26) + bytes(2**26)
     deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    size = 132 + 12 + int(group_length)
-    path.write_bytes(start[:size] + deflater.compress(b"\0" * 6_000_000) + deflater.flush())
-    inflated: list[Any] = []
-    monkeypatch.setattr(pydicom, "dcmread", lambda *given, **_: inflated.append(given))
-    with pytest.raises(DxsegError, match="inflates beyond"):
+    path = tmp_path / "x.dcm"
+    path.write_bytes(start + deflater.compress(plain + padding) + deflater.flush())
+    assert path.stat().st_size < 2**20
+    del plain, padding
+    tracemalloc.start()
+    with decode_budget(2**20), pytest.raises(TooLargeError, match="inflates beyond"):
         read_image(path)
-    assert inflated == []
+    if place == "pixels":
+        assert image_size(path) == GREY.shape, "the header is before the bomb"
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**25.5
 
 
 @pytest.fixture(scope="module")

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import logging
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, BinaryIO, cast
 
+from dxseg.data.readers.budget import check_size
 from dxseg.data.readers.dicom.elements import read_int, read_text
-from dxseg.data.readers.raster import check_size
 from dxseg.errors import DxsegError
 from dxseg.io.remote import RemotePath
 
 if TYPE_CHECKING:
-    from pydicom.dataset import FileDataset
+    from pydicom.dataset import Dataset, FileDataset
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 _PREAMBLE = 132
-_INFLATED_LIMIT = 2**30
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -75,19 +72,25 @@ def open_object(path: Path, *, pixels: bool = False) -> FileDataset:
         pixels: Whether to read the pixel data too.
 
     Raises:
-        DxsegError: The file is absent, empty, not DICOM, damaged, or inflates beyond 1 GiB.
+        DxsegError: The file is absent, empty, not DICOM, damaged, or inflates beyond the
+            budget of decoded bytes.
     """
     _check_start(path)
     import pydicom
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    from dxseg.data.readers.dicom.deflated import read_deflated
 
     # Warnings of pydicom quote values. Filtered on each call: names must not appear on a terminal
     # because other code has reset filters or levels.
     warnings.filterwarnings("ignore", module=r"pydicom\b")
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
-    with translate_errors(path):
-        _check_inflated_size(path)
-        with path.open("rb") as stream:
-            return pydicom.dcmread(stream, stop_before_pixels=not pixels)
+    with translate_errors(path), path.open("rb") as stream:
+        meta = _read_meta(stream)
+        if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            return read_deflated(stream, path, meta, pixels=pixels)
+        stream.seek(0)
+        return pydicom.dcmread(stream, stop_before_pixels=not pixels)
 
 
 @contextmanager
@@ -178,26 +181,17 @@ def _check_start(path: Path) -> None:
         )
 
 
-def _check_inflated_size(path: Path) -> None:
-    """Inflate deflated objects block by block: pydicom would keep any amount in memory."""
+def _read_meta(stream: IO[bytes]) -> Dataset:
+    """Read the file meta information; leaves the stream where the data set begins."""
     from pydicom.filereader import read_dataset
-    from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-    with path.open("rb") as stream:
-        stream.seek(_PREAMBLE)
-        meta = read_dataset(
-            stream,
-            is_implicit_VR=False,
-            is_little_endian=True,
-            stop_when=lambda tag, _vr, _length: tag >> 16 != 2,
-        )
-        if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-            return
-        inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
-        while not inflater.eof and (block := inflater.unconsumed_tail or stream.read(_BLOCK)):
-            size += len(inflater.decompress(block, _BLOCK))
-            if size > _INFLATED_LIMIT:
-                raise DxsegError(f"{path}: inflates beyond {_INFLATED_LIMIT} bytes; expected less")
+    stream.seek(_PREAMBLE)
+    return read_dataset(
+        cast("BinaryIO", stream),
+        is_implicit_VR=False,
+        is_little_endian=True,
+        stop_when=lambda tag, _vr, _length: tag >> 16 != 2,
+    )
 
 
 def _check_length(layout: PixelLayout, bits: int, path: Path) -> None:
