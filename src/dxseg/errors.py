@@ -18,6 +18,21 @@ class UsageError(DxsegError):
     exit_code = 2
 
 
+def unexpected_error(where: object, error: Exception) -> DxsegError:
+    """Make an error of any exception, so that one bad file does not end the work on the others.
+
+    Args:
+        where: The file.
+        error: What was raised; kept as the cause.
+    """
+    wrapped = DxsegError(
+        f"{where}: {type(error).__name__}: {error}; expected no such error; leave the file out, "
+        "and report this to dxseg"
+    )
+    wrapped.__cause__ = error
+    return wrapped
+
+
 class TerminatedError(KeyboardInterrupt):
     """SIGTERM was received, for example from a scheduler; handled like Ctrl-C."""
 

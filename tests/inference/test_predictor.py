@@ -274,3 +274,23 @@ def test_no_gradients_are_kept_and_the_mode_of_the_caller_is_not_changed(make_pr
     predictor.predict([square(32, 32)])
     assert torch.is_grad_enabled()
     assert not torch.is_inference_mode_enabled()
+
+
+def test_an_image_on_which_the_network_fails_fails_alone(make_predictor, tmp_path, write_image):
+    predictor = make_predictor(batch_size=4)
+    forward = predictor.backend.forward
+
+    def fail(images, prompts):
+        if bool((images > 0.4).any()):
+            raise RuntimeError("out of memory")
+        return forward(images, prompts)
+
+    predictor.backend.forward = fail
+    paths = [
+        write_image(tmp_path / f"{number}.png", square(32, 32, value=255 if number == 1 else 150))
+        for number in range(3)
+    ]
+    results = dict(predictor.stream((path.name, path) for path in paths))
+    assert isinstance(results["1.png"], DxsegError)
+    assert "RuntimeError: out of memory" in str(results["1.png"])
+    assert [results[name].mask.shape for name in ("0.png", "2.png")] == [(32, 32)] * 2

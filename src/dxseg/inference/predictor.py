@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from dxseg.data.readers.images import read_image
-from dxseg.errors import DxsegError, UsageError
+from dxseg.errors import DxsegError, UsageError, unexpected_error
 from dxseg.inference.backends import Backend, TorchBackend
 from dxseg.inference.label_prompt import LabelNames, parse_label_prompt
 from dxseg.inference.load import load_backend
@@ -198,16 +198,7 @@ class Predictor:
                     batch = ahead.popleft().result()
                     fill()
                     for name, item, output in batch:
-                        if isinstance(item, DxsegError):
-                            yield name, item
-                            continue
-                        try:
-                            assert output is not None, "an image has an output"
-                            prediction = self._pipeline.postprocess(item, output)
-                        except DxsegError as error:
-                            yield name, error
-                        else:
-                            yield name, prediction
+                        yield name, self._finish(name, item, output)
             finally:
                 network.shutdown(wait=False, cancel_futures=True)
                 decoders.shutdown(cancel_futures=True)
@@ -224,13 +215,43 @@ class Predictor:
             return error if where in text else DxsegError(f"{where}: {text}")
         except (OSError, ValueError, MemoryError) as error:
             return DxsegError(f"{where}: cannot be read ({error or type(error).__name__})")
+        except Exception as error:  # noqa: BLE001 - one image does not stop the others
+            return unexpected_error(where, error)
 
     def _run(self, reading: list[_Read]) -> list[_Ready]:
         """Run the network on the images of a batch that could be read."""
         items = [(name, future.result()) for name, future in reading]
         batch = [item for _, item in items if isinstance(item, PreprocessedImage)]
-        outputs = iter(self._pipeline.forward(batch) if batch else ())
-        return [
-            (name, item, None if isinstance(item, DxsegError) else next(outputs))
-            for name, item in items
-        ]
+        outputs = iter(self._forward(batch))
+        ready: list[_Ready] = []
+        for name, item in items:
+            output = item if isinstance(item, DxsegError) else next(outputs)
+            if isinstance(output, NetworkOutput):
+                ready.append((name, item, output))
+            else:
+                ready.append((name, output, None))
+        return ready
+
+    def _forward(self, batch: list[PreprocessedImage]) -> list[NetworkOutput | DxsegError]:
+        """Run the network; where a batch fails, on each of its images alone."""
+        if not batch:
+            return []
+        try:
+            return [*self._pipeline.forward(batch)]
+        except Exception as error:  # noqa: BLE001 - such as too large for the memory
+            if len(batch) == 1:
+                return [unexpected_error("the network failed on this image", error)]
+        return [output for item in batch for output in self._forward([item])]
+
+    def _finish(
+        self, name: str, item: PreprocessedImage | DxsegError, output: NetworkOutput | None
+    ) -> Prediction | DxsegError:
+        if isinstance(item, DxsegError):
+            return item
+        try:
+            assert output is not None, "an image has an output"
+            return self._pipeline.postprocess(item, output)
+        except DxsegError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - the others go on
+            return unexpected_error(name, error)

@@ -325,3 +325,44 @@ def test_without_highdicom_the_extra_is_named(
     monkeypatch.setattr(dicom_seg, "find_spec", lambda _name: None)
     with pytest.raises(UsageError, match=r"dxseg\[dicom\]"):
         predict_files("model_folder", tmp_path / "a.dcm", tmp_path / "out", dicom_seg=True)
+
+
+@pytest.mark.parametrize(
+    "charset",
+    [None, "", "ISO_IR 999", "ISO 2022 IR 100", ["ISO_IR 100", "ISO_IR 144"], ["", "ISO_IR 100"]],
+)
+def test_a_source_with_an_odd_character_set_gets_a_segmentation(
+    tmp_path: Path, make_predictor: Any, charset: Any
+) -> None:
+    source = make_image(bright(), PatientName="QQQQQ")
+    if charset is not None:
+        source.SpecificCharacterSet = charset
+    path = save(source, tmp_path / "a.dcm")
+    path.write_bytes(path.read_bytes().replace(b"QQQQQ", b"M\xfcler"))
+    mask = (bright() > 99).astype(np.uint8)
+    (tmp_path / "seg.dcm").write_bytes(image_segmentation(path, mask, make_predictor().info))
+    seg = pydicom.dcmread(tmp_path / "seg.dcm")
+    assert str(seg.PatientName) == "Müler"
+    assert seg.SpecificCharacterSet == "ISO_IR 192"
+
+
+@pytest.mark.parametrize("kind", ["image", "series"])
+def test_without_its_segmentation_the_mask_stays(tmp_path: Path, use: Any, kind: str) -> None:
+    use(slicing=Slicing(window=(100.0, 200.0)) if kind == "series" else None)
+    if kind == "series":
+        for number, ds in enumerate(make_series(np.full((4, 24, 32), 500), SOPClassUID="1.2.3")):
+            save(ds, tmp_path / f"in/a/{number}.dcm")
+    else:
+        save(make_image(bright(), SOPClassUID="1.2.3"), tmp_path / "in/a.dcm")
+    summary = predict_files("model_folder", tmp_path / "in", tmp_path / "out", dicom_seg=True)
+    [(_, reason)] = summary.failed
+    assert reason.startswith("the mask is written, but no DICOM SEG: ")
+    assert "damaged" not in reason
+    written = tmp_path / "out/masks" / ("a.nii.gz" if kind == "series" else "a.png")
+    assert written.is_file()
+    assert not list((tmp_path / "out").glob("segmentations/*"))
+    row = (tmp_path / "out/predictions.csv").read_text("utf-8").splitlines()[1]
+    assert ",ok," in row
+    assert "no DICOM SEG" in row
+    again = predict_files("model_folder", tmp_path / "in", tmp_path / "out")
+    assert (again.skipped, again.failed) == (1, [])

@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import dicom_phantom
+from dxseg.data.readers.images import READERS
 from dxseg.errors import DxsegError, UsageError
+from dxseg.inference.files import predict as predict_module
 from dxseg.inference.files.predict import predict_files
 from dxseg.inference.predictor import Predictor
 
@@ -334,3 +337,43 @@ def test_killed_and_started_again_it_ends_as_if_never_killed(tmp_path, use, writ
     masks = [path for path in (tmp_path / "out/masks").iterdir() if path.name[0] != "."]
     assert {pixels(mask).sum() for mask in masks} == {64 * 255}
     assert len(masks) == len(table(tmp_path / "out")) == 40
+
+
+@pytest.mark.parametrize("suffix", sorted(READERS))
+def test_every_readable_format_of_images_is_predicted(tmp_path, use, suffix):
+    use()
+    bright = np.full((32, 48), 10, np.uint8)
+    bright[4:12, 20:36] = 250
+    path = tmp_path / "in" / f"a{suffix}"
+    path.parent.mkdir()
+    if suffix == ".dcm":
+        dicom_phantom.save(dicom_phantom.make_image(bright), path)
+    else:
+        Image.fromarray(bright).save(path)
+    summary = predict_files("model_folder", path, tmp_path / "out")
+    assert (summary.done, summary.failed) == (1, [])
+    mask = pixels(tmp_path / "out/masks/a.png")
+    assert mask.shape == bright.shape
+    assert (mask[5:11, 21:35] == 255).all()
+    assert not mask[16:].any()
+
+
+def test_an_unforeseen_exception_costs_one_row(tmp_path, use, write_image, monkeypatch):
+    use()
+    for name in ("a", "b", "c"):
+        write_image(tmp_path / f"in/{name}.png")
+    write = predict_module.write_mask_png
+
+    def fail(path, *args):
+        if path.name == "b.png":
+            raise KeyError("no field of name db_name")
+        write(path, *args)
+
+    monkeypatch.setattr(predict_module, "write_mask_png", fail)
+    summary = predict_files("model_folder", tmp_path / "in", tmp_path / "out")
+    assert summary.done == 2
+    [(name, reason)] = summary.failed
+    assert name == "b.png"
+    assert "KeyError: 'no field of name db_name'" in reason
+    rows = table(tmp_path / "out")
+    assert [rows[f"{name}.png"]["status"] for name in "abc"] == ["ok", "failed", "ok"]

@@ -324,3 +324,23 @@ def test_slicing_that_does_not_fit_the_network_is_refused(
     (tmp_path / "model.json").write_text(json.dumps(text))
     with pytest.raises(DxsegError, match=r"slicing gives .* channels"):
         read_info(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["Nifti1Image", "Nifti2Image"])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_every_format_of_volumes_is_predicted(
+    tmp_path: Path, use: Any, kind: str, suffix: str
+) -> None:
+    use()
+    image = getattr(nibabel, kind)(HOUNSFIELD, turned_affine(RAS, SHAPE))
+    image.header["descrip"] = b"NAME"
+    (tmp_path / "in").mkdir()
+    image.to_filename(tmp_path / f"in/v{suffix}")
+    summary = predict_files("model_folder", tmp_path / "in", tmp_path / "out")
+    assert (summary.done, summary.failed) == (1, [])
+    written = nibabel.load(tmp_path / "out/masks/v.nii.gz")
+    assert type(written).__name__ == kind
+    assert not bytes(written.header["descrip"]).strip(b"\0")
+    np.testing.assert_array_equal(np.asarray(written.dataobj), BRIGHT)
+    source = nibabel.load(tmp_path / f"in/v{suffix}")
+    np.testing.assert_array_equal(written.affine, source.affine)

@@ -13,7 +13,7 @@ from dxseg.data.readers.nifti import open_nifti
 from dxseg.io.atomic import atomic_path
 
 _GZIP_LEVEL = 6
-# Fields of the header that may hold free text, hence names.
+# Fields of the header that may hold free text, hence names; NIfTI-2 has no db_name.
 _FREE_TEXT = ("descrip", "aux_file", "db_name", "intent_name")
 
 
@@ -35,7 +35,7 @@ def write_label_map(path: Path, mask: NDArray[np.uint8], source: Path) -> None:
     like = open_nifti(source)
     header = like.header.copy()
     header.extensions.clear()
-    for field in _FREE_TEXT:
+    for field in set(_FREE_TEXT) & set(header.keys()):
         header[field] = b""
     header["cal_min"], header["cal_max"] = 0, 0
     header.set_data_dtype(np.uint8)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from dxseg.data.readers.dicom.elements import read_text
 from dxseg.data.readers.dicom.headers import alias_in_errors
-from dxseg.data.readers.dicom.objects import open_object, pixel_layout, translate_errors
+from dxseg.data.readers.dicom.objects import open_object, pixel_layout
 from dxseg.data.readers.dicom.series import Stack
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.files.table import model_name
@@ -112,14 +112,23 @@ def _encode(
         raise DxsegError(
             f"{path}: does not have the mask's size; it has changed since it was predicted"
         )
-    with translate_errors(path), _quiet():
-        seg = _build([_completed(ds) for ds in sources], planes, info)
-        if "FrameOfReferenceUID" not in seg:
-            # Of type 2C (PS3.3 C.7.6.1): required where there is no position.
-            seg.PatientOrientation = sources[0].get("PatientOrientation", "")
-        stream = io.BytesIO()
-        seg.save_as(stream, enforce_file_format=True)
-        return stream.getvalue()
+    with _quiet():
+        try:
+            return _saved(_build([_completed(ds) for ds in sources], planes, info), sources[0])
+        except Exception as error:  # noqa: BLE001 - its text quotes values of the header
+            raise DxsegError(
+                f"{path}: highdicom refuses its header ({type(error).__name__}); expected one "
+                "that a SEG may repeat; correct the header, or use the mask without a SEG"
+            ) from None
+
+
+def _saved(seg: Any, source: Dataset) -> bytes:
+    if "FrameOfReferenceUID" not in seg:
+        # Of type 2C (PS3.3 C.7.6.1): required where there is no position.
+        seg.PatientOrientation = source.get("PatientOrientation", "")
+    stream = io.BytesIO()
+    seg.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
 
 
 def _build(sources: Sequence[Dataset], planes: NDArray[np.uint8], info: ModelInfo) -> Any:
@@ -170,8 +179,14 @@ def _segment(number: int, name: str, info: ModelInfo) -> Any:
 
 
 def _completed(ds: Dataset) -> Dataset:
-    """Copy a header; elements that a SEG must have are empty where the source has none."""
+    """Copy a header; elements that a SEG must have are empty where the source has none.
+
+    Text is repeated in UTF-8: highdicom refuses sources whose character set is empty, unknown or
+    used against the rules, of which there are many.
+    """
     completed = copy(ds)
+    completed.decode()
+    completed.SpecificCharacterSet = "ISO_IR 192"
     for keyword in _MAY_BE_EMPTY:
         if keyword not in completed:
             setattr(completed, keyword, "")

@@ -20,9 +20,9 @@ class PredictSummary:
     """Counts of a call of `predict_files` or `predict_archive`.
 
     Attributes:
-        done: Images and volumes predicted.
+        done: Images and volumes predicted, with all files that were requested.
         skipped: Those that the table already held.
-        failed: Name and reason of each one without a result.
+        failed: Name and reason of each one without a mask, or without the DICOM SEG of its mask.
         label_prompts: Number of all of them with a label prompt.
         unmatched_labels: Rows of the table of labels that match none of them.
         table: The table, or the folder of tables, with a row for each.

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from dxseg.data.readers.nifti_writer import write_label_map, write_label_map_at
-from dxseg.errors import DxsegError, UsageError
+from dxseg.errors import DxsegError, UsageError, unexpected_error
 from dxseg.inference.files.dicom_seg import (
     image_segmentation,
     require_highdicom,
@@ -213,7 +213,7 @@ class _Job:
                 pool.shutdown(cancel_futures=True)
 
     def _write_image(self, item: PredictionInput, result: Prediction | DxsegError) -> Row:
-        """Write the files of an image; the mask last but for a SEG."""
+        """Write the files of an image; the mask last, then a SEG."""
         if isinstance(result, DxsegError):
             raise result
         mask_path = self.folder.path(MASKS, item)
@@ -225,10 +225,11 @@ class _Job:
             )
             write_overlay_png(path, result.image, result.mask, caption=caption)
         write_mask_png(mask_path, result.mask, len(self.info.mask_classes))
+        row = image_values(result, self.info)
         if self.dicom_seg and item.is_dicom:
-            content = image_segmentation(item.source, result.mask, self.info)
-            write_bytes_atomic(self.folder.path(SEGMENTATIONS, item), content)
-        return image_values(result, self.info)
+            make = partial(image_segmentation, item.source, result.mask, self.info)
+            row["error"] = self._write_segmentation(item, make)
+        return row
 
     def _predict_volume(self, item: PredictionInput) -> Row:
         path = self.folder.path(MASKS, item)
@@ -251,10 +252,21 @@ class _Job:
             write_label_map(path, result.mask, item.source)
         else:
             write_label_map_at(path, result.mask, volume.affine)
-            if self.dicom_seg:
-                content = series_segmentation(stack, result.mask, self.info)
-                write_bytes_atomic(self.folder.path(SEGMENTATIONS, item), content)
-        return volume_values(result, self.info)
+        row = volume_values(result, self.info)
+        if self.dicom_seg and stack is not None:
+            make = partial(series_segmentation, stack, result.mask, self.info)
+            row["error"] = self._write_segmentation(item, make)
+        return row
+
+    def _write_segmentation(self, item: PredictionInput, make: Callable[[], bytes]) -> str:
+        """Write a DICOM SEG; return why there is none: the mask stays all the same."""
+        path = self.folder.path(SEGMENTATIONS, item)
+        try:
+            write_bytes_atomic(path, make())
+        except DxsegError as error:
+            path.unlink(missing_ok=True)
+            return f"the mask is written, but no DICOM SEG: {error}"
+        return ""
 
     def _record(self, item: PredictionInput, weight: int, work: Callable[[], Row]) -> None:
         """Append the row of an input once `work` has written its files, and count it."""
@@ -266,12 +278,16 @@ class _Job:
         }
         try:
             row |= {"status": "ok", **work()}
-            self.summary.done += 1
-        except (DxsegError, OSError) as error:
-            reason = " ".join(str(error).split())
+        except Exception as error:  # noqa: BLE001 - one input never ends the others
+            known = isinstance(error, (DxsegError, OSError))
+            reason = str(error if known else unexpected_error(item.source, error))
             self.folder.remove(item)
             row |= {"status": "failed", "error": reason}
-            self.summary.failed.append((item.name, reason))
+        row["error"] = " ".join(row["error"].split())
+        if row["error"]:
+            self.summary.failed.append((item.name, row["error"]))
+        else:
+            self.summary.done += 1
         # Last: a row promises that its files exist.
         self.table.append(row)
         self.steps += weight
