@@ -52,10 +52,15 @@ def coarse_output(labels: int = 3) -> CoarseOutput:
     )
 
 
+def fuse(fusion: nn.Module, fine: list[Tensor], coarse: list[Tensor]) -> list[Tensor]:
+    pairs = zip(fine, coarse, strict=True)
+    return [fusion(s, c, level) for level, (s, c) in enumerate(pairs)]
+
+
 class TestFeatureShare:
     def test_starts_as_exactly_the_mean(self) -> None:
         fine, coarse = pyramid(0), pyramid(1)
-        fused = FeatureFusion(CHANNELS)(fine, coarse)
+        fused = fuse(FeatureFusion(CHANNELS), fine, coarse)
         for g, s, c in zip(fused, fine, coarse, strict=True):
             assert torch.allclose(g, (s + c) / 2, atol=1e-6)
 
@@ -67,7 +72,7 @@ class TestFeatureShare:
         for fusion in skip.fusions:
             fusion.weight.data.normal_(generator=generator)
             fusion.bias.data.normal_(generator=generator)
-        fused = skip(fine, coarse)
+        fused = fuse(skip, fine, coarse)
         for level, channels in enumerate(CHANNELS):
             weight = skip.fusions[level].weight[:, :, 0, 0]
             assert weight.shape == (channels, 2 * channels)
@@ -81,7 +86,7 @@ class TestFeatureShare:
     def test_both_branches_get_gradients(self) -> None:
         fine = [level.requires_grad_() for level in pyramid(0)]
         coarse = [level.requires_grad_() for level in pyramid(1)]
-        sum(level.sum() for level in FeatureFusion(CHANNELS)(fine, coarse)).backward()
+        sum(level.sum() for level in fuse(FeatureFusion(CHANNELS), fine, coarse)).backward()
         assert all(torch.allclose(t.grad, torch.full_like(t, 0.5)) for t in [*fine, *coarse])
 
     def test_left_out_it_changes_nothing(self) -> None:
@@ -109,6 +114,68 @@ class TestResolutionCompensation:
     def test_needs_the_feature_share(self) -> None:
         with pytest.raises(UsageError, match="feature_share"):
             load_config("cpu", "sks", {"model": {"skips": {"feature_share": False}}})
+
+
+class TestFusionInTheEncoder:
+    """The reading in which the fine encoder goes on from the fused features (`fuse_in_encoder`)."""
+
+    BACKBONES = ("mobilenetv3_small_050", "resnet18", "swinv2_tiny_window8_256")
+
+    def pair(self, backbone: str) -> tuple[SKS, SKS]:
+        """One network with fusion after and one with fusion in the encoder, of equal weights."""
+        torch.manual_seed(0)
+        sizes: Any = {"in_channels": 1, "decoder_channels": (16, 16, 8, 8, 8)}
+        classifier = CoarseBranch(backbone, 3, encoder_weights=None, **sizes).eval()
+        after = SKS.from_classifier(classifier).eval()
+        inside = SKS.from_classifier(classifier, fuse_in_encoder=True).eval()
+        inside.decoder.load_state_dict(after.decoder.state_dict())
+        inside.head.load_state_dict(after.head.state_dict())
+        return after, inside
+
+    @pytest.mark.parametrize("backbone", BACKBONES)
+    def test_starts_as_the_same_function(self, backbone: str) -> None:
+        """At first both encoders are equal, and the mean of equal features is the feature."""
+        after, inside = self.pair(backbone)
+        x = torch.randn(1, 1, 64, 64)
+        with torch.no_grad():
+            assert torch.allclose(after(x).mask_logits, inside(x).mask_logits, atol=1e-4)
+
+    @pytest.mark.parametrize("backbone", BACKBONES)
+    def test_a_coarse_level_reaches_the_stages_behind_it(self, backbone: str) -> None:
+        for network, reaches in zip(self.pair(backbone), (False, True), strict=True):
+            x = torch.randn(1, 1, 64, 64)
+            with torch.no_grad():
+                before = network(x).features
+                hook = network.coarse.register_forward_hook(
+                    lambda _, __, out: replace(
+                        out, encoder_features=[c + 1 for c in out.encoder_features]
+                    )
+                )
+                changed = network(x).features
+                hook.remove()
+            assert before is not None
+            assert changed is not None
+            assert torch.allclose(before, changed, atol=1e-6) is not reaches
+
+    def test_shared_levels_come_before_it(self) -> None:
+        network = SKS(
+            "resnet18",
+            labels=2,
+            shared_encoder_levels=2,
+            fuse_in_encoder=True,
+            encoder_weights=None,
+            coarse_weights=None,
+        )
+        network(torch.randn(2, 3, 64, 64)).mask_logits.sum().backward()
+        assert [p.grad for p in network.share.parameters() if p.grad is None] == []
+
+    @pytest.mark.parametrize("options", [{"fusion": None}, {"resolution_compensation": False}])
+    def test_needs_fused_features_at_every_level(self, options: Any) -> None:
+        with pytest.raises(UsageError, match="fuse_in_encoder"):
+            SKS("resnet18", labels=2, fuse_in_encoder=True, encoder_weights=None, **options)
+        skips = {"fuse_in_encoder": True, "resolution_compensation": False}
+        with pytest.raises(UsageError, match="switch resolution_compensation on"):
+            load_config("cpu", "sks", {"model": {"skips": skips}})
 
 
 class TestPrompts:
@@ -300,8 +367,9 @@ class Scaled(nn.Module):
         super().__init__()
         self.widths = tuple(channels)
 
-    def forward(self, fine: Sequence[Tensor], coarse: Sequence[Tensor]) -> list[Tensor]:
-        return [s + 2 * c for s, c in zip(fine, coarse, strict=True)]
+    def forward(self, fine: Tensor, coarse: Tensor, level: int) -> Tensor:
+        assert fine.shape[1] == self.widths[level]
+        return fine + 2 * coarse
 
 
 class GlobalPrompt(nn.Module):

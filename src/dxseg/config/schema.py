@@ -33,6 +33,7 @@ class SkipsConfig(_Strict):
 
     feature_share: bool = True
     resolution_compensation: bool = True
+    fuse_in_encoder: bool = False
     long: bool = True
     evidence: bool = False
 
@@ -42,6 +43,11 @@ class SkipsConfig(_Strict):
             raise ValueError(
                 "resolution_compensation carries the fused features of feature_share: "
                 "switch feature_share on, or resolution_compensation off"
+            )
+        if self.fuse_in_encoder and not self.resolution_compensation:
+            raise ValueError(
+                "fuse_in_encoder goes on from the fused features of every level: "
+                "switch resolution_compensation on, or fuse_in_encoder off"
             )
         return self
 

@@ -143,6 +143,7 @@ def _sks_options(config: ModelConfig, task: Task, pretrained: bool) -> dict[str,
     return {
         "fusion": fusion,
         "resolution_compensation": skips.resolution_compensation,
+        "fuse_in_encoder": skips.fuse_in_encoder,
         "prompts": [prompt for prompt, is_on in prompts.items() if is_on],
         "shared_encoder_levels": config.shared_encoder_levels,
         "freeze_coarse": config.coarse_learning_rate_scale == 0.0,

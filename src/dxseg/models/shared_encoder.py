@@ -17,10 +17,10 @@ from dxseg.models.encoder import PyramidEncoder
 
 
 class EncoderTail(nn.Module):
-    """The later levels of an encoder whose first levels come from another one.
+    """The levels of an encoder one by one, without the first ones if they come from another one.
 
     Attributes:
-        shared: Number of levels that come from the other encoder.
+        shared: Number of levels that come from the other encoder, 0 for none.
         channels: Channels of all levels, finest first, the shared ones included.
         strides: Their strides.
     """
@@ -117,8 +117,8 @@ def _chain(encoder: PyramidEncoder) -> Iterator[tuple[nn.Module, bool]]:
             yield block, number in ends
     else:
         raise UsageError(
-            f"model.shared_encoder_levels: timm builds {encoder.backbone_name!r} as "
-            f"{type(body).__name__}, not as a chain of levels that could be split; set it "
-            "to 0, or choose a backbone such as tf_efficientnet_lite0, resnet18 or "
-            "swinv2_tiny_window8_256"
+            f"model.shared_encoder_levels, model.skips.fuse_in_encoder: timm builds "
+            f"{encoder.backbone_name!r} as {type(body).__name__}, not as a chain of levels that "
+            "could be split; leave both options out, or choose a backbone such as "
+            "tf_efficientnet_lite0, resnet18 or swinv2_tiny_window8_256"
         )

@@ -16,10 +16,16 @@ from dxseg.models.coarse_branch import EVIDENCE_STRIDE, CoarseBranch, CoarseOutp
 
 
 class Fusion(Protocol):
-    """A module that fuses levels of the two encoders."""
+    """A module that fuses the levels of the two encoders, one at a time."""
 
-    def forward(self, fine: Sequence[Tensor], coarse: Sequence[Tensor]) -> list[Tensor]:
-        """Fuse levels s_l and c_l, each (B, C_l, h, w), to g_l of the same size."""
+    def forward(self, fine: Tensor, coarse: Tensor, level: int) -> Tensor:
+        """Fuse s_l and c_l, each (B, C_l, h, w), to g_l of the same size.
+
+        Args:
+            fine: s_l.
+            coarse: c_l.
+            level: Position among the levels that are fused, 0 for the finest.
+        """
         ...
 
 
@@ -60,12 +66,10 @@ class FeatureFusion(nn.Module):
             fusion.load_state_dict({"weight": mean, "bias": torch.zeros(width)})
         self.fusions = nn.ModuleList(fusions)
 
-    def forward(self, fine: Sequence[Tensor], coarse: Sequence[Tensor]) -> list[Tensor]:
-        """Fuse levels s_l and c_l, each (B, C_l, h, w), to g_l of the same size."""
-        return [
-            fusion(torch.cat([s, c], dim=1))
-            for fusion, s, c in zip(self.fusions, fine, coarse, strict=True)
-        ]
+    def forward(self, fine: Tensor, coarse: Tensor, level: int) -> Tensor:
+        """Fuse s_l and c_l, each (B, C_l, h, w), to g_l of the same size."""
+        fused: Tensor = self.fusions[level](torch.cat([fine, coarse], dim=1))
+        return fused
 
 
 class LongSkip(nn.Module):

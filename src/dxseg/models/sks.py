@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from dxseg.errors import UsageError
 from dxseg.models.coarse_branch import CoarseBranch, CoarseOutput
 from dxseg.models.decoder import DECODER_CHANNELS, UnetDecoder
 from dxseg.models.heads import init_prior_bias
@@ -28,6 +29,7 @@ class SKS(SegmentationModel):
         encoder: The encoder of the fine branch, without the levels that it shares.
         coarse_frozen: Whether the coarse branch keeps its weights and normalisation statistics.
         shared_encoder_levels: Number of levels that both encoders share, finest first.
+        fuse_in_encoder: Whether the fine encoder goes on from the fused features.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class SKS(SegmentationModel):
         decoder_channels: Sequence[int] = DECODER_CHANNELS,
         fusion: Callable[[Sequence[int]], Fusion] | None = FeatureFusion,
         resolution_compensation: bool = True,
+        fuse_in_encoder: bool = False,
         prompts: Sequence[Callable[[CoarseBranch], Prompt]] = (LongSkip,),
         shared_encoder_levels: int = 0,
         freeze_coarse: bool = True,
@@ -59,6 +62,9 @@ class SKS(SegmentationModel):
             fusion: Builds the short skip from the widths of the levels to fuse; None for none.
             resolution_compensation: Whether fused features enter the decoder at every level, or at
                 the deepest one only.
+            fuse_in_encoder: Whether the fine encoder goes on from the fused features, so that each
+                of its stages gets those of the stage before. Default: the levels are fused when
+                the encoder has run to its end.
             prompts: Each builds a prompt from the coarse branch.
             shared_encoder_levels: Number of levels, finest first, that the coarse encoder computes
                 for both; these are always frozen. Both encoders should start from the same weights.
@@ -69,9 +75,15 @@ class SKS(SegmentationModel):
             coarse_weights: Initial weights of the coarse encoder; None for random ones.
 
         Raises:
-            UsageError: The backbone does not fit, or cannot be split into levels to share.
+            UsageError: The backbone does not fit, or cannot be split into levels; there is no
+                fusion at every level that could go on through the encoder.
         """
         super().__init__()
+        if fuse_in_encoder and (fusion is None or not resolution_compensation):
+            raise UsageError(
+                "fuse_in_encoder: there are no fused features at every level to go on from; pass a "
+                "fusion and resolution_compensation=True"
+            )
         encoder = create_encoder(backbone, in_channels, encoder_weights)
         self.coarse = CoarseBranch(
             backbone,
@@ -83,7 +95,10 @@ class SKS(SegmentationModel):
             encoder_weights=coarse_weights,
         )
         shared = self.shared_encoder_levels = shared_encoder_levels
-        self.encoder = EncoderTail(encoder, shared) if shared else encoder
+        self.fuse_in_encoder = fuse_in_encoder
+        # Fused features can enter between the stages only of an encoder that is divided into them.
+        divided = shared > 0 or fuse_in_encoder
+        self.encoder = EncoderTail(encoder, shared) if divided else encoder
         # A shared level is the same in both encoders: there is nothing to fuse.
         self._first_fused = shared if resolution_compensation else len(encoder.channels) - 1
         fused_channels = encoder.channels[self._first_fused :]
@@ -111,8 +126,8 @@ class SKS(SegmentationModel):
         Args:
             classifier: The trained stage 1; its backbone, labels and widths are used.
             classes: Number of mask classes, background not counted.
-            options: Further arguments of `SKS`: `fusion`, `resolution_compensation`, `prompts`,
-                `shared_encoder_levels`, `freeze_coarse`.
+            options: Further arguments of `SKS`: `fusion`, `resolution_compensation`,
+                `fuse_in_encoder`, `prompts`, `shared_encoder_levels`, `freeze_coarse`.
         """
         network = cls(
             classifier.encoder.backbone_name,
@@ -132,8 +147,9 @@ class SKS(SegmentationModel):
 
     def load_encoder(self, classifier: CoarseBranch) -> None:
         """Copy the classifier's encoder into the fine encoder."""
-        shared = self.shared_encoder_levels
-        source = EncoderTail(classifier.encoder, shared) if shared else classifier.encoder
+        source: nn.Module = classifier.encoder
+        if isinstance(self.encoder, EncoderTail):
+            source = EncoderTail(classifier.encoder, self.shared_encoder_levels)
         self.encoder.load_state_dict(source.state_dict())
 
     def train(self, mode: bool = True) -> SKS:
@@ -157,19 +173,27 @@ class SKS(SegmentationModel):
     def _forward_padded(self, x: Tensor, label_prompt: Tensor | None) -> SegmenterOutput:
         coarse = self.coarse(x)
         evidence = self.coarse.evidence(coarse, label_prompt)
-        fine = self._encode(x, coarse)
-        skips = self._fuse(fine, coarse)
+        fine, skips = self._encode(x, coarse)
         decoded = self.decoder(skips, [prompt(coarse, evidence) for prompt in self.prompts])
         return SegmenterOutput(self.head(decoded[1]), coarse.label_logits, evidence, fine[-1])
 
-    def _encode(self, x: Tensor, coarse: CoarseOutput) -> list[Tensor]:
-        """Levels s_l of the fine encoder, finest first."""
+    def _encode(self, x: Tensor, coarse: CoarseOutput) -> tuple[list[Tensor], list[Tensor]]:
+        """Levels s_l of the fine encoder and levels g_l that enter the decoder, finest first."""
         shared = coarse.encoder_features[: self.shared_encoder_levels]
-        return [*shared, *self.encoder(shared[-1] if shared else x)]
+        feature = shared[-1] if shared else x
+        if not self.fuse_in_encoder:
+            fine = [*shared, *self.encoder(feature)]
+            return fine, [self._fuse(s, coarse, level) for level, s in enumerate(fine)]
+        fine, fused = [*shared], [*shared]
+        for level, stage in enumerate(cast(EncoderTail, self.encoder).levels, start=len(shared)):
+            fine.append(stage(feature))
+            feature = self._fuse(fine[-1], coarse, level)
+            fused.append(feature)
+        return fine, fused
 
-    def _fuse(self, fine: list[Tensor], coarse: CoarseOutput) -> list[Tensor]:
-        """Levels g_l that enter the decoder, finest first."""
-        if self.share is None:
-            return fine
+    def _fuse(self, fine: Tensor, coarse: CoarseOutput, level: int) -> Tensor:
+        """Level g_l from s_l."""
         first = self._first_fused
-        return [*fine[:first], *self.share(fine[first:], coarse.encoder_features[first:])]
+        if self.share is None or level < first:
+            return fine
+        return cast(Tensor, self.share(fine, coarse.encoder_features[level], level - first))
