@@ -14,7 +14,7 @@ from torch import Tensor
 from dxseg.data.table.cases import STUDY_LEVEL
 from dxseg.errors import UsageError, quote
 from dxseg.inference.model_folder import ModelInfo
-from dxseg.io.csv_io import read_table, separator_of
+from dxseg.io.user_tables import read_user_table
 
 if TYPE_CHECKING:
     from dxseg.inference.files.inputs import PredictionInput
@@ -165,7 +165,7 @@ def join_labels(
 
 
 def _read_rows(path: Path) -> list[_Row]:
-    table = read_table(path, separator=separator_of(path))
+    table = read_user_table(path)
     key = next((name for name in KEYS if name in table), None)
     if key is None or "label" not in table:
         raise UsageError(

@@ -6,31 +6,15 @@ pandas reads the file; this module adds the line numbers, the checks of the head
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from dxseg.errors import DxsegError
 
-_SEPARATORS = (",", ";", "\t")
 _BYTE_LIMIT = 2**32
-_HEADER_LIMIT = 2**20
 _FORMULA = re.compile(r"[=@＝＠]|[-+－＋](?![\d.]*\Z)")
-
-
-def separator_of(path: Path) -> str:
-    """Detect the separator from the header: comma, semicolon or tab.
-
-    Args:
-        path: A CSV file. Where it cannot be read, the result is a comma, and `read_table` raises
-            the error.
-    """
-    try:
-        with path.open(encoding="utf-8-sig") as stream:
-            header = stream.readline(_HEADER_LIMIT)
-    except (OSError, UnicodeDecodeError):
-        return ","
-    return max(_SEPARATORS, key=header.count)
 
 
 def is_formula(text: str) -> bool:
@@ -54,12 +38,16 @@ def escape_formula(name: str) -> str:
     return f"./{name}" if is_formula(name) else name
 
 
-def read_table(path: Path, *, separator: str = ",") -> pd.DataFrame:
+def read_table(
+    path: Path, *, separator: str = ",", encoding: str = "utf-8-sig", skipped_lines: int = 0
+) -> pd.DataFrame:
     """Read a CSV file as text, without guessing types: "NA" stays "NA" and "007" stays "007".
 
     Args:
         path: A UTF-8 file with a header row; a byte order mark is fine.
         separator: Separator of values.
+        encoding: Encoding, if not UTF-8.
+        skipped_lines: Number of lines before the header.
 
     Returns:
         A table of str whose index, named "line", is the 1-based line in the file; empty lines are
@@ -83,7 +71,8 @@ def read_table(path: Path, *, separator: str = ",") -> pd.DataFrame:
             na_filter=False,
             skip_blank_lines=False,
             header=None,
-            encoding="utf-8-sig",
+            skiprows=skipped_lines,
+            encoding=encoding,
             compression=None,
         )
     except FileNotFoundError as error:
@@ -93,16 +82,47 @@ def read_table(path: Path, *, separator: str = ",") -> pd.DataFrame:
             f"{path}: not a table ({str(error).strip()}); expected a header row and as many "
             f"values in each row, {separator!r} between them, quotes around values that contain one"
         ) from error
-    except UnicodeDecodeError as error:
-        raise DxsegError(f"{path}: not UTF-8 ({error}); save it as CSV UTF-8") from error
+    except UnicodeError as error:
+        name = encoding.removesuffix("-sig").upper()
+        raise DxsegError(f"{path}: not {name} ({error}); save it as CSV UTF-8") from error
     except OSError as error:
         raise DxsegError(f"{path}: cannot be read ({error})") from error
     # Rows with fewer values than the header are filled with NaN in spite of na_filter.
-    table = table.fillna("")
-    header = table.iloc[0].tolist()
+    return _with_header(table.fillna(""), path, 1 + skipped_lines)
+
+
+def make_table(rows: Sequence[Sequence[str]], path: Path) -> pd.DataFrame:
+    """Make a table of rows that another reader has read; the first one is the header.
+
+    Args:
+        rows: The cells; shorter rows are filled.
+        path: The file that they are from, for errors.
+
+    Returns:
+        As `read_table`.
+
+    Raises:
+        DxsegError: As `read_table`.
+    """
+    header, *rest = rows
+    for line, row in enumerate(rest, 2):
+        if len(row) > len(header):
+            raise DxsegError(
+                f"{path}: row {line} has {len(row)} values, but the header {len(header)}; name "
+                "every column that has values"
+            )
+    filled = [[*row, *[""] * (len(header) - len(row))] for row in rows]
+    table = pd.DataFrame(filled, dtype=str)
+    return _with_header(table, path, 1)
+
+
+def _with_header(table: pd.DataFrame, path: Path, header_line: int) -> pd.DataFrame:
+    """Name the columns by the first row, number the rows by line, and drop what is empty."""
+    header = [str(name).strip() for name in table.iloc[0]]
     table = table.iloc[1:]
     table.columns = pd.Index(header)
-    table.index = pd.RangeIndex(2, len(table) + 2, name="line")
+    first = header_line + 1
+    table.index = pd.RangeIndex(first, len(table) + first, name="line")
     table = table.loc[:, _named(table, path)]
     blank = (table == "").all(axis=1)
     return table[~blank] if blank.any() else table

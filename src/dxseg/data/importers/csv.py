@@ -13,7 +13,8 @@ from dxseg.data.readers.images import READERS
 from dxseg.data.table.cases import COLUMNS, validate_cases
 from dxseg.data.table.spec import make_spec
 from dxseg.errors import DxsegError
-from dxseg.io.csv_io import escape_formula, read_table, separator_of
+from dxseg.io.csv_io import escape_formula
+from dxseg.io.user_tables import read_user_table
 
 Skipped = list[tuple[str, str]]
 
@@ -86,7 +87,7 @@ def _read(csv: Path, columns: Mapping[str, str]) -> pd.DataFrame:
             f"column mapping {dict(columns)}: expected image and any of {', '.join(COLUMNS)}"
             + (f"; unknown: {', '.join(unknown)}" if unknown else "")
         )
-    table = read_table(csv, separator=separator_of(csv))
+    table = read_user_table(csv)
     absent = sorted(set(columns.values()) - set(table.columns))
     if absent:
         raise DxsegError(

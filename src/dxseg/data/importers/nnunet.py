@@ -19,7 +19,7 @@ from dxseg.data.readers.volume import FoundVolume
 from dxseg.data.table.cases import validate_cases
 from dxseg.data.table.spec import make_spec
 from dxseg.errors import DxsegError
-from dxseg.io.csv_io import read_table, separator_of
+from dxseg.io.user_tables import read_user_table
 
 Skipped = list[tuple[str, str]]
 
@@ -131,7 +131,7 @@ def _leads_outside(folder: Path, files: list[Path], skipped: Skipped) -> bool:
 
 def _read_labels(path: Path) -> pd.DataFrame:
     """Read the label of each case, in a form that `validate_cases` checks."""
-    table = read_table(path, separator=separator_of(path))
+    table = read_user_table(path)
     absent = [column for column in ("case_id", "label") if column not in table]
     if absent or table.empty:
         raise DxsegError(

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import pandas as pd
 
 from dxseg.errors import DxsegError
-from dxseg.io.csv_io import read_table, separator_of
+from dxseg.io.user_tables import read_user_table
 
 _VALUES = ("label", "slice_index", "patient_id")
 _LISTED = 10
@@ -104,7 +104,7 @@ def _filled(table: pd.DataFrame) -> pd.Series[Any]:
 
 
 def _table(path: Path, columns: Mapping[str, str], known: set[str]) -> pd.DataFrame:
-    table = read_table(path, separator=separator_of(path))
+    table = read_user_table(path)
     unknown = sorted(set(columns) - known - set(_VALUES))
     absent = sorted(set(columns.values()) - set(table.columns))
     if unknown or absent:

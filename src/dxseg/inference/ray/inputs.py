@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from dxseg.data.readers.nifti import is_nifti
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.files.inputs import PredictionInput, find_images
-from dxseg.io.csv_io import read_table, separator_of
+from dxseg.io.user_tables import read_user_table
 
 TABLES = (".csv", ".tsv", ".parquet")
 PATHS = ("image", "file", "path")
@@ -58,10 +58,7 @@ def archive_items(
 
 
 def _from_table(path: Path) -> list[PredictionInput]:
-    if path.suffix.lower() == ".parquet":
-        table = _read_parquet(path)
-    else:
-        table = read_table(path, separator=separator_of(path))
+    table = _read_parquet(path) if path.suffix.lower() == ".parquet" else read_user_table(path)
     column = next((name for name in PATHS if name in table), None)
     if column is None:
         raise UsageError(
