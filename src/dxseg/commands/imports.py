@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from dxseg.commands.options import Columns, LesionFree, MaskClasses, StrPath, Suffix
+from dxseg.commands.options import (
+    Columns,
+    LesionFree,
+    MaskClasses,
+    Missing,
+    OneHot,
+    StrPath,
+    Suffix,
+)
 from dxseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -101,10 +109,14 @@ def import_folder(
     """
     from dxseg.data.importers.folder import find_in_folders
     from dxseg.data.importers.image_dataset import write_dataset
+    from dxseg.data.importers.labels import describe_labels, read_case_labels
+    from dxseg.data.table.words import Words
     from dxseg.io.progress import console, reporting
 
     skipped: list[tuple[str, str]] = []
     root, labels, found = find_in_folders(source, masks_root, mask_suffix, destination, skipped)
+    words = Words("label", given=lesion_free)
+    labels = read_case_labels(found, labels, words)
     fields = {
         "name": name or Path(source).resolve().name,
         "modality": modality,
@@ -115,7 +127,7 @@ def import_folder(
         "licence": licence,
     }
     with reporting(console, "Importing") as progress:
-        return write_dataset(
+        report = write_dataset(
             found,
             root,
             destination,
@@ -124,6 +136,9 @@ def import_folder(
             overwrite=overwrite,
             progress=progress,
         )
+    notes = describe_labels(labels, lesion_free, multi_label=False)
+    report.notes.extend([*words.notes(), *notes])
+    return report
 
 
 def import_csv(
@@ -136,6 +151,9 @@ def import_csv(
     labels: Annotated[Sequence[str] | None, Parameter(name="--label", metavar="LABEL")] = None,
     lesion_free: LesionFree = (),
     multi_label: bool = False,
+    label_separator: str | None = None,
+    one_hot: OneHot = None,
+    missing: Missing = (),
     mask_classes: MaskClasses = ("lesion",),
     modality: str = "unknown",
     spacing_unit: Literal["mm", "pixel"] | None = None,
@@ -143,14 +161,19 @@ def import_csv(
     licence: str = "",
     overwrite: bool = False,
 ) -> ImportReport:
-    """Import images that a CSV file lists, with its columns mapped to those of dxseg.
+    """Import images that a table lists, with its columns mapped to those of dxseg.
 
-    The separator may be a comma, a semicolon or a tab. Several rows of one image, one for each
-    mask, become one case with the masks merged. Images are not copied. Paths without a file type
-    get that of the file that exists.
+    The table is CSV, separated by commas, semicolons, tabs or "|", or an Excel workbook (extra
+    `excel`). Several rows of one image, one for each mask, become one case with the masks merged.
+    Images are not copied. Paths without a file type get that of the file that exists; names that
+    differ from the file's in Unicode form or case are found.
+
+    Words for nothing (NA, nan, none, null, unknown, ?, ...) are empty values, unless `labels` or
+    `lesion_free` names them. Labels and patients that differ only in case, blanks or `.0` are one.
+    The report tells both.
 
     Args:
-        table: The CSV file, UTF-8 with a header.
+        table: The table, with a header.
         destination: Folder of the new dataset.
         columns: Column of the table for a field of `cases.csv`, such as `label=diagnosis`; `image`
             is required. May be repeated. In Python a mapping: `{"image": "file"}`.
@@ -159,7 +182,12 @@ def import_csv(
         labels: A label, in the order wanted; default: those in the table, sorted. May be repeated.
         lesion_free: A label whose images have no lesion, so that their masks are empty. May be
             repeated.
-        multi_label: Labels are written `a;b`.
+        multi_label: A value may list several labels, such as `a;b` or `a|b`.
+        label_separator: Text between the labels of a list; default: the one that the column uses.
+        one_hot: Columns that are labels, with 1 where an image has it, as in the tables of ISIC and
+            CheXpert; without a name all columns that hold only 0, 1, -1 (uncertain: the image is
+            then unlabelled) and nothing.
+        missing: A word that means nothing, besides the usual ones. May be repeated.
         mask_classes: Name of a mask value, for the values 1, 2, ... May be repeated.
         modality: Free text, such as `ultrasound`.
         spacing_unit: Unit of the spacing; default: mm if there are spacing columns.
@@ -168,40 +196,49 @@ def import_csv(
         overwrite: Replace the dataset in `destination`.
 
     Raises:
+        UsageError: Labels are given in two ways.
         DxsegError: A column is missing, values are wrong (named by line), rows of one image
             contradict each other, or the destination has other files.
     """
-    from dxseg.data.importers.csv import find_listed, list_labels, read_mapped_table
+    from dxseg.data.importers.csv import TableRules, find_listed
     from dxseg.data.importers.image_dataset import write_dataset
+    from dxseg.data.importers.labels import describe_labels
     from dxseg.io.progress import console, reporting
 
     csv = Path(table).resolve()
     root = csv.parent if images_root is None else Path(images_root).resolve()
-    rows = read_mapped_table(csv, root, columns)
-    spaced = "spacing_y" in rows or "spacing_x" in rows
+    rules = TableRules(
+        columns,
+        labels=labels,
+        lesion_free=lesion_free,
+        multi_label=multi_label,
+        separator=label_separator,
+        one_hot=one_hot,
+        missing=missing,
+    )
+    spaced = not {"spacing_y", "spacing_x"}.isdisjoint(columns)
     fields = {
         "name": name or csv.parent.name,
         "modality": modality,
-        "labels": list_labels(rows, multi_label) if labels is None else list(labels),
-        "lesion_free": list(lesion_free),
-        "multi_label": multi_label,
         "mask_classes": list(mask_classes),
         "spacing_unit": spacing_unit or ("mm" if spaced else "pixel"),
         "provenance": provenance,
         "licence": licence,
     }
     skipped: list[tuple[str, str]] = []
-    found = find_listed(rows, csv, root, fields, skipped)
+    found = find_listed(csv, root, rules, fields, skipped)
     with reporting(console, "Importing") as progress:
-        return write_dataset(
-            found,
+        report = write_dataset(
+            found.cases,
             root,
             destination,
-            fields,
+            {**fields, **found.fields},
             skipped=skipped,
             overwrite=overwrite,
             progress=progress,
         )
+    report.notes.extend([*found.notes, *describe_labels(**found.fields)])
+    return report
 
 
 def import_label_studio(

@@ -94,6 +94,12 @@ LabelTable = Annotated[
 ]
 """A table of labels, or the labels by file."""
 
+Missing = Annotated[Sequence[str], Parameter(name="--missing", metavar="WORD")]
+OneHot = Annotated[
+    Sequence[str] | None, Parameter(name="--one-hot", consume_multiple=True, metavar="COLUMN")
+]
+"""Columns that are labels; the option alone: every column of 0, 1, -1 and nothing."""
+
 LesionFree = Annotated[Sequence[str], Parameter(metavar="LABEL")]
 LesionClasses = Annotated[Sequence[str], Parameter(name="--lesion-class", metavar="CLASS")]
 MaskClasses = Annotated[Sequence[str], Parameter(name="--mask-class", metavar="CLASS")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import openpyxl
 import pytest
 from PIL import Image
 
@@ -156,3 +157,100 @@ def test_the_real_lung_windows(lidc_root: Path, tmp_path: Path) -> None:
     dataset = Dataset.load(tmp_path / "lidc")
     assert dataset.cases["patient_id"].nunique() == 239
     assert dataset.has_mask.all()
+
+
+WORDS = ["NA", "N/A", "NaN", "none", "null", "unknown", "?", ""]
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_words_for_nothing_are_neither_labels_nor_patients(
+    folder: Path, tmp_path: Path, multi_label: bool
+) -> None:
+    for number in range(len(WORDS)):
+        Image.new("L", (9, 8), number).save(folder / f"{number}.png")
+    rows = [f"{number}.png,{word},{word},{word}" for number, word in enumerate(WORDS)]
+    csv = write(folder, "\n".join(["file,diagnosis,pid,seg", "i/a.png,Yes,P1,m/a1.png", *rows]))
+    columns = {**COLUMNS, "patient_id": "pid", "mask": "seg"}
+    report = import_csv(csv, tmp_path / "out", columns=columns, multi_label=multi_label)
+    cases = Dataset.load(tmp_path / "out").cases
+    assert cases["label"].tolist() == ["Yes", *[""] * 8]
+    assert cases["patient_id"].tolist() == ["P1", *[""] * 8]
+    assert (report.masks, report.skipped) == (1, [])
+    text = str(report)
+    assert "label: 7 values mean missing (1 'NA', 1 'N/A', 1 'NaN'" in text
+    assert "patient_id: 7 values mean missing" in text
+    assert "no label means lesion-free (labels: 'Yes')" in text
+
+
+def test_a_word_for_nothing_may_be_named_as_a_label_and_others_added(
+    folder: Path, tmp_path: Path
+) -> None:
+    csv = write(folder, "file,diagnosis\ni/a.png,None\ni/b.png,99\ni/c.png,y\n")
+    import_csv(csv, tmp_path / "out", columns=COLUMNS, lesion_free=["none"], missing=["99"])
+    dataset = Dataset.load(tmp_path / "out")
+    assert dataset.spec.labels == ["none", "y"]
+    assert dataset.cases["label"].tolist() == ["none", "", "y"]
+
+
+def test_spellings_of_a_label_or_patient_are_one(folder: Path, tmp_path: Path) -> None:
+    csv = write(
+        folder, "file,diagnosis,pid\ni/a.png,Normal ,7.0\ni/b.png,normal,7\ni/c.png,1.0,8\n"
+    )
+    columns = {**COLUMNS, "patient_id": "pid"}
+    report = import_csv(csv, tmp_path / "out", columns=columns, lesion_free=["normal"])
+    dataset = Dataset.load(tmp_path / "out")
+    assert dataset.cases["label"].tolist() == ["normal", "normal", "1"]
+    assert dataset.cases["patient_id"].tolist() == ["7", "7", "8"]
+    assert "patient_id: '7.0' read as '7'" in str(report)
+
+
+def test_rows_of_one_image_under_several_names_are_one_case(folder: Path, tmp_path: Path) -> None:
+    text = f"file,diagnosis\ni/a.png,y\ni\\a.png,Y\nI/A,y\n'./i/a.png',y\n{folder}/i/a.png,y\n"
+    report = import_csv(write(folder, text), tmp_path / "out", columns=COLUMNS)
+    assert report.images == 1
+    assert "4 rows repeat an earlier row" in str(report)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "C:\\data\\a.png", "\\\\server\\a.png"])
+def test_absolute_paths_elsewhere_are_refused_with_the_option(
+    folder: Path, tmp_path: Path, path: str
+) -> None:
+    csv = write(folder, f"file,diagnosis\ni/a.png,y\n{path},y\n")
+    with pytest.raises(DxsegError, match=r"table\.csv.*\n.*row 3, column image.*--images-root"):
+        import_csv(csv, tmp_path / "out", columns=COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "lists", [("q|p", "p"), ("q, p", "p"), ("['q', 'p']", "['p']"), ("q/p", "p")]
+)
+def test_other_separators_of_lists_are_recognised(
+    folder: Path, tmp_path: Path, lists: tuple[str, str]
+) -> None:
+    csv = write(folder, "file\tdiagnosis\ni/a.png\t{}\ni/b.png\t{}\ni/c.png\tNA\n".format(*lists))
+    import_csv(csv, tmp_path / "out", columns=COLUMNS, multi_label=True)
+    dataset = Dataset.load(tmp_path / "out")
+    assert dataset.spec.labels == ["p", "q"]
+    assert dataset.cases["label"].tolist() == ["q;p", "p", ""]
+
+
+def test_a_separator_may_be_given_and_lists_without_multi_label_are_told(
+    folder: Path, tmp_path: Path
+) -> None:
+    csv = write(folder, "file,diagnosis\ni/a.png,q:p\ni/b.png,p|q\n")
+    with_separator = {"multi_label": True, "label_separator": ":"}
+    import_csv(csv, tmp_path / "out", columns=COLUMNS, **with_separator)  # type: ignore[arg-type]
+    assert Dataset.load(tmp_path / "out").spec.labels == ["p", "p|q", "q"]
+    report = import_csv(csv, tmp_path / "single", columns=COLUMNS)
+    assert "labels that look like lists: 'p|q'; give --multi-label" in str(report)
+
+
+def test_a_workbook_is_a_table(folder: Path, tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    assert book.active is not None
+    for row in (["file", "diagnosis", "pid"], ["i/a.png", 1, 7], ["i/b.png", "n/a", None]):
+        book.active.append(row)
+    book.save(folder / "table.xlsx")
+    columns = {**COLUMNS, "patient_id": "pid"}
+    import_csv(folder / "table.xlsx", tmp_path / "out", columns=columns)
+    cases = Dataset.load(tmp_path / "out").cases
+    assert cases[["label", "patient_id"]].to_numpy().tolist() == [["1", "7"], ["", ""]]

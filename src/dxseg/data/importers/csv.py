@@ -1,19 +1,24 @@
-"""Images that a CSV file lists, with its columns mapped to those of dxseg."""
+"""Images that a table lists, with its columns mapped to those of dxseg."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from dxseg.data.importers.file_index import FileIndex
 from dxseg.data.importers.image_dataset import FoundCase
-from dxseg.data.readers.images import READERS
+from dxseg.data.importers.labels import read_labels, read_patients
+from dxseg.data.importers.one_hot import SEPARATOR, read_one_hot
+from dxseg.data.importers.table_paths import relative_paths
 from dxseg.data.table.cases import COLUMNS, validate_cases
+from dxseg.data.table.label_lists import split_list
 from dxseg.data.table.spec import make_spec
-from dxseg.errors import DxsegError
-from dxseg.io.csv_io import escape_formula
+from dxseg.data.table.words import Words, is_missing
+from dxseg.errors import DxsegError, UsageError
 from dxseg.io.user_tables import read_user_table
 
 Skipped = list[tuple[str, str]]
@@ -21,72 +26,89 @@ Skipped = list[tuple[str, str]]
 _LISTED = 10
 
 
-def read_mapped_table(csv: Path, root: Path, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Read the mapped columns of a table, with paths relative to a root.
+@dataclass(frozen=True)
+class TableRules:
+    """How a table is read.
 
-    Args:
-        csv: CSV file, UTF-8 with a header, separated by commas, semicolons or tabs.
-        root: Folder that paths are relative to.
+    Attributes:
         columns: Column of the table for each field of `cases.csv`; image is required.
-
-    Returns:
-        The columns under their names in `cases.csv`; the index is the line of the file.
-
-    Raises:
-        DxsegError: The root or a column is missing, or rows of one image contradict each other.
+        labels: The labels in the order wanted; None: those in the table, sorted.
+        lesion_free: Labels of images without a lesion.
+        multi_label: Whether a value may list several labels.
+        separator: What separates them; None: the one that the column uses.
+        one_hot: Columns that are labels; empty: all that hold only 0, 1, -1 and nothing; None:
+            the table is not one-hot.
+        missing: Words that mean nothing besides the usual ones.
     """
-    if not root.is_dir():
-        raise DxsegError(f"{root}: no such folder; expected the folder that paths are relative to")
-    table = _read(csv, columns)
-    _make_relative(table, root)
-    _refuse_contradictions(table, csv)
-    return table
+
+    columns: Mapping[str, str]
+    labels: Sequence[str] | None = None
+    lesion_free: Sequence[str] = ()
+    multi_label: bool = False
+    separator: str | None = None
+    one_hot: Sequence[str] | None = None
+    missing: Sequence[str] = ()
 
 
-def list_labels(table: pd.DataFrame, multi_label: bool) -> list[str]:
-    """List the labels in a table, sorted.
+@dataclass
+class ListedImages:
+    """The images of a table.
 
-    Args:
-        table: As `read_mapped_table` returns it.
-        multi_label: Labels are written "a;b".
+    Attributes:
+        cases: The images with their masks; rows of one image are one case.
+        fields: The fields `labels`, `lesion_free` and `multi_label` of `DatasetSpec`.
+        notes: What was changed or guessed, as lines for the report.
     """
-    if "label" not in table:
-        return []
-    texts = [str(text) for text in table["label"].unique()]
-    parts = [
-        part.strip() for text in texts for part in (text.split(";") if multi_label else [text])
-    ]
-    return sorted({part for part in parts if part})
+
+    cases: list[FoundCase]
+    fields: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
 
 
 def find_listed(
-    table: pd.DataFrame, csv: Path, root: Path, fields: dict[str, Any], skipped: Skipped
-) -> list[FoundCase]:
+    csv: Path, root: Path, rules: TableRules, fields: Mapping[str, Any], skipped: Skipped
+) -> ListedImages:
     """Find the images and masks of a table; rows of one image become one case.
 
     Args:
-        table: As `read_mapped_table` returns it.
-        csv: The file that it was read from, for errors.
-        root: Folder that paths are relative to; one without a suffix gets that of the file that
-            exists.
-        fields: Fields of `DatasetSpec` that the values have to fit.
+        csv: The table, as `read_user_table` reads it.
+        root: Folder that paths are relative to; a name that differs from the file's only in
+            Unicode form or case is found, and one without a suffix gets that of the file.
+        rules: How the table is read.
+        fields: Fields of `DatasetSpec` that the values have to fit, without those of the labels.
         skipped: List to which masks that do not exist are added.
 
     Raises:
-        DxsegError: Values are wrong; they are reported by line.
+        DxsegError: The root or a column is missing, values are wrong, or rows of one image
+            contradict each other; reported by line.
     """
-    _validate(table, fields, csv)
-    return _gather(table, root, skipped)
+    if not root.is_dir():
+        raise DxsegError(f"{root}: no such folder; expected the folder that paths are relative to")
+    table, label_fields, notes = _read(csv, rules)
+    index = FileIndex(root)
+    for column in ("image", "mask"):
+        if column in table:
+            table[column] = relative_paths(table[column], root, index, csv)
+    _refuse_contradictions(table, csv)
+    _validate(table, {**fields, **label_fields}, csv)
+    repeated = int(table.duplicated().sum())
+    if repeated:
+        notes.append(f"{repeated} rows repeat an earlier row")
+    notes.extend(index.notes())
+    return ListedImages(_gather(table, root, skipped), label_fields, notes)
 
 
-def _read(csv: Path, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Read the mapped columns under their names in `cases.csv`."""
+def _read(csv: Path, rules: TableRules) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
+    """Read the mapped columns under their names in `cases.csv`, the fields of labels, and notes."""
+    columns = rules.columns
     unknown = [column for column in columns if column not in COLUMNS]
     if unknown or "image" not in columns:
         raise DxsegError(
             f"column mapping {dict(columns)}: expected image and any of {', '.join(COLUMNS)}"
             + (f"; unknown: {', '.join(unknown)}" if unknown else "")
         )
+    if rules.one_hot is not None and "label" in columns:
+        raise UsageError("--one-hot and --column label=...: labels come from one of them")
     table = read_user_table(csv)
     absent = sorted(set(columns.values()) - set(table.columns))
     if absent:
@@ -96,17 +118,46 @@ def _read(csv: Path, columns: Mapping[str, str]) -> pd.DataFrame:
         )
     if table.empty:
         raise DxsegError(f"{csv}: no rows; expected one row per image")
-    chosen = {column: table[given].str.strip() for column, given in columns.items()}
-    return pd.DataFrame(chosen, index=table.index)
+    chosen = pd.DataFrame(
+        {column: table[given].str.strip() for column, given in columns.items()}, index=table.index
+    )
+    label_fields, notes = _read_labels(chosen, table, csv, rules)
+    for column in chosen.columns.difference(["image", "case_id", "label"]):
+        words = Words(column, rules.missing)
+        if column == "patient_id":
+            chosen[column] = read_patients(chosen[column], words)
+            notes.extend(words.notes())
+        else:
+            chosen[column] = chosen[column].map(
+                lambda text: "" if is_missing(text, rules.missing) else text
+            )
+    return chosen, label_fields, notes
 
 
-def _make_relative(table: pd.DataFrame, root: Path) -> None:
-    """Make absolute paths below the root relative; others stay and are errors."""
-    for column in ("image", "mask"):
-        if column in table:
-            prefix = f"{root.as_posix()}/"
-            relative = table[column].str.removeprefix(prefix).str.removeprefix("./")
-            table[column] = relative.map(escape_formula)
+def _read_labels(
+    chosen: pd.DataFrame, table: pd.DataFrame, csv: Path, rules: TableRules
+) -> tuple[dict[str, Any], list[str]]:
+    """Read the labels into the column label; return the fields of the dataset, and notes."""
+    multi_label, separator, notes = rules.multi_label, rules.separator, []
+    if rules.one_hot is not None:
+        one_hot = read_one_hot(table, rules.one_hot, set(rules.columns.values()), csv)
+        chosen["label"], separator = one_hot.labels, SEPARATOR
+        multi_label, notes = multi_label or one_hot.several, one_hot.notes
+    labels = list(rules.labels or ())
+    words = Words("label", rules.missing, [*labels, *rules.lesion_free])
+    if "label" in chosen:
+        chosen["label"] = read_labels(
+            chosen["label"], words, multi_label=multi_label, separator=separator
+        )
+        found = {name for text in chosen["label"].unique() for name in split_list(text, ";")}
+        found = found if multi_label else set(chosen["label"].unique())
+        labels = labels or sorted(found - {""})
+    fields = {
+        "labels": labels,
+        "lesion_free": list(rules.lesion_free),
+        "multi_label": multi_label,
+    }
+    return fields, [*notes, *words.notes()]
 
 
 def _validate(table: pd.DataFrame, fields: dict[str, Any], csv: Path) -> None:
@@ -125,8 +176,8 @@ def _gather(table: pd.DataFrame, root: Path, skipped: Skipped) -> list[FoundCase
         if key not in cases:
             values = {column: row[column] for column in own}
             label = str(row.get("label", ""))
-            cases[key] = FoundCase(image=_existing(root / key), label=label, values=values)
-        mask = _existing(root / str(row["mask"])) if row.get("mask") else None
+            cases[key] = FoundCase(image=root / key, label=label, values=values)
+        mask = root / str(row["mask"]) if row.get("mask") else None
         if mask is None or mask in cases[key].masks:
             continue
         if mask.is_file():
@@ -158,11 +209,3 @@ def _refuse_contradictions(table: pd.DataFrame, csv: Path) -> None:
         raise DxsegError(
             "\n  ".join([f"{csv}: rows of one image contradict each other; correct them", *shown])
         )
-
-
-def _existing(path: Path) -> Path:
-    """Complete a path without a known suffix, as in lists of identifiers."""
-    if path.suffix.lower() in READERS or path.is_file():
-        return path
-    completed = (path.with_name(path.name + suffix) for suffix in READERS)
-    return next((candidate for candidate in completed if candidate.is_file()), path)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from dxseg.data.importers.channels import infer_channels, stack_channels
 from dxseg.data.importers.destination import UNFINISHED, name_in_root, open_destination
-from dxseg.data.importers.names import plain_name
+from dxseg.data.importers.names import plain_name, unique_names
 from dxseg.data.importers.report import ImportReport, Progress
 from dxseg.data.readers.images import image_size
 from dxseg.data.readers.masks import inspect_mask, read_masks_merged, write_mask
@@ -188,21 +188,17 @@ class _Import:
 def _case_ids(found: Sequence[FoundCase], root: Path) -> list[str]:
     """Use given ids, else file names, with their folders where names occur twice."""
     stems = Counter(case.image.stem for case in found)
-    ids: list[str] = []
-    taken: set[str] = set()
-    for case in found:
-        given = str(case.values.get("case_id", ""))
+    # Given ids are checked by the validation of the table; those made here must pass it.
+    given = [str(case.values.get("case_id", "")) for case in found]
+    names = []
+    for case, own in zip(found, given, strict=True):
         name = case.image.stem
         if stems[name] > 1 and case.image.is_relative_to(root):
             name = "_".join(case.image.relative_to(root).with_suffix("").parts)
-        # Given ids are checked by the validation of the table; those made here must pass it.
-        base = given or plain_name(name)
-        unique, number = base, 2
-        while not given and unique in taken:
-            unique, number = f"{base}_{number}", number + 1
-        taken.add(unique)
-        ids.append(unique)
-    return ids
+        if not own:
+            names.append(plain_name(name))
+    made = iter(unique_names(names, taken=given))
+    return [own or next(made) for own in given]
 
 
 def _reason(error: DxsegError, path: Path) -> str:

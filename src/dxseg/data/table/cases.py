@@ -47,8 +47,10 @@ _SPACING = ("spacing_y", "spacing_x")
 _LENGTH = 4096
 _SIGNS = tuple("=@+-＝＠＋－")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
-# Case ids become names of files, so they must be one plain path component.
-_CASE_ID = re.compile(r"[^\s./\\][^/\\]{0,199}")
+# Case ids become names of files, of which file systems allow 255 bytes with what is added: one
+# plain path component.
+_CASE_ID = re.compile(r"[^\s./\\][^/\\]*")
+_CASE_ID_BYTES = 200
 
 
 def validate_cases(table: pd.DataFrame, spec: DatasetSpec, source: Path) -> pd.DataFrame:
@@ -163,16 +165,22 @@ def _check_text(cases: pd.DataFrame, problems: CaseErrors) -> None:
             "a spreadsheet would run this as a formula; put a letter before it, or ./ if a path",
         )
     ids = cases["case_id"]
-    wrong = _flag(ids, lambda text: _CASE_ID.fullmatch(text) is None)
+    wrong = _flag(ids, _no_file_name)
     problems.add(
         wrong,
         "case_id",
-        "expected 1 to 200 characters without / and \\ that start with neither a dot nor a blank",
+        "expected 1 to 200 bytes (in UTF-8) without / and \\ that start with neither a dot nor a "
+        "blank",
     )
     twice = ids.duplicated(keep="first").to_numpy() & ~wrong
     problems.add(twice, "case_id", "occurs in an earlier row; give each image its own case_id")
     advice = f"expected nothing or one of {', '.join(SPLITS)}"
     problems.add(_flag(cases["split"], lambda text: text not in ("", *SPLITS)), "split", advice)
+
+
+def _no_file_name(text: str) -> bool:
+    too_long = len(text.encode(errors="replace")) > _CASE_ID_BYTES
+    return too_long or _CASE_ID.fullmatch(text) is None
 
 
 def _unfit(text: str) -> bool:
