@@ -211,6 +211,19 @@ def test_a_series_with_its_mask_becomes_labelled_slices(
     assert np.array_equal(read_image(dataset.image_path(row))[:, :, 0], grey)
 
 
+def test_a_slice_whose_contour_cannot_be_filled_is_not_lesion_free(
+    series: Make, store: Store, phantom: Any, tmp_path: Path
+) -> None:
+    sources = series(phantom)
+    rings = [place(sources[2], SQUARE), place(sources[4], SQUARE[:2]), place(sources[5], SQUARE)]
+    report = import_dicom(store([*sources, structure_set(sources, rings)]), tmp_path / "data")
+    cases = Images.load(tmp_path / "data").cases
+    labels = ["no lesion", "no lesion", "lesion", "no lesion", "", "lesion"]
+    assert cases["label"].tolist() == labels
+    assert cases["mask"].ne("").tolist() == [label == "lesion" for label in labels]
+    assert any("1 contours left out" in note for note in report.notes)
+
+
 def test_import_volumes_takes_the_series_of_an_export(
     ultrasound: list[Dataset], series: Make, store: Store, tmp_path: Path, phantom: Any
 ) -> None:

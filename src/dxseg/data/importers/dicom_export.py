@@ -14,9 +14,9 @@ import numpy as np
 from dxseg.data.importers.report import Progress
 from dxseg.data.readers.dicom.headers import VOLUME_MODALITIES, Header, scan
 from dxseg.data.readers.dicom.identity import Pseudonyms
-from dxseg.data.readers.dicom.masks import LabelMap, MaskObject, draw_on_stack, read_mask_object
+from dxseg.data.readers.dicom.masks import MaskObject, draw_on_stack, read_mask_object
 from dxseg.data.readers.dicom.series import Stack, group_series, read_stack, stack_slices
-from dxseg.data.readers.volume import FoundVolume
+from dxseg.data.readers.volume import FoundVolume, VolumeLabels
 from dxseg.errors import DxsegError, UsageError
 from dxseg.io.atomic import sha256_file, sha256_json
 
@@ -218,11 +218,15 @@ def _read_masks(
     return masks
 
 
-def _draw(masks: Sequence[ChosenMask], stack: Stack) -> LabelMap:
+def _draw(masks: Sequence[ChosenMask], stack: Stack) -> VolumeLabels:
     """Draw the masks of a volume and merge them."""
     drawn = [draw_on_stack(mask_object, values, stack) for mask_object, values in masks]
-    merged: LabelMap = np.maximum.reduce(drawn)
-    return merged
+    unknown = [labels.unknown for labels in drawn if labels.unknown is not None]
+    return VolumeLabels(
+        np.maximum.reduce([labels.values for labels in drawn]),
+        np.logical_or.reduce(unknown) if unknown else None,
+        tuple(note for labels in drawn for note in labels.notes),
+    )
 
 
 def _digest(files: Sequence[Path], values: Sequence[Mapping[int, int]]) -> str:

@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dxseg.data.importers.names import natural_key, plain_name
 from dxseg.data.readers.dicom.objects import is_dicom
 from dxseg.data.readers.nifti import is_nifti, nifti_grid, nifti_stem, read_nifti, read_nifti_labels
-from dxseg.data.readers.volume import FoundVolume
+from dxseg.data.readers.volume import FoundVolume, VolumeLabels
 from dxseg.errors import DxsegError, UsageError
 from dxseg.io.atomic import sha256_file, sha256_json
 
@@ -134,9 +131,9 @@ def nifti_volume(name: str, image: Path, mask: Path | None) -> FoundVolume:
     """
     files = [image] if mask is None else [image, mask]
 
-    def load_labels() -> NDArray[np.uint16]:
+    def load_labels() -> VolumeLabels:
         assert mask is not None
-        return read_nifti_labels(mask, *nifti_grid(image))
+        return VolumeLabels(read_nifti_labels(mask, *nifti_grid(image)))
 
     return FoundVolume(
         volume_id=plain_name(name),

@@ -53,7 +53,7 @@ def slice_label(
         table: Labels from a table.
         names: Names of the labels.
     """
-    if record.masks is not None:
+    if record.masks is not None and index not in record.unknown:
         return (names.lesion if record.lesion[index] else names.free[0]), "image"
     label = table.labels.get((volume_id, index), "")
     if label:

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from dxseg.data.readers.slicing import SlicedVolume, Slicing
-from dxseg.data.readers.volume import FoundVolume, Volume
+from dxseg.data.readers.volume import FoundVolume, Volume, VolumeLabels
 from dxseg.errors import DxsegError
 from dxseg.io.atomic import atomic_path, sha256_file, sha256_json, write_text_atomic
 
 IMAGES, MASKS, RECORDS = "images", "masks", ".volumes"
 
-_FORMAT = 1
+_FORMAT = 2
 """Part of every record: raise it when slicing changes what is written."""
 _VALUES = 2**16
 
@@ -59,6 +59,7 @@ class SliceRecord(BaseModel):
         images: One file per slice, relative to the dataset.
         masks: One file per slice, "" if the mask is empty; None without a label map.
         lesion: Whether each slice shows a lesion; empty without a label map.
+        unknown: Numbers of slices that may show a lesion that their mask lacks.
         spacing: Millimetres between rows and columns.
         sha256: Digest of each file.
         mapped: Number of voxels of the label map with a mask class.
@@ -70,6 +71,7 @@ class SliceRecord(BaseModel):
     images: list[str]
     masks: list[str] | None
     lesion: list[bool]
+    unknown: list[int] = []
     spacing: tuple[float, float]
     sha256: dict[str, str]
     mapped: int
@@ -135,12 +137,20 @@ class _VolumeWriter:
         ]
         masks: list[str] | None = None
         lesion: list[bool] = []
+        unknown: NDArray[np.bool_] = np.zeros(len(self.sliced), np.bool_)
         counts = np.zeros(_VALUES, np.int64)
         if labels is not None:
             masks = []
-            for index, values in enumerate(self.sliced.turn(labels)):
+            notes.extend(labels.notes)
+            if labels.unknown is not None:
+                unknown = np.asarray(self.sliced.turn(labels.unknown).any(axis=(1, 2)))
+            for index, values in enumerate(self.sliced.turn(labels.values)):
                 counts += np.bincount(values.ravel(), minlength=_VALUES)
-                masks.append(self._mask(folders[1], index, values, lesion))
+                mask, drawn = self._mask(values)
+                lesion.append(drawn)
+                empty = not drawn and (self.rules.all_lesions or unknown[index])
+                masks.append("" if empty else self._save(folders[1], index, ".png", mask))
+            unknown &= ~np.array(lesion)
         occurring = {int(value): int(counts[value]) for value in np.flatnonzero(counts) if value}
         dropped = {
             value: count
@@ -152,6 +162,7 @@ class _VolumeWriter:
             images=images,
             masks=masks,
             lesion=lesion,
+            unknown=np.flatnonzero(unknown).tolist(),
             spacing=self.sliced.spacing[1:],
             sha256=self.sha256,
             mapped=sum(occurring.values()) - sum(dropped.values()),
@@ -159,30 +170,29 @@ class _VolumeWriter:
             notes=notes,
         )
 
-    def _labels(self, volume: Volume, notes: list[str]) -> NDArray[Any] | None:
+    def _labels(self, volume: Volume, notes: list[str]) -> VolumeLabels | None:
         if self.found.load_labels is None:
             return None
         try:
             labels = self.found.load_labels()
-            if labels.shape != volume.voxels.shape:
-                raise DxsegError(f"label map of {labels.shape}, its image {volume.voxels.shape}")
+            shape = labels.values.shape
+            if shape != volume.voxels.shape:
+                raise DxsegError(f"label map of {shape}, its image {volume.voxels.shape}")
         except DxsegError as error:
             notes.append(f"imported without its label map: {error}")
             return None
         return labels
 
-    def _mask(self, folder: Path, index: int, values: NDArray[Any], lesion: list[bool]) -> str:
+    def _mask(self, values: NDArray[Any]) -> tuple[NDArray[np.uint8], bool]:
+        """Make the mask (H, W, 1) of a slice of the label map, and whether it has a lesion."""
         classes = self.rules.mask_classes
         table = np.zeros(_VALUES, np.uint8)
         for value, name in self.rules.mask_values.items():
             table[value] = classes.index(name) + 1
         mask = table[values]
         wanted = [classes.index(name) + 1 for name in self.rules.lesion_classes]
-        lesion.append(bool(np.isin(mask, wanted).any()))
-        if self.rules.all_lesions and not lesion[-1]:
-            return ""
         shown = mask * np.uint8(255) if len(classes) == 1 else mask
-        return self._save(folder, index, ".png", shown[:, :, None])
+        return shown[:, :, None], bool(np.isin(mask, wanted).any())
 
     def _save(self, folder: Path, index: int, suffix: str, pixels: NDArray[Any]) -> str:
         path = folder / f"{index:04d}{suffix}"

@@ -32,13 +32,29 @@ class Volume:
 
 
 @dataclass(frozen=True)
+class VolumeLabels:
+    """The label map of a volume.
+
+    Attributes:
+        values: (I, J, K) whole numbers on the volume's grid; 0 is background.
+        unknown: (I, J, K), where there may be more than `values` shows, such as on slices with a
+            contour that cannot be read; None: nowhere.
+        notes: What was left out; importers report them.
+    """
+
+    values: NDArray[Any]
+    unknown: NDArray[np.bool_] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class FoundVolume:
     """A volume that an importer has found, before its voxels are read.
 
     Attributes:
         volume_id: Its id in the dataset; does not identify a patient.
         load: Reads the voxels.
-        load_labels: Reads the label map (I, J, K) on the same grid; None if there is none.
+        load_labels: Reads the label map on the same grid; None if there is none.
         patient_id: Patient in the dataset; a keyed hash if the file identifies a patient.
         keys: Keys on which a table of labels may be joined, such as `{"patient": ...,
             "study": ..., "accession": ...}`. Never written to the dataset.
@@ -48,7 +64,7 @@ class FoundVolume:
 
     volume_id: str
     load: Callable[[], Volume]
-    load_labels: Callable[[], NDArray[Any]] | None = None
+    load_labels: Callable[[], VolumeLabels] | None = None
     patient_id: str = ""
     keys: Mapping[str, str] = field(default_factory=dict)
     digest: Callable[[], str] | None = None

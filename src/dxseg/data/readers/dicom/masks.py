@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from dxseg.data.readers.dicom.contours import filled_contours
+from dxseg.data.readers.dicom.contours import fill_contours
 from dxseg.data.readers.dicom.elements import functional_group, read_int, read_items, read_text
 from dxseg.data.readers.dicom.headers import STRUCTURE_SET, Header, alias_in_errors, read_plane
 from dxseg.data.readers.dicom.image import stored_frame
 from dxseg.data.readers.dicom.objects import open_object, pixel_layout, translate_errors
 from dxseg.data.readers.dicom.series import OFF_PLANE, Stack
+from dxseg.data.readers.volume import VolumeLabels
 from dxseg.errors import DxsegError, UsageError
 
 if TYPE_CHECKING:
@@ -110,12 +111,12 @@ def read_mask_object(header: Header) -> MaskObject:
     return MaskObject(header, frozenset(series), frozenset(instances), regions)
 
 
-def draw_on_stack(mask_object: MaskObject, chosen: Mapping[int, int], stack: Stack) -> LabelMap:
+def draw_on_stack(mask_object: MaskObject, chosen: Mapping[int, int], stack: Stack) -> VolumeLabels:
     """Draw a mask on the grid of a volume.
 
     Frames of a segmentation go to the slice in whose place they lie; nothing is resampled.
-    Contours are filled where the centre of a voxel lies inside an odd number of them, on the slice
-    in whose plane they lie.
+    Contours are filled on the slice in whose plane they lie (`dxseg.data.readers.dicom.contours`);
+    one that cannot be filled makes the slices that it may belong to unknown.
 
     Args:
         mask_object: The mask.
@@ -123,25 +124,31 @@ def draw_on_stack(mask_object: MaskObject, chosen: Mapping[int, int], stack: Sta
         stack: The volume's grid.
 
     Returns:
-        (column, row, slice), 0 is background.
+        Values (column, row, slice).
 
     Raises:
-        DxsegError: A frame or contour is on another grid or between slices, or damaged; or nothing
-            is drawn: slices are then unknown, not empty.
+        DxsegError: A frame is on another grid or damaged; or nothing is drawn: slices are then
+            unknown, not empty.
     """
     header = mask_object.header
     labels = np.zeros(stack.shape, np.uint8)
+    unknown: npt.NDArray[np.bool_] | None = None
+    notes: tuple[str, ...] = ()
     with alias_in_errors(header.path, header.name):
         if header.sop_class == STRUCTURE_SET:
-            drawn = filled_contours(header, chosen, stack)
+            contours = fill_contours(header, chosen, stack)
+            drawn, notes = iter(contours.regions), contours.notes
+            marked = np.isin(np.arange(len(stack.slices)), list(contours.unknown))
+            unknown = np.broadcast_to(marked, stack.shape) if marked.any() else None
         else:
             drawn = _frames(header, chosen, stack)
         for index, value, inside in drawn:
             target = labels[:, :, index]
             np.maximum(target, np.uint8(value) * inside.T, out=target)
         if not labels.any():
-            raise DxsegError(f"{header.path}: has no pixel in the requested regions")
-    return labels
+            why = f" ({'; '.join(notes)})" if notes else ""
+            raise DxsegError(f"{header.path}: has no pixel in the requested regions{why}")
+    return VolumeLabels(labels, unknown, tuple(f"{header.name}: {note}" for note in notes))
 
 
 def draw_on_image(mask_object: MaskObject, chosen: Mapping[int, int], image: Header) -> LabelMap:
