@@ -13,8 +13,8 @@ from PIL import Image
 
 from brightness import Maker
 from dxseg.data.readers.masks import read_mask
-from dxseg.data.table.annotations import ROLES
 from dxseg.data.table.dataset import Dataset
+from dxseg.data.table.records import ROLES
 from dxseg.errors import DxsegError, UsageError
 from dxseg.server.app import create_app
 from dxseg.server.case_queue import CaseQueue

@@ -39,7 +39,11 @@ BARE = {
 WITH_DATASET = {
     ("GET", "/v1/cases"),
     ("POST", "/v1/cases/predict"),
+    ("GET", "/v1/cases/next"),
+    ("GET", "/v1/cases/mask"),
     ("POST", "/v1/cases/mask"),
+    ("GET", "/v1/cases/history"),
+    ("POST", "/v1/cases/review"),
     ("GET", "/label-studio/health"),
     ("POST", "/label-studio/setup"),
     ("POST", "/label-studio/predict"),
@@ -93,6 +97,7 @@ def test_answers_are_those_that_the_description_says(
         ("/v1/cases/predict", {"case_id": "case0"}),
         ("/v1/cases/mask", {"case_id": "case0", "label_prompt": "", "previous": ""}),
         ("/v1/cases/mask", {"case_id": "case1", "mask": {"class0": RUNS}, "label_prompt": ""}),
+        ("/v1/cases/review", {"case_id": "case0", "mask": "", "label": "bright"}),
         ("/label-studio/setup", {"schema": labeling_config(["class0"])}),
         (
             "/label-studio/predict",
@@ -137,8 +142,8 @@ def test_the_description_names_limits_and_the_token(make_client: Any, app: Any) 
     assert routes(described) == BARE
     assert routes(app.openapi()) == BARE | WITH_DATASET
     for path, operations in app.openapi()["paths"].items():
-        [operation] = operations.values()
-        assert ("security" in operation) == (path != "/healthz")
+        for operation in operations.values():
+            assert ("security" in operation) == (path != "/healthz")
     predict = described["paths"]["/v1/predict"]["post"]
     assert {"200", "401", "408", "413", "422", "429", "503"} <= set(predict["responses"])
     assert "not a medical device" in described["info"]["description"]
@@ -162,11 +167,11 @@ def test_half_of_a_surrogate_pair_is_told_and_no_failure(make_client: Any, tmp_p
     runs = json.dumps(RUNS)
     save = '{{"case_id": "case0", "role": "other", {}}}'
     bodies = [
-        ("/v1/cases/predict", f'{{"case_id": "{half}"}}', 404),
+        ("/v1/cases/predict", f'{{"case_id": "{half}"}}', 422),
         ("/v1/cases/predict", f'{{"case_id": "case0", "label_prompt": "{half}"}}', 422),
         ("/v1/cases/mask", save.format(f'"mask": {{"{half}": {{}}}}'), 422),
         ("/v1/cases/mask", save.format(f'"mask": {{"{half}": {runs}}}'), 422),
-        ("/v1/cases/mask", save.format(f'"mask": {{"class0": {runs}}}, "previous": "{half}"'), 409),
+        ("/v1/cases/mask", save.format(f'"mask": {{"class0": {runs}}}, "previous": "{half}"'), 422),
         ("/v1/cases/mask", f'{{"case_id": "case0", "role": "{half}", "mask": {{}}}}', 422),
         ("/label-studio/setup", f'{{"schema": "{half}"}}', 422),
         (

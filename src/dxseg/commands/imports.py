@@ -264,8 +264,8 @@ def import_label_studio(
             reported, and the others are imported.
     """
     from dxseg.data.importers.label_studio import read_tasks, save_masks
-    from dxseg.data.table.annotations import ROLES
     from dxseg.data.table.dataset import Dataset
+    from dxseg.data.table.records import ROLES
     from dxseg.io.progress import console, reporting
 
     if role not in ROLES:

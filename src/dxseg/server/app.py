@@ -16,11 +16,14 @@ from dxseg.errors import UsageError
 from dxseg.inference.model_folder import DXSEG_VERSION
 from dxseg.inference.predictor import Predictor
 from dxseg.server.case_queue import CaseQueue
+from dxseg.server.claims import Claims
 from dxseg.server.middleware import HEALTH, METRICS, MODEL, RequestGuardMiddleware
 from dxseg.server.problem_details import add_problem_handlers
 from dxseg.server.routes.cases import add_case_routes
 from dxseg.server.routes.label_studio import add_label_studio_routes
+from dxseg.server.routes.masks import add_mask_routes
 from dxseg.server.routes.predict import add_predict_route
+from dxseg.server.routes.reviews import add_review_routes
 from dxseg.server.schemas import Health, Limits, ModelResponse, describe_model
 from dxseg.server.service import Service, problems
 from dxseg.server.settings import Settings
@@ -82,7 +85,10 @@ def create_app(
     _add_status_routes(app, service, cases)
     add_predict_route(app, service, cases)
     if cases is not None:
-        add_case_routes(app, service, cases)
+        claims = Claims()
+        add_case_routes(app, service, cases, claims)
+        add_mask_routes(app, service, cases, claims)
+        add_review_routes(app, service, cases, claims)
         add_label_studio_routes(app, service, cases)
     if web.is_dir():
         app.mount("/", StaticFiles(directory=web, html=True), name="web")

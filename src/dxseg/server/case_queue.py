@@ -1,4 +1,4 @@
-"""The served dataset: its cases without a mask in order of annotation."""
+"""The served dataset: its table and records, read again when they have changed."""
 
 from __future__ import annotations
 
@@ -11,29 +11,27 @@ from typing import Any
 
 import pandas as pd
 
-from dxseg.data.table.annotations import find_case, remove_leftovers
+from dxseg.data.readers.masks import Mask, read_mask
+from dxseg.data.table.annotations import (
+    ANNOTATIONS_FILE,
+    Annotation,
+    UnknownCaseError,
+    find_case,
+    remove_leftovers,
+)
 from dxseg.data.table.cases import CASES_FILE
 from dxseg.data.table.dataset import Dataset
-from dxseg.errors import DxsegError, UsageError
+from dxseg.data.table.records import read_records
+from dxseg.data.table.reviews import REVIEWS_FILE, Review
+from dxseg.errors import DxsegError, UsageError, quote
 from dxseg.inference.model_folder import ModelInfo
 from dxseg.io.atomic import sha256_file
 from dxseg.io.csv_io import read_table
 from dxseg.server.uploads import Spacing
+from dxseg.server.work_list import ListedCase, list_cases
 
-
-@dataclass(frozen=True)
-class PendingCase:
-    """A case without a mask.
-
-    Attributes:
-        case_id: As in `cases.csv`.
-        label: Its label there, or "".
-        score: From the table of suggestions; None where the case is not in it.
-    """
-
-    case_id: str
-    label: str
-    score: float | None
+_FILES = (CASES_FILE, ANNOTATIONS_FILE, REVIEWS_FILE)
+_FileState = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,17 @@ class FoundCase:
     row: Any
     image: Path
     spacing: Spacing | None
+
+
+@dataclass(frozen=True)
+class _Read:
+    """The files of a dataset as they were read."""
+
+    state: tuple[_FileState, ...]
+    dataset: Dataset
+    annotations: list[Annotation]
+    reviews: list[Review]
+    listed: list[ListedCase]
 
 
 class CaseQueue:
@@ -69,38 +78,81 @@ class CaseQueue:
         """
         self.root = Path(root).resolve()
         self._lock = threading.Lock()
-        self._read: tuple[tuple[int, ...], Dataset] | None = None
+        self._read: _Read | None = None
+        self._suggested: dict[str, tuple[int, float | None]] = {}
         self._by_bytes: dict[int, list[str]] | None = None
-        dataset = self.dataset()
+        dataset = Dataset.load(self.root)
         if dataset.spec.mask_classes != info.mask_classes:
             raise UsageError(
                 f"{self.root}: mask classes {dataset.spec.mask_classes}, the model's are "
                 f"{info.mask_classes}; serve a model that was trained on this dataset"
             )
         remove_leftovers(self.root)
-        self._suggested = {} if suggestions is None else _read_suggestions(suggestions, dataset)
+        if suggestions is not None:
+            self._suggested = _read_suggestions(suggestions, dataset)
 
     def dataset(self) -> Dataset:
         """Return the dataset, read again if its table has changed."""
-        with self._lock:
-            try:
-                status = (self.root / CASES_FILE).stat()
-            except OSError:
-                return Dataset.load(self.root)  # raises the right error
-            state = status.st_ino, status.st_mtime_ns, status.st_size
-            if self._read is None or self._read[0] != state:
-                self._read = state, Dataset.load(self.root)
-            return self._read[1]
+        return self._current().dataset
 
-    def waiting(self) -> list[PendingCase]:
-        """List the cases without a mask: suggested ones by rank, then the others in table order."""
-        dataset = self.dataset()
-        open_cases = dataset.cases[~dataset.has_mask & dataset.cases["split"].ne("dropped")]
-        ids, last = open_cases["case_id"], len(self._suggested)
-        ranks = [self._suggested.get(case_id, (last, None)) for case_id in ids]
-        order = sorted(range(len(ids)), key=lambda place: ranks[place][0])
-        labels = open_cases["label"]
-        return [PendingCase(ids.iloc[at], labels.iloc[at], ranks[at][1]) for at in order]
+    def listed(self) -> list[ListedCase]:
+        """The work list: every case that was not dropped, in the order of annotation."""
+        return self._current().listed
+
+    def waiting(self) -> list[ListedCase]:
+        """The cases of the work list without a mask."""
+        return [case for case in self.listed() if case.state == "waiting"]
+
+    def history(self, case_id: str) -> tuple[list[Annotation], list[Review]]:
+        """What people did with a case, oldest first.
+
+        Args:
+            case_id: Of the case.
+
+        Raises:
+            UnknownCaseError: There is no such case.
+        """
+        read = self._current()
+        find_case(read.dataset, case_id)
+        return (
+            [one for one in read.annotations if one.case_id == case_id],
+            [one for one in read.reviews if one.case_id == case_id],
+        )
+
+    def mask(self, case_id: str, name: str) -> Mask:
+        """Read a mask that a case has or had.
+
+        Args:
+            case_id: Of the case.
+            name: Path of the mask in the dataset, from `cases.csv` or `annotations.csv`.
+
+        Raises:
+            UnknownCaseError: There is no such case, or it never had this mask.
+            DxsegError: The mask cannot be read.
+        """
+        read = self._current()
+        row = find_case(read.dataset, case_id)
+        known = {one.mask for one in read.annotations if one.case_id == case_id}
+        if not name or name not in {row["mask"], *known}:
+            raise UnknownCaseError(f"case {quote(case_id)}: never had the mask {quote(name)}")
+        path = read.dataset.mask_path({"case_id": case_id, "mask": name})
+        assert path is not None, "the name is not empty"
+        return read_mask(path, len(read.dataset.spec.mask_classes))
+
+    def _current(self) -> _Read:
+        """Read what has changed."""
+        with self._lock:
+            state = tuple(_file_state(self.root / name) for name in _FILES)
+            if self._read is None or self._read.state != state:
+                self._read = self._load(state)
+            return self._read
+
+    def _load(self, state: tuple[_FileState, ...]) -> _Read:
+        dataset = Dataset.load(self.root)
+        annotations = read_records(self.root, ANNOTATIONS_FILE, Annotation)
+        reviews = read_records(self.root, REVIEWS_FILE, Review)
+        listed = list_cases(dataset, self._suggested, annotations, reviews)
+        return _Read(state, dataset, annotations, reviews, listed)
 
     def find(self, case_id: str) -> FoundCase:
         """Look a case up.
@@ -135,6 +187,15 @@ class CaseQueue:
             if sha256_file(case.image) == digest:
                 return case
         return None
+
+
+def _file_state(path: Path) -> _FileState:
+    """What changes when a file is replaced; nothing without a file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _images_by_size(dataset: Dataset) -> dict[int, list[str]]:

@@ -23,11 +23,13 @@ from dxseg.server.telemetry import LOGGER, OTHER, Metrics
 from dxseg.server.worker import Worker
 
 PREDICT, MODEL, HEALTH, METRICS = "/v1/predict", "/v1/model", "/healthz", "/metrics"
-QUEUE, CASE, SAVE = "/v1/cases", "/v1/cases/predict", "/v1/cases/mask"
+QUEUE, NEXT, CASE = "/v1/cases", "/v1/cases/next", "/v1/cases/predict"
+MASK, REVIEW, HISTORY = "/v1/cases/mask", "/v1/cases/review", "/v1/cases/history"
+_CASES = (QUEUE, NEXT, CASE, MASK, REVIEW, HISTORY)
 LABEL_STUDIO_HEALTH, LABEL_STUDIO_SETUP, LABEL_STUDIO_PREDICT = _LABEL_STUDIO = (
     *("/label-studio/health", "/label-studio/setup", "/label-studio/predict"),
 )
-_SECRET = (PREDICT, MODEL, QUEUE, CASE, SAVE, METRICS, *_LABEL_STUDIO)
+_SECRET = (PREDICT, MODEL, *_CASES, METRICS, *_LABEL_STUDIO)
 """Routes that need the token; the others return nothing about patients or the model."""
 ROUTES = (*_SECRET, HEALTH, "/openapi.json")
 _PREDICTING = (PREDICT, CASE, LABEL_STUDIO_PREDICT)
@@ -155,7 +157,7 @@ class RequestGuardMiddleware:
 
     def _max_bytes(self, path: str) -> int:
         limit = self._settings.max_bytes
-        return min(limit, _JSON_BYTES) if path in (CASE, SAVE, *_LABEL_STUDIO) else limit
+        return min(limit, _JSON_BYTES) if path in (*_CASES, *_LABEL_STUDIO) else limit
 
     def _check_source(self, headers: Headers) -> None:
         """Refuse what a page of another site would send from a user's browser."""

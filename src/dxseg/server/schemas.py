@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,12 @@ from dxseg.inference.files.table import model_name
 from dxseg.inference.model_folder import NOTICE, ModelInfo
 from dxseg.inference.pipeline import Prediction
 from dxseg.server.uploads import Spacing
+
+CaseId = Annotated[str, Field(max_length=200, description="As in `cases.csv`.")]
+MaskPath = Annotated[str, Field(max_length=4096)]
+Reader = Annotated[
+    str, Field(max_length=64, description="Random name of the browser's tab; not stored.")
+]
 
 
 class ImageInfo(BaseModel):

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from dxseg.data.readers.masks import read_mask
-from dxseg.data.table import annotations
+from dxseg.data.table import annotations, records
 from dxseg.data.table.annotations import (
-    ROLES,
     ChangedCaseError,
     UnknownCaseError,
     remove_leftovers,
     save_mask,
 )
 from dxseg.data.table.dataset import Dataset
+from dxseg.data.table.records import ROLES
 from dxseg.errors import DxsegError, UsageError
 from dxseg.io.atomic import sha256_file
 from dxseg.io.csv_io import read_table
@@ -102,7 +102,8 @@ def test_a_failure_leaves_the_dataset_as_it_was(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Dataset if failing == "save_cases" else annotations, failing, full)
+        where = {"write_mask": annotations, "write_bytes_atomic": records, "save_cases": Dataset}
+        patch.setattr(where[failing], failing, full)
         with pytest.raises((DxsegError, OSError), match="No space left"):
             save_mask(root, "case0", drawn(), "other")
     assert state(root) == before

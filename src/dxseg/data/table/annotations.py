@@ -6,34 +6,24 @@ record lists every mask that a case ever had.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
-
-from filelock import FileLock
+from typing import Any
 
 from dxseg.data.readers.images import image_size
 from dxseg.data.readers.masks import Mask, write_mask
 from dxseg.data.table.cases import CASES_FILE
 from dxseg.data.table.dataset import Dataset
-from dxseg.errors import DxsegError, UsageError, quote
-from dxseg.io.atomic import sha256_file, write_bytes_atomic
+from dxseg.data.table.records import appended, check_role, inside, records_lock
+from dxseg.errors import DxsegError, quote
+from dxseg.io.atomic import sha256_file
 
 ANNOTATIONS_FILE = "annotations.csv"
 MASKS = "masks"
-Role = Literal["radiologist", "clinician", "radiographer", "researcher", "trainee", "other"]
-ROLES: tuple[str, ...] = get_args(Role)
-
-_LOCK = ".annotations.lock"
-_LOCK_SECONDS = 30
-_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{12}\.png|\.annotations\.[0-9a-f]{12}\.csv")
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{12}\.png|\.(annotations|reviews)\.[0-9a-f]{12}\.csv")
 """Names of unfinished files, as `atomic_path` makes them."""
 
 
@@ -105,13 +95,10 @@ def save_mask(
         DxsegError: The mask has another size, an unknown class, or a lesion where the label means
             lesion-free; or the dataset cannot be read or written.
     """
-    if role not in ROLES:
-        raise UsageError(
-            f"role {quote(role)}: expected one of {', '.join(ROLES)}; names are not stored"
-        )
+    check_role(role)
     folder = Path(root).resolve()
     try:
-        with annotations_lock(folder):
+        with records_lock(folder):
             dataset = Dataset.load(folder)
             row = find_case(dataset, case_id)
             _check(dataset, row, mask, previous)
@@ -122,17 +109,6 @@ def save_mask(
             f"{folder}: case {case_id!r}: the mask cannot be saved ({error.strerror or error}); "
             "the dataset is unchanged"
         ) from error
-
-
-@contextmanager
-def annotations_lock(root: Path) -> Iterator[None]:
-    """Hold what everybody who saves into a dataset waits for.
-
-    Args:
-        root: Folder of the dataset.
-    """
-    with FileLock(root / _LOCK, timeout=_LOCK_SECONDS):
-        yield
 
 
 def remove_leftovers(root: Path) -> int:
@@ -146,7 +122,7 @@ def remove_leftovers(root: Path) -> int:
     Returns:
         How many files were removed.
     """
-    with annotations_lock(root):
+    with records_lock(root):
         found = [
             path
             for folder in (root, root / MASKS)
@@ -157,23 +133,6 @@ def remove_leftovers(root: Path) -> int:
         for path in found:
             path.unlink(missing_ok=True)
     return len(found)
-
-
-def inside(root: Path, name: str, expected: str) -> Path:
-    """The path of a file or folder of a dataset that is written to.
-
-    Args:
-        root: Folder of the dataset.
-        name: Of the file or folder.
-        expected: What it should be, for the error.
-
-    Raises:
-        DxsegError: It is a link that leads out of the dataset.
-    """
-    path = root / name
-    if not path.resolve().is_relative_to(root):
-        raise DxsegError(f"{path}: leads out of the dataset; expected {expected} inside it")
-    return path
 
 
 def find_case(dataset: Dataset, case_id: str) -> Any:
@@ -228,7 +187,6 @@ def _save(
     now = datetime.now(UTC)
     name = _mask_name(case_id, mask, now)
     log = inside(root, ANNOTATIONS_FILE, "a table")
-    before = log.read_bytes() if log.exists() else None
     try:
         write_mask(root / name, mask, len(dataset.spec.mask_classes))
         done = Annotation(
@@ -241,16 +199,12 @@ def _save(
             model=model,
             known=known,
         )
-        write_bytes_atomic(log, (before or _line(_HEADER)) + _line(astuple(done)))
-        cases = dataset.cases.copy()
-        cases.loc[row.name, "mask"] = name
-        Dataset(root, dataset.spec, cases).save_cases()
+        with appended(log, done):
+            cases = dataset.cases.copy()
+            cases.loc[row.name, "mask"] = name
+            Dataset(root, dataset.spec, cases).save_cases()
     except BaseException:
         (root / name).unlink(missing_ok=True)
-        if before is None:
-            log.unlink(missing_ok=True)
-        else:
-            write_bytes_atomic(log, before)
         raise
     return done
 
@@ -259,12 +213,3 @@ def _mask_name(case_id: str, mask: Mask, now: datetime) -> str:
     """Make a unique name that is readable and valid on any file system."""
     digest = hashlib.sha256(f"{case_id}\0{now.isoformat()}\0".encode() + mask.tobytes())
     return f"{MASKS}/{re.sub(r'[^A-Za-z0-9_-]', '_', case_id)[:80]}-{digest.hexdigest()[:12]}.png"
-
-
-_HEADER = tuple(field.name for field in fields(Annotation))
-
-
-def _line(values: tuple[str, ...]) -> bytes:
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerow(values)
-    return stream.getvalue().encode("utf-8")

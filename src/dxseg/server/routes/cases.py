@@ -1,53 +1,54 @@
-"""Routes of a dataset: its cases without a mask, the prediction for one, and saving a mask."""
+"""Routes of a dataset's cases: the work list, and the prediction for one."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from collections import Counter
+from typing import Annotated, Literal
 
-import numpy as np
-from fastapi import FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Query, Request
 from pydantic import BaseModel, Field, NonNegativeInt
 
 from dxseg.data.readers.dicom.headers import alias_in_errors
-from dxseg.data.readers.masks import Mask
-from dxseg.data.table.annotations import Role, save_mask
-from dxseg.errors import UsageError
-from dxseg.inference.files.table import model_name
-from dxseg.inference.label_prompt import parse_label_prompt
 from dxseg.server.case_queue import CaseQueue
-from dxseg.server.middleware import CASE, QUEUE, SAVE
-from dxseg.server.schemas import (
-    CaseResponse,
-    CocoRLE,
-    PredictionResponse,
-    describe_case,
-    describe_prediction,
-)
+from dxseg.server.claims import Claims
+from dxseg.server.middleware import CASE, NEXT, QUEUE
+from dxseg.server.schemas import CaseId, PredictionResponse, Reader, describe_case
+from dxseg.server.schemas import describe_prediction as describe
 from dxseg.server.service import Service, problems
-from dxseg.server.uploads import check_pixels
+from dxseg.server.work_list import STATES, CaseFilter, CaseState, ListedCase, next_case
 
 # Names of a folder and a file in messages: their own may contain a patient's name.
-_DATASET, _IMAGE = "the dataset", "the image"
+DATASET, _IMAGE = "the dataset", "the image"
 
 
-CaseId = Annotated[str, Field(max_length=200)]
-"""As `cases.csv` allows it."""
-
-
-class PendingCaseOut(BaseModel):
-    """A case without a mask."""
+class ListedCaseOut(BaseModel):
+    """A case of the work list."""
 
     case_id: str
     label: str = Field(description='As the dataset has it; "" for none.')
     score: float | None = Field(description="In the table of suggestions; null without one.")
+    state: CaseState = Field(
+        description="waiting: without a mask; drawn: saved here; confirmed: by a second reader; "
+        "given: with the dataset; set-aside: nobody can tell, or the image should leave."
+    )
+    taken: bool = Field(description="Whether somebody else has opened it within 15 minutes.")
 
 
 class QueueResponse(BaseModel):
-    """Cases without a mask, the next one first."""
+    """A part of the work list, in the order of annotation."""
 
     waiting: int = Field(description="Total number of cases without a mask.")
-    cases: list[PendingCaseOut]
+    states: dict[str, NonNegativeInt] = Field(description="Number of cases by state.")
+    labels: list[str] = Field(description='Labels that occur; "" for none.')
+    total: int = Field(description="Cases that match the filter.")
+    cases: list[ListedCaseOut]
+
+
+class NextResponse(BaseModel):
+    """The next case."""
+
+    case: ListedCaseOut | None = Field(description="Null if there is no other.")
 
 
 class CaseRequest(BaseModel):
@@ -55,50 +56,66 @@ class CaseRequest(BaseModel):
 
     case_id: CaseId
     label_prompt: str = Field("", description="The image's label where it is known.")
+    reader: Reader = ""
 
 
-class SaveRequest(BaseModel):
-    """A mask that was drawn or corrected."""
-
-    case_id: CaseId
-    role: Role = Field(description="Of the annotator. Names are not stored.")
-    mask: dict[str, CocoRLE] = Field(
-        description="By class, all of the model's; no pixel in two of them."
-    )
-    previous: str = Field(
-        "", description="The case's mask as in `case.mask`; any other mask is not replaced."
-    )
-    label_prompt: str = Field("", description="The label prompt of the prediction.")
+def case_filter(
+    state: Annotated[CaseState | Literal["any"], Query(description="Of the cases.")] = "waiting",
+    label: Annotated[
+        str | None, Query(max_length=4096, description='Their label, "" for none; default: any.')
+    ] = None,
+    search: Annotated[str, Query(max_length=200, description="Part of the case_id.")] = "",
+) -> CaseFilter:
+    """Read a filter from a query."""
+    return CaseFilter(None if state == "any" else state, label, search)
 
 
-class SaveResponse(BaseModel):
-    """The saved mask."""
-
-    case: CaseResponse
-    time: str = Field(description="UTC, ISO 8601.")
-    pixels: dict[str, NonNegativeInt] = Field(description="Of the mask, by class.")
-    waiting: int = Field(description="Number of cases still without a mask.")
-
-
-def add_case_routes(app: FastAPI, service: Service, cases: CaseQueue) -> None:
-    """Add the routes of a dataset.
+def add_case_routes(app: FastAPI, service: Service, cases: CaseQueue, claims: Claims) -> None:
+    """Add the routes.
 
     Args:
         app: Gets the routes.
         service: The model.
         cases: Of the dataset.
+        claims: The cases that readers have open.
     """
-    info, secret, refused = service.info, service.secret, service.refused
+    secret, refused = service.secret, service.refused
 
     @app.get(QUEUE, responses=problems(*refused, 422, 500), dependencies=secret)
     async def queue(
+        wanted: Annotated[CaseFilter, Depends(case_filter)],
+        offset: Annotated[int, Query(ge=0, description="Cases to leave out.")] = 0,
         limit: Annotated[int, Query(ge=1, le=1000, description="Cases at most.")] = 100,
+        reader: Annotated[Reader, Query()] = "",
     ) -> QueueResponse:
-        """List the cases without a mask."""
-        with alias_in_errors(cases.root, _DATASET):
-            waiting = await asyncio.to_thread(cases.waiting)
-        listed = [PendingCaseOut(**vars(case)) for case in waiting[:limit]]
-        return QueueResponse(waiting=len(waiting), cases=listed)
+        """List cases."""
+        with alias_in_errors(cases.root, DATASET):
+            listed = await asyncio.to_thread(cases.listed)
+        taken = claims.others(reader)
+        found = [case for case in listed if wanted.matches(case)]
+        counts = Counter[str](case.state for case in listed)
+        return QueueResponse(
+            waiting=counts["waiting"],
+            states={state: counts[state] for state in STATES},
+            labels=sorted({case.label for case in listed}),
+            total=len(found),
+            cases=[_out(case, taken) for case in found[offset : offset + limit]],
+        )
+
+    @app.get(NEXT, responses=problems(*refused, 422, 500), dependencies=secret)
+    async def following(
+        wanted: Annotated[CaseFilter, Depends(case_filter)],
+        after: Annotated[
+            str, Query(max_length=200, description="The case that was done or skipped.")
+        ] = "",
+        reader: Annotated[Reader, Query()] = "",
+    ) -> NextResponse:
+        """Return the case after another; cases that others have open are passed over."""
+        with alias_in_errors(cases.root, DATASET):
+            listed = await asyncio.to_thread(cases.listed)
+        taken = claims.others(reader)
+        found = next_case(listed, after, wanted, taken)
+        return NextResponse(case=None if found is None else _out(found, taken))
 
     @app.post(
         CASE,
@@ -108,77 +125,23 @@ def add_case_routes(app: FastAPI, service: Service, cases: CaseQueue) -> None:
     async def predict_case(request: Request, sent: CaseRequest) -> PredictionResponse:
         """Segment the image of a case; returns class activation maps and the image too."""
         async with service.with_timeout():
-            with alias_in_errors(cases.root, _DATASET):
+            with alias_in_errors(cases.root, DATASET):
                 case = await asyncio.to_thread(cases.find, sent.case_id)
+                claims.claim(sent.reader, sent.case_id)
                 await service.inspect_image(case.image, _IMAGE)
                 prediction = await service.predict(
                     case.image, sent.label_prompt, _IMAGE, return_image=True
                 )
             return await asyncio.to_thread(
-                describe_prediction,
+                describe,
                 prediction,
-                info,
+                service.info,
                 request_id=request.state.request_id,
                 spacing=case.spacing,
                 evidence=True,
                 case=describe_case(case.row),
             )
 
-    @app.post(
-        SAVE, responses=problems(400, *refused, 404, 408, 409, 413, 422, 500), dependencies=secret
-    )
-    async def save(sent: SaveRequest) -> SaveResponse:
-        """Save a mask into the dataset, with role and time."""
-        parse_label_prompt(sent.label_prompt, info)
-        mask = await asyncio.to_thread(_label_map, sent.mask, service)
-        with alias_in_errors(cases.root, _DATASET):
-            done = await asyncio.to_thread(
-                save_mask,
-                cases.root,
-                sent.case_id,
-                mask,
-                sent.role,
-                previous=sent.previous,
-                model=model_name(info),
-                known=sent.label_prompt,
-            )
-            case = await asyncio.to_thread(cases.find, sent.case_id)
-            waiting = await asyncio.to_thread(cases.waiting)
-        counts = np.bincount(mask.ravel(), minlength=len(info.mask_classes) + 1)[1:].tolist()
-        return SaveResponse(
-            case=describe_case(case.row),
-            time=done.time,
-            pixels=dict(zip(info.mask_classes, counts, strict=True)),
-            waiting=len(waiting),
-        )
 
-
-def _label_map(sent: dict[str, CocoRLE], service: Service) -> Mask:
-    """Combine the run lengths of all classes into one label map.
-
-    Raises:
-        TooLargeError: It has more pixels than the server takes.
-        UsageError: Classes are missing, unknown, of different sizes or overlap, or the runs do not
-            fill the image.
-    """
-    classes = service.info.mask_classes
-    if set(sent) != set(classes):
-        raise UsageError(f"mask: classes {sorted(sent)[:10]}; expected {', '.join(classes)}")
-    sizes = {runs.size for runs in sent.values()}
-    if len(sizes) > 1:
-        raise UsageError("mask: classes of different sizes; expected one size for all")
-    height, width = size = sizes.pop()
-    check_pixels("mask", size, service.settings.max_pixels)
-    column_wise = np.zeros(height * width, np.uint8)
-    for number, name in enumerate(classes, 1):
-        counts = sent[name].counts
-        if sum(counts) != column_wise.size:
-            raise UsageError(
-                f"mask: {name}: runs of {sum(counts)} pixels in all; expected "
-                f"{height} x {width} = {column_wise.size}"
-            )
-        drawn = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-        if column_wise[drawn].any():
-            raise UsageError(f"mask: {name}: overlaps another class; expected each pixel in one")
-        column_wise[drawn] = number
-    return np.ascontiguousarray(column_wise.reshape((height, width), order="F"))
+def _out(case: ListedCase, taken: frozenset[str]) -> ListedCaseOut:
+    return ListedCaseOut(**vars(case), taken=case.case_id in taken)
