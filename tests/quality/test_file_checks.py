@@ -74,6 +74,18 @@ def jpeg_named_png(folder: Any) -> None:
     Image.fromarray(folder.scene(3)).save(folder.root / "c3.png", "JPEG")
 
 
+def turned(orientation: int, rows: int = 40) -> Spoil:
+    """The image as a camera stores it; cut to some rows, with a mask of that stored shape."""
+
+    def spoil(folder: Any) -> None:
+        exif = Image.Exif()
+        exif[274] = orientation
+        Image.fromarray(folder.scene(3)[:rows]).save(folder.root / "c3.png", exif=exif)
+        folder.image("c3_mask.png", folder.disc()[:rows])
+
+    return spoil
+
+
 def soft_edges(folder: Any) -> Any:
     large = Image.fromarray(folder.disc()).resize((160, 160))
     return np.asarray(large.resize((40, 40), Image.Resampling.BOX))
@@ -137,6 +149,21 @@ def test_a_spoiled_case_is_found(
     assert found[code].case_ids == ["c3"]
     assert (found[code].count, found[code].group_count) == (1, 0)
     assert message in " ".join(found[code].details)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (turned(3), "mask-orientation"),
+        (turned(6), "mask-orientation"),
+        (turned(6, 30), "mask-size"),
+    ],
+)
+def test_orientations_are_found(folder: Any, codes: Any, spoil: Spoil, expected: str) -> None:
+    spoil(folder)
+    found = codes(folder.check())
+    assert set(found) == {expected, "image-orientation"}
+    assert "EXIF orientation" in " ".join(found[expected].details)
 
 
 def test_a_clean_dataset_has_no_finding(folder: Any, codes: Any) -> None:

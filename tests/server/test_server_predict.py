@@ -46,6 +46,19 @@ def drawn(rle: dict[str, Any]) -> np.ndarray:
     return np.repeat(values, rle["counts"]).reshape(rle["size"], order="F")
 
 
+def test_the_answer_is_of_the_picture_as_shown(make_client: Any) -> None:
+    image = np.full((48, 80), 10, np.uint8)
+    image[10:20, 30:50] = 250
+    exif, stream = Image.Exif(), io.BytesIO()
+    exif[274] = 6
+    Image.fromarray(image).save(stream, "PNG", exif=exif)
+    told = make_client().post("/v1/predict", **sent(stream.getvalue())).json()
+    turned = np.ascontiguousarray(np.rot90(image, -1))
+    [expected] = Maker()(lesion_free=("normal",)).predict([turned[:, :, None]])
+    assert told["mask"]["rle"]["class0"]["size"] == [80, 48]
+    assert np.array_equal(decoded(told["mask"]["png"]), expected.mask * 255)
+
+
 def test_the_answer_is_what_the_predictor_says(make_client: Any) -> None:
     image = np.full((48, 80), 10, np.uint8)
     image[10:20, 30:50] = 250

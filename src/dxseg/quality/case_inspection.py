@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel
 
-from dxseg.data.readers.images import read_image, to_channels
+from dxseg.data.readers.images import decode, read_image, to_channels
 from dxseg.data.readers.masks import inspect_mask
+from dxseg.data.readers.orientation import UPRIGHT
 from dxseg.data.readers.raster import Pixels, raster_kind
 from dxseg.data.splits.perceptual_hash import BYTES, grey_image, hash_grey
 from dxseg.errors import DxsegError
@@ -21,7 +22,7 @@ from dxseg.io.atomic import sha256_file
 BORDER_SIDE, BORDER_WIDTH = 64, 8
 BORDER_PIXELS = BORDER_SIDE**2 - (BORDER_SIDE - 2 * BORDER_WIDTH) ** 2
 
-FORMAT = "check 2"
+FORMAT = "check 3"
 """Part of every cache key: increase it when an inspection would find something else."""
 
 _VALUES_AT_ONCE = 1 << 22
@@ -57,6 +58,7 @@ class CaseFacts(BaseModel):
         width: Pixels.
         channels: Number of channels of the file.
         bits: 8 or 16.
+        orientation: EXIF orientation of the file, 1 to 8; height and width are as viewers show it.
         sha256: Digest of the image file.
         actual_format: Format of the file if its suffix does not match; else "".
         minimum: Lowest value, 0 to 1 of the range of the bit depth, over all channels.
@@ -80,6 +82,7 @@ class CaseFacts(BaseModel):
     width: int = 0
     channels: int = 0
     bits: int = 0
+    orientation: int = 1
     sha256: str = ""
     actual_format: str = ""
     minimum: float = 0.0
@@ -111,7 +114,8 @@ def inspect_case(files: CaseFiles) -> bytes:
     arrays = bytes(BYTES + BORDER_PIXELS)
     try:
         facts.sha256 = sha256_file(files.image)
-        pixels = read_image(files.image)
+        raster = decode(files.image)
+        pixels, facts.orientation = raster.pixels, raster.orientation
         _measure_image(pixels, facts)
         grey = grey_image(pixels)
         arrays = hash_grey(grey) + border_strip(grey).tobytes()
@@ -191,6 +195,8 @@ def _measure_mask(path: Path, classes: int, facts: CaseFacts) -> None:
             f"{path}: {mask.shape[0]} x {mask.shape[1]} pixels, but its image has {facts.height} x "
             f"{facts.width}"
         )
+        if facts.orientation != UPRIGHT:
+            facts.mask_problem += f" as it is shown (EXIF orientation {facts.orientation})"
 
 
 def _mask_error_code(path: Path) -> str:

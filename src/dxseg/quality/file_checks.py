@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from dxseg.data.readers.orientation import UPRIGHT
 from dxseg.data.splits.groups import label_sets
 from dxseg.quality.row_findings import RowFinding, flag_rows
 from dxseg.quality.scan import Scan
@@ -38,6 +39,9 @@ def _image_findings(scan: Scan) -> Iterator[RowFinding]:
     bright = facts["brightest_fraction"].ge(SATURATED) & ~constant & scan.readable
     details = facts["brightest_fraction"].map("{:.0%} of the pixels have the highest value".format)
     yield from flag_rows("image-saturated", bright, details)
+    turned = facts["orientation"].ne(UPRIGHT)
+    orientations = "EXIF orientation " + facts["orientation"].astype(str)
+    yield from flag_rows("image-orientation", turned, orientations)
     yield from flag_rows(
         "image-suffix",
         facts["actual_format"].ne(""),
@@ -59,6 +63,11 @@ def _mask_findings(scan: Scan) -> Iterator[RowFinding]:
     yield from flag_rows("mask-empty", readable & area.eq(0) & labeled)
     few = np.maximum(FEW_PIXELS, FEW_FRACTION * facts["height"] * facts["width"])
     yield from flag_rows("mask-nearly-empty", drawn & area.lt(few), pixels)
+    # Exchanging height and width would have changed the shape of the mask.
+    same = facts["orientation"].between(2, 4) | facts["height"].eq(facts["width"])
+    doubtful = drawn & facts["orientation"].ne(UPRIGHT) & same
+    orientations = "EXIF orientation " + facts["orientation"].astype(str)
+    yield from flag_rows("mask-orientation", doubtful, orientations)
     yield from flag_rows("mask-border", drawn & facts["mask_sides"].eq(4))
     unlisted = {
         row: ", ".join(path.name for path in paths) for row, paths in scan.unlisted_masks.items()

@@ -123,6 +123,13 @@ FINDING_TYPES: dict[str, FindingType] = {
             "check whether the mask is inverted or a frame",
         ),
         (
+            "mask-orientation",
+            "masks of images with an EXIF orientation, whose shape does not show what they were "
+            "drawn on",
+            "look at some: a mask must fit the picture as viewers show it; if it was drawn on the "
+            "stored pixels, remove the orientation from the image",
+        ),
+        (
             "mask-left-out",
             "cases with more masks next to the one in the table",
             "merge them; --fix does",
@@ -185,6 +192,11 @@ FINDING_TYPES: dict[str, FindingType] = {
             "image-suffix",
             "images whose suffix does not match their format",
             "nothing: the content is used",
+        ),
+        (
+            "image-orientation",
+            "images with an EXIF orientation",
+            "nothing: they are read as viewers show them, and so are their masks",
         ),
         (
             "mask-repaired",

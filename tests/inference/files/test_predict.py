@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 import dicom_phantom
 from dxseg.data.readers.images import READERS
@@ -377,3 +377,25 @@ def test_an_unforeseen_exception_costs_one_row(tmp_path, use, write_image, monke
     assert "KeyError: 'no field of name db_name'" in reason
     rows = table(tmp_path / "out")
     assert [rows[f"{name}.png"]["status"] for name in "abc"] == ["ok", "failed", "ok"]
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_mask_fits_its_image_as_viewers_show_it(tmp_path, use, orientation):
+    use()
+    bright = np.full((32, 48), 10, np.uint8)
+    bright[4:12, 4:20] = 250
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(bright).save(tmp_path / "a.png", exif=exif)
+    summary = predict_files("model_folder", tmp_path / "a.png", tmp_path / "out")
+    with Image.open(tmp_path / "a.png") as opened:
+        shown = np.asarray(ImageOps.exif_transpose(opened))
+    mask = pixels(tmp_path / "out/masks/a.png")
+    assert mask.shape == shown.shape
+    assert (mask[shown > 200] == 255).mean() > 0.8
+    assert (mask[shown < 200] == 0).mean() > 0.95
+    assert pixels(tmp_path / "out/overlays/a.png").shape[:2] == shown.shape
+    row = table(tmp_path / "out")["a.png"]
+    assert (int(row["height"]), int(row["width"])) == shown.shape
+    assert summary.turned == (orientation != 1)
+    assert ("as viewers show them" in str(summary)) == (orientation != 1)

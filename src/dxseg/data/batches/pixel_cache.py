@@ -32,7 +32,7 @@ from dxseg.io.sqlite_cache import SqliteCache
 Progress = Callable[[int, int], None]
 Source = Path | None
 
-_FORMAT = 1
+_FORMAT = 2
 """Part of every key: raise it when resizing or reading changes what is stored."""
 # A process has to import torch first, some seconds.
 MIN_IMAGES_PER_PROCESS = 1000

@@ -12,10 +12,11 @@ import pandas as pd
 
 from dxseg.data.importers.channels import infer_channels, stack_channels
 from dxseg.data.importers.destination import UNFINISHED, name_in_root, open_destination
+from dxseg.data.importers.mask_orientation import MaskOrientations
 from dxseg.data.importers.names import plain_name, unique_names
 from dxseg.data.importers.report import ImportReport, Progress
 from dxseg.data.readers.images import image_size
-from dxseg.data.readers.masks import inspect_mask, read_masks_merged, write_mask
+from dxseg.data.readers.masks import Mask, inspect_mask, read_masks_merged, write_mask
 from dxseg.data.table.cases import split_labels
 from dxseg.data.table.dataset import Dataset
 from dxseg.data.table.spec import DatasetSpec, make_spec
@@ -74,7 +75,8 @@ def write_dataset(
     roots = [] if root == destination else [str(root)]
     spec = make_spec({**fields, "roots": roots}, str(root))
     open_destination(destination, spec.name, overwrite)
-    work = _Import(root, destination, spec, skipped)
+    orientations = MaskOrientations((case.image, case.masks) for case in found)
+    work = _Import(root, destination, spec, skipped, orientations)
     for done, (case, case_id) in enumerate(zip(found, _case_ids(found, root), strict=True), 1):
         work.add(case, case_id)
         if progress is not None:
@@ -97,6 +99,7 @@ def write_dataset(
         skipped=skipped,
     )
     report.notes.extend(_notes(report, colour_note, work.empty))
+    report.notes.extend(orientations.notes)
     return report
 
 
@@ -104,9 +107,16 @@ class _Import:
     """The rows so far, and what the report lists."""
 
     def __init__(
-        self, root: Path, destination: Path, spec: DatasetSpec, skipped: list[tuple[str, str]]
+        self,
+        root: Path,
+        destination: Path,
+        spec: DatasetSpec,
+        skipped: list[tuple[str, str]],
+        orientations: MaskOrientations,
     ) -> None:
         self.root, self.destination, self.spec, self.skipped = root, destination, spec, skipped
+        self.orientations = orientations
+        self.turned: dict[Path, str] = {}
         self.rows: list[dict[str, Any]] = []
         self.images: list[Path] = []
         self.merged: list[str] = []
@@ -122,10 +132,11 @@ class _Import:
         except DxsegError as error:
             self.skipped.append((str(case.image), _reason(error, case.image)))
             return
-        masks = [mask for mask in case.masks if self._fits(mask, size, case)]
+        fitting = (self._fit(mask, size, case, case_id) for mask in case.masks)
+        masks = [mask for mask in fitting if mask is not None]
         stored = ""
         if len(masks) == 1:
-            stored = name_in_root(masks[0], self.root)
+            stored = self.turned.get(masks[0]) or name_in_root(masks[0], self.root)
         elif masks:
             stored = self._merge(masks, case_id)
         self.rows.append(
@@ -139,29 +150,40 @@ class _Import:
         )
         self.images.append(self.destination / name if case.more_channels else case.image)
 
-    def _fits(self, path: Path, size: tuple[int, int], case: FoundCase) -> bool:
+    def _fit(self, path: Path, size: tuple[int, int], case: FoundCase, case_id: str) -> Path | None:
+        """Check a mask; return its file, or one turned like its image."""
         try:
             name_in_root(path, self.root)
             reading = inspect_mask(path, len(self.spec.mask_classes))
+            mask = self.orientations.as_shown(reading.mask, path, case.image, size)
         except DxsegError as error:
             self.skipped.append((str(path), _reason(error, path)))
-            return False
+            return None
         filled = bool(reading.mask.any())
         labels = split_labels(case.label, self.spec)
         lesion_free = bool(labels) and set(labels) <= set(self.spec.lesion_free)
         reason = ""
-        if reading.mask.shape != size:
-            reason = f"{reading.mask.shape} pixels (height, width), but its image has {size}"
+        if mask.shape != size:
+            reason = f"{mask.shape} pixels (height, width), but its image has {size}"
         elif filled and lesion_free:
             reason = f"not empty, but the label {case.label!r} means lesion-free"
         if reason:
             self.skipped.append((str(path), f"mask is {reason}; the image is kept without it"))
-            return False
+            return None
         if reading.repair:
             self.repaired.append((str(path), reading.repair))
         if not filled and not lesion_free:
             self.empty.append(str(path))
-        return True
+        return path if mask is reading.mask else self._turn(mask, case_id)
+
+    def _turn(self, mask: Mask, case_id: str) -> Path:
+        """Write a mask that is turned like its image."""
+        name, number = self._unused(f"masks/{case_id}_turned", ".png"), 2
+        while (path := self.destination / name) in self.turned:
+            name, number = self._unused(f"masks/{case_id}_turned_{number}", ".png"), number + 1
+        write_mask(path, mask, len(self.spec.mask_classes))
+        self.turned[path] = name
+        return path
 
     def _merge(self, masks: list[Path], case_id: str) -> str:
         mask = read_masks_merged(masks, len(self.spec.mask_classes))

@@ -10,7 +10,14 @@ import numpy as np
 
 from dxseg.data.readers.dicom.image import decode_dicom, dicom_size
 from dxseg.data.readers.dicom.objects import is_dicom
-from dxseg.data.readers.raster import Pixels, Raster, decode_raster, raster_size
+from dxseg.data.readers.orientation import UPRIGHT
+from dxseg.data.readers.raster import (
+    Pixels,
+    Raster,
+    decode_raster,
+    raster_orientation,
+    raster_size,
+)
 from dxseg.errors import DxsegError
 from dxseg.io.remote import as_path, fetch
 
@@ -25,13 +32,15 @@ class Reader:
     Attributes:
         decode: Reads the pixels of a file.
         size: Reads (height, width) without decoding the pixels.
+        orientation: Reads the EXIF orientation, 1 to 8, which `decode` and `size` have applied.
     """
 
     decode: Callable[[Path], Raster]
     size: Callable[[Path], tuple[int, int]]
+    orientation: Callable[[Path], int] = lambda _: UPRIGHT
 
 
-_RASTER = Reader(decode_raster, raster_size)
+_RASTER = Reader(decode_raster, raster_size, raster_orientation)
 _DICOM = Reader(decode_dicom, dicom_size)
 READERS: dict[str, Reader] = {
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), _RASTER),
@@ -50,7 +59,8 @@ def read_image(path: str | Path) -> Pixels:
 
     PNG, JPEG, TIFF and BMP; grey, colour, palette, 1 to 16 bit. Transparency is dropped. A TIFF may
     have any number of channels, interleaved, planar or one per page. DICOM of one frame, as it is
-    displayed (`decode_dicom`); recognised without a suffix too.
+    displayed (`decode_dicom`); recognised without a suffix too. An EXIF orientation is applied: the
+    image is as viewers show it.
 
     Args:
         path: A file, or an address that fsspec reads, such as `s3://bucket/a.png`, which is read
@@ -89,6 +99,19 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """
     source = fetch(as_path(path))
     return find_reader(source).size(source)
+
+
+def image_orientation(path: str | Path) -> int:
+    """Read the EXIF orientation of an image, 1 to 8; `read_image` has applied it.
+
+    Args:
+        path: A file or an address.
+
+    Raises:
+        DxsegError: As `read_image`, as far as the header shows it.
+    """
+    source = fetch(as_path(path))
+    return find_reader(source).orientation(source)
 
 
 def to_channels(array: Pixels, channels: int) -> Pixels:

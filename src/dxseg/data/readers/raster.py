@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dxseg.data.readers.budget import check_size
+from dxseg.data.readers.orientation import UPRIGHT, as_shown, pillow_orientation, shown_size
+from dxseg.data.readers.tiff import read_tiff, tiff_layout
 from dxseg.errors import DxsegError
 
 MERGED_TAG = "dxseg:united-masks"
 """Key of the PNG text with the number of masks that an importer merged into one."""
 
-_PAGE_LIMIT = 1024
 _MODE_BYTES = {"I": 4, "F": 4}
 """Bytes per sample of Pillow's modes of more than one byte, but for those of 16 bit."""
 _PNG_RGB, _PNG_GREY_ALPHA, _PNG_RGBA = 2, 4, 6
@@ -41,6 +42,7 @@ class Raster:
         step: Difference of neighbouring grey levels of a 1, 2 or 4 bit image in `pixels`.
         merged_count: Number of masks that an importer merged into this one, from the PNG text
             `MERGED_TAG`.
+        orientation: EXIF orientation of the file, 1 to 8; the arrays are turned by it already.
     """
 
     pixels: Pixels
@@ -49,12 +51,24 @@ class Raster:
     palette: npt.NDArray[np.uint8] | None = None
     step: int = 1
     merged_count: int = 1
+    orientation: int = UPRIGHT
+
+    def as_shown(self, orientation: int) -> Raster:
+        """Turn the arrays as viewers show them."""
+        if orientation == UPRIGHT:
+            return self
+        turned: dict[str, Any] = {
+            name: np.ascontiguousarray(as_shown(array, orientation))
+            for name in ("pixels", "alpha", "indices")
+            if (array := getattr(self, name)) is not None
+        }
+        return replace(self, **turned, orientation=orientation)
 
 
 def decode_raster(path: Path) -> Raster:
     """Decode a PNG, JPEG, BMP or TIFF file.
 
-    JPEG's EXIF orientation is not applied: masks match the pixels as they are stored.
+    An EXIF orientation is applied, also of TIFF and PNG: pixels are as viewers show them.
 
     Args:
         path: The file; its content, not its suffix, determines the format.
@@ -94,7 +108,7 @@ def raster_kind(path: Path) -> str:
 
 
 def raster_size(path: Path) -> tuple[int, int]:
-    """Read (height, width) from the header of a PNG, JPEG, BMP or TIFF file.
+    """Read (height, width), as viewers show it, from the header of a file.
 
     Args:
         path: The file.
@@ -102,12 +116,31 @@ def raster_size(path: Path) -> tuple[int, int]:
     Raises:
         DxsegError: As `decode_raster`, as far as the header shows it.
     """
+    return shown_size(*_read_header(path))
+
+
+def raster_orientation(path: Path) -> int:
+    """Read the EXIF orientation, 1 to 8, from the header of a file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DxsegError: As `decode_raster`, as far as the header shows it.
+    """
+    return _read_header(path)[2]
+
+
+def _read_header(path: Path) -> tuple[int, int, int]:
+    """Read the stored height and width, and the orientation."""
     with _open(path) as stream:
         kind = _kind(stream, path)
         try:
             if kind == "tiff":
-                return _tiff_layout(stream, path)[1:3]
-            width, height = _pillow(stream, path, kind).size
+                layout = tiff_layout(stream, path)
+                return layout.height, layout.width, layout.orientation
+            image = _pillow(stream, path, kind)
+            return image.height, image.width, pillow_orientation(image)
         except DxsegError:
             raise
         except Exception as error:
@@ -115,7 +148,6 @@ def raster_size(path: Path) -> tuple[int, int]:
                 f"{path}: damaged header ({type(error).__name__}: {error}); expected a complete "
                 f"{kind.upper()} file; copy or export it again"
             ) from error
-    return height, width
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -173,10 +205,12 @@ def _decode(stream: IO[bytes], path: Path, kind: str) -> Raster:
         if depth < 8 and colour == 0:
             step = 255 // (2**depth - 1)
     image = _pillow(stream, path, kind)
+    orientation = pillow_orientation(image)
     image.load()
     merged = str(image.info.get(MERGED_TAG, "")) if kind == "png" else ""
     count = int(merged) if merged.isdecimal() and len(merged) < 6 else 1
-    return replace(_from_pillow(image, path, step), merged_count=count)
+    raster = replace(_from_pillow(image, path, step), merged_count=count)
+    return raster.as_shown(orientation)
 
 
 def _from_pillow(image: Any, path: Path, step: int = 1) -> Raster:
@@ -207,63 +241,34 @@ def _decode_deep_png(stream: IO[bytes], path: Path, colour: int) -> Raster:
 
     image = _pillow(stream, path, "png")
     check_size(path, image.height, image.width, 8)
+    orientation = pillow_orientation(image)
     stream.seek(0)
     array = imagecodecs.png_decode(stream.read())
     if colour == _PNG_RGB:
-        return Raster(array[:, :, :3])  # what may follow is a single transparent colour (tRNS)
-    return Raster(array[:, :, :-1], alpha=array[:, :, -1])
+        # What may follow is a single transparent colour (tRNS).
+        return Raster(array[:, :, :3]).as_shown(orientation)
+    return Raster(array[:, :, :-1], alpha=array[:, :, -1]).as_shown(orientation)
 
 
 def _decode_tiff(stream: IO[bytes], path: Path) -> Raster:
-    axes, height, width, page = _tiff_layout(stream, path)
+    layout = tiff_layout(stream, path)
+    page = layout.page
     stream.seek(0)
     plain = page.photometric.name in ("RGB", "MINISBLACK", "MINISWHITE")
-    if (len(axes) == 2 and page.bitspersample < 8) or not plain:
-        # Palettes, 1-bit and CMYK are decoded by Pillow, and left raw by tifffile.
-        return _from_pillow(_pillow(stream, path, "tiff"), path)
-    import tifffile
-
-    with tifffile.TiffFile(stream) as tiff:
-        array = tiff.series[0].asarray()
-        array = array[:, :, None] if array.ndim == 2 else array
-        if axes[0] != "Y":
-            array = np.moveaxis(array, 0, -1)
-        if array.shape[:2] != (height, width):
-            raise DxsegError(f"{path}: its pages differ in size; export it again")
-    array = _to_integers(array, path)
+    if (len(layout.axes) == 2 and page.bitspersample < 8) or not plain:
+        # Palettes, 1-bit and CMYK are decoded by Pillow, and left raw by tifffile. Pillow turns
+        # TIFF itself.
+        raster = _from_pillow(_pillow(stream, path, "tiff"), path)
+        return replace(raster, orientation=layout.orientation)
+    array = _to_integers(read_tiff(stream, layout, path), path)
     if page.photometric.name == "MINISWHITE":
         array = (np.iinfo(array.dtype).max - array).astype(array.dtype)
     transparent = any(int(sample) in (1, 2) for sample in page.extrasamples or ())
     if transparent and array.shape[2] in (2, 4):
-        return Raster(array[:, :, :-1], alpha=array[:, :, -1])
-    return Raster(array)
-
-
-def _tiff_layout(stream: IO[bytes], path: Path) -> tuple[str, int, int, Any]:
-    """Read the axes of the only series ("YX" and at most one more), its size and first page."""
-    import tifffile
-
-    with tifffile.TiffFile(stream) as tiff:
-        # The time to find series grows with the square of the number of pages.
-        if len(tiff.pages) > _PAGE_LIMIT:
-            raise DxsegError(
-                f"{path}: more than {_PAGE_LIMIT} pages; expected one image with channels; save a "
-                "volume as one file per slice"
-            )
-        series = list(tiff.series)
-        shape, axes, page = series[0].shape, series[0].axes, series[0].keyframe
-        # Only channels are supported: samples (S), channels (C), unnamed pages (I, Q).
-        known = len(series) == 1 and axes.strip("SCIQ") == "YX" and len(axes) in (2, 3)
-        if not known:
-            raise DxsegError(
-                f"{path}: contains {len(series)} image(s), the first with axes {axes} and shape "
-                f"{shape}; expected one image with channels; save a volume as one file per slice"
-            )
-        height, width = shape[axes.index("Y")], shape[axes.index("X")]
-        channels = int(np.prod(shape)) // max(height * width, 1)
-        check_size(path, height, width, channels * max(series[0].dtype.itemsize, 1))
-    stream.seek(0)
-    return axes, int(height), int(width), page
+        raster = Raster(array[:, :, :-1], alpha=array[:, :, -1])
+    else:
+        raster = Raster(array)
+    return raster.as_shown(layout.orientation)
 
 
 def _to_integers(array: npt.NDArray[Any], path: Path) -> Pixels:

@@ -21,7 +21,7 @@ SIDE = 48
 BYTES = SIDE * SIDE + 8
 """Size of one record: the thumbnail, then the hash."""
 
-_FORMAT = "description 1"
+_FORMAT = "description 2"
 """Part of every key: raise it when reading, reducing or hashing changes."""
 _ROWS_AT_ONCE = 1 << 22  # pixels converted to grey at a time, which bounds memory for large images
 

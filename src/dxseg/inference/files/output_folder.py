@@ -23,6 +23,7 @@ class PredictSummary:
         done: Images and volumes predicted, with all files that were requested.
         skipped: Those that the table already held.
         failed: Name and reason of each one without a mask, or without the DICOM SEG of its mask.
+        turned: Number of images with an EXIF orientation; their masks are of the picture as shown.
         label_prompts: Number of all of them with a label prompt.
         unmatched_labels: Rows of the table of labels that match none of them.
         table: The table, or the folder of tables, with a row for each.
@@ -31,6 +32,7 @@ class PredictSummary:
     done: int = 0
     skipped: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
+    turned: int = 0
     label_prompts: int = 0
     unmatched_labels: list[str] = field(default_factory=list)
     table: Path | None = field(default=None, compare=False)
@@ -40,6 +42,11 @@ class PredictSummary:
             f"{self.done} predicted, {self.skipped} already done, {len(self.failed)} failed. "
             f"Table: {self.table}"
         ]
+        if self.turned:
+            lines.append(
+                f"{self.turned} images have an EXIF orientation: their masks fit them as viewers "
+                "show them, not as stored."
+            )
         if self.label_prompts or self.unmatched_labels:
             rows = ", ".join(self.unmatched_labels[:10])
             more = ", ..." if len(self.unmatched_labels) > 10 else ""

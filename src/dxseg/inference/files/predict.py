@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from dxseg.data.readers.images import image_orientation
 from dxseg.data.readers.nifti_writer import write_label_map, write_label_map_at
+from dxseg.data.readers.orientation import UPRIGHT
 from dxseg.errors import DxsegError, UsageError, unexpected_error
 from dxseg.inference.files.dicom_seg import (
     image_segmentation,
@@ -288,6 +290,8 @@ class _Job:
             self.summary.failed.append((item.name, row["error"]))
         else:
             self.summary.done += 1
+            if not item.is_volume:
+                self.summary.turned += image_orientation(item.source) != UPRIGHT
         # Last: a row promises that its files exist.
         self.table.append(row)
         self.steps += weight
