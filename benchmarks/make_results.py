@@ -1,14 +1,14 @@
-"""Write the tables of docs/results.md from the committed results of experiments.
+"""Write the tables of docs/results*.md from the committed results of experiments.
 
     python benchmarks/make_results.py
     python benchmarks/make_results.py --check
 
 An experiment is a folder `results/NAME` with experiment.yaml, results.csv, curves.csv,
 differences.csv and masks_saved.csv, copied from the output of `dxseg experiment`, and decisions.csv
-if benchmarks/decisions.py was run. Its tables are written into docs/results.md between the lines
+if benchmarks/decisions.py was run. Its tables are written into one of the pages between the lines
 `<!-- begin NAME -->` and `<!-- end NAME -->`; the text around them is kept. A folder with curve.csv
 is a simulation of benchmarks/suggest.py instead. Between lines for a folder with neither is "Not
-run yet."
+run yet." Between the lines for `summary` is the table for readers in a hurry, of `HEADLINE`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,23 @@ from dxseg.reports.tables import to_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
-PAGE = ROOT / "docs" / "results.md"
+PAGES = sorted((ROOT / "docs").glob("results*.md"))
+SUMMARY = "summary"
+HEADLINE = {
+    "lidc-again": "windows of lung CT (LIDC), 5 folds",
+    "busi-again": "breast ultrasound (BUSI), 3 folds",
+}
+"""Experiments of the summary, and their names there."""
+EQUAL_RULE = "label_prompt"
+"""The rule of decisions.csv that is the same for every method: the diagnosis is known."""
+METHODS = {
+    "unet": "a U-Net: masks only",
+    "unet-stage1-selftrained": "masks and labels, one branch",
+    "sks-selftrained": "masks and labels, two branches, the default",
+    "sks-student": "its student: one branch, taught by the default",
+}
+PRIMARY = "sks-selftrained"
+"""The method that decisions.csv subtracts the others from."""
 NOT_RUN = "Not run yet.\n"
 AT_RATE, AT_SENSITIVITY = "fpr_", "sensitivity_"
 """Prefixes of the rules of benchmarks/decisions.py by which all methods have the same rate."""
@@ -42,18 +58,19 @@ def main(arguments: list[str] | None = None) -> None:
         "--check", action="store_true", help="only check whether the page is in sync"
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the experiments")
-    parser.add_argument("--page", type=Path, default=PAGE, help="the page to write into")
+    parser.add_argument("--page", type=Path, nargs="+", default=PAGES, help="pages to write into")
     args = parser.parse_args(arguments)
-    before = args.page.read_text(encoding="utf-8")
-    after = fill(before, args.results)
-    if args.check:
-        if after != before:
-            raise SystemExit(f"{args.page.name}: not in sync; run benchmarks/make_results.py")
-        return
-    write_text_atomic(args.page, after)
+    before = {page: page.read_text(encoding="utf-8") for page in args.page}
+    after = dict(zip(before, fill(list(before.values()), args.results), strict=True))
+    changed = [page for page in before if after[page] != before[page]]
+    if args.check and changed:
+        names = ", ".join(page.name for page in changed)
+        raise SystemExit(f"{names}: not in sync; run benchmarks/make_results.py")
+    for page in changed:
+        write_text_atomic(page, after[page])
 
 
-def fill(text: str, results: Path) -> str:
+def fill(pages: list[str], results: Path) -> list[str]:
     """Write the tables of each experiment between its markers; missing markers are an error."""
     kinds = {"results.csv": tables_of, "curve.csv": curve_of}
     tables = {
@@ -61,13 +78,23 @@ def fill(text: str, results: Path) -> str:
         for name, make in kinds.items()
         for path in results.glob(f"*/{name}")
     }
-    marked = re.findall(r"^<!-- begin (\S+) -->$", text, re.MULTILINE)
+    if all((results / name / "decisions.csv").is_file() for name in HEADLINE):
+        tables[SUMMARY] = summary_of(results)
+    marked = [name for text in pages for name in _marked(text)]
     if len(set(marked)) < len(marked) or set(tables) - set(marked):
         raise SystemExit(
-            f"marked in the page: {sorted(marked)}; experiments: {sorted(tables)}; each "
+            f"marked in the pages: {sorted(marked)}; experiments: {sorted(tables)}; each "
             "experiment needs one pair of lines <!-- begin NAME --> and <!-- end NAME -->"
         )
-    for experiment in marked:
+    return [_fill_page(text, tables) for text in pages]
+
+
+def _marked(text: str) -> list[str]:
+    return re.findall(r"^<!-- begin (\S+) -->$", text, re.MULTILINE)
+
+
+def _fill_page(text: str, tables: dict[str, str]) -> str:
+    for experiment in _marked(text):
         begin, end = (f"<!-- {word} {experiment} -->" for word in ("begin", "end"))
         head, rest = text.split(f"{begin}\n", 1)
         if f"{end}\n" not in rest:
@@ -75,6 +102,43 @@ def fill(text: str, results: Path) -> str:
         tail = rest.split(f"{end}\n", 1)[1]
         text = f"{head}{begin}\n\n{tables.get(experiment, NOT_RUN)}\n{end}\n{tail}"
     return text
+
+
+def summary_of(results: Path) -> str:
+    """Make the table for readers in a hurry: Dice under one rule, and what the intervals say."""
+    found = equal_rules(results)
+    lines = [
+        "| Dice on lesion images, 35 masks | " + " | ".join(HEADLINE.values()) + " |",
+        "|---" * (len(HEADLINE) + 1) + "|",
+    ]
+    for method, title in METHODS.items():
+        cells = [f"{found[name].loc[method, 'dice_lesion']:.3f}" for name in HEADLINE]
+        lines.append(f"| {title} (`{method}`) | " + " | ".join(cells) + " |")
+    lines += ["", f"What the 95% intervals say of the default (`{PRIMARY}`):", ""]
+    lines += ["| the default minus | " + " | ".join(HEADLINE.values()) + " |"]
+    lines += ["|---" * (len(HEADLINE) + 1) + "|"]
+    for method in METHODS:
+        if method != PRIMARY:
+            cells = [_difference(found[name].loc[method]) for name in HEADLINE]
+            lines.append(f"| `{method}` | " + " | ".join(cells) + " |")
+    note = (
+        "The intervals are over patients or groups of near-duplicates. They do not include the "
+        "noise of\ntraining, by which a method moved up to 0.02 when it was trained again."
+    )
+    return "\n".join([*lines, "", note]) + "\n"
+
+
+def equal_rules(results: Path) -> dict[str, pd.DataFrame]:
+    """Of each experiment of the summary, the rows of `EQUAL_RULE` by method."""
+    tables = {name: pd.read_csv(results / name / "decisions.csv") for name in HEADLINE}
+    return {n: t[t["rule"] == EQUAL_RULE].set_index("method") for n, t in tables.items()}
+
+
+def _difference(row: pd.Series[Any]) -> str:
+    """A difference from the default in figures and in words, which follow from its interval."""
+    low, high = row["difference_low"], row["difference_high"]
+    words = "better" if low > 0 else "worse" if high < 0 else "no difference shown"
+    return f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f}): {words}"
 
 
 def tables_of(folder: Path) -> str:

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 import dxseg
+from browsing import chromium
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset
 from dxseg.phantoms.ultrasound import make_phantoms
@@ -29,6 +30,13 @@ SMALL_SPLIT = {"--masks 24 --validation-masks 8": "--masks 6 --validation-masks 
 SHORT = {
     " --set stage1.steps=120 --set stage2.steps=120 --set self_training.steps=80": "",
     " --set stage2.steps=120": "",
+}
+
+TINY = {
+    "data": {"image_size": 64, "batch_size": 4},
+    "model": {"decoder_channels": [8, 8, 8, 8, 8]},
+    "stage1": {"steps": 4, "steps_per_epoch": 2, "warmup_steps": 1},
+    "stage2": {"steps": 4, "steps_per_epoch": 2, "warmup_steps": 1},
 }
 
 Follow = Callable[..., list[str]]
@@ -64,6 +72,24 @@ def test_how_to_train_on_busi(do: Follow, here: Path) -> None:
     make_busi(here / "Dataset_BUSI_with_GT")
     assert do("how-to/busi.md", smaller={"--masks 35": "--masks 6"}) == []
     assert (here / "runs" / "method-0" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_how_to_work_with_few_masks(do: Follow, here: Path) -> None:
+    smaller = {
+        "images=300, size=128": "images=60, size=64",
+        "[:30]": "[:12]",
+        "folds: 5": "folds: 2",
+    }
+    smaller |= {", sks-selftrained]": "]", "unet-stage1-selftrained": "unet-stage1"}
+    smaller |= {"set: {}": f"set: {json.dumps(TINY)}"}
+    assert do("how-to/few-masks.md", smaller=smaller) == []
+    results = pd.read_csv(here / "runs" / "experiment" / "results.csv")
+    assert list(results["status"]) == ["done"] * 4
+    tested = results.groupby("method")["lesion_images"].sum()
+    assert set(tested) == {12}, "each mask is a test mask once"
+    final = json.loads((here / "runs" / "final" / "run.json").read_text("utf-8"))
+    assert final["cases"]["train_masks"] + final["cases"]["validation_masks"] == 12
 
 
 @pytest.mark.slow
@@ -214,6 +240,17 @@ def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
     assert len(files) > 20
     assert [path.name for path in files if loaded.search(path.read_text("utf-8"))] == []
     assert "googleapis" not in (site / "index.html").read_text("utf-8")
+
+
+def test_the_search_works_without_a_server(site: Path) -> None:
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto((site / "index.html").as_uri())
+        page.locator("input[name=query]").fill("thirty masks fold")
+        page.locator(".md-search-result__link", has_text="masks").first.wait_for(timeout=30_000)
+        found = page.locator(".md-search-result__link").first.get_attribute("href")
+        assert found is not None
+        assert found.startswith("file:")
 
 
 def test_every_public_name_is_in_the_reference(site: Path) -> None:

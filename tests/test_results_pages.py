@@ -1,0 +1,38 @@
+"""Words and figures about results follow from the committed results."""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+import pytest
+
+from benchmark_scripts import load
+from following import ROOT
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(0.001, 0.02, "better"), (-0.02, -0.001, "worse"), (-0.01, 0.02, "no difference shown")],
+)
+def test_the_words_follow_from_the_interval(low: float, high: float, words: str) -> None:
+    row = {"difference": (low + high) / 2, "difference_low": low, "difference_high": high}
+    assert load("make_results")._difference(pd.Series(row)).endswith(f": {words}")
+
+
+def test_the_figures_of_the_readme_are_those_of_the_results() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    text = readme.split("## What was measured")[1].split("\n## ")[0]
+    make = load("make_results")
+    tables = make.equal_rules(ROOT / "results").values()
+    shown = re.findall(r"^\| `([\w-]+)`: .+ \| ([\d.]+) \| ([\d.]+) \|$", text, re.MULTILINE)
+    assert len(shown) == 3
+    for method, *figures in shown:
+        assert figures == [f"{table.loc[method, 'dice_lesion']:.3f}" for table in tables]
+    for method in ("unet", "unet-stage1-selftrained"):
+        for row in (table.loc[method] for table in tables):
+            mean, low, high = (
+                f"{row[key]:.3f}" for key in ("difference", "difference_low", "difference_high")
+            )
+            found = rf"{re.escape(mean)}\s+\((?:95%\s+interval\s+)?{re.escape(low)}\s+to\s+{high}\)"
+            assert re.search(found, text), (method, mean, low, high)
