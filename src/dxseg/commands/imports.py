@@ -47,22 +47,20 @@ def import_busi(
     Raises:
         DxsegError: A class folder is missing, or the destination has other files.
     """
-    from dxseg.data.importers.busi import FIELDS, LABELS, find_class_folders
-    from dxseg.data.importers.folder import find_beside
+    from dxseg.data.importers.busi import FIELDS, find_busi
     from dxseg.data.importers.image_dataset import write_dataset
+    from dxseg.data.importers.report import LeftOut
     from dxseg.io.progress import console, reporting
 
-    root = find_class_folders(source)
-    skipped: list[tuple[str, str]] = []
-    found = find_beside(root, LABELS, "_mask", skipped)
-    fields = {"name": name, **FIELDS}
+    left_out = LeftOut()
+    found = find_busi(source, left_out)
     with reporting(console, "Importing") as progress:
         return write_dataset(
-            found,
-            root,
+            found.cases,
+            found.root,
             destination,
-            fields,
-            skipped=skipped,
+            {"name": name, **FIELDS},
+            skipped=left_out,
             overwrite=overwrite,
             progress=progress,
         )
@@ -75,28 +73,33 @@ def import_folder(
     name: str | None = None,
     lesion_free: LesionFree = (),
     masks_root: StrPath | None = None,
-    mask_suffix: Suffix = "_mask",
+    mask_suffix: Suffix | None = None,
+    keep_mask_like: bool = False,
     mask_classes: MaskClasses = ("lesion",),
     modality: str = "unknown",
     provenance: str = "",
     licence: str = "",
     overwrite: bool = False,
 ) -> ImportReport:
-    """Import a folder whose subfolders are the labels, with masks beside the images or apart.
+    """Import a folder of images with their masks; subfolders may be the labels.
 
-    A mask beside its image has the image's name with `mask_suffix`, and may be numbered:
-    `NAME_mask.png`, `NAME_mask_1.png`. In a parallel tree it has the image's path below
-    `masks_root`, with or without `mask_suffix`; the file type may differ. Several masks of an image
-    are merged. Images are not copied. Hidden files are ignored.
+    Masks are found by any usual name, beside the images or in a folder of their own:
+    `NAME_mask.png`, `seg-NAME.png`, `NAME_GT_2.png`, `masks/NAME.png`, `labelsTr/NAME.png`; the
+    file type may differ. The report shows how they are named. What looks like a mask, but is not
+    named so, is left out with a question. Folders such as `images` and `train` are no labels.
+    Several masks of an image are merged. Images are not copied. Hidden files are ignored.
 
     Args:
-        source: Folder with one subfolder per label, searched through all levels.
+        source: Folder of images, searched through all levels; subfolders are labels.
         destination: Folder of the new dataset.
         name: Dataset name; default: folder name.
         lesion_free: A label whose images have no lesion, so that their masks are empty. May be
             repeated.
-        masks_root: Root of masks in a parallel tree; default: beside the images.
-        mask_suffix: `NAME_mask.png` is the mask of `NAME.png`.
+        masks_root: Folder of the masks, in subfolders as the images or in none; default: search in
+            `source`.
+        mask_suffix: The only text that a mask adds to the name of its image, such as `_outline`;
+            default: any usual word.
+        keep_mask_like: Import what looks like a mask, but is not named so, as an image.
         mask_classes: Name of a mask value, for the values 1, 2, ... May be repeated.
         modality: Free text, such as `ultrasound`.
         provenance: Where the images come from.
@@ -104,23 +107,32 @@ def import_folder(
         overwrite: Replace the dataset in `destination`.
 
     Raises:
-        DxsegError: There are no label folders or images, a lesion-free label has no folder, or the
-            destination has other files.
+        DxsegError: There is no image, `masks_root` has no mask of any, a lesion-free label has no
+            folder, or the destination has other files.
     """
     from dxseg.data.importers.folder import find_in_folders
     from dxseg.data.importers.image_dataset import write_dataset
     from dxseg.data.importers.labels import describe_labels, read_case_labels
+    from dxseg.data.importers.pairing import MaskNaming
+    from dxseg.data.importers.report import LeftOut
     from dxseg.data.table.words import Words
     from dxseg.io.progress import console, reporting
 
-    skipped: list[tuple[str, str]] = []
-    root, labels, found = find_in_folders(source, masks_root, mask_suffix, destination, skipped)
+    left_out = LeftOut()
+    found = find_in_folders(
+        source,
+        masks_root,
+        MaskNaming(mask_suffix),
+        destination,
+        left_out,
+        keep_mask_like=keep_mask_like,
+    )
     words = Words("label", given=lesion_free)
-    labels = read_case_labels(found, labels, words)
+    labels = read_case_labels(found.cases, found.labels, words)
     fields = {
         "name": name or Path(source).resolve().name,
         "modality": modality,
-        "labels": labels,
+        "labels": found.labels,
         "lesion_free": list(lesion_free),
         "mask_classes": list(mask_classes),
         "provenance": provenance,
@@ -128,13 +140,14 @@ def import_folder(
     }
     with reporting(console, "Importing") as progress:
         report = write_dataset(
-            found,
-            root,
+            found.cases,
+            found.root,
             destination,
             fields,
-            skipped=skipped,
+            skipped=left_out,
             overwrite=overwrite,
             progress=progress,
+            notes=found.notes,
         )
     notes = describe_labels(labels, lesion_free, multi_label=False)
     report.notes.extend([*words.notes(), *notes])

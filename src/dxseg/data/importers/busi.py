@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from dxseg.data.importers.folder import FoundFolder, walk_images
+from dxseg.data.importers.image_dataset import FoundCase
+from dxseg.data.importers.mask_search import find_masks
+from dxseg.data.importers.pairing import MaskNaming
+from dxseg.data.importers.report import LeftOut
 from dxseg.errors import DxsegError
 
 LABELS = ("benign", "malignant", "normal")
@@ -19,6 +24,28 @@ FIELDS: dict[str, Any] = {
     "licence": "no explicit licence at the source; research use",
 }
 """Fields of `DatasetSpec`, without the name."""
+
+
+def find_busi(source: str | Path, left_out: LeftOut) -> FoundFolder:
+    """Find the images of BUSI with their masks, `NAME_mask.png` and `NAME_mask_1.png`.
+
+    Args:
+        source: The folder that has one folder per class, or the one above it in the archive.
+        left_out: List to which files left out are added.
+
+    Raises:
+        DxsegError: A class folder is missing.
+    """
+    root = find_class_folders(source)
+    files = [path for label in LABELS for path in walk_images(root / label, left_out)]
+    pairing = find_masks(files, root, MaskNaming("_mask"))
+    for path, reason in pairing.left_out.items():
+        left_out.mask(path, reason)
+    cases = [
+        FoundCase(path, path.relative_to(root).parts[0], [mask.path for mask in masks])
+        for path, masks in pairing.masks.items()
+    ]
+    return FoundFolder(root, list(LABELS), cases)
 
 
 def find_class_folders(source: str | Path) -> Path:

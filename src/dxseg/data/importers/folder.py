@@ -1,162 +1,163 @@
-"""Images with one folder per label, and their masks beside them or in a parallel tree."""
+"""Folders of images and masks; the folders of images may be their labels."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dxseg.data.importers.image_dataset import FoundCase
+from dxseg.data.importers.mask_names import is_image_folder, is_split_folder, label_core
+from dxseg.data.importers.mask_search import find_masks
 from dxseg.data.importers.names import natural_key
+from dxseg.data.importers.pairing import MaskNaming, Pairing
+from dxseg.data.importers.report import LeftOut
 from dxseg.data.readers.images import is_supported
 from dxseg.errors import DxsegError
 
-Skipped = list[tuple[str, str]]
+_CASE_FOLDERS = 10
+"""From this number on, folders of one image each are cases, not labels."""
+
+
+@dataclass
+class FoundFolder:
+    """What was found in a folder.
+
+    Attributes:
+        root: The folder that contains all images and masks.
+        labels: The labels, sorted.
+        cases: The images in natural order of path.
+        notes: What was guessed, as lines of the report.
+    """
+
+    root: Path
+    labels: list[str]
+    cases: list[FoundCase]
+    notes: list[str] = field(default_factory=list)
 
 
 def find_in_folders(
     source: str | Path,
     masks_root: str | Path | None,
-    mask_suffix: str,
+    naming: MaskNaming,
     destination: str | Path,
-    skipped: Skipped,
-) -> tuple[Path, list[str], list[FoundCase]]:
-    """Find the label folders, and pair the images in them with their masks.
+    left_out: LeftOut,
+    *,
+    keep_mask_like: bool = False,
+) -> FoundFolder:
+    """Find the images of a folder, their masks, and their labels from the names of folders.
 
     Args:
-        source: The folder of label folders.
-        masks_root: Root of masks in a parallel tree; None: beside the images.
-        mask_suffix: Text that the name of a mask adds to the name of its image.
-        destination: Folder of the new dataset, which is not a label folder.
-        skipped: List to which files left out are added.
-
-    Returns:
-        The folder that contains all images and masks, the labels, and the images.
+        source: The folder.
+        masks_root: Root of masks; None: search for them in `source`.
+        naming: How masks are named.
+        destination: Folder of the new dataset, which is not searched.
+        left_out: List to which files left out are added.
+        keep_mask_like: Whether what looks like a mask, but is not named so, is an image.
 
     Raises:
-        DxsegError: A folder is missing, there are no label folders, or the folders have no folder
-            in common.
+        DxsegError: A folder is missing, there is no image, `masks_root` has no mask of an image, or
+            the folders have no folder in common.
     """
     source = _folder(source)
     tree = None if masks_root is None else _folder(masks_root)
-    labels = _label_folders(source, [tree, Path(destination).resolve()], skipped)
-    if tree is None:
-        return source, labels, find_beside(source, labels, mask_suffix, skipped)
-    root = Path(os.path.commonpath([source, tree]))
-    if root == Path(root.anchor):
+    exclude = [path for path in (tree, Path(destination).resolve()) if path not in (None, source)]
+    files = list(walk_images(source, left_out, exclude))
+    root = source
+    if tree is not None:
+        files.extend(walk_images(tree, left_out))
+        root = Path(os.path.commonpath([source, tree]))
+        if root == Path(root.anchor):
+            raise DxsegError(
+                f"{tree}: has no folder in common with {source}; move both into one folder"
+            )
+    pairing = find_masks(files, source, naming, tree=tree, keep_mask_like=keep_mask_like)
+    if tree is not None and not any(pairing.masks.values()):
+        reason = next(iter(pairing.left_out.values()), "it has no image file")
         raise DxsegError(
-            f"{tree}: has no folder in common with {source}; move both into one folder"
+            f"{tree}: no mask of any of the {len(pairing.masks)} images of {source}; first reason: "
+            f"{reason}; expected the name of the image, or with --mask-suffix"
         )
-    return root, labels, _find_parallel(source, tree, labels, mask_suffix, skipped)
+    notes = note_pairing(pairing, left_out)
+    labels = _find_labels(list(pairing.masks), source, left_out, notes)
+    cases = [
+        FoundCase(path, labels[path], [mask.path for mask in masks])
+        for path, masks in pairing.masks.items()
+        if path in labels
+    ]
+    return FoundFolder(root, sorted(set(labels.values()) - {""}), cases, notes)
 
 
-def find_beside(
-    source: Path, labels: Sequence[str], mask_suffix: str, skipped: Skipped
-) -> list[FoundCase]:
-    """Pair images with the masks beside them.
+def note_pairing(pairing: Pairing, left_out: LeftOut) -> list[str]:
+    """Move what a pairing left out to the list, and describe how masks were found.
 
     Args:
-        source: The folder of label folders.
-        labels: The label folders' names.
-        mask_suffix: What a mask's name adds to its image's.
-        skipped: Gets files of other types and masks without an image.
-
-    Returns:
-        The images in order of label and natural order of path.
+        pairing: Images and masks.
+        left_out: List to which files left out are added.
     """
-    pattern = _mask_pattern(mask_suffix)
-    found: list[FoundCase] = []
-    for label in labels:
-        images: list[Path] = []
-        masks: dict[Path, list[Path]] = defaultdict(list)
-        for path in _files(source / label, skipped):
-            match = pattern.fullmatch(path.stem)
-            if match:
-                masks[path.parent / match[1]].append(path)
-            else:
-                images.append(path)
-        found.extend(_pair(images, masks, label, skipped))
-    return found
+    for path, reason in pairing.left_out.items():
+        left_out.mask(path, reason)
+    if not pairing.patterns:
+        return []
+    common = [f"{pattern} ({count})" for pattern, count in pairing.patterns.most_common(5)]
+    more = f" and {len(pairing.patterns) - 5} other ways" if len(pairing.patterns) > 5 else ""
+    return [f"masks are named {', '.join(common)}{more}"]
 
 
-def _find_parallel(
-    source: Path, tree: Path, labels: Sequence[str], mask_suffix: str, skipped: Skipped
-) -> list[FoundCase]:
-    pattern = _mask_pattern(mask_suffix)
-    images = {
-        label: [path for path in _files(source / label, skipped) if tree not in path.parents]
-        for label in labels
-    }
-    stems = {
-        path.relative_to(source).with_suffix("") for paths in images.values() for path in paths
-    }
-    masks: dict[Path, list[Path]] = defaultdict(list)
-    for path in _files(tree, skipped):
-        plain = path.relative_to(tree).with_suffix("")
-        match = pattern.fullmatch(plain.name)
-        # An image's own name may end like a mask's; then the plain name is the pair.
-        owner = plain.parent / match[1] if match and plain not in stems else plain
-        masks[source / owner].append(path)
-    found: list[FoundCase] = []
-    for label, paths in images.items():
-        own = {
-            owner: masks.pop(owner) for owner in list(masks) if (source / label) in owner.parents
-        }
-        found.extend(_pair(paths, own, label, skipped))
-    for orphans in masks.values():
-        skipped.extend((str(path), "mask outside the label folders") for path in orphans)
-    return found
+def walk_images(
+    folder: Path, left_out: LeftOut, exclude: Sequence[Path | None] = ()
+) -> Iterator[Path]:
+    """Find the image files of a folder in natural order (2 before 10); hidden ones are ignored.
 
-
-def _pair(
-    images: list[Path], masks: dict[Path, list[Path]], label: str, skipped: Skipped
-) -> list[FoundCase]:
-    found = [
-        FoundCase(image=path, label=label, masks=masks.get(path.with_suffix(""), []))
-        for path in images
-    ]
-    owners = {path.with_suffix("") for path in images}
-    for owner, paths in masks.items():
-        if owner not in owners:
-            skipped.extend((str(path), f"mask without its image {owner.name}") for path in paths)
-    return found
-
-
-def _mask_pattern(mask_suffix: str) -> re.Pattern[str]:
-    if not mask_suffix or "/" in mask_suffix or "\\" in mask_suffix:
-        raise DxsegError(f"mask suffix {mask_suffix!r}: expected text such as '_mask'")
-    return re.compile(rf"(.+){re.escape(mask_suffix)}(?:_\d+)?", re.DOTALL)
-
-
-def _label_folders(source: Path, others: list[Path | None], skipped: Skipped) -> list[str]:
-    labels = []
-    for path in sorted(source.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            if path not in others:
-                labels.append(path.name)
-        elif is_supported(path):
-            skipped.append((str(path), "outside the label folders"))
-    if not labels:
-        raise DxsegError(f"{source}: no folders; expected one folder per label with its images")
-    return labels
-
-
-def _files(folder: Path, skipped: Skipped) -> Iterator[Path]:
-    """Walk in natural order (2 before 10), so that tables and reports are easy to read."""
-    for base, folders, names in os.walk(folder):
-        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural_key)
-        for name in sorted(names, key=natural_key):
+    Args:
+        folder: The folder, searched through all levels.
+        left_out: List to which files of other types are added.
+        exclude: Folders that are not searched.
+    """
+    for base, folders, files in os.walk(folder):
+        folders[:] = sorted(
+            (name for name in folders if not name.startswith(".")), key=natural_key
+        )
+        if exclude:
+            folders[:] = [name for name in folders if Path(base, name) not in exclude]
+        for name in sorted(files, key=natural_key):
             path = Path(base, name)
             if name.startswith("."):
                 continue
             if is_supported(path):
                 yield path
             else:
-                skipped.append((str(path), f"unknown type {path.suffix or 'without a suffix'}"))
+                left_out.file(path, f"unknown type {path.suffix or 'without a suffix'}")
+
+
+def _find_labels(
+    images: Sequence[Path], source: Path, left_out: LeftOut, notes: list[str]
+) -> dict[Path, str]:
+    """Take the label of each image from its folders; images that may not stay are left out."""
+    labels = {path: _label(path, source, notes) for path in images}
+    counts = Counter(labels.values())
+    if len(counts) >= _CASE_FOLDERS and set(counts.values()) == {1}:
+        notes.append(f"{len(counts)} folders of one image each are cases, not labels: unlabelled")
+        return dict.fromkeys(images, "")
+    if set(counts) == {""}:
+        notes.append("no folder is a label: all images are unlabelled")
+    else:
+        for path in [path for path in images if path.parent == source]:
+            left_out.image(path, "outside the label folders")
+            del labels[path]
+    return labels
+
+
+def _label(path: Path, source: Path, notes: list[str]) -> str:
+    for name in path.relative_to(source).parts[:-1]:
+        if not (is_image_folder(name) or is_split_folder(name)):
+            return label_core(name)
+        note = f"folder {name!r} is not a label: its name says images, or training, test"
+        if note not in notes:
+            notes.append(note)
+    return ""
 
 
 def _folder(path: str | Path) -> Path:

@@ -14,7 +14,13 @@ from dxseg.data.importers.channels import infer_channels, stack_channels
 from dxseg.data.importers.destination import UNFINISHED, name_in_root, open_destination
 from dxseg.data.importers.mask_orientation import MaskOrientations
 from dxseg.data.importers.names import plain_name, unique_names
-from dxseg.data.importers.report import ImportReport, Progress
+from dxseg.data.importers.report import (
+    ImportReport,
+    LeftOut,
+    Progress,
+    describe_left_out,
+    failures,
+)
 from dxseg.data.readers.images import image_size
 from dxseg.data.readers.masks import Mask, inspect_mask, read_masks_merged, write_mask
 from dxseg.data.table.cases import split_labels
@@ -51,6 +57,7 @@ def write_dataset(
     skipped: list[tuple[str, str]],
     overwrite: bool,
     progress: Progress | None,
+    notes: Sequence[str] = (),
 ) -> ImportReport:
     """Read the header of every image and every mask, then write the dataset.
 
@@ -67,6 +74,7 @@ def write_dataset(
         skipped: Files left out so far; the report adds to it.
         overwrite: Replace the dataset in `destination` if it has the same name.
         progress: Called with (done, total) after each image.
+        notes: Lines of the report on how the images were found.
 
     Raises:
         DxsegError: The destination has other files, or no image is left.
@@ -75,14 +83,15 @@ def write_dataset(
     roots = [] if root == destination else [str(root)]
     spec = make_spec({**fields, "roots": roots}, str(root))
     open_destination(destination, spec.name, overwrite)
+    left_out = skipped if isinstance(skipped, LeftOut) else LeftOut(skipped)
     orientations = MaskOrientations((case.image, case.masks) for case in found)
-    work = _Import(root, destination, spec, skipped, orientations)
+    work = _Import(root, destination, spec, left_out, orientations)
     for done, (case, case_id) in enumerate(zip(found, _case_ids(found, root), strict=True), 1):
         work.add(case, case_id)
         if progress is not None:
             progress(done, len(found))
     if not work.rows:
-        raise DxsegError(f"{root}: no readable image was found{_first(skipped)}")
+        raise DxsegError(f"{root}: no readable image was found{_first(left_out)}")
     channels, colour_note = infer_channels(work.images)
     spec = make_spec({**spec.model_dump(), "channels": channels}, str(root))
     dataset = Dataset(destination, spec, pd.DataFrame(work.rows))
@@ -96,9 +105,10 @@ def write_dataset(
         channels=channels,
         merged=work.merged,
         repaired=work.repaired,
-        skipped=skipped,
+        skipped=left_out,
     )
-    report.notes.extend(_notes(report, colour_note, work.empty))
+    report.failed.extend(failures(left_out, report.masks))
+    report.notes.extend(_notes(report, colour_note, work.empty, notes))
     report.notes.extend(orientations.notes)
     return report
 
@@ -111,10 +121,10 @@ class _Import:
         root: Path,
         destination: Path,
         spec: DatasetSpec,
-        skipped: list[tuple[str, str]],
+        left_out: LeftOut,
         orientations: MaskOrientations,
     ) -> None:
-        self.root, self.destination, self.spec, self.skipped = root, destination, spec, skipped
+        self.root, self.destination, self.spec, self.left_out = root, destination, spec, left_out
         self.orientations = orientations
         self.turned: dict[Path, str] = {}
         self.rows: list[dict[str, Any]] = []
@@ -130,7 +140,8 @@ class _Import:
             if case.more_channels:
                 name = self._stack(case, case_id)
         except DxsegError as error:
-            self.skipped.append((str(case.image), _reason(error, case.image)))
+            self.left_out.image(case.image, _reason(error, case.image))
+            self.left_out.masks += len(case.masks)
             return
         fitting = (self._fit(mask, size, case, case_id) for mask in case.masks)
         masks = [mask for mask in fitting if mask is not None]
@@ -157,7 +168,7 @@ class _Import:
             reading = inspect_mask(path, len(self.spec.mask_classes))
             mask = self.orientations.as_shown(reading.mask, path, case.image, size)
         except DxsegError as error:
-            self.skipped.append((str(path), _reason(error, path)))
+            self.left_out.mask(path, _reason(error, path))
             return None
         filled = bool(reading.mask.any())
         labels = split_labels(case.label, self.spec)
@@ -168,7 +179,7 @@ class _Import:
         elif filled and lesion_free:
             reason = f"not empty, but the label {case.label!r} means lesion-free"
         if reason:
-            self.skipped.append((str(path), f"mask is {reason}; the image is kept without it"))
+            self.left_out.mask(path, f"mask is {reason}; the image is kept without it")
             return None
         if reading.repair:
             self.repaired.append((str(path), reading.repair))
@@ -232,9 +243,11 @@ def _first(skipped: Iterable[tuple[str, str]]) -> str:
     return "".join(f"; first reason: {reason}" for _, reason in list(skipped)[:1])
 
 
-def _notes(report: ImportReport, colour_note: str, empty: list[str]) -> list[str]:
+def _notes(
+    report: ImportReport, colour_note: str, empty: list[str], found: Sequence[str]
+) -> list[str]:
     counts = ", ".join(f"{count} {label or 'unlabelled'}" for label, count in report.labels.items())
-    notes = [f"{report.images} images ({counts}), {report.masks} with a mask file", colour_note]
+    notes = [f"{report.images} images ({counts}), {report.masks} with a mask file", *found, colour_note]
     if report.merged:
         notes.append(f"several masks merged for {len(report.merged)}: {', '.join(report.merged)}")
     if report.repaired:
@@ -243,7 +256,4 @@ def _notes(report: ImportReport, colour_note: str, empty: list[str]) -> list[str
     if empty:
         notes.append(f"masks that are empty although no label means lesion-free: {len(empty)}")
         notes.extend(f"  {file}" for file in empty)
-    if report.skipped:
-        notes.append(f"files skipped: {len(report.skipped)}")
-        notes.extend(f"  {file}: {reason}" for file, reason in report.skipped)
-    return notes
+    return [*notes, *describe_left_out(report.skipped, "files skipped")]
