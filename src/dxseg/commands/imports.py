@@ -113,7 +113,7 @@ def import_folder(
     from dxseg.data.importers.folder import find_in_folders
     from dxseg.data.importers.image_dataset import write_dataset
     from dxseg.data.importers.labels import describe_labels, read_case_labels
-    from dxseg.data.importers.pairing import MaskNaming
+    from dxseg.data.importers.mask_owner import MaskNaming
     from dxseg.data.importers.report import LeftOut
     from dxseg.data.table.words import Words
     from dxseg.io.progress import console, reporting

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,38 +19,48 @@ from PIL import Image
 
 from dxseg.commands.app import run
 from dxseg.data.importers.folder import FoundFolder, find_in_folders
-from dxseg.data.importers.pairing import MaskNaming
+from dxseg.data.importers.mask_owner import MaskNaming
 from dxseg.data.importers.report import LeftOut
 from dxseg.data.table.dataset import Dataset
 
-NAMES = st.sampled_from(
+_NAMES = (
     "a a_1 a_1_2 a1 A b b_left b_right 1 2 10 001 01 img_1 img_2 image1 raw_1 ISIC_0001 ISIC_0002 "
     "case-1 case-2 c.1 c.2 lesion_1 lesion_2 lesion label_3 scan_7 ct_4 mask segment_2 t1_5 t2_5 "
-    "u_roi u P01_flair P01 t1_P01 t2_P01 été_1 e x_0000 x_0001 x groundtruth1".split()
-    + ["benign (1)", "benign (2)", "benign (1)_1", "a b", "a  b"]
+    "u_roi u P01_flair P01 t1_P01 t2_P01 été_1 e x_0000 x_0001 x groundtruth1"
 )
-WORDS = st.sampled_from(
+NAMES = st.sampled_from(
+    [*_NAMES.split(), "benign (1)", "benign (2)", "benign (1)_1", "a b", "a  b"]
+)
+_WORDS = (
     "mask Mask MASK masks seg Seg segmentation Segmentation gt GT groundtruth GroundTruth "
-    "ground_truth label labels annotation lesion ROI contour outline_xyz xyz binary".split()
+    "ground_truth label labels annotation lesion ROI contour outline_xyz xyz binary"
 )
-STYLES = st.sampled_from(
-    ["{name}_{word}", "{name}-{word}", "{name}.{word}", "{name} {word}", "{name}{word}"]
-    + ["{word}_{name}", "{word}-{name}", "{name}_{word}_1", "{name}_{word}_2", "{name}_{word} (1)"]
-    + ["{name}_old_{word}", "{name}_{word}_final", "{name}"]
+WORDS = st.sampled_from(_WORDS.split())
+_STYLES = """{name}_{word}|{name}-{word}|{name}.{word}|{name} {word}|{name}{word}|{word}_{name}|
+{word}-{name}|{name}_{word}_1|{name}_{word}_2|{name}_{word} (1)|{name}_old_{word}|
+{name}_{word}_final|{name}"""
+STYLES = st.sampled_from([style.strip() for style in _STYLES.split("|")])
+_MASK_FOLDERS = (
+    "masks mask gt GT labelsTr Segmentation ground_truth annotations Labels bin outlines"
 )
 MASK_FOLDERS = st.sampled_from(
-    "masks mask gt GT labelsTr Segmentation ground_truth annotations Labels bin outlines".split()
-    + ["2. All Segmentation Groundtruths", "Masks of reader 1"]
+    [*_MASK_FOLDERS.split(), "2. All Segmentation Groundtruths", "Masks of reader 1"]
 )
 IMAGE_FOLDERS = st.sampled_from(["images", "img", "imagesTr", "Original", "pics"])
 LABELS = st.sampled_from(["benign", "malignant", "lesion", "no_mask", "1", "validation"])
-LAYOUTS = st.sampled_from(
-    ["{label}/{file}|{label}/{file}", "{file}|{file}"]
-    + ["{images}/{file}|{masks}/{file}", "{images}/{label}/{file}|{masks}/{label}/{file}"]
-    + ["{label}/{images}/{file}|{label}/{masks}/{file}", "{label}/{file}|{masks}/{file}"]
-    + ["{images}/{label}/{file}|{masks}/{file}", "{label}/{file}|{label}/{masks}/{file}"]
-    + ["{label}_{images}/{file}|{label}_{masks}/{file}", "{label}/{file}|{masks}/{label}/{file}"]
-)
+_LAYOUTS = """
+{label}/{file} {label}/{file}
+{file} {file}
+{images}/{file} {masks}/{file}
+{images}/{label}/{file} {masks}/{label}/{file}
+{label}/{images}/{file} {label}/{masks}/{file}
+{label}/{file} {masks}/{file}
+{images}/{label}/{file} {masks}/{file}
+{label}/{file} {label}/{masks}/{file}
+{label}_{images}/{file} {label}_{masks}/{file}
+{label}/{file} {masks}/{label}/{file}
+"""
+LAYOUTS = st.sampled_from(_LAYOUTS.strip().splitlines())
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,7 @@ class Folder:
 
 def write(root: Path, cases: list[Case], layout: str, style: str, words: dict[str, str]) -> Folder:
     """Write images of noise and masks of discs; files that would be one are written once."""
-    image_place, mask_place = layout.split("|")
+    image_place, mask_place = layout.split()
     folder = Folder(root, set(), {})
     rng = np.random.default_rng(len(cases))
     used: set[str] = set()
@@ -147,20 +158,42 @@ def check(folder: Folder, found: FoundFolder, left_out: LeftOut) -> None:
     assert not silent, f"neither imported nor named: {silent} among {files}"
 
 
-@settings(
-    max_examples=1000,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(cases=CASES, layout=LAYOUTS, style=STYLES, words=FOLDERS)
-def test_no_mask_is_of_another_image_or_an_image(
-    base: Path, cases: list[Case], layout: str, style: str, words: dict[str, str]
-) -> None:
+def search(base: Path, cases: list[Case], layout: str, style: str, words: dict[str, str]) -> None:
     with tempfile.TemporaryDirectory(dir=base) as name:
         folder = write(Path(name) / "in", cases, layout, style, words)
         if folder.images or folder.owners:
             left_out = LeftOut()
-            found = find_in_folders(
-                folder.root, None, MaskNaming(), Path(name) / "out", left_out
-            )
+            found = find_in_folders(folder.root, None, MaskNaming(), Path(name) / "out", left_out)
             check(folder, found, left_out)
+
+
+HOSTILE = given(cases=CASES, layout=LAYOUTS, style=STYLES, words=FOLDERS)
+SLOW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=SLOW)
+@HOSTILE
+def test_no_mask_is_of_another_image_or_an_image(base: Path, **drawn: Any) -> None:
+    search(base, **drawn)
+
+
+@pytest.mark.slow
+@settings(max_examples=1500, deadline=None, suppress_health_check=SLOW)
+@HOSTILE
+def test_no_mask_is_of_another_image_in_many_folders(base: Path, **drawn: Any) -> None:
+    search(base, **drawn)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=SLOW)
+@HOSTILE
+def test_the_command_ends_with_0_only_on_right_pairs(base: Path, **drawn: Any) -> None:
+    with tempfile.TemporaryDirectory(dir=base) as name:
+        folder = write(Path(name) / "in", **drawn)
+        out = Path(name) / "out"
+        if not folder.owners or run(["import", "folder", str(folder.root), str(out)]) != 0:
+            return
+        dataset = Dataset.load(out)
+        for row in dataset.cases.itertuples():
+            image, mask = dataset.image_path(row), dataset.mask_path(row)
+            assert image not in folder.owners or folder.owners[image] not in folder.images
+            assert mask is None or mask.is_relative_to(out) or folder.owners[mask] == image

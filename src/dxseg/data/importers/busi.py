@@ -7,8 +7,8 @@ from typing import Any
 
 from dxseg.data.importers.folder import FoundFolder, walk_images
 from dxseg.data.importers.image_dataset import FoundCase
+from dxseg.data.importers.mask_owner import MaskNaming
 from dxseg.data.importers.mask_search import find_masks
-from dxseg.data.importers.pairing import MaskNaming
 from dxseg.data.importers.report import LeftOut
 from dxseg.errors import DxsegError
 

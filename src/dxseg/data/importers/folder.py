@@ -10,9 +10,10 @@ from pathlib import Path
 
 from dxseg.data.importers.image_dataset import FoundCase
 from dxseg.data.importers.mask_names import is_image_folder, is_split_folder, label_core
+from dxseg.data.importers.mask_owner import MaskNaming
 from dxseg.data.importers.mask_search import find_masks
 from dxseg.data.importers.names import natural_key
-from dxseg.data.importers.pairing import MaskNaming, Pairing
+from dxseg.data.importers.pairing import Pairing
 from dxseg.data.importers.report import LeftOut
 from dxseg.data.readers.images import is_supported
 from dxseg.errors import DxsegError
@@ -117,9 +118,7 @@ def walk_images(
         exclude: Folders that are not searched.
     """
     for base, folders, files in os.walk(folder):
-        folders[:] = sorted(
-            (name for name in folders if not name.startswith(".")), key=natural_key
-        )
+        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural_key)
         if exclude:
             folders[:] = [name for name in folders if Path(base, name) not in exclude]
         for name in sorted(files, key=natural_key):
@@ -141,7 +140,9 @@ def _find_labels(
     if len(counts) >= _CASE_FOLDERS and set(counts.values()) == {1}:
         notes.append(f"{len(counts)} folders of one image each are cases, not labels: unlabelled")
         return dict.fromkeys(images, "")
-    if set(counts) == {""}:
+    if len(counts) == 1 and _is_of_images(images[0], source):
+        labels = dict.fromkeys(images, "")
+    if set(labels.values()) == {""}:
         notes.append("no folder is a label: all images are unlabelled")
     else:
         for path in [path for path in images if path.parent == source]:
@@ -158,6 +159,11 @@ def _label(path: Path, source: Path, notes: list[str]) -> str:
         if note not in notes:
             notes.append(note)
     return ""
+
+
+def _is_of_images(path: Path, source: Path) -> bool:
+    folders = path.relative_to(source).parts[:-1]
+    return bool(folders) and label_core(folders[0]) != folders[0]
 
 
 def _folder(path: str | Path) -> Path:

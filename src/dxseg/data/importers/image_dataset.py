@@ -247,12 +247,15 @@ def _notes(
     report: ImportReport, colour_note: str, empty: list[str], found: Sequence[str]
 ) -> list[str]:
     counts = ", ".join(f"{count} {label or 'unlabelled'}" for label, count in report.labels.items())
-    notes = [f"{report.images} images ({counts}), {report.masks} with a mask file", *found, colour_note]
+    notes = [
+        f"{report.images} images ({counts}), {report.masks} with a mask file",
+        *found,
+        colour_note,
+    ]
     if report.merged:
         notes.append(f"several masks merged for {len(report.merged)}: {', '.join(report.merged)}")
     if report.repaired:
-        notes.append(f"masks repaired: {len(report.repaired)}")
-        notes.extend(f"  {file}: {how}" for file, how in report.repaired)
+        notes.extend(describe_left_out(report.repaired, "masks repaired"))
     if empty:
         notes.append(f"masks that are empty although no label means lesion-free: {len(empty)}")
         notes.extend(f"  {file}" for file in empty)

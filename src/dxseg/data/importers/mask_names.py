@@ -12,19 +12,22 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-_MASK = frozenset(
-    "mask masks seg segs segm segmentation segmentations segmented segmentationclass "
-    "segmentationobject gt gts groundtruth groundtruths label labels labelmap lbl "
-    "annotation annotations anno annot annots manual delineation delineations".split()
-)
+_STRONG_WORDS = """
+mask masks seg segs segm segmentation segmentations segmented segmentationclass segmentationobject
+gt gts groundtruth groundtruths label labels labelmap lbl annotation annotations anno annot annots
+manual delineation delineations
+"""
 # Words that are diagnoses and contents of images too: they mark a file, never a folder alone.
-_WEAK = frozenset("lesion lesions roi rois contour contours outline outlines".split())
-_IMAGE = frozenset(
-    "image images imaging img imgs im input inputs orig original originals photo photos picture "
-    "pictures pic pics jpegimages raw frame frames scan scans volume volumes vol vols data "
-    "slice slices".split()
-)
-_MODALITY = frozenset("ct mr mri pet us flair t1 t1c t1ce t1gd t2 t1w t2w dwi adc".split())
+_WEAK_WORDS = "lesion lesions roi rois contour contours outline outlines"
+_IMAGE_WORDS = """
+image images imaging img imgs im input inputs orig original originals photo photos picture pictures
+pic pics jpegimages raw frame frames scan scans volume volumes vol vols data slice slices
+"""
+_MODALITIES = "ct mr mri pet us flair t1 t1c t1ce t1gd t2 t1w t2w dwi adc"
+_MASK = frozenset(_STRONG_WORDS.split())
+_WEAK = frozenset(_WEAK_WORDS.split())
+_IMAGE = frozenset(_IMAGE_WORDS.split())
+_MODALITY = frozenset(_MODALITIES.split())
 _SPLIT = {
     **dict.fromkeys(("train", "training", "tr"), "train"),
     **dict.fromkeys(("test", "testing", "ts"), "test"),
@@ -94,7 +97,8 @@ def is_weak_mask_folder(name: str) -> bool:
 
 def is_split_folder(name: str) -> bool:
     """Whether a folder is one of training, validation or test images."""
-    return bool(tokens(name)) and all(word in _SPLIT or word in _FILL for word in tokens(name))
+    words = tokens(plain_folder(name))
+    return bool(words) and all(word in _SPLIT or word in _FILL for word in words)
 
 
 def is_image_folder(name: str) -> bool:
@@ -126,9 +130,7 @@ def mask_cores(name: str) -> set[str]:
     spans = _spans(name)
     kept = [word not in _NOUNS for word, _, _ in spans]
     marks = [number for number, (word, _, _) in enumerate(spans) if word in _MARKS]
-    return {
-        _without(name, [keep and n != mark for n, keep in enumerate(kept)]) for mark in marks
-    }
+    return {_without(name, [keep and n != mark for n, keep in enumerate(kept)]) for mark in marks}
 
 
 def _without(name: str, kept: Sequence[bool]) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from dxseg.data.importers import mask_names as names
 from dxseg.data.importers.mask_names import fold
-from dxseg.data.importers.pairing import File, Mask, MaskNaming, Pairing, describe, pair_masks
+from dxseg.data.importers.mask_owner import File, MaskNaming, describe
+from dxseg.data.importers.pairing import Mask, Pairing, pair_masks
 from dxseg.data.readers.mask_like import looks_like_mask
 
 _PROBED = 8
@@ -66,9 +67,7 @@ def _is_marked(file: File, naming: MaskNaming, tree: Path | None) -> bool:
     return file.in_mask_folder or naming.marks(file.stem)
 
 
-def _photos(
-    masks: Sequence[File], pairing: Pairing, naming: MaskNaming, probe: Probe
-) -> set[Path]:
+def _photos(masks: Sequence[File], pairing: Pairing, naming: MaskNaming, probe: Probe) -> set[Path]:
     """Find files that are named like masks and do not look like masks: `lesion_1.png`.
 
     What has a name that only masks have, and is of an image, stays one, to be refused as a mask.

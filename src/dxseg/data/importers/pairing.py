@@ -7,73 +7,21 @@ mask of another image is worse than none.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dxseg.data.importers import mask_names as names
-from dxseg.data.importers.mask_names import core, fold
-from dxseg.errors import UsageError
+from dxseg.data.importers.mask_owner import (
+    ONLY_ONE,
+    TAILED,
+    File,
+    ImageIndex,
+    MaskNaming,
+    within,
+)
 
-_CHANNEL = "_0000"
-"""nnU-Net's end of the name of an image of one channel."""
-_EXACT, _TAILED, _REWORDED, _ONLY_ONE = range(4)
-"""How a name fits: with mask words only, with others too, by what is left, as the only image."""
-
-_Rank = tuple[int, ...]
 _CHOOSE = "choose one with --mask-suffix or --masks-root"
-
-
-@dataclass(frozen=True)
-class MaskNaming:
-    """How masks are named; by default with any usual word, such as `_mask` or `-GT`.
-
-    Attributes:
-        suffix: The only text that a mask adds to the name of its image; None: any usual word.
-        replaced: Text of an image's name and what its mask has instead; replaces the suffix.
-    """
-
-    suffix: str | None = None
-    replaced: tuple[str, str] | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be a part of a name."""
-        if self.suffix is not None and (not self.suffix or set(self.suffix) & {"/", "\\"}):
-            raise UsageError(f"mask suffix {self.suffix!r}: expected text such as '_mask'")
-        if self.replaced is not None and not all(self.replaced):
-            raise UsageError(f"{self.replaced}: expected TEXT=OTHER to replace in a name")
-
-    @property
-    def any_word(self) -> bool:
-        """Whether any usual word marks a mask."""
-        return self.suffix is None and self.replaced is None
-
-    def marks(self, stem: str) -> bool:
-        """Whether a name is that of a mask."""
-        if self.replaced is not None:
-            return self.replaced[1] in stem
-        if self.suffix is not None:
-            return names.suffix_pattern(self.suffix).fullmatch(fold(stem)) is not None
-        return names.has_mask_word(stem)
-
-
-@dataclass(frozen=True)
-class File:
-    """An image or a mask, with the parts of its path by which they are compared.
-
-    Attributes:
-        path: The file.
-        stem: Its name without the suffix.
-        place: Words of its folders, without those that say "masks" or "images".
-        in_mask_folder: Whether one of its folders is for masks.
-        below: Its folders below the folder for masks.
-    """
-
-    path: Path
-    stem: str
-    place: tuple[str, ...]
-    in_mask_folder: bool
-    below: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,33 +52,6 @@ class Pairing:
     patterns: Counter[str] = field(default_factory=Counter)
 
 
-def describe(path: Path, stem: str, root: Path, tree: Path | None = None) -> File:
-    """Make a `File` of a path.
-
-    Args:
-        path: The file.
-        stem: Its name without the suffix.
-        root: The folder of images.
-        tree: A folder that contains only masks.
-    """
-    inside = tree is not None and path.is_relative_to(tree)
-    folders = path.relative_to(tree if inside and tree is not None else root).parts[:-1]
-    marked = [number for number, name in enumerate(folders) if names.is_mask_folder(name)]
-    if not marked and names.has_mask_word(stem):
-        marked = [n for n, name in enumerate(folders) if names.is_weak_mask_folder(name)]
-    return File(
-        path=path,
-        stem=stem,
-        place=tuple(
-            word
-            for number, name in enumerate(folders)
-            for word in names.folder_core(name, number in marked)
-        ),
-        in_mask_folder=inside or bool(marked),
-        below=folders[marked[-1] + 1 :] if marked else folders if inside else (),
-    )
-
-
 def pair_masks(
     images: Sequence[File], masks: Sequence[File], naming: MaskNaming, *, several: bool = True
 ) -> Pairing:
@@ -146,7 +67,7 @@ def pair_masks(
         several: Whether an image may have several masks of one structure.
     """
     pairing = Pairing({image.path: [] for image in images})
-    index = _Images(images)
+    index = ImageIndex(images)
     owned: dict[Path, list[tuple[File, Mask, int]]] = defaultdict(list)
     for mask in masks:
         owner, fit = index.owner(mask, naming)
@@ -166,127 +87,14 @@ def pair_masks(
     return pairing
 
 
-class _Images:
-    """The images of an import, by the names that their masks may have."""
-
-    def __init__(self, files: Sequence[File]) -> None:
-        self.by_stem: dict[str, list[File]] = defaultdict(list)
-        self.by_core: dict[str, list[File]] = defaultdict(list)
-        self.by_place: dict[tuple[str, ...], list[File]] = defaultdict(list)
-        for file in files:
-            self.by_stem[fold(file.stem)].append(file)
-            self.by_core[core(file.stem)].append(file)
-            self.by_place[file.place].append(file)
-        alone = [found[0] for found in self.by_place.values() if len(found) == 1]
-        self.named_by_folder = {file.path for file in alone if _has_name_of_folder(file)}
-
-    def owner(self, mask: File, naming: MaskNaming) -> tuple[File | str, int]:
-        """Find the image of a mask and how its name fits, or the reason why there is none."""
-        best: dict[Path, tuple[_Rank, File]] = {}
-        for fit, length, file in self._candidates(mask, naming):
-            if _may_belong(mask, file):
-                spelled = file.stem not in mask.stem
-                rank = (abs(len(mask.place) - len(file.place)), fit, -length, spelled)
-                if file.path not in best or rank < best[file.path][0]:
-                    best[file.path] = (rank, file)
-        if not best:
-            return "mask without its image: no image has its name", 0
-        ranked = sorted(best.values(), key=lambda pair: pair[0])
-        (first, owner), others = ranked[0], ranked[1:]
-        rivals = [file for rank, file in others if rank == first or _takes_number(file, mask)]
-        if rivals:
-            shown = ", ".join(sorted(file.path.name for file in [owner, *rivals])[:3])
-            return f"mask fits {len(rivals) + 1} images ({shown}); rename it", 0
-        return owner, first[1]
-
-    def _candidates(self, mask: File, naming: MaskNaming) -> Iterator[tuple[int, int, File]]:
-        """Find images whose names fit: how, in how many characters, and which."""
-        name = fold(mask.stem)
-        if mask.in_mask_folder:
-            yield from ((_EXACT, len(name), file) for file in self.by_stem.get(name, ()))
-            if f"{name}_0001" not in self.by_stem:
-                channel = self.by_stem.get(f"{name}{_CHANNEL}", ())
-                yield from ((_REWORDED, len(name), file) for file in channel)
-        if naming.replaced is not None:
-            text, other = naming.replaced
-            renamed = fold(mask.stem.replace(other, text))
-            yield from ((_EXACT, len(renamed), file) for file in self.by_stem.get(renamed, ()))
-        elif naming.suffix is not None:
-            match = names.suffix_pattern(naming.suffix).fullmatch(name)
-            beginning = match[1] if match else ""
-            yield from ((_EXACT, len(beginning), f) for f in self.by_stem.get(beginning, ()))
-        else:
-            yield from self._by_words(mask, name)
-
-    def _by_words(self, mask: File, name: str) -> Iterator[tuple[int, int, File]]:
-        for start in names.prefixes(name):
-            for file in self.by_stem.get(start, ()):
-                fit = _fit(mask.stem[len(start) :], mask)
-                if fit is not None:
-                    yield fit, len(start), file
-        own = names.mask_cores(mask.stem)
-        said = names.nouns(mask.stem)
-        yield from (
-            (_REWORDED, 0, file)
-            for rest in own - {""}
-            for file in self.by_core.get(rest, ())
-            if said <= names.nouns(file.stem)
-        )
-        # A folder per case: `case1/mask.png` beside `case1/image.png`.
-        beside = self.by_place.get(mask.place[: len(mask.place) - _depth(mask)], ())
-        if len(beside) == 1 and ("" in own or mask.in_mask_folder) and self._is_case(beside[0]):
-            yield _ONLY_ONE, 0, beside[0]
-
-    def _is_case(self, image: File) -> bool:
-        """Whether the folder of an image is a case: the image is named after it, or its kind."""
-        if names.is_case_name(image.stem):
-            return bool(image.place)
-        return image.path in self.named_by_folder and len(self.named_by_folder) > 1
-
-
-def _fit(rest: str, mask: File) -> int | None:
-    """How what a mask's name adds to an image's fits; None if it is another image's name."""
-    if names.marks_mask(rest):
-        return _EXACT
-    words, _ = names.structure_of(rest)
-    # Other words name a structure: IDRiD_01_MA. A number alone would name another image.
-    return _TAILED if words and (mask.in_mask_folder or names.has_mask_word(rest)) else None
-
-
-def _depth(mask: File) -> int:
-    return len([word for name in mask.below for word in names.folder_core(name)])
-
-
-def _has_name_of_folder(image: File) -> bool:
-    return fold(image.stem) in {fold(name) for name in image.path.parts[-3:-1]}
-
-
-def _may_belong(mask: File, image: File) -> bool:
-    if not mask.in_mask_folder:
-        return mask.path.parent == image.path.parent
-    return _within(mask.place, image.place) or _within(image.place, mask.place)
-
-
-def _within(short: Iterable[str], long: Iterable[str]) -> bool:
-    rest = iter(long)
-    return all(word in rest for word in short)
-
-
-def _takes_number(image: File, mask: File) -> bool:
-    """Whether the number at the end of a mask's name may be the image's: a_mask_1 and a_1."""
-    if fold(image.stem) in fold(mask.stem):
-        return False
-    return core(image.stem) in names.mask_cores(mask.stem)
-
-
 def _structure(mask: File, image: File, fit: int) -> str:
-    folders = [name for name in mask.below if not _within(names.folder_core(name), image.place)]
+    folders = [name for name in mask.below if not within(names.folder_core(name), image.place)]
     if folders:
         return " ".join(names.plain_folder(name) for name in folders)
-    if fit == _TAILED:
+    if fit == TAILED:
         return names.structure_of(mask.stem[len(image.stem) :])[0]
     own = names.structure_of(mask.stem)[0]
-    return own if fit == _ONLY_ONE else ""
+    return own if fit == ONLY_ONE else ""
 
 
 def _refuse_single_tails(
@@ -300,7 +108,7 @@ def _refuse_single_tails(
     for image, pairs in list(owned.items()):
         kept = []
         for file, mask, fit in pairs:
-            if fit == _TAILED and tails[mask.structure] < min(2, images):
+            if fit == TAILED and tails[mask.structure] < min(2, images):
                 reason = f"mask adds more to the name of {image.name} than a mask's word; rename it"
                 pairing.left_out[file.path] = reason
             else:

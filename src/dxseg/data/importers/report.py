@@ -11,10 +11,11 @@ from pydantic import BaseModel
 Progress = Callable[[int, int], None]
 
 _EXAMPLES, _REASONS = 5, 30
-_IMAGE_SUFFIXES = frozenset(
-    ".avif .dcm .dib .gif .heic .heif .hdr .ima .img .j2k .jfif .jp2 .jpe .jpx .mha .mhd .mrxs "
-    ".ndpi .nhdr .nrrd .pbm .pcx .pgm .png .pnm .ppm .psd .svs .tga .webp .nii .gz".split()
-)
+_SUFFIXES = """
+.avif .dcm .dib .gif .heic .heif .hdr .ima .img .j2k .jfif .jp2 .jpe .jpx .mha .mhd .mrxs .ndpi
+.nhdr .nii .gz .nrrd .pbm .pcx .pgm .pnm .ppm .psd .svs .tga .webp
+"""
+_IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
 
 
 class LeftOut(list[tuple[str, str]]):

@@ -15,8 +15,8 @@ from dxseg.data.readers.images import decode
 from dxseg.errors import DxsegError
 
 _FEW_VALUES = 12
-_EXTREME = 0.06
-_MAX_BETWEEN = 0.05
+_EXTREME = 0.12
+_MAX_BETWEEN = 0.08
 _SAMPLE = 2**16
 
 
