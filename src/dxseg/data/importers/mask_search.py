@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dxseg.data.importers import mask_names as names
@@ -48,17 +49,32 @@ def find_masks(
     """
     found = [describe(path, stem(path), root, tree) for path in files]
     masks = [file for file in found if _is_marked(file, naming, tree)]
-    taken = {file.path for file in masks}
-    images = [file for file in found if file.path not in taken]
-    pairing = pair_masks(images, masks, naming, several=several)
+    pairing = pair_masks(_others(found, masks), masks, naming, several=several)
     photos = _photos(masks, pairing, naming, probe) if tree is None else set()
     if photos:
-        images = [file for file in found if file.path not in taken - photos]
-        masks = [file for file in masks if file.path not in photos]
-        pairing = pair_masks(images, masks, naming, several=several)
+        # A folder of photos is none of masks, whatever its name: what is in it may be both.
+        folders = {
+            file.path.parent for file in masks if file.in_mask_folder and file.path in photos
+        }
+        found = [
+            replace(file, in_mask_folder=False, below=()) if file.path.parent in folders else file
+            for file in found
+        ]
+        marked = [file for file in found if _is_marked(file, naming, tree)]
+        masks = [
+            file
+            for file in marked
+            if file.path not in photos or (file.path.parent in folders and not naming.any_word)
+        ]
+        pairing = pair_masks(_others(found, masks), masks, naming, several=several)
     if not keep_mask_like:
-        _ask_about_suspects(images, pairing, naming, tree, probe)
+        _ask_about_suspects(_others(found, masks), pairing, naming, tree, probe)
     return pairing
+
+
+def _others(found: Sequence[File], masks: Sequence[File]) -> list[File]:
+    taken = {file.path for file in masks}
+    return [file for file in found if file.path not in taken]
 
 
 def _is_marked(file: File, naming: MaskNaming, tree: Path | None) -> bool:
