@@ -26,11 +26,10 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 from PIL import Image
-from rich.console import Console
 
+import dxseg
 from dxseg.commands.imports import import_csv
 from dxseg.io.parallel import count_workers
-from dxseg.quality.check import check_dataset
 from dxseg.quality.findings import CheckReport
 
 COPY_EVERY, MASK_EVERY = 20, 3
@@ -52,7 +51,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         files = sorted((Path(folder) / "images").iterdir())
 
         def check() -> CheckReport:
-            return check_dataset(root, workers=args.workers, console=Console(stderr=True))
+            return dxseg.check(root, workers=args.workers)
 
         seconds = {"decode": timed(lambda: decode(files))[0]}
         seconds["import"], _ = timed(lambda: import_csv(listed, root, columns=COLUMNS))

@@ -35,6 +35,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.progress import track
 
+from dxseg.data.splits.split_table import read_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.evaluation.cases import EvaluatedCase
 from dxseg.evaluation.runs import is_evaluated, load_run
@@ -102,7 +103,8 @@ def _rows(run: Path, data: Dataset) -> Iterator[dict[str, Any]]:
     predictor = Predictor(
         network, info.model_copy(update={"rule_out_threshold": None, "rule_in_threshold": None})
     )
-    rows, _ = split_rows(data, run / "splits.csv", "test")
+    file = run / "splits.csv"
+    rows, _ = split_rows(data, read_splits(file, data), "test", file)
     labels = dict(zip(rows["case_id"], rows["label"], strict=True))
     without, with_label = (
         predicted_cases(data, rows, predictor.stream(images(data, rows), labels=prompts))

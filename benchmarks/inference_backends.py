@@ -40,13 +40,14 @@ from rich.table import Table
 
 import dxseg
 from command import parser_of
+from dxseg import export_onnx
 from dxseg.config.presets import load_config
 from dxseg.data.preprocessing import Preprocessing
 from dxseg.data.table.dataset import Dataset
-from dxseg.export.onnx import export_onnx
 from dxseg.inference.files.predict import predict_files
 from dxseg.inference.load import load_backend
 from dxseg.inference.model_folder import ModelInfo, save_model_folder
+from dxseg.inference.predictor import Predictor
 from dxseg.models.encoder import PyramidEncoder
 from dxseg.models.factory import Task, build_model
 from dxseg.models.heads import LESION_PRIOR
@@ -91,8 +92,8 @@ def make_models(
         model_folder = folder / method
         save_model_folder(model_folder, build_model(model, Task(channels, 1, 3)), info)
         plain, small = folder / f"{method}.onnx", folder / f"{method}.int8.onnx"
-        export_onnx(model_folder, plain)
-        export_onnx(model_folder, small, int8=True, calibration=[dataset], max_dice_loss=1.0)
+        export_onnx(model_folder, output=plain)
+        export_onnx(model_folder, output=small, int8=True, calibration=[dataset], max_dice_loss=1.0)
         models[method] = {"model_folder": model_folder, "float32": plain, "int8": small}
     return models
 
@@ -114,13 +115,11 @@ def predict_seconds(
     """Seconds of `predict_files` after it has loaded the model."""
     backend, precision, _ = WAYS[way]
     ticks: list[float] = []
+    predictor = Predictor.from_folder(model, batch_size=BATCH, backend=backend, precision=precision)
     predict_files(
-        model,
+        predictor,
         files,
         output,
-        batch_size=BATCH,
-        backend=backend,
-        precision=precision,
         overlays=overlays,
         progress=lambda *_: ticks.append(clock()),
     )

@@ -13,8 +13,8 @@ Each journey is a real run on a few phantoms. A function of dxseg counts if it p
 it returns it, stores it in its object, or has called what receives it at the end. What the value is
 at each stage is recognized by its content: the budget is a number that occurs nowhere else, then a
 table or a set of rows of as many masks as it allows; the label a column, then an index that no
-other array has; the image a path, then pixels of a size that no other image has. Functions that only look
-at it, such as checks, do not count, nor do comprehensions. `--list` names them all.
+other array has; the image a path, then pixels of a size that no other image has. Functions that
+only look at it, such as checks, do not count, nor do comprehensions. `--list` names them all.
 """
 
 from __future__ import annotations

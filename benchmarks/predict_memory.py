@@ -30,6 +30,7 @@ from dxseg.config.presets import load_config
 from dxseg.data.preprocessing import Preprocessing
 from dxseg.inference.files.predict import predict_files
 from dxseg.inference.model_folder import ModelInfo, save_model_folder
+from dxseg.inference.predictor import Predictor
 from dxseg.models.factory import Task, build_model
 from dxseg.models.heads import LESION_PRIOR
 from dxseg.phantoms.ultrasound import make_phantoms
@@ -86,9 +87,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         images = many_images(folder, arguments.images, arguments.size)
         model_folder = make_model_folder(folder / "model", arguments.size)
         begun = process_time()
-        summary = predict_files(
-            model_folder, images, folder / "out", backend=arguments.backend, progress=note
-        )
+        predictor = Predictor.from_folder(model_folder, backend=arguments.backend)
+        summary = predict_files(predictor, [images], folder / "out", progress=note)
         seconds = process_time() - begun
     first, *_, last = memory.values()
     return {

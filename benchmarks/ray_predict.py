@@ -38,6 +38,7 @@ from rich.table import Table
 
 from command import parser_of
 from dxseg.inference.files.predict import predict_files
+from dxseg.inference.predictor import Predictor
 from dxseg.inference.ray.cluster import running_ray
 from dxseg.inference.ray.predict import PART_IMAGES, predict_archive
 from predict_memory import NETWORKS, make_model_folder, many_images
@@ -109,9 +110,13 @@ def run_side(
             ticks.append((perf_counter(), processor.seconds(), done))
 
     if workers:
-        summary = predict_archive(model_folder, images, output, workers=workers, progress=note)
+        options = {"precision": "float32", "flip": False, "sliding_window": False}
+        summary = predict_archive(
+            model_folder, options, [images], output, workers=workers, progress=note
+        )
     else:
-        summary = predict_files(model_folder, images, output, overlays=False, progress=note)
+        predictor = Predictor.from_folder(model_folder)
+        summary = predict_files(predictor, [images], output, overlays=False, progress=note)
     if summary.failed:
         raise SystemExit(f"{workers} workers: {len(summary.failed)} failed")
     (begun, before, _), (first, soon, some), (ended, after, done) = ticks[0], ticks[1], ticks[-1]

@@ -43,7 +43,7 @@ from dxseg.data.table.dataset import Dataset
 from dxseg.models.encoder import PyramidEncoder
 from dxseg.models.factory import build_model
 from dxseg.phantoms.ultrasound import make_phantoms
-from dxseg.training import stages
+from dxseg.training import callbacks, stages
 from dxseg.training.datamodule.training_data import TrainingData, prepare_training_data
 from dxseg.training.modules.segmentation import SegmentationModule
 from dxseg.training.run import resolve_splits
@@ -135,10 +135,10 @@ def time_rounds(
     with (
         Path(os.devnull).open("w", encoding="utf-8") as nowhere,
         mock.patch.object(stages, "SegmentationModule", build),
-    ):
         # Drawn as on a terminal, and thrown away.
-        console = Console(file=nowhere, force_terminal=True)
-        settings = TrainerSettings(config.device, config.seed, console)
+        mock.patch.object(callbacks, "console", Console(file=nowhere, force_terminal=True)),
+    ):
+        settings = TrainerSettings(config.device, config.seed)
         stages.train_stage2(data, config, folder, settings, None)
     return seconds
 

@@ -148,12 +148,12 @@ def correct(run: Path, root: Path, truth: Dataset, count: int) -> list[str]:
 
     from dxseg.inference.predictor import Predictor
     from dxseg.server.app import create_app
-    from dxseg.server.case_queue import Cases
+    from dxseg.server.case_queue import CaseQueue
     from dxseg.server.schemas import run_lengths
     from dxseg.server.settings import Settings
 
     predictor = Predictor.from_folder(run / "model")
-    app = create_app(predictor, Settings(token="a" * 32), cases=Cases(root, predictor.info))
+    app = create_app(predictor, Settings(token="a" * 32), cases=CaseQueue(root, predictor.info))
     rows = truth.cases.set_index("case_id", drop=False)
     with TestClient(app, headers={"Authorization": "Bearer " + "a" * 32}) as client:
         queue = client.get("/v1/cases").json()["cases"]

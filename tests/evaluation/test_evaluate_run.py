@@ -13,7 +13,7 @@ from PIL import Image
 from dxseg.data.splits.split_table import write_splits
 from dxseg.data.table.dataset import Dataset, DatasetSpec
 from dxseg.errors import DxsegError, UsageError
-from dxseg.evaluation.evaluate import evaluate_run
+from dxseg.evaluation.evaluate import evaluate_run, open_run
 from dxseg.inference.predictor import Predictor
 
 SHAPE = (32, 40)
@@ -103,7 +103,9 @@ def make_run(tmp_path: Path, **columns) -> Path:
 def test_a_perfect_model_is_measured_perfect_and_written(tmp_path, predictor):
     run = make_run(tmp_path)
     calls: list[tuple[int, int]] = []
-    evaluation = evaluate_run(run, resamples=50, progress=lambda *call: calls.append(call))
+    evaluation = evaluate_run(
+        run, *open_run(run), resamples=50, progress=lambda *call: calls.append(call)
+    )
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
     summary = json.loads((run / "evaluation.json").read_text())
     assert summary == evaluation.summary
@@ -120,25 +122,25 @@ def test_a_perfect_model_is_measured_perfect_and_written(tmp_path, predictor):
 
 def test_patients_name_the_groups_and_weigh_alike(tmp_path, predictor):
     run = make_run(tmp_path, patient_id=["p", "p", "q", "r", "s", "t"])
-    evaluation = evaluate_run(run, resamples=50)
+    evaluation = evaluate_run(run, *open_run(run), resamples=50)
     assert evaluation.summary["averaged_by"] == "patient"
     assert evaluation.per_patient["group"].tolist() == ["p", "q", "r"]
 
 
 def test_millimetres_only_where_every_case_has_them(tmp_path, predictor):
     spaced = make_run(tmp_path, spacing_unit="mm", spacing_y=[0.5] * 6, spacing_x=[0.25] * 6)
-    evaluation = evaluate_run(spaced, resamples=50)
+    evaluation = evaluate_run(spaced, *open_run(spaced), resamples=50)
     assert evaluation.summary["units"]["area"] == "mm2"
     assert evaluation.per_image["true_area"].iloc[0] == pytest.approx(144 * 0.125)
     (tmp_path / "other").mkdir()
     gap = [0.5, None, *[0.5] * 4]
     partly = make_run(tmp_path / "other", spacing_unit="mm", spacing_y=gap, spacing_x=gap)
-    assert evaluate_run(partly, resamples=50).summary["units"]["area"] == "px"
+    assert evaluate_run(partly, *open_run(partly), resamples=50).summary["units"]["area"] == "px"
 
 
 def test_hidden_masks_stay_hidden_and_other_splits_get_their_own_files(tmp_path, predictor):
     run = make_run(tmp_path)
-    evaluation = evaluate_run(run, split="validation", resamples=50)
+    evaluation = evaluate_run(run, *open_run(run), split="validation", resamples=50)
     assert evaluation.summary["counts"]["images_without_mask"] == 1
     assert evaluation.summary["dice_lesion"] is None
     assert (run / "evaluation_validation.json").exists()
@@ -147,11 +149,11 @@ def test_hidden_masks_stay_hidden_and_other_splits_get_their_own_files(tmp_path,
 
 def test_the_model_is_told_labels_only_where_asked_and_in_files_of_their_own(tmp_path, predictor):
     run = make_run(tmp_path)
-    plain = evaluate_run(run, resamples=10)
+    plain = evaluate_run(run, *open_run(run), resamples=10)
     assert predictor.told is None
     assert plain.summary["label_prompts"] is False
     before = (run / "evaluation.json").read_bytes()
-    known = evaluate_run(run, label_prompts=True, resamples=10)
+    known = evaluate_run(run, *open_run(run), label_prompts=True, resamples=10)
     assert predictor.told == {"a": "benign", "b": "benign", "c": "normal", "d": "benign"}
     assert known.summary["label_prompts"] is True
     assert (run / "evaluation.json").read_bytes() == before
@@ -161,13 +163,13 @@ def test_the_model_is_told_labels_only_where_asked_and_in_files_of_their_own(tmp
         "per_patient_label_prompts.csv",
     ):
         assert (run / name).is_file()
-    evaluate_run(run, split="validation", label_prompts=True, resamples=10)
+    evaluate_run(run, *open_run(run), split="validation", label_prompts=True, resamples=10)
     assert (run / "evaluation_validation_label_prompts.json").is_file()
 
 
 def test_cases_of_which_nothing_is_known_are_left_out_and_counted(tmp_path, predictor):
     run = make_run(tmp_path, label=["benign", "benign", "normal", "", "benign", "benign"])
-    counts = evaluate_run(run, resamples=50).summary["counts"]
+    counts = evaluate_run(run, *open_run(run), resamples=50).summary["counts"]
     assert (counts["images"], counts["images_left_out"]) == (3, 1)
 
 
@@ -175,10 +177,10 @@ def test_a_missing_prediction_is_an_error_and_nothing_is_written(tmp_path, predi
     run = make_run(tmp_path)
     predictor.lose = "b"
     with pytest.raises(DxsegError, match="case 'b' has no prediction"):
-        evaluate_run(run)
+        evaluate_run(run, *open_run(run))
     predictor.lose = "d"
     with pytest.raises(DxsegError, match="case 'd' has no prediction"):
-        evaluate_run(run)
+        evaluate_run(run, *open_run(run))
     assert not (run / "evaluation.json").exists()
     assert not (run / "per_image.csv").exists()
 
@@ -188,45 +190,46 @@ def test_an_unreadable_file_is_an_error_that_names_it(tmp_path, predictor, name)
     run = make_run(tmp_path)
     (tmp_path / "data" / name).write_bytes(b"not an image")
     with pytest.raises(DxsegError, match=name):
-        evaluate_run(run)
+        evaluate_run(run, *open_run(run))
 
 
 def test_a_mask_of_another_size_is_an_error(tmp_path, predictor):
     run = make_run(tmp_path)
     Image.fromarray(np.zeros((40, 32), dtype=np.uint8)).save(tmp_path / "data" / "b_mask.png")
     with pytest.raises(DxsegError, match="case 'b': its mask is"):
-        evaluate_run(run)
+        evaluate_run(run, *open_run(run))
 
 
 def test_a_model_of_other_mask_classes_is_refused(tmp_path, predictor):
     predictor.info.mask_classes = ["cyst", "tumour"]
     with pytest.raises(DxsegError, match="mask classes"):
-        evaluate_run(make_run(tmp_path))
+        open_run(make_run(tmp_path))
 
 
 def test_what_is_no_finished_run_is_refused(tmp_path, predictor):
     with pytest.raises(
         DxsegError, match=r"run\.json: not found; expected the folder of a finished run"
     ):
-        evaluate_run(tmp_path)
+        open_run(tmp_path)
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(DxsegError, match="not JSON"):
-        evaluate_run(tmp_path)
+        open_run(tmp_path)
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(DxsegError, match="key dataset is missing"):
-        evaluate_run(tmp_path)
+        open_run(tmp_path)
 
 
 def test_a_split_without_cases_is_refused(tmp_path, predictor):
+    run = make_run(tmp_path)
     with pytest.raises(UsageError, match="no case in split 'tset'; expected one of test, train"):
-        evaluate_run(make_run(tmp_path), split="tset")
+        evaluate_run(run, *open_run(run), split="tset")
 
 
 def test_a_dataset_that_has_moved_can_be_named(tmp_path, predictor):
     run = make_run(tmp_path)
     (tmp_path / "data").rename(tmp_path / "moved")
     with pytest.raises(DxsegError):
-        evaluate_run(run)
+        evaluate_run(run, *open_run(run))
     output = tmp_path / "elsewhere"
-    evaluate_run(run, dataset=tmp_path / "moved", output=output, resamples=50)
+    evaluate_run(run, *open_run(run, tmp_path / "moved"), output=output, resamples=50)
     assert (output / "evaluation.json").exists()

@@ -16,7 +16,7 @@ from PIL import Image
 from dxseg.data.splits.split_table import write_splits
 from dxseg.data.table.dataset import Dataset, DatasetSpec
 from dxseg.errors import DxsegError
-from dxseg.evaluation.evaluate import evaluate_run
+from dxseg.evaluation.evaluate import evaluate_run, open_run
 from dxseg.evaluation.evidence import CUTS, EvidenceQuality, evidence_quality
 from dxseg.inference.predictor import Predictor
 
@@ -219,7 +219,7 @@ def test_a_run_is_measured_and_evaluation_records_the_same(
     assert found is not None
     assert (found["images"], found["pixel_auroc"], found["validation_images"]) == (2, 0.5, 1)
     assert sorted(predictor.seen) == ["a", "b", "d"], "hidden masks stay hidden"
-    evaluation = evaluate_run(run, resamples=20)
+    evaluation = evaluate_run(run, *open_run(run), resamples=20)
     assert evaluation.summary["evidence"] == found
     assert json.loads((run / "evaluation.json").read_text())["evidence"] == found
 
@@ -229,7 +229,10 @@ def test_on_validation_the_cut_is_chosen_there(run: Path, monkeypatch: pytest.Mo
     found = evidence_quality(run, "validation")
     assert found is not None
     assert (found["images"], found["dice"]) == (1, 1)
-    assert evaluate_run(run, split="validation", resamples=20).summary["evidence"] == found
+    assert (
+        evaluate_run(run, *open_run(run), split="validation", resamples=20).summary["evidence"]
+        == found
+    )
 
 
 def test_without_learnt_evidence_nothing_is_recorded(
@@ -237,7 +240,7 @@ def test_without_learnt_evidence_nothing_is_recorded(
 ) -> None:
     use(monkeypatch, Pointing(learnt=False))
     assert evidence_quality(run) is None
-    assert "evidence" not in evaluate_run(run, resamples=20).summary
+    assert "evidence" not in evaluate_run(run, *open_run(run), resamples=20).summary
 
 
 def test_an_unreadable_image_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

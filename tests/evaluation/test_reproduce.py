@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 import dxseg
+from dxseg import reproduce
 from dxseg.errors import DxsegError
-from dxseg.evaluation.reproduce import RESULT_FILE, reproduce
+from dxseg.evaluation.reproduce import RESULT_FILE
 from dxseg.phantoms.ultrasound import make_phantoms
 
 Cli = Callable[..., Any]
-QUIET = Console(quiet=True)
 
 
 def fresh(work: Callable[..., Any], *arguments: Any) -> None:
@@ -44,7 +43,7 @@ def train(dataset: Path, run: Path, overrides: dict[str, Any]) -> None:
 
 
 def repeat(run: Path, output: Path) -> None:
-    reproduce(run, output, console=QUIET)
+    reproduce(run, output=output)
 
 
 @pytest.fixture(scope="module")
@@ -121,21 +120,21 @@ def test_on_another_machine_figures_may_differ_a_little(
 def test_weights_that_differ_are_no_reproduction(first: Path, again: Path, tmp_path: Path) -> None:
     changed = described(first, tmp_path / "changed")
     change(changed / "run.json", weights_sha256="0" * 64)
-    result = reproduce(changed, again, console=QUIET)
+    result = reproduce(changed, output=again)
     assert result.differences == ["weights: not bit-exact"]
 
 
 def test_another_dataset_is_refused_before_training(first: Path, tmp_path: Path) -> None:
     other = make_phantoms(tmp_path / "other", images=20, size=64).root
     with pytest.raises(DxsegError, match="not the dataset that"):
-        reproduce(first, tmp_path / "again", dataset=other, console=QUIET)
+        reproduce(first, output=tmp_path / "again", dataset=other)
     assert not (tmp_path / "again").exists()
 
 
 def test_other_pixels_are_told(first: Path, again: Path, tmp_path: Path) -> None:
     changed = described(first, tmp_path / "changed")
     change(changed / "run.json", pixels_sha256="0" * 64)
-    [difference] = reproduce(changed, again, console=QUIET).differences
+    [difference] = reproduce(changed, output=again).differences
     assert difference.startswith(f"pixels_sha256: {'0' * 64} there")
 
 
@@ -143,4 +142,4 @@ def test_a_run_that_it_went_on_from_must_be_there(first: Path, tmp_path: Path) -
     changed = described(first, tmp_path / "changed")
     change(changed / "run.json", stage1_from=str(tmp_path / "gone"))
     with pytest.raises(DxsegError, match=r"started from the run .*missing"):
-        reproduce(changed, tmp_path / "again", console=QUIET)
+        reproduce(changed, output=tmp_path / "again")

@@ -7,7 +7,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from dxseg.config.schema import RunConfig
 from dxseg.experiments import process_pool
@@ -55,7 +54,6 @@ def test_failures_are_reported_and_other_jobs_continue(
         specs,
         needs,
         jobs=jobs,
-        console=Console(quiet=True),
         ended=lambda so_far: seen.append(len(so_far)),
     )
     assert set(failures) == {"vanishes", "fails", "follower"}
@@ -69,7 +67,6 @@ def test_failures_are_reported_and_other_jobs_continue(
         [one for one in specs if one.done],
         needs,
         jobs=jobs,
-        console=Console(quiet=True),
         ended=lambda _: pytest.fail("finished jobs are skipped"),
     )
     assert again == {}

@@ -20,12 +20,12 @@ import pandas as pd
 import pytest
 import yaml
 from filelock import FileLock
-from rich.console import Console
 
 import dxseg
+from dxseg import experiment
 from dxseg.errors import DxsegError, UsageError
 from dxseg.experiments.results import COST, METRICS
-from dxseg.experiments.runner import ExperimentOutcome, run_experiment
+from dxseg.experiments.runner import ExperimentOutcome
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -70,9 +70,7 @@ def experiment_file(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def finished(experiment_file: Path) -> ExperimentOutcome:
-    return run_experiment(
-        experiment_file, experiment_file.parent / "out", jobs=2, console=Console(quiet=True)
-    )
+    return experiment(experiment_file, output=experiment_file.parent / "out", jobs=2)
 
 
 def test_every_run_is_a_row_also_the_one_that_failed(finished: ExperimentOutcome) -> None:
@@ -134,7 +132,7 @@ def test_the_same_call_again_trains_nothing(
     copy = experiment_file.parent / "again"
     shutil.copytree(finished.report.parent, copy, dirs_exist_ok=True)
     shutil.rmtree(copy / "runs" / "too_fast")
-    again = run_experiment(experiment_file, copy, console=Console(quiet=True))
+    again = experiment(experiment_file, output=copy)
     assert before == {path: path.stat().st_mtime_ns for path in runs.rglob("model.safetensors")}
     pd.testing.assert_frame_equal(
         again.results.drop(columns=["error"]), finished.results.drop(columns=["error"])
@@ -156,11 +154,11 @@ def test_evaluated_runs_may_lose_everything_but_their_figures(
     for path in copy.rglob("*.*"):
         assert not path.is_file() or str(experiment_file.parent) not in path.read_text(), path
     shutil.rmtree(copy / "runs" / "unet" / "4-masks" / "fold-1")
-    before = run_experiment(experiment_file, copy, jobs=0, console=Console(quiet=True))
+    before = experiment(experiment_file, output=copy, jobs=0)
     assert before.results["status"].value_counts().to_dict() == {"done": 5, "missing": 2}
     assert "unet" in before.markdown
     assert not list(copy.rglob("model.safetensors")), "no jobs, no training"
-    again = run_experiment(experiment_file, copy, console=Console(quiet=True))
+    again = experiment(experiment_file, output=copy)
     assert [path.parts[-4] for path in copy.rglob("model.safetensors")] == ["4-masks"]
     assert not list(copy.rglob("coarse.safetensors")), "nothing that is left to do needs it"
     changing = ["error", "stage2_seconds"]
@@ -228,7 +226,7 @@ def begin(experiment: Path, out: Path) -> None:
     # A shell lets what it starts in the background ignore Ctrl-C, and so would this process.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        run_experiment(experiment, out, console=Console(quiet=True))
+        experiment(experiment, output=out)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
 
@@ -260,7 +258,7 @@ def test_stopped_twice_and_continued(
     assert stop(path, out, second / "stage2", signal.SIGKILL) == -signal.SIGKILL
     assert pd.read_csv(out / "results.csv")["status"].tolist() == ["done", "missing"]
 
-    resumed = run_experiment(path, out, console=Console(quiet=True)).results
+    resumed = experiment(path, output=out).results
     reference = finished.results[finished.results["method"] == "unet"].reset_index(drop=True)
     same = [*METRICS, "weights_sha256", "splits_sha256", "multiply_adds", "images"]
     pd.testing.assert_frame_equal(resumed[same], reference[same])
@@ -297,9 +295,9 @@ def test_a_budget_that_cannot_be_met_registers_nothing(
 
 def test_a_second_process_is_kept_out(experiment_file: Path, tmp_path: Path) -> None:
     with FileLock(tmp_path / ".out.lock"), pytest.raises(DxsegError, match="another process"):
-        run_experiment(experiment_file, tmp_path / "out")
+        experiment(experiment_file, output=tmp_path / "out")
     with pytest.raises(UsageError, match="-1 jobs"):
-        run_experiment(experiment_file, tmp_path / "out", jobs=-1)
+        experiment(experiment_file, output=tmp_path / "out", jobs=-1)
 
 
 @pytest.mark.parametrize(

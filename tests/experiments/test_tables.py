@@ -11,7 +11,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from dxseg.data.table.dataset import Dataset
 from dxseg.experiments.aggregate import PooledRuns, compute_curves
@@ -207,9 +206,7 @@ def write(
 ) -> str:
     """All outputs of an experiment; gives its tables."""
     data = Dataset.load(phantoms)
-    return write_outputs(
-        experiment, data, REGISTRATION, results, folder, split, Console(quiet=True)
-    )
+    return write_outputs(experiment, data, REGISTRATION, results, folder, split)
 
 
 def load_script() -> ModuleType:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 import dxseg
+from dxseg import export_hub
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
-from dxseg.export.hub import export_hub
 from dxseg.export.model_card import plain
 from dxseg.inference.model_folder import read_info
 from dxseg.io.atomic import sha256_file, write_json_atomic

@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 
 import dxseg
+from dxseg import export_onnx
 from dxseg.data.splits.split_table import read_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.export import quantize as quantising
 from dxseg.export.calibration_data import IMAGES, CalibrationCase, calibration_cases
-from dxseg.export.onnx import export_onnx
 from dxseg.export.quantize import ENOUGH_MASKS
 from dxseg.inference.onnx_file import read_onnx
 from onnx_models import make_model_folder
@@ -108,9 +108,9 @@ def test_requests_that_make_no_sense(cli, trained, words):
 
 def test_int8_is_smaller(tmp_path, phantoms):
     model_folder = make_model_folder(tmp_path / "model_folder", "unet")
-    plain = export_onnx(model_folder, tmp_path / "a.onnx")
+    plain = export_onnx(model_folder, output=tmp_path / "a.onnx")
     small = export_onnx(
-        model_folder, tmp_path / "b.onnx", int8=True, calibration=[phantoms], max_dice_loss=1
+        model_folder, output=tmp_path / "b.onnx", int8=True, calibration=[phantoms], max_dice_loss=1
     )
     assert small.size < plain.size
     assert small.quantization.images == small.quantization.masks == 24
@@ -122,7 +122,11 @@ def test_a_model_that_lost_too_much_is_not_written(tmp_path, phantoms, monkeypat
     monkeypatch.setattr(quantising, "ENOUGH_MASKS", 1000)
     with pytest.raises(DxsegError, match="nothing was written"):
         export_onnx(
-            model_folder, tmp_path / "a.onnx", int8=True, calibration=[phantoms], max_dice_loss=0.0
+            model_folder,
+            output=tmp_path / "a.onnx",
+            int8=True,
+            calibration=[phantoms],
+            max_dice_loss=0.0,
         )
     assert list(tmp_path.glob("*.onnx")) == []
 

@@ -15,23 +15,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from PIL import Image
-from rich.console import Console
 
+from dxseg import check, experiment, predict
 from dxseg.commands.imports import import_folder
 from dxseg.config.presets import load_config
 from dxseg.data.batches.pixel_cache import cached_images
 from dxseg.data.table.dataset import Dataset
 from dxseg.experiments.results import COST
-from dxseg.experiments.runner import run_experiment
-from dxseg.inference.files.predict import predict_files
 from dxseg.inference.model_folder import load_model_folder
 from dxseg.models import weights
-from dxseg.quality.check import check_dataset
 from dxseg.training.run import train_run
 from dxseg.training.stage1_folder import load_stage1
 
 Content = dict[str, Any]
-QUIET = Console(quiet=True)
 
 STAGE = {"steps": 6, "steps_per_epoch": 2, "warmup_steps": 1}
 NETWORK = {"backbone": "lcnet_050", "decoder_channels": [16, 16, 8, 8, 8]}
@@ -99,7 +95,7 @@ def do_import(inputs: Path, folder: Path) -> None:
 
 
 def do_check(inputs: Path, folder: Path) -> None:
-    check_dataset(inputs / "phantoms", output=folder, workers=1, console=QUIET)
+    check(inputs / "phantoms", output=folder, workers=1)
 
 
 def checked(folder: Path) -> Content:
@@ -123,7 +119,7 @@ def cache_sound(folder: Path, expected: Content) -> None:
 def do_train(inputs: Path, folder: Path) -> None:
     weights.load_pretrained = lambda _: False  # the small backbone's weights are on the hub
     config = load_config("cpu", "sks-evidence-selftrained", CHANGES | {"self_training": STAGE})
-    train_run(inputs / "phantoms", folder, config, console=QUIET)
+    train_run(inputs / "phantoms", folder, config)
 
 
 def trained(folder: Path) -> Content:
@@ -166,7 +162,7 @@ def train_place(folder: Path) -> str:
 
 def do_compare(inputs: Path, folder: Path) -> None:
     weights.load_pretrained = lambda _: False
-    run_experiment(inputs / "experiment.yaml", folder, console=QUIET)
+    experiment(inputs / "experiment.yaml", output=folder)
 
 
 def compared(folder: Path) -> Content:
@@ -184,7 +180,7 @@ def compare_sound(folder: Path, _expected: Content) -> None:
 
 
 def do_predict(inputs: Path, folder: Path) -> None:
-    predict_files(inputs / "model", inputs / "phantoms" / "images", folder, batch_size=2)
+    predict(inputs / "model", inputs / "phantoms" / "images", output=folder, batch_size=2)
 
 
 def predicted(folder: Path) -> Content:

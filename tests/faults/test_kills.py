@@ -139,11 +139,10 @@ def _finish(job: Job, inputs: Path, folder: Path, expected: dict[str, Any]) -> N
 
 
 def serve(inputs: Path, folder: Path) -> None:
-    from dxseg.server.serve import serve as serve_model
-
+    import dxseg
     from dxseg.io.atomic import write_text_atomic
 
-    serve_model(inputs / "model", port=0, ready=lambda url: write_text_atomic(folder / "url", url))
+    dxseg.serve(inputs / "model", port=0, ready=lambda url: write_text_atomic(folder / "url", url))
 
 
 def test_a_killed_server_comes_back_with_the_same_answers(

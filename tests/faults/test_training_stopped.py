@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
-from rich.console import Console
 from torch.nn import functional as F
 from torch.utils.data import get_worker_info
 
@@ -28,7 +27,6 @@ from dxseg.training.checkpoints import CheckpointFiles, read_checkpoint
 from dxseg.training.modules.segmentation import SegmentationModule
 from dxseg.training.run import train_run
 
-QUIET = Console(quiet=True)
 TINY = [
     "model.backbone=lcnet_050",
     "model.decoder_channels=[8, 8, 8, 8, 8]",
@@ -110,7 +108,7 @@ def test_the_end_of_a_data_worker_is_told_with_its_cause(
     monkeypatch.setattr(BatchDataset, "__getitem__", batch)
     config = configure(data={"workers": 1})
     with pytest.raises(DxsegError, match=told) as caught:
-        train_run(phantoms, tmp_path / "run", config, console=QUIET)
+        train_run(phantoms, tmp_path / "run", config)
     assert "data.workers" in str(caught.value)
 
 
@@ -127,12 +125,7 @@ def test_operations_without_a_deterministic_form_are_refused_where_asked_for(
     monkeypatch.setattr(SegmentationModule, "training_step", unpooling)
     try:
         with pytest.raises(DxsegError, match=r"device\.deterministic.*max_unpool"):
-            train_run(
-                phantoms,
-                tmp_path / "run",
-                configure(device={"deterministic": True}),
-                console=QUIET,
-            )
+            train_run(phantoms, tmp_path / "run", configure(device={"deterministic": True}))
     finally:
         torch.use_deterministic_algorithms(False)
 
@@ -145,7 +138,7 @@ def test_two_trainings_cannot_work_in_one_folder(
         FileLock(tmp_path / ".run.lock"),
         pytest.raises(DxsegError, match="another process is using this run"),
     ):
-        train_run(phantoms, tmp_path / "run", configure(), console=QUIET)
+        train_run(phantoms, tmp_path / "run", configure())
     assert not (tmp_path / "run").exists()
 
 

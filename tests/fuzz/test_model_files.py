@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from safetensors.torch import save
 
 from damage import attack, changed, damaged
+from dxseg import export_onnx
 from dxseg.errors import DxsegError
 from dxseg.evaluation.cases import COLUMNS
 from dxseg.evaluation.runs import load_run
-from dxseg.export.onnx import export_onnx
 from dxseg.inference.files.inputs import PredictionInput
 from dxseg.inference.label_prompt import join_labels
 from dxseg.inference.model_folder import INFO_FILE, WEIGHTS_FILE, load_model_folder, read_info
@@ -79,7 +79,7 @@ def weights_file(folder: Path) -> Whole:
 
 def onnx_file(folder: Path) -> Whole:
     pytest.importorskip("onnx")
-    export_onnx(model_folder(folder), folder / "m.onnx")
+    export_onnx(model_folder(folder), output=folder / "m.onnx")
     return Whole(folder, "m.onnx", read_onnx, [(folder / "m.onnx").read_bytes()])
 
 

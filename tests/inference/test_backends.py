@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from dxseg import export_onnx
 from dxseg.data.readers.images import read_image
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
-from dxseg.export.onnx import export_onnx
 from dxseg.inference.backends import ONNX_BACKENDS, TorchBackend
 from dxseg.inference.load import PARITY, load_backend
 from dxseg.inference.model_folder import load_model_folder
@@ -43,7 +43,7 @@ def exported(
 ) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("exported")
     for method, model_folder in model_folders.items():
-        export_onnx(model_folder, folder / f"{method}.onnx")
+        export_onnx(model_folder, output=folder / f"{method}.onnx")
     return {method: folder / f"{method}.onnx" for method in model_folders}
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dxseg import predict
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.files.inputs import PredictionInput
-from dxseg.inference.files.predict import predict_files
 from dxseg.inference.label_prompt import join_labels
 from dxseg.inference.predictor import Predictor
 
@@ -117,19 +117,19 @@ def test_predictions_follow_the_table_and_say_so(
     for name in "abc":
         write_image(tmp_path / f"in/{name}.png")
     path = table(tmp_path / "t.csv", "file,label", "a,normal", "b,benign", "elsewhere,benign")
-    summary = predict_files("model_folder", tmp_path / "in", tmp_path / "out", labels=path)
+    summary = predict("model_folder", tmp_path / "in", output=tmp_path / "out", labels=path)
     assert (summary.done, summary.label_prompts, summary.unmatched_labels) == (3, 2, ["row 4"])
     told = {name: row["label_prompt"] for name, row in rows(tmp_path / "out").items()}
     assert told == {"a.png": "normal", "b.png": "benign", "c.png": ""}
     assert rows(tmp_path / "out")["a.png"]["lesion_area_px"] == "0"
     with Image.open(tmp_path / "out/masks/a.png") as mask:
         assert not np.array(mask).any()
-    again = predict_files("model_folder", tmp_path / "in", tmp_path / "out", labels=path)
+    again = predict("model_folder", tmp_path / "in", output=tmp_path / "out", labels=path)
     assert (again.done, again.skipped) == (0, 3)
     table(path, "file,label", "a,normal", "b,normal")
-    changed = predict_files("model_folder", tmp_path / "in", tmp_path / "out", labels=path)
+    changed = predict("model_folder", tmp_path / "in", output=tmp_path / "out", labels=path)
     assert (changed.done, changed.skipped) == (1, 2), "what was predicted under another label"
-    without = predict_files("model_folder", tmp_path / "in", tmp_path / "out")
+    without = predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     assert (without.done, without.skipped) == (2, 1)
     assert rows(tmp_path / "out")["a.png"]["lesion_area_px"] != "0"
 
@@ -140,5 +140,5 @@ def test_a_wrong_table_leaves_no_output_behind(tmp_path, make_predictor, monkeyp
     write_image(tmp_path / "in/a.png")
     path = table(tmp_path / "t.csv", "file,label", "a,cancer")
     with pytest.raises(UsageError):
-        predict_files("model_folder", tmp_path / "in", tmp_path / "out", labels=path)
+        predict("model_folder", tmp_path / "in", output=tmp_path / "out", labels=path)
     assert not (tmp_path / "out").exists()

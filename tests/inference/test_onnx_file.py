@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from dxseg import export_onnx
 from dxseg.errors import DxsegError
-from dxseg.export.onnx import export_onnx
 from dxseg.inference import onnx_file
 from dxseg.inference.load import load_backend
 from dxseg.inference.model_folder import read_info
@@ -30,7 +30,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def content(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    export_onnx(model_folder, path)
+    export_onnx(model_folder, output=path)
     return path.read_bytes()
 
 

@@ -12,10 +12,9 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
 
+from dxseg import check
 from dxseg.data.table.dataset import Dataset, DatasetSpec
-from dxseg.quality.check import check_dataset
 from dxseg.quality.findings import CheckReport, Finding
 
 SIDE = 40  # pixels of every picture
@@ -64,7 +63,7 @@ class Folder:
 
     def check(self, **options: Any) -> CheckReport:
         self.save()
-        return check_dataset(self.root, **{"workers": 1, "console": Console(quiet=True), **options})
+        return check(self.root, **{"workers": 1, **options})
 
 
 @pytest.fixture

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
+from dxseg import check
 from dxseg.commands.imports import import_busi
 from dxseg.data.splits.holdout import make_splits
 from dxseg.data.splits.split_table import write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
-from dxseg.quality.check import check_dataset
 from dxseg.quality.finding_types import FINDING_TYPES
 from dxseg.quality.findings import CheckReport
 
@@ -206,7 +205,7 @@ def test_exit_codes_and_what_is_printed(cli: Any, folder: Any, tmp_path: Path) -
 
 def test_a_dataset_that_cannot_be_loaded_is_its_own_error(tmp_path: Path) -> None:
     with pytest.raises(DxsegError, match=r"dataset\.yaml: not found"):
-        check_dataset(tmp_path)
+        check(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -230,7 +229,7 @@ def test_the_page_shows_cases_without_scripts(folder: Any) -> None:
 @pytest.mark.slow
 def test_busi(busi_root: Path, tmp_path: Path) -> None:
     import_busi(busi_root, tmp_path / "busi")
-    report = check_dataset(tmp_path / "busi", console=Console(quiet=True))
+    report = check(tmp_path / "busi")
     found = {f.code: f for f in report.findings}
     assert report.valid
     assert found["mask-merged"].count == 17

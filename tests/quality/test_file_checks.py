@@ -219,10 +219,10 @@ def test_a_spacing_that_is_no_number_is_the_tables_error(folder: Any) -> None:
     text = (folder.root / "cases.csv").read_text().splitlines()
     text[0] = "case_id,image,spacing_y,spacing_x"
     (folder.root / "cases.csv").write_text("\n".join([text[0], "c0,c0.png,NaN,0.1"]))
-    from dxseg.quality.check import check_dataset
+    from dxseg import check
 
     with pytest.raises(DxsegError, match="spacing_y, value 'NaN'"):
-        check_dataset(folder.root, workers=1)
+        check(folder.root, workers=1)
     assert not (folder.root / "check").exists()
 
 

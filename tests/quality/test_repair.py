@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dxseg import check
 from dxseg.data.readers.masks import inspect_mask
 from dxseg.data.splits.holdout import make_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.quality import repair as repair_module
-from dxseg.quality.check import check_dataset
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_the_copy_is_valid_and_every_repair_is_listed(spoiled: Any, tmp_path: Pa
     assert json.loads((out / "repairs.json").read_text())["cases"] == repair.cases == 13
     copy = Dataset.load(out)
     assert len(copy) == 13
-    again = check_dataset(out, output=tmp_path / "again", workers=1)
+    again = check(out, output=tmp_path / "again", workers=1)
     assert again.valid
     assert {f.code for f in again.findings} == {"label-rare", "mask-merged"}
     assert set(repair.remaining) == {"label-rare"}

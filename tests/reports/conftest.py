@@ -15,7 +15,7 @@ from dxseg.config.schema import ModelConfig, RunConfig
 from dxseg.data.preprocessing import Preprocessing
 from dxseg.data.splits.split_table import write_splits
 from dxseg.data.table.dataset import Dataset, DatasetSpec
-from dxseg.evaluation.evaluate import evaluate_run
+from dxseg.evaluation.evaluate import evaluate_run, open_run
 from dxseg.inference.model_folder import ModelInfo, save_model_folder
 from dxseg.io.atomic import write_json_atomic
 from dxseg.models.factory import Task, build_model
@@ -110,7 +110,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         }
         write_json_atomic(run / "run.json", record)
         if evaluate:
-            evaluate_run(run, resamples=50)
+            evaluate_run(run, *open_run(run), resamples=50)
         return run
 
     return make

@@ -18,11 +18,12 @@ pytest.importorskip("fastapi")
 from starlette.testclient import TestClient
 
 from brightness import Maker, bright_square
+from dxseg import export_label_studio
 from dxseg.commands.imports import import_label_studio
 from dxseg.data.exporters.brush_rle import decode_brush
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset, DatasetSpec
-from dxseg.export.label_studio import export_label_studio, labeling_config
+from dxseg.export.label_studio import labeling_config
 from dxseg.server.app import create_app
 from dxseg.server.case_queue import CaseQueue
 from dxseg.server.settings import Settings

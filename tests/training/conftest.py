@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from dxseg.config.presets import load_config, merge
 from dxseg.config.schema import RunConfig
@@ -84,16 +83,9 @@ def configure() -> Callable[..., RunConfig]:
 
 
 @pytest.fixture(scope="session")
-def quiet() -> Console:
-    """A console that shows nothing."""
-    return Console(quiet=True)
-
-
-@pytest.fixture(scope="session")
 def finished(
     disks: Path,
     configure: Callable[..., RunConfig],
-    quiet: Console,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A run of the method that really learned; not to be written to."""
@@ -102,14 +94,12 @@ def finished(
     stage = {"steps": 60, "steps_per_epoch": 20, "warmup_steps": 5, "learning_rate": 3e-3}
     config = configure(data={"batch_size": 8}, stage1=stage, stage2=stage)
     run = tmp_path_factory.mktemp("finished") / "run"
-    train_run(disks, run, config, console=quiet)
+    train_run(disks, run, config)
     return run
 
 
 @pytest.fixture
-def train(
-    disks: Path, configure: Callable[..., RunConfig], quiet: Console, tmp_path: Path
-) -> Callable[..., Path]:
+def train(disks: Path, configure: Callable[..., RunConfig], tmp_path: Path) -> Callable[..., Path]:
     """Train a tiny run into ``tmp_path / name`` and give its folder."""
     from dxseg.training.run import train_run
 
@@ -123,7 +113,7 @@ def train(
     ) -> Path:
         output = tmp_path / name
         config = configure(method, **changes)
-        train_run(dataset, output, config, stage1_run=stage1_run, console=quiet)
+        train_run(dataset, output, config, stage1_run=stage1_run)
         return output
 
     return run

@@ -12,22 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from dxseg import distill
 from dxseg.config.presets import read_config
 from dxseg.config.schema import RunConfig
 from dxseg.data.batches.batches import BatchDataset
 from dxseg.data.splits.split_table import read_splits, write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
-from dxseg.evaluation.evaluate import evaluate_run
+from dxseg.evaluation.evaluate import evaluate_run, open_run
 from dxseg.inference.model_folder import load_model_folder
 from dxseg.models.segmentation_model import SegmenterOutput
 from dxseg.training import distillation, pseudo_labels, run_folder
 from dxseg.training.datamodule.training_data import TrainingData, prepare_training_data
-from dxseg.training.distillation import distill_run
 from dxseg.training.modules.multitask import MultitaskModule
 from dxseg.training.pseudo_labels import make_pseudo_labels, predict_averaged
 from dxseg.training.run import read_run, train_run
@@ -175,25 +174,21 @@ class TestTeaching:
 
 
 @pytest.fixture(scope="module")
-def teacher(
-    disks: Path, configure: Configure, quiet: Console, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def teacher(disks: Path, configure: Configure, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A two-branch run that was given four masks and learned."""
     stage = {"steps": 60, "steps_per_epoch": 20, "warmup_steps": 5, "learning_rate": 3e-3}
     config = configure(
         data={"batch_size": 8}, stage1=stage, stage2=stage, split={"masks": 4}, seed=2
     )
     run = tmp_path_factory.mktemp("teacher") / "run"
-    train_run(disks, run, config, console=quiet)
+    train_run(disks, run, config)
     return run
 
 
 @pytest.fixture(scope="module")
-def student(
-    teacher: Path, quiet: Console, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, Any]]:
+def student(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     run = tmp_path_factory.mktemp("student") / "run"
-    return run, distill_run(teacher, run, {"stage2": {"steps": 120}}, console=quiet)
+    return run, distill(teacher, output=run, overrides={"stage2": {"steps": 120}})
 
 
 def weights_of(run: Path) -> dict[str, Tensor]:
@@ -204,8 +199,8 @@ class TestStudent:
     def test_it_learns_what_the_teacher_knows(
         self, teacher: Path, student: tuple[Path, dict[str, Any]]
     ) -> None:
-        taught = evaluate_run(teacher, resamples=100).summary
-        learnt = evaluate_run(student[0], resamples=100).summary
+        taught = evaluate_run(teacher, *open_run(teacher), resamples=100).summary
+        learnt = evaluate_run(student[0], *open_run(student[0]), resamples=100).summary
         assert taught["dice_lesion"] > 0.5
         assert learnt["dice_lesion"] > 0.9 * taught["dice_lesion"]
         assert learnt["auroc_label"] > 0.8
@@ -246,21 +241,20 @@ class TestStudent:
         self,
         teacher: Path,
         student: tuple[Path, dict[str, Any]],
-        quiet: Console,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         def forbidden(*_: Any, **__: Any) -> None:
             raise AssertionError("worked again")
 
         monkeypatch.setattr(distillation, "prepare_training_data", forbidden)
-        again = distill_run(teacher, student[0], {"stage2": {"steps": 120}}, console=quiet)
+        again = distill(teacher, output=student[0], overrides={"stage2": {"steps": 120}})
         assert again == student[1]
 
     def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(
-        self, teacher: Path, quiet: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         changes = {"stage2": {"steps": 4, "steps_per_epoch": 2, "warmup_steps": 1}}
-        distill_run(teacher, tmp_path / "whole", changes, console=quiet)
+        distill(teacher, output=tmp_path / "whole", overrides=changes)
 
         class PulledPlugError(BaseException):
             pass
@@ -285,49 +279,42 @@ class TestStudent:
             with monkeypatch.context() as patch:
                 patch.setattr(owner, name, after(getattr(owner, name), calls))
                 with pytest.raises(PulledPlugError):
-                    distill_run(teacher, run, changes, console=quiet)
+                    distill(teacher, output=run, overrides=changes)
             assert not (run / "run.json").exists()
-            distill_run(teacher, run, changes, console=quiet)
+            distill(teacher, output=run, overrides=changes)
             mine, theirs = weights_of(run), weights_of(tmp_path / "whole")
             assert [key for key in theirs if not torch.equal(mine[key], theirs[key])] == [], moment
 
 
 def test_one_branch_may_teach_where_its_stage_1_is_known(
-    disks: Path, configure: Configure, quiet: Console, tmp_path: Path
+    disks: Path, configure: Configure, tmp_path: Path
 ) -> None:
     """Not only ours: the control of the student learns by the same rules."""
     stage = QUICK["stage2"]
     config = configure("unet-stage1", stage1=stage, stage2=stage, split={"masks": 4})
     first, borrowing = tmp_path / "first", tmp_path / "borrowing"
-    train_run(disks, first, config, console=quiet)
-    train_run(
-        disks,
-        borrowing,
-        config,
-        splits_path=first / "splits.csv",
-        stage1_run=first,
-        console=quiet,
-    )
-    own = distill_run(first, tmp_path / "own", QUICK, console=quiet)
-    lent = distill_run(borrowing, tmp_path / "lent", QUICK, stage1_run=first, console=quiet)
+    train_run(disks, first, config)
+    train_run(disks, borrowing, config, splits_path=first / "splits.csv", stage1_run=first)
+    own = distill(first, output=tmp_path / "own", overrides=QUICK)
+    lent = distill(borrowing, output=tmp_path / "lent", overrides=QUICK, stage1=first)
     assert own["method"] == lent["method"] == "unet-stage1-student"
     assert own["weights_sha256"] == lent["weights_sha256"]
     with pytest.raises(UsageError, match="holds no stage 1"):
-        distill_run(borrowing, tmp_path / "none", QUICK, console=quiet)
+        distill(borrowing, output=tmp_path / "none", overrides=QUICK)
 
 
 class TestRefusals:
     def test_a_run_of_one_branch_without_stage_1(
-        self, disks: Path, configure: Configure, quiet: Console, tmp_path: Path
+        self, disks: Path, configure: Configure, tmp_path: Path
     ) -> None:
-        train_run(disks, tmp_path / "unet", configure("unet-scratch"), console=quiet)
+        train_run(disks, tmp_path / "unet", configure("unet-scratch"))
         with pytest.raises(UsageError, match=r"holds no stage 1.*\(unet-scratch\).*--stage1"):
-            distill_run(tmp_path / "unet", tmp_path / "student", console=quiet)
+            distill(tmp_path / "unet", output=tmp_path / "student")
         assert not (tmp_path / "student").exists()
 
-    def test_a_run_that_is_not_finished(self, quiet: Console, tmp_path: Path) -> None:
+    def test_a_run_that_is_not_finished(self, tmp_path: Path) -> None:
         with pytest.raises(DxsegError, match=r"run\.json: not found"):
-            distill_run(tmp_path / "none", tmp_path / "student", console=quiet)
+            distill(tmp_path / "none", output=tmp_path / "student")
 
     @pytest.mark.parametrize(
         ("change", "said"),
@@ -339,34 +326,30 @@ class TestRefusals:
         ],
     )
     def test_what_is_the_teachers(
-        self, change: dict[str, Any], said: str, teacher: Path, quiet: Console, tmp_path: Path
+        self, change: dict[str, Any], said: str, teacher: Path, tmp_path: Path
     ) -> None:
         with pytest.raises(UsageError, match=said):
-            distill_run(teacher, tmp_path / "student", change, console=quiet)
+            distill(teacher, output=tmp_path / "student", overrides=change)
         assert not (tmp_path / "student").exists()
 
-    def test_another_teacher_in_the_same_folder(
-        self, teacher: Path, quiet: Console, tmp_path: Path
-    ) -> None:
-        distill_run(teacher, tmp_path / "student", QUICK, console=quiet)
+    def test_another_teacher_in_the_same_folder(self, teacher: Path, tmp_path: Path) -> None:
+        distill(teacher, output=tmp_path / "student", overrides=QUICK)
         other = tmp_path / "other"
         shutil.copytree(teacher, other)
         network, info = load_model_folder(other / "model")
         next(network.parameters()).data.add_(1)
         run_folder.save_model_folder(other / "model", network, info)
         with pytest.raises(DxsegError, match="holds a student of another run"):
-            distill_run(other, tmp_path / "student", QUICK, console=quiet)
+            distill(other, output=tmp_path / "student", overrides=QUICK)
 
-    def test_a_dataset_that_has_changed(
-        self, teacher: Path, disks: Path, quiet: Console, tmp_path: Path
-    ) -> None:
+    def test_a_dataset_that_has_changed(self, teacher: Path, disks: Path, tmp_path: Path) -> None:
         copied = tmp_path / "copied"
         shutil.copytree(disks, copied, ignore=shutil.ignore_patterns(".cache"))
         dataset = Dataset.load(copied)
         dataset.cases.loc[0, "label"] = "dark"
         dataset.save()
         with pytest.raises(DxsegError, match="changed since"):
-            distill_run(teacher, tmp_path / "student", dataset_path=copied, console=quiet)
+            distill(teacher, output=tmp_path / "student", dataset=copied)
 
 
 def test_the_command_distils_and_the_other_verbs_take_the_student(

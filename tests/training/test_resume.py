@@ -16,7 +16,6 @@ from typing import IO, Any
 import pandas as pd
 import pytest
 import torch
-from rich.console import Console
 from safetensors.torch import load_file
 
 from dxseg.config.schema import RunConfig
@@ -96,7 +95,7 @@ def train(dataset: Path, output: Path, config: RunConfig, moment: str, number: i
     if moment:
         method_the_trap(moment, number)
     try:
-        train_run(dataset, output, config, console=Console(quiet=True))
+        train_run(dataset, output, config)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
 
@@ -189,7 +188,6 @@ def test_the_options_of_a_stage_survive_too(
     option: str,
     configure: Callable[..., RunConfig],
     disks: Path,
-    quiet: Console,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -203,7 +201,7 @@ def test_the_options_of_a_stage_survive_too(
 
     monkeypatch.setattr(SegmentationModule, "validation_step", validate)
     whole = tmp_path / "whole"
-    train_run(disks, whole, config, console=quiet)
+    train_run(disks, whole, config)
 
     class PulledPlugError(BaseException):
         pass
@@ -227,8 +225,8 @@ def test_the_options_of_a_stage_survive_too(
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, broken)
             with pytest.raises(PulledPlugError):
-                train_run(disks, run, config, console=quiet)
-        train_run(disks, run, config, console=quiet)
+                train_run(disks, run, config)
+        train_run(disks, run, config)
         mine, theirs = (load_file(r / "model" / "model.safetensors") for r in (run, whole))
         assert [key for key in theirs if not torch.equal(mine[key], theirs[key])] == [], moment
         tables = [pd.read_csv(r / "stage2" / "metrics.csv") for r in (run, whole)]
@@ -250,7 +248,6 @@ def test_a_damaged_checkpoint_is_said(
     halfway: Path,
     config: RunConfig,
     disks: Path,
-    quiet: Console,
     tmp_path: Path,
 ) -> None:
     run = tmp_path / "run"
@@ -262,11 +259,11 @@ def test_a_damaged_checkpoint_is_said(
     else:
         last.write_bytes({"cut": content[:-1000], "empty": b"", "text": b"hello " * 99}[damage])
     with pytest.raises(DxsegError, match=r"last\.ckpt.*cannot be read.*remove it"):
-        train_run(disks, run, config, console=quiet)
+        train_run(disks, run, config)
 
 
 def test_a_checkpoint_cannot_run_code(
-    halfway: Path, config: RunConfig, disks: Path, quiet: Console, tmp_path: Path
+    halfway: Path, config: RunConfig, disks: Path, tmp_path: Path
 ) -> None:
     class Bomb:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -276,7 +273,7 @@ def test_a_checkpoint_cannot_run_code(
     shutil.copytree(halfway, run)
     torch.save(Bomb(), run / "stage1" / "last.ckpt")
     with pytest.raises(DxsegError, match="cannot be read"):
-        train_run(disks, run, config, console=quiet)
+        train_run(disks, run, config)
     assert not (tmp_path / "exploded").exists()
 
 

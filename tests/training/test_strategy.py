@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from rich.console import Console
 from timm.layers.norm_act import BatchNormAct2d, SyncBatchNormAct
 from torch import Tensor, nn
 
@@ -47,7 +46,7 @@ def pretrained(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_two_processes_validate_every_case_once_with_the_figures_of_one(
-    disks: Path, configure: Callable[..., RunConfig], quiet: Console, tmp_path: Path
+    disks: Path, configure: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
     """Nine cases in batches of four: one process gets five, in two batches, the other four."""
     figures = []
@@ -61,7 +60,7 @@ def test_two_processes_validate_every_case_once_with_the_figures_of_one(
         )
         callback = CountsValidation(tmp_path)
         run = tmp_path / str(devices)
-        record = train_run(disks, run, config, console=quiet, callbacks=[callback])
+        record = train_run(disks, run, config, callbacks=[callback])
         assert record == read_run(run)
         figures.append({k: v for k, v in record["stage2"].items() if k.startswith("val_")})
         assert not list(run.rglob("*.ckpt"))
@@ -175,8 +174,7 @@ if __name__ == "__main__":
     config = load_config("cpu", "unet-scratch", parse_overrides(changes))
     callbacks = [Fate(what)] if what else []
     try:
-        quiet = Console(quiet=True)
-        train_run(Path(dataset), Path(run), config, console=quiet, callbacks=callbacks)
+        train_run(Path(dataset), Path(run), config, callbacks=callbacks)
     except TerminatedError:
         sys.exit(143)
     except KeyboardInterrupt:
@@ -233,12 +231,12 @@ def test_what_ends_one_process_ends_the_run_and_it_can_be_continued(
 
 @pytest.mark.slow
 def test_a_batch_that_is_too_small_is_the_users_error(
-    disks: Path, configure: Callable[..., RunConfig], quiet: Console, tmp_path: Path
+    disks: Path, configure: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
     config = configure("unet-scratch", data={"batch_size": 1}, device=TWO)
     handlers = [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)]
     with pytest.raises(UsageError, match=r"^a batch of 1 .* 2 processes; raise data\.batch_size"):
-        train_run(disks, tmp_path / "run", config, console=quiet)
+        train_run(disks, tmp_path / "run", config)
     assert [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)] == handlers
 
 
@@ -270,7 +268,6 @@ def test_methods_train_in_two_processes(
     model: dict[str, Any],
     disks: Path,
     configure: Callable[..., RunConfig],
-    quiet: Console,
     tmp_path: Path,
 ) -> None:
     stages = (
@@ -287,7 +284,7 @@ def test_methods_train_in_two_processes(
     )
     for devices in (1, 2):
         config = configure(method, **changes, device=TWO | {"devices": devices})
-        run = train_run(disks, tmp_path / str(devices), config, console=quiet)
+        run = train_run(disks, tmp_path / str(devices), config)
         assert run == read_run(tmp_path / str(devices))
     close_results(tmp_path / "1", tmp_path / "2", stages)
 

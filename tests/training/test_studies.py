@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 from safetensors.torch import load_file
 
 from dxseg.config.schema import DataConfig, RunConfig, StageConfig
@@ -114,7 +113,6 @@ def truth_of(volumes: Path) -> pd.Series[bool]:
 def slice_scores(
     volumes: Path,
     study_config: Callable[..., RunConfig],
-    quiet: Console,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[Path], pd.DataFrame]:
     """Lesion probability of the test slices after a stage 1, and whether they show the lesion."""
@@ -124,7 +122,7 @@ def slice_scores(
         config = study_config(stage1=stage, data={"batch_size": 32})
         data = data_of(root, config)
         folder = tmp_path_factory.mktemp("stage1")
-        settings = TrainerSettings(config.device, config.seed, quiet)
+        settings = TrainerSettings(config.device, config.seed)
         coarse = train_stage1(data, config, folder, settings)[0].eval()
         dataset = Dataset.load(root)
         test = dataset.cases[dataset.cases["split"].eq("test")]
@@ -284,13 +282,12 @@ def mixed(volumes: Path, relabelled: Callable[..., Path]) -> Path:
 def test_a_run_on_mixed_levels_ends_the_same_after_an_interruption(
     mixed: Path,
     study_config: Callable[..., RunConfig],
-    quiet: Console,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = study_config(stage1={"steps": 6, "steps_per_epoch": 2, "warmup_steps": 1})
     whole = tmp_path / "whole"
-    train_run(mixed, whole, config, console=quiet)
+    train_run(mixed, whole, config)
     table = pd.read_csv(whole / "stage1/metrics.csv")
     assert table["val_auroc"].between(0, 1).all()
     assert table["val_loss"].gt(0).all()
@@ -312,8 +309,8 @@ def test_a_run_on_mixed_levels_ends_the_same_after_an_interruption(
     with monkeypatch.context() as patch:
         patch.setattr(ClassificationModule, "training_step", failing)
         with pytest.raises(PulledPlugError):
-            train_run(mixed, run, config, console=quiet)
-    train_run(mixed, run, config, console=quiet)
+            train_run(mixed, run, config)
+    train_run(mixed, run, config)
     for name in ("stage1/coarse.safetensors", "model/model.safetensors"):
         mine, theirs = load_file(run / name), load_file(whole / name)
         assert [key for key in theirs if not torch.equal(mine[key], theirs[key])] == [], name

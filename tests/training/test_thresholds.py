@@ -53,6 +53,6 @@ def test_no_threshold_without_learnt_labels_or_where_it_is_off(
 ):
     from dxseg.training.run import train_run
 
-    train_run(disks, tmp_path / "run", configure(**change), console=quiet)
+    train_run(disks, tmp_path / "run", configure(**change))
     info = load_model_folder(tmp_path / "run/model")[1]
     assert (info.rule_out_threshold, info.rule_in_threshold) == (None, None)

@@ -11,14 +11,13 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
-from rich.console import Console
 from safetensors.torch import load_file
 
 import dxseg
 from dxseg.config import DEFAULT_METHOD
 from dxseg.config.presets import load_config, method_names, read_config
 from dxseg.data.table.dataset import Dataset
-from dxseg.evaluation.evaluate import evaluate_run
+from dxseg.evaluation.evaluate import evaluate_run, open_run
 from dxseg.inference.model_folder import load_model_folder
 from dxseg.inference.predictor import Predictor
 from dxseg.models.factory import build_model
@@ -70,7 +69,7 @@ class TestLearning:
         assert config.data.batch_size == 8
 
     def test_a_finished_run_is_returned_at_once(
-        self, finished: Path, disks: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+        self, finished: Path, disks: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def forbidden(*_: Any, **__: Any) -> None:
             raise AssertionError("worked again")
@@ -78,7 +77,7 @@ class TestLearning:
         for name in ("prepare_training_data", "_run_splits", "train_stage1", "train_stage2"):
             monkeypatch.setattr(run_module, name, forbidden)
         config = read_config(finished / "config.yaml")
-        assert train_run(disks, finished, config, console=quiet) == read_run(finished)
+        assert train_run(disks, finished, config) == read_run(finished)
 
     def test_stage_1_learns_the_label_of_every_training_image(
         self, finished: Path, disks: Path
@@ -162,10 +161,10 @@ def test_labels_that_all_mean_a_lesion(train: Callable[..., Path], copied: Path)
         None,
         None,
     )
-    summary = evaluate_run(run, resamples=50).summary
+    summary = evaluate_run(run, *open_run(run), resamples=50).summary
     assert summary["dice_all"] == summary["dice_lesion"]
     assert (summary["false_positive_rate"], summary["auroc_label"]) == (None, None)
-    told = evaluate_run(run, label_prompts=True, resamples=50).summary
+    told = evaluate_run(run, *open_run(run), label_prompts=True, resamples=50).summary
     assert told["counts"]["missed_lesion_images"] == 0
 
 

@@ -1,4 +1,4 @@
-"""`dxseg suggest`: from a model and a dataset to a table of the cases to annotate next."""
+"""From a model and a dataset to a table of the cases to annotate next."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from rich.console import Console
 
 from dxseg.active_learning.kmeanspp import select_cases, unit_features
 from dxseg.active_learning.scores import Score, score_image
@@ -18,13 +17,8 @@ from dxseg.data.splits.split_table import read_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.evaluation.stream import Progress, images
-from dxseg.inference.model_folder import find_model_folder
-from dxseg.inference.onnx_file import is_onnx
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
-from dxseg.io.atomic import write_text_atomic
-from dxseg.io.progress import console as standard_error
-from dxseg.io.progress import reporting
 from dxseg.metrics.image_level import lesion_probability
 
 COLUMNS = ("case_id", "rank", "score", "uncertainty", "disagreement", "distance")
@@ -81,69 +75,6 @@ class CandidatePool:
     failed: list[tuple[str, str]] = field(default_factory=list)
 
 
-def suggest_cases(
-    model: str | Path,
-    dataset: str | Path,
-    output: str | Path,
-    *,
-    count: int = 20,
-    splits: str | Path | None = None,
-    seed: int = 0,
-    device: str = "cpu",
-    batch_size: int = 8,
-    console: Console | None = None,
-) -> Suggestions:
-    """Suggest which cases without a mask to annotate next, and write the table.
-
-    Candidates are cases with neither a mask file nor a lesion-free label; no two cases of one
-    patient, volume or near-duplicate group are suggested. Memory grows by one feature vector per
-    image.
-
-    Args:
-        model: A run folder or a model folder.
-        dataset: The dataset's folder.
-        output: The table to write, see `Suggestions.table`.
-        count: Number of cases to suggest.
-        splits: A splits.csv: only its training cases are candidates, and hidden masks (`use_mask`
-            False) count as missing. Without it, cases whose split in cases.csv is not train are
-            left out.
-        seed: Random seed.
-        device: Torch device, e.g. cuda:0.
-        batch_size: Batch size.
-        console: Where progress is shown; default: standard error.
-
-    Returns:
-        The suggestions.
-
-    Raises:
-        UsageError: The count is below one, the model is an exported file, or there is no candidate.
-        DxsegError: The model, the dataset or the splits are wrong, or no image can be read.
-    """
-    if count < 1:
-        raise UsageError(f"count {count}: expected at least 1")
-    if is_onnx(model):
-        raise UsageError(
-            f"{model}: an exported file has no output of features, which suggestions need; give "
-            "the folder of the run or of the model"
-        )
-    console = console or standard_error
-    output = Path(output)
-    data = Dataset.load(dataset)
-    predictor = Predictor.from_folder(find_model_folder(model), device, batch_size)
-    cache = output.with_name(f".{output.stem}.unfinished")
-    with reporting(console, "Looking for near-duplicates") as progress:
-        rows = select_rows(data, splits, cache=cache, progress=progress)
-    with reporting(console, "Scoring cases") as progress:
-        pool = score_rows(predictor, data, rows, progress)
-    if not pool.case_ids:
-        case, reason = pool.failed[0]
-        raise DxsegError(f"none of {len(pool.failed)} images can be used; case {case!r}: {reason}")
-    table = rank_candidates(pool, count, seed)
-    write_text_atomic(output, table.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
-    cache.unlink(missing_ok=True)
-    return Suggestions(table, len(pool.case_ids), pool.failed, count, output)
-
-
 def select_rows(
     data: Dataset,
     splits: str | Path | None,
@@ -155,7 +86,9 @@ def select_rows(
 
     Args:
         data: The dataset.
-        splits: As in `suggest_cases`.
+        splits: A splits.csv: only its training cases are candidates, and hidden masks (`use_mask`
+            False) count as missing. Without it, cases whose split in cases.csv is not train are
+            left out.
         cache: File that caches the comparison of images, in case of an interruption.
         progress: Called while images are compared.
 

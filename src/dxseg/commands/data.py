@@ -43,9 +43,67 @@ def check(
     Raises:
         DxsegError: `dataset.yaml`, `cases.csv` or the splits cannot be read, or `fix` is not empty.
     """
-    from dxseg.quality.check import check_dataset
+    from collections import Counter
 
-    return check_dataset(dataset, splits=splits, output=output, fix=fix, workers=workers)
+    from dxseg.data.splits.groups import link_groups
+    from dxseg.data.splits.split_table import parse_splits
+    from dxseg.data.table.dataset import Dataset
+    from dxseg.io.atomic import sha256_file, write_text_atomic
+    from dxseg.io.parallel import count_workers
+    from dxseg.io.progress import console, reporting
+    from dxseg.io.sqlite_cache import SqliteCache
+    from dxseg.quality import cross_case_checks as cross_case
+    from dxseg.quality.file_checks import file_findings
+    from dxseg.quality.findings import CheckReport
+    from dxseg.quality.fingerprint import fingerprint
+    from dxseg.quality.page import write_page
+    from dxseg.quality.probes import run_probes, shortcut_findings
+    from dxseg.quality.repair import prepare_destination, write_repaired
+    from dxseg.quality.row_findings import to_findings
+    from dxseg.quality.scan import scan_dataset
+
+    data = Dataset.load(dataset)
+    count_workers(workers)
+    given = data.cases["split"] if splits is None else parse_splits(splits, data)["split"]
+    if fix is not None:
+        prepare_destination(data, Path(fix))
+    folder = data.root / "check" if output is None else Path(output)
+    with SqliteCache(folder / "cache.sqlite") as store:
+        with reporting(console, "Reading files") as progress:
+            scan = scan_dataset(data, store, workers=workers, progress=progress)
+        with reporting(console, "Looking for near-duplicates") as progress:
+            near = cross_case.group_near_duplicates(scan, progress=progress)
+        groups = link_groups(data.cases, near)
+        with reporting(console, "Probing for shortcuts") as progress:
+            probes = run_probes(scan, groups, progress=progress)
+    found = [
+        *file_findings(scan),
+        *cross_case.duplicate_findings(scan, near),
+        *(cross_case.split_findings(scan, near, given) if given.ne("").all() else []),
+        *cross_case.rare_label_findings(scan, groups),
+        *shortcut_findings(scan, probes),
+    ]
+    repair = None
+    if fix is not None:
+        with reporting(console, "Writing the repaired copy") as progress:
+            repair = write_repaired(scan, near, found, Path(fix), progress=progress)
+    findings = to_findings(found, data.cases["case_id"])
+    counts = Counter(finding.severity for finding in findings)
+    report = CheckReport(
+        name=data.spec.name,
+        digest=data.digest(),
+        splits_sha256="" if splits is None else sha256_file(splits),
+        cases=len(data),
+        severities={severity: counts[severity] for severity in ("error", "warning", "info")},
+        findings=findings,
+        probes=probes,
+        statistics=fingerprint(scan),
+        repair=repair,
+        page=folder / "check.html",
+    )
+    write_text_atomic(folder / "check.json", report.model_dump_json(indent=2) + "\n")
+    write_page(report, data, folder / "check.html")
+    return report
 
 
 def split(

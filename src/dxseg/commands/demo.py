@@ -81,7 +81,7 @@ def demo(
     from dxseg.data.table.dataset import Dataset
     from dxseg.errors import DxsegError
     from dxseg.evaluation.compare import compare_runs
-    from dxseg.evaluation.evaluate import evaluate_run
+    from dxseg.evaluation.evaluate import evaluate_run, open_run
     from dxseg.io.progress import console, reporting
     from dxseg.phantoms.ultrasound import make_phantoms
     from dxseg.reports.html import build_report
@@ -108,7 +108,7 @@ def demo(
         train_run(dataset, run, load_config("cpu", method, changes))
         if not (run / "evaluation.json").is_file():
             with reporting(console, f"Evaluating {method}") as progress:
-                evaluate_run(run, progress=progress)
+                evaluate_run(run, *open_run(run), progress=progress)
     treated, *controls = runs.values()
     comparison = compare_runs(list(runs.values()), reference="unet")
     return DemoResult(build_report(treated, compared=controls), runs, comparison)

@@ -53,20 +53,25 @@ def evaluate(
         DxsegError: The run is not finished, the model does not fit the dataset, or a file cannot
             be read.
     """
-    from dxseg.evaluation.evaluate import evaluate_run
+    from dxseg.evaluation.evaluate import evaluate_run, open_run
     from dxseg.io.progress import console, reporting
 
+    folder = Path(run)
+    if model is not None and (output is None or Path(output).resolve() == folder.resolve()):
+        raise UsageError(
+            f"{model}: the evaluation of another model must not replace that of {run}; give --out"
+        )
+    data, predictor = open_run(
+        folder, dataset, model, device=device, batch_size=batch_size, backend=backend
+    )
     with reporting(console, f"Evaluating on {split}") as progress:
         evaluation = evaluate_run(
-            run,
+            folder,
+            data,
+            predictor,
             split=split,
             label_prompts=label_prompts,
-            dataset=dataset,
-            output=output,
-            device=device,
-            batch_size=batch_size,
-            backend=backend,
-            model=model,
+            output=None if output is None else Path(output),
             progress=progress,
         )
     prompted = ", label prompts" if label_prompts else ""
@@ -140,11 +145,17 @@ def reproduce(
         run: Folder of a finished run.
         output: Folder of the second run; default: `RUN-reproduced`.
         dataset: Folder of the dataset, if it has moved since.
-        tolerance: Allowed metric difference when runs are not bit-exact.
+        tolerance: Allowed difference of a figure where runs are not bit-exact; seeds differ by
+            more than 0.02 Dice.
 
     Raises:
         DxsegError: The run is not finished, its dataset has changed, or a run that it used is gone.
     """
-    from dxseg.evaluation.reproduce import reproduce as reproduce_run
+    from dxseg.data.table.dataset import Dataset
+    from dxseg.evaluation.reproduce import repeat_run
+    from dxseg.training.run_record import read_run
 
-    return reproduce_run(run, output, dataset=dataset, tolerance=tolerance)
+    first = Path(run)
+    second = first.resolve().with_name(f"{first.name}-reproduced") if output is None else output
+    data = Dataset.load(read_run(first)["dataset"] if dataset is None else dataset)
+    return repeat_run(first, Path(second), data, tolerance)

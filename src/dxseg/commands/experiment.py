@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dxseg.commands.options import OutputPath, StrPath
+from dxseg.errors import UsageError
 
 if TYPE_CHECKING:
     from dxseg.experiments.runner import ExperimentOutcome
@@ -38,6 +40,31 @@ def experiment(
         DxsegError: The file or its dataset has changed since it was registered, or another process
             uses the folder.
     """
-    from dxseg.experiments.runner import run_experiment
+    from dxseg.data.table.dataset import Dataset
+    from dxseg.experiments.experiment import parse_experiment, read_experiment_text
+    from dxseg.experiments.plan import plan
+    from dxseg.experiments.preregistration import register
+    from dxseg.experiments.results import ExperimentContext
+    from dxseg.experiments.runner import run_planned
+    from dxseg.experiments.splits import check_budgets, prepare_splits, write_missing_splits
+    from dxseg.io.file_lock import exclusive_lock
 
-    return run_experiment(file, output, jobs=jobs, validation_only=validation_only)
+    if jobs < 0:
+        raise UsageError(
+            f"{jobs} jobs: expected 1 or more, or 0 for the tables of the finished runs"
+        )
+    path, folder = Path(file), Path(output).resolve()
+    text = read_experiment_text(path)
+    parsed = parse_experiment(text, str(path))
+    planned = plan(parsed)
+    dataset = Dataset.load(path.parent / parsed.dataset)
+    with exclusive_lock(folder, "experiment"):
+        splits = prepare_splits(parsed, path.parent, dataset, folder / "splits")
+        check_budgets(dataset, planned, splits)
+        registration = register(parsed, text, dataset, folder)
+        write_missing_splits(folder / "splits", splits)
+        split = "validation" if validation_only else "test"
+        context = ExperimentContext(
+            folder / "runs", dataset, split, registration.sha256, registration.added
+        )
+        return run_planned(parsed, planned, registration, context, jobs)

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from dxseg.commands.options import OutputPath, StrPath
+from dxseg.commands.results import HubExport, LabelStudioTasks, OnnxExport
+from dxseg.errors import DxsegError, UsageError
 
 if TYPE_CHECKING:
     from dxseg.data.exporters.nnunet import ExportReport
-    from dxseg.export.hub import HubExport
-    from dxseg.export.label_studio import LabelStudioTasks
-    from dxseg.export.onnx import OnnxExport
 else:
-    ExportReport = HubExport = LabelStudioTasks = OnnxExport = Any
+    ExportReport = Any
 
 
 def export_onnx(
@@ -42,20 +41,39 @@ def export_onnx(
             package is not installed.
         DxsegError: The model cannot be exported, or loses more Dice than allowed.
     """
-    from dxseg.export.onnx import export_onnx as export
-    from dxseg.inference.model_folder import find_model_folder
+    from dxseg.export.calibration_data import calibration_cases
+    from dxseg.export.quantize import quantize
+    from dxseg.inference.load import export_network
+    from dxseg.inference.model_folder import find_model_folder, load_model_folder
+    from dxseg.inference.onnx_file import SUFFIX, is_onnx
+    from dxseg.inference.predictor import Predictor
+    from dxseg.io.atomic import write_bytes_atomic
     from dxseg.io.progress import console, reporting
 
-    with reporting(console, "Quantising") as progress:
-        return export(
-            find_model_folder(model),
-            output,
-            int8=int8,
-            calibration=calibration,
-            max_dice_loss=max_dice_loss,
-            run=model,
-            progress=progress,
-        )
+    target = Path(output)
+    if not is_onnx(target):
+        raise UsageError(f"{target}: expected a name that ends in {SUFFIX}")
+    if int8 and not calibration:
+        raise UsageError("int8 needs images: give --calibration a dataset")
+    if calibration and not int8:
+        raise UsageError("calibration images are for int8: add --int8, or leave them out")
+    if not 0 <= max_dice_loss <= 1:
+        raise UsageError(f"max_dice_loss {max_dice_loss}: expected 0 to 1")
+    folder = find_model_folder(model)
+    network, info = load_model_folder(folder)
+    exported, cost = export_network(network, info, folder), None
+    if int8:
+        cases = calibration_cases(calibration, model)
+        with reporting(console, "Quantizing") as progress:
+            exported, cost = quantize(
+                exported,
+                Predictor(network, info),
+                cases,
+                max_dice_loss=max_dice_loss,
+                progress=progress,
+            )
+    write_bytes_atomic(target, exported.content)
+    return OnnxExport(target, len(exported.content), exported.number_format, cost)
 
 
 def export_hub(run: StrPath, destination: StrPath) -> HubExport:
@@ -69,9 +87,37 @@ def export_hub(run: StrPath, destination: StrPath) -> HubExport:
         UsageError: The extra `hub` is not installed.
         DxsegError: The run is not finished or not evaluated, or the folder has other files.
     """
-    from dxseg.export.hub import export_hub as export
+    from dxseg.export.model_card import CARD_FILE, model_card
+    from dxseg.inference.model_folder import (
+        INFO_FILE,
+        WEIGHTS_FILE,
+        load_model_folder,
+        read_limited,
+    )
+    from dxseg.io.atomic import write_bytes_atomic, write_text_atomic
 
-    return export(run, destination)
+    folder, target = Path(run) / "model", Path(destination)
+    names = [CARD_FILE, INFO_FILE, WEIGHTS_FILE]
+    if target.exists() and not target.is_dir():
+        raise DxsegError(f"{target}: is a file; expected a folder to write the model to")
+    found = [path.name for path in target.iterdir()] if target.is_dir() else []
+    others = sorted(name for name in found if name not in names and not name.startswith("."))
+    if others:
+        raise DxsegError(
+            f"{target}: holds {others[0]!r}, which is not part of a model; choose a new or empty "
+            "folder"
+        )
+    _, info = load_model_folder(folder)
+    card = model_card(Path(run), info)
+    public = ("method", "seed", "dataset")
+    notes = {name: info.training[name] for name in public if name in info.training}
+    public_info = info.model_copy(update={"training": notes})
+    weights = folder / WEIGHTS_FILE
+    # model.json goes last: without it, the folder is not a model.
+    write_text_atomic(target / CARD_FILE, card)
+    write_bytes_atomic(target / WEIGHTS_FILE, read_limited(weights, weights.stat().st_size))
+    write_text_atomic(target / INFO_FILE, public_info.model_dump_json(indent=2) + "\n")
+    return HubExport(target, names, sum((target / name).stat().st_size for name in names))
 
 
 def export_label_studio(dataset: StrPath, destination: StrPath) -> LabelStudioTasks:
@@ -84,11 +130,35 @@ def export_label_studio(dataset: StrPath, destination: StrPath) -> LabelStudioTa
     Raises:
         DxsegError: The folder is not empty, every case has its mask, or an image is wrong.
     """
-    from dxseg.export.label_studio import export_label_studio as export
+    from urllib.parse import quote
+
+    from dxseg.data.readers.images import read_image
+    from dxseg.data.table.dataset import Dataset
+    from dxseg.export.label_studio import LOCAL_FILES, labeling_config
+    from dxseg.inference.files.overlay import display_rgb
+    from dxseg.inference.files.png import encode_png
+    from dxseg.io.atomic import write_bytes_atomic, write_json_atomic, write_text_atomic
     from dxseg.io.progress import console, reporting
 
+    data, target = Dataset.load(dataset), Path(destination)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise DxsegError(f"{target}: is not empty; choose a new or empty folder")
+    unlabeled = data.cases[~data.has_mask & data.cases["split"].ne("dropped")]
+    if unlabeled.empty:
+        raise DxsegError(f"{data.root}: every case has a mask, or a label that means none")
+    tasks = []
     with reporting(console, "Exporting") as progress:
-        return export(dataset, destination, progress=progress)
+        for number, row in enumerate(unlabeled.itertuples(), 1):
+            # Numbers as names, and 8-bit PNG, which browsers show.
+            name = f"images/{number:05}.png"
+            shown = display_rgb(read_image(data.image_path(row)))
+            write_bytes_atomic(target / name, encode_png(shown))
+            task = {"image": LOCAL_FILES + quote(name), "case_id": row.case_id, "label": row.label}
+            tasks.append({"data": task})
+            progress(number, len(unlabeled))
+    write_text_atomic(target / "labeling_config.xml", labeling_config(data.spec.mask_classes))
+    write_json_atomic(target / "tasks.json", tasks)
+    return LabelStudioTasks(target, len(tasks))
 
 
 def export_nnunet(dataset: StrPath, destination: StrPath, *, splits: StrPath) -> ExportReport:
@@ -103,8 +173,14 @@ def export_nnunet(dataset: StrPath, destination: StrPath, *, splits: StrPath) ->
         UsageError: The destination has another kind of name.
         DxsegError: The destination is not empty, no mask may be used, or a file is wrong.
     """
-    from dxseg.data.exporters.nnunet import export_nnunet as export
+    from dxseg.data.exporters.nnunet import RawDataset
+    from dxseg.data.splits.split_table import read_splits
+    from dxseg.data.table.dataset import Dataset
     from dxseg.io.progress import console, reporting
 
+    data = Dataset.load(dataset)
+    raw = RawDataset(data, read_splits(splits, data), Path(destination))
+    raw.check(str(splits))
     with reporting(console, "Exporting") as progress:
-        return export(dataset, destination, splits=splits, progress=progress)
+        raw.write(progress)
+    return raw.report()

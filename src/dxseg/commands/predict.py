@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -83,39 +82,43 @@ def predict(
     if workers is not None and engine != "ray":
         raise UsageError("--workers requires --engine ray")
     from dxseg.inference.files.predict import predict_files
+    from dxseg.inference.predictor import Predictor
     from dxseg.io.progress import console, reporting
 
-    predict_images: Callable[..., PredictSummary]
-    if engine == "ray":
-        predict_images, table = partial(_predict_archive(), workers=workers), "results"
-    else:
-        table = "predictions.csv"
-        predict_images = partial(
-            predict_files,
-            device=device,
+    paths = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "backend": backend,
+        "precision": precision,
+        "flip": flip,
+        "sliding_window": sliding_window,
+    }
+    with reporting(console, "Predicting") as progress:
+        if engine == "ray":
+            return _import_ray()(
+                model,
+                options,
+                paths,
+                Path(output),
+                workers=workers,
+                labels=labels,
+                overwrite=overwrite,
+                progress=progress,
+            )
+        return predict_files(
+            Predictor.from_folder(model, device, **options),
+            paths,
+            Path(output),
+            labels=labels,
+            overwrite=overwrite,
             overlays=overlays,
             slice_overlays=slice_overlays,
             dicom_seg=dicom_seg,
-        )
-    with reporting(console, "Predicting") as progress:
-        summary = predict_images(
-            model,
-            inputs,
-            output,
-            labels=labels,
-            overwrite=overwrite,
-            batch_size=batch_size,
-            backend=backend,
-            precision=precision,
-            flip=flip,
-            sliding_window=sliding_window,
             progress=progress,
         )
-    summary.table = Path(output) / table
-    return summary
 
 
-def _predict_archive() -> Callable[..., PredictSummary]:
+def _import_ray() -> Callable[..., PredictSummary]:
     try:
         from dxseg.inference.ray.predict import predict_archive
     except ModuleNotFoundError as error:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dxseg.config.schema import ModelConfig
+    from dxseg.export.quantize import QuantizationReport
 
 
 class Facts(dict[str, Any]):
@@ -127,3 +128,64 @@ class Report:
 
     def __str__(self) -> str:
         return f"Report: {self.path}"
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """An exported file.
+
+    Attributes:
+        destination: The file.
+        size: Its size, bytes.
+        number_format: Of weights and activations, `float32` or `int8`.
+        quantization: The cost of int8; None for float32.
+    """
+
+    destination: Path
+    size: int
+    number_format: str
+    quantization: QuantizationReport | None = None
+
+    def __str__(self) -> str:
+        cost = {} if self.quantization is None else self.quantization.model_dump(exclude_none=True)
+        lines = [f"- int8, {name}: {value:.4g}" for name, value in cost.items()]
+        size = f"{self.size / 1e6:.1f} MB"
+        return "\n".join([*lines, f"Written: {self.destination}, {self.number_format}, {size}"])
+
+
+@dataclass(frozen=True)
+class HubExport:
+    """An exported folder with a model card.
+
+    Attributes:
+        destination: The folder.
+        files: Their names.
+        size: Their total size, bytes.
+    """
+
+    destination: Path
+    files: list[str]
+    size: int
+
+    def __str__(self) -> str:
+        return (
+            f"Written: {self.destination}: {', '.join(self.files)}, {self.size / 1e6:.1f} MB\n"
+            "Read the card, README.md, before you pass it on: it repeats your names of dataset and "
+            "labels, and has nothing about where the images come from."
+        )
+
+
+@dataclass(frozen=True)
+class LabelStudioTasks:
+    """An exported folder of tasks.
+
+    Attributes:
+        destination: The folder.
+        tasks: Number of cases without a mask.
+    """
+
+    destination: Path
+    tasks: int
+
+    def __str__(self) -> str:
+        return f"Written: {self.destination}: {self.tasks} tasks"

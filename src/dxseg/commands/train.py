@@ -15,6 +15,7 @@ from dxseg.commands.options import (
     StrPath,
 )
 from dxseg.commands.results import Methods, TrainedRun
+from dxseg.errors import DxsegError, UsageError
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -119,12 +120,17 @@ def distill(
         DxsegError: The teacher is not finished, its dataset has changed, or it has one branch and
             no stage 1 that fits.
     """
-    from dxseg.training.distillation import distill_run
+    from dxseg.config.presets import read_config
+    from dxseg.training.distillation import student_config, train_student
+    from dxseg.training.run_record import read_run
 
-    record = distill_run(
-        Path(run),
+    teacher = Path(run)
+    read_run(teacher)  # has the best message for a folder that is no finished run
+    config = student_config(read_config(teacher / "config.yaml"), dict(overrides or {}))
+    record = train_student(
+        teacher,
         Path(output),
-        None if overrides is None else dict(overrides),
+        config,
         stage1_run=None if stage1 is None else Path(stage1),
         dataset_path=None if dataset is None else Path(dataset),
         logger=logger,
@@ -173,15 +179,38 @@ def suggest(
         UsageError: `count` is below 1, the model is an exported file, or there is no candidate.
         DxsegError: The model, the dataset or the splits cannot be read.
     """
-    from dxseg.active_learning.suggest import suggest_cases
-
-    return suggest_cases(
-        model,
-        dataset,
-        output,
-        count=count,
-        splits=splits,
-        seed=seed,
-        device=device,
-        batch_size=batch_size,
+    from dxseg.active_learning.suggest import (
+        Suggestions,
+        rank_candidates,
+        score_rows,
+        select_rows,
     )
+    from dxseg.data.table.dataset import Dataset
+    from dxseg.inference.model_folder import find_model_folder
+    from dxseg.inference.onnx_file import is_onnx
+    from dxseg.inference.predictor import Predictor
+    from dxseg.io.atomic import write_text_atomic
+    from dxseg.io.progress import console, reporting
+
+    if count < 1:
+        raise UsageError(f"count {count}: expected at least 1")
+    if is_onnx(model):
+        raise UsageError(
+            f"{model}: an exported file has no output of features, which suggestions need; give "
+            "the folder of the run or of the model"
+        )
+    path = Path(output)
+    data = Dataset.load(dataset)
+    predictor = Predictor.from_folder(find_model_folder(model), device, batch_size)
+    cache = path.with_name(f".{path.stem}.unfinished")
+    with reporting(console, "Looking for near-duplicates") as progress:
+        rows = select_rows(data, splits, cache=cache, progress=progress)
+    with reporting(console, "Scoring cases") as progress:
+        pool = score_rows(predictor, data, rows, progress)
+    if not pool.case_ids:
+        case, reason = pool.failed[0]
+        raise DxsegError(f"none of {len(pool.failed)} images can be used; case {case!r}: {reason}")
+    table = rank_candidates(pool, count, seed)
+    write_text_atomic(path, table.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
+    cache.unlink(missing_ok=True)
+    return Suggestions(table, len(pool.case_ids), pool.failed, count, path)

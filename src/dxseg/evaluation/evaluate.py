@@ -12,7 +12,7 @@ import pandas as pd
 
 from dxseg.data.splits.split_table import read_splits
 from dxseg.data.table.dataset import Dataset
-from dxseg.errors import DxsegError, UsageError
+from dxseg.errors import DxsegError
 from dxseg.evaluation.cases import (
     EvaluatedCase,
     EvaluationProtocol,
@@ -31,6 +31,7 @@ from dxseg.evaluation.summary import (
     summarize,
     without_nan,
 )
+from dxseg.inference.predictor import Predictor
 from dxseg.io.atomic import sha256_file, write_json_atomic, write_text_atomic
 from dxseg.metrics.calibration import CalibrationHistogram
 from dxseg.metrics.statistics import RESAMPLES
@@ -136,22 +137,47 @@ def evaluate_cases(
     return Evaluation(per_image, per_patient(per_image), summary)
 
 
+def open_run(
+    run: Path,
+    dataset: str | Path | None = None,
+    model: str | Path | None = None,
+    **options: Any,
+) -> tuple[Dataset, Predictor]:
+    """Load the dataset and the model of a finished run.
+
+    Args:
+        run: Folder of the run.
+        dataset: Folder of the dataset; default: as in `run.json`.
+        model: An exported file in place of the run's model.
+        **options: Of `Predictor.from_folder`.
+
+    Raises:
+        DxsegError: The run is not finished, or its model has other mask classes than the dataset.
+    """
+    data = Dataset.load(read_run(run)["dataset"] if dataset is None else dataset)
+    source = run / "model" if model is None else Path(model)
+    predictor = Predictor.from_folder(source, **options)
+    if predictor.info.mask_classes != data.spec.mask_classes:
+        raise DxsegError(
+            f"{source}: the model's mask classes are {predictor.info.mask_classes}, those of "
+            f"{data.root} are {data.spec.mask_classes}; evaluate on the dataset it was trained on"
+        )
+    return data, predictor
+
+
 def evaluate_run(
-    run: str | Path,
+    run: Path,
+    data: Dataset,
+    predictor: Predictor,
     *,
     split: str = "test",
     label_prompts: bool = False,
-    dataset: str | Path | None = None,
-    output: str | Path | None = None,
+    output: Path | None = None,
     tolerance: float = DEFAULT_TOLERANCE,
     resamples: int = RESAMPLES,
-    device: str = "cpu",
-    batch_size: int = 8,
-    backend: str | None = None,
-    model: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Evaluate a trained run on a split and write the results.
+    """Evaluate a model on a split of a run and write the results.
 
     Masks with `use_mask` False in `splits.csv` are not used: such images count for image-level
     metrics only, and images with neither a usable mask nor a label are left out and counted. Means
@@ -160,45 +186,28 @@ def evaluate_run(
     spacing, else in pixels.
 
     Args:
-        run: A run folder with `model/`, `splits.csv` and `run.json`.
+        run: Folder with `splits.csv`.
+        data: Its dataset.
+        predictor: Its model, or another one for the same dataset.
         split: `test`, `validation` or `train`.
         label_prompts: Use the true image-level labels as label prompts, as `dxseg predict --labels`
             would; see `dxseg.inference.postprocess` for their rules.
-        dataset: Folder of the dataset; default: as in `run.json`.
-        output: Folder for evaluation.json, per_image.csv, per_patient.csv; the run by default.
-            For other splits than test the names end in `_<split>`, with label prompts in
+        output: Folder for evaluation.json, per_image.csv, per_patient.csv; default: the run. For
+            other splits than test the names end in `_<split>`, with label prompts in
             `_label_prompts`.
         tolerance: Of the normalised surface Dice, millimetres or pixels.
         resamples: Number of bootstrap samples.
-        device: Torch device string.
-        batch_size: Images per forward pass.
-        backend: torch, onnxruntime or openvino; default: torch for a folder, onnxruntime for an
-            .onnx file.
-        model: An exported .onnx file to evaluate in place of the run's own model; `output` must
-            then be another folder.
         progress: Called with the number of images done and of all.
 
     Returns:
         The evaluation; its summary also has split, dataset and digests.
 
     Raises:
-        DxsegError: The run is incomplete, the model does not fit the dataset, or an image, a
-            mask or a prediction is missing or unreadable.
+        DxsegError: An image, a mask or a prediction is missing or unreadable.
     """
-    from dxseg.inference.predictor import Predictor
-
-    run = Path(run)
-    if model is not None and (output is None or Path(output).resolve() == run.resolve()):
-        raise UsageError(
-            f"{model}: the evaluation of another model must not replace that of {run}; give --out"
-        )
-    record = read_run(run)
-    data = Dataset.load(dataset or record["dataset"])
-    rows, left_out = split_rows(data, run / "splits.csv", split)
-    source = run / "model" if model is None else Path(model)
-    predictor = Predictor.from_folder(source, device, batch_size, backend=backend)
-    info = predictor.info
-    _check_classes(source, info.mask_classes, data)
+    path, info = run / "splits.csv", predictor.info
+    splits = read_splits(path, data)
+    rows, left_out = split_rows(data, splits, split, path)
     labels = dict(zip(rows["case_id"], rows["label"], strict=True)) if label_prompts else None
     by_patient = bool(rows["patient_id"].ne("").all())
     evidence = EvidenceQuality(info)
@@ -215,7 +224,6 @@ def evaluate_run(
     )
     evaluation.summary["counts"]["images_left_out"] = left_out
     if evidence.images:
-        splits = read_splits(run / "splits.csv", data)
         figures = summarize_evidence(evidence, predictor, data, splits, split)
         evaluation.summary["evidence"] = figures
     evaluation.summary.update(
@@ -224,22 +232,14 @@ def evaluate_run(
             "label_prompts": label_prompts,
             "dataset": data.spec.name,
             "dataset_digest": data.digest(),
-            "splits_sha256": sha256_file(run / "splits.csv"),
+            "splits_sha256": sha256_file(path),
             "weights_sha256": info.weights_sha256,
             "threshold": info.threshold,
         }
     )
     suffix = file_suffix(split) + ("_label_prompts" if label_prompts else "")
-    evaluation.write(Path(output) if output is not None else run, suffix)
+    evaluation.write(run if output is None else output, suffix)
     return evaluation
-
-
-def _check_classes(model: Path, classes: list[str], data: Dataset) -> None:
-    if classes != data.spec.mask_classes:
-        raise DxsegError(
-            f"{model}: the model's mask classes are {classes}, those of {data.root} are "
-            f"{data.spec.mask_classes}; evaluate on the dataset it was trained on"
-        )
 
 
 def _calibrate(

@@ -1,4 +1,4 @@
-"""`dxseg reproduce`: train a run again from its records, and compare the results."""
+"""Train a run again from its records, and compare the results."""
 
 from __future__ import annotations
 
@@ -10,26 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from safetensors.torch import load_file
 
 from dxseg.config.presets import read_config
 from dxseg.config.schema import RunConfig
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
-from dxseg.evaluation.evaluate import evaluate_run
+from dxseg.evaluation.evaluate import evaluate_run, open_run
 from dxseg.inference.model_folder import WEIGHTS_FILE
 from dxseg.io.atomic import write_json_atomic
-from dxseg.io.progress import console as standard_error
-from dxseg.io.progress import reporting
+from dxseg.io.progress import console, reporting
 from dxseg.training.distillation import train_student
 from dxseg.training.run import train_run
 from dxseg.training.run_record import machine, read_run, versions
 
 RESULT_FILE = "reproduction.json"
-
-TOLERANCE = 0.02
-"""Allowed metric difference when runs are not bit-exact: seeds differ by more than 0.02 Dice."""
 
 _RESULTS = (
     "stage2",
@@ -66,7 +61,7 @@ class Reproduction:
     weight_difference: float | None
     environment_differences: list[str]
     differences: list[str]
-    tolerance: float = TOLERANCE
+    tolerance: float
 
     @property
     def reproduced(self) -> bool:
@@ -92,51 +87,36 @@ class Reproduction:
         return f"Expected: {expected}. Weights: {weights}. Second run: {self.folder}\n{ending}"
 
 
-def reproduce(
-    run: str | Path,
-    output: str | Path | None = None,
-    *,
-    dataset: str | Path | None = None,
-    tolerance: float = TOLERANCE,
-    console: Console | None = None,
-) -> Reproduction:
-    """Train a finished run again, evaluate it on the same splits, and compare.
+def repeat_run(run: Path, output: Path, data: Dataset, tolerance: float) -> Reproduction:
+    """Train and evaluate a run again from its records, compare, and write `reproduction.json`.
 
     Reads `run.json` and `config.yaml` of the run, `splits.csv` if it was given, and the runs whose
-    stages it started from. The comparison is written to `reproduction.json`. After an interruption,
-    the same call continues.
-
-    With `device.deterministic`, the same versions and the same machine, weights and figures must be
-    bit-exact; otherwise figures must agree within `tolerance`.
+    stages it started from. With `device.deterministic`, the same versions and the same machine,
+    weights and figures must be bit-exact; otherwise figures must agree within the tolerance.
 
     Args:
-        run: Folder of the run.
-        output: Folder of the second run; default: the first with "-reproduced" added to its name.
-        dataset: Folder of the dataset; default: as in `run.json`.
-        tolerance: Allowed metric difference when runs are not bit-exact.
-        console: For progress; default: standard error.
-
-    Raises:
-        DxsegError: The run is not finished, its dataset has changed, or a run that it started from
-            is missing.
+        run: The first run.
+        output: Folder of the second.
+        data: The dataset of the first, unchanged.
+        tolerance: Allowed difference, relative to values above 1.
     """
-    run = Path(run)
-    output = (
-        Path(output) if output is not None else run.resolve().with_name(f"{run.name}-reproduced")
-    )
-    console = console or standard_error
     record, config = read_run(run), read_config(run / "config.yaml")
-    data = _same_dataset(run, record, dataset)
+    if data.digest() != record.get("dataset_digest"):
+        raise DxsegError(
+            f"{data.root}: not the dataset that {run} was trained on, or changed since (digest "
+            f"{data.digest()[:12]} there, {str(record.get('dataset_digest'))[:12]} in run.json);"
+            " give that one with --dataset"
+        )
     with _threads(record):
         environment = _environment_diff(record, config)
         for line in environment:
             console.print(f"differs: {line}", soft_wrap=True)
-        again = _train(run, record, config, data, output, console)
+        again = _train(run, record, config, data.root, output)
         results = {key: record.get(key) for key in _RESULTS}
         results_again = {key: again.get(key) for key in _RESULTS}
         for name, first in _evaluations(run):
             results[name] = first
-            results_again[name] = _evaluate(first, output, data, console)
+            results_again[name] = _evaluate(first, output, data.root)
     exact = config.device.deterministic and not environment
     weights = _max_weight_difference(run, output)
     same = record.get("weights_sha256", "") == again["weights_sha256"] or weights == 0
@@ -147,17 +127,6 @@ def reproduce(
     result = Reproduction(output, exact, same, weights, environment, differences, tolerance)
     write_json_atomic(output / RESULT_FILE, asdict(result) | {"folder": str(output)})
     return result
-
-
-def _same_dataset(run: Path, record: dict[str, Any], moved: str | Path | None) -> Path:
-    dataset = Dataset.load(moved or str(record.get("dataset")))
-    if dataset.digest() != record.get("dataset_digest"):
-        raise DxsegError(
-            f"{dataset.root}: not the dataset that {run} was trained on, or changed since (digest "
-            f"{dataset.digest()[:12]} there, {str(record.get('dataset_digest'))[:12]} in run.json);"
-            " give that one with --dataset"
-        )
-    return dataset.root
 
 
 @contextmanager
@@ -189,7 +158,6 @@ def _train(
     config: RunConfig,
     dataset: Path,
     output: Path,
-    console: Console,
 ) -> dict[str, Any]:
     source = record.get("distilled_from")
     if source is not None:
@@ -197,9 +165,7 @@ def _train(
         if read_run(teacher).get("weights_sha256") != source["weights_sha256"]:
             raise DxsegError(f"{teacher}: was trained again after the student {run}; restore it")
         stage1 = _require_dir(run, record["stage1_from"])
-        return train_student(
-            teacher, output, config, stage1_run=stage1, dataset_path=dataset, console=console
-        )
+        return train_student(teacher, output, config, stage1_run=stage1, dataset_path=dataset)
     splits = run / "splits.csv"
     sources = {key: record.get(f"{key}_from") for key in ("stage1", "stage2")}
     return train_run(
@@ -209,7 +175,6 @@ def _train(
         splits_path=splits if splits.is_file() else None,
         stage1_run=None if sources["stage1"] is None else _require_dir(run, sources["stage1"]),
         stage2_run=None if sources["stage2"] is None else _require_dir(run, sources["stage2"]),
-        console=console,
     )
 
 
@@ -232,16 +197,14 @@ def _evaluations(run: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield path.stem, summary
 
 
-def _evaluate(
-    first: Mapping[str, Any], output: Path, dataset: Path, console: Console
-) -> dict[str, Any]:
+def _evaluate(first: Mapping[str, Any], output: Path, dataset: Path) -> dict[str, Any]:
     split = first["split"]
     with reporting(console, f"Evaluating on {split}") as progress:
         again = evaluate_run(
             output,
+            *open_run(output, dataset),
             split=split,
             label_prompts=first["label_prompts"],
-            dataset=dataset,
             progress=progress,
         )
     return again.summary

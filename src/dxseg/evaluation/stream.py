@@ -11,7 +11,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dxseg.data.readers.masks import read_mask
-from dxseg.data.splits.split_table import read_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.evaluation.cases import EvaluatedCase, PredictionLike
@@ -20,13 +19,16 @@ from dxseg.metrics.surface import Spacing
 Progress = Callable[[int, int], None]
 
 
-def split_rows(data: Dataset, splits_file: Path, split: str) -> tuple[pd.DataFrame, int]:
+def split_rows(
+    data: Dataset, splits: pd.DataFrame, split: str, source: Path
+) -> tuple[pd.DataFrame, int]:
     """Select the cases of a split.
 
     Args:
         data: The dataset.
-        splits_file: Its splits.csv; masks with `use_mask` False are not used.
+        splits: From `read_splits`; masks with `use_mask` False are not used.
         split: The name of the split.
+        source: Their file, for errors.
 
     Returns:
         The dataset's columns, `label` without labels of study level; and group_name,
@@ -35,9 +37,8 @@ def split_rows(data: Dataset, splits_file: Path, split: str) -> tuple[pd.DataFra
 
     Raises:
         UsageError: The split is empty.
-        DxsegError: The file does not fit the dataset, or no case has a usable mask or a label.
+        DxsegError: No case has a usable mask or a label.
     """
-    splits = read_splits(splits_file, data)  # in the order of the dataset
     hidden = ~splits["use_mask"].to_numpy() if "use_mask" in splits else False
     rows = data.cases.assign(
         group=splits["group"].to_numpy(),
@@ -50,11 +51,11 @@ def split_rows(data: Dataset, splits_file: Path, split: str) -> tuple[pd.DataFra
     rows = rows[splits["split"].eq(split).to_numpy()]
     if rows.empty:
         present = ", ".join(sorted(splits["split"].unique()))
-        raise UsageError(f"{splits_file}: no case in split {split!r}; expected one of {present}")
+        raise UsageError(f"{source}: no case in split {split!r}; expected one of {present}")
     known = rows["use_truth"] | rows["label"].ne("")
     if not known.any():
         raise DxsegError(
-            f"{splits_file}: no case of split {split!r} has a mask that may be used or a label; "
+            f"{source}: no case of split {split!r} has a mask that may be used or a label; "
             "nothing can be evaluated"
         )
     left_out = int((~known).sum())

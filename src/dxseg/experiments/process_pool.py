@@ -15,11 +15,10 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from dxseg.experiments.worker import JobSpec, run_job
-from dxseg.io.progress import progress_bar
+from dxseg.io.progress import console, progress_bar
 
 # What every job imports: read once by the server that the processes are forked from.
 _PRELOADED = [
@@ -62,7 +61,6 @@ def run_jobs(
     needs: Mapping[str, Sequence[str]],
     *,
     jobs: int,
-    console: Console,
     ended: Callable[[dict[str, str]], None],
 ) -> dict[str, str]:
     """Run every job that is not done; one that fails does not stop the others.
@@ -73,7 +71,6 @@ def run_jobs(
         specs: The jobs, in the order in which they are started.
         needs: For each job the names of those that must be done before.
         jobs: Number of processes at a time.
-        console: Where progress and failures are shown.
         ended: Called after each job, done or failed, with the failures so far.
 
     Returns:
@@ -85,7 +82,7 @@ def run_jobs(
     if not waiting:
         return failures
     running: list[_Running] = []
-    with _bar(console, len(specs), len(done)) as (bar, task), _terminate_on_exit(running):
+    with _bar(len(specs), len(done)) as (bar, task), _terminate_on_exit(running):
         while waiting or running:
             _fail_dependents(waiting, needs, failures)
             _start(waiting, running, needs, done, jobs)
@@ -170,7 +167,7 @@ def _terminate_on_exit(running: list[_Running]) -> Iterator[None]:
 
 
 @contextmanager
-def _bar(console: Console, total: int, done: int) -> Iterator[tuple[Progress, TaskID]]:
+def _bar(total: int, done: int) -> Iterator[tuple[Progress, TaskID]]:
     with progress_bar(console) as bar:
         yield bar, bar.add_task("Runs", total=total, completed=done, note="")
 

@@ -1,4 +1,4 @@
-"""Run an experiment from its file: register, split, train, evaluate, write the results."""
+"""Run a registered experiment: train, evaluate, write the results."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 
 from dxseg.data.table.dataset import Dataset
-from dxseg.errors import UsageError
 from dxseg.evaluation.runs import check_comparable, file_suffix, is_evaluated
 from dxseg.experiments.aggregate import PooledRuns, compute_curves, compute_differences
 from dxseg.experiments.cost import COST_FILE, measure_costs
-from dxseg.experiments.experiment import Experiment, parse_experiment, read_experiment_text
+from dxseg.experiments.experiment import Experiment
 from dxseg.experiments.mask_savings import compute_masks_saved
 from dxseg.experiments.page import draw_curves, write_experiment_page
-from dxseg.experiments.plan import Job, plan
-from dxseg.experiments.preregistration import Registration, register
+from dxseg.experiments.plan import Job
+from dxseg.experiments.preregistration import Registration
 from dxseg.experiments.process_pool import run_jobs
 from dxseg.experiments.results import (
     ExperimentContext,
@@ -26,13 +24,10 @@ from dxseg.experiments.results import (
     collect_results,
     make_results_table,
 )
-from dxseg.experiments.splits import check_budgets, prepare_splits, write_missing_splits
 from dxseg.experiments.tables import make_tables
 from dxseg.experiments.worker import JobSpec
 from dxseg.io.atomic import write_bytes_atomic, write_text_atomic
-from dxseg.io.file_lock import exclusive_lock
-from dxseg.io.progress import console as standard_error
-from dxseg.io.progress import reporting
+from dxseg.io.progress import console, reporting
 from dxseg.reports.tables import to_latex, to_markdown
 
 
@@ -61,56 +56,46 @@ class ExperimentOutcome:
         return f"{self.markdown}\nReport: {self.report}"
 
 
-def run_experiment(
-    path: str | Path,
-    output: str | Path,
-    *,
-    jobs: int = 1,
-    validation_only: bool = False,
-    console: Console | None = None,
+def run_planned(
+    experiment: Experiment,
+    planned: list[Job],
+    registration: Registration,
+    context: ExperimentContext,
+    jobs: int,
 ) -> ExperimentOutcome:
-    """Train and evaluate every run of an experiment file; finished runs are kept.
-
-    The file is registered in the folder at the first call. A run that fails is a row with its
-    error; the next call tries it again.
+    """Train and evaluate the runs that are not finished, and write everything that follows.
 
     Args:
-        path: The experiment file.
-        output: Folder of the experiment, created if missing.
-        jobs: Number of parallel processes, which share the cores; 0 trains nothing and writes the
-            tables of the finished runs.
-        validation_only: Evaluate on the validation cases instead of the test cases.
-        console: Where progress is shown; default: standard error.
-
-    Returns:
-        The results and what failed.
-
-    Raises:
-        UsageError: The experiment file is wrong, or a fold has fewer masks than a budget.
-        DxsegError: The experiment or its dataset has changed since it was registered, or another
-            process works in the folder.
-        KeyboardInterrupt: The user stopped the experiment; the same call continues it.
+        experiment: The experiment.
+        planned: All of its jobs.
+        registration: What was registered.
+        context: Its folders, its dataset, and the split to evaluate on.
+        jobs: Number of parallel processes; 0 trains nothing.
     """
-    if jobs < 0:
-        raise UsageError(
-            f"{jobs} jobs: expected 1 or more, or 0 for the tables of the finished runs"
-        )
-    path, output = Path(path), Path(output).resolve()
-    console = console or standard_error
-    text = read_experiment_text(path)
-    experiment = parse_experiment(text, str(path))
-    planned = plan(experiment)
-    dataset = Dataset.load(path.parent / experiment.dataset)
-    with exclusive_lock(output, "experiment"):
-        splits = prepare_splits(experiment, path.parent, dataset, output / "splits", console)
-        check_budgets(dataset, planned, splits)
-        registration = register(experiment, text, dataset, output)
-        write_missing_splits(output / "splits", splits)
-        split = "validation" if validation_only else "test"
-        context = ExperimentContext(
-            output / "runs", dataset, split, registration.sha256, registration.added
-        )
-        return _run(experiment, planned, registration, context, jobs, console)
+    output = context.runs.parent
+    needs = {job.name: list(job.inputs.values()) for job in planned}
+    specs = _pending_jobs([_job_spec(job, context, jobs) for job in planned], needs)
+
+    def note(failures: dict[str, str]) -> None:
+        results = collect_results(experiment, planned, context, failures, {})
+        write_results(results, output, context.split)
+
+    failures = run_jobs(specs, needs, jobs=jobs, ended=note) if jobs else {}
+    models = {
+        job.method: context.runs / job.name / "model"
+        for job in reversed(planned)
+        if job.method is not None
+        and is_evaluated(context.runs / job.name, context.split)
+        and (context.runs / job.name / "model").is_dir()
+    }
+    with reporting(console, "Measuring the cost") as report:
+        costs = measure_costs(models, output / COST_FILE, report)
+    results = collect_results(experiment, planned, context, failures, costs)
+    markdown = write_outputs(
+        experiment, context.dataset, registration, results, output, context.split
+    )
+    page = output / f"report{file_suffix(context.split)}.html"
+    return ExperimentOutcome(make_results_table(results), failures, markdown, page)
 
 
 def write_results(results: Sequence[RunResult], output: Path, split: str) -> pd.DataFrame:
@@ -133,7 +118,6 @@ def write_outputs(
     results: Sequence[RunResult],
     output: Path,
     split: str,
-    console: Console,
 ) -> str:
     """Write everything that follows from the runs.
 
@@ -147,7 +131,6 @@ def write_outputs(
         results: One per run.
         output: Folder of the experiment.
         split: The split that was evaluated.
-        console: Where progress is shown.
 
     Returns:
         The content of table.md.
@@ -176,40 +159,6 @@ def write_outputs(
     page = output / f"report{suffix}.html"
     write_experiment_page(page, experiment, dataset, registration, tables, table, differences, plot)
     return markdown
-
-
-def _run(
-    experiment: Experiment,
-    planned: list[Job],
-    registration: Registration,
-    context: ExperimentContext,
-    jobs: int,
-    console: Console,
-) -> ExperimentOutcome:
-    output = context.runs.parent
-    needs = {job.name: list(job.inputs.values()) for job in planned}
-    specs = _pending_jobs([_job_spec(job, context, jobs) for job in planned], needs)
-
-    def note(failures: dict[str, str]) -> None:
-        results = collect_results(experiment, planned, context, failures, {})
-        write_results(results, output, context.split)
-
-    failures = run_jobs(specs, needs, jobs=jobs, console=console, ended=note) if jobs else {}
-    models = {
-        job.method: context.runs / job.name / "model"
-        for job in reversed(planned)
-        if job.method is not None
-        and is_evaluated(context.runs / job.name, context.split)
-        and (context.runs / job.name / "model").is_dir()
-    }
-    with reporting(console, "Measuring the cost") as report:
-        costs = measure_costs(models, output / COST_FILE, report)
-    results = collect_results(experiment, planned, context, failures, costs)
-    markdown = write_outputs(
-        experiment, context.dataset, registration, results, output, context.split, console
-    )
-    page = output / f"report{file_suffix(context.split)}.html"
-    return ExperimentOutcome(make_results_table(results), failures, markdown, page)
 
 
 def _pending_jobs(specs: list[JobSpec], needs: Mapping[str, list[str]]) -> list[JobSpec]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 
 from dxseg.data.splits.cross_validation import cross_validation_splits
 from dxseg.data.splits.holdout import make_splits
@@ -16,11 +15,11 @@ from dxseg.data.table.dataset import Dataset
 from dxseg.errors import UsageError
 from dxseg.experiments.experiment import Experiment
 from dxseg.experiments.plan import Job, list_folds, select_runs
-from dxseg.io.progress import reporting
+from dxseg.io.progress import console, reporting
 
 
 def prepare_splits(
-    experiment: Experiment, base: Path, dataset: Dataset, folder: Path, console: Console
+    experiment: Experiment, base: Path, dataset: Dataset, folder: Path
 ) -> dict[str, pd.DataFrame]:
     """Read the splits of an experiment, or make them; nothing is written.
 
@@ -29,7 +28,6 @@ def prepare_splits(
         base: Folder of the experiment file.
         dataset: Its dataset.
         folder: Folder of splits that were written before.
-        console: Where progress is shown.
 
     Returns:
         File name to table, as `make_splits` returns it, without use_mask.

@@ -15,6 +15,7 @@ from typing import Any
 
 from dxseg.config.schema import RunConfig
 from dxseg.evaluation.runs import is_evaluated
+from dxseg.io.progress import console
 from dxseg.training.run_record import has_stage1
 
 _INTERRUPTED = 130
@@ -80,25 +81,20 @@ def run_job(spec: JobSpec, reasons: Connection) -> None:
 
 def _train_and_evaluate(spec: JobSpec) -> None:
     import torch
-    from rich.console import Console
 
-    from dxseg.evaluation.evaluate import evaluate_run
+    from dxseg.evaluation.evaluate import evaluate_run, open_run
     from dxseg.training.distillation import train_student
     from dxseg.training.run import train_run, train_stage1_run
 
     torch.set_num_threads(max(1, torch.get_num_threads() // spec.jobs))
-    console = Console(file=sys.stdout, width=120)
     if spec.split is None:
-        train_stage1_run(
-            spec.dataset, spec.output, spec.config, splits_path=spec.splits, console=console
-        )
+        train_stage1_run(spec.dataset, spec.output, spec.config, splits_path=spec.splits)
         return
     if "teacher" in spec.inputs:
         train_student(
             output=spec.output,
             config=spec.config,
             dataset_path=spec.dataset,
-            console=console,
             **spec.inputs,
         )
     else:
@@ -107,10 +103,9 @@ def _train_and_evaluate(spec: JobSpec) -> None:
             spec.output,
             spec.config,
             splits_path=spec.splits,
-            console=console,
             **spec.inputs,
         )
-    evaluate_run(spec.output, split=spec.split, dataset=spec.dataset)
+    evaluate_run(spec.output, *open_run(spec.output, spec.dataset), split=spec.split)
 
 
 def _exit_with_parent() -> None:
@@ -133,3 +128,4 @@ def _redirect_output(log: Path) -> None:
     os.dup2(stream.fileno(), 1)
     os.dup2(stream.fileno(), 2)
     sys.stdout = sys.stderr = stream
+    console.width = 120

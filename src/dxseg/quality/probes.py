@@ -17,7 +17,7 @@ cross-validation by group; the interval is from a bootstrap of groups.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from dxseg.data.splits.perceptual_hash import SIDE
 from dxseg.quality.findings import Auroc, Probe
+from dxseg.quality.row_findings import RowFinding
 from dxseg.quality.scan import Scan
 
 MAX_CASES = 4000
@@ -190,6 +191,21 @@ def _probe(
         group_count=len(distinct),
         warned=high,
     )
+
+
+def shortcut_findings(scan: Scan, probes: Sequence[Probe]) -> list[RowFinding]:
+    """The finding of the probes that predict labels from what is no anatomy, if any do.
+
+    Args:
+        scan: What was read of the dataset.
+        probes: From `run_probes`.
+    """
+    details: list[str] = []
+    for probe in probes:
+        aurocs = probe.labels if probe.mean is None else {"mean": probe.mean, **probe.labels}
+        details.extend(f"{probe.name}: AUROC of {key} {aurocs[key]}" for key in probe.warned)
+    labeled = np.flatnonzero(scan.dataset.cases["label"].ne(""))
+    return [RowFinding("shortcut", labeled, details=details)] if details else []
 
 
 def _auroc(point: float, resamples: NDArray[np.float64]) -> Auroc:

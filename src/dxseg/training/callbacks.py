@@ -10,13 +10,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from dxseg.errors import DxsegError
 from dxseg.io.atomic import write_text_atomic
-from dxseg.io.progress import console as standard_error
-from dxseg.io.progress import progress_bar
+from dxseg.io.progress import console, progress_bar
 
 
 class MetricsTable(pl.Callback):
@@ -86,22 +84,18 @@ class StepSeed(pl.Callback):
 
 
 class StageProgress(pl.callbacks.ProgressBar):
-    """Steps of the whole stage: Lightning's bars count one epoch, and its time left is the epoch's.
+    """Steps of the whole stage: Lightning's bars count, and time, one epoch."""
 
-    A spawned process cannot be given the console; it draws on standard error.
-    """
-
-    def __init__(self, title: str, steps: int, console: Console) -> None:
+    def __init__(self, title: str, steps: int) -> None:
         super().__init__()
         self._title = title
         self._steps = steps
-        self._quiet = console.quiet
-        self._console: Console | None = console
+        self._quiet = console.quiet  # spawned processes draw on a console of their own
         self._bar: Progress | None = None
         self._task = TaskID(0)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_console": None, "_bar": None}
+        return self.__dict__ | {"_bar": None}
 
     def disable(self) -> None:
         """Draw nothing; Lightning calls it in all processes but the first."""
@@ -111,7 +105,7 @@ class StageProgress(pl.callbacks.ProgressBar):
         """Start at the step that a resumed stage continues from."""
         if self._quiet or not trainer.is_global_zero:
             return
-        self._bar = progress_bar(self._console or standard_error)
+        self._bar = progress_bar(console)
         self._task = self._bar.add_task(self._title, total=self._steps, note="")
         self._bar.start()
         self._bar.update(self._task, completed=trainer.global_step)

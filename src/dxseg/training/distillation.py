@@ -15,25 +15,25 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger
-from rich.console import Console
 
-from dxseg.config.presets import merge, read_config, validate_config
+from dxseg.config.presets import merge, validate_config
 from dxseg.config.schema import RunConfig
 from dxseg.data.splits.split_table import read_splits, write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.model_folder import WEIGHTS_FILE, load_model_folder
 from dxseg.io.atomic import sha256_file, write_text_atomic
-from dxseg.io.progress import reporting
+from dxseg.io.progress import console, reporting
 from dxseg.models.sks import SKS
 from dxseg.training.datamodule.training_data import prepare_training_data
 from dxseg.training.pseudo_labels import make_pseudo_labels
-from dxseg.training.run import lock_folder, trainer_settings
+from dxseg.training.run import lock_folder
 from dxseg.training.run_folder import check_folder, finish_run, start_folder
 from dxseg.training.run_record import RUN_FILE, has_stage1, read_run
 from dxseg.training.stage1_folder import load_stage1_of
 from dxseg.training.stages import train_stage2, validate_selection
 from dxseg.training.strategy import join_processes
+from dxseg.training.trainer import TrainerSettings
 
 TEACHER_FILE = "teacher.sha256"
 PSEUDO_LABELS_FILE = "teacher-masks.npy"
@@ -83,30 +83,6 @@ def student_config(teacher: RunConfig, overrides: dict[str, Any]) -> RunConfig:
     return validate_config(merge(teacher.model_dump(exclude={"model"}), student, overrides))
 
 
-def distill_run(
-    teacher: Path, output: Path, overrides: dict[str, Any] | None = None, **options: Any
-) -> dict[str, Any]:
-    """Train a student of a finished run; the same call again continues an interrupted one.
-
-    Args:
-        teacher: folder of a run.
-        output: folder of the student's run, created if necessary.
-        overrides: nested values of `dxseg.config.schema.RunConfig`, within `FREE_SECTIONS`.
-        **options: of `train_student`.
-
-    Returns:
-        The content of `run.json`: the keys of a trained run, and `distilled_from`.
-
-    Raises:
-        DxsegError: see `train_student`.
-        UsageError: a value that has to be the teacher's is overridden, or is out of range.
-        KeyboardInterrupt: the user stopped the run.
-    """
-    read_run(teacher)  # has the best message for a folder that is no finished run
-    config = student_config(read_config(teacher / "config.yaml"), overrides or {})
-    return train_student(teacher, output, config, **options)
-
-
 def train_student(
     teacher: Path,
     output: Path,
@@ -114,7 +90,6 @@ def train_student(
     *,
     stage1_run: Path | None = None,
     dataset_path: Path | None = None,
-    console: Console | None = None,
     logger: Logger | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
@@ -134,7 +109,6 @@ def train_student(
         stage1_run: for a teacher with one branch, the run whose stage 1 it started from. Default:
             the teacher.
         dataset_path: the dataset, if it is no longer where the teacher was trained.
-        console: where progress is drawn. Default: standard error.
         logger: see `dxseg.training.run.train_run`.
         callbacks: see `dxseg.training.run.train_run`.
 
@@ -147,7 +121,7 @@ def train_student(
         KeyboardInterrupt: the user stopped the run.
     """
     fabric = join_processes(config.device)
-    settings = trainer_settings(config.device, config.seed, fabric, console, logger, callbacks)
+    settings = TrainerSettings(config.device, config.seed, logger, callbacks)
     record, source = read_run(teacher), stage1_run or teacher
     network, info = load_model_folder(teacher / "model")
     if not isinstance(network, SKS) and not has_stage1(source / "stage1"):
@@ -171,12 +145,12 @@ def train_student(
                 return read_run(output)
             splits = read_splits(output / "splits.csv", dataset)
             statistics = (info.preprocessing.mean, info.preprocessing.std)
-            with reporting(settings.console, "Reading images") as report:
+            with reporting(console, "Reading images") as report:
                 data = prepare_training_data(dataset, splits, config, statistics, report)
             validate_selection(data, config)
             started = monotonic()
             free = dataset.lesion_free.to_numpy(dtype=bool)[splits["split"].eq("train")]
-            with reporting(settings.console, "The teacher's masks") as report:
+            with reporting(console, "The teacher's masks") as report:
                 labels = make_pseudo_labels(
                     network,
                     data,

@@ -13,9 +13,8 @@ import pandas as pd
 from lightning.fabric import Fabric
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger
-from rich.console import Console
 
-from dxseg.config.schema import DeviceConfig, RunConfig
+from dxseg.config.schema import RunConfig
 from dxseg.data.splits.holdout import make_splits
 from dxseg.data.splits.mask_budget import choose_masks
 from dxseg.data.splits.split_table import read_splits, write_splits
@@ -23,8 +22,7 @@ from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.inference.model_folder import INFO_FILE, load_model_folder, save_model_folder
 from dxseg.io.file_lock import exclusive_lock
-from dxseg.io.progress import Report, reporting
-from dxseg.io.progress import console as standard_error
+from dxseg.io.progress import Report, console, reporting
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.encoder import PyramidEncoder
 from dxseg.models.segmentation_model import SegmentationModel
@@ -52,7 +50,6 @@ def train_run(
     splits_path: Path | None = None,
     stage1_run: Path | None = None,
     stage2_run: Path | None = None,
-    console: Console | None = None,
     logger: Logger | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
@@ -66,7 +63,6 @@ def train_run(
         stage1_run: another run whose stage 1 is used. Default: stage 1 is trained.
         stage2_run: a finished run without self-training, otherwise of this configuration, whose
             network the self-training starts from.
-        console: where progress is drawn. Default: standard error.
         logger: Lightning logger, passed to the Trainer of every stage. Default: TensorBoard files
             in the folder of each stage.
         callbacks: Lightning callbacks, passed to the Trainer of every stage. With several local
@@ -82,7 +78,7 @@ def train_run(
         KeyboardInterrupt: the user stopped the run.
     """
     fabric = join_processes(config.device)
-    settings = trainer_settings(config.device, config.seed, fabric, console, logger, callbacks)
+    settings = TrainerSettings(config.device, config.seed, logger, callbacks)
     dataset = Dataset.load(dataset_path)
     with lock_folder(output, fabric):
         with fabric.rank_zero_first():
@@ -110,7 +106,6 @@ def train_stage1_run(
     config: RunConfig,
     *,
     splits_path: Path | None = None,
-    console: Console | None = None,
 ) -> None:
     """Train a stage 1 alone, for runs that get it as `stage1_run`.
 
@@ -122,13 +117,12 @@ def train_stage1_run(
         output: folder that gets `stage1/`, created if necessary.
         config: of one of the runs.
         splits_path: a splits.csv to use. Default: the splits are drawn.
-        console: where progress is drawn. Default: standard error.
 
     Raises:
         DxsegError: see `train_run`.
     """
     fabric = join_processes(config.device)
-    settings = trainer_settings(config.device, config.seed, fabric, console)
+    settings = TrainerSettings(config.device, config.seed)
     dataset = Dataset.load(dataset_path)
     with lock_folder(output, fabric):
         with fabric.rank_zero_first():
@@ -146,21 +140,6 @@ def lock_folder(output: Path, fabric: Fabric) -> AbstractContextManager[None]:
     if fabric.is_global_zero:
         return exclusive_lock(output, "run", LOCK_SECONDS)
     return nullcontext()
-
-
-def trainer_settings(
-    device: DeviceConfig,
-    seed: int,
-    fabric: Fabric,
-    console: Console | None,
-    logger: Logger | None = None,
-    callbacks: Sequence[Callback] = (),
-) -> TrainerSettings:
-    """What the Trainers of a run have in common; only the first process draws progress."""
-    if not fabric.is_global_zero:
-        console = Console(quiet=True)
-    console = console or standard_error
-    return TrainerSettings(device, seed, console, logger, callbacks)
 
 
 @dataclass(frozen=True)
@@ -185,16 +164,16 @@ def _prepare(
     fabric: Fabric,
 ) -> _Work:
     encoder = PyramidEncoder(config.model.backbone, dataset.spec.channels)
-    splits = _run_splits(dataset, output, config, splits_path, settings.console)
+    splits = _run_splits(dataset, output, config, splits_path)
     statistics = (encoder.mean, encoder.std)
-    with reporting(settings.console, "Reading images") as report:
+    with reporting(console, "Reading images") as report:
         data = prepare_training_data(dataset, splits, config, statistics, report)
     validate_selection(data, config)
     return _Work(dataset, splits, data, config, output, settings, fabric)
 
 
 def _run_splits(
-    dataset: Dataset, output: Path, config: RunConfig, given: Path | None, console: Console
+    dataset: Dataset, output: Path, config: RunConfig, given: Path | None
 ) -> pd.DataFrame:
     """The splits of a run; its folder is started once they are known to be possible.
 

@@ -24,6 +24,7 @@ from torch import nn
 
 from dxseg.config.schema import DeviceConfig
 from dxseg.errors import UsageError
+from dxseg.io.progress import console
 from dxseg.training.errors import silence_advice
 
 _TIMEOUT = timedelta(days=1)
@@ -37,8 +38,8 @@ def join_processes(device: DeviceConfig) -> Fabric:
         device: of the configuration.
 
     Returns:
-        Rank, world size and barriers of these processes. Without a launcher this process is the
-        only one.
+        Rank, world size and barriers of these processes, of which only the first draws progress.
+        Without a launcher this process is the only one.
 
     Raises:
         UsageError: several machines are requested without a launcher.
@@ -60,6 +61,7 @@ def join_processes(device: DeviceConfig) -> Fabric:
         strategy=FabricDDP(timeout=_TIMEOUT),
     )
     fabric.launch()
+    console.quiet = not fabric.is_global_zero
     return fabric
 
 

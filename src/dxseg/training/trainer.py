@@ -20,7 +20,6 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from rich.console import Console
 from torch.multiprocessing.spawn import ProcessException
 
 from dxseg.config.schema import DeviceConfig, StageConfig
@@ -42,14 +41,12 @@ class TrainerSettings:
     Attributes:
         device: accelerator, devices, precision.
         seed: of the run.
-        console: where progress is drawn.
         logger: Lightning logger of a user. Default: TensorBoard files in the stage's folder.
         callbacks: Lightning callbacks of a user.
     """
 
     device: DeviceConfig
     seed: int
-    console: Console
     logger: Logger | None = None
     callbacks: Sequence[pl.Callback] = ()
 
@@ -92,7 +89,7 @@ def fit_stage(
     if not (last.is_file() and _ended(read_checkpoint(last), config)):
         callbacks = [
             MetricsTable(folder / "metrics.csv"),
-            StageProgress(title, config.total_steps, settings.console),
+            StageProgress(title, config.total_steps),
             StepSeed(settings.seed),
             *_selection(folder, monitor, config, validated=data.validation is not None),
             ModelCheckpoint(

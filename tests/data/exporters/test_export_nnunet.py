@@ -14,13 +14,14 @@ import tifffile
 from PIL import Image
 
 import dxseg
+from dxseg import export_nnunet
 from dxseg.commands.import_nnunet import import_nnunet
-from dxseg.data.exporters.nnunet import export_nnunet
 from dxseg.data.readers.images import read_image
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.splits.split_table import read_splits
 from dxseg.data.table.dataset import Dataset, DatasetSpec
 from dxseg.errors import DxsegError, UsageError
+from progress_calls import on_progress
 
 NAME = "Dataset042_Phantoms"
 
@@ -158,8 +159,8 @@ def test_an_interrupted_export_is_none_and_starts_again(
         if done == total - 1:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        export_nnunet(phantoms, target, splits=splits, progress=interrupt)
+    with pytest.raises(KeyboardInterrupt), on_progress(interrupt):
+        export_nnunet(phantoms, target, splits=splits)
     assert not (target / "dataset.json").exists()
     (target / "imagesTr" / "stale_0000.png").touch()
     export_nnunet(phantoms, target, splits=splits)

@@ -139,10 +139,8 @@ def test_a_study_label_contradicts_no_near_duplicate(tmp_path: Path) -> None:
 
 def test_slices_of_which_nothing_is_known_are_not_evaluated(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path, SPEC, TABLE.assign(split="test"))
-    path = tmp_path / "splits.csv"
     splits = make_splits(dataset)
-    splits.to_csv(path, index=False)
-    kept, left_out = split_rows(dataset, path, "test")
+    kept, left_out = split_rows(dataset, splits, "test", tmp_path / "splits.csv")
     assert kept["case_id"].tolist() == ["c2", "c3", "c4", "c5"]
     assert kept["label"].tolist() == ["none", "none", "cyst", "cyst"]
     assert left_out == 3

@@ -16,6 +16,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from dicom_phantom import make_image, make_series, save
+from dxseg import predict
 from dxseg.data.readers.dicom.headers import read_header
 from dxseg.data.readers.dicom.masks import draw_on_stack, read_mask_object
 from dxseg.data.readers.dicom.series import series_in
@@ -23,7 +24,6 @@ from dxseg.data.readers.slicing import Slicing
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.files import dicom_seg
 from dxseg.inference.files.dicom_seg import STATEMENT, image_segmentation, series_segmentation
-from dxseg.inference.files.predict import predict_files
 from dxseg.inference.predictor import Predictor
 
 highdicom = pytest.importorskip("highdicom")
@@ -81,7 +81,7 @@ def test_an_image_gives_a_segmentation_of_its_size_that_names_it(tmp_path: Path,
     predictor = use(size=64)
     source = make_image(bright(), **PATIENT)
     save(source, tmp_path / "in/sub/a.dcm")
-    summary = predict_files("model_folder", tmp_path / "in", tmp_path / "out", dicom_seg=True)
+    summary = predict("model_folder", tmp_path / "in", output=tmp_path / "out", dicom_seg=True)
     assert (summary.done, summary.failed) == (1, [])
     seg = pydicom.dcmread(tmp_path / "out/segmentations/sub/a.dcm")
     [mask] = [prediction.mask for prediction in predictor.predict([bright()[:, :, None]])]
@@ -106,7 +106,7 @@ def test_a_series_gives_a_segmentation_in_its_place(
     objects = make_series(HOUNSFIELD, orientation=orientation, **PATIENT)
     for number, ds in enumerate(objects):
         save(ds, tmp_path / "export/CT" / f"IM{7 * number % 10}")
-    predict_files("model_folder", tmp_path / "export", tmp_path / "out", dicom_seg=True)
+    predict("model_folder", tmp_path / "export", output=tmp_path / "out", dicom_seg=True)
     path = tmp_path / "out/segmentations/CT.dcm"
     # Read by other code than wrote it: ours, which places every frame anew.
     stack = series_in(tmp_path / "export/CT")
@@ -286,11 +286,11 @@ def test_pictures_beside_dicom_get_none(tmp_path: Path, use: Any, write_image: A
     use()
     write_image(tmp_path / "in/p.png")
     save(make_image(bright()), tmp_path / "in/a.dcm")
-    predict_files("model_folder", tmp_path / "in", tmp_path / "out", dicom_seg=True)
+    predict("model_folder", tmp_path / "in", output=tmp_path / "out", dicom_seg=True)
     written = [path.name for path in (tmp_path / "out/segmentations").iterdir()]
     assert written == ["a.dcm"]
     with pytest.raises(UsageError, match="no DICOM there"):
-        predict_files("model_folder", tmp_path / "in/p.png", tmp_path / "other", dicom_seg=True)
+        predict("model_folder", tmp_path / "in/p.png", output=tmp_path / "other", dicom_seg=True)
     assert not (tmp_path / "other").exists()
 
 
@@ -300,10 +300,10 @@ def test_a_folder_predicted_without_them_gets_them_and_is_then_done(
     use()
     save(make_image(bright()), tmp_path / "in/a.dcm")
     arguments = ("model_folder", tmp_path / "in", tmp_path / "out")
-    assert predict_files(*arguments).done == 1
+    assert predict(*arguments).done == 1
     assert not (tmp_path / "out/segmentations").exists()
-    assert predict_files(*arguments, dicom_seg=True).done == 1
-    again = predict_files(*arguments, dicom_seg=True)
+    assert predict(*arguments, dicom_seg=True).done == 1
+    again = predict(*arguments, dicom_seg=True)
     assert (again.done, again.skipped) == (0, 1)
 
 
@@ -311,9 +311,9 @@ def test_a_failure_leaves_no_segmentation_of_an_earlier_call(tmp_path: Path, use
     use()
     path = save(make_image(bright()), tmp_path / "in/a.dcm")
     arguments = ("model_folder", tmp_path / "in", tmp_path / "out")
-    predict_files(*arguments, dicom_seg=True)
+    predict(*arguments, dicom_seg=True)
     path.write_bytes(path.read_bytes()[:400])
-    assert len(predict_files(*arguments, overwrite=True).failed) == 1
+    assert len(predict(*arguments, overwrite=True).failed) == 1
     assert not (tmp_path / "out/segmentations/a.dcm").exists()
 
 
@@ -324,7 +324,7 @@ def test_without_highdicom_the_extra_is_named(
     save(make_image(bright()), tmp_path / "a.dcm")
     monkeypatch.setattr(dicom_seg, "find_spec", lambda _name: None)
     with pytest.raises(UsageError, match=r"dxseg\[dicom\]"):
-        predict_files("model_folder", tmp_path / "a.dcm", tmp_path / "out", dicom_seg=True)
+        predict("model_folder", tmp_path / "a.dcm", output=tmp_path / "out", dicom_seg=True)
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_without_its_segmentation_the_mask_stays(tmp_path: Path, use: Any, kind:
             save(ds, tmp_path / f"in/a/{number}.dcm")
     else:
         save(make_image(bright(), SOPClassUID="1.2.3"), tmp_path / "in/a.dcm")
-    summary = predict_files("model_folder", tmp_path / "in", tmp_path / "out", dicom_seg=True)
+    summary = predict("model_folder", tmp_path / "in", output=tmp_path / "out", dicom_seg=True)
     [(_, reason)] = summary.failed
     assert reason.startswith("the mask is written, but no DICOM SEG: ")
     assert "damaged" not in reason
@@ -364,5 +364,5 @@ def test_without_its_segmentation_the_mask_stays(tmp_path: Path, use: Any, kind:
     row = (tmp_path / "out/predictions.csv").read_text("utf-8").splitlines()[1]
     assert ",ok," in row
     assert "no DICOM SEG" in row
-    again = predict_files("model_folder", tmp_path / "in", tmp_path / "out")
+    again = predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     assert (again.skipped, again.failed) == (1, [])

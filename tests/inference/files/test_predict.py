@@ -14,11 +14,12 @@ import pytest
 from PIL import Image, ImageOps
 
 import dicom_phantom
+from dxseg import predict
 from dxseg.data.readers.images import READERS
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.files import predict as predict_module
-from dxseg.inference.files.predict import predict_files
 from dxseg.inference.predictor import Predictor
+from progress_calls import on_progress
 
 
 @pytest.fixture
@@ -68,9 +69,8 @@ def test_results_of_a_folder(tmp_path, use, write_image):
     write_image(tmp_path / "in/sub/a.png", square)
     write_image(tmp_path / "in/dark.png", np.full((20, 50, 1), 10, np.uint8))
     calls: list[tuple[int, int]] = []
-    summary = predict_files(
-        "model_folder", tmp_path / "in", tmp_path / "out", progress=lambda *call: calls.append(call)
-    )
+    with on_progress(lambda *call: calls.append(call)):
+        summary = predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     assert (summary.done, summary.skipped, summary.failed) == (2, 0, [])
     assert calls == [(0, 2), (1, 2), (2, 2)]
     assert files_below(tmp_path / "out") == {
@@ -99,7 +99,7 @@ def test_several_classes_have_an_area_each(tmp_path, use, write_image):
     image[:8, :8, 0] = 250
     image[16:20, 16:20, 1] = 250
     write_image(tmp_path / "in/a.png", image)
-    predict_files("model_folder", tmp_path / "in", tmp_path / "out")
+    predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     row = table(tmp_path / "out")["a.png"]
     areas = ("lesion_area_px", "lesion_area_px_class0", "lesion_area_px_class1")
     assert [row[name] for name in areas] == ["80", "64", "16"]
@@ -112,7 +112,7 @@ def test_a_corrupt_file_is_listed_and_the_others_done(tmp_path, use, write_image
         write_image(tmp_path / f"in/{index}.png")
     (tmp_path / "in/2.png").write_bytes((tmp_path / "in/1.png").read_bytes()[:50])
     (tmp_path / "in/3.png").write_bytes(b"")
-    summary = predict_files("model_folder", tmp_path / "in", tmp_path / "out")
+    summary = predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     assert summary.done == 3
     assert [name for name, _ in summary.failed] == ["2.png", "3.png"]
     rows = table(tmp_path / "out")
@@ -130,15 +130,14 @@ def test_again_only_what_is_missing_is_predicted(tmp_path, use, write_image):
     for index in range(5):
         write_image(tmp_path / f"in/{index}.png")
     (tmp_path / "in/2.png").write_bytes(b"broken")
-    predict_files("model_folder", tmp_path / "in", tmp_path / "out")
+    predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     read.clear()
     write_image(tmp_path / "in/2.png")
     write_image(tmp_path / "in/new.png")
     (tmp_path / "out/masks/4.png").unlink()
     calls: list[tuple[int, int]] = []
-    summary = predict_files(
-        "model_folder", tmp_path / "in", tmp_path / "out", progress=lambda *call: calls.append(call)
-    )
+    with on_progress(lambda *call: calls.append(call)):
+        summary = predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     assert read == ["2.png", "4.png", "new.png"]
     assert (summary.done, summary.skipped, summary.failed) == (3, 3, [])
     assert calls[0] == (3, 6)
@@ -152,12 +151,12 @@ def test_a_result_that_a_power_cut_emptied_is_predicted_again(tmp_path, use, wri
     read = use()
     write_image(tmp_path / "in/a.png")
     write_image(tmp_path / "in/b.png")
-    predict_files("model_folder", tmp_path / "in", tmp_path / "out")
+    predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     path = tmp_path / "out" / kind / "a.png"
     whole = path.read_bytes()
     path.write_bytes(b"")
     read.clear()
-    predict_files("model_folder", tmp_path / "in", tmp_path / "out")
+    predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     assert read == ["a.png"]
     assert path.read_bytes() == whole
 
@@ -166,14 +165,14 @@ def test_a_torn_last_row_is_predicted_again(tmp_path, use, write_image):
     read = use()
     for index in range(3):
         write_image(tmp_path / f"in/{index}.png")
-    predict_files("model_folder", tmp_path / "in", tmp_path / "out")
+    predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     path = tmp_path / "out/predictions.csv"
     whole = path.read_bytes()
     last = whole[:-1].rindex(b"\n") + 1
     for length in (last + 1, last + 9, len(whole) - 1):
         path.write_bytes(whole[:length])
         read.clear()
-        predict_files("model_folder", tmp_path / "in", tmp_path / "out")
+        predict("model_folder", tmp_path / "in", output=tmp_path / "out")
         assert read == ["2.png"]
         assert path.read_bytes() == whole
 
@@ -181,8 +180,8 @@ def test_a_torn_last_row_is_predicted_again(tmp_path, use, write_image):
 def test_overwrite_predicts_everything_anew(tmp_path, use, write_image):
     read = use()
     write_image(tmp_path / "in/a.png")
-    predict_files("model_folder", tmp_path / "in", tmp_path / "out")
-    predict_files("model_folder", tmp_path / "in", tmp_path / "out", overwrite=True)
+    predict("model_folder", tmp_path / "in", output=tmp_path / "out")
+    predict("model_folder", tmp_path / "in", output=tmp_path / "out", overwrite=True)
     assert read == ["a.png", "a.png"]
     assert len(table(tmp_path / "out")) == 1
 
@@ -190,16 +189,16 @@ def test_overwrite_predicts_everything_anew(tmp_path, use, write_image):
 def test_another_model_does_not_inherit_results(tmp_path, use, write_image):
     use()
     write_image(tmp_path / "in/a.png")
-    predict_files("model_folder", tmp_path / "in", tmp_path / "out")
+    predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     read = use(digest="cd" * 32, threshold=0.999999)
-    predict_files("model_folder", tmp_path / "in", tmp_path / "out")
+    predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     assert read == ["a.png"]
     row = table(tmp_path / "out")["a.png"]
     assert (row["model"], row["lesion_area_px"]) == ("cdcdcdcdcdcd", "0")
     use(labels=("other",))
     with pytest.raises(DxsegError, match="another output folder"):
-        predict_files("model_folder", tmp_path / "in", tmp_path / "out")
-    predict_files("model_folder", tmp_path / "in", tmp_path / "out", overwrite=True)
+        predict("model_folder", tmp_path / "in", output=tmp_path / "out")
+    predict("model_folder", tmp_path / "in", output=tmp_path / "out", overwrite=True)
     assert "p_other" in table(tmp_path / "out")["a.png"]
 
 
@@ -207,10 +206,10 @@ def test_another_file_of_the_same_name_is_no_skip_and_no_overwriting(tmp_path, u
     use()
     write_image(tmp_path / "p1/a.png")
     write_image(tmp_path / "p2/a.png", np.zeros((9, 9, 1), np.uint8))
-    predict_files("model_folder", tmp_path / "p1", tmp_path / "out")
+    predict("model_folder", tmp_path / "p1", output=tmp_path / "out")
     before = (tmp_path / "out/masks/a.png").read_bytes()
     with pytest.raises(UsageError, match="under the name"):
-        predict_files("model_folder", tmp_path / "p2", tmp_path / "out")
+        predict("model_folder", tmp_path / "p2", output=tmp_path / "out")
     assert (tmp_path / "out/masks/a.png").read_bytes() == before
     assert len(table(tmp_path / "out")) == 1
 
@@ -220,8 +219,8 @@ def test_rows_of_other_inputs_stay(tmp_path, use, write_image):
     write_image(tmp_path / "in/a.png")
     write_image(tmp_path / "in/b.png")
     (tmp_path / "in/b.png").write_bytes(b"broken")
-    predict_files("model_folder", tmp_path / "in/b.png", tmp_path / "out")
-    predict_files("model_folder", tmp_path / "in/a.png", tmp_path / "out")
+    predict("model_folder", tmp_path / "in/b.png", output=tmp_path / "out")
+    predict("model_folder", tmp_path / "in/a.png", output=tmp_path / "out")
     assert {name: row["status"] for name, row in table(tmp_path / "out").items()} == {
         "b.png": "failed",
         "a.png": "ok",
@@ -231,9 +230,9 @@ def test_rows_of_other_inputs_stay(tmp_path, use, write_image):
 def test_a_failure_leaves_no_result_of_before(tmp_path, use, write_image):
     use()
     path = write_image(tmp_path / "in/a.png")
-    predict_files("model_folder", tmp_path / "in", tmp_path / "out")
+    predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     path.write_bytes(b"broken")
-    predict_files("model_folder", tmp_path / "in", tmp_path / "out", overwrite=True)
+    predict("model_folder", tmp_path / "in", output=tmp_path / "out", overwrite=True)
     assert files_below(tmp_path / "out") == {"predictions.csv"}
 
 
@@ -243,7 +242,7 @@ def test_masks_that_are_not_ours_are_not_overwritten(tmp_path, use, write_image)
     truth = write_image(tmp_path / "data/masks/a.png", np.full((32, 32, 1), 7, np.uint8))
     before = truth.read_bytes()
     with pytest.raises(UsageError, match="choose another output folder"):
-        predict_files("model_folder", tmp_path / "data/a.png", tmp_path / "data")
+        predict("model_folder", tmp_path / "data/a.png", output=tmp_path / "data")
     assert truth.read_bytes() == before
 
 
@@ -251,7 +250,7 @@ def test_an_output_inside_the_input_is_not_predicted(tmp_path, use, write_image)
     read = use()
     write_image(tmp_path / "a.png")
     for _ in range(2):
-        predict_files("model_folder", tmp_path, tmp_path / "out")
+        predict("model_folder", tmp_path, output=tmp_path / "out")
     assert read == ["a.png"]
 
 
@@ -259,17 +258,17 @@ def test_links_in_the_output_do_not_lead_the_writing_elsewhere(tmp_path, use, wr
     use()
     write_image(tmp_path / "in/sub/a.png")
     write_image(tmp_path / "in/b.png")
-    predict_files("model_folder", tmp_path / "in/b.png", tmp_path / "out")
+    predict("model_folder", tmp_path / "in/b.png", output=tmp_path / "out")
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "a.png").write_bytes(b"precious")
     (tmp_path / "out/masks/sub").symlink_to(outside)
-    summary = predict_files("model_folder", tmp_path / "in", tmp_path / "out")
+    summary = predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     assert [name for name, _ in summary.failed] == ["sub/a.png"]
     assert (outside / "a.png").read_bytes() == b"precious"
     (tmp_path / "out/masks/b.png").unlink()
     (tmp_path / "out/masks/b.png").symlink_to(outside / "a.png")
-    predict_files("model_folder", tmp_path / "in/b.png", tmp_path / "out", overwrite=True)
+    predict("model_folder", tmp_path / "in/b.png", output=tmp_path / "out", overwrite=True)
     assert (outside / "a.png").read_bytes() == b"precious", "the link was replaced, not followed"
 
 
@@ -279,8 +278,8 @@ def test_names_that_are_no_text_are_predicted(tmp_path, use, write_image):
     names = ["new\nline.png", 'quo"te, comma.png', "=1+1.png", os.fsdecode(b"\xff\xfe.png")]
     for name in names:
         (tmp_path / "in" / name).write_bytes(source.read_bytes())
-    assert predict_files("model_folder", tmp_path / "in", tmp_path / "out").done == 5
-    assert predict_files("model_folder", tmp_path / "in", tmp_path / "out").skipped == 5
+    assert predict("model_folder", tmp_path / "in", output=tmp_path / "out").done == 5
+    assert predict("model_folder", tmp_path / "in", output=tmp_path / "out").skipped == 5
 
 
 def test_an_output_that_cannot_be_written_is_told(tmp_path, use, write_image):
@@ -288,13 +287,13 @@ def test_an_output_that_cannot_be_written_is_told(tmp_path, use, write_image):
     write_image(tmp_path / "in/a.png")
     (tmp_path / "out").write_text("a file")
     with pytest.raises(DxsegError, match="cannot write"):
-        predict_files("model_folder", tmp_path / "in", tmp_path / "out")
+        predict("model_folder", tmp_path / "in", output=tmp_path / "out")
 
 
 def test_a_bad_model_folder_stops_before_anything_is_written(tmp_path, write_image):
     write_image(tmp_path / "in/a.png")
     with pytest.raises(DxsegError, match=r"model\.json"):
-        predict_files(tmp_path / "nothing", tmp_path / "in", tmp_path / "out")
+        predict(tmp_path / "nothing", tmp_path / "in", output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -304,10 +303,8 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from brightness import Maker
 from dxseg.inference.files.predict import predict_files
-from dxseg.inference.predictor import Predictor
 predictor = Maker()(batch_size=1)
-Predictor.from_folder = lambda *_args, **_options: predictor
-predict_files("model_folder", {source!r}, {output!r}, progress=lambda *_call: time.sleep(0.02))
+predict_files(predictor, [{source!r}], Path({output!r}), progress=lambda *_call: time.sleep(0.02))
 """
 
 
@@ -331,7 +328,7 @@ def test_killed_and_started_again_it_ends_as_if_never_killed(tmp_path, use, writ
     finished = [name for name, row in table(tmp_path / "out").items() if row["status"] == "ok"]
     assert 5 <= len(finished) < 40
     read = use()
-    summary = predict_files("model_folder", tmp_path / "in", tmp_path / "out")
+    summary = predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     assert not set(read) & set(finished)
     assert summary.done + summary.skipped == 40
     masks = [path for path in (tmp_path / "out/masks").iterdir() if path.name[0] != "."]
@@ -350,7 +347,7 @@ def test_every_readable_format_of_images_is_predicted(tmp_path, use, suffix):
         dicom_phantom.save(dicom_phantom.make_image(bright), path)
     else:
         Image.fromarray(bright).save(path)
-    summary = predict_files("model_folder", path, tmp_path / "out")
+    summary = predict("model_folder", path, output=tmp_path / "out")
     assert (summary.done, summary.failed) == (1, [])
     mask = pixels(tmp_path / "out/masks/a.png")
     assert mask.shape == bright.shape
@@ -370,7 +367,7 @@ def test_an_unforeseen_exception_costs_one_row(tmp_path, use, write_image, monke
         write(path, *args)
 
     monkeypatch.setattr(predict_module, "write_mask_png", fail)
-    summary = predict_files("model_folder", tmp_path / "in", tmp_path / "out")
+    summary = predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     assert summary.done == 2
     [(name, reason)] = summary.failed
     assert name == "b.png"

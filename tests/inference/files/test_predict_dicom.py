@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from dicom_phantom import make_image, make_series, save
+from dxseg import predict
 from dxseg.data.readers.slicing import Slicing
-from dxseg.inference.files.predict import predict_files
 from dxseg.inference.predictor import Predictor
+from progress_calls import on_progress
 
 # The network finds what is brighter than the level.
 RULE = Slicing(window=(100.0, 200.0))
@@ -51,9 +52,8 @@ def test_a_series_gives_a_label_map_in_its_place(
         # Names without suffix, in an order that says nothing.
         save(ds, tmp_path / "export/CT" / f"IM{7 * number % 10}")
     calls: list[tuple[int, int]] = []
-    summary = predict_files(
-        "model_folder", tmp_path / "export", tmp_path / "out", progress=lambda *c: calls.append(c)
-    )
+    with on_progress(lambda *call: calls.append(call)):
+        summary = predict("model_folder", tmp_path / "export", output=tmp_path / "out")
     assert (summary.done, summary.failed) == (1, [])
     assert calls[-1] == (10, 10)
     written = nibabel.load(tmp_path / "out/masks/CT.nii.gz")
@@ -73,7 +73,7 @@ def test_a_series_gives_a_label_map_in_its_place(
     assert (told["name"], told["slices"], told["status"]) == ("CT", "10", "ok")
     volume = (HOUNSFIELD > 100).sum() * 2.0 * 0.5 * 0.75
     assert float(told["lesion_volume_mm3"]) == pytest.approx(volume)
-    again = predict_files("model_folder", tmp_path / "export", tmp_path / "out")
+    again = predict("model_folder", tmp_path / "export", output=tmp_path / "out")
     assert (again.done, again.skipped) == (0, 1)
 
 
@@ -82,7 +82,7 @@ def test_overlays_of_a_series_spare_those_of_images_beside_it(tmp_path: Path, us
     for number, ds in enumerate(make_series(HOUNSFIELD)):
         save(ds, tmp_path / "in/CT" / f"{number}.dcm")
     Image.fromarray(np.full((32, 32), 250, np.uint8)).save(tmp_path / "in/CT/0003.png")
-    summary = predict_files("model_folder", tmp_path / "in", tmp_path / "out", slice_overlays=True)
+    summary = predict("model_folder", tmp_path / "in", output=tmp_path / "out", slice_overlays=True)
     assert (summary.done, summary.failed) == (2, [])
     written = {path.relative_to(tmp_path / "out").as_posix() for path in tmp_path.rglob("out/**/*")}
     assert {"masks/CT.nii.gz", "masks/CT/0003.png", "overlays/CT/0003.png"} <= written
@@ -94,7 +94,7 @@ def test_the_folder_of_a_series_may_be_named_itself(tmp_path: Path, use: Any) ->
     use(slicing=RULE)
     for number, ds in enumerate(make_series(HOUNSFIELD)):
         save(ds, tmp_path / "CT" / f"{number}.dcm")
-    predict_files("model_folder", tmp_path / "CT", tmp_path / "out")
+    predict("model_folder", tmp_path / "CT", output=tmp_path / "out")
     assert (tmp_path / "out/masks/CT.nii.gz").is_file()
 
 
@@ -108,7 +108,7 @@ def test_series_that_cannot_be_stacked_fail_alone(tmp_path: Path, use: Any) -> N
     for path in sorted((tmp_path / "in/one").iterdir())[::3]:
         (tmp_path / "in/gap" / path.name).write_bytes(path.read_bytes())
     (tmp_path / "in/gap/1.dcm").write_bytes((tmp_path / "in/one/1.dcm").read_bytes())
-    summary = predict_files("model_folder", tmp_path / "in", tmp_path / "out")
+    summary = predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     assert summary.done == 1
     reasons = dict(summary.failed)
     assert "contains slices of 2 volumes; expected one" in reasons["two"]
@@ -120,7 +120,7 @@ def test_for_a_model_of_images_each_slice_is_an_image(tmp_path: Path, use: Any) 
     objects = make_series(HOUNSFIELD[:3], WindowCenter=100, WindowWidth=200)
     for number, ds in enumerate(objects):
         save(ds, tmp_path / "in" / f"{number}.dcm")
-    assert predict_files("model_folder", tmp_path / "in", tmp_path / "out").done == 3
+    assert predict("model_folder", tmp_path / "in", output=tmp_path / "out").done == 3
     assert len(list((tmp_path / "out/masks").glob("*.png"))) == 3
 
 
@@ -130,8 +130,8 @@ def test_a_single_image_gives_a_mask_of_its_size(tmp_path: Path, use: Any) -> No
     pixels[4:12, 20:36] = 250
     for name in ("a.dcm", "b"):
         save(make_image(pixels), tmp_path / "in" / name)
-    summary = predict_files(
-        "model_folder", [tmp_path / "in/a.dcm", tmp_path / "in/b"], tmp_path / "out"
+    summary = predict(
+        "model_folder", [tmp_path / "in/a.dcm", tmp_path / "in/b"], output=tmp_path / "out"
     )
     assert summary.failed == []
     for name in ("a", "b"):

@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dxseg import predict
 from dxseg.commands.import_volumes import import_volumes
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.readers.slicing import Slicing
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
-from dxseg.inference.files.predict import predict_files
 from dxseg.inference.files.volumes import predict_volume
 from dxseg.inference.model_folder import load_model_folder, read_info, save_model_folder
 from dxseg.inference.predictor import Predictor
+from progress_calls import on_progress
 from volume_phantom import RAS, SHAPE, SPACING, TURNS, ct, save, turned, turned_affine
 
 # The network finds what is brighter than the level.
@@ -57,7 +58,7 @@ def test_every_order_of_axes_comes_back_as_it_came(tmp_path: Path, use: Any) -> 
     use()
     for number, turn in enumerate(TURNS):
         save(tmp_path / f"in/{number}.nii", HOUNSFIELD, turn)
-    summary = predict_files("model_folder", tmp_path / "in", tmp_path / "out")
+    summary = predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     assert (summary.done, summary.failed) == (48, [])
     rows = table(tmp_path / "out")
     for number, turn in enumerate(TURNS):
@@ -92,7 +93,7 @@ def test_neighbours_are_seen_in_their_order(tmp_path: Path, use: Any) -> None:
     use(channels=3, slicing=Slicing(window=RULE.window, neighbours=1))
     turn = TURNS[23]
     path = save(tmp_path / "a.nii.gz", HOUNSFIELD, turn)
-    predict_files("model_folder", path, tmp_path / "out")
+    predict("model_folder", path, output=tmp_path / "out")
     # The network looks at the first channel, which is the slice below.
     below = BRIGHT[:, :, [0, *range(SHAPE[2] - 1)]]
     np.testing.assert_array_equal(label_map(tmp_path / "out/masks/a.nii.gz"), turned(below, turn))
@@ -106,9 +107,8 @@ def test_images_and_volumes_together(tmp_path: Path, use: Any) -> None:
     whole = (tmp_path / "in/b.nii").read_bytes()
     (tmp_path / "in/bad.nii").write_bytes(whole[:-100])
     calls: list[tuple[int, int]] = []
-    summary = predict_files(
-        "model_folder", tmp_path / "in", tmp_path / "out", progress=lambda *call: calls.append(call)
-    )
+    with on_progress(lambda *call: calls.append(call)):
+        summary = predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     assert (summary.done, [name for name, _ in summary.failed]) == (3, ["bad.nii"])
     assert calls[0] == (0, 31), "an image, ten slices a readable header"
     assert calls[-1] == (31, 31)
@@ -131,10 +131,10 @@ def test_overlays_of_slices_are_written_where_asked_for(tmp_path: Path, use: Any
     use(channels=3, slicing=Slicing(window=RULE.window, neighbours=1))
     path = save(tmp_path / "in/a.nii", HOUNSFIELD, TURNS[40])
     stale = tmp_path / "out/overlays/a.nii/0000.png"
-    predict_files("model_folder", path, tmp_path / "out")
+    predict("model_folder", path, output=tmp_path / "out")
     stale.parent.mkdir(parents=True)
     stale.write_bytes(b"of an earlier model")
-    predict_files("model_folder", path, tmp_path / "out", overwrite=True, slice_overlays=True)
+    predict("model_folder", path, output=tmp_path / "out", overwrite=True, slice_overlays=True)
     overlays = sorted((tmp_path / "out/overlays/a.nii").iterdir())
     found = [index for index in range(1, SHAPE[2]) if BRIGHT[:, :, index - 1].any()]
     assert [file.name for file in overlays] == [f"{index:04d}.png" for index in found]
@@ -152,12 +152,11 @@ def test_what_is_done_is_skipped(tmp_path: Path, use: Any) -> None:
     use()
     for name in ("a", "b"):
         save(tmp_path / f"in/{name}.nii.gz", HOUNSFIELD)
-    predict_files("model_folder", tmp_path / "in", tmp_path / "out")
+    predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     (tmp_path / "out/masks/b.nii.gz").write_bytes(b"")
     calls: list[tuple[int, int]] = []
-    summary = predict_files(
-        "model_folder", tmp_path / "in", tmp_path / "out", progress=lambda *call: calls.append(call)
-    )
+    with on_progress(lambda *call: calls.append(call)):
+        summary = predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     assert (summary.done, summary.skipped) == (1, 1)
     assert calls[0] == (10, 20)
     assert label_map(tmp_path / "out/masks/b.nii.gz").any()
@@ -165,7 +164,7 @@ def test_what_is_done_is_skipped(tmp_path: Path, use: Any) -> None:
 
 def test_the_odds_of_a_volume_are_the_mean_of_its_slices_odds(tmp_path: Path, use: Any) -> None:
     predictor = use(labels=("healthy", "ill"), lesion_free=("healthy",))
-    predict_files("model_folder", save(tmp_path / "a.nii", HOUNSFIELD), tmp_path / "out")
+    predict("model_folder", save(tmp_path / "a.nii", HOUNSFIELD), output=tmp_path / "out")
     from dxseg.data.readers.slicing import SlicedVolume
     from dxseg.data.readers.volume import Volume
 
@@ -186,7 +185,7 @@ def test_a_volume_without_lesion_is_as_sure_as_its_least_sure_slice(
 ) -> None:
     use()
     dark = np.where(BRIGHT, 90, HOUNSFIELD).astype(np.int16)
-    predict_files("model_folder", save(tmp_path / "a.nii", dark), tmp_path / "out")
+    predict("model_folder", save(tmp_path / "a.nii", dark), output=tmp_path / "out")
     row = table(tmp_path / "out")["a.nii"]
     peak = 1 / (1 + np.exp(-20 * (round(0.45 * 255) / 255 - 0.5)))
     assert float(row["confidence"]) == pytest.approx(1 - peak, abs=1e-5)
@@ -195,7 +194,7 @@ def test_a_volume_without_lesion_is_as_sure_as_its_least_sure_slice(
 
 def test_classes_have_a_volume_each(tmp_path: Path, use: Any) -> None:
     use(channels=3, classes=2, slicing=Slicing(window=RULE.window, neighbours=1))
-    predict_files("model_folder", save(tmp_path / "a.nii", HOUNSFIELD), tmp_path / "out")
+    predict("model_folder", save(tmp_path / "a.nii", HOUNSFIELD), output=tmp_path / "out")
     row = table(tmp_path / "out")["a.nii"]
     mask = label_map(tmp_path / "out/masks/a.nii.gz")
     for value, name in ((1, "class0"), (2, "class1")):
@@ -207,7 +206,7 @@ def test_classes_have_a_volume_each(tmp_path: Path, use: Any) -> None:
 def test_a_model_of_images_refuses_volumes_and_says_why(tmp_path: Path, use: Any) -> None:
     use(slicing=None)
     path = save(tmp_path / "a.nii", HOUNSFIELD)
-    summary = predict_files("model_folder", path, tmp_path / "out")
+    summary = predict("model_folder", path, output=tmp_path / "out")
     [(name, reason)] = summary.failed
     assert name == "a.nii"
     assert str(path) in reason
@@ -222,7 +221,7 @@ FAINT = HOUNSFIELD.clip(max=60) + 30.0 * BRIGHT
 
 def known_volume(tmp_path: Path, values: np.ndarray, label: str) -> tuple[np.ndarray, Any]:
     save(tmp_path / "in/v.nii", values)
-    predict_files("model_folder", tmp_path / "in", tmp_path / "out", labels={"v": label})
+    predict("model_folder", tmp_path / "in", output=tmp_path / "out", labels={"v": label})
     return label_map(tmp_path / "out/masks/v.nii.gz"), table(tmp_path / "out")["v.nii"]
 
 
@@ -249,7 +248,7 @@ def test_a_study_with_a_known_lesion_that_no_slice_shows_gets_it_in_the_likelies
 ) -> None:
     use(**LABELLED)
     save(tmp_path / "plain/v.nii", FAINT)
-    predict_files("model_folder", tmp_path / "plain", tmp_path / "other")
+    predict("model_folder", tmp_path / "plain", output=tmp_path / "other")
     assert not label_map(tmp_path / "other/masks/v.nii.gz").any()
     mask, row = known_volume(tmp_path, FAINT, "tumour")
     assert mask.any()
@@ -336,7 +335,7 @@ def test_every_format_of_volumes_is_predicted(
     image.header["descrip"] = b"NAME"
     (tmp_path / "in").mkdir()
     image.to_filename(tmp_path / f"in/v{suffix}")
-    summary = predict_files("model_folder", tmp_path / "in", tmp_path / "out")
+    summary = predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     assert (summary.done, summary.failed) == (1, [])
     written = nibabel.load(tmp_path / "out/masks/v.nii.gz")
     assert type(written).__name__ == kind

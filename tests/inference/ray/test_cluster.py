@@ -31,8 +31,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 IMAGES = 48
 RUN = """
 import sys
-from dxseg.inference.ray.predict import predict_archive
-print(predict_archive(*sys.argv[1:4], workers=2))
+from dxseg import predict
+print(predict(*sys.argv[1:3], output=sys.argv[3], engine="ray", workers=2))
 """
 
 

@@ -23,18 +23,19 @@ from PIL import Image
 
 from brightness import bright_square
 from cli_results import call
+from dxseg import predict
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.files.output_folder import PredictSummary
-from dxseg.inference.files.predict import predict_files
 from dxseg.inference.predictor import Predictor
 from extras import need_ray
+from progress_calls import on_progress
 
 pytest.importorskip("pyarrow", reason="the extra ray is not installed")
 
-from dxseg.inference.ray import predict, worker
+from dxseg.inference.ray import predict as archive
+from dxseg.inference.ray import worker
 from dxseg.inference.ray.inputs import archive_items
 from dxseg.inference.ray.parquet import RESULTS
-from dxseg.inference.ray.predict import predict_archive
 from dxseg.inference.ray.worker import PartPredictor
 
 need_ray()
@@ -53,7 +54,7 @@ def here(monkeypatch: pytest.MonkeyPatch, make_predictor: Callable[..., Predicto
             yield json.loads(answer["failed"][0]), answer["size"][0]
 
     def install(**options: Any) -> None:
-        monkeypatch.setattr(predict, "_run_workers", work)
+        monkeypatch.setattr(archive, "_run_workers", work)
         predictor = make_predictor(**options)
         monkeypatch.setattr(Predictor, "from_folder", lambda *_args, **_options: predictor)
 
@@ -89,8 +90,8 @@ def test_it_says_of_each_image_what_predict_says(
 ) -> None:
     here(classes=classes, channels=3)
     labels = {"a/1.png": "normal"}
-    predict_files("model", images, tmp_path / "files", overlays=False, labels=labels)
-    summary = predict_archive("model", images, tmp_path / "out", labels=labels)
+    predict("model", images, output=tmp_path / "files", overlays=False, labels=labels)
+    summary = predict("model", images, output=tmp_path / "out", labels=labels, engine="ray")
     assert (summary.done, summary.failed, summary.label_prompts) == (10, [], 1)
     table = results(tmp_path / "out")
     with (tmp_path / "files" / "predictions.csv").open(newline="") as stream:
@@ -115,14 +116,15 @@ def test_a_second_call_does_nothing_and_new_images_are_added(
     here()
     out = tmp_path / "out"
     told: list[tuple[int, int]] = []
-    predict_archive("model", images, out, workers=1, progress=lambda *now: told.append(now))
+    with on_progress(lambda *call: told.append(call)):
+        predict("model", images, output=out, workers=1, engine="ray")
     assert told[0] == (0, 10)
     assert told[-1] == (10, 10)
     parts = {path.name: path.read_bytes() for path in (out / RESULTS).iterdir()}
-    assert predict_archive("model", images, out) == PredictSummary(skipped=10)
+    assert predict("model", images, output=out, engine="ray") == PredictSummary(skipped=10)
     assert {path.name: path.read_bytes() for path in (out / RESULTS).iterdir()} == parts
     write_image(images / "c.png")
-    again = predict_archive("model", images, out)
+    again = predict("model", images, output=out, engine="ray")
     assert (again.done, again.skipped) == (1, 10)
     assert len(results(out)) == 11
 
@@ -135,12 +137,12 @@ def test_what_fails_has_no_row_and_is_tried_again(
     broken = images / "a" / "3.png"
     broken.write_bytes(b"nonsense")
     for _ in range(2):
-        summary = predict_archive("model", images, out)
+        summary = predict("model", images, output=out, engine="ray")
         assert [name for name, _ in summary.failed] == ["a/3.png"]
         assert "not an image" in summary.failed[0][1]
         assert "a/3.png" not in set(results(out)["name"])
     write_image(broken)
-    assert predict_archive("model", images, out).done == 1
+    assert predict("model", images, output=out, engine="ray").done == 1
     assert len(results(out)) == 10
 
 
@@ -149,14 +151,14 @@ def test_another_known_label_or_file_replaces_the_row(
 ) -> None:
     here(lesion_free=("normal",))
     out = tmp_path / "out"
-    predict_archive("model", images, out, labels={"a/1.png": "bright"})
-    summary = predict_archive("model", images, out, labels={"a/1.png": "normal"})
+    predict("model", images, output=out, labels={"a/1.png": "bright"}, engine="ray")
+    summary = predict("model", images, output=out, labels={"a/1.png": "normal"}, engine="ray")
     assert (summary.done, summary.skipped) == (1, 9)
     row = results(out).set_index("name").loc["a/1.png"]
     assert (row["label_prompt"], row["lesion_area_px"]) == ("normal", 0)
     table = tmp_path / "moved.csv"
     table.write_text("case_id,image\na/1.png,in/b/9.png\n")
-    assert predict_archive("model", table, out).done == 1
+    assert predict("model", table, output=out, engine="ray").done == 1
     assert results(out).set_index("name").loc["a/1.png", "source"] == str(images / "b" / "9.png")
 
 
@@ -166,10 +168,10 @@ def test_a_result_that_is_there_twice_is_there_once_afterwards(
     """As a worker might leave it that outlived a killed master."""
     here()
     out = tmp_path / "out"
-    predict_archive("model", images / "a", out, workers=1)
+    predict("model", images / "a", output=out, workers=1, engine="ray")
     for part in list((out / RESULTS).glob("*.parquet")):
         shutil.copy(part, part.with_name(f"x{part.name}"))
-    assert predict_archive("model", images / "a", out) == PredictSummary(skipped=5)
+    assert predict("model", images / "a", output=out, engine="ray") == PredictSummary(skipped=5)
     assert len(results(out)) == 5
 
 
@@ -183,19 +185,19 @@ def test_a_part_that_cannot_be_written_is_told_with_the_reason(
 
     with monkeypatch.context() as patch:
         patch.setattr(worker, "write_part", full)
-        summary = predict_archive("model", images, tmp_path / "out")
+        summary = predict("model", images, output=tmp_path / "out", engine="ray")
     assert (summary.done, len(summary.failed)) == (0, 10)
     assert all("No space left" in reason for _, reason in summary.failed)
-    assert predict_archive("model", images, tmp_path / "out").done == 10
+    assert predict("model", images, output=tmp_path / "out", engine="ray").done == 10
 
 
 def test_parts_that_were_given_up_are_told(
     here: Here, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here()
-    work = predict._run_workers
-    monkeypatch.setattr(predict, "_run_workers", lambda parts, *more: work(parts[1:], *more))
-    summary = predict_archive("model", images, tmp_path / "out", workers=1)
+    work = archive._run_workers
+    monkeypatch.setattr(archive, "_run_workers", lambda parts, *more: work(parts[1:], *more))
+    summary = predict("model", images, output=tmp_path / "out", workers=1, engine="ray")
     missing = 10 - summary.done
     assert 0 < missing == len(summary.failed) < 10
     assert all("worker died" in reason for _, reason in summary.failed)
@@ -210,28 +212,28 @@ def test_results_of_another_model_are_not_mixed_in(
 ) -> None:
     here()
     out = tmp_path / "out"
-    predict_archive("model", images, out)
+    predict("model", images, output=out, engine="ray")
     with pytest.raises(UsageError, match="other settings; choose another folder, or overwrite"):
-        predict_archive("model", images, out, flip=True)
+        predict("model", images, output=out, flip=True, engine="ray")
     other = make_predictor()
     other.info = other.info.model_copy(update={"weights_sha256": "f" * 64})
     monkeypatch.setattr(Predictor, "from_folder", lambda *_args, **_options: other)
     with pytest.raises(UsageError, match="another model"):
-        predict_archive("model", images, out)
-    assert predict_archive("model", images, out, overwrite=True).done == 10
+        predict("model", images, output=out, engine="ray")
+    assert predict("model", images, output=out, overwrite=True, engine="ray").done == 10
     assert set(results(out)["model"]) == {"f" * 12}
 
 
 def test_a_damaged_part_is_named(here: Here, images: Path, tmp_path: Path) -> None:
     here()
     out = tmp_path / "out"
-    predict_archive("model", images, out)
+    predict("model", images, output=out, engine="ray")
     part = next((out / RESULTS).glob("*.parquet"))
     part.write_bytes(part.read_bytes()[:-20])
     with pytest.raises(DxsegError, match=rf"{part.name}: not readable as Parquet.*remove it"):
-        predict_archive("model", images, out)
+        predict("model", images, output=out, engine="ray")
     part.unlink()
-    predict_archive("model", images, out)
+    predict("model", images, output=out, engine="ray")
     assert len(results(out)) == 10
 
 
@@ -281,16 +283,16 @@ def test_a_parquet_file_that_is_none_is_told(tmp_path: Path) -> None:
 @given(st.integers(1, 20_000), st.integers(1, 64))
 def test_parts_are_all_images_once_and_enough_for_all_workers(images: int, workers: int) -> None:
     listed = [[str(number), "", ""] for number in range(images)]
-    parts = predict._split_into_parts(listed, workers)
+    parts = archive._split_into_parts(listed, workers)
     assert [image for part in parts for image in part] == listed
-    assert max(map(len, parts)) <= predict.PART_IMAGES
+    assert max(map(len, parts)) <= archive.PART_IMAGES
     assert len({len(part) for part in parts[:-1]}) <= 1
     assert len(parts) >= min(images, workers)
 
 
 def test_no_workers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="0 workers: expected 1 or more"):
-        predict_archive("model", tmp_path, tmp_path / "out", workers=0)
+        predict("model", tmp_path, output=tmp_path / "out", workers=0, engine="ray")
 
 
 def test_without_the_extra_it_says_what_to_install(

@@ -8,7 +8,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from rich.console import Console
 
 from dxseg.config.presets import load_config
 from dxseg.config.schema import RunConfig
@@ -76,13 +75,13 @@ def test_the_label_head_starts_as_stage_one_ended() -> None:
 
 
 def test_masks_and_labels_are_both_learnt(
-    disks: Path, configure: Configure, quiet: Console, tmp_path: Path
+    disks: Path, configure: Configure, tmp_path: Path
 ) -> None:
     """Dice 0.6 and two labels of three right, in as many steps as both stages of the method."""
     stage = {"steps": 120, "steps_per_epoch": 20, "warmup_steps": 5, "learning_rate": 3e-3}
     config = configure("unet-multitask", data={"batch_size": 8}, stage2=stage)
     run = tmp_path / "run"
-    train_run(disks, run, config, console=quiet)
+    train_run(disks, run, config)
     assert not (run / "stage1").exists()
     dice, accuracy = figures_on_test(Predictor.from_folder(run / "model"), Dataset.load(disks))
     assert dice > 0.6

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 from dxseg.config.schema import ModelConfig, RunConfig, StageConfig
 from dxseg.data.table.dataset import Dataset
@@ -58,7 +57,6 @@ def test_only_networks_that_learnt_labels_get_any(
     probability: float,
     disks: Path,
     configure: Callable[..., RunConfig],
-    quiet: Console,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -72,7 +70,7 @@ def test_only_networks_that_learnt_labels_get_any(
     config, dataset = configure(method, data={"cache_dir": str(tmp_path)}), Dataset.load(disks)
     splits = resolve_splits(dataset, config, None)
     data = prepare_training_data(dataset, splits, config, ((0.5,), (0.25,)))
-    settings = TrainerSettings(config.device, config.seed, quiet)
+    settings = TrainerSettings(config.device, config.seed)
     stages.train_stage2(data, config, tmp_path, settings, None)
     prompts = [data.label_prompt_prob for data in trained_on]
     assert prompts == [probability]

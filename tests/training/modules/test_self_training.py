@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -140,9 +139,7 @@ def test_masks_beyond_the_budget_are_never_seen(disks: Path, configure: Configur
 
 
 class TestRuns:
-    def test_it_learns(
-        self, disks: Path, configure: Configure, quiet: Console, tmp_path: Path
-    ) -> None:
+    def test_it_learns(self, disks: Path, configure: Configure, tmp_path: Path) -> None:
         """Four masks, twenty labels: proposals are kept, and validation masks get better."""
         stage = {"steps": 40, "steps_per_epoch": 20, "warmup_steps": 5, "learning_rate": 3e-3}
         again = {"steps": 80, "steps_per_epoch": 20, "warmup_steps": 5, "learning_rate": 3e-3}
@@ -153,7 +150,7 @@ class TestRuns:
             self_training=again | {"ema_decay": 0.9},
             **BUDGET,
         )
-        run = train_run(disks, tmp_path / "run", config, console=quiet)
+        run = train_run(disks, tmp_path / "run", config)
         assert 0.3 < run["self_training"]["kept_pseudo_labels"] <= 1
         assert run["self_training"]["val_dice"] > max(0.5, run["stage2"]["val_dice"])
         assert run["seconds"]["self_training"] > 0
@@ -162,13 +159,12 @@ class TestRuns:
         self,
         disks: Path,
         configure: Configure,
-        quiet: Console,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         config = configure("sks-evidence-selftrained", self_training=STAGE, **BUDGET)
         whole = tmp_path / "whole"
-        train_run(disks, whole, config, console=quiet)
+        train_run(disks, whole, config)
 
         class PulledPlugError(BaseException):
             pass
@@ -185,26 +181,24 @@ class TestRuns:
         with monkeypatch.context() as patch:
             patch.setattr(SelfTrainingModule, "training_step", failing)
             with pytest.raises(PulledPlugError):
-                train_run(disks, run, config, console=quiet)
+                train_run(disks, run, config)
         with monkeypatch.context() as patch:  # what is finished is not trained again
             patch.setattr(run_module, "train_stage2", lambda *_: pytest.fail("stage 2 again"))
-            train_run(disks, run, config, console=quiet)
+            train_run(disks, run, config)
         for name in ("stage2/model/model.safetensors", "model/model.safetensors"):
             mine, theirs = load_file(run / name), load_file(whole / name)
             assert [key for key in theirs if not torch.equal(mine[key], theirs[key])] == [], name
         assert not list(run.rglob("*.ckpt*"))
 
     def test_another_run_can_be_gone_on_from(
-        self, disks: Path, configure: Configure, quiet: Console, tmp_path: Path
+        self, disks: Path, configure: Configure, tmp_path: Path
     ) -> None:
         """The same weights as when stage 2 is trained here; and no label or mask is left over."""
         plain = configure("unet", self_training=None, **BUDGET)
         config = configure("unet-selftrained", self_training=STAGE, **BUDGET)
-        train_run(disks, tmp_path / "plain", plain, console=quiet)
-        train_run(disks, tmp_path / "own", config, console=quiet)
-        run = train_run(
-            disks, tmp_path / "taken", config, stage2_run=tmp_path / "plain", console=quiet
-        )
+        train_run(disks, tmp_path / "plain", plain)
+        train_run(disks, tmp_path / "own", config)
+        run = train_run(disks, tmp_path / "taken", config, stage2_run=tmp_path / "plain")
         assert run["stage2_from"] == str(tmp_path / "plain")
         assert run["stage2"] == read_run(tmp_path / "plain")["stage2"]
         mine, theirs = (
@@ -227,20 +221,19 @@ class TestRuns:
         message: str,
         disks: Path,
         configure: Configure,
-        quiet: Console,
         plain_run: Path,
         tmp_path: Path,
     ) -> None:
         config = configure(method, **BUDGET, **changes)
         expected = UsageError if method == "unet" else DxsegError
         with pytest.raises(expected, match=message):
-            train_run(disks, tmp_path / "run", config, stage2_run=plain_run, console=quiet)
+            train_run(disks, tmp_path / "run", config, stage2_run=plain_run)
 
     def test_a_batch_without_images_to_propose_for_is_all_masks(
-        self, disks: Path, configure: Configure, quiet: Console, tmp_path: Path
+        self, disks: Path, configure: Configure, tmp_path: Path
     ) -> None:
         config = configure("unet-selftrained", self_training=STAGE)
-        run = train_run(disks, tmp_path / "run", config, console=quiet)
+        run = train_run(disks, tmp_path / "run", config)
         assert "kept_pseudo_labels" not in run["self_training"]
 
 
@@ -248,9 +241,8 @@ class TestRuns:
 def plain_run(
     disks: Path,
     configure: Configure,
-    quiet: Console,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     output = tmp_path_factory.mktemp("plain") / "run"
-    train_run(disks, output, configure("unet", **BUDGET), console=quiet)
+    train_run(disks, output, configure("unet", **BUDGET))
     return output

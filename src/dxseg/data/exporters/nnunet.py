@@ -15,7 +15,6 @@ from pydantic import BaseModel
 from dxseg.data.exporters.nnunet_format import DESCRIPTION_FILE, FOLDER_NAME, SPLITS_FILE
 from dxseg.data.readers.images import read_image, to_channels
 from dxseg.data.readers.masks import read_mask
-from dxseg.data.splits.split_table import read_splits
 from dxseg.data.table.cases import TEST, TRAIN, VALIDATION
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
@@ -58,58 +57,15 @@ class ExportReport(BaseModel):
         )
 
 
-def export_nnunet(
-    dataset: str | Path,
-    destination: str | Path,
-    *,
-    splits: str | Path,
-    progress: Callable[[int, int], None] | None = None,
-) -> ExportReport:
-    """Write a raw dataset on which nnU-Net trains with exactly the masks that dxseg may use.
+class RawDataset:
+    """A dataset as the files of a raw dataset, in the order of the cases.
 
     Training and validation cases whose mask may be used go to imagesTr and labelsTr, those of
     lesion-free images with an empty mask; `splits_final.json` makes them fold 0. Test cases go to
     imagesTs, their masks to labelsTs, which nnU-Net does not read. Images become PNG of 8 or 16
     bit, one file per channel, masks label maps of 0, 1, ... Slices of volumes are exported as
-    images. `dataset.json` is written last: an interrupted export is incomplete, and the same call
-    starts it again.
-
-    Args:
-        dataset: Folder of the dataset.
-        destination: A new or empty folder with a name as required by nnU-Net, such as
-            Dataset042_BUSI.
-        splits: splits.csv; without a column use_mask, all masks may be used.
-        progress: Called with (done, total) after each image.
-
-    Raises:
-        UsageError: The destination has an invalid name.
-        DxsegError: The destination is not empty, no mask may be used in training or validation, a
-            class has a name that nnU-Net reserves, or a file is wrong.
+    images.
     """
-    target = Path(destination)
-    if not FOLDER_NAME.fullmatch(target.name):
-        raise UsageError(
-            f"{target}: nnU-Net requires a folder named Dataset, three digits, _ and a name of "
-            f"letters, digits, - and _; for example {target.parent / 'Dataset042_Lesions'}"
-        )
-    data = Dataset.load(dataset)
-    table = read_splits(splits, data)
-    export = _Export(data, table, target)
-    export.check(str(splits))
-    _open(target)
-    rows = list(data.cases.itertuples())
-    chosen = np.flatnonzero(export.fitted | export.tested).tolist()
-    for done, position in enumerate(chosen, 1):
-        export.write(rows[position], position)
-        if progress is not None:
-            progress(done, len(chosen))
-    export.describe()
-    (target / _UNFINISHED).unlink()
-    return export.report()
-
-
-class _Export:
-    """The files of an export, in the order of the cases."""
 
     def __init__(self, dataset: Dataset, table: pd.DataFrame, target: Path) -> None:
         self.dataset, self.target = dataset, target
@@ -122,7 +78,21 @@ class _Export:
         self.tested: NDArray[np.bool_] = self.split == TEST
 
     def check(self, splits: str) -> None:
-        """Check for what nnU-Net would fail on later."""
+        """Check for what nnU-Net would fail on later.
+
+        Args:
+            splits: The file of the splits, for errors.
+
+        Raises:
+            UsageError: The folder has a name that nnU-Net does not read.
+            DxsegError: No mask may be used, or a class has a name that nnU-Net reserves.
+        """
+        if not FOLDER_NAME.fullmatch(self.target.name):
+            raise UsageError(
+                f"{self.target}: nnU-Net requires a folder named Dataset, three digits, _ and a "
+                "name of letters, digits, - and _; for example "
+                f"{self.target.parent / 'Dataset042_Lesions'}"
+            )
         for name in (TRAIN, VALIDATION):
             if not self._of(name):
                 raise DxsegError(
@@ -136,7 +106,26 @@ class _Export:
                 f"{min(reserved)!r}: has another meaning in nnU-Net; rename the class"
             )
 
-    def write(self, row: Any, position: int) -> None:
+    def write(self, progress: Callable[[int, int], None]) -> None:
+        """Write all files; an interrupted export is incomplete, and starts again.
+
+        Args:
+            progress: Called with (done, total) after each image.
+
+        Raises:
+            DxsegError: The folder is not empty, a file cannot be read, or an image and its mask
+                differ in size.
+        """
+        _open(self.target)
+        rows = list(self.dataset.cases.itertuples())
+        chosen = np.flatnonzero(self.fitted | self.tested).tolist()
+        for done, position in enumerate(chosen, 1):
+            self._write_case(rows[position], position)
+            progress(done, len(chosen))
+        self._describe()
+        (self.target / _UNFINISHED).unlink()
+
+    def _write_case(self, row: Any, position: int) -> None:
         """Write the channels of one case, and its mask if it may be used."""
         part = "Ts" if self.tested[position] else "Tr"
         path = self.dataset.image_path(row)
@@ -152,8 +141,7 @@ class _Export:
             mask = self._mask(row, image.shape[:2])
             _write_png(self.target / f"labels{part}" / f"{row.case_id}{ENDING}", mask)
 
-    def describe(self) -> None:
-        """Write the split, then the description, which makes the export complete."""
+    def _describe(self) -> None:
         fold = {"train": self._of(TRAIN), "val": self._of(VALIDATION)}
         write_json_atomic(self.target / SPLITS_FILE, [fold])
         spec = self.dataset.spec
@@ -170,6 +158,7 @@ class _Export:
         write_json_atomic(self.target / DESCRIPTION_FILE, description)
 
     def report(self) -> ExportReport:
+        """Count what is in which folder."""
         return ExportReport(
             destination=self.target,
             training=len(self._of(TRAIN)),

@@ -53,23 +53,21 @@ from dxseg.io.atomic import write_bytes_atomic
 _WRITERS, _WRITES_AHEAD = 2, 16
 
 
+def _no_progress(_done: int, _all: int) -> None:
+    pass
+
+
 def predict_files(
-    model: str | Path,
-    inputs: str | Path | Sequence[str | Path],
-    output: str | Path,
+    predictor: Predictor,
+    inputs: Sequence[str | Path],
+    output: Path,
     *,
     labels: str | Path | Mapping[str, str] | None = None,
     overwrite: bool = False,
-    device: str = "cpu",
-    batch_size: int = 8,
     overlays: bool = True,
     slice_overlays: bool = False,
-    backend: str | None = None,
-    precision: str = "float32",
-    flip: bool = False,
-    sliding_window: bool = False,
     dicom_seg: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = _no_progress,
 ) -> PredictSummary:
     """Predict images and volumes into masks, overlays and a table.
 
@@ -83,23 +81,16 @@ def predict_files(
     failed inputs are predicted again.
 
     Args:
-        model: The model folder, or an exported .onnx file.
+        predictor: The model.
         inputs: Files, folders (searched through all levels) or patterns; names in the output are
             relative to the folder they share.
         output: The folder to write to, created if needed; nothing is written outside it.
-        labels: Label prompts: a table, or labels by file; see
-            `dxseg.inference.label_prompt.join_labels`. That of an image is an input of the network
-            and followed by rule (`dxseg.inference.postprocess`); for volumes see `predict_volume`.
+        labels: Label prompts; see `dxseg.inference.label_prompt.join_labels`. That of an image is
+            an input of the network and followed by rule (`dxseg.inference.postprocess`); for
+            volumes see `predict_volume`.
         overwrite: Recompute existing predictions.
-        device: Torch device string, e.g. cuda:0.
-        batch_size: Images per forward pass.
         overlays: Write overlays of images.
         slice_overlays: Write `overlays/NAME/0007.png`, ... for a volume's slices with a lesion.
-        backend: torch, onnxruntime or openvino; default: torch for a folder, onnxruntime for an
-            .onnx file.
-        precision: float32, or bfloat16 for torch and openvino.
-        flip: Test-time augmentation: average with the horizontal flip.
-        sliding_window: Cut images larger than the network's input into windows.
         dicom_seg: Write `segmentations/NAME.dcm` for DICOM inputs, a SEG that contains the
             patient's identity (`dxseg.inference.files.dicom_seg`).
         progress: Called with the number of images and slices finished or skipped, and of all.
@@ -107,26 +98,16 @@ def predict_files(
     Raises:
         UsageError: No image was found, two would share a result, the output folder holds results
             of other files, the labels do not match, or SEG is wanted without DICOM or highdicom.
-        DxsegError: The model is bad, or the output folder cannot be written.
+        DxsegError: The output folder cannot be written.
     """
     folder = OutputFolder(output)
-    given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
-    predictor = Predictor.from_folder(
-        model,
-        device=device,
-        batch_size=batch_size,
-        backend=backend,
-        precision=precision,
-        flip=flip,
-        sliding_window=sliding_window,
-    )
     info = predictor.info
     results = [folder.root / kind for kind in FOLDERS]
-    items = find_images(given, skip=results, series=info.slicing is not None)
+    items = find_images(inputs, skip=results, series=info.slicing is not None)
     if dicom_seg:
         require_highdicom()
         if not any(item.is_dicom for item in items):
-            raise UsageError(f"{given[0]}: no DICOM there, which DICOM SEG needs; leave it out")
+            raise UsageError(f"{inputs[0]}: no DICOM there, which DICOM SEG needs; leave it out")
     joined = LabelJoin() if labels is None else join_labels(labels, items, info)
     table = PredictionTable(folder.table, columns(info))
     named = {item.name: item for item in items}
@@ -138,6 +119,7 @@ def predict_files(
             skipped=len(resume.done),
             label_prompts=len(joined.by_name),
             unmatched_labels=joined.unmatched,
+            table=folder.table,
         )
         with table:
             job = _Job(
@@ -146,7 +128,7 @@ def predict_files(
                 table,
                 summary,
                 joined.by_name,
-                progress or (lambda _done, _all: None),
+                progress,
                 overlays=overlays,
                 slice_overlays=slice_overlays,
                 dicom_seg=dicom_seg,

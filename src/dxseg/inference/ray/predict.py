@@ -34,18 +34,14 @@ Progress = Callable[[int, int], None]
 
 def predict_archive(
     model: str | Path,
-    inputs: str | Path | Sequence[str | Path],
-    output: str | Path,
+    options: Mapping[str, Any],
+    inputs: Sequence[str | Path],
+    output: Path,
     *,
     workers: int | None = None,
     labels: str | Path | Mapping[str, str] | None = None,
     overwrite: bool = False,
-    batch_size: int = 8,
-    backend: str | None = None,
-    precision: str = "float32",
-    flip: bool = False,
-    sliding_window: bool = False,
-    progress: Progress | None = None,
+    progress: Progress,
 ) -> PredictSummary:
     """Predict images into `results/*.parquet`, one row and mask per image, by worker processes.
 
@@ -60,18 +56,13 @@ def predict_archive(
     afterwards.
 
     Args:
-        model: The model folder, or an exported .onnx file.
+        model: A model that `Predictor.from_folder` loads, with its `options`.
+        options: `precision`, `flip` and `sliding_window`, and perhaps others.
         inputs: See `dxseg.inference.ray.inputs.archive_items`.
         output: The folder to write to, created if needed.
         workers: Worker processes; default: cores / 2.
         labels: Label prompts; see `predict_files`.
         overwrite: Recompute existing predictions.
-        batch_size: Images per forward pass.
-        backend: torch, onnxruntime or openvino; default: torch for a folder, onnxruntime for an
-            .onnx file.
-        precision: float32, or bfloat16 for torch and openvino.
-        flip: Test-time augmentation: average with the horizontal flip.
-        sliding_window: Cut images larger than the network's input into windows.
         progress: Called with the number of images finished or skipped, and of all.
 
     Raises:
@@ -84,27 +75,18 @@ def predict_archive(
     if workers is not None and workers < 1:
         raise UsageError(f"{workers} workers: expected 1 or more")
     import_ray()  # here, so that its absence is reported at once, as what is wrong with the model
-    root, given = Path(output).resolve(), [inputs] if isinstance(inputs, (str, Path)) else inputs
-    options = {
-        "batch_size": batch_size,
-        "backend": backend,
-        "precision": precision,
-        "flip": flip,
-        "sliding_window": sliding_window,
-    }
-    model = find_model_folder(model)  # a name on the hub is downloaded once
-    info = Predictor.from_folder(model, **options).info  # type: ignore[arg-type]
-    items = archive_items(given, skip=[root])
+    root, model = output.resolve(), find_model_folder(model)  # downloaded once, if on the hub
+    info = Predictor.from_folder(model, **options).info
+    items = archive_items(inputs, skip=[root])
     joined = LabelJoin() if labels is None else join_labels(labels, items, info)
     wanted = {item.name: (str(item.source), joined.by_name.get(item.name, "")) for item in items}
-    manifest = ArchiveManifest(
-        model=info.weights_sha256, precision=precision, flip=flip, sliding_window=sliding_window
-    )
+    settings = {name: options[name] for name in ("precision", "flip", "sliding_window")}
+    manifest = ArchiveManifest(model=info.weights_sha256, **settings)
     summary = PredictSummary(label_prompts=len(joined.by_name), unmatched_labels=joined.unmatched)
     with exclusive_lock(root, "archive"):
         folder = prepare_results(root, manifest, overwrite)
         done = finished(folder, wanted)
-        summary.skipped = len(done)
+        summary.skipped, summary.table = len(done), folder
         cores = os.cpu_count() or 1
         workers = workers or max(1, cores // _CORES_PER_WORKER)
         worker_kwargs = {
@@ -114,7 +96,7 @@ def predict_archive(
             "threads": max(1, cores // workers),
         }
         todo = {name: value for name, value in wanted.items() if name not in done}
-        _predict(todo, worker_kwargs, workers, summary, progress or (lambda _done, _all: None))
+        _predict(todo, worker_kwargs, workers, summary, progress)
     return summary
 
 
