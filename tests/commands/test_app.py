@@ -158,10 +158,13 @@ def passed_on(monkeypatch: pytest.MonkeyPatch, name: str) -> dict[str, Any]:
 
 
 def test_inputs_may_look_like_anything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    loaded: list[dict[str, Any]] = []
+    name = "dxseg.inference.predictor.Predictor.from_folder"
+    monkeypatch.setattr(name, lambda *_, **options: loaded.append(options))
     called = passed_on(monkeypatch, "dxseg.inference.files.predict.predict_files")
     call("predict", "model", "a[red]", "--out", tmp_path, '["b"]', "--flip", ":cat:", "--", "-x")
-    assert called["arguments"] == ("model", ["a[red]", '["b"]', ":cat:", "-x"], str(tmp_path))
-    assert called["flip"]
+    assert called["arguments"] == (None, ["a[red]", '["b"]', ":cat:", "-x"], tmp_path)
+    assert loaded[0]["flip"]
 
 
 def test_overrides_may_be_repeated_and_stand_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,7 @@ def test_ctrl_c_says_how_to_go_on(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dxseg.evaluation.evaluate.evaluate_run", interrupted)
+    monkeypatch.setattr("dxseg.evaluation.evaluate.open_run", interrupted)
     result = cli("evaluate", tmp_path)
     assert result.exit_code == INTERRUPTED == 130
     assert "Repeat the same command to continue" in result.stderr
@@ -97,7 +97,7 @@ def test_a_full_disk_is_no_traceback(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device", str(tmp_path / "a[b]c.png"))
 
-    monkeypatch.setattr("dxseg.evaluation.evaluate.evaluate_run", full)
+    monkeypatch.setattr("dxseg.evaluation.evaluate.open_run", full)
     assert_fails(cli("evaluate", tmp_path), 1, "a[b]c.png: No space left on device")
 
 

@@ -6,6 +6,7 @@ import logging
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def test_a_series_gives_a_segmentation_in_its_place(
     path = tmp_path / "out/segmentations/CT.dcm"
     # Read by other code than wrote it: ours, which places every frame anew.
     stack = series_in(tmp_path / "export/CT")
-    drawn = draw_on_stack(read_mask_object(read_header(path, "seg")), {1: 1}, stack)
+    drawn = draw_on_stack(read_mask_object(read_header(path, "seg")), {1: 1}, stack).values
     assert np.array_equal(drawn, (HOUNSFIELD > 100).transpose(2, 1, 0))
     label_map = nibabel.load(tmp_path / "out/masks/CT.nii.gz")
     assert np.array_equal(drawn, np.asarray(label_map.dataobj))
@@ -153,7 +154,7 @@ def test_a_multi_frame_object_is_one_source(tmp_path: Path, make_predictor: Any)
     mask[1, 2, 0] = mask[3, 4, 2] = 1
     path = tmp_path / "seg.dcm"
     path.write_bytes(series_segmentation(stack, mask, info))
-    drawn = draw_on_stack(read_mask_object(read_header(path, "seg")), {1: 1}, stack)
+    drawn = draw_on_stack(read_mask_object(read_header(path, "seg")), {1: 1}, stack).values
     assert np.array_equal(drawn, mask)
 
 
@@ -299,21 +300,21 @@ def test_a_folder_predicted_without_them_gets_them_and_is_then_done(
 ) -> None:
     use()
     save(make_image(bright()), tmp_path / "in/a.dcm")
-    arguments = ("model_folder", tmp_path / "in", tmp_path / "out")
-    assert predict(*arguments).done == 1
+    run = partial(predict, "model_folder", tmp_path / "in", output=tmp_path / "out")
+    assert run().done == 1
     assert not (tmp_path / "out/segmentations").exists()
-    assert predict(*arguments, dicom_seg=True).done == 1
-    again = predict(*arguments, dicom_seg=True)
+    assert run(dicom_seg=True).done == 1
+    again = run(dicom_seg=True)
     assert (again.done, again.skipped) == (0, 1)
 
 
 def test_a_failure_leaves_no_segmentation_of_an_earlier_call(tmp_path: Path, use: Any) -> None:
     use()
     path = save(make_image(bright()), tmp_path / "in/a.dcm")
-    arguments = ("model_folder", tmp_path / "in", tmp_path / "out")
-    predict(*arguments, dicom_seg=True)
+    run = partial(predict, "model_folder", tmp_path / "in", output=tmp_path / "out")
+    run(dicom_seg=True)
     path.write_bytes(path.read_bytes()[:400])
-    assert len(predict(*arguments, overwrite=True).failed) == 1
+    assert len(run(overwrite=True).failed) == 1
     assert not (tmp_path / "out/segmentations/a.dcm").exists()
 
 
