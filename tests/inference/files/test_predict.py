@@ -384,7 +384,7 @@ def test_a_mask_fits_its_image_as_viewers_show_it(tmp_path, use, orientation):
     exif = Image.Exif()
     exif[274] = orientation
     Image.fromarray(bright).save(tmp_path / "a.png", exif=exif)
-    summary = predict_files("model_folder", tmp_path / "a.png", tmp_path / "out")
+    summary = predict("model_folder", tmp_path / "a.png", output=tmp_path / "out")
     with Image.open(tmp_path / "a.png") as opened:
         shown = np.asarray(ImageOps.exif_transpose(opened))
     mask = pixels(tmp_path / "out/masks/a.png")
