@@ -118,7 +118,9 @@ def split(
     split_seed: int = 0,
     seed: int = 0,
 ) -> SplitTable:
-    """Split a dataset by patient, or by group of near-duplicate images.
+    """Split a dataset by patient, or where none is named by volume or near-duplicate images.
+
+    The result says when its unit is a guess: where patients are not named, or derived from names.
 
     Args:
         dataset: Folder with `dataset.yaml` and `cases.csv`.
@@ -140,6 +142,7 @@ def split(
         DxsegError: The dataset cannot be read.
     """
     from dxseg.config.mask_budget import parse_mask_budget
+    from dxseg.data.splits.groups import describe_unit
     from dxseg.data.splits.holdout import make_splits, select_fold
     from dxseg.data.splits.mask_budget import choose_masks
     from dxseg.data.splits.split_table import write_splits
@@ -167,7 +170,7 @@ def split(
         )
     write_splits(path, table)
     cache.unlink(missing_ok=True)
-    return SplitTable(table, path)
+    return SplitTable(table, path, tuple(describe_unit(loaded)))
 
 
 def info(path: StrPath | None = None, /) -> Facts:

@@ -11,11 +11,14 @@ from dxseg.commands.options import (
     LesionClasses,
     LesionFree,
     MaskValues,
+    PatientPattern,
+    PatientTable,
     Replacement,
     SlicingOptions,
     StrPath,
     Suffix,
 )
+from dxseg.errors import UsageError
 
 if TYPE_CHECKING:
     from dxseg.data.importers.report import ImportReport
@@ -37,6 +40,8 @@ def import_volumes(
     lesion_free: LesionFree = (),
     labels: StrPath | None = None,
     label_columns: Columns | None = None,
+    patients: PatientTable | None = None,
+    patient_pattern: PatientPattern | None = None,
     modality: str = "unknown",
     provenance: str = "",
     licence: str = "",
@@ -65,6 +70,10 @@ def import_volumes(
         labels: Table of labels, for volumes without a label map.
         label_columns: Column of that table for a field, such as `label=diagnosis`. May be repeated.
             In Python a mapping.
+        patients: Table of patients: the columns `patient_id` and `image`, or `folder`; default:
+            derived from folders and `sub-*`, which is a guess.
+        patient_pattern: Regular expression that is searched in the path of a volume; its first
+            group, or the match, is the patient.
         modality: Free text, such as `CT`.
         provenance: Where the volumes come from.
         licence: Terms of use of the volumes.
@@ -77,6 +86,7 @@ def import_volumes(
             files.
     """
     from dxseg.data.importers.nifti import MaskNames, find_volumes
+    from dxseg.data.importers.patients import PatientRules
     from dxseg.data.importers.volume_dataset import DEFAULT_MASK_VALUES, write_volumes
     from dxseg.data.readers.slicing import make_slicing
     from dxseg.io.progress import console, reporting
@@ -84,9 +94,13 @@ def import_volumes(
     rule = make_slicing(**slicing)
     values = DEFAULT_MASK_VALUES if mask_values is None else mask_values
     names = MaskNames(mask_suffix, mask_replace)
+    table = None if patients is None else Path(patients)
+    rules = PatientRules(table, patient_pattern, Path(source).resolve())
     skipped: list[tuple[str, str]] = []
     found = find_volumes(source, masks_root, names, destination, skipped)
     if not found:
+        if patients is not None or patient_pattern is not None:
+            raise UsageError(f"{source}: DICOM files name their patients; leave the option out")
         regions = {str(value): name for value, name in values.items()}
         return import_dicom(
             source,
@@ -122,6 +136,7 @@ def import_volumes(
             lesion_free=lesion_free,
             labels=labels,
             label_columns=label_columns,
+            patients=rules,
             skipped=skipped,
             overwrite=overwrite,
             progress=progress,

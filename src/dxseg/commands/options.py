@@ -94,6 +94,10 @@ LabelTable = Annotated[
 ]
 """A table of labels, or the labels by file."""
 
+PatientTable = Annotated[str | Path, Parameter(name="--patients", metavar="PATH")]
+PatientPattern = Annotated[
+    str, Parameter(name="--patient-pattern", allow_leading_hyphen=True, metavar="REGEX")
+]
 Missing = Annotated[Sequence[str], Parameter(name="--missing", metavar="WORD")]
 OneHot = Annotated[
     Sequence[str] | None, Parameter(name="--one-hot", consume_multiple=True, metavar="COLUMN")

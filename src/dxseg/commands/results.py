@@ -54,15 +54,18 @@ class SplitTable:
     Attributes:
         table: One row per case.
         path: The `splits.csv` that was written.
+        notes: What the user should know of the split, such as that its unit is a guess.
     """
 
     table: pd.DataFrame
     path: Path
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         counts = self.table["split"].value_counts()
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-        return f"{listed}\nWritten: {self.path}"
+        notes = (f"- {note}" for note in self.notes)
+        return "\n".join([*notes, listed, f"Written: {self.path}"])
 
 
 class TrainedRun(dict[str, Any]):

@@ -85,9 +85,12 @@ def _mask_findings(scan: Scan) -> Iterator[RowFinding]:
 def _table_findings(scan: Scan) -> Iterator[RowFinding]:
     dataset = scan.dataset
     cases = dataset.cases
-    # The column group is about splits and does not identify the patient.
-    unidentified = cases["patient_id"].eq("") & cases["volume_id"].eq("")
+    # Volumes and groups do not identify the patient, who may have several.
+    unidentified = cases["patient_id"].eq("")
     yield from flag_rows("patient-missing", unidentified)
+    if dataset.spec.patients_from:
+        origin = f"derived from {dataset.spec.patients_from}: " + cases["patient_id"]
+        yield from flag_rows("patient-guessed", ~unidentified, origin)
     if dataset.spec.spacing_unit == "mm":
         yield from flag_rows("spacing-missing", cases["spacing_y"].isna())
     unlabeled = cases["label"].eq("")

@@ -162,8 +162,14 @@ FINDING_TYPES: dict[str, FindingType] = {
         ),
         (
             "patient-missing",
-            "cases without patient and volume",
-            "add patient_id if you can: only then is a split by patient certain",
+            "cases without patient",
+            "add patient_id if you can, or import with --patients: only then is a split by patient "
+            "certain",
+        ),
+        (
+            "patient-guessed",
+            "cases whose patient is derived from the names of folders or files",
+            "look at some; if they are wrong, import again with --patients or --patient-pattern",
         ),
         (
             "spacing-missing",

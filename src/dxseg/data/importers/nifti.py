@@ -118,16 +118,20 @@ def find_nifti(
         _put(masks, relative.with_name(owner) if owner and same not in images else same, path)
     for owner_path in [owner for owner in masks if owner not in images]:
         skipped.append((str(masks.pop(owner_path)), f"label map without its volume {owner_path}"))
-    return [nifti_volume("_".join(key.parts), path, masks.get(key)) for key, path in images.items()]
+    return [
+        nifti_volume(key.as_posix(), path, masks.get(key), path.relative_to(source).as_posix())
+        for key, path in images.items()
+    ]
 
 
-def nifti_volume(name: str, image: Path, mask: Path | None) -> FoundVolume:
+def nifti_volume(name: str, image: Path, mask: Path | None, path: str = "") -> FoundVolume:
     """Make a `FoundVolume` of a volume and its label map, without reading them.
 
     Args:
-        name: Text from which the volume id is made.
+        name: Text from which the volume id is made, such as its path without suffix.
         image: File of the volume.
         mask: File of its label map, or None.
+        path: Path below the imported folder, from which its patient may be derived; default: name.
     """
     files = [image] if mask is None else [image, mask]
 
@@ -137,6 +141,7 @@ def nifti_volume(name: str, image: Path, mask: Path | None) -> FoundVolume:
 
     return FoundVolume(
         volume_id=plain_name(name),
+        path=path or name,
         load=partial(read_nifti, image),
         load_labels=None if mask is None else load_labels,
         digest=lambda: sha256_json([sha256_file(path) for path in files]),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
 
 from dxseg.data.importers.destination import UNFINISHED, open_destination
+from dxseg.data.importers.patients import BY_NAMES, PatientRules, Patients, find_patients
 from dxseg.data.importers.report import ImportReport, Progress
 from dxseg.data.importers.slice_labels import SliceLabels, slice_label
 from dxseg.data.importers.volume_labels import JoinedLabels, read_labels
@@ -36,6 +38,7 @@ def write_volumes(
     lesion_free: Sequence[str] = (),
     labels: str | Path | None = None,
     label_columns: Mapping[str, str] | None = None,
+    patients: PatientRules = BY_NAMES,
     skipped: Sequence[tuple[str, str]] = (),
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -61,6 +64,7 @@ def write_volumes(
             "no " and the lesion label.
         labels: A table of labels; see `read_labels`.
         label_columns: Columns of the table for its fields, where the names differ.
+        patients: Where patients come from that neither the files nor the table of labels name.
         skipped: Files and volumes that the importer left out, and why.
         overwrite: Replace the dataset in `destination` if it has the same name.
         progress: Called with (done, total) after each volume.
@@ -78,8 +82,10 @@ def write_volumes(
     table = JoinedLabels()
     if labels is not None:
         table = read_labels(Path(labels), label_columns or {}, volumes)
+    volumes, guesses = _assign_patients(volumes, table, patients)
     spec_fields = {
         **fields,
+        "patients_from": guesses.derived_from,
         "mask_classes": rules.mask_classes,
         "channels": slicing.channels,
         "spacing_unit": "mm",
@@ -107,7 +113,25 @@ def write_volumes(
     remove_others(destination, {volume.volume_id for volume, _ in records})
     dataset.save()
     (destination / UNFINISHED).unlink(missing_ok=True)
-    return volume_report(dataset, records, table, names, left_out)
+    report = volume_report(dataset, records, table, names, left_out)
+    report.notes.extend(guesses.notes)
+    return report
+
+
+def _assign_patients(
+    volumes: Sequence[FoundVolume], table: JoinedLabels, rules: PatientRules
+) -> tuple[list[FoundVolume], Patients]:
+    """Give each volume its patient: its own, else that of the table of labels, else found."""
+    named = [volume.patient_id or table.patients.get(volume.volume_id, "") for volume in volumes]
+    unnamed = [volume for volume, patient in zip(volumes, named, strict=True) if not patient]
+    found = Patients([])
+    if unnamed:
+        found = find_patients(
+            [PurePosixPath(volume.path or volume.volume_id) for volume in unnamed], rules
+        )
+    names = iter(found.names)
+    patients = [patient or next(names) for patient in named]
+    return [replace(v, patient_id=p) for v, p in zip(volumes, patients, strict=True)], found
 
 
 def _rules(
@@ -169,7 +193,7 @@ def _rows(
     volume: FoundVolume, record: SliceRecord, table: JoinedLabels, names: SliceLabels
 ) -> list[dict[str, Any]]:
     common = {
-        "patient_id": volume.patient_id or table.patients.get(volume.volume_id, ""),
+        "patient_id": volume.patient_id,
         "spacing_y": record.spacing[0],
         "spacing_x": record.spacing[1],
         "volume_id": volume.volume_id,

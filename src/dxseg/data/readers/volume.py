@@ -58,6 +58,7 @@ class FoundVolume:
         patient_id: Patient in the dataset; a keyed hash if the file identifies a patient.
         keys: Keys on which a table of labels may be joined, such as `{"patient": ...,
             "study": ..., "accession": ...}`. Never written to the dataset.
+        path: Path of its file below the imported folder, with "/"; "" for DICOM.
         digest: Digest of the content of its files, 64 hexadecimal digits. Without one, an
             interrupted import converts the volume again.
     """
@@ -67,4 +68,5 @@ class FoundVolume:
     load_labels: Callable[[], VolumeLabels] | None = None
     patient_id: str = ""
     keys: Mapping[str, str] = field(default_factory=dict)
+    path: str = ""
     digest: Callable[[], str] | None = None

@@ -111,6 +111,36 @@ def contradicting(alike: NDArray[np.int64], labels: list[frozenset[str]]) -> NDA
     return np.array([len(seen.get(group, ())) > 1 for group in alike.tolist()], np.bool_)
 
 
+def describe_unit(dataset: Dataset) -> list[str]:
+    """Say what a split keeps together, and whether that is a guess, as lines for the user.
+
+    Args:
+        dataset: The table of cases.
+    """
+    cases, notes = dataset.cases, []
+    named = cases["patient_id"].ne("")
+    if named.any() and dataset.spec.patients_from:
+        notes.append(
+            f"patient_id is derived from {dataset.spec.patients_from}: the unit of the split is a "
+            "guess; if it is wrong, import again with --patients or --patient-pattern"
+        )
+    if not named.all():
+        volume = ~named & cases["volume_id"].ne("")
+        group = ~named & ~volume & cases["group"].ne("")
+        counts = {
+            "volume": int(volume.sum()),
+            "group": int(group.sum()),
+            "near-duplicates": int((~named & ~volume & ~group).sum()),
+        }
+        units = ", ".join(f"{count} by {name}" for name, count in counts.items() if count)
+        notes.append(
+            f"{int((~named).sum())} of {len(cases)} cases name no patient and are kept together "
+            f"{units}: the unit of the split is a guess, and one patient may be on both sides; "
+            "name patients with --patients when importing, or in the column patient_id"
+        )
+    return notes
+
+
 def label_sets(dataset: Dataset, column: pd.Series[str]) -> list[frozenset[str]]:
     """Split each value of a column of labels into a set of labels."""
     return [frozenset(split_labels(text, dataset.spec)) for text in column]

@@ -14,6 +14,7 @@ import pandas as pd
 
 from dxseg.data.table.case_errors import CaseErrors, Flags
 from dxseg.data.table.spec import DatasetSpec
+from dxseg.data.table.words import is_missing
 from dxseg.errors import DxsegError
 from dxseg.io.csv_io import is_formula
 from dxseg.io.remote import address_fault, is_address
@@ -174,6 +175,11 @@ def _check_text(cases: pd.DataFrame, problems: CaseErrors) -> None:
     )
     twice = ids.duplicated(keep="first").to_numpy() & ~wrong
     problems.add(twice, "case_id", "occurs in an earlier row; give each image its own case_id")
+    problems.add(
+        _flag(cases["patient_id"], lambda text: bool(text) and is_missing(text)),
+        "patient_id",
+        "means missing, but would be one patient; empty it",
+    )
     advice = f"expected nothing or one of {', '.join(SPLITS)}"
     problems.add(_flag(cases["split"], lambda text: text not in ("", *SPLITS)), "split", advice)
 

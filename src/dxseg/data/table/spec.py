@@ -39,6 +39,8 @@ class DatasetSpec(BaseModel):
         roots: Folders besides the dataset's own that may hold files, absolute or relative to it;
             or addresses that fsspec reads, such as "s3://bucket/archive".
         slicing: How volumes were sliced into the images, if they are slices; models store it.
+        patients_from: Origin of `patient_id` where it is a guess, such as "folder names"; None
+            where patients are given.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,6 +57,7 @@ class DatasetSpec(BaseModel):
     licence: str = ""
     roots: list[_Name] = []
     slicing: Slicing | None = None
+    patients_from: _Name | None = None
 
     @field_validator("labels", "lesion_free", "mask_classes")
     @classmethod
