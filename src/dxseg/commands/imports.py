@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +15,8 @@ from dxseg.commands.options import (
     MaskClasses,
     Missing,
     OneHot,
+    PatientPattern,
+    PatientTable,
     StrPath,
     Suffix,
 )
@@ -76,6 +79,8 @@ def import_folder(
     mask_suffix: Suffix | None = None,
     keep_mask_like: bool = False,
     mask_classes: MaskClasses = ("lesion",),
+    patients: PatientTable | None = None,
+    patient_pattern: PatientPattern | None = None,
     modality: str = "unknown",
     provenance: str = "",
     licence: str = "",
@@ -101,6 +106,10 @@ def import_folder(
             default: any usual word.
         keep_mask_like: Import what looks like a mask, but is not named so, as an image.
         mask_classes: Name of a mask value, for the values 1, 2, ... May be repeated.
+        patients: Table of patients: the columns `patient_id` and `image`, or `folder`; default:
+            derived from folders and `sub-*`, which is a guess.
+        patient_pattern: Regular expression that is searched in the path of an image; its first
+            group, or the match, is the patient.
         modality: Free text, such as `ultrasound`.
         provenance: Where the images come from.
         licence: Terms of use of the images.
@@ -114,10 +123,13 @@ def import_folder(
     from dxseg.data.importers.image_dataset import write_dataset
     from dxseg.data.importers.labels import describe_labels, read_case_labels
     from dxseg.data.importers.mask_owner import MaskNaming
+    from dxseg.data.importers.patients import PatientRules, fill_patients
     from dxseg.data.importers.report import LeftOut
     from dxseg.data.table.words import Words
     from dxseg.io.progress import console, reporting
 
+    patient_table = None if patients is None else Path(patients)
+    rules = PatientRules(patient_table, patient_pattern, Path(source).resolve())
     left_out = LeftOut()
     found = find_in_folders(
         source,
@@ -127,6 +139,7 @@ def import_folder(
         left_out,
         keep_mask_like=keep_mask_like,
     )
+    known = fill_patients(found.cases, rules, found.labels)
     words = Words("label", given=lesion_free)
     labels = read_case_labels(found.cases, found.labels, words)
     fields = {
@@ -137,6 +150,7 @@ def import_folder(
         "mask_classes": list(mask_classes),
         "provenance": provenance,
         "licence": licence,
+        "patients_from": known.derived_from,
     }
     with reporting(console, "Importing") as progress:
         report = write_dataset(
@@ -150,7 +164,7 @@ def import_folder(
             notes=found.notes,
         )
     notes = describe_labels(labels, lesion_free, multi_label=False)
-    report.notes.extend([*words.notes(), *notes])
+    report.notes.extend([*known.notes, *words.notes(), *notes])
     return report
 
 
@@ -167,6 +181,8 @@ def import_csv(
     label_separator: str | None = None,
     one_hot: OneHot = None,
     missing: Missing = (),
+    patients: PatientTable | None = None,
+    patient_pattern: PatientPattern | None = None,
     mask_classes: MaskClasses = ("lesion",),
     modality: str = "unknown",
     spacing_unit: Literal["mm", "pixel"] | None = None,
@@ -201,6 +217,10 @@ def import_csv(
             CheXpert; without a name all columns that hold only 0, 1, -1 (uncertain: the image is
             then unlabelled) and nothing.
         missing: A word that means nothing, besides the usual ones. May be repeated.
+        patients: Table of patients: the columns `patient_id` and `image`, or `folder`; default:
+            the column that is mapped, else derived from folders and `sub-*`, which is a guess.
+        patient_pattern: Regular expression that is searched in the path of an image; its first
+            group, or the match, is the patient.
         mask_classes: Name of a mask value, for the values 1, 2, ... May be repeated.
         modality: Free text, such as `ultrasound`.
         spacing_unit: Unit of the spacing; default: mm if there are spacing columns.
@@ -216,6 +236,7 @@ def import_csv(
     from dxseg.data.importers.csv import TableRules, find_listed
     from dxseg.data.importers.image_dataset import write_dataset
     from dxseg.data.importers.labels import describe_labels
+    from dxseg.data.importers.patients import BY_NAMES, PatientRules, Patients, fill_patients
     from dxseg.io.progress import console, reporting
 
     csv = Path(table).resolve()
@@ -229,6 +250,7 @@ def import_csv(
         one_hot=one_hot,
         missing=missing,
     )
+    patient_rules = PatientRules(None if patients is None else Path(patients), patient_pattern)
     spaced = not {"spacing_y", "spacing_x"}.isdisjoint(columns)
     fields = {
         "name": name or csv.parent.name,
@@ -240,17 +262,22 @@ def import_csv(
     }
     skipped: list[tuple[str, str]] = []
     found = find_listed(csv, root, rules, fields, skipped)
+    known = Patients([])
+    if patient_rules != BY_NAMES or "patient_id" not in columns:
+        known = fill_patients(
+            found.cases, replace(patient_rules, root=root), found.fields["labels"]
+        )
     with reporting(console, "Importing") as progress:
         report = write_dataset(
             found.cases,
             root,
             destination,
-            {**fields, **found.fields},
+            {**fields, **found.fields, "patients_from": known.derived_from},
             skipped=skipped,
             overwrite=overwrite,
             progress=progress,
         )
-    report.notes.extend([*found.notes, *describe_labels(**found.fields)])
+    report.notes.extend([*found.notes, *known.notes, *describe_labels(**found.fields)])
     return report
 
 

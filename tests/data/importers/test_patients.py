@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from cli_results import call
+from dxseg.commands.imports import import_csv
 from dxseg.data.importers.patients import PatientRules, find_patients
+from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 
 ROOT = Path("/data")
@@ -133,3 +138,64 @@ def test_a_table_of_patients_alone(tmp_path: Path, text: str, patients: str) -> 
 def test_tables_that_leave_a_question_are_refused(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(DxsegError, match=rf"patients\.csv.*{words}"):
         read(tmp_path, text)
+
+
+def make_images(root: Path) -> None:
+    for label in ("benign", "malignant"):
+        for number in range(6):
+            path = root / label / f"P{number // 2}" / f"{label}{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            noise = np.random.default_rng(len(label) * 10 + number)
+            Image.fromarray(noise.integers(0, 255, (16, 16), np.uint8)).save(path)
+
+
+def patients_of(dataset: Path) -> list[str]:
+    return Dataset.load(dataset).cases["patient_id"].tolist()
+
+
+def test_patients_of_folders_are_derived_and_split_and_check_say_so(tmp_path: Path) -> None:
+    make_images(tmp_path / "images")
+    out = tmp_path / "out"
+    result = call("import", "folder", tmp_path / "images", out)
+    assert result.exit_code == 0
+    assert (
+        "3 derived from folder names, such as 'P0', for 12 of 12; this is a guess" in result.stdout
+    )
+    assert patients_of(out) == ["P0", "P0", "P1", "P1", "P2", "P2"] * 2
+    result = call("split", out, "--out", tmp_path / "s.csv")
+    assert (
+        "patient_id is derived from folder names: the unit of the split is a guess" in result.stdout
+    )
+    result = call("check", out, "--workers", 1)
+    assert "patient-guessed" in result.stdout
+    assert "patient-missing" not in result.stdout
+
+
+@pytest.mark.parametrize("options", [["--patients", "p.csv"], ["--patient-pattern", r"/P(\d)/"]])
+def test_given_patients_of_folders_are_no_guess(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_images(tmp_path / "images")
+    Path("p.csv").write_text("folder,patient\nP0,0\nP1,1\nP2,2\n")
+    result = call("import", "folder", "images", "out", *options)
+    assert result.exit_code == 0
+    assert patients_of(tmp_path / "out") == ["0", "0", "1", "1", "2", "2"] * 2
+    assert "guess" not in call("split", "out", "--out", "s.csv").stdout
+
+
+def test_a_split_without_patients_is_a_guess(tmp_path: Path) -> None:
+    make_images(tmp_path / "images")
+    csv = tmp_path / "t.csv"
+    rows = [f"images/benign/P{n // 2}/benign{n}.png,{'NA' if n else 'A'}" for n in range(6)]
+    csv.write_text("\n".join(["image,pid", *rows]))
+    columns = {"image": "image", "patient_id": "pid"}
+    import_csv(csv, tmp_path / "out", columns=columns)
+    assert patients_of(tmp_path / "out") == ["A", "", "", "", "", ""]
+    result = call("split", tmp_path / "out", "--out", tmp_path / "s.csv")
+    assert (
+        "5 of 6 cases name no patient and are kept together 5 by near-duplicates" in result.stdout
+    )
+    report = import_csv(csv, tmp_path / "out2", columns={"image": "image"}, name="2")
+    assert patients_of(tmp_path / "out2") == ["P0", "P0", "P1", "P1", "P2", "P2"]
+    assert "derived from folder names" in str(report)
