@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -27,6 +28,7 @@ from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.encoder import PyramidEncoder
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.datamodule.training_data import TrainingData, prepare_training_data
+from dxseg.training.preconditions import check_trainable
 from dxseg.training.run_folder import (
     LOCK_SECONDS,
     check_folder,
@@ -85,7 +87,11 @@ def train_run(
             check_folder(output, config, dataset)
             if (output / RUN_FILE).is_file():
                 return read_run(output)
-            work = _prepare(dataset, output, config, splits_path, settings, fabric)
+            labels = config.model.label_head or (
+                config.model.requires_stage1 and stage1_run is None and stage2_run is None
+            )
+            check = partial(check_trainable, labels=labels)
+            work = _prepare(dataset, output, config, splits_path, settings, fabric, check)
         segmenter, recorded, seconds = _train_stages(work, stage1_run, stage2_run)
         further = {
             "stage1_from": None if stage1_run is None else str(stage1_run.resolve()),
@@ -127,7 +133,8 @@ def train_stage1_run(
     with lock_folder(output, fabric):
         with fabric.rank_zero_first():
             check_folder(output, config, dataset)
-            work = _prepare(dataset, output, config, splits_path, settings, fabric)
+            check = partial(check_trainable, masks=False)
+            work = _prepare(dataset, output, config, splits_path, settings, fabric, check)
         _stage1(work)
 
 
@@ -162,9 +169,10 @@ def _prepare(
     splits_path: Path | None,
     settings: TrainerSettings,
     fabric: Fabric,
+    check: Callable[..., None],
 ) -> _Work:
     encoder = PyramidEncoder(config.model.backbone, dataset.spec.channels)
-    splits = _run_splits(dataset, output, config, splits_path)
+    splits = _run_splits(dataset, output, config, splits_path, check)
     statistics = (encoder.mean, encoder.std)
     with reporting(console, "Reading images") as report:
         data = prepare_training_data(dataset, splits, config, statistics, report)
@@ -173,9 +181,13 @@ def _prepare(
 
 
 def _run_splits(
-    dataset: Dataset, output: Path, config: RunConfig, given: Path | None
+    dataset: Dataset,
+    output: Path,
+    config: RunConfig,
+    given: Path | None,
+    check: Callable[..., None],
 ) -> pd.DataFrame:
-    """The splits of a run; its folder is started once they are known to be possible.
+    """The splits of a run; its folder is started once they are known to be enough to train on.
 
     Otherwise a budget of masks that cannot be met would leave a folder behind that refuses the
     corrected command.
@@ -184,6 +196,8 @@ def _run_splits(
     if not path.is_file():
         with reporting(console, "Looking for near-duplicates") as report:
             splits = resolve_splits(dataset, config, given, report)
+        drawn = given is None and not dataset.cases["split"].ne("").all()
+        check(dataset, splits, config, drawn=drawn)
         start_folder(output, config, dataset)
         write_splits(path, splits)
     recorded = read_splits(path, dataset)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dxseg.data.table.dataset import COLUMNS, Dataset, DatasetSpec
+from dxseg.data.table.words import is_missing
 from dxseg.errors import DxsegError
 
 SPEC = DatasetSpec(name="d", labels=["benign", "malignant", "normal"], lesion_free=["normal"])
@@ -45,11 +46,18 @@ def test_missing_columns_become_empty(tmp_path: Path) -> None:
 
 
 def test_text_is_never_guessed(tmp_path: Path) -> None:
-    csv = "case_id,image,patient_id,volume_id\n007,a.png,NA,1e5\n8,b.png,None,nan\n"
+    csv = "case_id,image,patient_id,volume_id\n007,a.png,1.0,1e5\nNA,b.png,08,TRUE\n"
     dataset = Dataset.load(written(tmp_path, csv))
-    assert dataset.cases["case_id"].tolist() == ["007", "8"]
-    assert dataset.cases["patient_id"].tolist() == ["NA", "None"]
-    assert dataset.cases["volume_id"].tolist() == ["1e5", "nan"]
+    assert dataset.cases["case_id"].tolist() == ["007", "NA"]
+    assert dataset.cases["patient_id"].tolist() == ["1.0", "08"]
+    assert dataset.cases["volume_id"].tolist() == ["1e5", "TRUE"]
+
+
+@pytest.mark.parametrize("column", ["patient_id", "group"])
+def test_a_word_for_nothing_is_no_patient(tmp_path: Path, column: str) -> None:
+    csv = f"case_id,image,{column}\na,a.png,P1\nb,b.png,NA\nc,c.png,NA\n"
+    with pytest.raises(DxsegError, match=f"row 3, column {column}, value 'NA'.*empty it"):
+        Dataset.load(written(tmp_path, csv))
 
 
 def test_byte_order_mark_crlf_and_blank_lines(tmp_path: Path) -> None:
@@ -68,7 +76,7 @@ _TEXT = st.text(
 @given(
     ids=st.lists(_TEXT, min_size=1, max_size=5, unique=True),
     spacing=st.floats(min_value=1e-300, max_value=1e300),
-    patient=_TEXT,
+    patient=_TEXT.filter(lambda text: not is_missing(text)),
     slice_index=st.none() | st.integers(0, 2**40),
 )
 def test_round_trip_keeps_every_value_and_the_digest(

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from dxseg.data.importers.image_dataset import FoundCase
 from dxseg.data.importers.patient_names import derive_patients
 from dxseg.data.importers.patient_table import read_patient_table
-from dxseg.data.table.words import Words
+from dxseg.data.table.words import Words, is_missing
 from dxseg.errors import DxsegError, UsageError
 
 OPTIONS = "--patients FILE or --patient-pattern REGEX"
@@ -91,7 +91,7 @@ def find_patients(
         return Patients(
             [""] * len(files), notes=[f"no patient is named; if you know them, give {OPTIONS}"]
         )
-    names, origin = derived
+    names, origin = ["" if is_missing(name) else name for name in derived[0]], derived[1]
     known = sorted({name for name in names if name})
     note = (
         f"patients: {len(known)} derived from {origin}, such as {known[0]!r}, for "

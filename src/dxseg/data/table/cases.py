@@ -175,11 +175,12 @@ def _check_text(cases: pd.DataFrame, problems: CaseErrors) -> None:
     )
     twice = ids.duplicated(keep="first").to_numpy() & ~wrong
     problems.add(twice, "case_id", "occurs in an earlier row; give each image its own case_id")
-    problems.add(
-        _flag(cases["patient_id"], lambda text: bool(text) and is_missing(text)),
-        "patient_id",
-        "means missing, but would be one patient; empty it",
-    )
+    for column in ("patient_id", "group"):
+        problems.add(
+            _flag(cases[column], lambda text: bool(text) and is_missing(text)),
+            column,
+            "means missing, but its rows would belong together; empty it",
+        )
     advice = f"expected nothing or one of {', '.join(SPLITS)}"
     problems.add(_flag(cases["split"], lambda text: text not in ("", *SPLITS)), "split", advice)
 

@@ -1,0 +1,120 @@
+"""Whether there is enough to train on: told before anything is trained, in one message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dxseg.config.presets import load_config, method_names
+from dxseg.config.schema import ModelConfig, RunConfig
+from dxseg.data.readers.masks import read_mask
+from dxseg.data.splits.groups import label_sets
+from dxseg.data.table.cases import TEST, TRAIN, VALIDATION
+from dxseg.data.table.dataset import Dataset
+from dxseg.errors import DxsegError
+
+
+def check_trainable(
+    dataset: Dataset,
+    splits: pd.DataFrame,
+    config: RunConfig,
+    *,
+    drawn: bool = True,
+    labels: bool = True,
+    masks: bool = True,
+) -> None:
+    """Refuse to train on too little.
+
+    Args:
+        dataset: The cases.
+        splits: With `use_mask`, in the order of the cases.
+        config: Of the run.
+        drawn: Whether the splits were drawn by the configuration, which then asks for validation
+            and test cases.
+        labels: Whether this run learns from labels.
+        masks: Whether this run learns from masks.
+
+    Raises:
+        DxsegError: Fewer than two labels to tell apart, one patient, no lesion in any mask, or no
+            validation or test case; names all of these, and the methods that work.
+    """
+    train = splits["split"].eq(TRAIN).to_numpy()
+    problems = list(_too_few_groups(splits, config, drawn))
+    if labels:
+        problems.extend(_too_few_labels(dataset, train, config))
+    if masks:
+        usable = train & splits["use_mask"].to_numpy(dtype=bool)
+        problems.extend(_no_lesion(dataset, usable))
+    if problems:
+        raise DxsegError(
+            "\n  ".join([f"{dataset.root}: too little to train {config.method} on:", *problems])
+        )
+
+
+def _needs_labels(model: ModelConfig) -> bool:
+    return model.requires_stage1 or model.label_head
+
+
+def _too_few_labels(dataset: Dataset, train: NDArray[np.bool_], config: RunConfig) -> Iterator[str]:
+    own = [*dataset.image_labels[train], *dataset.study_labels[train & (dataset.studies >= 0)]]
+    known = {labels for labels in label_sets(dataset, pd.Series(own, dtype=str)) if labels}
+    if len(known) > 1:
+        return
+    plain = [name for name in method_names() if not _needs_labels(load_config("cpu", name).model)]
+    methods = f"train a method that learns from masks alone (--method {', '.join(plain)})"
+    if not known:
+        yield (
+            "stage 1 and label heads need image-level labels, and no training case has one; add "
+            f"labels to cases.csv, or {methods}"
+        )
+        return
+    label = ";".join(sorted(next(iter(known))))
+    yield (
+        f"all labelled training cases have the label {label!r}, and {config.method} learns to tell "
+        f"labels apart; add images with another label, such as lesion-free ones, or {methods}"
+    )
+
+
+def _too_few_groups(splits: pd.DataFrame, config: RunConfig, drawn: bool) -> Iterator[str]:
+    used = splits[splits["split"].isin([TRAIN, VALIDATION, TEST])]
+    if used["group"].nunique() < 2:
+        yield (
+            f"all {len(used)} cases are of one patient or group of near-duplicates, so none can "
+            "validate or test; add patients, or correct patient_id in cases.csv"
+        )
+        return
+    wanted = dict(zip((TRAIN, VALIDATION, TEST), config.split.fractions, strict=True))
+    for part, fraction in wanted.items():
+        absent = not used["split"].eq(part).any()
+        if absent and (part == TRAIN or (drawn and fraction > 0)):
+            yield (
+                f"no {part} case: {used['group'].nunique()} patients or groups are too few; add "
+                "some, or choose other fractions, such as --set split.fractions=[0.5,0.25,0.25]"
+                + ("" if part == TRAIN else ", 0 for none")
+            )
+
+
+def _no_lesion(dataset: Dataset, usable: NDArray[np.bool_]) -> Iterator[str]:
+    """Read masks until one shows a lesion."""
+    rows = dataset.cases[usable & dataset.cases["mask"].ne("").to_numpy()]
+    lesions = rows[~dataset.lesion_free[rows.index]]
+    where = f"{dataset.root / 'cases.csv'}"
+    if lesions.empty:
+        yield (
+            f"{where}: no training case with a lesion has a mask that may be used; add masks, or "
+            "raise --masks"
+        )
+        return
+    classes = len(dataset.spec.mask_classes)
+    for row in lesions.itertuples():
+        path = dataset.mask_path(row)
+        assert path is not None
+        if read_mask(path, classes).any():
+            return
+    yield (
+        f"{where}: none of the {len(lesions)} training masks shows a lesion; draw some, or correct "
+        "the column mask"
+    )
