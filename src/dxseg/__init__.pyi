@@ -14,12 +14,12 @@ from .commands.export import export_hub as export_hub
 from .commands.export import export_label_studio as export_label_studio
 from .commands.export import export_nnunet as export_nnunet
 from .commands.export import export_onnx as export_onnx
+from .commands.import_csv import import_csv as import_csv
 from .commands.import_dicom import import_dicom as import_dicom
 from .commands.import_nnunet import import_nnunet as import_nnunet
 from .commands.import_volumes import import_msd as import_msd
 from .commands.import_volumes import import_volumes as import_volumes
 from .commands.imports import import_busi as import_busi
-from .commands.imports import import_csv as import_csv
 from .commands.imports import import_folder as import_folder
 from .commands.imports import import_label_studio as import_label_studio
 from .commands.predict import predict as predict

@@ -9,7 +9,7 @@ import openpyxl
 import pytest
 from PIL import Image
 
-from dxseg.commands.imports import import_csv
+from dxseg.commands.import_csv import import_csv
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError

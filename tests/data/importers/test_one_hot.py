@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cli_results import call
-from dxseg.commands.imports import import_csv
+from dxseg.commands.import_csv import import_csv
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 

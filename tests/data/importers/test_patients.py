@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cli_results import call
-from dxseg.commands.imports import import_csv
+from dxseg.commands.import_csv import import_csv
 from dxseg.data.importers.patients import PatientRules, find_patients
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError

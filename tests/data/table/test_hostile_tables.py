@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dxseg.commands.imports import import_csv, import_folder
+from dxseg.commands.import_csv import import_csv
+from dxseg.commands.imports import import_folder
 from dxseg.data.splits.split_table import read_splits
 from dxseg.data.table.dataset import Dataset, DatasetSpec
 from dxseg.data.table.spec import read_spec

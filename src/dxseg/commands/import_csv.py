@@ -1,0 +1,139 @@
+"""The command `dxseg import csv`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from dxseg.commands.options import (
+    Columns,
+    LesionFree,
+    MaskClasses,
+    Missing,
+    OneHot,
+    PatientPattern,
+    PatientTable,
+    StrPath,
+)
+
+if TYPE_CHECKING:
+    from dxseg.data.importers.report import ImportReport
+else:
+    ImportReport = Any
+
+
+def import_csv(
+    table: StrPath,
+    destination: StrPath,
+    *,
+    columns: Columns,
+    images_root: StrPath | None = None,
+    name: str | None = None,
+    labels: Annotated[Sequence[str] | None, Parameter(name="--label", metavar="LABEL")] = None,
+    lesion_free: LesionFree = (),
+    multi_label: bool = False,
+    label_separator: str | None = None,
+    one_hot: OneHot = None,
+    missing: Missing = (),
+    patients: PatientTable | None = None,
+    patient_pattern: PatientPattern | None = None,
+    mask_classes: MaskClasses = ("lesion",),
+    modality: str = "unknown",
+    spacing_unit: Literal["mm", "pixel"] | None = None,
+    provenance: str = "",
+    licence: str = "",
+    overwrite: bool = False,
+) -> ImportReport:
+    """Import images that a table lists, with its columns mapped to those of dxseg.
+
+    The table is CSV, separated by commas, semicolons, tabs or "|", or an Excel workbook (extra
+    `excel`). Several rows of one image, one for each mask, become one case with the masks merged.
+    Images are not copied. Paths without a file type get that of the file that exists; names that
+    differ from the file's in Unicode form or case are found.
+
+    Words for nothing (NA, nan, none, null, unknown, ?, ...) are empty values, unless `labels` or
+    `lesion_free` names them. Labels and patients that differ only in case, blanks or `.0` are one.
+    The report tells both.
+
+    Args:
+        table: The table, with a header.
+        destination: Folder of the new dataset.
+        columns: Column of the table for a field of `cases.csv`, such as `label=diagnosis`; `image`
+            is required. May be repeated. In Python a mapping: `{"image": "file"}`.
+        images_root: Folder that paths are relative to; default: the table's.
+        name: Dataset name; default: name of the table's folder.
+        labels: A label, in the order wanted; default: those in the table, sorted. May be repeated.
+        lesion_free: A label whose images have no lesion, so that their masks are empty. May be
+            repeated.
+        multi_label: A value may list several labels, such as `a;b` or `a|b`.
+        label_separator: Text between the labels of a list; default: the one that the column uses.
+        one_hot: Columns that are labels, with 1 where an image has it, as in the tables of ISIC and
+            CheXpert; without a name all columns that hold only 0, 1, -1 (uncertain: the image is
+            then unlabelled) and nothing.
+        missing: A word that means nothing, besides the usual ones. May be repeated.
+        patients: Table of patients: the columns `patient_id` and `image`, or `folder`; default:
+            the column that is mapped, else derived from folders and `sub-*`, which is a guess.
+        patient_pattern: Regular expression that is searched in the path of an image; its first
+            group, or the match, is the patient.
+        mask_classes: Name of a mask value, for the values 1, 2, ... May be repeated.
+        modality: Free text, such as `ultrasound`.
+        spacing_unit: Unit of the spacing; default: mm if there are spacing columns.
+        provenance: Where the images come from.
+        licence: Terms of use of the images.
+        overwrite: Replace the dataset in `destination`.
+
+    Raises:
+        UsageError: Labels are given in two ways.
+        DxsegError: A column is missing, values are wrong (named by line), rows of one image
+            contradict each other, or the destination has other files.
+    """
+    from dxseg.data.importers.csv import TableRules, find_listed
+    from dxseg.data.importers.image_dataset import write_dataset
+    from dxseg.data.importers.labels import describe_labels
+    from dxseg.data.importers.patients import BY_NAMES, PatientRules, Patients, fill_patients
+    from dxseg.io.progress import console, reporting
+
+    csv = Path(table).resolve()
+    root = csv.parent if images_root is None else Path(images_root).resolve()
+    rules = TableRules(
+        columns,
+        labels=labels,
+        lesion_free=lesion_free,
+        multi_label=multi_label,
+        separator=label_separator,
+        one_hot=one_hot,
+        missing=missing,
+    )
+    patient_rules = PatientRules(None if patients is None else Path(patients), patient_pattern)
+    spaced = not {"spacing_y", "spacing_x"}.isdisjoint(columns)
+    fields = {
+        "name": name or csv.parent.name,
+        "modality": modality,
+        "mask_classes": list(mask_classes),
+        "spacing_unit": spacing_unit or ("mm" if spaced else "pixel"),
+        "provenance": provenance,
+        "licence": licence,
+    }
+    skipped: list[tuple[str, str]] = []
+    found = find_listed(csv, root, rules, fields, skipped)
+    known = Patients([])
+    if patient_rules != BY_NAMES or "patient_id" not in columns:
+        known = fill_patients(
+            found.cases, replace(patient_rules, root=root), found.fields["labels"]
+        )
+    with reporting(console, "Importing") as progress:
+        report = write_dataset(
+            found.cases,
+            root,
+            destination,
+            {**fields, **found.fields, "patients_from": known.derived_from},
+            skipped=skipped,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    report.notes.extend([*found.notes, *known.notes, *describe_labels(**found.fields)])
+    return report
