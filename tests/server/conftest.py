@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from brightness import Maker
-from browsing import chromium
+from browsing import Picture, chromium
 
 pytest.importorskip("fastapi")
 
@@ -21,7 +21,7 @@ from dxseg.server.app import create_app
 from dxseg.server.case_queue import CaseQueue
 from dxseg.server.settings import Settings
 from dxseg.server.uvicorn_server import address, listen, make_server
-from serving import Served
+from serving import TOKEN, Served, squares
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,7 @@ def start_server() -> Iterator[Callable[..., Served]]:
         batch_size: int = 4,
         dataset: Path | None = None,
         model: dict[str, Any] | None = None,
+        port: int = 0,
         **settings: Any,
     ) -> Served:
         predictor = Maker()(lesion_free=("normal",), batch_size=batch_size, **(model or {}))
@@ -78,7 +79,7 @@ def start_server() -> Iterator[Callable[..., Served]]:
             return outputs(*arguments)
 
         predictor.backend.forward = slow
-        listening = listen("127.0.0.1", 0)
+        listening = listen("127.0.0.1", port)
         cases = None if dataset is None else CaseQueue(dataset, predictor.info)
         server = make_server(predictor, Settings(**settings), cases=cases)
         thread = threading.Thread(target=lambda: server.run(sockets=[listening]), daemon=True)
@@ -90,3 +91,20 @@ def start_server() -> Iterator[Callable[..., Served]]:
     yield start
     for served in started:
         served.stop()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return squares(tmp_path / "data").root
+
+
+@pytest.fixture
+def picture(browser: Any, start_server: Callable[..., Any], root: Path) -> Iterator[Picture]:
+    """The page of a server with a dataset; nothing may go wrong in it."""
+    served = start_server(dataset=root, token=TOKEN)
+    opened = Picture.open(browser, f"{served.url}/#token={TOKEN}")
+    yield opened
+    # Of what the server refuses, as it should, the browser tells by itself.
+    wrong = [told for told in opened.messages if told.startswith("error")]
+    opened.page.close()
+    assert [told for told in wrong if "Failed to load resource" not in told] == []

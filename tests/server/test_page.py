@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +13,9 @@ from browsing import Picture
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset
 from dxseg.io.csv_io import read_table
-from serving import TOKEN, png, squares
+from serving import TOKEN, png
 
 ORANGE = (230, 159, 0)  # the outline of the first class
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return squares(tmp_path / "data").root
-
-
-@pytest.fixture
-def picture(browser: Any, start_server: Callable[..., Any], root: Path) -> Iterator[Picture]:
-    """The page of a server with a dataset; nothing may go wrong in it."""
-    served = start_server(dataset=root, token=TOKEN)
-    opened = Picture.open(browser, f"{served.url}/#token={TOKEN}")
-    yield opened
-    # Of what the server refuses, as it should, the browser tells by itself.
-    wrong = [told for told in opened.messages if told.startswith("error")]
-    opened.page.close()
-    assert [told for told in wrong if "Failed to load resource" not in told] == []
 
 
 def saved(root: Path, case_id: str) -> np.ndarray:

@@ -198,6 +198,7 @@ def test_the_other_end_of_a_pen_erases(two: Picture) -> None:
 
 def test_axe_finds_nothing_with_several_classes(two: Picture) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    two.page.evaluate("document.querySelector('details').open = true")
+    two.page.keyboard.press("?")
+    two.page.get_by_role("dialog", name="Keys").wait_for()
     found = axe.Axe().run(two.page).response["violations"]
     assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []

@@ -1,24 +1,37 @@
-// Requests to the server. A refused one throws an Error with the server's message.
+// Requests to the server. A refused one throws an Error with the server's message; one that lacks
+// the token is sent again once the reader has entered it.
+
+import { askToken } from "./dialogs.js";
 
 const KEY = "dxseg-token"; // of this tab; gone when the tab is closed
-
-export class TokenError extends Error {}
+const READER = "dxseg-reader";
 
 /** Move the token from the URL that `dxseg serve` prints to the session, so that it is not shown. */
 export function takeToken() {
   const found = new URLSearchParams(location.hash.slice(1)).get("token");
   if (found) {
-    setToken(found);
+    sessionStorage.setItem(KEY, found);
     history.replaceState(null, "", location.pathname);
   }
 }
 
-export function setToken(token) {
-  sessionStorage.setItem(KEY, token);
+/** Random name of this tab: which cases are open is shown to others, not by whom. */
+function reader() {
+  if (!sessionStorage.getItem(READER)) {
+    const bytes = crypto.getRandomValues(new Uint8Array(12));
+    sessionStorage.setItem(READER, Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join(""));
+  }
+  return sessionStorage.getItem(READER);
 }
 
 export const getModel = () => request("v1/model");
-export const getQueue = () => request("v1/cases");
+export const getCases = (query) => request(`v1/cases?${asQuery(query)}`);
+export const getNext = (query) => request(`v1/cases/next?${asQuery(query)}`);
+export const getMask = (case_id, mask) => request(`v1/cases/mask?${new URLSearchParams({ case_id, mask })}`);
+export const getHistory = (case_id) => request(`v1/cases/history?${new URLSearchParams({ case_id })}`);
+export const predictCase = (case_id, label_prompt) => send("v1/cases/predict", { case_id, label_prompt });
+export const saveMask = (mask) => send("v1/cases/mask", mask);
+export const saveReview = (review) => send("v1/cases/review", review);
 
 export function predictFile(file, labelPrompt) {
   const form = new FormData();
@@ -29,24 +42,30 @@ export function predictFile(file, labelPrompt) {
   return request("v1/predict", { method: "POST", body: form });
 }
 
-export const predictCase = (case_id, label_prompt) => send("v1/cases/predict", { case_id, label_prompt });
-export const saveMask = (mask) => send("v1/cases/mask", mask);
+function asQuery(query) {
+  const given = Object.entries({ ...query, reader: reader() }).filter(([, value]) => value !== null);
+  return new URLSearchParams(given);
+}
 
 function send(path, content) {
   const headers = { "Content-Type": "application/json" };
-  return request(path, { method: "POST", headers, body: JSON.stringify(content) });
+  return request(path, { method: "POST", headers, body: JSON.stringify({ ...content, reader: reader() }) });
 }
 
-async function request(path, { headers = {}, ...options } = {}) {
-  const token = sessionStorage.getItem(KEY);
-  if (token) headers.Authorization = `Bearer ${token}`;
-  let response;
-  try {
-    response = await fetch(path, { ...options, headers });
-  } catch {
-    throw new Error("The server cannot be reached; is it still running?");
+async function request(path, options = {}) {
+  for (;;) {
+    const token = sessionStorage.getItem(KEY);
+    const headers = token ? { Authorization: `Bearer ${token}` } : {};
+    let response;
+    try {
+      response = await fetch(path, { ...options, headers: { ...options.headers, ...headers } });
+    } catch {
+      throw new Error("The server cannot be reached; is it still running?");
+    }
+    if (response.ok) return response.json();
+    const problem = await response.json().catch(() => ({ detail: response.statusText }));
+    if (response.status !== 401) throw new Error(problem.detail);
+    if (token !== sessionStorage.getItem(KEY)) continue; // entered meanwhile
+    sessionStorage.setItem(KEY, await askToken(problem.detail));
   }
-  if (response.ok) return response.json();
-  const problem = await response.json().catch(() => ({ detail: response.statusText }));
-  throw response.status === 401 ? new TokenError(problem.detail) : new Error(problem.detail);
 }

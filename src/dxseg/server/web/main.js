@@ -1,29 +1,33 @@
-// The page: the open image, requests to the server, and showing their results.
+// The page: opening cases, and the wires between its parts.
 
-import { getModel, predictCase, predictFile, saveMask, setToken, takeToken, TokenError } from "./api.js";
-import { Mask } from "./mask.js";
-import { Queue } from "./queue.js";
+import { getMask, getModel, predictCase, predictFile, takeToken } from "./api.js";
+import { note } from "./day.js";
+import { Display } from "./display.js";
+import { Editor } from "./editor.js";
+import { OpenCase } from "./open_case.js";
+import { showPanels } from "./panels.js";
+import { Pixels, unpackValues } from "./pixels.js";
 import * as results from "./results.js";
-import { decode, encode } from "./runs.js";
+import { Review } from "./review.js";
+import { decode } from "./runs.js";
+import { Saving } from "./saving.js";
+import { listenToKeys } from "./shortcuts.js";
 import { Tools } from "./tools.js";
 import { View } from "./view.js";
+import { WorkList } from "./work_list.js";
 
 const byId = (id) => document.getElementById(id);
 
 class Page {
-  mask = null;
-  #source = null; // { name, predict(labelPrompt) }
-  #prediction = null;
-  #maps = {};
+  open = null; // the OpenCase that is wanted; its mask is null until it is loaded
   #requests = 0;
-  #unsaved = false;
   #started;
 
   constructor() {
-    this.view = new View(byId("view"));
-    this.tools = new Tools(this.view, this);
-    this.#listen();
+    showPanels();
     this.#started = this.#start();
+    byId("file").addEventListener("change", ({ target }) => target.files.length && this.openFile(target.files[0]));
+    this.#takeDrops();
   }
 
   async #start() {
@@ -31,230 +35,178 @@ class Page {
     try {
       this.model = await getModel();
     } catch (error) {
-      this.#fail(error);
+      this.problem(error);
       return;
     }
+    this.view = new View(byId("view"), () => this.display?.showScale());
+    this.editor = new Editor(this.view, this.model, () => this.saving.changed());
+    this.tools = new Tools(this.view, this.editor);
+    this.display = new Display(this.view, this.editor);
+    this.saving = new Saving(this, this.model, (open) => this.#saved(open));
     results.showModel(this.model);
-    results.showChoices(this.model, () => this.#source && this.#predict());
+    results.showChoices(this.model, () => this.open && this.#predict());
     if (this.model.dataset !== null) {
-      this.queue = new Queue((one) => this.openCase(one));
-      await this.#try(() => this.queue.refresh());
+      this.list = new WorkList((one) => this.openCase(one), (error) => this.problem(error));
+      this.review = new Review(this, this.model, (kind) => this.#reviewed(kind));
     }
-    this.#showSaving();
+    this.#listen();
+    listenToKeys(this);
+    this.saving.show();
+    await this.list?.refresh();
   }
 
+  // Opening.
+
   openFile(file) {
-    this.#open({ name: file.name, predict: (labelPrompt) => predictFile(file, labelPrompt) }, "");
+    const predict = (labelPrompt) => predictFile(file, labelPrompt);
+    return this.#openSource({ name: file.name, caseId: "", predict }, "");
   }
 
   openCase({ case_id, label }) {
     const names = label.split(";");
     const known = names.every((name) => this.model.labels.includes(name)) ? label : "";
-    this.#open({ name: case_id, predict: (labelPrompt) => predictCase(case_id, labelPrompt) }, known);
+    const predict = (labelPrompt) => predictCase(case_id, labelPrompt);
+    return this.#openSource({ name: case_id, caseId: case_id, predict }, known);
   }
 
-  async #open(source, labelPrompt) {
+  async #openSource(source, labelPrompt) {
     await this.#started; // a file may be dropped before the model is loaded
-    if (!this.model) return;
-    if (this.#unsaved && !confirm("The correction is not saved. Leave it?")) return;
-    this.#source = source;
-    this.#prediction = null;
+    if (!this.model || !(await this.saving.mayLeave())) return;
+    this.open = new OpenCase(source, labelPrompt);
+    this.#clear();
     results.setLabelPrompt(labelPrompt);
-    this.#predict();
+    await this.#predict();
+  }
+
+  /** Nothing of the case before may stay on the screen. */
+  #clear() {
+    this.tools.cancel();
+    this.editor.clear();
+    this.display.clear();
+    this.review?.show(null);
+    byId("name").textContent = byId("failure").textContent = "";
+    this.problem(null);
+    byId("draft").hidden = true;
+    byId("swap").disabled = true;
+    this.saving.show();
   }
 
   /** Request a prediction with the label prompt; only the last request is shown. */
   async #predict() {
     const request = ++this.#requests;
-    const source = this.#source;
+    const { open } = this;
     byId("view").setAttribute("aria-busy", "true");
     this.say("Predicting.");
-    await this.#try(async () => {
-      const prediction = await source.predict(results.getLabelPrompt());
-      const [image, maps] = await decodeImages(prediction);
-      if (request === this.#requests) this.#show(prediction, image, maps);
-    });
+    try {
+      const prediction = await open.source.predict(results.getLabelPrompt());
+      const saved = await this.#readSaved(open, prediction);
+      const [pixels, maps] = await unpack(prediction);
+      if (request === this.#requests) this.#show(prediction, saved, pixels, maps);
+    } catch (error) {
+      if (request === this.#requests) this.#failToOpen(open, error);
+    }
     if (request === this.#requests) byId("view").removeAttribute("aria-busy");
   }
 
-  #show(prediction, image, maps) {
-    const again = this.#prediction !== null; // the same image, another label prompt
-    this.#prediction = prediction;
-    this.#maps = maps;
-    const { height, width } = prediction.image;
-    const labels = new Uint8Array(height * width);
-    this.model.mask_classes.forEach((name, place) => decode(prediction.mask.rle[name], place + 1, labels));
-    if (!again) {
-      this.mask = new Mask(width, height, this.model.mask_classes.length);
-      this.view.show(image, this.mask.classes);
-      this.tools.reset();
-      this.#unsaved = false;
-    }
-    this.mask.replace(labels);
-    byId("name").textContent = prediction.case ? `Case ${prediction.case.case_id}` : this.#source.name;
-    this.queue?.mark(prediction.case?.case_id ?? null);
-    results.showProbabilities(prediction.label_probabilities);
-    this.#showMask();
-    this.#showEvidence();
-    this.#showSaving();
-    this.say(`Predicted: ${this.#areas()}.`);
+  /** The mask that the case has; read once, because what is drawn starts with it. */
+  async #readSaved(open, prediction) {
+    if (open.mask || !prediction.case?.mask) return open.saved;
+    const { mask } = await getMask(prediction.case.case_id, prediction.case.mask);
+    return decode(mask, this.model.mask_classes, prediction.image);
   }
 
-  // Used by the tools.
+  #failToOpen(open, error) {
+    this.say("");
+    if (open.mask) this.problem(error);
+    else byId("failure").textContent = error.message;
+  }
 
-  get value() { return byId("class").selectedIndex + 1; }
-  get width() { return Number(byId("size").value); }
+  #show(prediction, saved, pixels, maps) {
+    const { open, editor } = this;
+    open.saved = saved;
+    const follow = open.take(prediction, this.model.mask_classes);
+    const first = !open.mask;
+    if (first) {
+      editor.show(open, pixels, (saved ?? open.proposal).slice());
+      this.tools.reset();
+      this.display.show(pixels);
+      byId("name").textContent = open.name;
+      byId("swap").disabled = false;
+      this.list?.mark(open.caseId);
+      if (prediction.case) this.saving.offerDraft(open);
+    } else if (follow) editor.step("replace", "Predicted", open.proposal);
+    this.display.setEvidence(maps, results.showProbabilities(prediction.label_probabilities));
+    this.saving.show();
+    this.review?.show(open).catch((error) => this.problem(error));
+    if (saved && first) this.say(`The saved mask: ${editor.areas()}. The proposal can be compared.`);
+    else if (first || follow) this.say(`Predicted: ${editor.areas()}.`);
+    else this.say("Predicted again. What is drawn stays; the proposal can be taken instead.");
+  }
+
+  // Used by the parts.
+
+  say(text) { byId("status").textContent = text; }
+  problem(error) { byId("problem").textContent = error?.message ?? ""; }
 
   choose(tool) {
     this.tools.choose(tool);
     for (const button of byId("tools").querySelectorAll("[data-tool]")) {
       button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
     }
-    this.say(tool === "move" ? "Move" : `${tool}, width ${this.width}`);
+    this.say(tool === "brush" || tool === "eraser" ? `${tool}, width ${this.editor.width}` : tool);
   }
 
-  /** Choose what brush and polygon paint; the first class is 1. */
-  chooseClass(value) {
-    const { options } = byId("class");
-    if (value > options.length) return;
-    byId("class").selectedIndex = value - 1;
-    this.say(`Class ${options[value - 1].text}`);
-  }
-
-  resize(step) {
-    byId("size").value = this.width + step;
-    byId("size-value").value = this.width;
-    this.say(`Width ${this.width}`);
-  }
-
-  drawn() {
-    this.#unsaved = this.model.dataset !== null;
-    this.#showMask();
-    this.#showSaving();
-    this.say(`Drawn: ${this.#areas()}.`);
-  }
-
-  undo() { this.#step("undo", "Undone"); }
-  redo() { this.#step("redo", "Redone"); }
-
-  #step(name, message) {
-    if (!this.mask) return;
+  /** Do a step of the mask; an unfinished stroke is dropped. */
+  step(name, message, ...values) {
     this.tools.cancel();
-    this.mask[name]();
-    this.#unsaved = this.model.dataset !== null;
-    this.#showMask();
-    this.say(`${message}: ${this.#areas()}.`);
+    this.editor.step(name, message, ...values);
   }
 
-  say(text) { byId("status").textContent = text; }
-
-  sayPlace(x, y) {
-    const value = this.mask.labels[y * this.mask.width + x];
-    this.say(`Column ${x}, row ${y}: ${this.model.mask_classes[value - 1] ?? "background"}`);
+  /** Take the proposal, or the saved mask where the proposal is shown; it can be undone. */
+  swap() {
+    const { open } = this;
+    if (!open?.mask) return;
+    const shown = open.mask.labels;
+    const back = open.saved && shown.every((value, place) => value === open.proposal[place]);
+    this.step("replace", back ? "The saved mask" : "The proposal", back ? open.saved : open.proposal);
   }
 
-  #areas() {
-    const spacing = this.#prediction.image.spacing_mm;
-    const areas = this.mask.areas.map((pixels) => results.area(pixels, spacing));
-    return this.model.mask_classes.map((name, place) => `${name} ${areas[place]}`).join(", ");
+  async saveAndNext() {
+    if (await this.saving.save()) await this.list.openNext();
   }
 
-  // Showing.
-
-  #showMask() {
-    const { mask } = this;
-    if (!mask) return;
-    this.view.showMask(mask.labels, byId("show-mask").checked);
-    results.showAreas(this.model.mask_classes, mask.areas, this.#prediction.image.spacing_mm);
-    byId("undo").disabled = !mask.canUndo;
-    byId("redo").disabled = !mask.canRedo;
-    byId("clear").disabled = false;
+  async #saved(open) {
+    if (open === this.open) await this.review.show(open);
+    await this.list.refresh();
   }
 
-  #showEvidence() {
-    const map = byId("show-heat").checked ? this.#maps[byId("heat-label").value] : null;
-    this.view.showEvidence(map, Number(byId("opacity").value) / 100);
-  }
-
-  #showSaving() {
-    const why = this.#whyNot();
-    byId("why-not").textContent = why;
-    byId("save").disabled = why !== "";
-  }
-
-  #whyNot() {
-    if (!this.model || this.model.dataset === null) {
-      return "Saving is off: the server was started without --dataset.";
-    }
-    if (!this.#prediction) return "Open a case, or drop its image.";
-    if (!this.#prediction.case) {
-      return `This image is not in the dataset ${this.model.dataset}; import it first (dxseg import).`;
-    }
-    return byId("role").value ? "" : "Choose the role of the annotator.";
-  }
-
-  async #save() {
-    const { mask } = this;
-    const { case: { case_id, mask: previous }, label_prompt } = this.#prediction;
-    const runs = this.model.mask_classes.map((name, place) => [
-      name, encode(mask.labels, mask.height, mask.width, place + 1),
-    ]);
-    const role = byId("role").value;
-    byId("save").disabled = true;
-    await this.#try(async () => {
-      const saved = await saveMask({ case_id, role, previous, label_prompt, mask: Object.fromEntries(runs) });
-      if (this.#prediction?.case?.case_id === case_id) {
-        this.#prediction.case = saved.case;
-        this.#unsaved = false;
-      }
-      await this.queue.refresh();
-      this.say(`Saved as ${saved.case.mask}. ${saved.waiting} cases are left.`);
-    });
-    this.#showSaving();
-  }
-
-  async #try(work) {
-    byId("failure").textContent = "";
-    try {
-      await work();
-    } catch (error) {
-      this.#fail(error);
-    }
-  }
-
-  #fail(error) {
-    if (error instanceof TokenError) {
-      byId("entry-why").textContent = error.message;
-      byId("entry").showModal();
+  async #reviewed(kind) {
+    if (kind === "label" || kind === "reopen") {
+      await this.list.refresh();
       return;
     }
-    this.say("");
-    byId("failure").textContent = error.message;
+    note("", (Date.now() - this.open.opened) / 1000);
+    await this.list.refresh();
+    await this.list.openNext();
   }
 
   #listen() {
     const on = (id, event, handle) => byId(id).addEventListener(event, handle);
-    on("file", "change", ({ target }) => target.files.length && this.openFile(target.files[0]));
-    on("show-mask", "change", () => this.#showMask());
-    for (const id of ["show-heat", "heat-label", "opacity"]) on(id, "input", () => this.#showEvidence());
-    on("size", "input", () => this.resize(0));
-    on("class", "change", () => this.chooseClass(this.value));
-    on("undo", "click", () => this.undo());
-    on("redo", "click", () => this.redo());
-    on("clear", "click", () => { this.tools.cancel(); this.mask.clear(); this.drawn(); });
-    on("nearer", "click", () => this.view.zoom(1.25));
-    on("farther", "click", () => this.view.zoom(0.8));
-    on("fit", "click", () => this.view.fit());
-    on("role", "change", () => this.#showSaving());
-    on("save", "click", () => this.#save());
+    const { editor, view } = this;
+    on("show-mask", "change", () => editor.showMask());
+    on("size", "input", () => editor.resize(0));
+    on("class", "change", () => editor.chooseClass(editor.value));
+    on("undo", "click", () => this.step("undo", "Undone"));
+    on("redo", "click", () => this.step("redo", "Redone"));
+    on("clear", "click", () => this.step("clear", "Cleared"));
+    on("holes", "click", () => this.step("fillHoles", "Holes filled", editor.value));
+    on("largest", "click", () => this.step("keepLargest", "Largest part kept", editor.value));
+    on("nearer", "click", () => view.zoom(1.25));
+    on("farther", "click", () => view.zoom(0.8));
+    on("fit", "click", () => view.fit());
+    on("swap", "click", () => this.swap());
+    on("save-next", "click", () => this.saveAndNext());
     on("tools", "click", ({ target }) => target.dataset.tool && this.choose(target.dataset.tool));
-    on("entry", "submit", (event) => {
-      event.preventDefault();
-      setToken(byId("token").value);
-      location.reload();
-    });
-    addEventListener("beforeunload", (event) => this.#unsaved && event.preventDefault());
-    this.#takeDrops();
   }
 
   #takeDrops() {
@@ -273,10 +225,11 @@ class Page {
   }
 }
 
-async function decodeImages({ image_png, evidence }) {
+async function unpack({ image_png, image_values, evidence }) {
   const names = Object.keys(evidence ?? {});
   const maps = await Promise.all(names.map((name) => load(evidence[name])));
-  return [await load(image_png), Object.fromEntries(names.map((name, place) => [name, maps[place]]))];
+  const pixels = new Pixels(await load(image_png), await unpackValues(image_values));
+  return [pixels, Object.fromEntries(names.map((name, place) => [name, maps[place]]))];
 }
 
 async function load(png) {

@@ -1,111 +1,103 @@
-// The mask as a list of steps. Konva draws each step at the image's own resolution, one group per
-// class; a pixel belongs to the class that covers at least half of it.
+// The mask that is drawn: a label map, changed box by box, so that a step costs what it covers.
 
-const HALF = 128;
+import { boxAround, boxOf, cut, fillHoles, keepLargest, lineCover, paste, polygonCover } from "./raster.js";
+
+const HISTORY_BYTES = 256 * 2 ** 20;
 
 export class Mask {
+  version = 0; // of the content; grows with every change
   #steps = [];
   #done = 0;
-  #labels = null;
 
-  constructor(width, height, classes) {
-    Object.assign(this, { width, height, classes });
+  /** `labels` is the first content, (height x width) by rows; `changed(box)` is called after each change. */
+  constructor(labels, { width, height }, classes, changed) {
+    Object.assign(this, { labels, width, height, classes, changed });
+    this.counts = new Array(classes + 1).fill(0);
+    for (const value of labels) this.counts[value]++;
   }
 
-  get canUndo() { return this.#done > 1; } // the first step is the predicted mask
+  get canUndo() { return this.#done > 0; }
   get canRedo() { return this.#done < this.#steps.length; }
-
-  /** Replace the whole mask by a label map, such as a predicted one. */
-  replace(labels) {
-    this.#add(true, (value) => new Konva.Image({ image: this.#classImage(labels, value) }));
+  /** Pixels of each class, the first class first. */
+  get areas() { return this.counts.slice(1); }
+  get whole() { return { x: 0, y: 0, width: this.width, height: this.height }; }
+  /** Whether something was drawn by hand since the mask was last replaced as a whole. */
+  get handmade() {
+    const current = this.#steps.slice(0, this.#done);
+    return current.slice(current.findLastIndex((step) => step.replaced) + 1).length > 0;
   }
 
-  clear() {
-    this.#add(true, () => null);
-  }
+  /** Replace the whole mask by another label map, such as a predicted one. */
+  replace(labels) { this.#step(this.whole, labels.slice(), true); }
+
+  clear() { this.#step(this.whole, new Uint8Array(this.labels.length), false); }
 
   /** Paint class `value`, or background where it is 0, along a line of (x, y) in pixels. */
   stroke(value, points, width) {
-    const [x, y] = points;
-    const line = points.length > 2 ? points : [x, y, x + 0.01, y]; // a dot
-    const form = { points: line, stroke: "#fff", strokeWidth: width, lineCap: "round", lineJoin: "round" };
-    this.#paint(value, form);
+    const box = boxAround(points, width / 2 + 1, this);
+    this.#paint(box, value, () => lineCover(points, width, box));
   }
 
   polygon(value, points) {
-    this.#paint(value, { points, closed: true, fill: "#fff" });
+    const box = boxAround(points, 1, this);
+    this.#paint(box, value, () => polygonCover(points, box));
   }
 
+  /** Paint the pixels of a box where `covered` is not 0. */
+  region(value, box, covered) { this.#paint(box, value, () => covered); }
+
+  fillHoles(value) { this.#regions(value, fillHoles); }
+  keepLargest(value) { this.#regions(value, keepLargest); }
+
   undo() {
-    if (this.canUndo) this.#go(this.#done - 1);
+    if (!this.canUndo) return;
+    const { box, before } = this.#steps[--this.#done];
+    this.#apply(box, before);
   }
 
   redo() {
-    if (this.canRedo) this.#go(this.#done + 1);
+    if (!this.canRedo) return;
+    const { box, after } = this.#steps[this.#done++];
+    this.#apply(box, after);
   }
 
-  /** The label map, (height x width) by rows. */
-  get labels() {
-    this.#labels ??= this.#draw();
-    return this.#labels;
+  #regions(value, change) {
+    const box = boxOf(this.labels, this, value);
+    if (box) this.#step(box, change(cut(this.labels, this.width, box), box, value), false);
   }
 
-  /** Pixels of each class, the first class first. */
-  get areas() {
-    const counts = new Array(this.classes + 1).fill(0);
-    for (const value of this.labels) counts[value]++;
-    return counts.slice(1);
+  #paint(box, value, find) {
+    if (!box.width || !box.height) return;
+    const covered = find();
+    const after = cut(this.labels, this.width, box);
+    for (let place = 0; place < after.length; place++) if (covered[place]) after[place] = value;
+    this.#step(box, after, false);
   }
 
-  #paint(value, form) {
-    this.#add(false, (own) => {
-      const globalCompositeOperation = own === value ? "source-over" : "destination-out";
-      return new Konva.Line({ ...form, globalCompositeOperation });
-    });
-  }
-
-  #add(whole, shape) {
-    const shapes = Array.from({ length: this.classes }, (_, place) => shape(place + 1));
+  #step(box, after, replaced) {
+    const before = cut(this.labels, this.width, box);
     this.#steps.length = this.#done;
-    this.#steps.push({ whole, shapes });
-    this.#go(this.#done + 1);
+    this.#steps.push({ box, before, after, replaced });
+    this.#done++;
+    this.#forget();
+    this.#apply(box, after);
   }
 
-  #go(done) {
-    this.#done = done;
-    this.#labels = null;
-  }
-
-  #draw() {
-    const labels = new Uint8Array(this.width * this.height);
-    const strongest = new Uint8Array(labels.length).fill(HALF - 1);
-    const steps = this.#steps.slice(0, this.#done);
-    const current = steps.slice(steps.findLastIndex((step) => step.whole));
-    for (let value = 1; value <= this.classes; value++) {
-      const shapes = current.map((step) => step.shapes[value - 1]).filter(Boolean);
-      if (!shapes.length) continue;
-      const group = new Konva.Group().add(...shapes);
-      const box = { x: 0, y: 0, width: this.width, height: this.height, pixelRatio: 1 };
-      const canvas = group.toCanvas({ ...box, imageSmoothingEnabled: false });
-      const pixels = canvas.getContext("2d").getImageData(0, 0, this.width, this.height).data;
-      for (let place = 0; place < labels.length; place++) {
-        const cover = pixels[4 * place + 3];
-        if (cover > strongest[place]) {
-          strongest[place] = cover;
-          labels[place] = value;
-        }
-      }
+  /** Drop the oldest steps beyond the memory that they may take. */
+  #forget() {
+    let bytes = this.#steps.reduce((sum, { after }) => sum + 2 * after.length, 0);
+    while (bytes > HISTORY_BYTES && this.#steps.length > 1) {
+      bytes -= 2 * this.#steps.shift().after.length;
+      this.#done--;
     }
-    return labels;
   }
 
-  #classImage(labels, value) {
-    const canvas = document.createElement("canvas");
-    Object.assign(canvas, { width: this.width, height: this.height });
-    const context = canvas.getContext("2d");
-    const image = context.createImageData(this.width, this.height);
-    labels.forEach((own, place) => { if (own === value) image.data[4 * place + 3] = 255; });
-    context.putImageData(image, 0, 0);
-    return canvas;
+  #apply(box, part) {
+    const old = cut(this.labels, this.width, box);
+    for (const value of old) this.counts[value]--;
+    for (const value of part) this.counts[value]++;
+    paste(part, this.labels, this.width, box);
+    this.version++;
+    this.changed(box);
   }
 }

@@ -12,7 +12,8 @@ export class Pointers {
 
   /**
    * `to.draws` is whether a drawing tool is active. `to` gets the events of one pointer, in pixels of the
-   * image: `down(place, erasing)`, `move(place)`, then `up(place)`, or `drop()` if it was not drawing.
+   * image: `down(place, erasing)`, `move(place)`, then `up(place)`, or `drop()` if it was not drawing;
+   * `hover(place)` and `leave()` while none is down.
    */
   constructor(view, to) {
     this.#view = view;
@@ -20,6 +21,7 @@ export class Pointers {
     const on = (names, handle) => names.forEach((name) => view.element.addEventListener(name, handle));
     on(["pointerdown"], (event) => this.#pressed(event));
     on(["pointermove"], (event) => this.#moved(event));
+    on(["pointerleave"], () => to.leave());
     on(["pointerup"], (event) => this.#lifted(event));
     on(["pointercancel"], (event) => this.#lost(event.pointerId));
     on(["contextmenu"], (event) => event.preventDefault()); // of a long press, or of a pen's button
@@ -46,6 +48,7 @@ export class Pointers {
 
   #moved(event) {
     const { pointerId } = event;
+    if (!this.#down.size) this.#to.hover(this.#view.place(event));
     if (!this.#down.has(pointerId)) return;
     const before = this.#hold;
     this.#note(event);

@@ -31,10 +31,16 @@ export function getLabelPrompt() {
   return [...chosen].map((input) => input.value).filter(Boolean).join(";");
 }
 
+/** Fill the table of labels; returns the likeliest one. */
 export function showProbabilities(probabilities) {
   const rows = Object.entries(probabilities ?? {}).sort((one, other) => other[1] - one[1]);
   fillTable(byId("labels"), rows.map(([label, value]) => [label, `${(100 * value).toFixed(1)}%`]));
-  if (rows.length) byId("heat-label").value = rows[0][0];
+  return rows[0]?.[0];
+}
+
+/** Empty the tables. */
+export function clear() {
+  for (const id of ["labels", "areas"]) byId(id).tBodies[0].replaceChildren();
 }
 
 export function showAreas(classes, areas, spacing) {

@@ -1,31 +1,32 @@
-// Brush, eraser and polygon, by pointer and by keys: each stroke becomes a step of the mask.
+// The tools by pointer and by cross: brush, eraser, polygon, window, ruler. Each stroke is a step of the mask.
 
 import { color } from "./colors.js";
 import { Pointers } from "./pointers.js";
+import { Polygon } from "./polygon.js";
 
-const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const PAN = 40; // screen pixels per key press
-const CLOSE = 10; // screen pixels: a corner this near to the first one closes a polygon
-const LETTERS = { m: "move", b: "brush", e: "eraser", p: "polygon" };
+const PAINTS = ["brush", "eraser"];
 
 export class Tools {
   #view;
-  #points = []; // x, y, x, y, ... of the unfinished stroke or polygon
-  #drawing = false; // whether a stroke of brush or eraser is unfinished
-  #value = 0; // what it paints: a class, or 0 for background
+  #points = []; // x, y, x, y, ... of the unfinished stroke, or the ends of the ruler
+  #drawing = false; // whether a stroke, or a drag of window or ruler, is unfinished
+  #value = 0; // what a stroke paints: a class, or 0 for background
   #cross = { x: 0, y: 0 };
 
-  /** `page` has the mask, the value and width of the brush, and callbacks for steps and messages. */
-  constructor(view, page) {
+  /** `editor` has the mask, the value and width of the brush, and callbacks for steps and messages. */
+  constructor(view, editor) {
     this.#view = view;
-    this.page = page;
+    this.editor = editor;
+    this.polygon = new Polygon(view, editor);
     this.choose("move");
     new Pointers(view, this);
-    view.element.addEventListener("keydown", (event) => this.#key(event));
   }
 
   choose(tool) {
     this.cancel();
+    this.#view.showRuler([]);
+    this.#view.showRing(null);
     this.tool = tool;
     this.#view.element.dataset.tool = tool;
   }
@@ -34,6 +35,7 @@ export class Tools {
   cancel() {
     this.#points = [];
     this.#drawing = false;
+    this.polygon.cancel();
     this.#view.showUnfinished([]);
     this.#view.showCross(null);
   }
@@ -46,28 +48,50 @@ export class Tools {
 
   // Called by the pointers.
 
-  get draws() { return this.tool !== "move" && this.page.mask !== null; }
+  get draws() { return this.tool !== "move" && this.editor.mask !== null; }
 
   down({ x, y }, erasing) {
-    if (!this.page.mask) return;
+    if (!this.editor.mask) return;
     if (erasing) this.#begin(x, y, 0);
-    else if (this.tool !== "polygon") this.#begin(x, y, this.#chosen);
+    else if (this.tool === "polygon") this.polygon.down({ x, y });
+    else if (PAINTS.includes(this.tool)) this.#begin(x, y, this.#chosen);
+    else {
+      this.#drawing = true;
+      this.#points = [x, y];
+    }
   }
 
   move({ x, y }) {
-    if (this.#drawing) this.#extend(x, y);
+    this.#showRing({ x, y });
+    if (this.tool === "polygon" && !this.#drawing) this.polygon.move({ x, y });
+    if (!this.#drawing) return;
+    if (this.tool === "ruler") this.#measure(x, y);
+    else if (this.tool === "window") this.#dragWindow(x, y);
+    else this.#extend(x, y);
   }
 
   up({ x, y }) {
-    if (this.#drawing) this.#end();
-    else if (this.tool === "polygon" && this.page.mask) this.#corner(x, y);
+    if (!this.#drawing) {
+      if (this.tool === "polygon" && this.editor.mask) this.polygon.up({ x, y });
+    } else if (this.tool === "ruler" || this.tool === "window") this.#drawing = false;
+    else this.#end();
   }
 
-  drop() {
-    if (this.#drawing) this.cancel();
+  drop() { if (this.#drawing) this.cancel(); }
+
+  hover(place) {
+    this.#showRing(place);
+    if (this.tool === "polygon") this.polygon.hover(place);
   }
 
-  get #chosen() { return this.tool === "eraser" ? 0 : this.page.value; }
+  leave() { this.#view.showRing(null); }
+
+  #showRing(place) {
+    const paints = PAINTS.includes(this.tool) && this.editor.mask;
+    this.#view.showRing(paints ? place : null, this.editor.width);
+  }
+
+  get #chosen() { return this.tool === "eraser" ? 0 : this.editor.value; }
 
   #begin(x, y, value) {
     this.#drawing = true;
@@ -79,103 +103,58 @@ export class Tools {
   #extend(x, y) {
     this.#points.push(x, y);
     const stroke = this.#value ? color(this.#value) : "#000000";
-    const form = { strokeWidth: this.page.width, closed: false, fill: null, dash: null };
+    const form = { strokeWidth: this.editor.width, closed: false, fill: null, dash: null };
     this.#view.showUnfinished(this.#points, { ...form, stroke, strokeScaleEnabled: true });
   }
 
   #end() {
     const points = this.#points;
     this.cancel();
-    this.page.mask.stroke(this.#value, points, this.page.width);
-    this.page.drawn();
+    this.editor.mask.stroke(this.#value, points, this.editor.width);
+    this.editor.drawn();
   }
 
-  #corner(x, y) {
-    const [firstX, firstY] = this.#points;
-    const near = Math.hypot(x - firstX, y - firstY) * this.#view.scale < CLOSE;
-    if (this.#points.length >= 6 && near) {
-      this.#close();
-      return;
-    }
-    this.#points.push(x, y);
-    this.#showCorners();
-    this.page.say(`Corner ${this.#points.length / 2}`);
+  #measure(x, y) {
+    this.#points = [...this.#points.slice(0, 2), x, y];
+    this.#view.showRuler(this.#points);
+    this.editor.sayLength(this.#points);
   }
 
-  #showCorners() {
-    const stroke = color(this.page.value);
-    const form = { stroke, strokeWidth: 2, strokeScaleEnabled: false, dash: [6, 4] };
-    const [x, y] = this.#points;
-    const dot = this.#points.length === 2 ? [x, y, x + 2, y] : this.#points;
-    this.#view.showUnfinished(dot.length ? dot : [], { ...form, closed: this.#points.length > 4, fill: `${stroke}40` });
+  /** To the right is wider, up is brighter, as on a workstation. */
+  #dragWindow(x, y) {
+    const [fromX, fromY] = this.#points;
+    this.#points = [x, y];
+    const pixels = this.#view.scale / 500; // fractions of the range per screen pixel
+    this.editor.dragWindow((y - fromY) * pixels, (x - fromX) * pixels);
   }
 
-  #close() {
-    const points = this.#points;
-    this.cancel();
-    if (points.length < 6) {
-      this.page.say("A polygon needs at least three corners.");
-      return;
-    }
-    this.page.mask.polygon(this.page.value, points);
-    this.page.drawn();
-  }
+  // Called by the keys.
 
-  #key(event) {
-    const { key } = event;
-    if (event.altKey || !this.page.mask) return;
-    if (event.ctrlKey || event.metaKey) {
-      const redo = key === "y" || (key === "Z" && event.shiftKey);
-      if (redo || key === "z") this.#done(event, redo ? this.page.redo() : this.page.undo());
-    } else if (ARROWS[key]) this.#done(event, this.#arrow(...ARROWS[key], event.shiftKey ? 10 : 1));
-    else if (LETTERS[key]) this.#done(event, this.page.choose(LETTERS[key]));
-    else if (/^[1-9]$/.test(key)) this.#done(event, this.page.chooseClass(Number(key)));
-    else if (this.#ACTIONS[key]) this.#done(event, this.#ACTIONS[key]());
-  }
-
-  #done(event) { event.preventDefault(); }
-
-  #ACTIONS = {
-    "+": () => this.#view.zoom(1.25),
-    "=": () => this.#view.zoom(1.25),
-    "-": () => this.#view.zoom(0.8),
-    0: () => this.#view.fit(),
-    "[": () => this.page.resize(-1),
-    "]": () => this.page.resize(1),
-    " ": () => this.#space(),
-    Enter: () => this.tool === "polygon" && this.#close(),
-    Backspace: () => this.#removeCorner(),
-    Escape: () => { this.cancel(); this.page.say("Cancelled."); },
-  };
-
-  #arrow(x, y, step) {
-    if (this.tool === "move") {
+  arrow(x, y, step) {
+    if (this.tool === "move" || !this.editor.mask) {
       this.#view.pan(-x * step * PAN, -y * step * PAN);
       return;
     }
     const within = (value, size) => Math.min(Math.max(value, 0.5), size - 0.5);
     this.#cross.x = within(this.#cross.x + x * step, this.#view.width);
     this.#cross.y = within(this.#cross.y + y * step, this.#view.height);
-    if (this.#drawing) this.#extend(this.#cross.x, this.#cross.y);
+    if (this.#drawing) this.move(this.#cross);
+    else if (this.tool === "polygon") this.polygon.hover(this.#cross);
     this.#view.showCross(this.#cross);
-    this.page.sayPlace(Math.floor(this.#cross.x), Math.floor(this.#cross.y));
+    this.editor.sayPlace(Math.floor(this.#cross.x), Math.floor(this.#cross.y));
   }
 
-  #space() {
+  space() {
     const { x, y } = this.#cross;
-    if (this.tool === "polygon") this.#corner(x, y);
-    else if (this.#drawing) this.#end();
-    else if (this.tool !== "move") {
-      this.#begin(x, y, this.#chosen);
-      this.page.say("Stroke started.");
+    if (this.tool === "move" || !this.editor.mask) return;
+    if (this.tool === "polygon") this.polygon.corner({ x, y });
+    else if (this.#drawing) this.up({ x, y });
+    else {
+      this.down({ x, y }, false);
+      if (this.#drawing) this.editor.say("Stroke started.");
     }
-    if (this.tool !== "move") this.#view.showCross(this.#cross);
+    this.#view.showCross(this.#cross);
   }
 
-  #removeCorner() {
-    if (this.tool !== "polygon" || !this.#points.length) return;
-    this.#points.splice(-2);
-    this.#showCorners();
-    this.page.say(`${this.#points.length / 2} corners`);
-  }
+  enter() { if (this.tool === "polygon" && this.editor.mask) this.polygon.close(); }
 }

@@ -1,9 +1,11 @@
-// The image and its overlays: evidence, mask, outlines, the unfinished stroke, the cross.
+// The image and its overlays: evidence, mask, outlines, the unfinished stroke, cross, ring and ruler.
 
 import { color } from "./colors.js";
+import { Outline } from "./outline.js";
 
 const NEAREST = 40; // screen pixels per image pixel
 const CROSS = 12;
+const OTHER = "#56b4e9"; // the mask that is compared
 
 export class View {
   #stage;
@@ -11,20 +13,29 @@ export class View {
   #evidence = new Konva.Layer({ listening: false });
   #drawing = new Konva.Layer({ listening: false, imageSmoothingEnabled: false });
   #mask = new Konva.Group();
-  #unfinished = new Konva.Line({ visible: false, lineCap: "round", lineJoin: "round", opacity: 0.6 });
-  #cross = new Konva.Path({ visible: false, stroke: "#00e5ff", strokeWidth: 2, strokeScaleEnabled: false });
+  #fill = document.createElement("canvas");
+  #outline = new Outline();
+  #compared = new Outline();
+  #classes = 0;
+  #line = { visible: false, listening: false };
+  #unfinished = new Konva.Line({ ...this.#line, lineCap: "round", lineJoin: "round", opacity: 0.6 });
+  #cross = new Konva.Path({ ...this.#line, stroke: "#00e5ff", strokeWidth: 2, strokeScaleEnabled: false });
+  #ring = new Konva.Circle({ ...this.#line, stroke: "#fff", strokeWidth: 1.5, strokeScaleEnabled: false });
+  #ruler = new Konva.Line({ ...this.#line, stroke: "#ffd54f", strokeWidth: 2, strokeScaleEnabled: false });
 
-  constructor(element) {
-    this.element = element;
+  /** `moved` is called after each change of zoom or place. */
+  constructor(element, moved) {
+    Object.assign(this, { element, moved });
     this.width = this.height = 0;
     this.#stage = new Konva.Stage({ container: element, width: 10, height: 10 });
-    this.#drawing.add(this.#mask, this.#unfinished, this.#cross);
+    this.#mask.add(
+      new Konva.Image({ image: this.#fill, opacity: 0.2 }),
+      this.#lines(this.#outline, (value) => color(value), []),
+      this.#lines(this.#compared, () => OTHER, [5, 4]),
+    );
+    this.#drawing.add(this.#mask, this.#unfinished, this.#cross, this.#ring, this.#ruler);
     this.#stage.add(this.#image, this.#evidence, this.#drawing);
-    element.addEventListener("wheel", (event) => {
-      event.preventDefault();
-      this.zoom(event.deltaY < 0 ? 1.2 : 1 / 1.2, this.at(event));
-    }, { passive: false });
-    new ResizeObserver(() => this.fit()).observe(element);
+    new ResizeObserver(() => this.#resize()).observe(element);
   }
 
   /** Position of an event in screen pixels, from the corner of the view. */
@@ -39,32 +50,70 @@ export class View {
     return { x: (x - this.#stage.x()) / this.scale, y: (y - this.#stage.y()) / this.scale };
   }
 
+  /** Show an image of another case, whole, without overlays. */
   show(image, classes) {
-    const other = image.width !== this.width || image.height !== this.height;
+    this.clear();
     Object.assign(this, { width: image.width, height: image.height });
-    this.#image.destroyChildren();
+    this.#classes = classes;
+    Object.assign(this.#fill, { width: image.width, height: image.height });
     this.#image.add(new Konva.Image({ image }));
-    this.#mask.destroyChildren();
-    for (let value = 1; value <= classes; value++) this.#mask.add(new Konva.Image(), outline(value));
-    if (other) this.fit();
+    this.fit();
+  }
+
+  clear() {
+    this.width = this.height = 0;
+    this.#image.destroyChildren();
+    this.#evidence.destroyChildren();
+    this.#outline.clear();
+    this.#compared.clear();
+    this.#fill.width = this.#fill.height = 1;
+    this.showUnfinished([]);
+    this.showCross(null);
+    this.showRing(null);
+    this.showRuler([]);
+    for (const layer of [this.#image, this.#evidence, this.#drawing]) layer.batchDraw();
+  }
+
+  /** Show the image again after its pixels have changed. */
+  redrawImage() { this.#image.batchDraw(); }
+
+  smooth(on) {
+    this.#image.imageSmoothingEnabled(on);
+    this.#image.batchDraw();
   }
 
   /** Show a map (gray levels) over the image, more opaque where it is higher. */
   showEvidence(map, opacity) {
     this.#evidence.destroyChildren();
-    if (map) {
+    if (map && this.width) {
       const image = tinted(map);
       this.#evidence.add(new Konva.Image({ image, width: this.width, height: this.height, opacity }));
     }
+    this.#evidence.batchDraw();
   }
 
-  showMask(labels, visible) {
+  showMask(visible) {
     this.#mask.visible(visible);
-    this.#mask.children.forEach((node, place) => {
-      const value = (place >> 1) + 1;
-      if (place % 2) node.setAttr("lines", edges(labels, this.width, this.height, value));
-      else node.image(filled(labels, this.width, this.height, value));
-    });
+    this.#drawing.batchDraw();
+  }
+
+  fillOpacity(opacity) {
+    this.#mask.children[0].opacity(opacity);
+    this.#drawing.batchDraw();
+  }
+
+  /** Draw the part of a label map that has changed. */
+  updateMask(labels, box) {
+    this.#outline.update(labels, this, this.#classes, box);
+    paint(this.#fill, labels, this.width, box, this.#classes);
+    this.#drawing.batchDraw();
+  }
+
+  /** Show the outline of another label map too; null for none. */
+  compare(labels) {
+    this.#compared.clear();
+    const whole = { x: 0, y: 0, width: this.width, height: this.height };
+    if (labels) this.#compared.update(labels, this, this.#classes, whole);
     this.#drawing.batchDraw();
   }
 
@@ -73,10 +122,17 @@ export class View {
     this.#unfinished.setAttrs({ points, visible: points.length > 0, ...attributes });
   }
 
+  /** Show the size of the brush around a place; null hides it. */
+  showRing(place, width) {
+    this.#ring.setAttrs(place ? { ...place, radius: width / 2, visible: true } : { visible: false });
+  }
+
+  showRuler(points) { this.#ruler.setAttrs({ points, visible: points.length > 0 }); }
+
   showCross(point) {
     if (point) {
-      const method = CROSS / this.scale;
-      this.#cross.data(`M${-method} 0H${method}M0 ${-method}V${method}`);
+      const arm = CROSS / this.scale;
+      this.#cross.data(`M${-arm} 0H${arm}M0 ${-arm}V${arm}`);
       this.#cross.position(point);
       this.#keepInSight(point);
     }
@@ -90,8 +146,7 @@ export class View {
     this.#stage.size({ width: clientWidth, height: clientHeight });
     if (!this.width) return;
     const scale = Math.min(clientWidth / this.width, clientHeight / this.height);
-    const x = (clientWidth - scale * this.width) / 2;
-    this.#place(scale, x, (clientHeight - scale * this.height) / 2);
+    this.#place(scale, (clientWidth - scale * this.width) / 2, (clientHeight - scale * this.height) / 2);
   }
 
   zoom(factor, at = { x: this.#stage.width() / 2, y: this.#stage.height() / 2 }) {
@@ -106,6 +161,15 @@ export class View {
     this.#place(this.scale, old.x + x, old.y + y);
   }
 
+  /** Keep zoom and centre when the window changes. */
+  #resize() {
+    const { clientWidth, clientHeight } = this.element;
+    const before = this.#stage.size();
+    this.#stage.size({ width: clientWidth, height: clientHeight });
+    if (before.width <= 10) this.fit();
+    else this.pan((clientWidth - before.width) / 2, (clientHeight - before.height) / 2);
+  }
+
   #keepInSight({ x, y }) {
     const stage = this.#stage;
     const at = { x: x * this.scale + stage.x(), y: y * this.scale + stage.y() };
@@ -116,81 +180,50 @@ export class View {
   #place(scale, x, y) {
     this.#stage.scale({ x: scale, y: scale });
     this.#stage.position({ x, y });
-    this.#tell();
+    Object.assign(this.element.dataset, { scale, x, y });
+    this.moved(scale);
   }
 
-  #tell() {
-    const { x, y } = this.#stage.position();
-    Object.assign(this.element.dataset, { scale: this.scale, x, y });
+  #lines(outline, colorOf, dash) {
+    return new Konva.Shape({
+      sceneFunc: (context) => {
+        const native = context._context;
+        native.lineWidth = 2 / this.scale;
+        native.setLineDash(dash.map((length) => length / this.scale));
+        for (let value = 1; value <= this.#classes; value++) {
+          native.strokeStyle = colorOf(value);
+          outline.stroke(native, value);
+        }
+      },
+    });
   }
 }
 
-function outline(value) {
-  return new Konva.Shape({
-    stroke: color(value),
-    strokeWidth: 2,
-    strokeScaleEnabled: false,
-    lines: [],
-    sceneFunc(context, shape) {
-      context.beginPath();
-      for (const [x, y, toX, toY] of shape.getAttr("lines")) {
-        context.moveTo(x, y);
-        context.lineTo(toX, toY);
-      }
-      context.strokeShape(shape);
-    },
-  });
-}
-
-/** The edges between pixels of a class and others, in long straight pieces. */
-function edges(labels, width, height, value) {
-  const at = (x, y) => x >= 0 && y >= 0 && x < width && y < height && labels[y * width + x] === value;
-  const across = runs(height, width, (y, x) => at(x, y) !== at(x, y - 1));
-  const along = runs(width, height, (x, y) => at(x, y) !== at(x - 1, y));
-  return [...across.map(([y, x, end]) => [x, y, end, y]), ...along.map(([x, y, end]) => [x, y, x, end])];
-}
-
-function runs(lines, length, differs) {
-  const found = [];
-  for (let line = 0; line <= lines; line++) {
-    let start = -1;
-    for (let place = 0; place <= length; place++) {
-      const edge = place < length && differs(line, place);
-      if (edge && start < 0) start = place;
-      if (!edge && start >= 0) {
-        found.push([line, start, place]);
-        start = -1;
-      }
-    }
+/** Paint a box of a label map in the colors of its classes. */
+function paint(canvas, labels, width, box, classes) {
+  if (!box.width || !box.height) return;
+  const image = new ImageData(box.width, box.height);
+  const pixels = new Uint32Array(image.data.buffer);
+  const colors = Uint32Array.from({ length: classes + 1 }, (_, value) => (value ? packed(color(value)) : 0));
+  for (let row = 0, place = 0; row < box.height; row++) {
+    let from = (box.y + row) * width + box.x;
+    for (const end = from + box.width; from < end; from++, place++) pixels[place] = colors[labels[from]];
   }
-  return found;
+  canvas.getContext("2d").putImageData(image, box.x, box.y);
 }
 
-function filled(labels, width, height, value) {
-  const [red, green, blue] = color(value).match(/\w\w/g).map((part) => parseInt(part, 16));
-  return painted(width, height, (data, place) => {
-    if (labels[place] === value) data.set([red, green, blue, 50], 4 * place);
-  });
+function packed(text) {
+  const [red, green, blue] = text.match(/\w\w/g).map((part) => parseInt(part, 16));
+  return new Uint32Array(Uint8Array.of(red, green, blue, 255).buffer)[0];
 }
 
 function tinted(map) {
-  const canvas = painted(map.width, map.height);
-  const context = canvas.getContext("2d");
-  context.drawImage(map, 0, 0);
-  const { data } = context.getImageData(0, 0, map.width, map.height);
-  return painted(map.width, map.height, (to, place) => {
-    to.set([255, 60, 90, data[4 * place]], 4 * place);
-  });
-}
-
-function painted(width, height, paint) {
   const canvas = document.createElement("canvas");
-  Object.assign(canvas, { width, height });
-  if (paint) {
-    const context = canvas.getContext("2d");
-    const image = context.createImageData(width, height);
-    for (let place = 0; place < width * height; place++) paint(image.data, place);
-    context.putImageData(image, 0, 0);
-  }
+  Object.assign(canvas, { width: map.width, height: map.height });
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(map, 0, 0);
+  const image = context.getImageData(0, 0, map.width, map.height);
+  for (let at = 0; at < image.data.length; at += 4) image.data.set([255, 60, 90, image.data[at]], at);
+  context.putImageData(image, 0, 0);
   return canvas;
 }

@@ -1,0 +1,37 @@
+// Keys: one list that is obeyed and shown. They work wherever the focus is, except where one types.
+
+const TYPES = "input:not([type=radio], [type=checkbox], [type=range], [type=file]), select, textarea";
+const ANSWERS = "button, summary, input, a, [role=button]"; // use Enter, Space and arrows themselves
+const OWN = ["Enter", " ", "ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"];
+
+export class Keys {
+  #actions;
+
+  /** `actions`: { keys, shown, text, run(key, event), released() }, the last one optional. */
+  constructor(actions, list) {
+    this.#actions = actions;
+    for (const { shown, text } of actions) {
+      const term = Object.assign(document.createElement("dt"), { textContent: shown });
+      list.append(term, Object.assign(document.createElement("dd"), { textContent: text }));
+    }
+    addEventListener("keydown", (event) => this.#pressed(event));
+    addEventListener("keyup", (event) => this.#find(event)?.released?.());
+  }
+
+  #pressed(event) {
+    if (event.altKey || document.querySelector("dialog[open]") || event.target.matches?.(TYPES)) return;
+    if (OWN.includes(event.key) && event.target.matches?.(ANSWERS)) return;
+    const action = this.#find(event);
+    if (!action) return;
+    event.preventDefault();
+    action.run(event.key, event);
+  }
+
+  #find({ key, ctrlKey, metaKey }) {
+    const name = ctrlKey || metaKey ? `Ctrl+${key}` : key;
+    return this.#actions.find(({ keys }) => keys.includes(name));
+  }
+}
+
+/** A dialog that lists the keys. */
+export function showKeys() { document.getElementById("keys").showModal(); }
