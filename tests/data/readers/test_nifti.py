@@ -138,8 +138,17 @@ def test_label_maps_hold_whole_numbers(tmp_path: Path) -> None:
     grid = (AFFINE, (2, 3, 4))
     whole = np.arange(24, dtype=np.float64).reshape(2, 3, 4)
     read = read_nifti_labels(write(tmp_path / "a.nii", whole), *grid)
-    np.testing.assert_array_equal(read, whole)
-    for wrong in (whole + 0.5, whole - 1, whole * 1e5, np.where(whole > 3, np.nan, whole)):
+    np.testing.assert_array_equal(read.values, whole)
+    assert read.notes == ()
+    near = whole + np.linspace(-0.04, 0.04, 24).reshape(whole.shape)
+    read = read_nifti_labels(write(tmp_path / "near.nii", near), *grid)
+    np.testing.assert_array_equal(read.values, whole)
+    assert "rounded" in read.notes[0]
+    nan = np.where(whole == 3, np.nan, whole)
+    read = read_nifti_labels(write(tmp_path / "nan.nii", nan), *grid)
+    np.testing.assert_array_equal(read.values, np.where(whole == 3, 0, whole))
+    assert read.notes == ("label map: 1 voxels are NaN, read as background",)
+    for wrong in (whole + 0.5, whole + 0.06, whole - 1, whole * 1e5, whole / 0):
         with pytest.raises(DxsegError, match=r"b\.nii: values .*whole numbers"):
             read_nifti_labels(write(tmp_path / "b.nii", wrong), *grid)
 

@@ -1,4 +1,4 @@
-"""NIfTI volumes with their label maps, in a parallel folder or beside them."""
+"""NIfTI volumes with their label maps, in one file or one per structure."""
 
 from __future__ import annotations
 
@@ -15,149 +15,194 @@ from dxseg.data.readers.volume import FoundVolume, VolumeLabels
 from dxseg.errors import DxsegError, UsageError
 from dxseg.io.atomic import sha256_file, sha256_json
 
-Skipped = list[tuple[str, str]]
+_MOST_CLASSES = 255
 
 
-@dataclass(frozen=True)
-class MaskNames:
-    """Rule by which the name of a label map follows from that of its volume.
+@dataclass
+class FoundVolumes:
+    """The volumes of a folder.
 
     Attributes:
-        suffix: Text added before `.nii`.
-        replaced: Text and its replacement, such as ("volume", "segmentation"); instead of the
-            suffix.
+        volumes: In natural order of path; none if the folder has DICOM series instead.
+        structures: Mask class of each value, where label maps are one file per structure.
+        notes: What was guessed, as lines of the report.
     """
 
-    suffix: str = "_mask"
-    replaced: tuple[str, str] | None = None
-
-    def owner(self, name: str) -> str | None:
-        """Find the volume's name for that of a label map; None if it is not a label map's name."""
-        if self.replaced is not None:
-            text, other = self.replaced
-            return name.replace(other, text) if other in name else None
-        owner = name.removesuffix(self.suffix)
-        return owner if owner not in ("", name) else None
+    volumes: list[FoundVolume]
+    structures: dict[int, str]
+    notes: list[str]
 
 
 def find_volumes(
     source: str | Path,
     masks_root: str | Path | None,
-    names: MaskNames,
+    naming: MaskNaming,
     destination: str | Path,
-    skipped: Skipped,
-) -> list[FoundVolume]:
+    left_out: LeftOut,
+    *,
+    regions: Mapping[str, str] | None = None,
+    keep_mask_like: bool = False,
+) -> FoundVolumes:
     """Find the volumes of a folder and their label maps; none if it has DICOM series instead.
 
     Args:
         source: Folder of volumes.
-        masks_root: Folder of label maps in a parallel tree; None: beside their volumes.
-        names: Rule for the names of label maps.
+        masks_root: Folder of label maps; None: search for them in `source`.
+        naming: How label maps are named.
         destination: Folder of the new dataset, which is not searched.
-        skipped: List to which files left out are added.
+        left_out: List to which files left out are added.
+        regions: Mask class of a structure that has its own file; None: each is one.
+        keep_mask_like: Whether a volume that looks like a label map, but is not named so, is one.
 
     Raises:
-        UsageError: The rule for names is empty, or is given for DICOM series.
+        UsageError: The naming is given for DICOM series, or a structure does not exist.
         DxsegError: A folder is missing, there is no volume, or two have the same name.
     """
     source = _folder(source)
     tree = None if masks_root is None else _folder(masks_root)
-    suffix, replaced = names.suffix, names.replaced
-    if (replaced is None and not suffix) or (replaced and not all(replaced)):
-        raise UsageError("the name of a label map: expected a suffix, or TEXT=OTHER to replace")
-    left_out = [path for path in (tree, Path(destination).resolve()) if path not in (None, source)]
-    found = find_nifti(source, tree, names, skipped, left_out)
-    if found:
-        return found
-    if not any(is_dicom(path) for path in source.rglob("*")):
-        raise DxsegError(f"{source}: no volume; expected NIfTI (.nii, .nii.gz) or DICOM slices")
-    if tree is not None or replaced is not None:
-        raise UsageError(f"{source}: masks of DICOM series are SEG or RTSTRUCT objects beside them")
-    return []
-
-
-def find_nifti(
-    source: Path,
-    tree: Path | None,
-    names: MaskNames,
-    skipped: Skipped,
-    left_out: Sequence[Path | None] = (),
-) -> list[FoundVolume]:
-    """Pair the volumes of a folder with their label maps.
-
-    Args:
-        source: Folder of volumes.
-        tree: Folder of label maps; None: beside their volumes.
-        names: Rule for the names of label maps.
-        skipped: List to which files of other types and label maps without a volume are added.
-        left_out: Folders below `source` that contain no volumes.
-
-    Returns:
-        In natural order of path.
-
-    Raises:
-        DxsegError: Two files would be the same volume or the same label map.
-    """
-    images: dict[Path, Path] = {}
-    masks: dict[Path, Path] = {}
-    for path in _walk(source, left_out, skipped):
+    exclude = [path for path in (tree, Path(destination).resolve()) if path not in (None, source)]
+    others = LeftOut()
+    files = list(_walk(source, exclude, others))
+    if not files:
+        if not any(is_dicom(path) for path in source.rglob("*")):
+            raise DxsegError(f"{source}: no volume; expected NIfTI (.nii, .nii.gz) or DICOM slices")
+        if tree is not None or not naming.any_word:
+            raise UsageError(
+                f"{source}: masks of DICOM series are SEG or RTSTRUCT objects beside them"
+            )
+        return FoundVolumes([], {}, [])
+    if tree is not None:
+        files.extend(_walk(tree, (), others))
+    left_out.take(others)
+    pairing = find_masks(
+        files,
+        source,
+        naming,
+        tree=tree,
+        stem=lambda path: nifti_stem(path.name),
+        several=False,
+        keep_mask_like=True,  # volumes are looked at when they are read
+        probe=_looks_like_labels,
+    )
+    if tree is not None and not any(pairing.masks.values()):
+        raise DxsegError(
+            f"{tree}: no label map of any of the {len(pairing.masks)} volumes of {source}; "
+            "expected the name of the volume, or with --mask-suffix or --mask-replace"
+        )
+    notes = note_pairing(pairing, left_out)
+    structures = _structures(pairing, regions)
+    ids: dict[Path, Path] = {}
+    volumes = []
+    for path, masks in pairing.masks.items():
         relative = path.relative_to(source)
-        stem = nifti_stem(path.name)
-        owner = names.owner(stem) if tree is None else None
-        if owner is None:
-            _put(images, relative.with_name(stem), path)
-        else:
-            _put(masks, relative.with_name(owner), path)
-    parallel = () if tree is None else ((tree, path) for path in _walk(tree, (), skipped))
-    for root, path in parallel:
-        relative = path.relative_to(root)
-        stem = nifti_stem(path.name)
-        owner = names.owner(stem)
-        same = relative.with_name(stem)
-        # The name of an image may end like that of a label map; the pair then has the plain name.
-        _put(masks, relative.with_name(owner) if owner and same not in images else same, path)
-    for owner_path in [owner for owner in masks if owner not in images]:
-        skipped.append((str(masks.pop(owner_path)), f"label map without its volume {owner_path}"))
-    return [
-        nifti_volume(key.as_posix(), path, masks.get(key), path.relative_to(source).as_posix())
-        for key, path in images.items()
-    ]
+        name = relative.with_name(nifti_stem(path.name))
+        if other := ids.get(name):
+            raise DxsegError(
+                f"{path} and {other}: have the name of the same volume; move one away"
+            )
+        ids[name] = path
+        volumes.append(_volume("_".join(name.parts), path, masks, structures, keep_mask_like))
+    return FoundVolumes(volumes, {n: name for name, n in structures.classes.items()}, notes)
 
 
-def nifti_volume(name: str, image: Path, mask: Path | None, path: str = "") -> FoundVolume:
+@dataclass(frozen=True)
+class _Structures:
+    """Label maps of one structure each: the mask value of each structure, and of each class."""
+
+    values: Mapping[str, int]
+    classes: Mapping[str, int]
+
+
+def _structures(pairing: Pairing, regions: Mapping[str, str] | None) -> _Structures:
+    found = sorted(
+        {mask.structure for masks in pairing.masks.values() for mask in masks} - {""},
+        key=natural_key,
+    )
+    chosen = {name: name for name in found} if regions is None else dict(regions)
+    unknown = sorted(set(chosen) - set(found))
+    if unknown:
+        raise UsageError(
+            f"region {unknown[0]!r}: no label map is of it; there are "
+            f"{', '.join(found[:20]) or 'no files of single structures'}"
+        )
+    names = list(dict.fromkeys(chosen.values()))
+    if len(names) > _MOST_CLASSES:
+        raise UsageError(f"{len(names)} structures: expected at most {_MOST_CLASSES}; --region")
+    classes = {name: number for number, name in enumerate(names, 1)}
+    return _Structures({name: classes[one] for name, one in chosen.items()}, classes)
+
+
+def _volume(
+    name: str, image: Path, masks: Sequence[Mask], structures: _Structures, keep: bool
+) -> FoundVolume:
+    if len(masks) == 1 and not masks[0].structure:
+        return nifti_volume(name, image, masks[0].path)
+    if not masks:
+        return nifti_volume(name, image, None, is_asked=not keep)
+    chosen = [(m.path, structures.values[m.structure]) for m in masks if m.structure in structures.values]
+    files = [image, *(path for path, _ in chosen)]
+    return FoundVolume(
+        volume_id=plain_name(name),
+        load=partial(read_nifti, image),
+        load_labels=partial(_merge_structures, image, chosen) if chosen else None,
+        digest=lambda: sha256_json([[sha256_file(f) for f in files], [n for _, n in chosen]]),
+    )
+
+
+def _merge_structures(image: Path, structures: Sequence[tuple[Path, int]]) -> VolumeLabels:
+    """Read label maps of one structure each; where they overlap, the last one is kept."""
+    grid = nifti_grid(image)
+    merged = np.zeros(grid[1], np.uint16)
+    notes: list[str] = []
+    overlap = 0
+    for path, value in structures:
+        labels = read_nifti_labels(path, *grid)
+        notes.extend(labels.notes)
+        inside = labels.values > 0
+        overlap += int((inside & (merged > 0) & (merged != value)).sum())
+        merged[inside] = value
+    if overlap:
+        notes.append(f"label maps: {overlap} voxels are in several structures; the last is kept")
+    return VolumeLabels(merged, notes=tuple(notes))
+
+
+def _looks_like_labels(path: Path) -> bool:
+    try:
+        return is_mask_like(read_nifti(path).voxels[..., None])
+    except DxsegError:
+        return False
+
+
+def nifti_volume(
+    name: str, image: Path, mask: Path | None, *, is_asked: bool = False
+) -> FoundVolume:
     """Make a `FoundVolume` of a volume and its label map, without reading them.
 
     Args:
-        name: Text from which the volume id is made, such as its path without suffix.
+        name: Text from which the volume id is made.
         image: File of the volume.
         mask: File of its label map, or None.
-        path: Path below the imported folder, from which its patient may be derived; default: name.
+        is_asked: Whether the volume is left out if it looks like a label map.
     """
     files = [image] if mask is None else [image, mask]
 
     def load_labels() -> VolumeLabels:
         assert mask is not None
-        return VolumeLabels(read_nifti_labels(mask, *nifti_grid(image)))
+        return read_nifti_labels(mask, *nifti_grid(image))
 
     return FoundVolume(
         volume_id=plain_name(name),
-        path=path or name,
         load=partial(read_nifti, image),
         load_labels=None if mask is None else load_labels,
         digest=lambda: sha256_json([sha256_file(path) for path in files]),
+        is_asked=is_asked,
     )
 
 
-def _put(found: dict[Path, Path], key: Path, path: Path) -> None:
-    other = found.setdefault(key, path)
-    if other is not path:
-        raise DxsegError(f"{path} and {other}: have the name of the same volume; move one away")
-
-
-def _walk(folder: Path, left_out: Sequence[Path | None], skipped: Skipped) -> Iterator[Path]:
+def _walk(folder: Path, exclude: Sequence[Path | None], left_out: LeftOut) -> Iterator[Path]:
     for base, folders, names in os.walk(folder):
         folders[:] = sorted(
-            (n for n in folders if not n.startswith(".") and Path(base, n) not in left_out),
+            (n for n in folders if not n.startswith(".") and Path(base, n) not in exclude),
             key=natural_key,
         )
         for name in sorted(names, key=lambda name: natural_key(nifti_stem(name))):
@@ -167,7 +212,7 @@ def _walk(folder: Path, left_out: Sequence[Path | None], skipped: Skipped) -> It
             if is_nifti(path):
                 yield path
             else:
-                skipped.append((str(path), "not named as NIfTI"))
+                left_out.file(path, "not named as NIfTI")
 
 
 def _folder(path: str | Path) -> Path:

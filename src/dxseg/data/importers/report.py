@@ -39,6 +39,12 @@ class LeftOut(list[tuple[str, str]]):
         self.masks += 1
         self.append((str(path), reason))
 
+    def take(self, others: LeftOut) -> None:
+        """Add what another list has."""
+        self.images += others.images
+        self.masks += others.masks
+        self.extend(others)
+
     def file(self, path: Path, reason: str) -> None:
         """Add a file of a type that is not read; its suffix shows whether it is an image."""
         self.images += path.suffix.lower() in _IMAGE_SUFFIXES

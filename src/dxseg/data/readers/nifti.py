@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dxseg.data.readers.volume import Volume
+from dxseg.data.readers.volume import Volume, VolumeLabels
 from dxseg.errors import DxsegError
 
 SUFFIXES = (".nii.gz", ".nii")
 VOXEL_LIMIT = 2**30
 """Larger volumes are an error before they are read: a small file may claim any size."""
+_NEARLY = 0.05
+"""Label values this close to a whole number are that number."""
 Grid = tuple[NDArray[np.float64], tuple[int, int, int]]
 # A gzip stream cannot expand more than this.
 _GZIP_RATIO = 1032
@@ -86,23 +88,20 @@ def nifti_grid(path: str | Path) -> Grid:
 
 def read_nifti_labels(
     path: str | Path, affine: NDArray[np.float64], shape: tuple[int, int, int]
-) -> NDArray[np.uint16]:
+) -> VolumeLabels:
     """Read the label map of a volume.
 
     A label map whose axes are stored in another order or direction is reoriented, which moves no
-    voxel.
+    voxel. Values within 0.05 of a whole number are that number, and NaN is background, with a note.
 
     Args:
         path: A `.nii` or `.nii.gz` file.
         affine: Affine of the volume it belongs to.
         shape: Shape of that volume.
 
-    Returns:
-        (I, J, K) whole numbers on the grid of the volume.
-
     Raises:
         DxsegError: As `read_nifti`; or the grids differ by half a voxel or more at a corner; or
-            values are not whole numbers from 0 to 65535.
+            values are not nearly whole numbers from 0 to 65535.
     """
     from nibabel import orientations
 
@@ -123,15 +122,33 @@ def read_nifti_labels(
             f"{path}: lies up to {distance:.1f} voxels away from its image, which has another "
             "position or spacing; resample the label map onto the image's grid"
         )
-    lowest, highest = values.min(), values.max()
-    # NaN fails the comparison too.
-    whole = values.astype(np.uint16) if 0 <= lowest <= highest < 2**16 else None
-    if whole is None or (whole != values).any():
+    whole, notes = _whole_numbers(values, path)
+    return VolumeLabels(whole, notes=notes)
+
+
+def _whole_numbers(
+    values: NDArray[Any], path: str | Path
+) -> tuple[NDArray[np.uint16], tuple[str, ...]]:
+    """Round label values that scaling or compression has moved a little; NaN is background."""
+    if values.dtype.kind in "iu" and 0 <= values.min() <= values.max() < 2**16:
+        return values.astype(np.uint16), ()
+    unknown = np.isnan(values)
+    given = np.where(unknown, 0, values)
+    rounded = np.rint(given)
+    # Infinities fail the comparison.
+    with np.errstate(invalid="ignore"):
+        moved = float(np.abs(given - rounded).max())
+    if not (moved <= _NEARLY and 0 <= rounded.min() <= rounded.max() < 2**16):
         raise DxsegError(
-            f"{path}: values from {lowest} to {highest} that are not all whole numbers from 0 "
-            "to 65535; expected a label map; threshold a soft map first"
+            f"{path}: values from {np.nanmin(given)} to {np.nanmax(given)} that are not all whole "
+            f"numbers from 0 to 65535, nor within {_NEARLY} of one; expected a label map; "
+            "threshold a soft map first"
         )
-    return whole
+    notes = [f"label map: values up to {moved:.2g} away from whole numbers are rounded"] * (
+        moved > 0
+    )
+    notes += [f"label map: {unknown.sum()} voxels are NaN, read as background"] * unknown.any()
+    return rounded.astype(np.uint16), tuple(notes)
 
 
 def open_nifti(path: Path) -> Any:

@@ -61,6 +61,7 @@ class FoundVolume:
         path: Path of its file below the imported folder, with "/"; "" for DICOM.
         digest: Digest of the content of its files, 64 hexadecimal digits. Without one, an
             interrupted import converts the volume again.
+        is_asked: Whether the volume is left out, with a question, if it looks like a label map.
     """
 
     volume_id: str
@@ -70,3 +71,4 @@ class FoundVolume:
     keys: Mapping[str, str] = field(default_factory=dict)
     path: str = ""
     digest: Callable[[], str] | None = None
+    is_asked: bool = False
