@@ -13,6 +13,7 @@ from dxseg.commands.options import (
     MaskValues,
     PatientPattern,
     PatientTable,
+    Regions,
     Replacement,
     SlicingOptions,
     StrPath,
@@ -32,9 +33,11 @@ def import_volumes(
     *,
     name: str | None = None,
     masks_root: StrPath | None = None,
-    mask_suffix: Suffix = "_mask",
+    mask_suffix: Suffix | None = None,
     mask_replace: Replacement | None = None,
+    keep_mask_like: bool = False,
     mask_values: MaskValues | None = None,
+    regions: Regions | None = None,
     lesion_classes: LesionClasses = (),
     lesion_label: str | None = None,
     lesion_free: LesionFree = (),
@@ -50,21 +53,29 @@ def import_volumes(
 ) -> ImportReport:
     """Import NIfTI volumes (CT, MR) as slices, with their label maps.
 
-    A label map has its volume's path, below `masks_root` if that is given; its name adds
-    `mask_suffix`, or follows `mask_replace`, or (in a parallel folder) is the same. A folder
-    without NIfTI but with DICOM series is imported as by `dxseg import dicom`.
+    Label maps are found by any usual name, beside the volumes or in a folder of their own:
+    `NAME_seg.nii`, `labelsTr/NAME.nii.gz`. Several files of one volume are structures
+    (TotalSegmentator's `CASE/segmentations/liver.nii.gz`), each a mask class. A volume that looks
+    like a label map, but is not named so, is left out with a question. A folder without NIfTI but
+    with DICOM series is imported as by `dxseg import dicom`.
 
     Args:
         source: Folder of NIfTI files or DICOM series, searched through all levels.
         destination: Folder of the new dataset.
         name: Dataset name; default: folder name.
-        masks_root: Root of label maps in a parallel folder; default: beside the volumes.
-        mask_suffix: `NAME_mask.nii` is the label map of `NAME.nii`.
+        masks_root: Folder of the label maps, in subfolders as the volumes or in none; default:
+            search in `source`.
+        mask_suffix: The only text that a label map adds to the name of its volume, such as
+            `_outline`; default: any usual word.
         mask_replace: Text of a volume's name and what the label map has instead, such as
             `volume=segmentation`; replaces `mask_suffix`. In Python a pair of texts.
+        keep_mask_like: Import a volume that looks like a label map, but is not named so.
         mask_values: Mask class of a value of the label maps, such as `2=tumour`; default:
             `1=lesion`. May be repeated. In Python a mapping: `{2: "tumour"}`.
-        lesion_classes: A mask class that is a lesion; default: all. May be repeated.
+        regions: Mask class of a structure that has its own file, such as `lesion=lesion`; default:
+            each is one. May be repeated. In Python a mapping.
+        lesion_classes: A mask class that is a lesion; default: all, but of structures those whose
+            names are lesions. May be repeated.
         lesion_label: Label of slices whose mask shows a lesion; default: the lesion class.
         lesion_free: Label of slices without a lesion; default: `no LESION_LABEL`. May be repeated.
         labels: Table of labels, for volumes without a label map.
@@ -85,28 +96,37 @@ def import_volumes(
         DxsegError: There is no volume, the table of labels is wrong, or the destination has other
             files.
     """
-    from dxseg.data.importers.nifti import MaskNames, find_volumes
+    from dxseg.data.importers.mask_owner import MaskNaming
+    from dxseg.data.importers.nifti import find_volumes
     from dxseg.data.importers.patients import PatientRules
+    from dxseg.data.importers.report import LeftOut
     from dxseg.data.importers.volume_dataset import DEFAULT_MASK_VALUES, write_volumes
     from dxseg.data.readers.slicing import make_slicing
     from dxseg.io.progress import console, reporting
 
     rule = make_slicing(**slicing)
-    values = DEFAULT_MASK_VALUES if mask_values is None else mask_values
-    names = MaskNames(mask_suffix, mask_replace)
     table = None if patients is None else Path(patients)
     rules = PatientRules(table, patient_pattern, Path(source).resolve())
-    skipped: list[tuple[str, str]] = []
-    found = find_volumes(source, masks_root, names, destination, skipped)
-    if not found:
+    left_out = LeftOut()
+    found = find_volumes(
+        source,
+        masks_root,
+        MaskNaming(mask_suffix, mask_replace),
+        destination,
+        left_out,
+        regions=regions,
+        lesion_classes=lesion_classes,
+        keep_mask_like=keep_mask_like,
+    )
+    if not found.volumes:
         if patients is not None or patient_pattern is not None:
             raise UsageError(f"{source}: DICOM files name their patients; leave the option out")
-        regions = {str(value): name for value, name in values.items()}
+        named = {str(value): name for value, name in (mask_values or {}).items()}
         return import_dicom(
             source,
             destination,
             volumes_only=True,
-            regions=None if values == DEFAULT_MASK_VALUES else regions,
+            regions={**named, **(regions or {})} or None,
             lesion_classes=lesion_classes,
             lesion_label=lesion_label,
             lesion_free=lesion_free,
@@ -118,6 +138,10 @@ def import_volumes(
             overwrite=overwrite,
             **slicing,
         )
+    if found.structures and mask_values is not None:
+        raise UsageError("--mask-value: label maps are one file per structure; give --region")
+    values = DEFAULT_MASK_VALUES if mask_values is None else mask_values
+    values = found.structures or values
     fields = {
         "name": name or Path(source).resolve().name,
         "modality": modality,
@@ -126,20 +150,21 @@ def import_volumes(
     }
     with reporting(console, "Importing volumes") as progress:
         return write_volumes(
-            found,
+            found.volumes,
             destination,
             fields,
             slicing=rule,
             mask_values=values,
-            lesion_classes=lesion_classes,
+            lesion_classes=lesion_classes or found.lesions,
             lesion_label=lesion_label,
             lesion_free=lesion_free,
             labels=labels,
             label_columns=label_columns,
             patients=rules,
-            skipped=skipped,
+            skipped=left_out,
             overwrite=overwrite,
             progress=progress,
+            notes=found.notes,
         )
 
 

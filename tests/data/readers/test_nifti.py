@@ -112,11 +112,11 @@ def test_voxels_that_are_no_numbers_are_counted(tmp_path: Path) -> None:
 def test_a_label_map_stored_in_another_order_is_turned(tmp_path: Path, turn) -> None:
     _, labels = ct()
     path = save(tmp_path / "labels.nii.gz", labels, turn)
-    read = read_nifti_labels(path, turned_affine(RAS), SHAPE)
+    read = read_nifti_labels(path, turned_affine(RAS), SHAPE).values
     np.testing.assert_array_equal(read, labels)
     image_turn = TURNS[17]
     grid = nifti_grid(save(tmp_path / "image.nii.gz", labels, image_turn))
-    np.testing.assert_array_equal(read_nifti_labels(path, *grid), turned(labels, image_turn))
+    np.testing.assert_array_equal(read_nifti_labels(path, *grid).values, turned(labels, image_turn))
 
 
 def test_label_maps_on_another_grid_are_refused(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_label_maps_on_another_grid_are_refused(tmp_path: Path) -> None:
     moved = turned_affine(RAS)
     moved[0, 3] += 0.3 * 0.75
     near = save(tmp_path / "near.nii", labels, affine=moved)
-    np.testing.assert_array_equal(read_nifti_labels(near, turned_affine(RAS), SHAPE), labels)
+    np.testing.assert_array_equal(read_nifti_labels(near, turned_affine(RAS), SHAPE).values, labels)
     moved[0, 3] += 0.3 * 0.75
     far = save(tmp_path / "far.nii", labels, affine=moved)
     coarse = save(tmp_path / "coarse.nii", labels, affine=turned_affine(RAS, spacing=(0.8, 0.8, 5)))
@@ -148,7 +148,7 @@ def test_label_maps_hold_whole_numbers(tmp_path: Path) -> None:
     read = read_nifti_labels(write(tmp_path / "nan.nii", nan), *grid)
     np.testing.assert_array_equal(read.values, np.where(whole == 3, 0, whole))
     assert read.notes == ("label map: 1 voxels are NaN, read as background",)
-    for wrong in (whole + 0.5, whole + 0.06, whole - 1, whole * 1e5, whole / 0):
+    for wrong in (whole + 0.5, whole + 0.06, whole - 1, whole * 1e5, whole + np.inf):
         with pytest.raises(DxsegError, match=r"b\.nii: values .*whole numbers"):
             read_nifti_labels(write(tmp_path / "b.nii", wrong), *grid)
 

@@ -89,6 +89,11 @@ def has_strong_word(name: str) -> bool:
     return any(word in _MASK for word in tokens(name))
 
 
+def is_only_mask_words(name: str) -> bool:
+    """Whether a name says nothing but that it is a mask: `segmentation`, not `lesion`."""
+    return all(word in _MASK for word in tokens(name))
+
+
 def is_weak_mask_folder(name: str) -> bool:
     """Whether a folder may hold masks, if the names of its files say so too."""
     words = frozenset(tokens(name))

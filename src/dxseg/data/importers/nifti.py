@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
+from dxseg.data.importers.folder import note_pairing
+from dxseg.data.importers.mask_names import tokens
+from dxseg.data.importers.mask_owner import MaskNaming
+from dxseg.data.importers.mask_search import find_masks
 from dxseg.data.importers.names import natural_key, plain_name
+from dxseg.data.importers.pairing import Mask, Pairing
+from dxseg.data.importers.report import LeftOut
 from dxseg.data.readers.dicom.objects import is_dicom
+from dxseg.data.readers.mask_like import is_mask_like
 from dxseg.data.readers.nifti import is_nifti, nifti_grid, nifti_stem, read_nifti, read_nifti_labels
 from dxseg.data.readers.volume import FoundVolume, VolumeLabels
 from dxseg.errors import DxsegError, UsageError
 from dxseg.io.atomic import sha256_file, sha256_json
 
 _MOST_CLASSES = 255
+_LESION_WORDS = """
+lesion lesions tumor tumors tumour tumours nodule nodules cancer metastasis metastases cyst cysts
+mass hemorrhage hemorrhages haemorrhage haemorrhages edema oedema infarct infarction plaque polyp
+stroke
+"""
+_LESIONS = frozenset(_LESION_WORDS.split())
 
 
 @dataclass
@@ -24,12 +39,15 @@ class FoundVolumes:
 
     Attributes:
         volumes: In natural order of path; none if the folder has DICOM series instead.
-        structures: Mask class of each value, where label maps are one file per structure.
+        structures: Mask class of each value, where label maps are one file per structure; lesions
+            come last, as the last is kept where structures overlap.
+        lesions: Those of them that are lesions; none if there is at most one structure.
         notes: What was guessed, as lines of the report.
     """
 
     volumes: list[FoundVolume]
     structures: dict[int, str]
+    lesions: list[str]
     notes: list[str]
 
 
@@ -41,6 +59,7 @@ def find_volumes(
     left_out: LeftOut,
     *,
     regions: Mapping[str, str] | None = None,
+    lesion_classes: Sequence[str] = (),
     keep_mask_like: bool = False,
 ) -> FoundVolumes:
     """Find the volumes of a folder and their label maps; none if it has DICOM series instead.
@@ -52,10 +71,12 @@ def find_volumes(
         destination: Folder of the new dataset, which is not searched.
         left_out: List to which files left out are added.
         regions: Mask class of a structure that has its own file; None: each is one.
+        lesion_classes: Those of them that are lesions; default: those whose names are lesions.
         keep_mask_like: Whether a volume that looks like a label map, but is not named so, is one.
 
     Raises:
-        UsageError: The naming is given for DICOM series, or a structure does not exist.
+        UsageError: The naming is given for DICOM series, a structure does not exist, or none of
+            several is known to be a lesion.
         DxsegError: A folder is missing, there is no volume, or two have the same name.
     """
     source = _folder(source)
@@ -70,7 +91,7 @@ def find_volumes(
             raise UsageError(
                 f"{source}: masks of DICOM series are SEG or RTSTRUCT objects beside them"
             )
-        return FoundVolumes([], {}, [])
+        return FoundVolumes([], {}, [], [])
     if tree is not None:
         files.extend(_walk(tree, (), others))
     left_out.take(others)
@@ -90,30 +111,35 @@ def find_volumes(
             "expected the name of the volume, or with --mask-suffix or --mask-replace"
         )
     notes = note_pairing(pairing, left_out)
-    structures = _structures(pairing, regions)
+    structures = _structures(pairing, regions, lesion_classes)
+    if structures.lesions and not lesion_classes:
+        notes.append(f"lesions, by their names: {', '.join(structures.lesions)}; --lesion-class")
     ids: dict[Path, Path] = {}
     volumes = []
     for path, masks in pairing.masks.items():
         relative = path.relative_to(source)
         name = relative.with_name(nifti_stem(path.name))
         if other := ids.get(name):
-            raise DxsegError(
-                f"{path} and {other}: have the name of the same volume; move one away"
-            )
+            raise DxsegError(f"{path} and {other}: have the name of the same volume; move one away")
         ids[name] = path
-        volumes.append(_volume("_".join(name.parts), path, masks, structures, keep_mask_like))
-    return FoundVolumes(volumes, {n: name for name, n in structures.classes.items()}, notes)
+        one = _volume(name.as_posix(), path, masks, structures, keep_mask_like)
+        volumes.append(replace(one, path=relative.as_posix()))
+    classes = dict(enumerate(structures.classes, 1))
+    return FoundVolumes(volumes, classes, structures.lesions, notes)
 
 
 @dataclass(frozen=True)
 class _Structures:
-    """Label maps of one structure each: the mask value of each structure, and of each class."""
+    """Label maps of one structure each: the value of each, the classes, and which are lesions."""
 
     values: Mapping[str, int]
-    classes: Mapping[str, int]
+    classes: list[str]
+    lesions: list[str]
 
 
-def _structures(pairing: Pairing, regions: Mapping[str, str] | None) -> _Structures:
+def _structures(
+    pairing: Pairing, regions: Mapping[str, str] | None, lesion_classes: Sequence[str]
+) -> _Structures:
     found = sorted(
         {mask.structure for masks in pairing.masks.values() for mask in masks} - {""},
         key=natural_key,
@@ -128,8 +154,10 @@ def _structures(pairing: Pairing, regions: Mapping[str, str] | None) -> _Structu
     names = list(dict.fromkeys(chosen.values()))
     if len(names) > _MOST_CLASSES:
         raise UsageError(f"{len(names)} structures: expected at most {_MOST_CLASSES}; --region")
-    classes = {name: number for number, name in enumerate(names, 1)}
-    return _Structures({name: classes[one] for name, one in chosen.items()}, classes)
+    lesions = list(lesion_classes or _guess_lesions(names)) if len(names) > 1 else []
+    names.sort(key=lambda name: name in lesions)
+    values = {name: names.index(one) + 1 for name, one in chosen.items()}
+    return _Structures(values, names, lesions)
 
 
 def _volume(
@@ -139,10 +167,12 @@ def _volume(
         return nifti_volume(name, image, masks[0].path)
     if not masks:
         return nifti_volume(name, image, None, is_asked=not keep)
-    chosen = [(m.path, structures.values[m.structure]) for m in masks if m.structure in structures.values]
+    values = structures.values
+    chosen = [(mask.path, values[mask.structure]) for mask in masks if mask.structure in values]
     files = [image, *(path for path, _ in chosen)]
     return FoundVolume(
         volume_id=plain_name(name),
+        path=path or name,
         load=partial(read_nifti, image),
         load_labels=partial(_merge_structures, image, chosen) if chosen else None,
         digest=lambda: sha256_json([[sha256_file(f) for f in files], [n for _, n in chosen]]),
@@ -155,15 +185,28 @@ def _merge_structures(image: Path, structures: Sequence[tuple[Path, int]]) -> Vo
     merged = np.zeros(grid[1], np.uint16)
     notes: list[str] = []
     overlap = 0
-    for path, value in structures:
+    for path, value in sorted(structures, key=lambda pair: pair[1]):
         labels = read_nifti_labels(path, *grid)
         notes.extend(labels.notes)
         inside = labels.values > 0
         overlap += int((inside & (merged > 0) & (merged != value)).sum())
         merged[inside] = value
     if overlap:
-        notes.append(f"label maps: {overlap} voxels are in several structures; the last is kept")
+        notes.append(
+            f"label maps: {overlap} voxels are in several structures; a lesion or the last is kept"
+        )
     return VolumeLabels(merged, notes=tuple(notes))
+
+
+def _guess_lesions(structures: Sequence[str]) -> list[str]:
+    """Find the structures whose names are those of lesions, as not every organ is one."""
+    lesions = [name for name in structures if not _LESIONS.isdisjoint(tokens(name))]
+    if not lesions:
+        raise UsageError(
+            f"structures {', '.join(structures[:20])}: none has the name of a lesion; say which "
+            "are: --lesion-class NAME"
+        )
+    return lesions
 
 
 def _looks_like_labels(path: Path) -> bool:
@@ -174,14 +217,15 @@ def _looks_like_labels(path: Path) -> bool:
 
 
 def nifti_volume(
-    name: str, image: Path, mask: Path | None, *, is_asked: bool = False
+    name: str, image: Path, mask: Path | None, path: str = "", *, is_asked: bool = False
 ) -> FoundVolume:
     """Make a `FoundVolume` of a volume and its label map, without reading them.
 
     Args:
-        name: Text from which the volume id is made.
+        name: Text from which the volume id is made, such as its path without suffix.
         image: File of the volume.
         mask: File of its label map, or None.
+        path: Path below the imported folder, from which its patient may be derived; default: name.
         is_asked: Whether the volume is left out if it looks like a label map.
     """
     files = [image] if mask is None else [image, mask]
@@ -192,6 +236,7 @@ def nifti_volume(
 
     return FoundVolume(
         volume_id=plain_name(name),
+        path=path or name,
         load=partial(read_nifti, image),
         load_labels=None if mask is None else load_labels,
         digest=lambda: sha256_json([sha256_file(path) for path in files]),

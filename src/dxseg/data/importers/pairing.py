@@ -93,8 +93,9 @@ def _structure(mask: File, image: File, fit: int) -> str:
         return " ".join(names.plain_folder(name) for name in folders)
     if fit == TAILED:
         return names.structure_of(mask.stem[len(image.stem) :])[0]
-    own = names.structure_of(mask.stem)[0]
-    return own if fit == ONLY_ONE else ""
+    if fit == ONLY_ONE and mask.in_mask_folder:
+        return "" if names.is_only_mask_words(mask.stem) else mask.stem
+    return ""
 
 
 def _refuse_single_tails(

@@ -12,11 +12,17 @@ import pandas as pd
 
 from dxseg.data.importers.destination import UNFINISHED, open_destination
 from dxseg.data.importers.patients import BY_NAMES, PatientRules, Patients, find_patients
-from dxseg.data.importers.report import ImportReport, Progress
+from dxseg.data.importers.report import ImportReport, LeftOut, Progress
 from dxseg.data.importers.slice_labels import SliceLabels, slice_label
 from dxseg.data.importers.volume_labels import JoinedLabels, read_labels
 from dxseg.data.importers.volume_report import count_dropped, volume_report
-from dxseg.data.importers.volume_slices import SliceRecord, SliceRules, remove_others, slice_volume
+from dxseg.data.importers.volume_slices import (
+    MaskLikeError,
+    SliceRecord,
+    SliceRules,
+    remove_others,
+    slice_volume,
+)
 from dxseg.data.readers.slicing import Slicing
 from dxseg.data.readers.volume import FoundVolume
 from dxseg.data.table.dataset import Dataset
@@ -42,6 +48,7 @@ def write_volumes(
     skipped: Sequence[tuple[str, str]] = (),
     overwrite: bool = False,
     progress: Progress | None = None,
+    notes: Sequence[str] = (),
 ) -> ImportReport:
     """Slice volumes into images in the dataset's folder, and write the dataset.
 
@@ -68,6 +75,7 @@ def write_volumes(
         skipped: Files and volumes that the importer left out, and why.
         overwrite: Replace the dataset in `destination` if it has the same name.
         progress: Called with (done, total) after each volume.
+        notes: Lines of the report on how the volumes were found.
 
     Raises:
         UsageError: Mask values, classes or labels are inconsistent.
@@ -94,13 +102,15 @@ def write_volumes(
     source = f"dataset {fields.get('name')!r}"
     make_spec({**spec_fields, "labels": []}, source)
     open_destination(destination, str(fields["name"]), overwrite)
-    left_out = list(skipped)
+    left_out = skipped if isinstance(skipped, LeftOut) else LeftOut(skipped)
     records: list[tuple[FoundVolume, SliceRecord]] = []
     for done, volume in enumerate(volumes, 1):
         try:
             records.append((volume, slice_volume(volume, destination, rules)))
+        except MaskLikeError as error:
+            left_out.mask(volume.volume_id, str(error))
         except DxsegError as error:
-            left_out.append((volume.volume_id, str(error)))
+            left_out.image(volume.volume_id, str(error))
         if progress is not None:
             progress(done, len(volumes))
     _check_records(records, left_out, rules, destination)
@@ -113,7 +123,10 @@ def write_volumes(
     remove_others(destination, {volume.volume_id for volume, _ in records})
     dataset.save()
     (destination / UNFINISHED).unlink(missing_ok=True)
-    report = volume_report(dataset, records, table, names, left_out)
+    left_out.masks += sum(
+        volume.load_labels is not None and record.masks is None for volume, record in records
+    )
+    report = volume_report(dataset, records, table, names, left_out, notes)
     report.notes.extend(guesses.notes)
     return report
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from dxseg.data.importers.report import ImportReport
+from dxseg.data.importers.report import ImportReport, LeftOut, describe_left_out, failures
 from dxseg.data.importers.slice_labels import SliceLabels
 from dxseg.data.importers.volume_labels import JoinedLabels
 from dxseg.data.importers.volume_slices import SliceRecord
@@ -31,7 +31,8 @@ def volume_report(
     records: Sequence[tuple[FoundVolume, SliceRecord]],
     table: JoinedLabels,
     names: SliceLabels,
-    skipped: list[tuple[str, str]],
+    left_out: LeftOut,
+    found: Sequence[str] = (),
 ) -> ImportReport:
     """Report on an import of volumes.
 
@@ -40,7 +41,8 @@ def volume_report(
         records: The volumes, and what was written for each.
         table: Labels of the volumes from a table.
         names: Labels of the slices.
-        skipped: Files and volumes left out, and why.
+        left_out: Files and volumes left out, and why.
+        found: Lines on how the volumes were found.
     """
     cases, slicing = dataset.cases, dataset.spec.slicing
     assert slicing is not None, "write_volumes has set it"
@@ -56,6 +58,7 @@ def volume_report(
     notes = [
         f"{len(records)} volumes, {len(cases)} slices ({labels})",
         f"{with_map} volumes with a label map; their slices' labels come from it",
+        *found,
         f"axis {slicing.axis}, {window}, {slicing.channels} channels",
     ]
     if not names.rules.all_lesions:
@@ -67,9 +70,7 @@ def volume_report(
     notes.extend(_disagreements(records, table, names))
     notes.extend(table.notes)
     notes.extend(f"{volume.volume_id}: {note}" for volume, r in records for note in r.notes)
-    if skipped:
-        notes.append(f"left out: {len(skipped)}")
-        notes.extend(f"  {name}: {reason}" for name, reason in skipped)
+    notes.extend(describe_left_out(left_out, "left out"))
     return ImportReport(
         destination=dataset.root,
         images=len(cases),
@@ -77,7 +78,8 @@ def volume_report(
         labels=dict(sorted(counts.items())),
         channels=dataset.spec.channels,
         volumes=len(records),
-        skipped=skipped,
+        skipped=left_out,
+        failed=failures(left_out, with_map),
         notes=notes,
     )
 

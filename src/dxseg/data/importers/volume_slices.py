@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
+from dxseg.data.readers.mask_like import is_mask_like
 from dxseg.data.readers.slicing import SlicedVolume, Slicing
 from dxseg.data.readers.volume import FoundVolume, Volume, VolumeLabels
 from dxseg.errors import DxsegError
@@ -49,6 +50,10 @@ class SliceRules:
     def all_lesions(self) -> bool:
         """Whether a slice without a lesion has an empty mask."""
         return set(self.lesion_classes) == set(self.mask_classes)
+
+
+class MaskLikeError(DxsegError):
+    """A volume without a label map looks like a label map itself."""
 
 
 class SliceRecord(BaseModel):
@@ -88,6 +93,7 @@ def slice_volume(found: FoundVolume, destination: Path, rules: SliceRules) -> Sl
         rules: Rules of the import.
 
     Raises:
+        MaskLikeError: The volume looks like a label map, and that is to be asked about.
         DxsegError: The volume cannot be read.
     """
     path = destination / RECORDS / f"{found.volume_id}.json"
@@ -97,6 +103,12 @@ def slice_volume(found: FoundVolume, destination: Path, rules: SliceRules) -> Sl
         return earlier
     path.unlink(missing_ok=True)
     volume = found.load()
+    if found.is_asked and is_mask_like(volume.voxels[..., None]):
+        raise MaskLikeError(
+            "looks like a label map (background 0 and few other values), and is of no volume by "
+            "its name; --mask-suffix, --mask-replace, --masks-root make it one, --keep-mask-like a "
+            "volume"
+        )
     writer = _VolumeWriter(found, destination, rules, SlicedVolume(volume, rules.slicing))
     record = writer.write(volume, key)
     write_text_atomic(path, record.model_dump_json(indent=1) + "\n")

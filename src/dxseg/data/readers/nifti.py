@@ -144,10 +144,11 @@ def _whole_numbers(
             f"numbers from 0 to 65535, nor within {_NEARLY} of one; expected a label map; "
             "threshold a soft map first"
         )
-    notes = [f"label map: values up to {moved:.2g} away from whole numbers are rounded"] * (
-        moved > 0
-    )
-    notes += [f"label map: {unknown.sum()} voxels are NaN, read as background"] * unknown.any()
+    notes = []
+    if moved > 0:
+        notes.append(f"label map: values up to {moved:.2g} away from whole numbers are rounded")
+    if unknown.any():
+        notes.append(f"label map: {unknown.sum()} voxels are NaN, read as background")
     return rounded.astype(np.uint16), tuple(notes)
 
 
