@@ -172,7 +172,6 @@ def _volume(
     files = [image, *(path for path, _ in chosen)]
     return FoundVolume(
         volume_id=plain_name(name),
-        path=path or name,
         load=partial(read_nifti, image),
         load_labels=partial(_merge_structures, image, chosen) if chosen else None,
         digest=lambda: sha256_json([[sha256_file(f) for f in files], [n for _, n in chosen]]),
