@@ -14,6 +14,7 @@ from .commands.export import export_hub as export_hub
 from .commands.export import export_label_studio as export_label_studio
 from .commands.export import export_nnunet as export_nnunet
 from .commands.export import export_onnx as export_onnx
+from .commands.import_annotations import import_annotations as import_annotations
 from .commands.import_csv import import_csv as import_csv
 from .commands.import_dicom import import_dicom as import_dicom
 from .commands.import_nnunet import import_nnunet as import_nnunet

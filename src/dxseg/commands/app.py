@@ -16,6 +16,7 @@ from dxseg.commands.data import check, info, split
 from dxseg.commands.demo import demo
 from dxseg.commands.evaluate import compare, evaluate, report, reproduce
 from dxseg.commands.experiment import experiment
+from dxseg.commands.import_annotations import import_annotations
 from dxseg.commands.import_csv import import_csv
 from dxseg.commands.import_dicom import import_dicom
 from dxseg.commands.import_nnunet import import_nnunet
@@ -91,6 +92,7 @@ _IMPORTERS = (
     import_csv,
     imports.import_folder,
     imports.import_label_studio,
+    import_annotations,
     import_nnunet,
     import_dicom,
     import_volumes.import_msd,

@@ -126,7 +126,7 @@ class _Import:
     ) -> None:
         self.root, self.destination, self.spec, self.left_out = root, destination, spec, left_out
         self.orientations = orientations
-        self.turned: dict[Path, str] = {}
+        self.turned: set[Path] = set()
         self.rows: list[dict[str, Any]] = []
         self.images: list[Path] = []
         self.merged: list[str] = []
@@ -147,7 +147,7 @@ class _Import:
         masks = [mask for mask in fitting if mask is not None]
         stored = ""
         if len(masks) == 1:
-            stored = self.turned.get(masks[0]) or name_in_root(masks[0], self.root)
+            stored = self._name(masks[0])
         elif masks:
             stored = self._merge(masks, case_id)
         self.rows.append(
@@ -164,7 +164,7 @@ class _Import:
     def _fit(self, path: Path, size: tuple[int, int], case: FoundCase, case_id: str) -> Path | None:
         """Check a mask; return its file, or one turned like its image."""
         try:
-            name_in_root(path, self.root)
+            self._name(path)
             reading = inspect_mask(path, len(self.spec.mask_classes))
             mask = self.orientations.as_shown(reading.mask, path, case.image, size)
         except DxsegError as error:
@@ -193,8 +193,13 @@ class _Import:
         while (path := self.destination / name) in self.turned:
             name, number = self._unused(f"masks/{case_id}_turned_{number}", ".png"), number + 1
         write_mask(path, mask, len(self.spec.mask_classes))
-        self.turned[path] = name
+        self.turned.add(path)
         return path
+
+    def _name(self, path: Path) -> str:
+        """Name of a mask: a file of the root, or one that an importer wrote into the dataset."""
+        own = path.is_relative_to(self.destination)
+        return name_in_root(path, self.destination if own else self.root)
 
     def _merge(self, masks: list[Path], case_id: str) -> str:
         mask = read_masks_merged(masks, len(self.spec.mask_classes))

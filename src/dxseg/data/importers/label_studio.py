@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,8 +18,8 @@ from dxseg.data.readers.masks import Mask, read_mask
 from dxseg.data.table.annotations import find_case, save_mask
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
+from dxseg.io.json_io import read_json
 
-_BYTES = 2**30
 _BRUSH = "brushlabels"
 _MODEL = re.compile(r"[0-9a-f]{12}")
 
@@ -135,14 +134,7 @@ def read_tasks(path: Path) -> list[Task]:
     Raises:
         DxsegError: It cannot be read or is something else.
     """
-    try:
-        if path.stat().st_size > _BYTES:
-            raise DxsegError(f"{path}: larger than {_BYTES} bytes; export fewer tasks at a time")
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DxsegError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise DxsegError(f"{path}: not valid JSON; export it again, as JSON") from error
+    content = read_json(path, "export it again, as JSON")
     if not isinstance(content, list):
         raise DxsegError(f"{path}: expected a list of tasks; export it as JSON")
     try:

@@ -49,9 +49,13 @@ def inside_polygon(polygon: Polygon, height: int, width: int) -> npt.NDArray[np.
     row = first[edge] + np.arange(total) - np.repeat(crossed.cumsum() - crossed, crossed)
     at = x0[edge] + (row - y0[edge]) * (x1[edge] - x0[edge]) / (y1[edge] - y0[edge])
     column = np.ceil(at).clip(0, width).astype(np.int64)
-    flips = np.bincount(row * (width + 1) + column, minlength=height * (width + 1))
-    crossings = flips.reshape(height, width + 1).cumsum(axis=1)[:, :width]
-    inside: npt.NDArray[np.bool_] = crossings % 2 == 1
+    inside = np.zeros((height, width), np.bool_)
+    if total:
+        # Only the rows of the polygon: an image may have many small ones.
+        top, rows = int(row.min()), int(row.max() - row.min()) + 1
+        flips = np.bincount((row - top) * (width + 1) + column, minlength=rows * (width + 1))
+        crossings = flips.reshape(rows, width + 1).cumsum(axis=1)[:, :width]
+        inside[top : top + rows] = crossings % 2 == 1
     return inside
 
 
