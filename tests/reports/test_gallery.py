@@ -27,13 +27,13 @@ def ids(per_image: pd.DataFrame) -> list[list[str]]:
     return [[choice.case_id for choice in group] for group in select_cases(per_image).values()]
 
 
-def test_best_middle_and_worst_are_those_by_dice():
+def test_worst_middle_and_best_are_those_by_dice():
     dices = [i / 20 for i in range(21)]
     assert ids(table(dices)) == [
-        ["c20", "c19", "c18"],
-        ["c11", "c10", "c9"],
         ["c0", "c1", "c2"],
         [],
+        ["c11", "c10", "c9"],
+        ["c20", "c19", "c18"],
     ]
 
 
@@ -51,16 +51,16 @@ def test_ties_are_broken_by_name_and_rows_in_any_order_give_the_same():
 
 
 def test_false_positives_are_the_largest_on_lesion_free_images():
-    assert ids(table([], (0.0, 5.0, 50.0, 1.0, 7.0)))[3] == ["n2", "n4", "n1"]
-    assert ids(table([], (0.0, 0.0)))[3] == []
+    assert ids(table([], (0.0, 5.0, 50.0, 1.0, 7.0)))[1] == ["n2", "n4", "n1"]
+    assert ids(table([], (0.0, 0.0)))[1] == []
 
 
 def test_numbers_run_through_and_scores_are_kept():
     choices = select_cases(table([0.9, 0.5, 0.1], (4.0,)))
     flat = [choice for group in choices.values() for choice in group]
     assert [choice.number for choice in flat] == [1, 2, 3, 4]
-    assert [choice.dice for choice in flat[:3]] == [0.9, 0.5, 0.1]
-    assert math.isnan(flat[3].dice)
+    assert math.isnan(flat.pop(1).dice)
+    assert [choice.dice for choice in flat] == [0.1, 0.5, 0.9]
 
 
 def test_images_without_a_known_mask_are_not_ranked():

@@ -71,8 +71,26 @@ def report(run) -> Page:
     return page(path)
 
 
+def table_of(report: Page, *titles: str) -> list[list[str]]:
+    """The first table with all of these columns."""
+    return next(
+        table for table in report.tables if set(titles) <= {title.strip() for title in table[0]}
+    )
+
+
 def test_the_page_has_its_parts_in_order(report):
-    headings = ["Results", "Training curves", "Gallery", "Protocol", "Limits"]
+    headings = [
+        "Can I trust it?",
+        "Pictures",
+        "Dice and lesions found",
+        "Where it fails",
+        "Which images get a mask",
+        "Calibration",
+        "All figures",
+        "Training curves",
+        "Protocol",
+        "Limits",
+    ]
     positions = [report.text.index(f"\n{heading}\n") for heading in headings]
     assert positions == sorted(positions)
     assert len(report.all("h1")) == 1
@@ -114,7 +132,7 @@ def test_tables_have_headers_and_captions(report):
 
 def test_figures_are_those_of_the_evaluation(report, run):
     evaluation = json.loads((run / "evaluation.json").read_text())
-    header, row = report.tables[0]
+    header, row = table_of(report, "HD95 (px)")
     cells = dict(zip((title.strip() for title in header), row, strict=True))
     assert cells["Run"].strip() == "sks-evidence, seed 0"
     low, high = evaluation["dice_lesion_ci"]
@@ -175,17 +193,32 @@ def test_compared_runs_have_a_row_each_and_paired_differences(run, make_run):
     control = make_run(method="unet", seed=0)
     build_report(run, compared=[control])
     parsed = page(run / "report.html")
-    names = [row[0].strip() for row in parsed.tables[0][1:]]
-    assert names == ["sks-evidence, seed 0", "unet, seed 0"]
-    differences = parsed.tables[2][1:]
+    short = table_of(parsed, "Lesions found", "This method minus it")
+    assert [row[0].strip() for row in short[1:]] == ["sks-evidence, seed 0", "unet, seed 0"]
+    differences = table_of(parsed, "Difference and 95% interval")[1:]
     assert {row[0].strip() for row in differences} == {"unet"}
+    assert {row[1].strip() for row in differences} >= {
+        "Dice, lesion images",
+        "Lesions found",
+        "Sensitivity",
+        "False-positive area (px)",
+    }
     own, other = (
         pd.read_csv(one / "per_image.csv").query("true_area > 0")["dice"].mean()
         for one in (run, control)
     )
-    assert float(differences[0][2]) == pytest.approx(own - other, abs=6e-4)
-    low, _, high = differences[0][3].split()
-    assert float(low) <= float(differences[0][2]) <= float(high)
+    value, low, _, high = differences[0][2].replace("(", "").replace(")", "").split()
+    assert float(value) == pytest.approx(own - other, abs=6e-4)
+    assert float(low) <= float(value) <= float(high)
+    assert f"{value} ({low} to {high})" in short[2][2]
+    assert "Against unet: better in " in parsed.text
+
+
+def test_a_run_without_a_control_is_told_how_to_get_one(report):
+    assert "Too few test lesions to conclude anything." in report.text
+    assert "No other method was evaluated on the same images." in report.text
+    assert "Trained with 1 mask." in report.text
+    assert "Tested on 11 images with a lesion, of 11 patients or groups, and on 4" in report.text
 
 
 def test_runs_of_other_test_cases_are_not_put_side_by_side(run, make_run):

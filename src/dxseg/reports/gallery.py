@@ -21,7 +21,7 @@ from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
 
 RULE = (
-    "Selected by rule: the best, the middle and the worst test images by Dice among "
+    "Selected by rule: the worst, the middle and the best test images by Dice among "
     "those with a lesion (at most {count} each, ties by name), and the lesion-free test images "
     "with the largest predicted area (at most {count})."
 )
@@ -81,10 +81,10 @@ def select_cases(per_image: pd.DataFrame, count: int = 3) -> dict[str, list[Gall
     free = per_image[per_image["lesion_free"].astype(bool) & (per_image["predicted_area"] > 0)]
     largest = free.sort_values(["predicted_area", "case_id"], ascending=[False, True])
     groups = {
-        "Best": best,
-        "Middle": middle[start : start + size],
         "Worst": worst,
         "Lesion-free with a predicted mask": largest[:count],
+        "Middle": middle[start : start + size],
+        "Best": best,
     }
     selected: dict[str, list[GalleryCase]] = {}
     number = 0

@@ -1,4 +1,8 @@
-"""`report.html`: one self-contained page about a run, without scripts and without identifiers."""
+"""`report.html`: one self-contained page about a run, without scripts and without identifiers.
+
+It answers in this order: can I trust it, what does it look like, how good is it, where does it
+fail, and what exactly was done.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +16,17 @@ import numpy as np
 import pandas as pd
 
 from dxseg.config.presets import read_config
-from dxseg.config.schema import RunConfig
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.evaluation.compare import compare_runs
 from dxseg.evaluation.runs import load_run
+from dxseg.evaluation.summary import values_of, weighting
 from dxseg.io.atomic import write_text_atomic
+from dxseg.metrics.statistics import bootstrap_mean
+from dxseg.reports.breakdown import SmallTable, by_label, by_size, calibration, decisions
 from dxseg.reports.gallery import RULE, draw_gallery, select_cases
 from dxseg.reports.metric_columns import (
+    FALSE_POSITIVE_RATE,
     IMAGE_METRICS,
     MASK_METRICS,
     MISSING,
@@ -29,17 +36,16 @@ from dxseg.reports.metric_columns import (
 )
 from dxseg.reports.page import png_uri, render
 from dxseg.reports.plots import read_metrics, score_distribution, training_curves
+from dxseg.reports.protocol import protocol
+from dxseg.reports.verdict import Difference, Evidence, headline, sentences
 from dxseg.training.run_record import read_run
 
 REPORT_FILE = "report.html"
 _GALLERY_COUNT = 3
 
-
-_COMPARED = {
-    "dice_lesion": "Dice, lesion images",
-    "dice_all": "Dice, all images",
-    "false_positive_rate": "False-positive rate",
-}
+_COLUMNS = {m.key: m for m in (*MASK_METRICS, *IMAGE_METRICS, FALSE_POSITIVE_RATE)}
+_FIRST = ("dice_lesion", "lesion_sensitivity")
+"""The figures that a reader needs first."""
 
 
 @dataclass(frozen=True)
@@ -73,24 +79,35 @@ def build_report(run: Path, *, compared: Sequence[Path] = (), dataset: Path | No
     main = runs[0]
     data = Dataset.load(dataset or main.record["dataset"])
     units = {k: str(v).replace("mm2", "mm²") for k, v in main.evaluation["units"].items()}
+    area = units.get("area", "px")
+    differences = _differences(runs, units)
+    evidence = _evidence(runs, differences)
     context = {
         "title": f"dxseg report: {main.name}",
         "dataset": data.spec.name,
         "phantom": "phantom" in data.spec.provenance.casefold(),
         "finished": str(main.record.get("finished", ""))[:10],
+        "headline": headline(evidence),
+        "points": sentences(evidence),
         "summary": _summary(main.evaluation),
+        "short": _short(runs, differences),
+        "distribution": png_uri(score_distribution(_dice_of(runs), "Dice on lesion images")),
+        "gallery": _gallery(main, data, area),
+        "gallery_rule": RULE.format(count=_GALLERY_COUNT),
+        "failures": [by_size(main.table, area), by_label(main.table)],
+        "decisions": decisions(main.table),
+        "thresholds": _thresholds(main.record),
+        "calibration": calibration(main.table),
         "tables": [
             _results("Masks", MASK_METRICS, runs, units),
             _results("Images and calibration", IMAGE_METRICS, runs, units),
         ],
-        "differences": _differences(runs),
+        "differences": differences,
         "reference": str(main.record["method"]),
-        "distribution": png_uri(score_distribution(_dice_of(runs), "Dice on lesion images")),
         "curves": png_uri(_curves(run)),
-        "gallery": _gallery(main, data, units.get("area", "px")),
-        "gallery_rule": RULE.format(count=_GALLERY_COUNT),
-        "protocol": _protocol(main, data, read_config(run / "config.yaml")),
-        "seeds": len({item.record["seed"] for item in runs}),
+        "protocol": protocol(
+            main.record, main.evaluation, data.spec, read_config(run / "config.yaml")
+        ),
     }
     write_text_atomic(run / REPORT_FILE, render("reports/report.html.jinja", context))
     return run / REPORT_FILE
@@ -142,24 +159,79 @@ def _results(
     return {"title": title, "columns": columns, "rows": rows}
 
 
-def _differences(runs: Sequence[_Run]) -> list[dict[str, str]]:
+def _differences(runs: Sequence[_Run], units: dict[str, Any]) -> list[Difference]:
     """Differences of this run's method from each other method, paired by case."""
     if len({run.record["method"] for run in runs}) < 2:
         return []
     reference = str(runs[0].record["method"])
     table = compare_runs([run.path for run in runs], reference=reference).differences
     return [
-        {
-            "method": str(row["method"]),
-            "metric": _COMPARED[row["metric"]],
+        Difference(
+            method=str(row["method"]),
+            title=_COLUMNS[row["metric"]].title.format_map(units),
+            better=_COLUMNS[row["metric"]].better,
             # The comparison is "other minus reference"; the report is about the reference.
-            "difference": _signed(-row["difference"]),
-            "interval": f"{_signed(-row['high'])} to {_signed(-row['low'])}",
-            "p": f"{row['p_holm']:.4f}",
-        }
+            value=-row["difference"],
+            low=-row["high"],
+            high=-row["low"],
+        )
         for row in table.to_dict("records")
-        if row["metric"] in _COMPARED and np.isfinite(row["difference"])
+        if row["metric"] in _COLUMNS and np.isfinite(row["difference"])
     ]
+
+
+def _evidence(runs: Sequence[_Run], differences: Sequence[Difference]) -> Evidence:
+    main = runs[0]
+    lesion = main.table[main.table["true_area"] > 0]
+    cases, method = main.record.get("cases", {}), main.record["method"]
+    return Evidence(
+        train_masks=cases.get("train_masks"),
+        validation_masks=cases.get("validation_masks"),
+        lesion_images=len(lesion),
+        lesion_free_images=int(main.table["lesion_free"].astype(bool).sum()),
+        lesion_groups=int(lesion["group"].nunique()),
+        seeds=len({run.record["seed"] for run in runs if run.record["method"] == method}),
+        differences=differences,
+    )
+
+
+def _short(runs: Sequence[_Run], differences: Sequence[Difference]) -> SmallTable:
+    """The figures of `_FIRST` of each run, and by how much this run's method differs."""
+    columns = [_COLUMNS[key] for key in _FIRST]
+    header = ["Run"]
+    for column in columns:
+        header += [column.title, "This method minus it"]
+    rows = []
+    for run in runs:
+        row = [run.name]
+        for column in columns:
+            own = (d for d in differences if d.method == run.record["method"])
+            found = next((d for d in own if d.title == column.title), None)
+            row += [_with_interval(run, column.key), _difference(found)]
+        rows.append(row)
+    return SmallTable("Dice and lesions found, with 95% intervals", header, rows)
+
+
+def _with_interval(run: _Run, key: str) -> str:
+    average_by = run.evaluation["averaged_by"]
+    mean = bootstrap_mean(
+        values_of(run.table, key), run.table["group"], weighting=weighting(average_by)
+    )
+    between = format_interval([mean.low, mean.high], 3) if np.isfinite(mean.low) else ""
+    return f"{format_number(mean.mean, 3)}{f' ({between})' if between else ''}"
+
+
+def _difference(difference: Difference | None) -> str:
+    return MISSING if difference is None else f"{difference.figures}: {difference.words}"
+
+
+def _thresholds(record: dict[str, Any]) -> str:
+    named = {
+        "rule-out": record.get("rule_out_threshold"),
+        "rule-in": record.get("rule_in_threshold"),
+    }
+    used = [f"{name} threshold {value:.2f}" for name, value in named.items() if value is not None]
+    return ", ".join(used)
 
 
 def _dice_of(runs: Sequence[_Run]) -> dict[str, Any]:
@@ -187,49 +259,3 @@ def _gallery(run: _Run, data: Dataset, area_unit: str) -> list[dict[str, Any]]:
         }
         for title, pictures in drawn.items()
     ]
-
-
-def _protocol(run: _Run, data: Dataset, config: RunConfig) -> list[tuple[str, str]]:
-    record, evaluation, model = run.record, run.evaluation, config.model
-    cases, seconds = record.get("cases", {}), record.get("seconds", {})
-    splits = [f"{cases[name]} {name}" for name in ("train", "validation", "test") if name in cases]
-    if cases.get("dropped"):
-        splits.append(f"{cases['dropped']} dropped (near-duplicates with contradicting labels)")
-    skips = [name for name, used in model.skips.model_dump().items() if used]
-    rows = [
-        (
-            "Dataset",
-            f"{data.spec.name}; {data.spec.modality}; labels {', '.join(data.spec.labels)}",
-        ),
-        ("Provenance", data.spec.provenance),
-        ("Images", ", ".join(splits)),
-        ("Masks used in training", str(cases.get("train_masks", MISSING))),
-        ("Masks used in validation", str(cases.get("validation_masks", MISSING))),
-        ("Means over", f"{evaluation['averaged_by']}s; intervals resample patients or groups"),
-        ("Network", f"{model.architecture} on {model.backbone}, {config.data.image_size} px"),
-        ("Skips", ", ".join(skips).replace("_", " ") if model.architecture == "sks" else ""),
-        ("Parameters", f"{record['parameters']:,}" if "parameters" in record else ""),
-        ("Length of training", _training_length(config)),
-        ("Training time", ", ".join(f"{key}: {value:.0f} s" for key, value in seconds.items())),
-        ("Seed", f"{config.seed}; of the split: {config.split.split_seed}"),
-        ("Threshold", str(evaluation.get("threshold", ""))),
-        ("Weights (SHA-256)", str(evaluation.get("weights_sha256", ""))[:16]),
-        ("Dataset (SHA-256)", str(record.get("dataset_digest", ""))[:16]),
-        ("Versions", ", ".join(f"{k} {v}" for k, v in record.get("versions", {}).items())),
-    ]
-    return [(key, value) for key, value in rows if value]
-
-
-def _training_length(config: RunConfig) -> str:
-    stage1, self_training = config.stage1, config.self_training
-    length = f"{stage1.steps} steps" if stage1.steps else f"{stage1.epochs:g} epochs of the labels"
-    parts = [f"{length} in stage 1" if config.model.requires_stage1 else "no stage 1"]
-    parts.append(f"{config.stage2.steps} steps in stage 2")
-    if self_training is not None:
-        parts.append(f"{self_training.steps} steps in self-training")
-    return f"{', '.join(parts)}; batches of {config.data.batch_size}"
-
-
-def _signed(value: float) -> str:
-    # Adding zero turns a rounded -0.0 into 0.0.
-    return f"{round(value, 3) + 0.0:+.3f}"

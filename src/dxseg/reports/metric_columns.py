@@ -73,6 +73,14 @@ IMAGE_METRICS = (
     ),
 )
 
+FALSE_POSITIVE_RATE = MetricColumn(
+    "false_positive_rate",
+    "False-positive rate",
+    "Fraction of lesion-free images with a predicted mask.",
+    "lower",
+)
+"""For comparisons; 1 minus specificity, so it has no column of its own."""
+
 
 def format_number(value: Any, decimals: int) -> str:
     """Format a number, or `MISSING` if it is undefined.
