@@ -184,7 +184,11 @@ def test_how_to_work_without_a_hub(do: Follow, here: Path, phantoms: Path) -> No
 
 
 def test_how_to_read_the_report(do: Follow, here: Path, trained: Path) -> None:
-    shutil.copytree(trained, here / "runs" / "method")
+    for run in ("method", "control"):
+        shutil.copytree(trained, here / "runs" / run)
+    record = here / "runs" / "control" / "run.json"
+    changed = json.loads(record.read_text("utf-8")) | {"method": "control"}
+    record.write_text(json.dumps(changed), "utf-8")
     assert do("how-to/report.md") == []
 
 

@@ -1,4 +1,4 @@
-"""Draw docs/images/demo.png: results, and the best test phantoms, of the report of `make demo`.
+"""Draw docs/images/demo.png: verdict, worst phantoms and first table of the report of `make demo`.
 
 PYTHONPATH=tests python docs/images/demo.py dxseg-demo
 """
@@ -17,14 +17,17 @@ WIDTH = 1000
 
 
 def draw(demo: Path) -> None:
-    """Take the picture of the sections, the gallery right below the results."""
+    """Take the picture from the verdict to the first table, of the pictures only the worst."""
     target = Path(__file__).with_suffix(".png")
     with chromium() as browser:
         page = browser.new_page(viewport={"width": WIDTH, "height": 900})
         page.goto((demo / REPORT).resolve().as_uri())
-        page.evaluate("document.querySelector('section[aria-labelledby=curves]').remove()")
-        top = page.locator("#results").bounding_box()
-        end = page.locator("h3", has_text="Middle").bounding_box()
+        page.evaluate(
+            "document.querySelectorAll('section[aria-labelledby=gallery] h3 ~ h3, "
+            "section[aria-labelledby=gallery] .row ~ .row').forEach(element => element.remove())"
+        )
+        top = page.locator("#verdict").bounding_box()
+        end = page.locator("#failures").bounding_box()
         clip = {"x": 0, "y": top["y"] - 12, "width": WIDTH, "height": end["y"] - top["y"]}
         page.screenshot(path=target, full_page=True, clip=clip)
     Image.open(target).quantize(256, Image.Quantize.FASTOCTREE).save(target, optimize=True)

@@ -170,6 +170,9 @@ def test_an_evaluation_with_known_labels_stands_beside_the_other(
     result = cli("evaluate", run, "--label-prompts")
     assert result.exit_code == 0, result.output
     assert "label prompts" in result.stdout
+    assert "Dice, lesion images" in result.stdout
+    assert "patients or groups" in result.stdout
+    assert not set("{}[]") & set(result.stdout), "a table, no dictionaries"
     assert (run / "evaluation.json").read_bytes() == before
     known = json.loads((run / "evaluation_label_prompts.json").read_text())
     assert known["false_positive_rate"] == 0

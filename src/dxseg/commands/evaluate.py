@@ -115,7 +115,7 @@ def report(
     *,
     compared: Annotated[Sequence[str | Path], Parameter(name="--with", metavar="PATH")] = (),
 ) -> Report:
-    """Write `report.html` into a run: training curves, results, overlays.
+    """Write `report.html` into a run: a verdict in words, overlays, results, failures.
 
     Args:
         run: Folder of an evaluated run.

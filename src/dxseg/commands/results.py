@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,21 +32,39 @@ class Facts(dict[str, Any]):
         return table
 
 
-class EvaluationSummary(Facts):
-    """The content of `evaluation.json`; shown are its figures, with their intervals."""
+class EvaluationSummary(dict[str, Any]):
+    """The content of `evaluation.json`; shown are its figures with their intervals, and counts."""
 
-    def __rich__(self) -> Table:
-        table = Table("", "", title=self.title, show_header=False)
-        for name, value in self.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                table.add_row(name, f"{value:.4g}{self._interval(name)}")
-        for name, value in self["counts"].items():
-            table.add_row(name.replace("_", " "), str(value))
-        return table
+    def __init__(self, values: Mapping[str, Any], title: str) -> None:
+        super().__init__(values)
+        self.title = title
 
-    def _interval(self, name: str) -> str:
-        bounds = self.get(f"{name}_ci")
-        return f" ({bounds[0]:.4g} to {bounds[1]:.4g})" if bounds else ""
+    def __rich__(self) -> Group:
+        from dxseg.reports.metric_columns import (
+            IMAGE_METRICS,
+            MASK_METRICS,
+            format_interval,
+            format_number,
+        )
+
+        units = {name: str(unit).replace("mm2", "mm²") for name, unit in self["units"].items()}
+        table = Table("", "value", "95% interval", "key", title=self.title)
+        for column in (*MASK_METRICS, *IMAGE_METRICS):
+            value = self.get(column.key)
+            if value is not None:
+                interval = format_interval(self.get(f"{column.key}_ci"), column.decimals)
+                shown = format_number(value, column.decimals)
+                table.add_row(column.title.format_map(units), shown, interval, column.key)
+        counts = self["counts"]
+        return Group(
+            table,
+            Text(
+                f"{counts['images']} images of {counts['groups']} patients or groups: "
+                f"{counts['lesion_images']} with a lesion, {counts['missed_lesion_images']} of "
+                f"them without any predicted mask, and {counts['lesion_free_images']} without. "
+                f"Averaged by {self['averaged_by']}."
+            ),
+        )
 
 
 @dataclass(frozen=True)

@@ -252,6 +252,30 @@ class CheckReport(BaseModel):
         return self.severities["error"] == 0
 
     @property
+    def worst(self) -> Finding | None:
+        """The finding to look at first: an error, else a shortcut, else any warning."""
+        serious = [one for one in self.findings if one.severity != "info"]
+        return min(
+            serious,
+            key=lambda one: (one.severity != "error", one.code != "shortcut"),
+            default=None,
+        )
+
+    @property
+    def verdict(self) -> str:
+        """What the worst finding means, in one sentence."""
+        worst = self.worst
+        if worst is None:
+            return "Nothing was found that makes results invalid or misleading."
+        consequence = (
+            "Results would be invalid, or training would stop"
+            if worst.severity == "error"
+            else "Results may mislead"
+        )
+        details = f" ({worst.details[0]})" if worst.details else ""
+        return f"{consequence}: {worst.count} {worst.title}{details}."
+
+    @property
     def failed(self) -> list[tuple[str, str]]:
         """Code and title of each finding that is an error."""
         return [(one.code, one.title) for one in self.findings if one.severity == "error"]
@@ -289,4 +313,4 @@ class CheckReport(BaseModel):
                 lines.extend(f"  {detail}" for detail in finding.details)
         if self.repair is not None:
             lines.extend(self.repair.lines())
-        return [*lines, f"Report: {self.page}"]
+        return [*lines, self.verdict, f"Report: {self.page}"]
