@@ -190,9 +190,9 @@ def test_two_branches_teach_alone() -> None:
     assert len(set(names)) == len(names) == 2 * (1 + 2 * 3)
     assert taught.config.method == "sks-evidence-selftrained-student"
     assert (taught.config.seed, taught.config.split.masks) == (1, 9)
-    assert taught.config.model.architecture == "unet"
-    assert taught.config.stage2.steps == 450
-    assert taught.config.self_training is None
+    assert taught.config.deployed_model.architecture == "unet"
+    assert taught.config.student is not None
+    assert taught.config.student.steps == 450
 
 
 def test_one_branch_teaches_with_the_stage_1_that_it_started_from() -> None:
@@ -206,14 +206,15 @@ def test_one_branch_teaches_with_the_stage_1_that_it_started_from() -> None:
 
 
 def test_its_own_changes_and_those_of_the_with_students() -> None:
-    changed = {"stage2": {"steps": 7}}
+    changed = {"student": {"steps": 7}}
     methods = [student("sks-evidence", set=changed), "sks-evidence", "unet"]
     configs = {
         job.method: job.config
         for job in plan(with_students(methods, set={"data": {"image_size": 64}}))
     }
-    assert configs["student"].stage2.steps == 7
-    assert configs["sks-evidence"].stage2.steps == 150
+    assert configs["student"].student is not None
+    assert configs["student"].student.steps == 7
+    assert configs["sks-evidence"].student is None
     assert configs["student"].data.image_size == 64
 
 

@@ -27,13 +27,15 @@ from dxseg.inference.model_folder import load_model_folder
 from dxseg.models.segmentation_model import SegmenterOutput
 from dxseg.training import distillation, pseudo_labels, run_folder
 from dxseg.training.datamodule.training_data import TrainingData, prepare_training_data
-from dxseg.training.modules.multitask import MultitaskModule
+from dxseg.training.modules.student import StudentModule
 from dxseg.training.pseudo_labels import make_pseudo_labels, predict_averaged
 from dxseg.training.run import read_run, train_run
 
 Configure = Callable[..., RunConfig]
 
-QUICK = {"stage2": {"steps": 2, "steps_per_epoch": 1, "warmup_steps": 1}}
+STAGE = {"steps": 2, "steps_per_epoch": 1, "warmup_steps": 1}
+QUICK = {"student": STAGE}
+LONG = {"student": {"steps": 240, "steps_per_epoch": 40}}
 
 
 class Brightness(nn.Module):
@@ -42,11 +44,12 @@ class Brightness(nn.Module):
     def __init__(self, cut: float) -> None:
         super().__init__()
         self.cut = cut
+        self.scale = 8.0
         self.prompts: list[Tensor | None] = []
 
     def forward(self, x: Tensor, label_prompt: Tensor | None = None) -> SegmenterOutput:
         self.prompts.append(label_prompt)
-        return SegmenterOutput((x - self.cut) * 8)
+        return SegmenterOutput((x - self.cut) * self.scale)
 
 
 @pytest.fixture(scope="module")
@@ -62,103 +65,111 @@ def data(disks: Path, configure: Configure) -> TrainingData:
     return prepare_training_data(dataset, splits, config, ((0.5,), (0.25,)))
 
 
-@pytest.fixture
-def free(disks: Path) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    dataset = Dataset.load(disks)
-    train = dataset.cases["split"].eq("train").to_numpy()
-    return dataset.lesion_free.to_numpy(dtype=bool)[train]
+def taught(
+    network: Brightness, data: TrainingData, path: Path, **options: Any
+) -> pseudo_labels.PseudoLabels:
+    options = {"peak": None, "label_prompts": False, "report": lambda *_: None} | options
+    teacher: Any = network
+    return make_pseudo_labels([teacher], data, path / "masks.npy", **options)
 
 
-class TestTeaching:
-    def test_the_label_filters_the_teacher(
-        self, data: TrainingData, free: Any, tmp_path: Path
-    ) -> None:
-        """Labels go round none, bright, dark; this teacher sees bright disks alone."""
+class TestPseudoLabels:
+    """Labels go round: none, bright, dark. The teacher sees bright disks alone."""
+
+    def test_the_label_filters_the_teacher(self, data: TrainingData, tmp_path: Path) -> None:
         reports: list[tuple[int, int]] = []
-        taught = make_pseudo_labels(
-            Brightness(1.2),  # type: ignore[arg-type]
+        labels = taught(
+            Brightness(1.2),
             data,
-            free,
-            tmp_path / "masks.npy",
-            lambda done, total: reports.append((done, total)),
-            label_prompts=False,
+            tmp_path,
+            report=lambda done, total: reports.append((done, total)),
         )
-        labels = taught.cases.labels
-        masks = [taught.cases.mask(case) for case in range(len(taught.cases))]
+        known = labels.cases.labels
         true = dict(zip(data.mask_train.image_rows.tolist(), range(4), strict=True))
-        for case, mask in enumerate(masks):
+        for case in range(len(labels.cases)):
+            mask = labels.cases.mask(case)
             assert mask.shape == (1, 64, 64)
-            row = int(taught.cases.image_rows[case])
+            row = int(labels.cases.image_rows[case])
             if row in true:  # although the teacher finds nothing on the dark ones
                 assert np.array_equal(mask[0], data.mask_train.mask(true[row]) * 255)
-            elif labels[case] == 0:
+            elif known[case] == 0:
                 assert not mask.any()
             else:
-                assert labels[case] == 1
+                assert known[case] == 1
                 assert mask.max() > 127
         dark_left_out = int((data.label_train.labels == 2).sum()) - int(
             (data.mask_train.labels == 2).sum()
         )
-        assert taught.counts["left_out"] == dark_left_out > 0
-        assert taught.counts == {
+        assert labels.counts["left_out"] == dark_left_out > 0
+        assert labels.counts == {
             "true_mask": 4,
             "lesion_free": 8,
-            "teacher_mask": len(taught.cases) - 12,
+            "teacher_mask": len(labels.cases) - 12,
             "left_out": dark_left_out,
         }
-        assert taught.lesion_free.tolist() == (labels == 0).tolist()
+        assert labels.lesion_free.tolist() == (known == 0).tolist()
         assert reports[-1] == (12, 12)  # neither true nor lesion-free
 
-    def test_unlabelled_images_are_left_out(
-        self, data: TrainingData, free: Any, tmp_path: Path
+    def test_a_lesion_that_the_teacher_misses_is_raised(
+        self, data: TrainingData, tmp_path: Path
+    ) -> None:
+        """This teacher sees a little of every disk, and never more than one half."""
+        network = Brightness(4.0)
+        network.scale = 0.5
+        labels = taught(network, data, tmp_path, peak=0.8)
+        unmasked = labels.cases.mask_rows[labels.cases.labels > 0]
+        highest = [int(labels.cases.masks[row].max()) for row in unmasked]  # type: ignore[index]
+        assert labels.counts["left_out"] == 0
+        assert sorted(set(highest)) == [round(0.8 * 255), 255]
+
+    def test_without_a_label_only_certainty_counts(
+        self, data: TrainingData, tmp_path: Path
     ) -> None:
         silent = replace(data.label_train, labels=np.full(24, -1))
-        taught = make_pseudo_labels(
-            Brightness(-9),  # type: ignore[arg-type]  # finds something everywhere
-            replace(data, label_train=silent),
-            np.zeros_like(free),
-            tmp_path / "masks.npy",
-            lambda *_: None,
-            label_prompts=False,
-        )
-        assert taught.counts == {
-            "true_mask": 4,
-            "lesion_free": 0,
-            "teacher_mask": 0,
-            "left_out": 20,
-        }
+        unlabeled = replace(data, label_train=silent, lesion_free=np.zeros(24, dtype=bool))
+        everywhere = taught(Brightness(-9), unlabeled, tmp_path)
+        assert (everywhere.counts["teacher_mask"], everywhere.counts["left_out"]) == (20, 0)
+        undecided = Brightness(-9)
+        undecided.scale = 0.0
+        (tmp_path / "masks.npy").unlink()
+        nowhere = taught(undecided, unlabeled, tmp_path)
+        assert (nowhere.counts["teacher_mask"], nowhere.counts["left_out"]) == (0, 20)
 
-    def test_a_teacher_that_learnt_labels_is_told_those_of_the_images_it_is_asked_about(
-        self, data: TrainingData, free: Any, tmp_path: Path
+    def test_a_teacher_that_learned_labels_gets_those_of_the_images(
+        self, data: TrainingData, tmp_path: Path
     ) -> None:
-        prompts: dict[bool, list[Any]] = {}
-        for told in (True, False):
-            network: Any = Brightness(1.2)
-            path = tmp_path / f"{told}.npy"
-            make_pseudo_labels(network, data, free, path, lambda *_: None, label_prompts=told)
-            prompts[told] = network.prompts
-        heard = torch.cat(prompts[True])
-        assert sorted(heard.tolist()) == [1] * 12 + [2] * 12  # 12 cases and their mirror images
-        assert set(prompts[False]) == {None}
+        with_prompts, without = Brightness(1.2), Brightness(1.2)
+        taught(with_prompts, data, tmp_path, label_prompts=True)
+        (tmp_path / "masks.npy").unlink()
+        taught(without, data, tmp_path)
+        given = torch.cat([prompt for prompt in with_prompts.prompts if prompt is not None])
+        assert sorted(given.tolist()) == [1] * 12 + [2] * 12  # 12 cases and their mirror images
+        assert set(without.prompts) == {None}
 
-    def test_masks_stay_soft_in_a_batch(
-        self, data: TrainingData, free: Any, tmp_path: Path
+    def test_masks_of_several_teachers_are_averaged(
+        self, data: TrainingData, tmp_path: Path
     ) -> None:
-        taught = make_pseudo_labels(
-            Brightness(1.2),  # type: ignore[arg-type]
-            data,
-            free,
-            tmp_path / "masks.npy",
-            lambda *_: None,
-            label_prompts=False,
+        teachers: Any = [Brightness(1.2), Brightness(1.6)]
+        path = tmp_path / "both.npy"
+        options: Any = {"peak": None, "label_prompts": False}
+        both = make_pseudo_labels(teachers, data, path, lambda *_: None, **options)
+        row = int(np.flatnonzero(data.label_train.labels == 1)[-1])
+        pixels = data.preprocessing.normalise(
+            torch.from_numpy(data.label_train.image(row)).permute(2, 0, 1)[None]
         )
-        batches = BatchDataset(taught.cases, data.preprocessing, None)
-        batch = batches[[(row, 0) for row in range(len(taught.cases))]]
+        mean = torch.stack([predict_averaged(t, pixels, None)[0] for t in teachers]).mean(dim=0)
+        stored = torch.from_numpy(np.array(both.cases.masks[row])) / 255  # type: ignore[index]
+        assert torch.allclose(stored, mean, atol=0.5 / 255 + 1e-4)
+
+    def test_masks_stay_soft_in_a_batch(self, data: TrainingData, tmp_path: Path) -> None:
+        labels = taught(Brightness(1.2), data, tmp_path)
+        batches = BatchDataset(labels.cases, data.preprocessing, None)
+        batch = batches[[(row, 0) for row in range(len(labels.cases))]]
         soft = batch["mask"]
         assert soft.shape[1:] == (1, 64, 64)
         assert 0 <= soft.min() < soft.max() <= 1
         assert ((soft > 0.05) & (soft < 0.95)).any()
-        row = int(np.flatnonzero(taught.cases.labels == 1)[-1])
+        row = int(np.flatnonzero(labels.cases.labels == 1)[-1])
         pixels = batch["image"][row : row + 1]
         wanted = predict_averaged(Brightness(1.2), pixels, None)[0]  # type: ignore[arg-type]
         assert torch.allclose(soft[row], wanted, atol=0.5 / 255 + 1e-4)
@@ -188,7 +199,7 @@ def teacher(disks: Path, configure: Configure, tmp_path_factory: pytest.TempPath
 @pytest.fixture(scope="module")
 def student(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     run = tmp_path_factory.mktemp("student") / "run"
-    return run, distill(teacher, output=run, overrides={"stage2": {"steps": 120}})
+    return run, distill(teacher, output=run, overrides=LONG)
 
 
 def weights_of(run: Path) -> dict[str, Tensor]:
@@ -225,15 +236,16 @@ class TestStudent:
     ) -> None:
         run, record = student
         assert read_run(run) == record
-        source = record["distilled_from"]
-        assert source["run"] == str(teacher.resolve())
-        assert source["training_images"]["true_mask"] == 4
-        assert source["training_images"]["lesion_free"] == 8
+        assert record["distilled_from"]["run"] == str(teacher.resolve())
+        assert record["training_images"]["true_mask"] == 4
+        assert record["training_images"]["lesion_free"] == 8
         assert (run / "splits.csv").read_bytes() == (teacher / "splits.csv").read_bytes()
         config, old = read_config(run / "config.yaml"), read_config(teacher / "config.yaml")
         assert config.method == "sks-evidence-student"
         assert (config.seed, config.split, config.augment) == (old.seed, old.split, old.augment)
-        assert config.stage2 == old.stage2.model_copy(update={"steps": 120})
+        assert config.stage2 == old.stage2
+        assert config.student is not None
+        assert config.student.steps == 240
         assert not list(run.rglob("*.ckpt*"))
         assert not list(run.rglob("*.npy"))
 
@@ -247,13 +259,13 @@ class TestStudent:
             raise AssertionError("worked again")
 
         monkeypatch.setattr(distillation, "prepare_training_data", forbidden)
-        again = distill(teacher, output=student[0], overrides={"stage2": {"steps": 120}})
+        again = distill(teacher, output=student[0], overrides=LONG)
         assert again == student[1]
 
     def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(
         self, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        changes = {"stage2": {"steps": 4, "steps_per_epoch": 2, "warmup_steps": 1}}
+        changes = {"student": {"steps": 4, "steps_per_epoch": 2, "warmup_steps": 1}}
         distill(teacher, output=tmp_path / "whole", overrides=changes)
 
         class PulledPlugError(BaseException):
@@ -272,7 +284,7 @@ class TestStudent:
 
         for moment, owner, name, calls in (
             ("asking the teacher", pseudo_labels, "predict_averaged", 1),
-            ("in the second epoch", MultitaskModule, "training_step", 3),
+            ("in the second epoch", StudentModule, "training_step", 3),
             ("before the model is written", run_folder, "save_model_folder", 0),
         ):
             run = tmp_path / moment
@@ -290,8 +302,7 @@ def test_one_branch_may_teach_where_its_stage_1_is_known(
     disks: Path, configure: Configure, tmp_path: Path
 ) -> None:
     """Not only ours: the control of the student learns by the same rules."""
-    stage = QUICK["stage2"]
-    config = configure("unet-stage1", stage1=stage, stage2=stage, split={"masks": 4})
+    config = configure("unet-stage1", stage1=STAGE, stage2=STAGE, split={"masks": 4})
     first, borrowing = tmp_path / "first", tmp_path / "borrowing"
     train_run(disks, first, config)
     train_run(disks, borrowing, config, splits_path=first / "splits.csv", stage1_run=first)
@@ -303,15 +314,78 @@ def test_one_branch_may_teach_where_its_stage_1_is_known(
         distill(borrowing, output=tmp_path / "none", overrides=QUICK)
 
 
-class TestRefusals:
-    def test_a_run_of_one_branch_without_stage_1(
+def test_a_teacher_that_learned_no_label_has_a_student_without_label_head(
+    disks: Path, configure: Configure, tmp_path: Path
+) -> None:
+    train_run(disks, tmp_path / "unet", configure("unet-scratch", stage2=STAGE))
+    record = distill(tmp_path / "unet", output=tmp_path / "student", overrides=QUICK)
+    assert record["stage1_from"] is None
+    _, info = load_model_folder(tmp_path / "student" / "model")
+    assert not info.model.has_label_head
+    assert info.model.encoder_init == "random"
+
+
+class TestMethodsWithAStudent:
+    """The stage of a student in a run is the one that `distill` trains."""
+
+    def run(self, disks: Path, output: Path, configure: Configure, **options: Any) -> Any:
+        config = configure(
+            "unet-stage1-student", stage1=STAGE, stage2=STAGE, student=STAGE, split={"masks": 4}
+        )
+        return train_run(disks, output, config, **options)
+
+    def test_it_ends_with_the_student_and_keeps_the_teacher(
         self, disks: Path, configure: Configure, tmp_path: Path
     ) -> None:
-        train_run(disks, tmp_path / "unet", configure("unet-scratch"))
-        with pytest.raises(UsageError, match=r"holds no stage 1.*\(unet-scratch\).*--stage1"):
-            distill(tmp_path / "unet", output=tmp_path / "student")
-        assert not (tmp_path / "student").exists()
+        record = self.run(disks, tmp_path / "whole", configure)
+        assert {"stage2", "student", "training_images"} <= record.keys()
+        assert record["seconds"].keys() == {"stage1", "stage2", "student"}
+        _, teacher = load_model_folder(tmp_path / "whole" / "stage2" / "model")
+        _, info = load_model_folder(tmp_path / "whole" / "model")
+        assert (teacher.model.label_head, info.model.label_head) == (False, True)
+        assert not list((tmp_path / "whole").rglob("*.npy"))
+        plain = configure("unet-stage1", stage1=STAGE, stage2=STAGE, split={"masks": 4})
+        train_run(disks, tmp_path / "plain", plain)
+        distill(tmp_path / "plain", output=tmp_path / "distilled", overrides=QUICK)
+        assert same_weights(tmp_path / "whole", tmp_path / "distilled")
 
+    def test_it_continues_after_a_kill_and_from_another_run(
+        self, disks: Path, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.run(disks, tmp_path / "whole", configure)
+
+        def unplugged(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(StudentModule, "training_step", unplugged)
+            with pytest.raises(KeyboardInterrupt):
+                self.run(disks, tmp_path / "killed", configure)
+        self.run(disks, tmp_path / "killed", configure)
+        assert same_weights(tmp_path / "whole", tmp_path / "killed")
+        plain = configure("unet-stage1", stage1=STAGE, stage2=STAGE, split={"masks": 4})
+        train_run(disks, tmp_path / "plain", plain)
+        again = self.run(disks, tmp_path / "again", configure, stage2_run=tmp_path / "plain")
+        assert again["stage2_from"] == str((tmp_path / "plain").resolve())
+        assert same_weights(tmp_path / "whole", tmp_path / "again")
+
+    def test_a_student_teaches_the_next(
+        self, disks: Path, configure: Configure, tmp_path: Path
+    ) -> None:
+        config = configure("sks-student", stage1=STAGE, stage2=STAGE, student=STAGE | {"rounds": 2})
+        record = train_run(disks, tmp_path / "run", config)
+        assert {"student", "student2"} <= record.keys()
+        first, _ = load_model_folder(tmp_path / "run" / "student" / "model")
+        last, _ = load_model_folder(tmp_path / "run" / "model")
+        assert type(first) is type(last)
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    mine, theirs = weights_of(one), weights_of(other)
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
+
+
+class TestRefusals:
     def test_a_run_that_is_not_finished(self, tmp_path: Path) -> None:
         with pytest.raises(DxsegError, match=r"run\.json: not found"):
             distill(tmp_path / "none", output=tmp_path / "student")
@@ -322,7 +396,8 @@ class TestRefusals:
             ({"model": {"backbone": "resnet18"}}, "model: a student has"),
             ({"seed": 5}, "seed: a student has"),
             ({"data": {"image_size": 32}}, r"data\.image_size: a student has"),
-            ({"stage2": {"steps": 0}}, r"stage2\.steps"),
+            ({"student": {"steps": 0}}, r"student\.steps"),
+            ({"stage2": {"steps": 5}}, "stage2: a student has"),
         ],
     )
     def test_what_is_the_teachers(
@@ -356,10 +431,10 @@ def test_the_command_distils_and_the_other_verbs_take_the_student(
     cli: Callable[..., Any], teacher: Path, tmp_path: Path
 ) -> None:
     student = tmp_path / "student"
-    words = ["--set", "stage2.steps=2", "--set", "stage2.steps_per_epoch=2"]
+    words = ["--set", "student.steps=2", "--set", "student.steps_per_epoch=2"]
     result = cli("distill", teacher, "--out", student, *words)
     assert result.exit_code == 0, result.output
-    assert "4 masks" in result.stdout
+    assert "4 training masks" in result.stdout
     assert "8 lesion-free images" in result.stdout
     for command in (["evaluate", teacher], ["evaluate", student], ["report", student]):
         result = cli(*command)

@@ -106,15 +106,16 @@ class TrainedRun(dict[str, Any]):
         )
 
     def _images(self) -> str:
-        if "distilled_from" in self:
-            images = self["distilled_from"]["training_images"]
-            return (
-                f"{images['true_mask']} masks, {images['teacher_mask']} masks of the teacher, "
-                f"{images['lesion_free']} lesion-free images, {images['left_out']} left out"
-            )
         cases = self["cases"]
-        return (
+        masks = (
             f"{cases['train_masks']} training masks, {cases['validation_masks']} validation masks"
+        )
+        images = self.get("training_images")
+        if images is None:
+            return masks
+        return (
+            f"{masks}; the student also learned from {images['teacher_mask']} pseudo-labels and "
+            f"{images['lesion_free']} lesion-free images, {images['left_out']} images left out"
         )
 
 

@@ -52,7 +52,7 @@ def train(
         seed: Random seed of mask selection, initialisation and batches.
         splits: A `splits.csv`; default: drawn.
         stage1: Finished run whose stage 1 is used.
-        stage2: Finished run whose stage-2 network starts the self-training.
+        stage2: Finished run whose stage-2 network the further stages start from.
         overrides: Value of the configuration that replaces the preset's, such as
             `stage2.steps=600`. May be repeated; wins over `masks` and `seed`. In Python a nested
             dictionary: `{"stage2": {"steps": 600}}`.
@@ -106,8 +106,8 @@ def distill(
         stage1: Run that holds the teacher's stage 1 (single-branch teachers only); default: the
             teacher.
         dataset: Folder of the dataset, if it has moved since.
-        overrides: Value of the configuration, such as `stage2.steps=600`. May be repeated. Network,
-            split and image size are the teacher's. In Python a nested dictionary.
+        overrides: Value of the configuration, such as `student.steps=600`. May be repeated.
+            Network, split and image size are the teacher's. In Python a nested dictionary.
         logger: Lightning logger; default: TensorBoard files in the stage's folder.
         callbacks: Lightning callbacks. With several local devices, logger and callbacks must be
             picklable.
@@ -121,13 +121,13 @@ def distill(
             no stage 1 that fits.
     """
     from dxseg.config.presets import read_config
-    from dxseg.training.distillation import student_config, train_student
+    from dxseg.training.distillation import distill_run, student_config
     from dxseg.training.run_record import read_run
 
     teacher = Path(run)
     read_run(teacher)  # has the best message for a folder that is no finished run
     config = student_config(read_config(teacher / "config.yaml"), dict(overrides or {}))
-    record = train_student(
+    record = distill_run(
         teacher,
         Path(output),
         config,

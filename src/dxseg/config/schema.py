@@ -126,6 +126,20 @@ class ModelConfig(_Strict):
         return trained and not self.skips.evidence
 
     @property
+    def student(self) -> ModelConfig:
+        """The network of a student: one branch on the same backbone, with a label head.
+
+        It has none, and starts from other weights, where this network does not build on stage 1.
+        """
+        return ModelConfig(
+            architecture="unet",
+            backbone=self.backbone,
+            decoder_channels=self.decoder_channels,
+            encoder_init="stage1" if self.requires_stage1 else self.encoder_init,
+            label_head=self.requires_stage1,
+        )
+
+    @property
     def prompted(self) -> bool:
         """Whether a branch trained on image-level labels prompts the segmentation."""
         return self.architecture == "sks" and self.coarse_init == "stage1"
@@ -288,6 +302,27 @@ class SelfTrainingConfig(StageConfig):
     erased: float = Field(default=0.09, ge=0, le=0.5)
 
 
+class StudentConfig(StageConfig):
+    """A student after the other stages: it learns from all labelled images, and is deployed.
+
+    Attributes:
+        rounds: students in a row; each learns from the one before, the first from the teacher.
+        lesion_free_fraction: fraction of lesion-free images in a batch.
+        pseudo_label_peak: probability to which the highest one of a pseudo-label is raised if the
+            label of its image means a lesion; null: images whose lesion the teacher does not find
+            are left out.
+        label_weight: weight of the loss of the label head.
+        mask_label_weight: weight of the loss that compares the mask with the label: lesion or none.
+    """
+
+    steps: PositiveInt = 450
+    rounds: int = Field(default=1, ge=1, le=10)
+    lesion_free_fraction: float = Field(default=0.3, ge=0.0, lt=1.0)
+    pseudo_label_peak: float | None = Field(default=0.8, gt=0.5, lt=1)
+    label_weight: float = Field(default=0.5, ge=0)
+    mask_label_weight: float = Field(default=0.1, ge=0)
+
+
 class DeviceConfig(_Strict):
     """Where and how to compute; passed to Lightning's Trainer.
 
@@ -314,6 +349,8 @@ class RunConfig(_Strict):
         method: its name.
         seed: random seed of mask selection, initialisation and batches.
         self_training: follows stage 2. Default: none.
+        student: follows stage 2 or self-training, learns from their network, and is what the run
+            ends with. Default: none.
         rule_out_sensitivity: fraction of the validation images with a lesion that must stay above
             the rule-out threshold; null: no such threshold.
         rule_in_specificity: fraction of the lesion-free validation images that must stay below the
@@ -329,9 +366,22 @@ class RunConfig(_Strict):
     stage1: Stage1Config = Stage1Config()
     stage2: StageConfig = StageConfig()
     self_training: SelfTrainingConfig | None = None
+    student: StudentConfig | None = None
     rule_out_sensitivity: float | None = Field(default=0.98, gt=0, le=1)
     rule_in_specificity: float | None = Field(default=0.95, gt=0, le=1)
     device: DeviceConfig = DeviceConfig()
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages after stage 1 in their order, named as their folders and records."""
+        rounds = 0 if self.student is None else self.student.rounds
+        students = [f"student{n}" if n > 1 else "student" for n in range(1, rounds + 1)]
+        return ["stage2", *(["self_training"] if self.self_training else []), *students]
+
+    @property
+    def deployed_model(self) -> ModelConfig:
+        """The network that the run ends with."""
+        return self.model if self.student is None else self.model.student
 
     def to_yaml(self) -> str:
         """The configuration as YAML, every default written out."""

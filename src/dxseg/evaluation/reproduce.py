@@ -20,7 +20,7 @@ from dxseg.evaluation.evaluate import evaluate_run, open_run
 from dxseg.inference.model_folder import WEIGHTS_FILE
 from dxseg.io.atomic import write_json_atomic
 from dxseg.io.progress import console, reporting
-from dxseg.training.distillation import train_student
+from dxseg.training.distillation import distill_run
 from dxseg.training.run import train_run
 from dxseg.training.run_record import machine, read_run, versions
 
@@ -29,6 +29,8 @@ RESULT_FILE = "reproduction.json"
 _RESULTS = (
     "stage2",
     "self_training",
+    "student",
+    "training_images",
     "rule_out_threshold",
     "rule_in_threshold",
     "calibration",
@@ -165,7 +167,7 @@ def _train(
         if read_run(teacher).get("weights_sha256") != source["weights_sha256"]:
             raise DxsegError(f"{teacher}: was trained again after the student {run}; restore it")
         stage1 = _require_dir(run, record["stage1_from"])
-        return train_student(teacher, output, config, stage1_run=stage1, dataset_path=dataset)
+        return distill_run(teacher, output, config, stage1_run=stage1, dataset_path=dataset)
     splits = run / "splits.csv"
     sources = {key: record.get(f"{key}_from") for key in ("stage1", "stage2")}
     return train_run(

@@ -16,7 +16,7 @@ STAGE1 = "stage1"
 # Options without effect on stage 1: runs that differ only in them share it. A new option that is
 # missing here costs time, but mixes nothing up.
 _STAGE2_SECTIONS = (
-    *("method", "split", "stage2", "self_training"),
+    *("method", "split", "stage2", "self_training", "student"),
     *("rule_out_sensitivity", "rule_in_specificity"),
 )
 _STAGE2_OPTIONS = {
@@ -61,7 +61,7 @@ class Job:
         method: Name of the method in the experiment; None for a stage 1.
         masks: Its budget; None for a stage 1.
         inputs: Argument of `train_run` to the name of the job whose folder it gets; of
-            `train_student` if there is a teacher among them.
+            `distill_run` if there is a teacher among them.
     """
 
     name: str
@@ -139,6 +139,12 @@ def _add(
         # Its network includes a stage 1, so this run needs none of its own.
         _add(jobs, experiment, plain, masks, fold)
         inputs = {"stage2_run": _run_name(plain, masks, fold)}
+        if (
+            config.student is not None
+            and config.model.requires_stage1
+            and not config.model.prompted
+        ):
+            inputs["stage1_run"] = _add_stage1(jobs, config, fold)
     elif config.model.requires_stage1:
         inputs = {"stage1_run": _add_stage1(jobs, config, fold)}
     else:
@@ -171,14 +177,14 @@ def _student_inputs(
 def _find_plain_method(
     experiment: Experiment, config: RunConfig, masks: Budget, fold: Fold
 ) -> Method | None:
-    """The method that a self-trained one continues: the same configuration without that stage."""
-    if config.self_training is None:
+    """The method that one with further stages continues: the same up to stage 2."""
+    if config.stages == ["stage2"]:
         return None
-    plain = _without_self_training(config)
+    plain = _until_stage2(config)
     for method in experiment.methods:
         if masks in experiment.budgets(method) and _is_scheduled(method, fold):
             other = experiment.run_config(method, masks, fold.seed)
-            if other.self_training is None and _without_self_training(other) == plain:
+            if other.stages == ["stage2"] and _until_stage2(other) == plain:
                 return method
     return None
 
@@ -187,8 +193,8 @@ def _run_name(method: Method, masks: Budget, fold: Fold) -> str:
     return f"{method.folder}/{masks}-masks/{fold.name}"
 
 
-def _without_self_training(config: RunConfig) -> RunConfig:
-    return config.model_copy(update={"method": "", "self_training": None})
+def _until_stage2(config: RunConfig) -> RunConfig:
+    return config.model_copy(update={"method": "", "self_training": None, "student": None})
 
 
 def _is_scheduled(method: Method, fold: Fold) -> bool:

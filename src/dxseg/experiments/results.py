@@ -198,15 +198,17 @@ def _training_seconds(record: dict[str, Any], context: ExperimentContext) -> dic
     """Seconds of each stage, including those of the runs that this one continues."""
     distilled = record.get("distilled_from")
     if distilled is not None:
-        seconds = record["seconds"]
         teacher = _training_seconds(read_run(_run_folder(distilled["run"], context)), context)
-        return teacher | {"distillation_seconds": seconds["teacher"] + seconds["stage2"]}
+        return teacher | {"distillation_seconds": sum(record["seconds"].values())}
     source = record["stage2_from"]
     before = record if source is None else read_run(_run_folder(source, context))
     row = {
         "stage2_seconds": before["seconds"]["stage2"],
-        "self_training_seconds": record["seconds"]["self_training"],
+        "self_training_seconds": record["seconds"].get("self_training", 0.0),
     }
+    if "student" in record:
+        students = [v for name, v in record["seconds"].items() if name.startswith("student")]
+        row["distillation_seconds"] = sum(students)
     if before["stage1_from"] is not None:
         file = _run_folder(before["stage1_from"], context) / "stage1" / STAGE1_RECORD
         row["stage1_seconds"] = json.loads(file.read_text(encoding="utf-8"))["metrics"]["seconds"]

@@ -33,7 +33,7 @@ class JobSpec:
         output: Folder of the job.
         config: Configuration of the run.
         split: Split that is evaluated afterwards; None for a stage 1, which is not evaluated.
-        inputs: Argument of `train_run`, or of `train_student`, and the folder it gets.
+        inputs: Argument of `train_run`, or of `distill_run`, and the folder it gets.
         log: File for everything the process prints.
         jobs: Number of such processes that share the machine.
     """
@@ -83,7 +83,7 @@ def _train_and_evaluate(spec: JobSpec) -> None:
     import torch
 
     from dxseg.evaluation.evaluate import evaluate_run, open_run
-    from dxseg.training.distillation import train_student
+    from dxseg.training.distillation import distill_run
     from dxseg.training.run import train_run, train_stage1_run
 
     torch.set_num_threads(max(1, torch.get_num_threads() // spec.jobs))
@@ -91,7 +91,7 @@ def _train_and_evaluate(spec: JobSpec) -> None:
         train_stage1_run(spec.dataset, spec.output, spec.config, splits_path=spec.splits)
         return
     if "teacher" in spec.inputs:
-        train_student(
+        distill_run(
             output=spec.output,
             config=spec.config,
             dataset_path=spec.dataset,

@@ -1,18 +1,16 @@
 """Distillation: a single-branch student learns what a trained run knows.
 
 After Hinton et al. 2015: the student is a U-Net with a label head on the backbone of its teacher,
-and costs as much as a plain U-Net at inference.
+and costs as much as a plain U-Net at inference. A method can end with a student of its own
+(`RunConfig.student`); this module makes one of a run that is finished.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger
 
@@ -26,33 +24,26 @@ from dxseg.io.atomic import sha256_file, write_text_atomic
 from dxseg.io.progress import console, reporting
 from dxseg.models.sks import SKS
 from dxseg.training.datamodule.training_data import prepare_training_data
-from dxseg.training.pseudo_labels import make_pseudo_labels
-from dxseg.training.run import lock_folder
-from dxseg.training.run_folder import check_folder, finish_run, start_folder
+from dxseg.training.run import finish, lock_folder
+from dxseg.training.run_folder import check_folder, start_folder
 from dxseg.training.run_record import RUN_FILE, has_stage1, read_run
+from dxseg.training.sequence import Trained, Work, train_stages
 from dxseg.training.stage1_folder import load_stage1_of
-from dxseg.training.stages import train_stage2, validate_selection
+from dxseg.training.stages import validate_selection
 from dxseg.training.strategy import join_processes
 from dxseg.training.trainer import TrainerSettings
 
 TEACHER_FILE = "teacher.sha256"
-PSEUDO_LABELS_FILE = "teacher-masks.npy"
 
 FREE_SECTIONS = (
-    *("stage2", "augment", "device", "data", "method"),
+    *("student", "augment", "device", "data", "method"),
     *("rule_out_sensitivity", "rule_in_specificity"),
 )
 """What may differ from the teacher's configuration; of `data`, all but the size of the image."""
 
-STEPS = 450
-"""Default steps of a student: three times those of stage 2, because it learns from every labelled
-image and not from a few masks."""
-
 
 def student_config(teacher: RunConfig, overrides: dict[str, Any]) -> RunConfig:
-    """The configuration of a student: a U-Net with a label head, the rest as the teacher's.
-
-    It has no self-training: its pseudo-labels are its teacher's masks.
+    """The configuration of a student: its teacher's, with the stage of a student.
 
     Args:
         teacher: configuration of the teacher's run.
@@ -61,18 +52,6 @@ def student_config(teacher: RunConfig, overrides: dict[str, Any]) -> RunConfig:
     Raises:
         UsageError: a value that has to be the teacher's is overridden, or is out of range.
     """
-    student = {
-        "method": f"{teacher.method}-student",
-        "model": {
-            "architecture": "unet",
-            "backbone": teacher.model.backbone,
-            "decoder_channels": teacher.model.decoder_channels,
-            "encoder_init": "stage1",
-            "label_head": True,
-        },
-        "stage2": {"steps": STEPS},
-        "self_training": None,
-    }
     bound = [key for key in overrides if key not in FREE_SECTIONS]
     bound += ["data.image_size"] if "image_size" in (overrides.get("data") or {}) else []
     if bound:
@@ -80,10 +59,11 @@ def student_config(teacher: RunConfig, overrides: dict[str, Any]) -> RunConfig:
             f"{', '.join(bound)}: a student has these of its teacher; of the others "
             f"{', '.join(FREE_SECTIONS)} may be changed"
         )
-    return validate_config(merge(teacher.model_dump(exclude={"model"}), student, overrides))
+    student = {"method": f"{teacher.method}-student", "student": {}}
+    return validate_config(merge(teacher.model_dump(exclude={"student"}), student, overrides))
 
 
-def train_student(
+def distill_run(
     teacher: Path,
     output: Path,
     config: RunConfig,
@@ -93,9 +73,9 @@ def train_student(
     logger: Logger | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
-    """Train a student with a given configuration.
+    """Train a student of a finished run; the same call again continues an interrupted one.
 
-    The student gets the teacher's split and masks, and the soft masks of
+    The student gets the teacher's split and masks, and the pseudo-labels of
     `dxseg.training.pseudo_labels.make_pseudo_labels`. Its encoder and its label head start from the
     coarse branch of a teacher with two branches, not from its fine encoder: stage 1 trained the two
     together, so the student predicts labels from the start, whether or not the teacher's encoders
@@ -124,11 +104,12 @@ def train_student(
     settings = TrainerSettings(config.device, config.seed, logger, callbacks)
     record, source = read_run(teacher), stage1_run or teacher
     network, info = load_model_folder(teacher / "model")
-    if not isinstance(network, SKS) and not has_stage1(source / "stage1"):
+    builds_on_stage1 = config.model.requires_stage1
+    if builds_on_stage1 and not isinstance(network, SKS) and not has_stage1(source / "stage1"):
         raise UsageError(
             f"{source}: holds no stage 1, from which the student of a method with one branch "
             f"({record.get('method')}) starts; give the run whose stage 1 it started from with "
-            "--stage1, or distil a run of two branches, such as sks"
+            "--stage1, or distill a run of two branches, such as sks"
         )
     dataset = Dataset.load(dataset_path or str(record.get("dataset")))
     if dataset.digest() != record.get("dataset_digest"):
@@ -148,43 +129,20 @@ def train_student(
             with reporting(console, "Reading images") as report:
                 data = prepare_training_data(dataset, splits, config, statistics, report)
             validate_selection(data, config)
-            started = monotonic()
-            free = dataset.lesion_free.to_numpy(dtype=bool)[splits["split"].eq("train")]
-            with reporting(console, "The teacher's masks") as report:
-                labels = make_pseudo_labels(
-                    network,
-                    data,
-                    free,
-                    output / PSEUDO_LABELS_FILE,
-                    report,
-                    label_prompts=info.model.has_label_head,
-                    device=_device(config),
-                )
-            teaching = monotonic() - started
-        started = monotonic()
-        network.to("cpu")
+        work = Work(dataset, splits, data, config, output, settings, fabric)
+        stage1 = None
         if isinstance(network, SKS):
-            start, source = network.coarse, teacher
-        else:
-            start = load_stage1_of(source, splits, config, data.task)
-        data = replace(data, mask_train=labels.cases, lesion_free_train=labels.lesion_free)
-        segmenter, metrics = train_stage2(data, config, output / "stage2", settings, start)
-        further = {
-            "stage1_from": str(source.resolve()),
-            "distilled_from": {
-                "run": str(teacher.resolve()),
-                "weights_sha256": digest,
-                "training_images": labels.counts,
-            },
-            "stage2": metrics,
-            "seconds": {"teacher": round(teaching, 1), "stage2": round(monotonic() - started, 1)},
-        }
-        fabric.barrier()  # until all have read the checkpoints
-        if fabric.is_global_zero:
-            finish_run(output, segmenter, config, dataset, splits, data, further)
-            (output / PSEUDO_LABELS_FILE).unlink(missing_ok=True)
-        fabric.barrier()
-        return read_run(output)
+            stage1, source = network.coarse, teacher
+        elif builds_on_stage1:
+            stage1 = load_stage1_of(source, splits, config, data.task)
+        students = [name for name in config.stages if name.startswith("student")]
+        trained = train_stages(work, students, Trained([network]), stage1)
+        return finish(
+            work,
+            trained,
+            {"stage1_from": source if builds_on_stage1 else None},
+            distilled_from={"run": str(teacher.resolve()), "weights_sha256": digest},
+        )
 
 
 def _start_student_folder(
@@ -206,9 +164,3 @@ def _start_student_folder(
             f"{output}: holds a student of another run than {teacher}, or that run was trained "
             "again since; choose another folder with --out"
         )
-
-
-def _device(config: RunConfig) -> str:
-    """Where the teacher computes: as Lightning would choose, but one GPU at most."""
-    wanted = config.device.accelerator in ("auto", "gpu", "cuda")
-    return "cuda" if wanted and torch.cuda.is_available() else "cpu"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,19 @@ from dxseg.data.batches.batches import SoftLabelDataset
 from dxseg.inference.pipeline import flip_average
 from dxseg.io.atomic import atomic_path, preallocate
 from dxseg.io.progress import Report
+from dxseg.models.heads import LESION_PRIOR
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.datamodule.training_data import TrainingData
 from dxseg.training.thresholds import implies_lesion
 
+PSEUDO_LABELS_FILE = "pseudo-labels.npy"
+
 FULL = 255
 """Stored value of a probability of 1."""
+
+CONFIDENCE = 0.6
+"""Where no label confirms or contradicts a pseudo-label, the teacher must be this certain that the
+image has a lesion, or that it has none."""
 
 _BATCH = 8
 
@@ -42,47 +51,57 @@ class PseudoLabels:
 
 
 def make_pseudo_labels(
-    teacher: SegmentationModel,
+    teachers: Sequence[SegmentationModel],
     data: TrainingData,
-    lesion_free: NDArray[np.bool_],
     path: Path,
     report: Report,
     *,
+    peak: float | None,
     label_prompts: bool,
     device: str = "cpu",
 ) -> PseudoLabels:
     """Give every training image a soft mask, as far as there is one to trust.
 
-    A mask that may be used takes precedence over the teacher's. A label that means "no lesion"
-    gives an empty mask. A label that means a lesion gives the teacher's mask, if it finds one: some
-    pixel above one half. All other images are left out: nothing confirms the teacher there.
+    A mask that may be used takes precedence over the teachers'. A lesion-free image gets an empty
+    mask. Every other image gets the mean of the teachers' masks. If its label means a lesion, the
+    mask is raised to show one (`raise_peak`), or, with `peak` None, left out unless it shows one:
+    some pixel above one half. It is also left out if no probability reaches that of an untrained
+    network: there is nothing to raise. Without a label, the teachers must be certain of a lesion or
+    of none (`CONFIDENCE`).
 
     Args:
-        teacher: the trained network.
-        data: of the run that it was trained in.
-        lesion_free: (N,) whether the label of each of `data.label_train` says so.
+        teachers: trained networks.
+        data: of the run that they were trained in.
         path: file of the masks while they are needed, a memory map of (N, K, S, S); one that an
             earlier attempt has finished is used again.
         report: called with (done, total).
-        label_prompts: whether the teacher gets the labels of the images as prompts, if it has
+        peak: probability to which the highest one of a mask is raised if the label means a lesion.
+        label_prompts: whether the teachers get the labels of the images as prompts, if they have
             learnt labels: these are training images.
-        device: torch device string on which the teacher computes.
+        device: torch device string on which the teachers compute.
     """
-    train, masked = data.label_train, data.mask_train
+    train, masked, lesion_free = data.label_train, data.mask_train, data.lesion_free
     true_row = np.full(len(train), -1)
     # Both are in the order of the table, and an image has one row.
     true_row[np.searchsorted(train.image_rows, masked.image_rows)] = np.arange(len(masked))
     lesion = implies_lesion(train.labels, data.task.lesion_free)
-    unlabeled = (true_row < 0) & ~lesion_free & lesion
+    unmasked = (true_row < 0) & ~lesion_free
     if not path.is_file():
         with atomic_path(path) as temporary:
             masks = _with_true_masks(temporary, data, true_row)
-            rows = np.flatnonzero(unlabeled)
-            _predict_soft_masks(teacher, data, rows, masks, report, label_prompts, device)
+            rows = np.flatnonzero(unmasked)
+            predicted = _predict_soft_masks(teachers, data, rows, label_prompts, device)
+            for done, (row, mask) in enumerate(zip(rows, predicted, strict=True), start=1):
+                if lesion[row] and peak is not None:
+                    mask = raise_peak(mask, peak)
+                masks[row] = (mask * FULL).round().to(torch.uint8).numpy()
+                report(done, len(rows))
             masks.flush()
     masks = np.load(path, mmap_mode="r", allow_pickle=False)
-    found = np.array([mask.max() > FULL // 2 for mask in masks])
-    is_true, is_pseudo = (true_row >= 0) & ~lesion_free, unlabeled & found
+    highest = np.array([mask.max() / FULL for mask in masks])
+    certain = (highest > CONFIDENCE) | (highest < 1 - CONFIDENCE)
+    is_true = (true_row >= 0) & ~lesion_free
+    is_pseudo = unmasked & np.where(lesion, highest > 0.5, certain)
     kept = np.flatnonzero(is_true | lesion_free | is_pseudo)
     cases = SoftLabelDataset(
         train.images, train.image_rows[kept], masks, kept, train.labels[kept], train.mask_classes
@@ -94,6 +113,23 @@ def make_pseudo_labels(
         "left_out": len(train) - len(kept),
     }
     return PseudoLabels(cases, lesion_free[kept], counts)
+
+
+def raise_peak(probabilities: Tensor, peak: float) -> Tensor:
+    """Raise a mask's highest probability to `peak`, and all others by the same number of logits.
+
+    A mask whose highest probability is above one half shows a lesion and stays as it is; so does
+    one that stays below the probability of an untrained network.
+
+    Args:
+        probabilities: (K, H, W), 0 to 1.
+        peak: probability, above one half and below 1.
+    """
+    highest = float(probabilities.max())
+    if highest > 0.5 or highest < LESION_PRIOR:
+        return probabilities
+    shift = math.log(peak / (1 - peak)) - math.log(highest / (1 - highest))
+    return (torch.logit(probabilities, eps=1e-6) + shift).sigmoid()
 
 
 def _with_true_masks(
@@ -113,16 +149,17 @@ def _with_true_masks(
 
 
 def _predict_soft_masks(
-    teacher: SegmentationModel,
+    teachers: Sequence[SegmentationModel],
     data: TrainingData,
     rows: NDArray[np.int64],
-    masks: NDArray[np.uint8],
-    report: Report,
     label_prompts: bool,
     device: str,
-) -> None:
-    """Fill in the teacher's masks of some training images, a batch in memory at a time."""
-    train, teacher = data.label_train, teacher.eval().to(device)
+) -> Iterator[Tensor]:
+    """Yield the teachers' mean mask (K, S, S) of some training images, a batch at a time."""
+    train = data.label_train
+    # One layout, whether a network was trained just now or loaded: its sums round alike.
+    layout: Any = {"device": device, "memory_format": torch.channels_last}
+    teachers = [teacher.eval().to(**layout) for teacher in teachers]
     for start in range(0, len(rows), _BATCH):
         cases = rows[start : start + _BATCH]
         stored = np.stack([train.image(case) for case in cases])
@@ -130,9 +167,8 @@ def _predict_soft_masks(
         labels = torch.from_numpy(train.labels[cases]).to(device) if label_prompts else None
         images = data.preprocessing.normalise(pixels)
         with torch.inference_mode():
-            soft = predict_averaged(teacher, images, labels) * FULL
-        masks[cases] = soft.round().to(torch.uint8).cpu().numpy()
-        report(start + len(cases), len(rows))
+            masks = [predict_averaged(teacher, images, labels) for teacher in teachers]
+        yield from torch.stack(masks).mean(dim=0).cpu()
 
 
 def predict_averaged(

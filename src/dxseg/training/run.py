@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -21,25 +20,25 @@ from dxseg.data.splits.mask_budget import choose_masks
 from dxseg.data.splits.split_table import read_splits, write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
-from dxseg.inference.model_folder import INFO_FILE, load_model_folder, save_model_folder
+from dxseg.inference.model_folder import load_model_folder
 from dxseg.io.file_lock import exclusive_lock
 from dxseg.io.progress import Report, console, reporting
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.encoder import PyramidEncoder
-from dxseg.models.segmentation_model import SegmentationModel
-from dxseg.training.datamodule.training_data import TrainingData, prepare_training_data
+from dxseg.models.sks import SKS
+from dxseg.training.datamodule.training_data import prepare_training_data
 from dxseg.training.preconditions import check_trainable
 from dxseg.training.run_folder import (
     LOCK_SECONDS,
     check_folder,
     check_stage2,
     finish_run,
-    model_info,
     start_folder,
 )
 from dxseg.training.run_record import RUN_FILE, has_stage1, read_run
+from dxseg.training.sequence import Trained, Work, train_stages
 from dxseg.training.stage1_folder import load_stage1, load_stage1_of, save_stage1
-from dxseg.training.stages import self_train, train_stage1, train_stage2, validate_selection
+from dxseg.training.stages import train_stage1, validate_selection
 from dxseg.training.strategy import join_processes
 from dxseg.training.trainer import TrainerSettings, remove_checkpoints
 
@@ -63,8 +62,8 @@ def train_run(
         config: of the run.
         splits_path: a splits.csv to use. Default: the splits are drawn.
         stage1_run: another run whose stage 1 is used. Default: stage 1 is trained.
-        stage2_run: a finished run without self-training, otherwise of this configuration, whose
-            network the self-training starts from.
+        stage2_run: a finished run that ends with stage 2, otherwise of this configuration, whose
+            network the further stages start from.
         logger: Lightning logger, passed to the Trainer of every stage. Default: TensorBoard files
             in the folder of each stage.
         callbacks: Lightning callbacks, passed to the Trainer of every stage. With several local
@@ -92,18 +91,14 @@ def train_run(
             )
             check = partial(check_trainable, labels=labels)
             work = _prepare(dataset, output, config, splits_path, settings, fabric, check)
-        segmenter, recorded, seconds = _train_stages(work, stage1_run, stage2_run)
-        further = {
-            "stage1_from": None if stage1_run is None else str(stage1_run.resolve()),
-            "stage2_from": None if stage2_run is None else str(stage2_run.resolve()),
-            **recorded,
-            "seconds": {name: round(value, 1) for name, value in seconds.items()},
-        }
-        fabric.barrier()  # until all have read the checkpoints
-        if fabric.is_global_zero:
-            finish_run(output, segmenter, config, dataset, work.splits, work.data, further)
-        fabric.barrier()
-        return read_run(output)
+        trained = Trained() if stage2_run is None else _stage2_of(stage2_run, work)
+        started = monotonic()
+        stage1 = _stage1_for(work, trained, stage1_run or stage2_run)
+        trained.seconds["stage1"] = monotonic() - started
+        stages = config.stages if stage2_run is None else config.stages[1:]
+        train_stages(work, stages, trained, stage1)
+        sources = {"stage1_from": stage1_run, "stage2_from": stage2_run}
+        return finish(work, trained, sources)
 
 
 def train_stage1_run(
@@ -138,6 +133,35 @@ def train_stage1_run(
         _stage1(work)
 
 
+def finish(
+    work: Work, trained: Trained, sources: Mapping[str, Path | None], **further: Any
+) -> dict[str, Any]:
+    """Finish a run in its first process, for all.
+
+    Args:
+        work: what its stages worked on.
+        trained: what they led to.
+        sources: other runs that it built on, by key of `run.json`.
+        further: keys of `run.json`.
+
+    Returns:
+        The content of `run.json`.
+    """
+    work.fabric.barrier()  # until all have read the checkpoints
+    if work.fabric.is_global_zero:
+        [segmenter] = trained.networks
+        further |= {
+            **{key: None if run is None else str(run.resolve()) for key, run in sources.items()},
+            **trained.record,
+            "seconds": {name: round(value, 1) for name, value in trained.seconds.items()},
+        }
+        finish_run(
+            work.output, segmenter, work.config, work.dataset, work.splits, work.data, further
+        )
+    work.fabric.barrier()
+    return read_run(work.output)
+
+
 def lock_folder(output: Path, fabric: Fabric) -> AbstractContextManager[None]:
     """Keep a second training out of a folder; processes that train together count as one.
 
@@ -149,19 +173,6 @@ def lock_folder(output: Path, fabric: Fabric) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What all stages of a run work on."""
-
-    dataset: Dataset
-    splits: pd.DataFrame
-    data: TrainingData
-    config: RunConfig
-    output: Path
-    settings: TrainerSettings
-    fabric: Fabric
-
-
 def _prepare(
     dataset: Dataset,
     output: Path,
@@ -170,14 +181,14 @@ def _prepare(
     settings: TrainerSettings,
     fabric: Fabric,
     check: Callable[..., None],
-) -> _Work:
+) -> Work:
     encoder = PyramidEncoder(config.model.backbone, dataset.spec.channels)
     splits = _run_splits(dataset, output, config, splits_path, check)
     statistics = (encoder.mean, encoder.std)
     with reporting(console, "Reading images") as report:
         data = prepare_training_data(dataset, splits, config, statistics, report)
     validate_selection(data, config)
-    return _Work(dataset, splits, data, config, output, settings, fabric)
+    return Work(dataset, splits, data, config, output, settings, fabric)
 
 
 def _run_splits(
@@ -235,43 +246,32 @@ def resolve_splits(
     )
 
 
-def _train_stages(
-    work: _Work, stage1_run: Path | None, stage2_run: Path | None
-) -> tuple[SegmentationModel, dict[str, Any], dict[str, float]]:
-    """The trained network, the last metrics of each stage and the seconds that each took."""
-    data, config, output = work.data, work.config, work.output
-    recorded: dict[str, Any] = {}
-    seconds = {"stage1": 0.0, "stage2": 0.0, "self_training": 0.0}
-    if stage2_run is not None:
-        check_stage2(stage2_run, output, config, work.dataset)
-    finished = (stage2_run or output / "stage2") / "model"
-    if (finished / INFO_FILE).is_file():
-        segmenter, info = load_model_folder(finished)
-        # Another run has its metrics in run.json; this one, still without, in the model folder.
-        metrics = info.training if stage2_run is None else read_run(stage2_run)
-        recorded["stage2"] = metrics["stage2"]
-    else:
-        started = monotonic()
-        stage1 = _stage1(work, stage1_run) if config.model.requires_stage1 else None
-        between = monotonic()
-        folder = output / "stage2"
-        segmenter, recorded["stage2"] = train_stage2(data, config, folder, work.settings, stage1)
-        seconds |= {"stage1": between - started, "stage2": monotonic() - between}
-    if config.self_training is not None:
-        if stage2_run is None and work.fabric.is_global_zero:
-            info = model_info(config, work.dataset, data)
-            info = info.model_copy(update={"training": info.training | recorded})
-            save_model_folder(finished, segmenter, info)
-        started = monotonic()
-        folder = output / "self_training"
-        segmenter, recorded["self_training"] = self_train(
-            data, config, folder, work.settings, segmenter
-        )
-        seconds["self_training"] = monotonic() - started
-    return segmenter, recorded, seconds
+def _stage2_of(run: Path, work: Work) -> Trained:
+    """The stage 2 of another run, in place of this run's.
+
+    Raises:
+        DxsegError: it is not what this run's stage 2 would end with.
+    """
+    check_stage2(run, work.output, work.config, work.dataset)
+    network, _ = load_model_folder(run / "model")
+    return Trained([network], {"stage2": read_run(run)["stage2"]}, {"stage2": 0.0})
 
 
-def _stage1(work: _Work, other: Path | None = None) -> CoarseBranch:
+def _stage1_for(work: Work, trained: Trained, other: Path | None) -> CoarseBranch | None:
+    """The classifier that the stages which are left start from, if they need one.
+
+    A network of two branches brings it along.
+    """
+    config = work.config
+    if not config.model.requires_stage1 or (trained.networks and config.student is None):
+        return None
+    for network in trained.networks:
+        if isinstance(network, SKS):
+            return network.coarse
+    return _stage1(work, other)
+
+
+def _stage1(work: Work, other: Path | None = None) -> CoarseBranch:
     """Train this run's stage 1, or load the finished one, or that of another run."""
     config, data, folder = work.config, work.data, work.output / "stage1"
     if other is not None:

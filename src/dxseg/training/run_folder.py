@@ -17,6 +17,7 @@ from dxseg.io.atomic import sha256_file, write_json_atomic, write_text_atomic
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.calibration import calibrate
 from dxseg.training.datamodule.training_data import TrainingData
+from dxseg.training.pseudo_labels import PSEUDO_LABELS_FILE
 from dxseg.training.run_record import RUN_FILE, machine, read_run, versions
 from dxseg.training.trainer import remove_checkpoints
 
@@ -63,22 +64,22 @@ def check_stage2(other: Path, output: Path, config: RunConfig, dataset: Dataset)
 
     Raises:
         DxsegError: its configuration, masks, splits or dataset differ, or it is not finished.
-        UsageError: this run has no self-training that could follow.
+        UsageError: this run has no stage that could follow.
     """
-    if config.self_training is None:
+    if config.stages == ["stage2"]:
         raise UsageError(
-            f"method {config.method!r} has no self-training that could follow the stage 2 of "
-            f"{other}; leave the option out, or choose a method with self-training"
+            f"method {config.method!r} has no stage that could follow the stage 2 of {other}; "
+            "leave the option out, or choose a method with self-training or a student"
         )
     theirs, record = read_config(other / "config.yaml"), read_run(other)
-    ignored = {"method", "self_training", "rule_out_sensitivity", "rule_in_specificity", "device"}
+    ignored = {"method", "self_training", "student", "device"}
+    ignored |= {"rule_out_sensitivity", "rule_in_specificity"}
     differing = [
         key
         for key, value in config.model_dump(exclude=ignored).items()
         if theirs.model_dump(exclude=ignored)[key] != value
     ]
-    if theirs.self_training is not None:
-        differing.append("self_training")
+    differing += theirs.stages[1:]
     if record["splits_sha256"] != sha256_file(output / "splits.csv"):
         differing.append("splits")
     if record["dataset_digest"] != dataset.digest():
@@ -86,7 +87,7 @@ def check_stage2(other: Path, output: Path, config: RunConfig, dataset: Dataset)
     if differing:
         raise DxsegError(
             f"{other}: cannot replace this run's stage 2: other {', '.join(differing)}; give a run "
-            "of the same method without self-training, on the same splits, with the same seed"
+            "of the same method that ends with stage 2, on the same splits, with the same seed"
         )
 
 
@@ -115,7 +116,7 @@ def finish_run(
     """
     info, calibration = calibrate(
         segmenter,
-        model_info(config, dataset, data),
+        model_info(config, dataset, data, stage=config.stages[-1]),
         data,
         sensitivity=config.rule_out_sensitivity,
         specificity=config.rule_in_specificity,
@@ -141,16 +142,24 @@ def finish_run(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_json_atomic(output / RUN_FILE, run)
-    for stage in ("stage2", "self_training"):
+    for stage in config.stages:
         remove_checkpoints(output / stage)
+        (output / stage / PSEUDO_LABELS_FILE).unlink(missing_ok=True)
     return run
 
 
-def model_info(config: RunConfig, dataset: Dataset, data: TrainingData) -> ModelInfo:
-    """The content of `model.json`, before temperatures and thresholds are chosen."""
+def model_info(config: RunConfig, dataset: Dataset, data: TrainingData, *, stage: str) -> ModelInfo:
+    """The content of `model.json`, before temperatures and thresholds are chosen.
+
+    Args:
+        config: of the run.
+        dataset: it is trained on.
+        data: of the run.
+        stage: that the network comes from, one of `config.stages`.
+    """
     spec = dataset.spec
     return ModelInfo(
-        model=config.model,
+        model=config.model.student if stage.startswith("student") else config.model,
         preprocessing=data.preprocessing,
         labels=spec.labels,
         lesion_free=spec.lesion_free,

@@ -22,6 +22,7 @@ from dxseg.training.datamodule.stage_data import (
     label_batches,
     mask_batches,
     self_training_batches,
+    student_batches,
 )
 from dxseg.training.datamodule.training_data import TrainingData
 from dxseg.training.losses import LabelLoss, label_balance
@@ -29,6 +30,8 @@ from dxseg.training.modules.classification import ClassificationModule
 from dxseg.training.modules.multitask import MultitaskModule
 from dxseg.training.modules.segmentation import SegmentationModule
 from dxseg.training.modules.self_training import SelfTrainingModule
+from dxseg.training.modules.student import StudentModule
+from dxseg.training.pseudo_labels import PseudoLabels
 from dxseg.training.trainer import TrainerSettings, fit_stage
 
 
@@ -157,6 +160,48 @@ def self_train(
     return module.teacher, metrics
 
 
+def train_student(
+    data: TrainingData,
+    config: RunConfig,
+    folder: Path,
+    settings: TrainerSettings,
+    labels: PseudoLabels,
+    stage1: CoarseBranch | None,
+) -> tuple[SegmentationModel, dict[str, float]]:
+    """Train a network of one branch on masks, pseudo-labels and labels of all labelled images.
+
+    Args:
+        data: pixels, masks and labels.
+        config: of the run, with a student.
+        folder: of the stage.
+        settings: of the Trainer.
+        labels: of the teachers.
+        stage1: trained classifier, if the student starts from one.
+
+    Returns:
+        The student and its last metrics.
+    """
+    stage = config.student
+    if stage is None:
+        raise ValueError("the configuration has no student")
+    torch.manual_seed(config.seed)
+    task, model = data.task, config.model.student
+    segmenter = build_model(model, task, stage1=stage1)
+    balance = label_balance(labels.cases.labels, task.labels, task.multi_label)
+    label_loss = LabelLoss(balance, task.multi_label, stage.label_smoothing)
+    module = StudentModule(segmenter, label_loss, task.lesion_free, model, stage)
+    metrics = fit_stage(
+        _to_channels_last(module),
+        StageData(data, config, student_batches(labels, config, stage), data.mask_validation),
+        folder,
+        settings,
+        stage,
+        title=f"Student ({config.method})",
+        monitor="val_dice",
+    )
+    return segmenter, metrics
+
+
 def validate_selection(data: TrainingData, config: RunConfig) -> None:
     """Refuse a selection by validation if there is nothing to validate on, before training.
 
@@ -172,6 +217,7 @@ def validate_selection(data: TrainingData, config: RunConfig) -> None:
         ("stage1", config.stage1, distinct > 1, "images with different labels"),
         ("stage2", config.stage2, lesions, with_masks),
         ("self_training", config.self_training, lesions, with_masks),
+        ("student", config.student, lesions, with_masks),
     ):
         if stage is None or (name == "stage1" and not config.model.requires_stage1):
             continue

@@ -18,7 +18,7 @@ from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.models.factory import Task
 from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
-from dxseg.training import run as run_module
+from dxseg.training import sequence
 from dxseg.training.datamodule.training_data import prepare_training_data
 from dxseg.training.modules.self_training import EVIDENCE_CUT, SelfTrainingModule
 from dxseg.training.run import resolve_splits, train_run
@@ -183,7 +183,7 @@ class TestRuns:
             with pytest.raises(PulledPlugError):
                 train_run(disks, run, config)
         with monkeypatch.context() as patch:  # what is finished is not trained again
-            patch.setattr(run_module, "train_stage2", lambda *_: pytest.fail("stage 2 again"))
+            patch.setattr(sequence, "train_stage2", lambda *_: pytest.fail("stage 2 again"))
             train_run(disks, run, config)
         for name in ("stage2/model/model.safetensors", "model/model.safetensors"):
             mine, theirs = load_file(run / name), load_file(whole / name)
@@ -211,7 +211,7 @@ class TestRuns:
         [
             ("unet-selftrained", {"seed": 1}, "other seed, splits"),
             ("unet-selftrained", {"data": {"lesion_free_fraction": 0.5}}, "other data"),
-            ("unet", {}, "has no self-training"),
+            ("unet", {}, "has no stage that could follow"),
         ],
     )
     def test_another_configuration_is_refused(

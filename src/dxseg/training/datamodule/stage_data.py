@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from dxseg.config.schema import DataConfig, RunConfig, SelfTrainingConfig, StageConfig
+from dxseg.config.schema import (
+    DataConfig,
+    RunConfig,
+    SelfTrainingConfig,
+    StageConfig,
+    StudentConfig,
+)
 from dxseg.data.batches.augment import StrongAugmentation, build_augmentation
 from dxseg.data.batches.bag_sampler import BagSampler
 from dxseg.data.batches.batches import Batch, BatchDataset, CaseDataset, make_dataloader
@@ -25,6 +31,7 @@ from dxseg.errors import DxsegError
 from dxseg.models.factory import Task
 from dxseg.training.datamodule.training_data import TrainingData
 from dxseg.training.losses import label_balance
+from dxseg.training.pseudo_labels import PseudoLabels
 
 NO_LABELS_MESSAGE = (
     "stage 1 and label heads need image-level labels, and no training case has one; add labels to "
@@ -176,7 +183,10 @@ class LabelBatches:
 
 def mask_batches(data: TrainingData, config: RunConfig, stage: StageConfig) -> Batches:
     """Batches of images with a mask, a fixed fraction of them lesion-free."""
-    pools = mask_pools(data.lesion_free_train, config, config.data.batch_size)
+    data_config = config.data
+    pools = mask_pools(
+        data.lesion_free_train, data_config.lesion_free_fraction, data_config.batch_size
+    )
     sampler = StratifiedBatchSampler(pools, _batches_per_epoch(stage), config.seed)
     return data.mask_train, sampler
 
@@ -191,6 +201,12 @@ def label_batches(data: TrainingData, config: RunConfig, stage: StageConfig) -> 
     return data.label_train, sampler
 
 
+def student_batches(labels: PseudoLabels, config: RunConfig, stage: StudentConfig) -> Batches:
+    """Batches of images with a mask or a pseudo-label."""
+    pools = mask_pools(labels.lesion_free, stage.lesion_free_fraction, config.data.batch_size)
+    return labels.cases, StratifiedBatchSampler(pools, _batches_per_epoch(stage), config.seed)
+
+
 def self_training_batches(
     data: TrainingData, config: RunConfig, stage: SelfTrainingConfig
 ) -> Batches:
@@ -200,8 +216,11 @@ def self_training_batches(
     size = config.data.batch_size
     unlabeled = max(1, round(size * stage.unlabeled_fraction)) if len(unmasked) else 0
     unlabeled = min(unlabeled, size - 1)
+    masked_pools = mask_pools(
+        data.lesion_free_train, config.data.lesion_free_fraction, size - unlabeled
+    )
     pools = [
-        *((rows[c], n) for c, n in mask_pools(data.lesion_free_train, config, size - unlabeled)),
+        *((rows[cases], count) for cases, count in masked_pools),
         (unmasked, unlabeled),
     ]
     sampler = StratifiedBatchSampler(pools, _batches_per_epoch(stage), config.seed)
@@ -209,11 +228,11 @@ def self_training_batches(
 
 
 def mask_pools(
-    lesion_free: NDArray[np.bool_], config: RunConfig, size: int
+    lesion_free: NDArray[np.bool_], fraction: float, size: int
 ) -> list[tuple[NDArray[np.int64], int]]:
     """Positions with a lesion and positions without, with their numbers in `size` images."""
     free = np.flatnonzero(lesion_free)
-    free_count = round(size * config.data.lesion_free_fraction) if len(free) else 0
+    free_count = round(size * fraction) if len(free) else 0
     free_count = min(free_count, size - 1)  # without a lesion, a batch teaches nothing about masks
     return [(np.flatnonzero(~lesion_free), size - free_count), (free, free_count)]
 

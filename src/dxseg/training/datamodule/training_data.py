@@ -32,8 +32,9 @@ class TrainingData:
         label_validation: all validation images with their labels, or None.
         mask_train: training images whose mask may be used.
         mask_validation: validation images whose mask may be used, or None.
-        lesion_free_train: (N,) whether each of `mask_train` is lesion-free, by its label, or by its
-            mask if the image has no label of its own.
+        lesion_free: (N,) whether each of `label_train` is lesion-free, by its label, or by its mask
+            if the image has no label of its own.
+        lesion_free_train: (N,) the same of each of `mask_train`.
         pixels_sha256: of the files of all these images and masks, and of their size here.
     """
 
@@ -43,6 +44,7 @@ class TrainingData:
     label_validation: CaseDataset | None
     mask_train: CaseDataset
     mask_validation: CaseDataset | None
+    lesion_free: NDArray[np.bool_]
     lesion_free_train: NDArray[np.bool_]
     pixels_sha256: str
 
@@ -99,6 +101,7 @@ def prepare_training_data(
         label_validation=labels_only.subset(validation) if validation.any() else None,
         mask_train=cases.subset(train & masked),
         mask_validation=cases.subset(masked_validation) if masked_validation.any() else None,
+        lesion_free=lesion_free[train],
         lesion_free_train=lesion_free[train & masked],
         pixels_sha256=sha256_json([_cache_name(images), _cache_name(masks)]),
     )

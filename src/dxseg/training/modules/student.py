@@ -1,0 +1,91 @@
+"""A student learns from masks and pseudo-labels of all labelled images, and from their labels."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from dxseg.config.schema import ModelConfig, StudentConfig
+from dxseg.data.batches.batches import Batch
+from dxseg.models.segmentation_model import SegmentationModel
+from dxseg.training.losses import LabelLoss, MaskLoss
+from dxseg.training.modules.segmentation import SegmentationModule
+from dxseg.training.thresholds import implies_lesion, implies_no_lesion
+
+LESION_AREA = 0.005
+"""Fraction of the pixels that decide whether a mask shows a lesion: those of the highest logits."""
+
+
+class StudentModule(SegmentationModule):
+    """Lightning module of a student: three losses on the same images.
+
+    Masks, true ones and pseudo-labels, teach where a lesion is. Labels teach the label head, if
+    there is one, and also the mask: a lesion-free image must have no mask, one with a lesion must
+    have some, whatever its pseudo-label shows.
+    """
+
+    def __init__(
+        self,
+        segmenter: SegmentationModel,
+        label_loss: LabelLoss,
+        lesion_free: tuple[int, ...],
+        model: ModelConfig,
+        config: StudentConfig,
+    ) -> None:
+        """Wrap a segmentation network.
+
+        Args:
+            segmenter: the network.
+            label_loss: of the label head.
+            lesion_free: positions of the labels that mean: no lesion.
+            model: its configuration, for the learning rates of its parts.
+            config: of the stage.
+        """
+        super().__init__(segmenter, model, config)
+        self.loss = MaskLoss(soft_targets=True)
+        self.label_loss = label_loss
+        self.lesion_free = lesion_free
+        self.weights = {"label": config.label_weight, "mask_label": config.mask_label_weight}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+        """The weighted sum of the losses."""
+        output = self.segmenter(batch["image"])
+        losses = {"mask": self.loss(output.mask_logits, batch["mask"])}
+        if output.label_logits is not None:
+            losses["label"] = self.label_loss(output.label_logits, batch["label"])
+        losses["mask_label"] = mask_label_loss(output.mask_logits, batch["label"], self.lesion_free)
+        total = sum(self.weights.get(name, 1.0) * loss for name, loss in losses.items())
+        figures = {f"train_{name}_loss": loss for name, loss in losses.items()}
+        self.log_dict(
+            figures | {"train_loss": total},
+            on_step=False,
+            on_epoch=True,
+            sync_dist=True,
+            batch_size=len(batch["image"]),
+        )
+        assert isinstance(total, Tensor)
+        return total
+
+
+def mask_label_loss(logits: Tensor, label: Tensor, lesion_free: tuple[int, ...]) -> Tensor:
+    """Binary cross-entropy between what a label says of a lesion and what a mask shows of one.
+
+    The image-level logit of a mask is the mean of its highest logits, over a fraction `LESION_AREA`
+    of the pixels (multiple-instance pooling by the top instances).
+
+    Args:
+        logits: (B, K, H, W) of the mask.
+        label: as in `dxseg.data.batches.batches.Batch`.
+        lesion_free: positions of the labels that mean: no lesion.
+
+    Returns:
+        The mean over the images whose label says whether they have a lesion; 0 if there is none.
+    """
+    pixels = logits.amax(dim=1).flatten(1)
+    pooled = pixels.topk(max(1, round(LESION_AREA * pixels.shape[1])), dim=1).values.mean(dim=1)
+    labels = label.cpu().numpy()
+    lesion, none = (rule(labels, lesion_free) for rule in (implies_lesion, implies_no_lesion))
+    known = pooled.new_tensor(lesion | none).bool()
+    if not known.any():
+        return logits.sum() * 0.0
+    return F.binary_cross_entropy_with_logits(pooled[known], pooled.new_tensor(lesion)[known])

@@ -1,0 +1,80 @@
+"""A student: labels teach its mask, pseudo-labels are raised where the label means a lesion."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from dxseg.models.heads import LESION_PRIOR
+from dxseg.training.modules.student import LESION_AREA, mask_label_loss
+from dxseg.training.pseudo_labels import raise_peak
+
+SIDE = 20
+"""The pixels that decide are then `LESION_AREA` of 400: two."""
+
+
+def logits(*highest: float, rest: float = -4.0) -> torch.Tensor:
+    """One image (1, 1, SIDE, SIDE) with some pixels set."""
+    image = torch.full((1, 1, SIDE, SIDE), rest)
+    image.view(-1)[: len(highest)] = torch.tensor(highest)
+    return image
+
+
+class TestMaskLabelLoss:
+    """Labels: 0 lesion-free, 1 and 2 lesions, -1 unknown."""
+
+    @pytest.mark.parametrize(("label", "target"), [(0, 0.0), (1, 1.0), (2, 1.0)])
+    def test_it_is_cross_entropy_of_the_highest_pixels(self, label: int, target: float) -> None:
+        assert round(LESION_AREA * SIDE * SIDE) == 2
+        loss = mask_label_loss(logits(3.0, 1.0, 0.5), torch.tensor([label]), (0,))
+        wanted = F.binary_cross_entropy_with_logits(torch.tensor(2.0), torch.tensor(target))
+        assert float(loss) == pytest.approx(float(wanted), rel=1e-6)
+
+    def test_unknown_labels_do_not_count(self) -> None:
+        both = torch.cat([logits(3.0, 1.0), logits(-9.0)])
+        one = mask_label_loss(both[:1], torch.tensor([1]), (0,))
+        assert float(mask_label_loss(both, torch.tensor([1, -1]), (0,))) == pytest.approx(
+            float(one)
+        )
+        none = mask_label_loss(both.requires_grad_(), torch.tensor([-1, -1]), (0,))
+        none.backward()
+        assert float(none.detach()) == 0
+
+    def test_several_labels_at_once(self) -> None:
+        """Labels (lesion-free, a, b): with a, without a lesion, not known."""
+        label = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, math.nan, 1.0]])
+        images = torch.cat([logits(2.0, 2.0), logits(-1.0, -1.0), logits(9.0)])
+        wanted = F.binary_cross_entropy_with_logits(
+            torch.tensor([2.0, -1.0]), torch.tensor([1.0, 0.0])
+        )
+        assert float(mask_label_loss(images, label, (0,))) == pytest.approx(float(wanted))
+
+    def test_any_class_may_be_the_lesion(self) -> None:
+        two = torch.cat([logits(-4.0), logits(3.0, 3.0)], dim=1)
+        loss = mask_label_loss(two, torch.tensor([1]), (0,))
+        assert float(loss) == pytest.approx(math.log1p(math.exp(-3)), rel=1e-5)
+
+    def test_a_lesion_that_is_missed_pulls_the_likeliest_pixels_up(self) -> None:
+        image = logits(-1.0, -1.5, -2.0).requires_grad_()
+        mask_label_loss(image, torch.tensor([1]), (0,)).backward()
+        pull: Any = image.grad
+        assert (pull.view(-1)[:2] < 0).all()
+        assert not pull.view(-1)[2:].any()
+
+
+class TestRaisedPeak:
+    def test_all_logits_move_by_the_same_number(self) -> None:
+        mask = torch.tensor([[[0.2, 0.1, 0.02]]])
+        raised = raise_peak(mask, 0.8)
+        assert float(raised.max()) == pytest.approx(0.8, abs=1e-5)
+        moved = torch.logit(raised) - torch.logit(mask)
+        assert torch.allclose(moved, moved[0, 0, 0].expand_as(moved), atol=1e-4)
+
+    @pytest.mark.parametrize("highest", [0.51, 0.9, LESION_PRIOR - 0.01, 0.0])
+    def test_a_lesion_that_is_found_or_not_even_suspected_stays(self, highest: float) -> None:
+        mask = torch.tensor([[[highest, 0.0]]])
+        assert torch.equal(raise_peak(mask, 0.8), mask)
