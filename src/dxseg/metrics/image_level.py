@@ -3,33 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-
-
-@dataclass(frozen=True)
-class DetectionRates:
-    """How often "any predicted pixel" agrees with "there is a lesion".
-
-    Attributes:
-        sensitivity: Fraction of lesion images with a predicted pixel, 0 to 1; NaN without such
-            images.
-        specificity: Fraction of lesion-free images without one, 0 to 1; NaN without such images.
-        lesion_images: Number of images with a lesion.
-        lesion_free_images: Number of images without one.
-    """
-
-    sensitivity: float
-    specificity: float
-    lesion_images: int
-    lesion_free_images: int
-
-    @property
-    def false_positive_rate(self) -> float:
-        """1 - specificity."""
-        return 1.0 - self.specificity
 
 
 def auroc(lesion: ArrayLike, score: ArrayLike) -> float:
@@ -62,32 +38,6 @@ def auroc(lesion: ArrayLike, score: ArrayLike) -> float:
     from torchmetrics.functional.classification import binary_auroc
 
     return float(binary_auroc(torch.tensor(values), torch.tensor(target, dtype=torch.int64)))
-
-
-def detection_rates(lesion: ArrayLike, predicted: ArrayLike) -> DetectionRates:
-    """Image-level sensitivity and specificity by "any predicted pixel".
-
-    Args:
-        lesion: (N,) true where the image has a lesion.
-        predicted: (N,) true where the predicted mask has a pixel.
-
-    Returns:
-        Both rates and the number of images of each.
-
-    Raises:
-        ValueError: The lengths differ.
-    """
-    target, found = np.asarray(lesion, dtype=bool), np.asarray(predicted, dtype=bool)
-    if target.shape != found.shape or target.ndim != 1:
-        raise ValueError(
-            f"lesion and predicted must be of one length, got {target.shape}, {found.shape}"
-        )
-    return DetectionRates(
-        sensitivity=float(found[target].mean()) if target.any() else float("nan"),
-        specificity=float((~found[~target]).mean()) if not target.all() else float("nan"),
-        lesion_images=int(target.sum()),
-        lesion_free_images=int((~target).sum()),
-    )
 
 
 def area_fraction(mask: ArrayLike) -> float:

@@ -211,6 +211,7 @@ def _run_splits(
         check(dataset, splits, config, drawn=drawn)
         start_folder(output, config, dataset)
         write_splits(path, splits)
+        return splits
     recorded = read_splits(path, dataset)
     if given is not None and not resolve_splits(dataset, config, given).equals(recorded):
         raise DxsegError(
