@@ -148,7 +148,6 @@ class TestDevices:
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from rich.console import Console
 import lightning.pytorch as pl
 from dxseg.config.presets import load_config, parse_overrides
 from dxseg.errors import DxsegError, TerminatedError
@@ -157,7 +156,8 @@ from dxseg.training.run import train_run
 class Fate(pl.Callback):
     '''Ends the second process, or the one that started it, in the second epoch.'''
     def __init__(self, what):
-        self.what, self.parent = what, os.getpid()
+        self.what = what
+        self.parent = os.getppid() if what == "launcher" else os.getpid()
     def on_train_epoch_start(self, trainer, module):
         if trainer.current_epoch != 1 or trainer.global_rank != 1:
             return
@@ -165,7 +165,7 @@ class Fate(pl.Callback):
             raise DxsegError("data.batch_size: 2; raise it")
         if self.what == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
-        os.kill(self.parent, {"term": signal.SIGTERM, "int": signal.SIGINT}[self.what])
+        os.kill(self.parent, signal.SIGINT if self.what == "int" else signal.SIGTERM)
         signal.pause()
 
 if __name__ == "__main__":
@@ -227,6 +227,24 @@ def test_what_ends_one_process_ends_the_run_and_it_can_be_continued(
     assert not list(run.rglob("*.ckpt"))
     assert len(pd.read_csv(run / "stage2" / "metrics.csv")) == 2
     assert [path.name for path in run.rglob("model.safetensors")] == ["model.safetensors"]
+
+
+@pytest.mark.slow
+def test_sigterm_ends_launched_processes_before_their_launcher_has_to_kill_them(
+    disks: Path, tmp_path: Path
+) -> None:
+    """One process waits in the gradients' collective while the other gets the signal elsewhere."""
+    script, run = tmp_path / "script.py", tmp_path / "run"
+    script.write_text(SCRIPT)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    # It must be free, and the default may not be.
+    launcher += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+    command = [*launcher, str(script), str(disks), str(run), "launcher", *CHANGES]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode != 0
+    assert "SIGKILL" not in done.stderr, done.stderr
+    assert "Unable to shutdown process" not in done.stderr
+    assert read_checkpoint(run / "stage2" / "last.ckpt")["global_step"] == 2
 
 
 @pytest.mark.slow

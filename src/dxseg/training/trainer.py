@@ -95,6 +95,7 @@ def fit_stage(
             ModelCheckpoint(
                 folder, last.stem, save_on_train_epoch_end=True, enable_version_counter=False
             ),
+            EndOnSigterm(),
             *settings.callbacks,
         ]
         options = trainer_options(settings.device, find_unused_parameters=find_unused_parameters)
@@ -206,17 +207,31 @@ def _ended(checkpoint: dict[str, Any], config: StageConfig) -> bool:
     return stopped or checkpoint["global_step"] >= config.total_steps
 
 
+def _stop(*_: Any) -> None:
+    raise TerminatedError
+
+
+class EndOnSigterm(pl.Callback):
+    """Ends each of several processes that a launcher started at once, by its own SIGTERM.
+
+    Lightning's handler broadcasts from wherever the signal has interrupted: a process that is then
+    in another collective waits for the others, and they for it, until the launcher kills them.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        """Replace the handler that Lightning has just set; it restores the one before."""
+        spawned = isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+        if trainer.world_size > 1 and not spawned:
+            signal.signal(signal.SIGTERM, _stop)
+
+
 @contextmanager
 def _raise_on_sigterm() -> Iterator[None]:
     """Raise TerminatedError on SIGTERM while spawned processes train; Lightning does in theirs."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def stop(*_: Any) -> None:
-        raise TerminatedError
-
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, _stop)
     try:
         yield
     finally:
