@@ -28,7 +28,6 @@ import pandas as pd
 from PIL import Image
 
 import dxseg
-from dxseg.commands.imports import import_csv
 from dxseg.io.parallel import count_workers
 from dxseg.quality.findings import CheckReport
 
@@ -54,7 +53,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             return dxseg.check(root, workers=args.workers)
 
         seconds = {"decode": timed(lambda: decode(files))[0]}
-        seconds["import"], _ = timed(lambda: import_csv(listed, root, columns=COLUMNS))
+        seconds["import"], _ = timed(lambda: dxseg.import_csv(listed, root, columns=COLUMNS))
         seconds["check"], _ = timed(check)
         seconds["check again"], report = timed(check)
     found = next((f.count for f in report.findings if f.code == "duplicates-near"), 0)

@@ -221,7 +221,8 @@ class EndOnSigterm(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Replace the handler that Lightning has just set; it restores the one before."""
         spawned = isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
-        if trainer.world_size > 1 and not spawned:
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if trainer.world_size > 1 and not spawned and in_main_thread:
             signal.signal(signal.SIGTERM, _stop)
 
 
