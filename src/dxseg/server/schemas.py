@@ -16,6 +16,7 @@ from dxseg.inference.files.png import encode_png, mask_levels
 from dxseg.inference.files.table import model_name
 from dxseg.inference.model_folder import NOTICE, ModelInfo
 from dxseg.inference.pipeline import Prediction
+from dxseg.server.stored_values import StoredValues
 from dxseg.server.uploads import Spacing
 
 CaseId = Annotated[str, Field(max_length=200, description="As in `cases.csv`.")]
@@ -23,6 +24,9 @@ MaskPath = Annotated[str, Field(max_length=4096)]
 Reader = Annotated[
     str, Field(max_length=64, description="Random name of the browser's tab; not stored.")
 ]
+
+
+_MAP_SIDE = 1024
 
 
 class ImageInfo(BaseModel):
@@ -89,6 +93,13 @@ class PredictionResponse(BaseModel):
     image_png: str | None = Field(
         description="The image as it was read: an 8-bit PNG in base64, gray or RGB. Null unless "
         "requested."
+    )
+    probability_maps: dict[str, str] | None = Field(
+        description="By class, the mask's probability as an 8-bit gray PNG in base64, at most 1024 "
+        "pixels a side; only with return_image."
+    )
+    image_values: StoredValues | None = Field(
+        description="The values of a gray image of more than 8 bit; only with return_image."
     )
     case: CaseResponse | None = Field(
         description="The case of the dataset whose image this is, byte for byte; only with "
@@ -178,6 +189,7 @@ def describe_prediction(
     request_id: str,
     spacing: Spacing | None,
     evidence: bool,
+    values: StoredValues | None = None,
     case: CaseResponse | None = None,
 ) -> PredictionResponse:
     """Make the response for a prediction.
@@ -188,6 +200,7 @@ def describe_prediction(
         request_id: Of the request.
         spacing: Height and width of a pixel in millimetres, where they are known.
         evidence: Whether to include evidence maps.
+        values: Of a deep image, for viewing.
         case: Of the dataset, where the image belongs to one.
     """
     mask, classes = prediction.mask, info.mask_classes
@@ -209,6 +222,8 @@ def describe_prediction(
         image_png=None
         if prediction.image is None
         else _png(_display_gray_or_rgb(prediction.image)),
+        probability_maps=None if prediction.image is None else _probability_maps(prediction, info),
+        image_values=values,
         case=case,
     )
 
@@ -250,6 +265,12 @@ def _evidence(prediction: Prediction, info: ModelInfo) -> dict[str, str] | None:
         return None
     levels = np.rint(prediction.evidence * 255).astype(np.uint8)
     return {name: _png(one) for name, one in zip(info.labels, levels, strict=True)}
+
+
+def _probability_maps(prediction: Prediction, info: ModelInfo) -> dict[str, str]:
+    step = -(-max(prediction.mask.shape) // _MAP_SIDE)
+    levels = np.rint(prediction.probabilities[:, ::step, ::step] * 255).astype(np.uint8)
+    return {name: _png(one) for name, one in zip(info.mask_classes, levels, strict=True)}
 
 
 def _png(pixels: NDArray[Any]) -> str:

@@ -21,6 +21,7 @@ from dxseg.server.middleware import BUSY
 from dxseg.server.problem_details import MEDIA_TYPE
 from dxseg.server.schemas import Problem
 from dxseg.server.settings import Settings
+from dxseg.server.stored_values import StoredValues, stored_values
 from dxseg.server.telemetry import Metrics
 from dxseg.server.uploads import Upload, UploadDir, check_pixels, inspect_upload, save_upload
 from dxseg.server.worker import QueueFullError, StoppingError, Worker
@@ -99,6 +100,22 @@ class Service:
             future = self.worker.submit(path, label_prompt, keep_image=return_image)
         with alias_in_errors(path, name):
             return await asyncio.wrap_future(future)
+
+    async def viewer_values(
+        self, path: Path, name: str, prediction: Prediction
+    ) -> StoredValues | None:
+        """Read the values of an image that is returned for viewing.
+
+        Args:
+            path: The image.
+            name: Its name in messages.
+            prediction: Of the image; without the decoded pixels nothing is read.
+        """
+        if prediction.image is None:
+            return None
+        limit = decode_budget(self.settings.max_decoded_bytes)
+        with limit, alias_in_errors(path, name):
+            return await asyncio.to_thread(stored_values, path, prediction.image)
 
     @contextmanager
     def _inspecting(self) -> Iterator[None]:

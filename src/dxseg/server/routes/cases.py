@@ -132,6 +132,7 @@ def add_case_routes(app: FastAPI, service: Service, cases: CaseQueue, claims: Cl
                 prediction = await service.predict(
                     case.image, sent.label_prompt, _IMAGE, return_image=True
                 )
+                values = await service.viewer_values(case.image, _IMAGE, prediction)
             return await asyncio.to_thread(
                 describe,
                 prediction,
@@ -139,6 +140,7 @@ def add_case_routes(app: FastAPI, service: Service, cases: CaseQueue, claims: Cl
                 request_id=request.state.request_id,
                 spacing=case.spacing,
                 evidence=True,
+                values=values,
                 case=describe_case(case.row),
             )
 

@@ -77,6 +77,7 @@ def add_predict_route(app: FastAPI, service: Service, cases: CaseQueue | None) -
             case = None
             if cases is not None and return_image:
                 case = await asyncio.to_thread(cases.same_image, upload.path)
+            values = await service.viewer_values(upload.path, NAME, prediction)
             response = await asyncio.to_thread(
                 describe_prediction,
                 prediction,
@@ -84,6 +85,7 @@ def add_predict_route(app: FastAPI, service: Service, cases: CaseQueue | None) -
                 request_id=request.state.request_id,
                 spacing=spacing or upload.spacing or (case.spacing if case else None),
                 evidence=evidence,
+                values=values,
                 case=None if case is None else describe_case(case.row),
             )
             return Response(response.model_dump_json(), media_type="application/json")

@@ -2,10 +2,12 @@
 
 import * as results from "./results.js";
 import { Mask } from "./mask.js";
+import { growRegion } from "./region.js";
 
 const byId = (id) => document.getElementById(id);
 
 export class Editor {
+  #region = null; // the last one that was clicked: { place, value, level, version }
   open = null; // the OpenCase; null while none is shown, and then no tool does anything
   pixels = null;
 
@@ -18,9 +20,10 @@ export class Editor {
   get value() { return byId("class").selectedIndex + 1; }
   get width() { return Number(byId("size").value); }
 
-  /** Show a loaded case; `labels` is what its mask starts with. */
-  show(open, pixels, labels) {
-    this.pixels = pixels;
+  /** Show a loaded case; `labels` is what its mask starts with, `maps` are the model's probabilities by class. */
+  show(open, pixels, maps, labels) {
+    Object.assign(this, { pixels, maps });
+    this.#region = null;
     this.view.show(pixels.canvas, this.model.mask_classes.length);
     open.mask = new Mask(labels, pixels, this.model.mask_classes.length, (box) => this.#redraw(box));
     this.open = open;
@@ -53,6 +56,30 @@ export class Editor {
   }
 
   drawn() { this.#finish(`Drawn: ${this.areas()}.`); }
+
+  /** Paint the region around a place that the model's map suggests; returns whether there is one. */
+  growRegion(place, level = 0) {
+    const { value } = this;
+    const found = growRegion(this.maps[value - 1], this.mask, place, level);
+    if (!found) {
+      this.say("The model's map has no region here.");
+      return false;
+    }
+    this.mask.region(value, found.box, found.covered);
+    this.#region = { place, level, value, version: this.mask.version };
+    this.#finish(`Region: ${this.areas()}. "," and "." make it smaller and larger.`);
+    return true;
+  }
+
+  /** Make the region that was clicked last smaller (-1) or larger (1), if nothing else was done since. */
+  changeRegion(step) {
+    const region = this.#region;
+    if (!this.mask || region?.version !== this.mask.version || region.value !== this.value) return;
+    this.mask.undo();
+    if (this.growRegion(region.place, region.level + step)) return;
+    this.mask.redo();
+    region.version = this.mask.version;
+  }
 
   /** Do a step of the mask by its name, and say so. */
   step(name, message, ...values) {

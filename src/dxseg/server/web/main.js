@@ -100,8 +100,8 @@ class Page {
     try {
       const prediction = await open.source.predict(results.getLabelPrompt());
       const saved = await this.#readSaved(open, prediction);
-      const [pixels, maps] = await unpack(prediction);
-      if (request === this.#requests) this.#show(prediction, saved, pixels, maps);
+      const unpacked = await unpack(prediction);
+      if (request === this.#requests) this.#show(prediction, saved, unpacked);
     } catch (error) {
       if (request === this.#requests) this.#failToOpen(open, error);
     }
@@ -121,13 +121,13 @@ class Page {
     else byId("failure").textContent = error.message;
   }
 
-  #show(prediction, saved, pixels, maps) {
+  #show(prediction, saved, { pixels, evidence, probabilities }) {
     const { open, editor } = this;
     open.saved = saved;
     const follow = open.take(prediction, this.model.mask_classes);
     const first = !open.mask;
     if (first) {
-      editor.show(open, pixels, (saved ?? open.proposal).slice());
+      editor.show(open, pixels, probabilities, (saved ?? open.proposal).slice());
       this.tools.reset();
       this.display.show(pixels);
       byId("name").textContent = open.name;
@@ -135,7 +135,7 @@ class Page {
       this.list?.mark(open.caseId);
       if (prediction.case) this.saving.offerDraft(open);
     } else if (follow) editor.step("replace", "Predicted", open.proposal);
-    this.display.setEvidence(maps, results.showProbabilities(prediction.label_probabilities));
+    this.display.setEvidence(evidence, results.showProbabilities(prediction.label_probabilities));
     this.saving.show();
     this.review?.show(open).catch((error) => this.problem(error));
     if (saved && first) this.say(`The saved mask: ${editor.areas()}. The proposal can be compared.`);
@@ -225,11 +225,12 @@ class Page {
   }
 }
 
-async function unpack({ image_png, image_values, evidence }) {
-  const names = Object.keys(evidence ?? {});
-  const maps = await Promise.all(names.map((name) => load(evidence[name])));
+/** Decode the images of a prediction. */
+async function unpack({ image_png, image_values, evidence, probability_maps }) {
+  const decoded = async (pngs) => Promise.all(Object.entries(pngs ?? {}).map(async ([name, png]) => [name, await load(png)]));
+  const probabilities = (await decoded(probability_maps)).map(([, map]) => map);
   const pixels = new Pixels(await load(image_png), await unpackValues(image_values));
-  return [pixels, Object.fromEntries(names.map((name, place) => [name, maps[place]]))];
+  return { pixels, probabilities, evidence: Object.fromEntries(await decoded(evidence)) };
 }
 
 async function load(png) {

@@ -31,9 +31,6 @@ export class Outline {
 function trace(labels, { width, height }, classes, left, top) {
   const right = Math.min(left + TILE, width);
   const bottom = Math.min(top + TILE, height);
-  const at = (x, y) => (x < 0 || y < 0 || x >= width || y >= height ? 0 : labels[y * width + x]);
-  // The last tile also has the edges of the image.
-  const [endX, endY] = [right === width ? right + 1 : right, bottom === height ? bottom + 1 : bottom];
   const paths = Array.from({ length: classes }, () => null);
   const add = (value, x, y, toX, toY) => {
     if (!value) return;
@@ -41,28 +38,46 @@ function trace(labels, { width, height }, classes, left, top) {
     path.moveTo(x, y);
     path.lineTo(toX, toY);
   };
-  for (let y = top; y < endY; y++) {
-    pieces(left, right, (x) => at(x, y), (x) => at(x, y - 1), (value, x, end) => add(value, x, y, end, y));
-  }
-  for (let x = left; x < endX; x++) {
-    pieces(top, bottom, (y) => at(x, y), (y) => at(x - 1, y), (value, y, end) => add(value, x, y, x, end));
-  }
+  lines(left, right, top, bottom, height, rowOf(labels, width, left, right), (value, y, x, end) => add(value, x, y, end, y));
+  const column = columnOf(labels, width, left, right, top, bottom);
+  lines(top, bottom, left, right, width, column, (value, x, y, end) => add(value, x, y, x, end));
   return paths.some(Boolean) ? paths : null;
 }
 
-/** Long straight pieces where two lines of pixels differ, for the class on either side. */
-function pieces(start, end, one, other, add) {
-  let [from, values] = [start, null];
-  const close = (place) => { if (values) values.forEach((value) => add(value, from, place)); };
-  for (let place = start; place < end; place++) {
-    const [first, second] = [one(place), other(place)];
-    if (first === second) {
-      close(place);
-      values = null;
-    } else if (!values || values[0] !== first || values[1] !== second) {
-      close(place);
-      [from, values] = [place, [first, second]];
-    }
+const rowOf = (labels, width, left, right) => (y) => labels.subarray(y * width + left, y * width + right);
+
+/** Columns of a tile and the one left of it, copied so that they lie in memory as rows do. */
+function columnOf(labels, width, left, right, top, bottom) {
+  const [size, first] = [bottom - top, Math.max(0, left - 1)];
+  const turned = new Uint8Array((right - first) * size);
+  for (let y = top; y < bottom; y++) {
+    for (let x = first, to = y - top; x < right; x++, to += size) turned[to] = labels[y * width + x];
   }
-  close(end);
+  return (x) => turned.subarray((x - first) * size, (x - first + 1) * size);
+}
+
+/** Visit the edges between each line of a tile and the one before; beyond the image is background. */
+function lines(start, end, first, last, size, lineOf, add) {
+  const background = new Uint8Array(end - start);
+  let before = first > 0 ? lineOf(first - 1) : background;
+  // The last tile also has the edge of the image.
+  for (let line = first; line < (last === size ? last + 1 : last); line++) {
+    const own = line < size ? lineOf(line) : background;
+    pieces(own, before, start, (value, from, to) => add(value, line, from, to));
+    before = own;
+  }
+}
+
+/** Long straight pieces where two lines of pixels differ, for the class on either side. */
+function pieces(own, before, offset, add) {
+  let from = -1; // where the current piece began
+  for (let place = 0; place <= own.length; place++) {
+    const differs = place < own.length && own[place] !== before[place];
+    if (from >= 0 && !(differs && own[place] === own[from] && before[place] === before[from])) {
+      add(own[from], from + offset, place + offset);
+      add(before[from], from + offset, place + offset);
+      from = -1;
+    }
+    if (differs && from < 0) from = place;
+  }
 }

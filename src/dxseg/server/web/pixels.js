@@ -23,6 +23,7 @@ export class Pixels {
     this.whole = values ? [this.#shown(low), this.#shown(high)] : [0, 255];
     this.delivered = values?.window ?? this.whole;
     this.window = this.delivered;
+    if (values) this.#draw(); // the server's picture is stretched to its own range
   }
 
   get canWindow() { return this.#values !== null; }

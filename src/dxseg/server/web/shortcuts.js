@@ -5,7 +5,7 @@ import { togglePanel, toggleTheme } from "./panels.js";
 
 const byId = (id) => document.getElementById(id);
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-const TOOLS = { m: "move", b: "brush", e: "eraser", p: "polygon", w: "window", r: "ruler" };
+const TOOLS = { m: "move", b: "brush", e: "eraser", p: "polygon", g: "region", w: "window", r: "ruler" };
 
 /** Obey the keys of a page, and list them. */
 export function listenToKeys(page) {
@@ -16,7 +16,7 @@ export function listenToKeys(page) {
   };
   const actions = [
     {
-      keys: Object.keys(TOOLS), shown: "m, b, e, p, w, r", text: "move, brush, eraser, polygon, window and level, ruler",
+      keys: Object.keys(TOOLS), shown: "m, b, e, p, g, w, r", text: "move, brush, eraser, polygon, region, window and level, ruler",
       run: (key) => page.choose(TOOLS[key]),
     },
     { keys: [..."123456789"], shown: "1 to 9", text: "the class that brush and polygon paint", run: (key) => editor.chooseClass(Number(key)) },
@@ -25,6 +25,7 @@ export function listenToKeys(page) {
       run: (key, { shiftKey }) => tools.arrow(...ARROWS[key], shiftKey ? 10 : 1),
     },
     { keys: [" "], shown: "Space", text: "start or end a stroke at the cross; polygon: a corner", run: () => tools.space() },
+    { keys: [",", "."], shown: ", and .", text: "the region that was clicked: smaller, larger", run: (key) => editor.changeRegion(key === "." ? 1 : -1) },
     { keys: ["Enter"], shown: "Enter", text: "close the polygon", run: () => tools.enter() },
     { keys: ["Backspace"], shown: "Backspace", text: "remove the last corner", run: () => tools.polygon.removeCorner() },
     { keys: ["Escape"], shown: "Escape", text: "cancel", run: cancel },

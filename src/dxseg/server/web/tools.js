@@ -1,4 +1,4 @@
-// The tools by pointer and by cross: brush, eraser, polygon, window, ruler. Each stroke is a step of the mask.
+// The tools by pointer and by cross: brush, eraser, polygon, region, window, ruler. Each stroke is a step of the mask.
 
 import { color } from "./colors.js";
 import { Pointers } from "./pointers.js";
@@ -54,6 +54,7 @@ export class Tools {
     if (!this.editor.mask) return;
     if (erasing) this.#begin(x, y, 0);
     else if (this.tool === "polygon") this.polygon.down({ x, y });
+    else if (this.tool === "region") this.editor.growRegion({ x, y });
     else if (PAINTS.includes(this.tool)) this.#begin(x, y, this.#chosen);
     else {
       this.#drawing = true;

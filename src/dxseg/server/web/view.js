@@ -1,6 +1,7 @@
 // The image and its overlays: evidence, mask, outlines, the unfinished stroke, cross, ring and ruler.
 
 import { color } from "./colors.js";
+import { Fill } from "./fill.js";
 import { Outline } from "./outline.js";
 
 const NEAREST = 40; // screen pixels per image pixel
@@ -11,9 +12,10 @@ export class View {
   #stage;
   #image = new Konva.Layer({ listening: false, imageSmoothingEnabled: false });
   #evidence = new Konva.Layer({ listening: false });
-  #drawing = new Konva.Layer({ listening: false, imageSmoothingEnabled: false });
+  #drawing = new Konva.Layer({ listening: false });
+  #top = new Konva.Layer({ listening: false }); // what moves with the pointer, so that the mask need not follow
   #mask = new Konva.Group();
-  #fill = document.createElement("canvas");
+  #fill = new Fill();
   #outline = new Outline();
   #compared = new Outline();
   #classes = 0;
@@ -29,13 +31,14 @@ export class View {
     this.width = this.height = 0;
     this.#stage = new Konva.Stage({ container: element, width: 10, height: 10 });
     this.#mask.add(
-      new Konva.Image({ image: this.#fill, opacity: 0.2 }),
+      new Konva.Shape({ sceneFunc: (context) => this.#fill.draw(context._context) }),
       this.#lines(this.#outline, (value) => color(value), []),
       this.#lines(this.#compared, () => OTHER, [5, 4]),
     );
-    this.#drawing.add(this.#mask, this.#unfinished, this.#cross, this.#ring, this.#ruler);
-    this.#stage.add(this.#image, this.#evidence, this.#drawing);
-    new ResizeObserver(() => this.#resize()).observe(element);
+    this.#drawing.add(this.#mask);
+    this.#top.add(this.#unfinished, this.#cross, this.#ring, this.#ruler);
+    this.#stage.add(this.#image, this.#evidence, this.#drawing, this.#top);
+    new ResizeObserver(() => this.#resize()).observe(element.parentElement);
   }
 
   /** Position of an event in screen pixels, from the corner of the view. */
@@ -55,7 +58,6 @@ export class View {
     this.clear();
     Object.assign(this, { width: image.width, height: image.height });
     this.#classes = classes;
-    Object.assign(this.#fill, { width: image.width, height: image.height });
     this.#image.add(new Konva.Image({ image }));
     this.fit();
   }
@@ -66,12 +68,12 @@ export class View {
     this.#evidence.destroyChildren();
     this.#outline.clear();
     this.#compared.clear();
-    this.#fill.width = this.#fill.height = 1;
+    this.#fill.clear();
     this.showUnfinished([]);
     this.showCross(null);
     this.showRing(null);
     this.showRuler([]);
-    for (const layer of [this.#image, this.#evidence, this.#drawing]) layer.batchDraw();
+    for (const layer of [this.#image, this.#evidence, this.#drawing, this.#top]) layer.batchDraw();
   }
 
   /** Show the image again after its pixels have changed. */
@@ -98,14 +100,14 @@ export class View {
   }
 
   fillOpacity(opacity) {
-    this.#mask.children[0].opacity(opacity);
+    this.#fill.opacity = opacity;
     this.#drawing.batchDraw();
   }
 
   /** Draw the part of a label map that has changed. */
   updateMask(labels, box) {
     this.#outline.update(labels, this, this.#classes, box);
-    paint(this.#fill, labels, this.width, box, this.#classes);
+    this.#fill.update(labels, this, this.#classes, box);
     this.#drawing.batchDraw();
   }
 
@@ -161,8 +163,10 @@ export class View {
     this.#place(this.scale, old.x + x, old.y + y);
   }
 
-  /** Keep zoom and centre when the window changes. */
+  /** Keep zoom and centre when the window changes; start on a whole screen pixel, or lines would blur. */
   #resize() {
+    const { left, top } = this.element.parentElement.getBoundingClientRect();
+    Object.assign(this.element.style, { left: `${Math.ceil(left) - left}px`, top: `${Math.ceil(top) - top}px` });
     const { clientWidth, clientHeight } = this.element;
     const before = this.#stage.size();
     this.#stage.size({ width: clientWidth, height: clientHeight });
@@ -197,24 +201,6 @@ export class View {
       },
     });
   }
-}
-
-/** Paint a box of a label map in the colors of its classes. */
-function paint(canvas, labels, width, box, classes) {
-  if (!box.width || !box.height) return;
-  const image = new ImageData(box.width, box.height);
-  const pixels = new Uint32Array(image.data.buffer);
-  const colors = Uint32Array.from({ length: classes + 1 }, (_, value) => (value ? packed(color(value)) : 0));
-  for (let row = 0, place = 0; row < box.height; row++) {
-    let from = (box.y + row) * width + box.x;
-    for (const end = from + box.width; from < end; from++, place++) pixels[place] = colors[labels[from]];
-  }
-  canvas.getContext("2d").putImageData(image, box.x, box.y);
-}
-
-function packed(text) {
-  const [red, green, blue] = text.match(/\w\w/g).map((part) => parseInt(part, 16));
-  return new Uint32Array(Uint8Array.of(red, green, blue, 255).buffer)[0];
 }
 
 function tinted(map) {

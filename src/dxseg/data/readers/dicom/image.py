@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +113,46 @@ def measured_frame(
     stored = stored_frame(ds, index, layout, path)
     with translate_errors(path):
         return np.asarray(_modality(stored, _frame_context(ds, index, layout)), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class MeasuredImage:
+    """A gray image as measured.
+
+    Attributes:
+        values: (H, W), after the modality LUT or rescaling.
+        unit: "HU" for CT, else "".
+        window: Lowest and highest value of the first window; None without one.
+    """
+
+    values: npt.NDArray[np.float64]
+    unit: str
+    window: tuple[float, float] | None
+
+
+def measured_image(path: Path) -> MeasuredImage | None:
+    """Decode a DICOM image of one frame as measured, for window and level.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The image; None if it is in color, or if low values are bright (MONOCHROME1).
+
+    Raises:
+        DxsegError: As `decode_dicom`.
+    """
+    ds = open_object(path, pixels=True)
+    layout = _single(pixel_layout(ds, path), path)
+    if layout.photometric != "MONOCHROME2":
+        return None
+    context = _frame_context(ds, 0, layout)
+    window = None
+    if _has_window(context):
+        centre, width = float(context.WindowCenter), float(context.WindowWidth)
+        window = centre - width / 2, centre + width / 2
+    unit = "HU" if read_text(ds, "Modality") == "CT" else ""
+    return MeasuredImage(measured_frame(ds, 0, layout, path), unit, window)
 
 
 def stored_frame(ds: FileDataset, index: int, layout: PixelLayout, path: Path) -> npt.NDArray[Any]:
