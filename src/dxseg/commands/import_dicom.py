@@ -31,6 +31,7 @@ def import_dicom(
     key: StrPath | None = None,
     modalities: Annotated[Sequence[str], Parameter(name="--modality", metavar="TEXT")] = (),
     volumes_only: bool = False,
+    keep_mask_like: bool = False,
     regions: Regions | None = None,
     lesion_classes: LesionClasses = (),
     lesion_label: str | None = None,
@@ -59,6 +60,7 @@ def import_dicom(
         modalities: A modality to import, such as `US`; needed if there are several. May be
             repeated.
         volumes_only: Import only what becomes slices of volumes.
+        keep_mask_like: Import image objects that look like masks as images.
         regions: Mask class of a segment or region, by its number or label, such as `1=tumour`;
             needed if a mask has several. May be repeated. In Python a mapping.
         lesion_classes: A mask class that is a lesion; default: all. May be repeated.
@@ -134,6 +136,7 @@ def import_dicom(
                 labels=labels,
                 label_columns=label_columns,
                 label_level=label_level,
+                keep_mask_like=keep_mask_like,
                 skipped=export.skipped,
                 overwrite=overwrite,
                 progress=progress,

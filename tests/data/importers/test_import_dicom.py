@@ -146,6 +146,18 @@ def test_colour_deep_and_moving_images(image: Make, store: Store, tmp_path: Path
     assert np.array_equal(read_image(tmp_path / "deep data" / name)[:, :, 0], deep)
 
 
+def test_masks_stored_as_images_are_asked_about(image: Make, store: Store, tmp_path: Path) -> None:
+    mask = np.zeros((12, 9), np.uint8)
+    mask[3:8, 2:6] = 255
+    export = store([image(picture(0)), image(mask)])
+    report = import_dicom(export, tmp_path / "asked")
+    assert report.images == 1
+    assert "looks like a mask" in report.skipped[0][1]
+    assert report.failed
+    kept = import_dicom(export, tmp_path / "kept", keep_mask_like=True)
+    assert (kept.images, kept.failed) == (2, [])
+
+
 def region(unit: int) -> Dataset:
     ds = Dataset()
     ds.PhysicalUnitsXDirection = ds.PhysicalUnitsYDirection = unit

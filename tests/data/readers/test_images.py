@@ -224,7 +224,7 @@ def test_huge_claims_are_refused_before_decoding(tmp_path: Path) -> None:
         read_image(tiff)
 
 
-@pytest.mark.parametrize("name", ["x.gif", "x", "x.dcm", "absent.png"])
+@pytest.mark.parametrize("name", ["x.svg", "x", "x.dcm", "absent.png"])
 def test_unknown_and_absent_files_are_named(tmp_path: Path, name: str) -> None:
     if name != "absent.png":
         (tmp_path / name).write_bytes(b"GIF89a")
@@ -250,3 +250,41 @@ def test_luminance_weights_and_refusals() -> None:
     np.testing.assert_array_equal(to_channels(primaries, 1)[0, :, 0], [76, 150, 29])
     with pytest.raises(DxsegError, match="4 channel"):
         to_channels(np.zeros((2, 2, 4), dtype=np.uint8), 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "options"),
+    [
+        ("x.webp", RGB, {"lossless": True}),
+        ("x.gif", GREY, {}),
+        ("x.pgm", GREY, {}),
+        ("x.ppm", RGB, {}),
+        ("x.pgm", DEEP, {}),
+    ],
+)
+def test_webp_gif_and_pnm_give_back_their_values(
+    tmp_path: Path, name: str, array: npt.NDArray[Any], options: dict[str, Any]
+) -> None:
+    path = save(tmp_path / name, array, **options)
+    np.testing.assert_array_equal(read_image(path), array.reshape(17, 23, -1))
+    assert image_size(path) == (17, 23)
+
+
+def test_jpeg_by_other_names(tmp_path: Path) -> None:
+    expected = read_image(save(tmp_path / "a.jpg", RGB))
+    for name in ("a.jfif", "a.jpe"):
+        save(tmp_path / name, RGB, format="JPEG")
+        np.testing.assert_array_equal(read_image(tmp_path / name), expected)
+
+
+@pytest.mark.parametrize("name", ["x.gif", "x.webp"])
+def test_moving_images_and_cut_ones_are_refused(tmp_path: Path, name: str) -> None:
+    frames = [Image.fromarray(RNG.integers(0, 256, (9, 9, 3), np.uint8)) for _ in range(3)]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    with pytest.raises(DxsegError, match="several frames"):
+        read_image(tmp_path / name)
+    frames[0].save(tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DxsegError, match=name):
+        read_image(tmp_path / name)

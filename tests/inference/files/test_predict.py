@@ -396,3 +396,20 @@ def test_a_mask_fits_its_image_as_viewers_show_it(tmp_path, use, orientation):
     assert (int(row["height"]), int(row["width"])) == shown.shape
     assert summary.turned == (orientation != 1)
     assert ("as viewers show them" in str(summary)) == (orientation != 1)
+
+
+def test_what_is_passed_over_is_named_and_counted(tmp_path, use, write_image):
+    use()
+    write_image(tmp_path / "in/a.png", np.full((20, 20, 1), 10, np.uint8))
+    Image.new("L", (20, 20)).save(tmp_path / "in/b.webp")
+    for name in ("e.mha", "sub/f.nrrd", "scan.NII.bz2", "notes.txt", ".hidden.mha"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"x")
+    summary = predict("model_folder", tmp_path / "in", output=tmp_path / "in/out")
+    assert summary.done == 2
+    assert {Path(name).name for name, _ in summary.failed} == {"e.mha", "f.nrrd"}
+    assert set(summary.passed_over) == {"scan.NII.bz2", "notes.txt"}
+    assert "Not images: 2" in str(summary)
+    again = predict("model_folder", tmp_path / "in", output=tmp_path / "in/out")
+    assert (again.done, again.skipped, len(again.failed)) == (0, 2, 2)
+    assert set(again.passed_over) == {"scan.NII.bz2", "notes.txt"}

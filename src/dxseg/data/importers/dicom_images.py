@@ -13,7 +13,7 @@ import numpy as np
 from dxseg.data.importers.destination import open_destination
 from dxseg.data.importers.dicom_export import join_keys, patient_pseudonym
 from dxseg.data.importers.image_dataset import FoundCase, write_dataset
-from dxseg.data.importers.report import ImportReport, Progress
+from dxseg.data.importers.report import ImportReport, LeftOut, Progress
 from dxseg.data.importers.volume_labels import JoinedLabels, read_labels
 from dxseg.data.importers.volume_slices import IMAGES, MASKS, encode_image
 from dxseg.data.readers.dicom.headers import Header, alias_in_errors, pixel_spacing
@@ -21,6 +21,7 @@ from dxseg.data.readers.dicom.identity import Pseudonyms
 from dxseg.data.readers.dicom.image import displayed_frame
 from dxseg.data.readers.dicom.masks import MaskObject, draw_on_image
 from dxseg.data.readers.dicom.objects import open_object, pixel_layout
+from dxseg.data.readers.mask_like import is_mask_like
 from dxseg.data.readers.raster import Pixels
 from dxseg.data.table.cases import LABEL_LEVELS, STUDY_LEVEL
 from dxseg.errors import DxsegError, UsageError
@@ -66,6 +67,7 @@ def write_images(
     labels: str | Path | None,
     label_columns: Mapping[str, str] | None,
     label_level: str | None,
+    keep_mask_like: bool,
     skipped: list[tuple[str, str]],
     overwrite: bool,
     progress: Progress | None,
@@ -82,6 +84,7 @@ def write_images(
         labels: CSV file of labels; see `read_labels`.
         label_columns: Columns of the table for its fields, where the names differ.
         label_level: Level of these labels; None: inferred from the keys of the table.
+        keep_mask_like: Whether what looks like a mask is an image.
         skipped: Files left out so far; the report adds to it.
         overwrite: Replace the dataset in `destination` if it has the same name.
         progress: Called with (done, total) after each object.
@@ -97,18 +100,22 @@ def write_images(
         table = read_labels(Path(labels), label_columns or {}, images)
     level = label_level or ("image" if INSTANCE in table.joins else STUDY_LEVEL)
     open_destination(destination, fields["name"], overwrite)
+    left_out = LeftOut(skipped)
     cases: list[FoundCase] = []
     for done, image in enumerate(images, 1):
         label = table.labels.get((image.volume_id, None), "")
         try:
-            frames = list(_frames(image, destination))
+            frames = list(_frames(image, destination, keep_mask_like))
+        except _MaskLikeError as error:
+            frames = []
+            left_out.mask(image.header.name, str(error))
         except DxsegError as error:
             frames = []
-            _leave_out(skipped, image.header.name, error)
+            left_out.image(image.header.name, _reason(error, image.header.name))
         for case in frames:
             case.label = label
             case.values["label_level"] = level if label else ""
-        _draw(image, masks, frames, destination, len(fields["mask_classes"]), skipped)
+        _draw(image, masks, frames, destination, len(fields["mask_classes"]), left_out)
         cases.extend(frames)
         if progress is not None:
             progress(done, len(images))
@@ -118,7 +125,7 @@ def write_images(
         destination,
         destination,
         {**fields, "labels": sorted(table.names), "spacing_unit": "mm" if spaced else "pixel"},
-        skipped=skipped,
+        skipped=left_out,
         overwrite=overwrite,
         progress=progress,
     )
@@ -126,7 +133,11 @@ def write_images(
     return report
 
 
-def _frames(image: KeyedImage, destination: Path) -> Iterator[FoundCase]:
+class _MaskLikeError(DxsegError):
+    """An image object looks like a mask."""
+
+
+def _frames(image: KeyedImage, destination: Path, keep_mask_like: bool) -> Iterator[FoundCase]:
     """Write the frames of an object."""
     path = image.header.path
     with alias_in_errors(path, image.header.name):
@@ -135,6 +146,12 @@ def _frames(image: KeyedImage, destination: Path) -> Iterator[FoundCase]:
         spacing = pixel_spacing(ds)
         for frame in range(layout.frames):
             pixels = displayed_frame(ds, frame, layout, path)
+            if not keep_mask_like and layout.frames == 1 and is_mask_like(pixels):
+                raise _MaskLikeError(
+                    "looks like a mask that is stored as an image (black, with few other values); "
+                    "--keep-mask-like imports it as an image; as a mask it has to be a SEG object, "
+                    "or a file beside its image for `dxseg import csv`"
+                )
             values: dict[str, Any] = {"patient_id": image.patient_id}
             if spacing is not None:
                 values |= {"spacing_y": spacing[0], "spacing_x": spacing[1]}
@@ -167,7 +184,7 @@ def _draw(
     frames: Sequence[FoundCase],
     destination: Path,
     classes: int,
-    skipped: list[tuple[str, str]],
+    left_out: LeftOut,
 ) -> None:
     """Write the masks of an image of one frame; `write_dataset` merges several."""
     for mask_object, values in masks:
@@ -181,7 +198,7 @@ def _draw(
                 )
             mask = draw_on_image(mask_object, values, image.header)
         except DxsegError as error:
-            _leave_out(skipped, name, error)
+            left_out.mask(name, _reason(error, name))
             continue
         shown = mask * np.uint8(255) if classes == 1 else mask
         own = frames[0].masks
@@ -189,5 +206,5 @@ def _draw(
         own.append(_save(destination / MASKS / stem, shown[:, :, None]))
 
 
-def _leave_out(skipped: list[tuple[str, str]], name: str, error: DxsegError) -> None:
-    skipped.append((name, str(error).removeprefix(f"{name}: ")))
+def _reason(error: DxsegError, name: str) -> str:
+    return str(error).removeprefix(f"{name}: ")

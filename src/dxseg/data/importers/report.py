@@ -8,14 +8,11 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from dxseg.data.readers.images import is_image_name
+
 Progress = Callable[[int, int], None]
 
 _EXAMPLES, _REASONS = 5, 30
-_SUFFIXES = """
-.avif .dcm .dib .gif .heic .heif .hdr .ima .img .j2k .jfif .jp2 .jpe .jpx .mha .mhd .mrxs .ndpi
-.nhdr .nii .gz .nrrd .pbm .pcx .pgm .pnm .ppm .psd .svs .tga .webp
-"""
-_IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
 
 
 class LeftOut(list[tuple[str, str]]):
@@ -47,7 +44,7 @@ class LeftOut(list[tuple[str, str]]):
 
     def file(self, path: Path, reason: str) -> None:
         """Add a file of a type that is not read; its suffix shows whether it is an image."""
-        self.images += path.suffix.lower() in _IMAGE_SUFFIXES
+        self.images += is_image_name(path)
         self.append((str(path), reason))
 
 

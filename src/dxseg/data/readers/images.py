@@ -42,8 +42,13 @@ class Reader:
 
 _RASTER = Reader(decode_raster, raster_size, raster_orientation)
 _DICOM = Reader(decode_dicom, dicom_size)
+_RASTER_SUFFIXES = ".png .jpg .jpeg .jpe .jfif .tif .tiff .bmp .webp .gif .pbm .pgm .ppm .pnm"
+_OTHER_SUFFIXES = """
+.avif .dib .heic .heif .hdr .ima .img .j2k .jp2 .jpx .mha .mhd .mrxs .ndpi .nhdr .nii .nii.gz .nrrd
+.pcx .psd .svs .tga
+"""
 READERS: dict[str, Reader] = {
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), _RASTER),
+    **dict.fromkeys(_RASTER_SUFFIXES.split(), _RASTER),
     ".dcm": _DICOM,
 }
 """The reader of each suffix, in lower case. Another format is one more entry."""
@@ -54,10 +59,21 @@ def is_supported(path: str | Path) -> bool:
     return Path(path).suffix.lower() in READERS
 
 
+def is_image_name(path: str | Path) -> bool:
+    """Whether a file is named as an image or a volume, of a format that is read or not.
+
+    Args:
+        path: The file.
+    """
+    name = Path(path).name.lower()
+    return name.endswith((*READERS, *_OTHER_SUFFIXES.split()))
+
+
 def read_image(path: str | Path) -> Pixels:
     """Read an image with all its channels.
 
-    PNG, JPEG, TIFF and BMP; grey, colour, palette, 1 to 16 bit. Transparency is dropped. A TIFF may
+    PNG, JPEG, TIFF, BMP, WebP, GIF of one frame and PNM; grey, colour, palette, 1 to 16 bit.
+    Transparency is dropped. A TIFF may
     have any number of channels, interleaved, planar or one per page. DICOM of one frame, as it is
     displayed (`decode_dicom`); recognised without a suffix too. An EXIF orientation is applied: the
     image is as viewers show it.

@@ -1,4 +1,4 @@
-"""Decoding PNG, JPEG, BMP and TIFF by content, whatever the file name.
+"""Decoding PNG, JPEG, TIFF, BMP, WebP, GIF and PNM by content, whatever the file name.
 
 Pillow, tifffile and imagecodecs decode. This module is our own because each of them reads some
 kinds of files only in part, and none limits what a hostile file may claim.
@@ -66,7 +66,7 @@ class Raster:
 
 
 def decode_raster(path: Path) -> Raster:
-    """Decode a PNG, JPEG, BMP or TIFF file.
+    """Decode a file of one of these formats.
 
     An EXIF orientation is applied, also of TIFF and PNG: pixels are as viewers show them.
 
@@ -95,7 +95,7 @@ def decode_raster(path: Path) -> Raster:
 
 
 def raster_kind(path: Path) -> str:
-    """Detect the format of a file: png, jpeg, tiff or bmp.
+    """Detect the format of a file: png, jpeg, tiff, bmp, webp, gif or pnm.
 
     Args:
         path: The file.
@@ -161,7 +161,7 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _kind(stream: IO[bytes], path: Path) -> str:
-    start = stream.read(8)
+    start = stream.read(12)
     stream.seek(0)
     if not start:
         raise DxsegError(f"{path}: is empty (0 bytes); expected an image; copy it again")
@@ -173,25 +173,44 @@ def _kind(stream: IO[bytes], path: Path) -> str:
         return "tiff"
     if start.startswith(b"BM"):
         return "bmp"
+    if start.startswith(b"RIFF") and start.endswith(b"WEBP"):
+        return "webp"
+    if start.startswith((b"GIF87a", b"GIF89a")):
+        return "gif"
+    if start[:1] == b"P" and start[1:2] in b"123456" and start[2:3].isspace():
+        return "pnm"
     raise DxsegError(
-        f"{path}: not an image that can be read (starts with {start!r}); expected PNG, JPEG, TIFF "
-        "or BMP; convert it"
+        f"{path}: not an image that can be read (starts with {start[:8]!r}); expected PNG, JPEG, "
+        "TIFF, BMP, WebP, GIF or PNM; convert it"
     )
 
 
 def _pillow(stream: IO[bytes], path: Path, kind: str) -> Any:
     # The plugins themselves, not Image.open: its limit depends on a global variable.
-    from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+    from PIL import (
+        BmpImagePlugin,
+        GifImagePlugin,
+        JpegImagePlugin,
+        PngImagePlugin,
+        PpmImagePlugin,
+        TiffImagePlugin,
+        WebPImagePlugin,
+    )
 
     plugins: dict[str, Any] = {
         "png": PngImagePlugin.PngImageFile,
         "jpeg": JpegImagePlugin.JpegImageFile,
         "bmp": BmpImagePlugin.BmpImageFile,
         "tiff": TiffImagePlugin.TiffImageFile,
+        "webp": WebPImagePlugin.WebPImageFile,
+        "gif": GifImagePlugin.GifImageFile,
+        "pnm": PpmImagePlugin.PpmImageFile,
     }
     image = plugins[kind](stream)
     depth = _MODE_BYTES.get(image.mode, 2 if image.mode.startswith("I;16") else 1)
     check_size(path, image.height, image.width, depth * len(image.getbands()))
+    if kind in ("webp", "gif") and image.is_animated:
+        raise DxsegError(f"{path}: has several frames; expected one image; save one frame")
     return image
 
 

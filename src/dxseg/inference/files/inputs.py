@@ -52,7 +52,11 @@ class PredictionInput:
 
 
 def find_images(
-    inputs: Sequence[str | Path], *, skip: Sequence[Path] = (), series: bool = False
+    inputs: Sequence[str | Path],
+    *,
+    skip: Sequence[Path] = (),
+    series: bool = False,
+    passed_over: list[Path] | None = None,
 ) -> list[PredictionInput]:
     """Expand files, folders and patterns.
 
@@ -63,6 +67,7 @@ def find_images(
         inputs: Files, folders, or patterns with `*`, `?`, `[...]` or `**`.
         skip: Folders whose files are skipped (earlier results).
         series: Whether folders of DICOM slices are volumes; else each slice is an image.
+        passed_over: List to which files that are no image of a known type are added.
 
     Returns:
         Each image and volume once, sorted by name.
@@ -78,8 +83,13 @@ def find_images(
         kept = []
         for path in files:
             resolved = path.resolve()
-            if not any(resolved.is_relative_to(folder) for folder in skipped):
+            if any(resolved.is_relative_to(folder) for folder in skipped):
+                continue
+            # What is named itself is taken whatever its type.
+            if path.is_dir() or _is_image(path) or path == base / Path(given).name:
                 kept.append(path)
+            elif passed_over is not None and path not in passed_over:
+                passed_over.append(path)
         if not kept:
             raise UsageError(
                 f"{given}: no image there; expected a file, a folder or a quoted pattern with "
@@ -115,7 +125,7 @@ def _expand(given: str | Path, series: bool) -> tuple[Path, list[Path]]:
     while glob.has_magic(str(fixed)):
         fixed = fixed.parent
     matches = (Path(match) for match in glob.iglob(str(path), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
-    return fixed, [match for match in matches if _is_image(match)]
+    return fixed, [match for match in matches if match.is_file()]
 
 
 def _walk(folder: Path, series: bool) -> list[Path]:
@@ -126,7 +136,7 @@ def _walk(folder: Path, series: bool) -> list[Path]:
         if series and holds_slices(Path(parent)):
             files.append(Path(parent))
             paths = [path for path in paths if not is_dicom(path)]
-        files += [path for path in paths if _is_image(path)]
+        files += [path for path in paths if path.is_file()]
     return files
 
 

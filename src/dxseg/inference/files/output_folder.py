@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dxseg.data.readers.dicom.objects import is_dicom
+from dxseg.data.readers.images import is_image_name
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.files.inputs import PredictionInput
 from dxseg.inference.files.table import LABEL_PROMPT, Row
@@ -25,6 +27,7 @@ class PredictSummary:
         failed: Name and reason of each one without a mask, or without the DICOM SEG of its mask.
         turned: Number of images with an EXIF orientation; their masks are of the picture as shown.
         label_prompts: Number of all of them with a label prompt.
+        passed_over: Files that are no images, and are not predicted.
         unmatched_labels: Rows of the table of labels that match none of them.
         table: The table, or the folder of tables, with a row for each.
     """
@@ -34,6 +37,7 @@ class PredictSummary:
     failed: list[tuple[str, str]] = field(default_factory=list)
     turned: int = 0
     label_prompts: int = 0
+    passed_over: list[str] = field(default_factory=list)
     unmatched_labels: list[str] = field(default_factory=list)
     table: Path | None = field(default=None, compare=False)
 
@@ -47,12 +51,32 @@ class PredictSummary:
                 f"{self.turned} images have an EXIF orientation: their masks fit them as viewers "
                 "show them, not as stored."
             )
+        if self.passed_over:
+            names = ", ".join(self.passed_over[:10])
+            more = ", ..." if len(self.passed_over) > 10 else ""
+            lines.append(f"Not images: {len(self.passed_over)} ({names}{more}).")
         if self.label_prompts or self.unmatched_labels:
             rows = ", ".join(self.unmatched_labels[:10])
             more = ", ..." if len(self.unmatched_labels) > 10 else ""
             unmatched = f"; {len(self.unmatched_labels)} rows fit no file: {rows}{more}"
             lines.append(f"Label prompts: {self.label_prompts}{unmatched if rows else ''}.")
         return "\n".join(lines)
+
+    def pass_over(self, files: Sequence[Path]) -> None:
+        """Count and name files of types that are not read; those named as images have failed.
+
+        Args:
+            files: The files.
+        """
+        for path in files:
+            if is_image_name(path):
+                reason = f"not predicted: {path.suffix} is not read; convert it, such as to PNG"
+                self.failed.append((str(path), reason))
+            elif is_dicom(path):
+                reason = "not predicted: DICOM whose name does not end in .dcm; rename it"
+                self.failed.append((str(path), reason))
+            else:
+                self.passed_over.append(path.name)
 
 
 class OutputFolder:

@@ -103,7 +103,9 @@ def predict_files(
     folder = OutputFolder(output)
     info = predictor.info
     results = [folder.root / kind for kind in FOLDERS]
-    items = find_images(inputs, skip=results, series=info.slicing is not None)
+    passed_over: list[Path] = []
+    is_sliced = info.slicing is not None
+    items = find_images(inputs, skip=results, series=is_sliced, passed_over=passed_over)
     if dicom_seg:
         require_highdicom()
         if not any(item.is_dicom for item in items):
@@ -121,6 +123,7 @@ def predict_files(
             unmatched_labels=joined.unmatched,
             table=folder.table,
         )
+        summary.pass_over([path for path in passed_over if folder.root not in path.parents])
         with table:
             job = _Job(
                 predictor,

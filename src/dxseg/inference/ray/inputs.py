@@ -22,7 +22,10 @@ NAMES = "case_id"
 
 
 def archive_items(
-    inputs: Sequence[str | Path], *, skip: Sequence[Path] = ()
+    inputs: Sequence[str | Path],
+    *,
+    skip: Sequence[Path] = (),
+    passed_over: list[Path] | None = None,
 ) -> list[PredictionInput]:
     """List the images, in a fixed order, each with a unique name.
 
@@ -31,6 +34,7 @@ def archive_items(
             .parquet, with a column of `PATHS`, relative to the table's folder or in full, and
             perhaps case_id, which then is the name of the result.
         skip: Folders that are skipped.
+        passed_over: List to which files that are no image of a known type are added.
 
     Raises:
         UsageError: There is no image, a volume is among them, a table lacks its column or a value,
@@ -41,7 +45,7 @@ def archive_items(
     if len(inputs) == 1 and first.suffix.lower() in TABLES:
         items = _from_table(first)
     else:
-        items = find_images(inputs, skip=skip)
+        items = find_images(inputs, skip=skip, passed_over=passed_over)
     for item in items:
         if is_nifti(item.source):
             raise UsageError(

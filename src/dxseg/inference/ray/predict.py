@@ -77,7 +77,8 @@ def predict_archive(
     import_ray()  # here, so that its absence is reported at once, as what is wrong with the model
     root, model = output.resolve(), find_model_folder(model)  # downloaded once, if on the hub
     info = Predictor.from_folder(model, **options).info
-    items = archive_items(inputs, skip=[root])
+    passed_over: list[Path] = []
+    items = archive_items(inputs, skip=[root], passed_over=passed_over)
     joined = LabelJoin() if labels is None else join_labels(labels, items, info)
     wanted = {item.name: (str(item.source), joined.by_name.get(item.name, "")) for item in items}
     settings = {name: options[name] for name in ("precision", "flip", "sliding_window")}
@@ -97,6 +98,7 @@ def predict_archive(
         }
         todo = {name: value for name, value in wanted.items() if name not in done}
         _predict(todo, worker_kwargs, workers, summary, progress)
+    summary.pass_over(passed_over)
     return summary
 
 
