@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow lint check docs coverage bench sbom clean
+.PHONY: help demo test slow lint check docs coverage bench sbom package clean
 
 help:
 	@echo "make demo   install, then train and report on phantoms, in dxseg-demo/"
@@ -16,6 +16,7 @@ help:
 	@echo "make coverage  the tests, and which lines and branches they miss"
 	@echo "make bench  every benchmark, as a table of ratios; adds a line to benchmarks/history.jsonl"
 	@echo "make sbom   what is installed in $(VENV), as CycloneDX, in build/sbom.json"
+	@echo "make package  source archive and wheel in dist/, tried where the checkout is not"
 	@echo "make clean  remove $(VENV) and caches; runs and datasets stay"
 
 demo: $(VENV)/.installed-demo
@@ -47,6 +48,9 @@ sbom: $(VENV)/.installed-dev
 	mkdir -p build
 	$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml \
 	  --mc-type application --output-reproducible --output-file build/sbom.json
+
+package: $(VENV)/.installed-dev
+	.ci/package $(BIN)/python dist
 
 check: lint
 	$(MAKE) test

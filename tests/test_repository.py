@@ -83,10 +83,11 @@ def test_the_readme_uses_commands_that_exist() -> None:
     assert {"demo", "test"} <= used <= makefile_targets()
 
 
-def test_ci_runs_the_command_of_the_readme() -> None:
+def test_ci_lints_documents_packages_and_tests() -> None:
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111, "must be executable"
-    assert re.search(r"^make test\b", script.read_text(encoding="utf-8"), re.MULTILINE)
+    for target in ("test", "lint", "docs", "package"):
+        assert re.search(rf"^make {target}\b", script.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_what_the_package_reads_is_packaged() -> None:
