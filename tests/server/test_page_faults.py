@@ -150,6 +150,31 @@ def test_a_refused_file_leaves_nothing_of_the_case_before(picture: Picture, tmp_
     assert page.inner_text("#failure") == ""
 
 
+def test_a_case_that_cannot_be_opened_does_not_hold_up_the_list(
+    picture: Picture, root: Path
+) -> None:
+    (root / "images/case0.png").write_bytes(b"no image")
+    page = picture.page
+    page.click("#next")
+    page.locator("#failure").get_by_text("not an image").wait_for()
+    page.click("#next")
+    page.get_by_text("Case case1").wait_for()
+
+
+def test_what_is_drawn_beside_a_draft_does_not_replace_it(picture: Picture) -> None:
+    page = picture.page
+    open_case(picture, "case0")
+    drawn = draw(picture)
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.reload()
+    page.locator("#drafts").get_by_role("button", name="case0").click()
+    picture.says("Predicted")
+    draw(picture, 40)
+    page.wait_for_timeout(700)  # it is kept by now
+    page.get_by_role("group", name="Draft").get_by_text("Continue").click()
+    assert picture.area() == drawn
+
+
 def test_a_correction_outlives_a_restart_with_a_new_token(
     browser: Any, start_server: Callable[..., Any], root: Path
 ) -> None:

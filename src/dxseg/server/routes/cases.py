@@ -89,18 +89,22 @@ def add_case_routes(app: FastAPI, service: Service, cases: CaseQueue, claims: Cl
         reader: Annotated[Reader, Query()] = "",
     ) -> QueueResponse:
         """List cases."""
-        with alias_in_errors(cases.root, DATASET):
-            listed = await asyncio.to_thread(cases.listed)
         taken = claims.others(reader)
-        found = [case for case in listed if wanted.matches(case)]
-        counts = Counter[str](case.state for case in listed)
-        return QueueResponse(
-            waiting=counts["waiting"],
-            states={state: counts[state] for state in STATES},
-            labels=sorted({case.label for case in listed}),
-            total=len(found),
-            cases=[_out(case, taken) for case in found[offset : offset + limit]],
-        )
+
+        def listed() -> QueueResponse:
+            every = cases.listed()
+            found = [case for case in every if wanted.matches(case)]
+            counts = Counter[str](case.state for case in every)
+            return QueueResponse(
+                waiting=counts["waiting"],
+                states={state: counts[state] for state in STATES},
+                labels=sorted({case.label for case in every}),
+                total=len(found),
+                cases=[_out(case, taken) for case in found[offset : offset + limit]],
+            )
+
+        with alias_in_errors(cases.root, DATASET):
+            return await asyncio.to_thread(listed)
 
     @app.get(NEXT, responses=problems(*refused, 422, 500), dependencies=secret)
     async def following(
@@ -111,10 +115,9 @@ def add_case_routes(app: FastAPI, service: Service, cases: CaseQueue, claims: Cl
         reader: Annotated[Reader, Query()] = "",
     ) -> NextResponse:
         """Return the case after another; cases that others have open are passed over."""
-        with alias_in_errors(cases.root, DATASET):
-            listed = await asyncio.to_thread(cases.listed)
         taken = claims.others(reader)
-        found = next_case(listed, after, wanted, taken)
+        with alias_in_errors(cases.root, DATASET):
+            found = await asyncio.to_thread(lambda: next_case(cases.listed(), after, wanted, taken))
         return NextResponse(case=None if found is None else _out(found, taken))
 
     @app.post(

@@ -74,6 +74,7 @@ class Page {
     if (!this.model || !(await this.saving.mayLeave())) return;
     this.open = new OpenCase(source, labelPrompt);
     this.#clear();
+    if (source.caseId) this.list.mark(source.caseId); // also if it cannot be opened: the next one comes after it
     results.setLabelPrompt(labelPrompt);
     await this.#predict();
   }

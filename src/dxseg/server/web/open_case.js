@@ -7,6 +7,8 @@ export class OpenCase {
   proposal = null; // label map that the model predicts
   saved = null; // label map of the case's mask in the dataset
   mask = null; // what is drawn
+  draft = null; // of an earlier time, while the reader has not decided about it
+  saving = false;
   savedHere = false; // whether the case's mask is the one that was saved from here
   opened = Date.now();
   #savedVersion = 0;

@@ -116,7 +116,8 @@ export class Saving {
 
   /** Offer the draft of a case that was opened. */
   offerDraft(open) {
-    const draft = this.drafts?.find(open.caseId);
+    // Kept with the case: what is drawn before the reader decides becomes the draft in the browser.
+    const draft = (open.draft = this.drafts?.find(open.caseId) ?? null);
     byId("draft").hidden = !draft;
     if (!draft) return;
     const changed = draft.previous === open.previous ? "" : " The saved mask has changed since.";
@@ -125,15 +126,18 @@ export class Saving {
 
   continueDraft() {
     const { open, editor } = this.page;
-    const draft = this.drafts?.find(open?.caseId);
-    if (byId("draft").hidden || !draft) return;
+    const draft = open?.draft;
+    if (!draft) return;
+    open.draft = null;
     byId("draft").hidden = true;
     editor.step("replace", "Draft", decode(draft.mask, this.model.mask_classes, open.mask));
   }
 
   discardDraft() {
+    const { open } = this.page;
+    open.draft = null;
     byId("draft").hidden = true;
-    this.drafts.remove(this.page.open.caseId);
+    if (!open.unsaved) this.drafts.remove(open.caseId);
     this.#showDrafts();
   }
 
