@@ -161,7 +161,14 @@ def test_tiff_variants(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "array", [GREY.astype(np.float32), DEEP.astype(np.int32) - 70000, np.zeros((2, 3, 4, 5), "u1")]
+    "array",
+    [
+        GREY.astype(np.float32) + 0.5,
+        np.full((4, 5), np.nan, np.float32),
+        GREY / np.float32(-255),
+        DEEP.astype(np.int32) - 70000,
+        np.zeros((2, 3, 4, 5), "u1"),
+    ],
 )
 def test_tiff_that_is_no_image_of_whole_numbers_is_refused(
     tmp_path: Path, array: npt.NDArray[Any]
@@ -169,6 +176,23 @@ def test_tiff_that_is_no_image_of_whole_numbers_is_refused(
     tifffile.imwrite(tmp_path / "x.tif", array, photometric="minisblack")
     with pytest.raises(DxsegError, match=r"x\.tif.*expected"):
         read_image(tmp_path / "x.tif")
+
+
+def test_floats_of_0_to_1_are_pictures_and_whole_floats_are_their_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "x.tif"
+    tifffile.imwrite(path, DEEP.astype(np.float64) / 65535, photometric="minisblack")
+    np.testing.assert_array_equal(read_image(path)[:, :, 0], DEEP)
+    for values in (GREY, DEEP):
+        tifffile.imwrite(path, values.astype(np.float32), photometric="minisblack")
+        assert read_image(path).dtype == values.dtype
+        np.testing.assert_array_equal(read_image(path)[:, :, 0], values)
+    # A mask of 0.0 and 1.0 is a label map, one with values between is a soft map.
+    labels = (GREY > 100).astype(np.float32)
+    tifffile.imwrite(path, labels, photometric="minisblack")
+    np.testing.assert_array_equal(read_mask(path, 1), labels)
+    tifffile.imwrite(path, GREY.astype(np.float32) / 255, photometric="minisblack")
+    with pytest.raises(DxsegError, match="between background and lesion"):
+        read_mask(path, 1)
 
 
 def test_content_decides_not_the_suffix(tmp_path: Path) -> None:

@@ -179,3 +179,23 @@ def test_wrong_rules_are_named(fields, words) -> None:
         make_slicing(**fields)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_padding_below_air_is_in_no_percentile() -> None:
+    affine = turned_affine(RAS, (10, 10, 10))
+    scanned = np.random.default_rng(0).integers(-1000, 400, (10, 10, 10)).astype(np.int16)
+    padded = scanned.copy()
+    padded[:3] = -3024
+    inside = SlicedVolume(
+        Volume(scanned[3:], turned_affine(RAS, (7, 10, 10))), Slicing(axis="axial")
+    )
+    sliced = SlicedVolume(Volume(padded, affine), Slicing(axis="axial"))
+    for index in range(10):
+        shown = sliced.image(index)
+        # The patient's right is at the left of the image, so low columns are at its right.
+        assert not shown[:, -3:].any()
+        assert np.array_equal(shown[:, :-3], inside.image(index))
+    low = scanned.copy()
+    low[:3] = np.random.default_rng(1).integers(-3000, -1024, (3, 10, 10))
+    grey = SlicedVolume(Volume(low, affine), Slicing(axis="axial")).image(0)
+    assert grey[:, -3:].any(), "low values of every kind are measured, as in a phase image of MR"

@@ -24,6 +24,7 @@ MERGED_TAG = "dxseg:united-masks"
 
 _MODE_BYTES = {"I": 4, "F": 4}
 """Bytes per sample of Pillow's modes of more than one byte, but for those of 16 bit."""
+_BRIGHTEST, _DEEPEST = 255, 65535
 _PNG_RGB, _PNG_GREY_ALPHA, _PNG_RGBA = 2, 4, 6
 
 Pixels = npt.NDArray[Any]
@@ -296,9 +297,16 @@ def _to_integers(array: npt.NDArray[Any], path: Path) -> Pixels:
         return array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
+    if array.dtype.kind == "f" and array.size and np.isfinite(array).all() and array.min() >= 0:
+        highest = float(array.max())
+        if highest < 2**16 and (array == np.rint(array)).all():
+            return array.astype(np.uint8 if highest <= _BRIGHTEST else np.uint16)
+        if highest <= 1:
+            # A picture of 0 to 1; a label map has whole numbers.
+            return np.rint(array.astype(np.float64) * _DEEPEST).astype(np.uint16)
     if array.dtype.kind in "iu" and array.size and array.min() >= 0 and array.max() < 2**16:
         return array.astype(np.uint16)
     raise DxsegError(
         f"{path}: pixels of type {array.dtype} beyond 0 to 65535; expected 8 or 16 bit whole "
-        "numbers; rescale it to 16 bit"
+        "numbers, or floats of 0 to 1; rescale it to 16 bit"
     )

@@ -31,6 +31,9 @@ PERCENTILES = "percentiles"
 # patient's left: radiological convention.
 _TOWARDS: dict[Plane, str] = {"axial": "SPL", "coronal": "AIL", "sagittal": "RIP"}
 _EQUAL_SPACING = 0.99
+_AIR = -1024
+"""Hounsfield units of air; scanners write a lower value around what they scanned."""
+_PADDED_FRACTION = 0.01
 
 
 class Slicing(BaseModel):
@@ -42,7 +45,8 @@ class Slicing(BaseModel):
             then coronal.
         window: Level and width that are scaled to the grey values, in the volume's units.
         percentiles: Percentiles of the voxels (0 to 100) that are scaled to the grey values if
-            there is no window, as for MR, which has no unit.
+            there is no window, as for MR, which has no unit. Padding does not count: NaN, and
+            the lowest value if only it is below -1024 and 1% of the voxels have it, as in CT.
         neighbours: Neighbouring slices on each side that are added as channels (2.5D).
         bits: Bit depth of the grey values.
     """
@@ -230,6 +234,12 @@ def _limits(voxels: NDArray[Any], slicing: Slicing) -> tuple[float, float]:
     finite = voxels[np.isfinite(voxels)] if voxels.dtype.kind == "f" else voxels
     if finite.size == 0:
         raise DxsegError("no voxel of the volume is a finite number; export it again")
+    lowest = finite.min()
+    if lowest < _AIR:
+        above = finite[finite > lowest]
+        many = finite.size - above.size >= _PADDED_FRACTION * finite.size
+        # Other volumes than CT may have low values of every kind: those are no padding.
+        finite = above if many and above.size and above.min() >= _AIR else finite
     low, high = (float(value) for value in np.percentile(finite, slicing.percentiles))
     # A constant volume becomes black.
     return low, high if high > low else low + 1.0

@@ -298,6 +298,7 @@ def no_syntax(ds: Dataset) -> None:
 def float_pixels(ds: Dataset) -> None:
     del ds.PixelData
     ds.BitsAllocated = ds.BitsStored = 32
+    ds.HighBit = 31
     ds.FloatPixelData = np.zeros(65 * 71, np.float32).tobytes()
 
 

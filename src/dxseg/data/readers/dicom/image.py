@@ -19,6 +19,12 @@ from dxseg.data.readers.dicom.objects import (
     pixel_layout,
     translate_errors,
 )
+from dxseg.data.readers.dicom.stored_values import (
+    describes_its_bits,
+    find_padding,
+    used_bits,
+    without_padding,
+)
 from dxseg.data.readers.raster import Pixels, Raster
 from dxseg.errors import DxsegError
 
@@ -32,8 +38,8 @@ def decode_dicom(path: Path) -> Raster:
     """Decode a DICOM image of one frame for display.
 
     Colour becomes RGB. Grey values go through the modality LUT or rescaling, then the VOI LUT or
-    the first window, and MONOCHROME1 is inverted. The range of the window, or without a window the
-    range of BitsStored, is scaled to the output range.
+    the first window, and MONOCHROME1 is inverted; padding is black. The range of the window, or
+    without a window the range of BitsStored, is scaled to the output range.
 
     Args:
         path: The file; its content, not its suffix, determines the format.
@@ -76,7 +82,8 @@ def displayed_frame(ds: FileDataset, index: int, layout: PixelLayout, path: Path
     Raises:
         DxsegError: The frame is damaged, or there is no decoder for its compression.
     """
-    stored = stored_frame(ds, index, layout, path)
+    raw = _raw_frame(ds, index, layout, path)
+    stored = used_bits(raw, layout)
     depth = np.dtype(np.uint8 if layout.bits_stored <= 8 else np.uint16)
     if layout.photometric == "PALETTE COLOR":
         return _through_palette(ds, stored, path)
@@ -88,6 +95,9 @@ def displayed_frame(ds: FileDataset, index: int, layout: PixelLayout, path: Path
     pixels = _spread(values, low, high, depth)
     if layout.photometric == "MONOCHROME1":
         pixels = ~pixels  # of unsigned numbers: the maximum less the value
+    padding = find_padding(raw, ds, layout, path)
+    if padding is not None:
+        pixels[padding] = 0
     return pixels[:, :, None]
 
 
@@ -103,16 +113,18 @@ def measured_frame(
         path: Its file.
 
     Returns:
-        (rows, columns).
+        (rows, columns); NaN in padding, and in CT below -1024 HU.
 
     Raises:
         DxsegError: The frame is damaged or coloured, or there is no decoder for its compression.
     """
     if layout.photometric not in GREY:
         raise DxsegError(f"{path}: a slice in colour; expected grey values; leave the series out")
-    stored = stored_frame(ds, index, layout, path)
+    raw = _raw_frame(ds, index, layout, path)
+    context = _frame_context(ds, index, layout)
     with translate_errors(path):
-        return np.asarray(_modality(stored, _frame_context(ds, index, layout)), dtype=np.float64)
+        values = np.asarray(_modality(used_bits(raw, layout), context), dtype=np.float64)
+    return without_padding(values, find_padding(raw, ds, layout, path), ds)
 
 
 @dataclass(frozen=True)
@@ -170,6 +182,11 @@ def stored_frame(ds: FileDataset, index: int, layout: PixelLayout, path: Path) -
     Raises:
         DxsegError: The frame is damaged, or there is no decoder for its compression.
     """
+    return used_bits(_raw_frame(ds, index, layout, path), layout)
+
+
+def _raw_frame(ds: FileDataset, index: int, layout: PixelLayout, path: Path) -> npt.NDArray[Any]:
+    """Decode a frame with all bits of its samples."""
     from pydicom.pixels.utils import pixel_array
 
     if "PixelData" not in ds:
@@ -178,7 +195,12 @@ def stored_frame(ds: FileDataset, index: int, layout: PixelLayout, path: Path) -
     with translate_errors(path):
         check_codestream(ds, index, layout, path)
         array: npt.NDArray[Any] = (
-            pixel_array(ds, index=index, decoding_plugin=plugin)
+            pixel_array(
+                ds,
+                index=index,
+                decoding_plugin=plugin,
+                correct_unused_bits=describes_its_bits(layout),
+            )
             if layout.bits_allocated > 1 or plugin
             else _packed_frame(ds.PixelData, index, layout)
         )

@@ -34,6 +34,7 @@ class PixelLayout:
         photometric: One of `GREY` or `COLOUR`.
         bits_allocated: Bits per sample: 1, 8, 16 or 32.
         bits_stored: Number of these bits that are used.
+        high_bit: The highest of them, from 0.
         signed: Whether samples are two's complement.
         syntax: UID of the transfer syntax.
     """
@@ -44,6 +45,7 @@ class PixelLayout:
     photometric: str
     bits_allocated: int
     bits_stored: int
+    high_bit: int
     signed: bool
     syntax: str
 
@@ -147,6 +149,12 @@ def pixel_layout(ds: FileDataset, path: Path) -> PixelLayout:
             f"{path}: {stored} of {allocated} bits per sample; expected at most {limit} of 1, 8, "
             "16 or 32; export it again as whole numbers of 8 or 16 bit"
         )
+    high_bit = read_int(ds, "HighBit", path, stored - 1)
+    if not stored - 1 <= high_bit < allocated:
+        raise DxsegError(
+            f"{path}: its highest bit is {high_bit} (HighBit), but {stored} of {allocated} bits "
+            f"are stored; expected {stored - 1}; correct the header"
+        )
     if frames < 1:
         raise DxsegError(f"{path}: claims {frames} frames; expected at least 1")
     check_size(path, rows, columns, samples * max(allocated // 8, 1))
@@ -158,6 +166,7 @@ def pixel_layout(ds: FileDataset, path: Path) -> PixelLayout:
         photometric,
         allocated,
         stored,
+        high_bit,
         read_int(ds, "PixelRepresentation", path, 0) == 1,
         syntax,
     )

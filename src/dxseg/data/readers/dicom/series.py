@@ -134,18 +134,22 @@ def read_stack(stack: Stack) -> Volume:
         stack: From `stack_slices`.
 
     Returns:
-        Voxels (column, row, slice): int16 if all values are whole and in range, else float32.
+        Voxels (column, row, slice): int16 if all values are whole and in range, else float32; NaN
+        where a slice is padded.
 
     Raises:
         DxsegError: A slice is damaged or coloured, or there is no decoder for its compression;
             messages have the names of `Header`.
     """
     voxels: npt.NDArray[Any] = np.empty((len(stack.slices), stack.rows, stack.columns), np.int16)
+    padded = 0
     for index, frame in enumerate(_frames(stack)):
         if voxels.dtype == np.int16 and not _fits_int16(frame):
             voxels = voxels.astype(np.float32)
         voxels[index] = frame
-    return Volume(voxels.transpose(2, 1, 0), stack.affine)
+        padded += int(np.isnan(frame).sum())
+    notes = (f"{padded} voxels are padding: black, and in no percentile",) if padded else ()
+    return Volume(voxels.transpose(2, 1, 0), stack.affine, notes)
 
 
 def series_in(folder: Path) -> Stack:
