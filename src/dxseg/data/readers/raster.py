@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from dxseg.data.readers.budget import check_size
 from dxseg.data.readers.orientation import UPRIGHT, as_shown, pillow_orientation, shown_size
+from dxseg.data.readers.sample_types import to_integers
 from dxseg.data.readers.tiff import read_tiff, tiff_layout
 from dxseg.errors import DxsegError
 
@@ -24,7 +25,6 @@ MERGED_TAG = "dxseg:united-masks"
 
 _MODE_BYTES = {"I": 4, "F": 4}
 """Bytes per sample of Pillow's modes of more than one byte, but for those of 16 bit."""
-_BRIGHTEST, _DEEPEST = 255, 65535
 _PNG_RGB, _PNG_GREY_ALPHA, _PNG_RGBA = 2, 4, 6
 
 Pixels = npt.NDArray[Any]
@@ -252,7 +252,7 @@ def _from_pillow(image: Any, path: Path, step: int = 1) -> Raster:
     array = np.asarray(image)
     if image.mode in ("LA", "RGBA"):
         return Raster(array[:, :, :-1], alpha=array[:, :, -1])
-    return Raster(_to_integers(array if array.ndim == 3 else array[:, :, None], path), step=step)
+    return Raster(to_integers(array if array.ndim == 3 else array[:, :, None], path), step=step)
 
 
 def _decode_deep_png(stream: IO[bytes], path: Path, colour: int) -> Raster:
@@ -280,7 +280,7 @@ def _decode_tiff(stream: IO[bytes], path: Path) -> Raster:
         # TIFF itself.
         raster = _from_pillow(_pillow(stream, path, "tiff"), path)
         return replace(raster, orientation=layout.orientation)
-    array = _to_integers(read_tiff(stream, layout, path), path)
+    array = to_integers(read_tiff(stream, layout, path), path)
     if page.photometric.name == "MINISWHITE":
         array = (np.iinfo(array.dtype).max - array).astype(array.dtype)
     transparent = any(int(sample) in (1, 2) for sample in page.extrasamples or ())
@@ -289,24 +289,3 @@ def _decode_tiff(stream: IO[bytes], path: Path) -> Raster:
     else:
         raster = Raster(array)
     return raster.as_shown(layout.orientation)
-
-
-def _to_integers(array: npt.NDArray[Any], path: Path) -> Pixels:
-    if array.dtype in (np.uint8, np.uint16):
-        # Also converts the byte order to that of this machine.
-        return array.astype(array.dtype.newbyteorder("="), copy=False)
-    if array.dtype == np.bool_:
-        return array.astype(np.uint8) * np.uint8(255)
-    if array.dtype.kind == "f" and array.size and np.isfinite(array).all() and array.min() >= 0:
-        highest = float(array.max())
-        if highest < 2**16 and (array == np.rint(array)).all():
-            return array.astype(np.uint8 if highest <= _BRIGHTEST else np.uint16)
-        if highest <= 1:
-            # A picture of 0 to 1; a label map has whole numbers.
-            return np.rint(array.astype(np.float64) * _DEEPEST).astype(np.uint16)
-    if array.dtype.kind in "iu" and array.size and array.min() >= 0 and array.max() < 2**16:
-        return array.astype(np.uint16)
-    raise DxsegError(
-        f"{path}: pixels of type {array.dtype} beyond 0 to 65535; expected 8 or 16 bit whole "
-        "numbers, or floats of 0 to 1; rescale it to 16 bit"
-    )
