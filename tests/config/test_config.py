@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from dxseg.config.presets import (
     PRESETS,
+    RENAMED,
     load_config,
     merge,
     method_names,
@@ -123,10 +124,12 @@ def test_every_method_of_every_preset_loads_and_survives_yaml(
     path = tmp_path / "config.yaml"
     path.write_text(config.to_yaml(), encoding="utf-8")
     assert read_config(path) == config
-    assert config.self_training is None or method.endswith("-selftrained")
+    assert (config.self_training is not None) == method.endswith("-selftrained")
+    assert (config.student is not None) == method.endswith("-student")
     written = dict(leaves(yaml.safe_load(config.to_yaml())))
-    assert {key for key in written if not key.startswith("self_training")} == {
-        key for key in knobs() if key != "self_training"
+    optional = ("self_training", "student")
+    assert {key for key in written if not key.startswith(optional)} == {
+        key for key in knobs() if not key.startswith(optional)
     }
 
 
@@ -146,6 +149,8 @@ def test_the_methods_differ_in_what_they_are_meant_to() -> None:
         "sks-selftrained",
         "sks-evidence-selftrained",
         "unet-stage1-selftrained",
+        "sks-student",
+        "unet-stage1-student",
     ]
     for method in ("sks", "sks-selftrained"):
         assert not model[method].skips.evidence
@@ -159,9 +164,10 @@ def test_the_methods_differ_in_what_they_are_meant_to() -> None:
         "unet-multitask",
         "sks-selftrained",
         "sks-evidence-selftrained",
+        "sks-student",
     ]
     assert not any(model[method].shared_encoder_levels for method in model)
-    same = {"method", "model", "self_training"}
+    same = {"method", "model", "self_training", "student"}
     others = [load_config("cpu", method).model_dump(exclude=same) for method in method_names()]
     assert all(other == others[0] for other in others), "all else is shared"
 
@@ -265,3 +271,20 @@ def test_a_stage_has_at_least_its_steps_in_whole_epochs(steps: int, per_epoch: i
     stage = StageConfig(steps=steps, steps_per_epoch=per_epoch)
     assert stage.max_epochs * stage.epoch_steps == stage.total_steps >= steps
     assert stage.total_steps - steps < stage.epoch_steps
+
+
+def test_keys_of_earlier_versions_are_accepted_with_a_note(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    changed = parse_overrides(["selftraining.teacher_decay=0.5", "stage1.steps=2"])
+    assert changed == {"self_training": {"ema_decay": 0.5}, "stage1": {"steps": 2}}
+    assert capsys.readouterr().err == (
+        "note: --set selftraining.teacher_decay: this key is now self_training.ema_decay\n"
+    )
+
+
+def test_every_renamed_key_has_become_one_that_there_is() -> None:
+    tree = load_config("cpu", "sks-selftrained").model_dump()
+    keys = set(tree) | {key for part in tree.values() if isinstance(part, dict) for key in part}
+    assert set(RENAMED.values()) <= keys
+    assert not set(RENAMED) & keys

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from dxseg.config import DEFAULT_METHOD
 from dxseg.config.schema import RunConfig
 from dxseg.errors import DxsegError, UsageError
+from dxseg.io.progress import console
 from dxseg.io.yaml import parse_yaml, read_small_text
 
 Preset = Literal["cpu", "paper"]
@@ -41,8 +42,29 @@ def merge(base: dict[str, Any], *changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+RENAMED = {
+    "arm": "method",
+    "selftraining": "self_training",
+    "shared_stages": "shared_encoder_levels",
+    "lesion_free_share": "lesion_free_fraction",
+    "known_label_share": "label_prompt_prob",
+    "gradient_clip": "gradient_clip_val",
+    "accumulate": "accumulate_grad_batches",
+    "select": "checkpoint",
+    "passes": "epochs",
+    "teacher_decay": "ema_decay",
+    "label_only_share": "unlabeled_fraction",
+    "proposal_weight": "pseudo_label_weight",
+    "gate_sensitivity": "rule_out_sensitivity",
+    "nodes": "num_nodes",
+}
+"""Keys of earlier versions, which scripts may still have."""
+
+
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:
     """Parse `["stage2.steps=50"]` to a nested dictionary; values are YAML.
+
+    Keys of earlier versions are accepted, with a note.
 
     Raises:
         UsageError: a pair has no `=` or its value is not YAML.
@@ -53,7 +75,10 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
         if not equals or not path:
             raise UsageError(f"--set {pair!r}: expected SECTION.KEY=VALUE, e.g. stage2.steps=50")
         value = parse_yaml(text, f"--set {pair!r}", UsageError)
-        for key in reversed(path.split(".")):
+        keys = [RENAMED.get(key, key) for key in path.split(".")]
+        if keys != path.split("."):
+            console.print(f"note: --set {path}: this key is now {'.'.join(keys)}")
+        for key in reversed(keys):
             value = {key: value}
         overrides = merge(overrides, value)
     return overrides
