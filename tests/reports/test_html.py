@@ -144,7 +144,7 @@ def test_figures_are_those_of_the_evaluation(report, run):
     ]
     assert cells["HD95 (px)"].strip() == f"{evaluation['hd95_lesion']:.1f}"
     counts = evaluation["counts"]
-    assert f"{counts['images']} test images, {counts['lesion_images']} with" in report.text
+    assert f"{counts['missed_lesion_images']} lesion image" in report.text
 
 
 def test_the_protocol_names_what_is_needed_to_repeat(report):
@@ -211,7 +211,7 @@ def test_compared_runs_have_a_row_each_and_paired_differences(run, make_run):
     assert float(value) == pytest.approx(own - other, abs=6e-4)
     assert float(low) <= float(value) <= float(high)
     assert f"{value} ({low} to {high})" in short[2][2]
-    assert "Against unet: better in " in parsed.text
+    assert "Against unet. Better: " in parsed.text
 
 
 def test_a_run_without_a_control_is_told_how_to_get_one(report):

@@ -31,15 +31,16 @@ def test_the_weakest_point_is_the_headline(change: dict[str, object], expected: 
 def test_every_figure_is_called_better_worse_or_neither() -> None:
     text = sentences(ENOUGH)[-1]
     assert text == (
-        "Against unet: better in Dice; worse in False-positive area; no difference shown in "
-        "Lesions found."
+        "Against unet. Better: Dice. Worse: False-positive area. No difference shown: Lesions "
+        "found."
     )
 
 
 def test_each_other_method_has_its_sentence_and_a_lonely_run_the_remedy() -> None:
     other = replace(DICE, method="manet")
     told = sentences(replace(ENOUGH, differences=(DICE, other)))
-    assert [text.split(":")[0] for text in told[-2:]] == ["Against unet", "Against manet"]
+    assert [text.split(".")[0] for text in told[-2:]] == ["Against unet", "Against manet"]
+    assert told[-1] == "Against manet. Better: Dice. Worse: none. No difference shown: none."
     assert "--with" in sentences(replace(ENOUGH, differences=()))[-1]
 
 

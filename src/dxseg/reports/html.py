@@ -124,15 +124,9 @@ def _load(path: Path) -> _Run:
 
 def _summary(evaluation: dict[str, Any]) -> str:
     counts = evaluation["counts"]
-    text = (
-        f"{counts['images']} test images, {counts['lesion_images']} with a lesion and "
-        f"{counts['lesion_free_images']} without, in {counts['groups']} groups. "
-    )
     score = format_number(evaluation.get("dice_lesion"), 3)
     between = format_interval(evaluation.get("dice_lesion_ci"), 3)
-    text += (
-        f"Mean Dice on lesion images: {score}{f' (95% interval {between})' if between else ''}. "
-    )
+    text = f"Mean Dice on lesion images: {score}{f' (95% interval {between})' if between else ''}. "
     missed = counts.get("missed_lesion_images", 0)
     text += f"{missed} lesion image{'' if missed == 1 else 's'} without any prediction."
     return text

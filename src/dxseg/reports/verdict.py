@@ -126,11 +126,12 @@ def _trainings(seeds: int) -> str:
 
 def _against(method: str, differences: Sequence[Difference]) -> str:
     own = [difference for difference in differences if difference.method == method]
-    parts = []
+    parts = [f"Against {method}."]
     for words in ("better", "worse", "no difference shown"):
-        titles = [difference.title for difference in own if difference.words == words]
-        parts.append(f"{words} in {', '.join(titles) if titles else 'none'}")
-    return f"Against {method}: {'; '.join(parts)}."
+        # The names of figures have commas.
+        titles = "; ".join(difference.title for difference in own if difference.words == words)
+        parts.append(f"{words.capitalize()}: {titles or 'none'}.")
+    return " ".join(parts)
 
 
 def _count(number: int, one: str, several: str = "") -> str:
