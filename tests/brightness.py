@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from dxseg.config.schema import ModelConfig
+from dxseg.config.network import ModelConfig
 from dxseg.data.preprocessing import Preprocessing
 from dxseg.data.readers.slicing import Slicing
 from dxseg.inference.model_folder import ModelInfo

@@ -167,6 +167,17 @@ def test_inputs_may_look_like_anything(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert loaded[0]["flip"]
 
 
+@pytest.mark.parametrize("name", ["run/model/model.json", "run/model.json", "run.onnx"])
+def test_swapped_inputs_and_model_are_named(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    model = tmp_path / Path(name).parts[0]
+    ended = call("predict", tmp_path / "images", model, "--out", tmp_path / "out")
+    assert_fails(ended, 2, f"{tmp_path / 'images'}: not a model, but {model} is one")
+    assert not (tmp_path / "out").exists()
+
+
 def test_overrides_may_be_repeated_and_stand_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     called = passed_on(monkeypatch, "dxseg.config.presets.load_config")
     call("train", "--set", "stage2.steps=5", "data", "--set", "data.image_size=64", "--out", "r")

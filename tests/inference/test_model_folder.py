@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from dxseg.config.schema import ModelConfig, SkipsConfig
+from dxseg.config.network import ModelConfig, SkipsConfig
 from dxseg.data.preprocessing import Preprocessing
 from dxseg.errors import DxsegError
 from dxseg.inference.model_folder import (

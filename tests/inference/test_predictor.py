@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dxseg.config.schema import ModelConfig
+from dxseg.config.network import ModelConfig
 from dxseg.data.preprocessing import Preprocessing
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.model_folder import ModelInfo, save_model_folder

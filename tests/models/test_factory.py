@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dxseg.config.network import ModelConfig
 from dxseg.config.presets import load_config, method_names
-from dxseg.config.schema import ModelConfig
 from dxseg.data.preprocessing import Preprocessing
 from dxseg.errors import UsageError
 from dxseg.inference.model_folder import ModelInfo, load_model_folder, save_model_folder

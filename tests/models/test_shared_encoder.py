@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dxseg.config.network import ModelConfig
 from dxseg.config.presets import load_config
-from dxseg.config.schema import ModelConfig
 from dxseg.errors import UsageError
 from dxseg.models import SKS
 from dxseg.models.encoder import PyramidEncoder

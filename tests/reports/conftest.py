@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dxseg.config.schema import ModelConfig, RunConfig
+from dxseg.config.network import ModelConfig
+from dxseg.config.schema import RunConfig
 from dxseg.data.preprocessing import Preprocessing
 from dxseg.data.splits.split_table import write_splits
 from dxseg.data.table.dataset import Dataset, DatasetSpec

@@ -10,8 +10,8 @@ import pytest
 import torch
 from scipy.special import expit, softmax
 
+from dxseg.config.network import ModelConfig
 from dxseg.config.presets import load_config
-from dxseg.config.schema import ModelConfig
 from dxseg.data.batches.batches import CaseDataset
 from dxseg.data.preprocessing import Preprocessing
 from dxseg.inference.model_folder import ModelInfo

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -86,6 +86,7 @@ def predict(
     from dxseg.io.progress import console, reporting
 
     paths = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    _check_order(model, paths)
     options: dict[str, Any] = {
         "batch_size": batch_size,
         "backend": backend,
@@ -116,6 +117,20 @@ def predict(
             dicom_seg=dicom_seg,
             progress=progress,
         )
+
+
+def _check_order(model: str | Path, paths: Sequence[str | Path]) -> None:
+    """Name the mistake if model and inputs are swapped: both are paths, so no type checker can."""
+    from dxseg.inference.hub import FILES, PREFIX
+    from dxseg.inference.onnx_file import is_onnx
+
+    def is_model(path: Path) -> bool:
+        return is_onnx(path) or any((path / inner / FILES[0]).is_file() for inner in ("", "model"))
+
+    if str(model).startswith(PREFIX) or is_model(Path(model)):
+        return
+    for path in filter(is_model, map(Path, paths)):
+        raise UsageError(f"{model}: not a model, but {path} is one; give the model first")
 
 
 def _import_ray() -> Callable[..., PredictSummary]:

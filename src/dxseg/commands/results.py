@@ -14,7 +14,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dxseg.config.schema import ModelConfig
+    from dxseg.config.network import ModelConfig
     from dxseg.export.quantize import QuantizationReport
 
 

@@ -7,145 +7,17 @@ from typing import Annotated, Literal
 
 import yaml
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PositiveInt,
     model_validator,
 )
 
 from dxseg.config.mask_budget import parse_mask_budget
+from dxseg.config.network import ModelConfig, StrictConfig
 
 
-class _Strict(BaseModel):
-    """Unknown keys are errors: a misspelt option must not be ignored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SkipsConfig(_Strict):
-    """Which skip connections of the dual U-shape are built.
-
-    Those of the paper are on by default. `evidence` is ours; it added nothing to them in our
-    experiments.
-    """
-
-    feature_share: bool = True
-    resolution_compensation: bool = True
-    fuse_in_encoder: bool = False
-    long: bool = True
-    evidence: bool = False
-
-    @model_validator(mode="after")
-    def _compensation_needs_fusion(self) -> SkipsConfig:
-        if self.resolution_compensation and not self.feature_share:
-            raise ValueError(
-                "resolution_compensation carries the fused features of feature_share: "
-                "switch feature_share on, or resolution_compensation off"
-            )
-        if self.fuse_in_encoder and not self.resolution_compensation:
-            raise ValueError(
-                "fuse_in_encoder goes on from the fused features of every level: "
-                "switch resolution_compensation on, or fuse_in_encoder off"
-            )
-        return self
-
-
-class ModelConfig(_Strict):
-    """The network of a method.
-
-    Attributes:
-        architecture: `sks` has two branches; the others are baselines of
-            segmentation-models-pytorch.
-        backbone: name of the encoder in timm.
-        decoder_channels: widths of the decoder blocks at strides 16, 8, 4, 2 and 1, in the order of
-            segmentation-models-pytorch.
-        skips: of `sks`.
-        encoder_init: initial weights of the encoder that masks train.
-        coarse_init: initial weights of the coarse branch: `stage1` is the method, `pretrained` the
-            capacity control that never saw an image-level label.
-        coarse_learning_rate_scale: factor on the learning rate of the coarse branch; 0 freezes it.
-        shared_encoder_levels: number of levels, finest first, that both encoders of `sks` share.
-        label_head: gives a single-branch network an image-level head, trained together with masks.
-    """
-
-    architecture: Literal["sks", "unet", "unetplusplus", "manet"] = "sks"
-    backbone: str = "tf_efficientnet_lite0"
-    decoder_channels: tuple[Annotated[int, Field(gt=0, le=2048)], ...] = Field(
-        default=(128, 64, 32, 16, 8), min_length=5, max_length=5
-    )
-    skips: SkipsConfig = SkipsConfig()
-    encoder_init: Literal["random", "pretrained", "stage1"] = "stage1"
-    coarse_init: Literal["pretrained", "stage1"] = "stage1"
-    coarse_learning_rate_scale: float = Field(default=0.0, ge=0.0, le=1.0)
-    shared_encoder_levels: int = Field(default=0, ge=0)
-    label_head: bool = False
-
-    @model_validator(mode="after")
-    def _sharing_fits(self) -> ModelConfig:
-        if self.shared_encoder_levels and self.architecture != "sks":
-            raise ValueError(
-                f"shared_encoder_levels {self.shared_encoder_levels} needs the two encoders of "
-                f"architecture sks; {self.architecture} has one: set shared_encoder_levels to 0"
-            )
-        if self.shared_encoder_levels and self.encoder_init != self.coarse_init:
-            raise ValueError(
-                f"with shared_encoder_levels {self.shared_encoder_levels} the fine encoder "
-                f"continues the coarse one: encoder_init ({self.encoder_init}) and coarse_init "
-                f"({self.coarse_init}) must be the same"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _one_label_head(self) -> ModelConfig:
-        if self.label_head and self.architecture == "sks":
-            raise ValueError(
-                "the coarse branch of sks predicts the label already: label_head is for "
-                "architectures of one branch"
-            )
-        return self
-
-    @property
-    def requires_stage1(self) -> bool:
-        """Whether stage 2 of this method starts from a stage-1 classifier."""
-        return self.encoder_init == "stage1" or self.prompted
-
-    @property
-    def has_label_head(self) -> bool:
-        """Whether the network predicts image-level labels that it was trained on."""
-        return self.label_head or self.prompted
-
-    @property
-    def has_unused_parameters(self) -> bool:
-        """Whether stage 2 trains parameters that no mask depends on.
-
-        These are the heads of a coarse branch that is not frozen, unless its evidence is a prompt.
-        """
-        trained = self.architecture == "sks" and self.coarse_learning_rate_scale > 0
-        return trained and not self.skips.evidence
-
-    @property
-    def student(self) -> ModelConfig:
-        """The network of a student: one branch on the same backbone, with a label head.
-
-        It has none, and starts from other weights, where this network does not build on stage 1.
-        """
-        return ModelConfig(
-            architecture="unet",
-            backbone=self.backbone,
-            decoder_channels=self.decoder_channels,
-            encoder_init="stage1" if self.requires_stage1 else self.encoder_init,
-            label_head=self.requires_stage1,
-        )
-
-    @property
-    def prompted(self) -> bool:
-        """Whether a branch trained on image-level labels prompts the segmentation."""
-        return self.architecture == "sks" and self.coarse_init == "stage1"
-
-
-class DataConfig(_Strict):
+class DataConfig(StrictConfig):
     """Pixels and batches.
 
     Attributes:
@@ -168,7 +40,7 @@ class DataConfig(_Strict):
     cache_dir: str | None = None
 
 
-class SplitConfig(_Strict):
+class SplitConfig(StrictConfig):
     """How cases are split, and which masks may be used.
 
     Attributes:
@@ -184,7 +56,7 @@ class SplitConfig(_Strict):
     validation_masks: int | None = Field(default=10, ge=0)
 
 
-class AugmentConfig(_Strict):
+class AugmentConfig(StrictConfig):
     """Random augmentation of training images; geometry changes image and mask alike."""
 
     degrees: float = Field(default=15.0, ge=0, le=180)
@@ -205,7 +77,7 @@ class AugmentConfig(_Strict):
         return self
 
 
-class StageConfig(_Strict):
+class StageConfig(StrictConfig):
     """Optimisation of one stage: AdamW, linear warm-up, then cosine decay to zero.
 
     Attributes:
@@ -323,7 +195,7 @@ class StudentConfig(StageConfig):
     mask_label_weight: float = Field(default=0.1, ge=0)
 
 
-class DeviceConfig(_Strict):
+class DeviceConfig(StrictConfig):
     """Where and how to compute; passed to Lightning's Trainer.
 
     Attributes:
@@ -342,7 +214,7 @@ class DeviceConfig(_Strict):
     deterministic: bool = False
 
 
-class RunConfig(_Strict):
+class RunConfig(StrictConfig):
     """A whole run, as written to `config.yaml`.
 
     Attributes:

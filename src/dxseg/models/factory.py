@@ -20,7 +20,7 @@ from dxseg.models.sks import SKS
 from dxseg.models.weights import Weights
 
 if TYPE_CHECKING:
-    from dxseg.config.schema import ModelConfig
+    from dxseg.config.network import ModelConfig
 
 
 def create_model(

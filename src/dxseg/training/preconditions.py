@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dxseg.config.network import ModelConfig
 from dxseg.config.presets import load_config, method_names
-from dxseg.config.schema import ModelConfig, RunConfig
+from dxseg.config.schema import RunConfig
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.splits.groups import label_sets
 from dxseg.data.table.cases import TEST, TRAIN, VALIDATION

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from dxseg.config.schema import ModelConfig, RunConfig
+from dxseg.config.network import ModelConfig
+from dxseg.config.schema import RunConfig
 from dxseg.errors import DxsegError
 from dxseg.io.atomic import sha256_file, write_bytes_atomic, write_text_atomic
 from dxseg.models.coarse_branch import CoarseBranch

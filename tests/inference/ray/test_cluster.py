@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from dxseg.config.network import ModelConfig
 from dxseg.config.presets import load_config
-from dxseg.config.schema import ModelConfig
 from dxseg.data.preprocessing import Preprocessing
 from dxseg.inference.model_folder import ModelInfo, save_model_folder
 from dxseg.models.factory import Task, build_model

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dxseg.config.schema import ModelConfig, RunConfig, StageConfig
+from dxseg.config.network import ModelConfig
+from dxseg.config.schema import RunConfig, StageConfig
 from dxseg.data.table.dataset import Dataset
 from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
 from dxseg.training import stages

@@ -48,7 +48,7 @@ class Constant(SegmentationModel):
 
 
 def module(segmenter: SegmentationModel, **options: Any) -> SelfTrainingModule:
-    from dxseg.config.schema import ModelConfig
+    from dxseg.config.network import ModelConfig
 
     config = SelfTrainingConfig(**options)
     return SelfTrainingModule(segmenter, ModelConfig(), config, TASK, prompt_teacher=False)

@@ -7,7 +7,8 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from dxseg.config.schema import ModelConfig, StageConfig
+from dxseg.config.network import ModelConfig
+from dxseg.config.schema import StageConfig
 from dxseg.data.batches.batches import Batch
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.losses import LabelLoss, MaskLoss

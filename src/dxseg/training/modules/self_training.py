@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchmetrics import MeanMetric
 
-from dxseg.config.schema import ModelConfig, SelfTrainingConfig
+from dxseg.config.network import ModelConfig
+from dxseg.config.schema import SelfTrainingConfig
 from dxseg.data.batches.batches import Batch
 from dxseg.models.factory import Task
 from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput

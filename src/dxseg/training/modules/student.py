@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from dxseg.config.schema import ModelConfig, StudentConfig
+from dxseg.config.network import ModelConfig
+from dxseg.config.schema import StudentConfig
 from dxseg.data.batches.batches import Batch
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.losses import LabelLoss, MaskLoss

@@ -1,0 +1,134 @@
+"""The configuration of a network: its architecture, its skips, and where its weights start from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class StrictConfig(BaseModel):
+    """Unknown keys are errors: a misspelt option must not be ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SkipsConfig(StrictConfig):
+    """Which skip connections of the dual U-shape are built.
+
+    Those of the paper are on by default. `evidence` is ours; it added nothing to them in our
+    experiments.
+    """
+
+    feature_share: bool = True
+    resolution_compensation: bool = True
+    fuse_in_encoder: bool = False
+    long: bool = True
+    evidence: bool = False
+
+    @model_validator(mode="after")
+    def _compensation_needs_fusion(self) -> SkipsConfig:
+        if self.resolution_compensation and not self.feature_share:
+            raise ValueError(
+                "resolution_compensation carries the fused features of feature_share: "
+                "switch feature_share on, or resolution_compensation off"
+            )
+        if self.fuse_in_encoder and not self.resolution_compensation:
+            raise ValueError(
+                "fuse_in_encoder goes on from the fused features of every level: "
+                "switch resolution_compensation on, or fuse_in_encoder off"
+            )
+        return self
+
+
+class ModelConfig(StrictConfig):
+    """The network of a method.
+
+    Attributes:
+        architecture: `sks` has two branches; the others are baselines of
+            segmentation-models-pytorch.
+        backbone: name of the encoder in timm.
+        decoder_channels: widths of the decoder blocks at strides 16, 8, 4, 2 and 1, in the order of
+            segmentation-models-pytorch.
+        skips: of `sks`.
+        encoder_init: initial weights of the encoder that masks train.
+        coarse_init: initial weights of the coarse branch: `stage1` is the method, `pretrained` the
+            capacity control that never saw an image-level label.
+        coarse_learning_rate_scale: factor on the learning rate of the coarse branch; 0 freezes it.
+        shared_encoder_levels: number of levels, finest first, that both encoders of `sks` share.
+        label_head: gives a single-branch network an image-level head, trained together with masks.
+    """
+
+    architecture: Literal["sks", "unet", "unetplusplus", "manet"] = "sks"
+    backbone: str = "tf_efficientnet_lite0"
+    decoder_channels: tuple[Annotated[int, Field(gt=0, le=2048)], ...] = Field(
+        default=(128, 64, 32, 16, 8), min_length=5, max_length=5
+    )
+    skips: SkipsConfig = SkipsConfig()
+    encoder_init: Literal["random", "pretrained", "stage1"] = "stage1"
+    coarse_init: Literal["pretrained", "stage1"] = "stage1"
+    coarse_learning_rate_scale: float = Field(default=0.0, ge=0.0, le=1.0)
+    shared_encoder_levels: int = Field(default=0, ge=0)
+    label_head: bool = False
+
+    @model_validator(mode="after")
+    def _sharing_fits(self) -> ModelConfig:
+        if self.shared_encoder_levels and self.architecture != "sks":
+            raise ValueError(
+                f"shared_encoder_levels {self.shared_encoder_levels} needs the two encoders of "
+                f"architecture sks; {self.architecture} has one: set shared_encoder_levels to 0"
+            )
+        if self.shared_encoder_levels and self.encoder_init != self.coarse_init:
+            raise ValueError(
+                f"with shared_encoder_levels {self.shared_encoder_levels} the fine encoder "
+                f"continues the coarse one: encoder_init ({self.encoder_init}) and coarse_init "
+                f"({self.coarse_init}) must be the same"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_label_head(self) -> ModelConfig:
+        if self.label_head and self.architecture == "sks":
+            raise ValueError(
+                "the coarse branch of sks predicts the label already: label_head is for "
+                "architectures of one branch"
+            )
+        return self
+
+    @property
+    def requires_stage1(self) -> bool:
+        """Whether stage 2 of this method starts from a stage-1 classifier."""
+        return self.encoder_init == "stage1" or self.prompted
+
+    @property
+    def has_label_head(self) -> bool:
+        """Whether the network predicts image-level labels that it was trained on."""
+        return self.label_head or self.prompted
+
+    @property
+    def has_unused_parameters(self) -> bool:
+        """Whether stage 2 trains parameters that no mask depends on.
+
+        These are the heads of a coarse branch that is not frozen, unless its evidence is a prompt.
+        """
+        trained = self.architecture == "sks" and self.coarse_learning_rate_scale > 0
+        return trained and not self.skips.evidence
+
+    @property
+    def student(self) -> ModelConfig:
+        """The network of a student: one branch on the same backbone, with a label head.
+
+        It has none, and starts from other weights, where this network does not build on stage 1.
+        """
+        return ModelConfig(
+            architecture="unet",
+            backbone=self.backbone,
+            decoder_channels=self.decoder_channels,
+            encoder_init="stage1" if self.requires_stage1 else self.encoder_init,
+            label_head=self.requires_stage1,
+        )
+
+    @property
+    def prompted(self) -> bool:
+        """Whether a branch trained on image-level labels prompts the segmentation."""
+        return self.architecture == "sks" and self.coarse_init == "stage1"
