@@ -13,12 +13,14 @@ from dxseg.commands.options import (
     Columns,
     LesionFree,
     MaskClasses,
+    MaskColors,
     Missing,
     OneHot,
     PatientPattern,
     PatientTable,
     StrPath,
 )
+from dxseg.errors import UsageError
 
 if TYPE_CHECKING:
     from dxseg.data.importers.report import ImportReport
@@ -42,6 +44,7 @@ def import_csv(
     patients: PatientTable | None = None,
     patient_pattern: PatientPattern | None = None,
     mask_classes: MaskClasses = ("lesion",),
+    mask_colors: MaskColors | None = None,
     modality: str = "unknown",
     spacing_unit: Literal["mm", "pixel"] | None = None,
     provenance: str = "",
@@ -79,7 +82,10 @@ def import_csv(
             the column that is mapped, else derived from folders and `sub-*`, which is a guess.
         patient_pattern: Regular expression that is searched in the path of an image; its first
             group, or the match, is the patient.
-        mask_classes: Name of a mask value, for the values 1, 2, ... May be repeated.
+        mask_classes: Name of a mask value, for the values 1, 2, ...; or `VALUE=CLASS`, such as
+            `76=lesion`. May be repeated.
+        mask_colors: Class of a color of color masks, such as `#00ff00=lesion`. May be repeated. In
+            Python a mapping.
         modality: Free text, such as `ultrasound`.
         spacing_unit: Unit of the spacing; default: mm if there are spacing columns.
         provenance: Where the images come from.
@@ -94,7 +100,9 @@ def import_csv(
     from dxseg.data.importers.csv import TableRules, find_listed
     from dxseg.data.importers.image_dataset import write_dataset
     from dxseg.data.importers.labels import describe_labels
+    from dxseg.data.importers.mask_values import parse_rule
     from dxseg.data.importers.patients import BY_NAMES, PatientRules, Patients, fill_patients
+    from dxseg.data.importers.report import LeftOut
     from dxseg.io.progress import console, reporting
 
     csv = Path(table).resolve()
@@ -109,17 +117,20 @@ def import_csv(
         missing=missing,
     )
     patient_rules = PatientRules(None if patients is None else Path(patients), patient_pattern)
+    rule = parse_rule(mask_classes, mask_colors or {})
+    if rule.structures:
+        raise UsageError(f"--mask-class {mask_classes[0]}: expected CLASS or VALUE=CLASS")
     spaced = not {"spacing_y", "spacing_x"}.isdisjoint(columns)
     fields = {
         "name": name or csv.parent.name,
         "modality": modality,
-        "mask_classes": list(mask_classes),
+        "mask_classes": rule.classes,
         "spacing_unit": spacing_unit or ("mm" if spaced else "pixel"),
         "provenance": provenance,
         "licence": licence,
     }
-    skipped: list[tuple[str, str]] = []
-    found = find_listed(csv, root, rules, fields, skipped)
+    left_out = LeftOut()
+    found = find_listed(csv, root, rules, fields, left_out)
     known = Patients([])
     if patient_rules != BY_NAMES or "patient_id" not in columns:
         known = fill_patients(
@@ -131,9 +142,10 @@ def import_csv(
             root,
             destination,
             {**fields, **found.fields, "patients_from": known.derived_from},
-            skipped=skipped,
+            skipped=left_out,
             overwrite=overwrite,
             progress=progress,
+            rule=rule,
         )
     report.notes.extend([*found.notes, *known.notes, *describe_labels(**found.fields)])
     return report

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dxseg.commands.options import (
     LesionFree,
     MaskClasses,
+    MaskColors,
     PatientPattern,
     PatientTable,
     StrPath,
@@ -72,6 +73,7 @@ def import_folder(
     mask_suffix: Suffix | None = None,
     keep_mask_like: bool = False,
     mask_classes: MaskClasses = ("lesion",),
+    mask_colors: MaskColors | None = None,
     patients: PatientTable | None = None,
     patient_pattern: PatientPattern | None = None,
     modality: str = "unknown",
@@ -98,7 +100,11 @@ def import_folder(
         mask_suffix: The only text that a mask adds to the name of its image, such as `_outline`;
             default: any usual word.
         keep_mask_like: Import what looks like a mask, but is not named so, as an image.
-        mask_classes: Name of a mask value, for the values 1, 2, ... May be repeated.
+        mask_classes: Name of a mask value, for the values 1, 2, ...; or `VALUE=CLASS`, such as
+            `76=lesion`; or `STRUCTURE=CLASS`, where masks of several structures are files of their
+            own. May be repeated.
+        mask_colors: Class of a color of color masks, such as `#00ff00=lesion`. May be repeated. In
+            Python a mapping.
         patients: Table of patients: the columns `patient_id` and `image`, or `folder`; default:
             derived from folders and `sub-*`, which is a guess.
         patient_pattern: Regular expression that is searched in the path of an image; its first
@@ -112,10 +118,11 @@ def import_folder(
         DxsegError: There is no image, `masks_root` has no mask of any, a lesion-free label has no
             folder, or the destination has other files.
     """
-    from dxseg.data.importers.folder import find_in_folders
+    from dxseg.data.importers.folder import choose_structures, find_in_folders
     from dxseg.data.importers.image_dataset import write_dataset
     from dxseg.data.importers.labels import describe_labels, read_case_labels
     from dxseg.data.importers.mask_owner import MaskNaming
+    from dxseg.data.importers.mask_values import DEFAULT_CLASSES, parse_rule
     from dxseg.data.importers.patients import PatientRules, fill_patients
     from dxseg.data.importers.report import LeftOut
     from dxseg.data.table.words import Words
@@ -135,12 +142,15 @@ def import_folder(
     known = fill_patients(found.cases, rules, found.labels)
     words = Words("label", given=lesion_free)
     labels = read_case_labels(found.cases, found.labels, words)
+    is_default = tuple(mask_classes) == DEFAULT_CLASSES and not mask_colors
+    rule = parse_rule(mask_classes, mask_colors or {})
+    rule = choose_structures(found, rule, is_default, left_out)
     fields = {
         "name": name or Path(source).resolve().name,
         "modality": modality,
         "labels": found.labels,
         "lesion_free": list(lesion_free),
-        "mask_classes": list(mask_classes),
+        "mask_classes": rule.classes,
         "provenance": provenance,
         "licence": licence,
         "patients_from": known.derived_from,
@@ -155,6 +165,7 @@ def import_folder(
             overwrite=overwrite,
             progress=progress,
             notes=found.notes,
+            rule=rule,
         )
     notes = describe_labels(labels, lesion_free, multi_label=False)
     report.notes.extend([*known.notes, *words.notes(), *notes])

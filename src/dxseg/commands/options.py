@@ -47,6 +47,7 @@ def _pairs(_: Any, tokens: Sequence[Token]) -> dict[str, str]:
 
 _EXPECTED: Mapping[str | None, str] = {
     "--column": "FIELD=COLUMN, e.g. label=diagnosis",
+    "--mask-color": "COLOR=CLASS, e.g. #00ff00=lesion",
     "--mask-replace": "TEXT=OTHER, e.g. volume=segmentation",
     "--mask-value": "VALUE=CLASS, e.g. 2=tumour",
     "--region": "REGION=CLASS, e.g. 1=tumour",
@@ -106,7 +107,9 @@ OneHot = Annotated[
 
 LesionFree = Annotated[Sequence[str], Parameter(metavar="LABEL")]
 LesionClasses = Annotated[Sequence[str], Parameter(name="--lesion-class", metavar="CLASS")]
-MaskClasses = Annotated[Sequence[str], Parameter(name="--mask-class", metavar="CLASS")]
+MaskClasses = Annotated[
+    Sequence[str], Parameter(name="--mask-class", metavar="CLASS|VALUE=CLASS|STRUCTURE=CLASS")
+]
 Suffix = Annotated[str, Parameter(allow_leading_hyphen=True, metavar="TEXT")]
 
 
@@ -118,6 +121,7 @@ def _repeated(converter: Any, name: str, metavar: str) -> Parameter:
 
 Columns = Annotated[Mapping[str, str], _repeated(_pairs, "--column", "FIELD=COLUMN")]
 Regions = Annotated[Mapping[str, str], _repeated(_pairs, "--region", "REGION=CLASS")]
+MaskColors = Annotated[Mapping[str, str], _repeated(_pairs, "--mask-color", "COLOR=CLASS")]
 MaskValues = Annotated[Mapping[int, str], _repeated(_numbered, "--mask-value", "VALUE=CLASS")]
 Replacement = Annotated[
     tuple[str, str], Parameter(converter=_one_pair, n_tokens=1, metavar="TEXT=OTHER")

@@ -100,7 +100,7 @@ def test_repaired_and_empty_masks_are_told(tmp_path: Path) -> None:
     notes = "\n".join(report.notes)
     assert "lesion-free: 1" in notes
     assert "b_mask.png" in notes
-    assert "colour mask" in notes
+    assert "color mask" in notes
 
 
 def test_channels_follow_the_images(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_one_class_masks_that_need_guessing_are_refused(
 def test_colour_and_transparent_masks_are_refused(tmp_path: Path) -> None:
     red = np.zeros((96, 96, 3), dtype=np.uint8)
     red[disc(), 0] = 255
-    with pytest.raises(DxsegError, match="colour mask"):
+    with pytest.raises(DxsegError, match="color mask"):
         read_mask(save(tmp_path / "m.png", red), 1)
     hidden = np.zeros((96, 96, 4), dtype=np.uint8)
     hidden[disc(), 3] = 255

@@ -12,11 +12,12 @@ from dxseg.data.importers.image_dataset import FoundCase
 from dxseg.data.importers.mask_names import is_image_folder, is_split_folder, label_core
 from dxseg.data.importers.mask_owner import MaskNaming
 from dxseg.data.importers.mask_search import find_masks
+from dxseg.data.importers.mask_values import MaskRule
 from dxseg.data.importers.names import natural_key
 from dxseg.data.importers.pairing import Pairing
 from dxseg.data.importers.report import LeftOut
 from dxseg.data.readers.images import is_supported
-from dxseg.errors import DxsegError
+from dxseg.errors import DxsegError, UsageError
 
 _CASE_FOLDERS = 10
 """From this number on, folders of one image each are cases, not labels."""
@@ -84,11 +85,55 @@ def find_in_folders(
     notes = note_pairing(pairing, left_out)
     labels = _find_labels(list(pairing.masks), source, left_out, notes)
     cases = [
-        FoundCase(path, labels[path], [mask.path for mask in masks])
+        FoundCase(
+            path,
+            labels[path],
+            [mask.path for mask in masks],
+            structures={mask.path: mask.structure for mask in masks},
+        )
         for path, masks in pairing.masks.items()
         if path in labels
     ]
     return FoundFolder(root, sorted(set(labels.values()) - {""}), cases, notes)
+
+
+def choose_structures(
+    found: FoundFolder, mask_rule: MaskRule, is_default: bool, left_out: LeftOut
+) -> MaskRule:
+    """Find which structures have masks of their own, and make each a mask class.
+
+    Names that occur once are no structures, but one of several lesions of an image.
+
+    Args:
+        found: The images; masks of structures that are not chosen are removed.
+        mask_rule: What the user wants of masks.
+        is_default: Whether that is the default, so that all structures are classes.
+        left_out: List to which masks that are not chosen are added.
+
+    Raises:
+        UsageError: A structure does not exist.
+    """
+    counts = Counter(name for case in found.cases for name in case.structures.values())
+    names = sorted((name for name in counts if name), key=natural_key)
+    if is_default and len(names) > 1 and max(counts[name] for name in names) > 1:
+        found.notes.append(
+            f"mask classes, one per structure: {', '.join(names[:20])}; --mask-class "
+            "STRUCTURE=CLASS chooses"
+        )
+        return MaskRule(names, structures={name: n for n, name in enumerate(names, 1)})
+    unknown = sorted(set(mask_rule.structures) - set(names))
+    if unknown:
+        raise UsageError(
+            f"--mask-class {unknown[0]}=...: no mask is of it; expected a number, or one of "
+            f"{', '.join(names[:20]) or 'no structures'}"
+        )
+    if mask_rule.structures:
+        for case in found.cases:
+            others = [p for p in case.masks if case.structures[p] not in mask_rule.structures]
+            for path in others:
+                left_out.append((str(path), "mask of a structure without --mask-class"))
+            case.masks = [path for path in case.masks if path not in others]
+    return mask_rule
 
 
 def note_pairing(pairing: Pairing, left_out: LeftOut) -> list[str]:

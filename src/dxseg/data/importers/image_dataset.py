@@ -13,6 +13,7 @@ import pandas as pd
 from dxseg.data.importers.channels import infer_channels, stack_channels
 from dxseg.data.importers.destination import UNFINISHED, name_in_root, open_destination
 from dxseg.data.importers.mask_orientation import MaskOrientations
+from dxseg.data.importers.mask_values import MaskRule
 from dxseg.data.importers.names import plain_name, unique_names
 from dxseg.data.importers.report import (
     ImportReport,
@@ -22,7 +23,7 @@ from dxseg.data.importers.report import (
     failures,
 )
 from dxseg.data.readers.images import image_size
-from dxseg.data.readers.masks import Mask, inspect_mask, read_masks_merged, write_mask
+from dxseg.data.readers.masks import Mask, read_mask, read_masks_merged, write_mask
 from dxseg.data.table.cases import split_labels
 from dxseg.data.table.dataset import Dataset
 from dxseg.data.table.spec import DatasetSpec, make_spec
@@ -39,6 +40,7 @@ class FoundCase:
         masks: Its mask files; several are merged.
         values: Values of other columns of the table.
         more_channels: Files with further channels of the image; all are stacked into one file.
+        structures: What a mask shows, where an image has masks of several structures.
     """
 
     image: Path
@@ -46,6 +48,7 @@ class FoundCase:
     masks: list[Path] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)
     more_channels: list[Path] = field(default_factory=list)
+    structures: dict[Path, str] = field(default_factory=dict)
 
 
 def write_dataset(
@@ -58,6 +61,7 @@ def write_dataset(
     overwrite: bool,
     progress: Progress | None,
     notes: Sequence[str] = (),
+    rule: MaskRule | None = None,
 ) -> ImportReport:
     """Read the header of every image and every mask, then write the dataset.
 
@@ -75,6 +79,8 @@ def write_dataset(
         overwrite: Replace the dataset in `destination` if it has the same name.
         progress: Called with (done, total) after each image.
         notes: Lines of the report on how the images were found.
+        rule: Which class a value of a mask is; default: the values are class numbers. Masks of
+            another rule are written to the folder masks.
 
     Raises:
         DxsegError: The destination has other files, or no image is left.
@@ -85,7 +91,8 @@ def write_dataset(
     open_destination(destination, spec.name, overwrite)
     left_out = skipped if isinstance(skipped, LeftOut) else LeftOut(skipped)
     orientations = MaskOrientations((case.image, case.masks) for case in found)
-    work = _Import(root, destination, spec, left_out, orientations)
+    rule = rule or MaskRule(spec.mask_classes)
+    work = _Import(root, destination, spec, left_out, orientations, rule)
     for done, (case, case_id) in enumerate(zip(found, _case_ids(found, root), strict=True), 1):
         work.add(case, case_id)
         if progress is not None:
@@ -108,7 +115,7 @@ def write_dataset(
         skipped=left_out,
     )
     report.failed.extend(failures(left_out, report.masks))
-    report.notes.extend(_notes(report, colour_note, work.empty, notes))
+    report.notes.extend(_notes(report, colour_note, work, notes))
     report.notes.extend(orientations.notes)
     return report
 
@@ -123,13 +130,15 @@ class _Import:
         spec: DatasetSpec,
         left_out: LeftOut,
         orientations: MaskOrientations,
+        rule: MaskRule,
     ) -> None:
         self.root, self.destination, self.spec, self.left_out = root, destination, spec, left_out
-        self.orientations = orientations
-        self.turned: set[Path] = set()
+        self.orientations, self.rule = orientations, rule
+        self.written: set[Path] = set()
         self.rows: list[dict[str, Any]] = []
         self.images: list[Path] = []
         self.merged: list[str] = []
+        self.overlapping: list[str] = []
         self.repaired: list[tuple[str, str]] = []
         self.empty: list[str] = []
 
@@ -162,10 +171,10 @@ class _Import:
         self.images.append(self.destination / name if case.more_channels else case.image)
 
     def _fit(self, path: Path, size: tuple[int, int], case: FoundCase, case_id: str) -> Path | None:
-        """Check a mask; return its file, or one turned like its image."""
+        """Check a mask; return its file, or one that is written by the rule or turned."""
         try:
             self._name(path)
-            reading = inspect_mask(path, len(self.spec.mask_classes))
+            reading = self.rule.read(path, case.structures.get(path, ""))
             mask = self.orientations.as_shown(reading.mask, path, case.image, size)
         except DxsegError as error:
             self.left_out.mask(path, _reason(error, path))
@@ -185,15 +194,17 @@ class _Import:
             self.repaired.append((str(path), reading.repair))
         if not filled and not lesion_free:
             self.empty.append(str(path))
-        return path if mask is reading.mask else self._turn(mask, case_id)
+        if mask is reading.mask and self.rule.is_plain:
+            return path
+        return self._write(mask, f"masks/{case_id}_{'turned' if self.rule.is_plain else 'classes'}")
 
-    def _turn(self, mask: Mask, case_id: str) -> Path:
-        """Write a mask that is turned like its image."""
-        name, number = self._unused(f"masks/{case_id}_turned", ".png"), 2
-        while (path := self.destination / name) in self.turned:
-            name, number = self._unused(f"masks/{case_id}_turned_{number}", ".png"), number + 1
+    def _write(self, mask: Mask, stem: str) -> Path:
+        """Write a mask that differs from its file."""
+        name, number = self._unused(stem, ".png"), 2
+        while (path := self.destination / name) in self.written:
+            name, number = self._unused(f"{stem}_{number}", ".png"), number + 1
         write_mask(path, mask, len(self.spec.mask_classes))
-        self.turned.add(path)
+        self.written.add(path)
         return path
 
     def _name(self, path: Path) -> str:
@@ -202,9 +213,11 @@ class _Import:
         return name_in_root(path, self.destination if own else self.root)
 
     def _merge(self, masks: list[Path], case_id: str) -> str:
-        mask = read_masks_merged(masks, len(self.spec.mask_classes))
-        name = self._unused(f"masks/{case_id}_merged", ".png")
         classes = len(self.spec.mask_classes)
+        mask = read_masks_merged(masks, classes)
+        if any(((own := read_mask(path, classes)) != mask)[own > 0].any() for path in masks):
+            self.overlapping.append(case_id)
+        name = self._unused(f"masks/{case_id}_merged", ".png")
         write_mask(self.destination / name, mask, classes, merged_count=len(masks))
         self.merged.append(case_id)
         return name
@@ -249,7 +262,7 @@ def _first(skipped: Iterable[tuple[str, str]]) -> str:
 
 
 def _notes(
-    report: ImportReport, colour_note: str, empty: list[str], found: Sequence[str]
+    report: ImportReport, colour_note: str, work: _Import, found: Sequence[str]
 ) -> list[str]:
     counts = ", ".join(f"{count} {label or 'unlabelled'}" for label, count in report.labels.items())
     notes = [
@@ -258,10 +271,17 @@ def _notes(
         colour_note,
     ]
     if report.merged:
-        notes.append(f"several masks merged for {len(report.merged)}: {', '.join(report.merged)}")
-    if report.repaired:
-        notes.extend(describe_left_out(report.repaired, "masks repaired"))
-    if empty:
-        notes.append(f"masks that are empty although no label means lesion-free: {len(empty)}")
-        notes.extend(f"  {file}" for file in empty)
+        notes.append(f"several masks merged for {_few(report.merged)}")
+    if work.overlapping:
+        notes.append(
+            f"masks of several classes overlap in {_few(work.overlapping)}; the later class is kept"
+        )
+    notes.extend(describe_left_out(report.repaired, "masks repaired"))
+    if work.empty:
+        title = "masks that are empty although no label means lesion-free"
+        notes.extend(describe_left_out([(file, "empty") for file in work.empty], title))
     return [*notes, *describe_left_out(report.skipped, "files skipped")]
+
+
+def _few(names: Sequence[str]) -> str:
+    return f"{len(names)}: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"

@@ -130,7 +130,8 @@ def _parse_mask(raster: Raster, path: Path, classes: int) -> MaskReading:
     values: npt.NDArray[Any] = raster.pixels if indices is None else indices
     raise DxsegError(
         f"{path}: mask values {_listed(values)}; expected 0 to {classes} for {classes} mask "
-        "class(es); write the class number into each pixel, or list more mask_classes"
+        "class(es); write the class number into each pixel; `dxseg import` takes --mask-class "
+        "VALUE=CLASS for each value"
     )
 
 
@@ -148,8 +149,9 @@ def _grey_values(raster: Raster, path: Path) -> npt.NDArray[Any] | None:
     scale = 1 if pixels.dtype == np.uint8 else 257
     if spread.max(initial=0) > _CHANNEL_TOLERANCE * scale:
         raise DxsegError(
-            f"{path}: a colour mask (channels differ at {int((spread > 0).sum())} pixels); "
-            "expected one grey value per pixel; write 0 and 255, or class numbers"
+            f"{path}: a color mask (channels differ at {int((spread > 0).sum())} pixels), colors "
+            f"{_colors(pixels)}; expected one grey value per pixel; `dxseg import` takes "
+            "--mask-color '#RRGGBB=CLASS' for each color"
         )
     alpha = raster.alpha
     if alpha is not None and pixels.min() == pixels.max() and alpha.min() != alpha.max():
@@ -159,6 +161,15 @@ def _grey_values(raster: Raster, path: Path) -> npt.NDArray[Any] | None:
         )
     middle: npt.NDArray[Any] = np.sort(pixels, axis=2)[:, :, pixels.shape[2] // 2]
     return middle
+
+
+def _colors(pixels: npt.NDArray[Any]) -> str:
+    """The most frequent colors of an image (H, W, 3), but for black."""
+    found, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
+    order = [index for index in np.argsort(-counts) if found[index].any()][:3]
+    scale = 1 if pixels.dtype == np.uint8 else 257
+    shown = [bytes(int(part) // scale for part in found[index]).hex() for index in order]
+    return ", ".join(f"#{color}" for color in shown)
 
 
 def _black_first(raster: Raster) -> bool:
@@ -171,7 +182,7 @@ def _one_class(values: npt.NDArray[Any], path: Path) -> MaskReading:
     if 2 * highest <= full:
         raise DxsegError(
             f"{path}: mask values {_listed(values)}; expected 0 and 1, or 0 and {full}, for one "
-            "mask class; write those, or list more mask_classes"
+            "mask class; write those; `dxseg import` takes --mask-class VALUE=CLASS for each value"
         )
     if not ((values == 0) | (values == highest)).all():
         _check_edges(values, highest, path)
@@ -194,7 +205,7 @@ def _check_edges(values: npt.NDArray[Any], highest: int, path: Path) -> None:
         raise DxsegError(
             f"{path}: {fraction:.1%} of the pixels are between background and lesion, values "
             f"{_listed(values)}; expected two values, and others only along edges; threshold "
-            "it, or list its grey levels as mask_classes"
+            "it; `dxseg import` takes --mask-class VALUE=CLASS for grey levels"
         )
 
 
