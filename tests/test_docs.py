@@ -15,7 +15,7 @@ import command_tables
 import dxseg
 from dxseg.config import DEFAULT_METHOD
 from dxseg.config.presets import load_config, method_names, parse_overrides
-from dxseg.config.schema import RunConfig, SelfTrainingConfig
+from dxseg.config.schema import RunConfig, SelfTrainingConfig, StudentConfig
 from dxseg.data.table.cases import COLUMNS
 from dxseg.data.table.spec import DatasetSpec
 from dxseg.experiments import aggregate, mask_savings, results
@@ -67,7 +67,13 @@ def leaves(tree: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[s
             yield ".".join((*path, key)), value
 
 
-KNOBS = dict(leaves(RunConfig(self_training=SelfTrainingConfig()).model_dump(mode="json")))
+KNOBS = dict(
+    leaves(
+        RunConfig(self_training=SelfTrainingConfig(), student=StudentConfig()).model_dump(
+            mode="json"
+        )
+    )
+)
 
 
 def rows(text: str) -> list[list[str]]:
