@@ -10,7 +10,7 @@ from dxseg.commands.import_volumes import import_volumes
 from dxseg.data.readers.slicing import WINDOWS, Slicing
 from dxseg.io.atomic import sha256_file
 
-LIVER = Slicing(window=WINDOWS["liver"])
+LIVER = Slicing(axis="axial", window=WINDOWS["liver"])
 
 
 def bring(source: Path, destination: Path, **options: Any) -> Any:

@@ -138,7 +138,8 @@ class SlicingOptions(TypedDict, total=False):
     """Options of every import of volumes; `make_slicing` has the defaults.
 
     Attributes:
-        axis: Plane of the slices; default: `through-plane`, along the axis of the coarsest spacing.
+        axis: Plane of the slices; default: `through-plane`, across the coarsest spacing of most
+            volumes.
         window: Grey-value window: `liver`, `lung`, `brain`, `abdomen`, `LEVEL,WIDTH`, or (default)
             `percentiles` of the volume.
         neighbours: Neighbouring slices added as channels on each side (2.5D); default: 0.

@@ -16,7 +16,7 @@ from dxseg.data.readers.dicom.headers import VOLUME_MODALITIES, Header, scan
 from dxseg.data.readers.dicom.identity import Pseudonyms
 from dxseg.data.readers.dicom.masks import MaskObject, draw_on_stack, read_mask_object
 from dxseg.data.readers.dicom.series import Stack, group_series, read_stack, stack_slices
-from dxseg.data.readers.volume import FoundVolume, VolumeLabels
+from dxseg.data.readers.volume import FoundVolume, Grid, VolumeLabels
 from dxseg.errors import DxsegError, UsageError
 from dxseg.io.atomic import sha256_file, sha256_json
 
@@ -53,6 +53,7 @@ def find_series(
             FoundVolume(
                 volume_id=name,
                 load=partial(read_stack, stack),
+                grid=partial(_grid, stack),
                 load_labels=partial(_draw, own, stack) if own else None,
                 patient_id=patient_pseudonym(first, pseudonyms),
                 keys=join_keys(first),
@@ -60,6 +61,10 @@ def find_series(
             )
         )
     return found
+
+
+def _grid(stack: Stack) -> Grid:
+    return stack.affine, stack.shape
 
 
 def open_export(source: str | Path, destination: Path) -> Path:

@@ -173,6 +173,7 @@ def _volume(
     return FoundVolume(
         volume_id=plain_name(name),
         load=partial(read_nifti, image),
+        grid=partial(nifti_grid, image),
         load_labels=partial(_merge_structures, image, chosen) if chosen else None,
         digest=lambda: sha256_json([[sha256_file(f) for f in files], [n for _, n in chosen]]),
     )
@@ -237,6 +238,7 @@ def nifti_volume(
         volume_id=plain_name(name),
         path=path or name,
         load=partial(read_nifti, image),
+        grid=partial(nifti_grid, image),
         load_labels=None if mask is None else load_labels,
         digest=lambda: sha256_json([sha256_file(path) for path in files]),
         is_asked=is_asked,

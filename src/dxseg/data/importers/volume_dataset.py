@@ -14,6 +14,7 @@ from dxseg.data.importers.destination import UNFINISHED, open_destination
 from dxseg.data.importers.patients import BY_NAMES, PatientRules, Patients, find_patients
 from dxseg.data.importers.report import ImportReport, LeftOut, Progress
 from dxseg.data.importers.slice_labels import SliceLabels, slice_label
+from dxseg.data.importers.slicing_axis import decide_axis
 from dxseg.data.importers.volume_labels import JoinedLabels, read_labels
 from dxseg.data.importers.volume_report import count_dropped, volume_report
 from dxseg.data.importers.volume_slices import (
@@ -61,7 +62,7 @@ def write_volumes(
         found: The volumes; their ids are distinct and valid as file names.
         destination: Folder of the new dataset.
         fields: Fields of `DatasetSpec`: name, and any of modality, provenance, licence.
-        slicing: Rule by which volumes become images.
+        slicing: Rule by which volumes become images; without an axis, that of most volumes.
         mask_values: Mask class of each value of the label maps; voxels of other values are
             background, and reported.
         lesion_classes: Mask classes that are lesions, if others are organs; default: all.
@@ -84,6 +85,7 @@ def write_volumes(
     """
     volumes = list(found)
     destination = Path(destination).resolve()
+    slicing, axis_notes = decide_axis(volumes, slicing)
     rules = _rules(slicing, mask_values, lesion_classes)
     names = SliceLabels(rules, lesion_label, lesion_free)
     _check_ids(volumes)
@@ -127,7 +129,7 @@ def write_volumes(
         volume.load_labels is not None and record.masks is None for volume, record in records
     )
     report = volume_report(dataset, records, table, names, left_out, notes)
-    report.notes.extend(guesses.notes)
+    report.notes.extend([*axis_notes, *guesses.notes])
     return report
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dxseg.data.readers.volume import Volume, VolumeLabels
+from dxseg.data.readers.volume import Grid, Volume, VolumeLabels
 from dxseg.errors import DxsegError
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -23,7 +23,6 @@ VOXEL_LIMIT = 2**30
 """Larger volumes are an error before they are read: a small file may claim any size."""
 _NEARLY = 0.05
 """Label values this close to a whole number are that number."""
-Grid = tuple[NDArray[np.float64], tuple[int, int, int]]
 # A gzip stream cannot expand more than this.
 _GZIP_RATIO = 1032
 _GZIP_SLACK = _BLOCK = 2**20

@@ -40,9 +40,9 @@ class Slicing(BaseModel):
     """Rule by which a volume becomes images.
 
     Attributes:
-        axis: The plane of the slices, in patient space; "through-plane" slices across the array
-            axis of the coarsest spacing. Of spacings within 1% of each other, axial is preferred,
-            then coronal.
+        axis: The plane of the slices, in patient space; "through-plane" slices each volume across
+            the array axis of its coarsest spacing; imports decide on one plane for all. Of spacings
+            within 1% of each other, axial is preferred, then coronal.
         window: Level and width that are scaled to the grey values, in the volume's units.
         percentiles: Percentiles of the voxels (0 to 100) that are scaled to the grey values if
             there is no window, as for MR, which has no unit. Padding does not count: NaN, and
@@ -216,6 +216,18 @@ def count_slices(affine: NDArray[np.float64], shape: tuple[int, int, int], slici
     # One value stands for all voxels.
     grid = Volume(np.broadcast_to(np.uint8(0), shape), affine)
     return len(SlicedVolume(grid, slicing.model_copy(update={"window": (0.0, 1.0)})))
+
+
+def through_plane(affine: NDArray[np.float64]) -> Plane:
+    """The plane across the coarsest spacing of a volume.
+
+    Args:
+        affine: (4, 4), from voxel indices to millimetres.
+    """
+    from nibabel import orientations
+
+    grid = Volume(np.empty(0), affine)
+    return _plane(orientations.io_orientation(affine), grid.spacing, "through-plane")
 
 
 def _plane(orientation: NDArray[Any], spacing: tuple[float, float, float], axis: Axis) -> Plane:

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+Grid = tuple[NDArray[np.float64], tuple[int, int, int]]
+"""The affine (4, 4), from voxel indices to millimetres in RAS+, and the shape (I, J, K)."""
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -61,6 +64,7 @@ class FoundVolume:
         path: Path of its file below the imported folder, with "/"; "" for DICOM.
         digest: Digest of the content of its files, 64 hexadecimal digits. Without one, an
             interrupted import converts the volume again.
+        grid: Reads its grid without its voxels.
         is_asked: Whether the volume is left out, with a question, if it looks like a label map.
     """
 
@@ -71,4 +75,5 @@ class FoundVolume:
     keys: Mapping[str, str] = field(default_factory=dict)
     path: str = ""
     digest: Callable[[], str] | None = None
+    grid: Callable[[], Grid] | None = None
     is_asked: bool = False
