@@ -133,6 +133,7 @@ class Page {
       this.display.show(pixels);
       byId("name").textContent = open.name;
       byId("swap").disabled = false;
+      byId("swap").textContent = "Take proposal";
       this.list?.mark(open.caseId);
       if (prediction.case) this.saving.offerDraft(open);
     } else if (follow) editor.step("replace", "Predicted", open.proposal);
@@ -170,6 +171,7 @@ class Page {
     const shown = open.mask.labels;
     const back = open.saved && shown.every((value, place) => value === open.proposal[place]);
     this.step("replace", back ? "The saved mask" : "The proposal", back ? open.saved : open.proposal);
+    byId("swap").textContent = open.saved && !back ? "Take saved mask" : "Take proposal";
   }
 
   async saveAndNext() {

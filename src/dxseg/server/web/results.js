@@ -8,6 +8,7 @@ export function showModel(model) {
   byId("model").textContent = `Model ${model.model}, ${model.labels.join(", ") || "without labels"}`;
   byId("notice").textContent = model.notice;
   fillOptions(byId("class"), model.mask_classes);
+  byId("classes").hidden = model.mask_classes.length < 2;
   fillOptions(byId("heat-label"), model.labels);
   byId("evidence").hidden = byId("label-prompt").hidden = byId("labels").hidden = !model.labels.length;
 }
