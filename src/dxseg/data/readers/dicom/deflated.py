@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 _HEADER_BYTES = 2**24
 """Elements beside the pixels may take this much."""
 _BLOCK = 2**16
-_PIXEL_DATA = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+_PIXELS, _PIXEL_DATA = 0x7FE00008, 0x7FE00010
+"""The first and the last tag of pixels; what comes after them is never inflated."""
 
 
 def read_deflated(stream: IO[bytes], path: Path, meta: Dataset, *, pixels: bool) -> FileDataset:
@@ -30,16 +31,17 @@ def read_deflated(stream: IO[bytes], path: Path, meta: Dataset, *, pixels: bool)
         pixels: Whether to read the pixel data too.
 
     Raises:
-        TooLargeError: It inflates beyond the budget.
+        TooLargeError: Its header inflates beyond 16 MiB, or its pixels beyond the budget.
     """
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.filereader import read_dataset
 
+    limit = _HEADER_BYTES + (decoded_limit() if pixels else 0)
     found = read_dataset(
-        cast("BinaryIO", InflatedStream(stream, path)),
+        cast("BinaryIO", InflatedStream(stream, path, limit)),
         is_implicit_VR=False,
         is_little_endian=True,
-        stop_when=None if pixels else lambda tag, _vr, _length: tag in _PIXEL_DATA,
+        stop_when=lambda tag, _vr, _length: tag > _PIXEL_DATA if pixels else tag >= _PIXELS,
     )
     return FileDataset(
         str(path),
@@ -53,17 +55,18 @@ def read_deflated(stream: IO[bytes], path: Path, meta: Dataset, *, pixels: bool)
 class InflatedStream:
     """A deflated stream as a file to read and seek in; keeps what was inflated so far."""
 
-    def __init__(self, stream: IO[bytes], path: Path) -> None:
+    def __init__(self, stream: IO[bytes], path: Path, limit: int) -> None:
         """Start at the stream's position.
 
         Args:
             stream: The deflated bytes.
             path: The file named in the error.
+            limit: Inflated bytes at most.
         """
         self.name = str(path)
         self._stream, self._path = stream, path
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        self._limit = decoded_limit() + _HEADER_BYTES
+        self._limit = limit
         self._inflated, self._place = bytearray(), 0
 
     def read(self, size: int = -1) -> bytes:
