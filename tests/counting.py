@@ -17,7 +17,7 @@ class CountsValidation(pl.Callback):
         self.seen: list[float] = []
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Keep the statistics of normalisation, which on the CPU are of each process's own rows."""
+        """Keep the statistics of normalization, which on the CPU are of each process's own rows."""
         pl_module.eval()
 
     def on_validation_batch_end(self, *arguments: Any, **named: Any) -> None:

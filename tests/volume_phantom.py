@@ -50,7 +50,7 @@ def turned_affine(
 def ct(seed: int = 0, tumour: bool = True) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
     """A body in air with a liver (label 1) and, unless it is healthy, a tumour (2) in it.
 
-    The liver lies on the patient's right; the tumour is no box and lies off its centre, so no flip
+    The liver lies on the patient's right; the tumour is no box and lies off its center, so no flip
     or turn maps the volume to itself.
 
     Returns:

@@ -72,7 +72,7 @@ class TestFit:
         assert geometry == Geometry(32, 20, 32, 20)
 
     def test_shrinking_averages(self) -> None:
-        """A fine chequerboard becomes grey; without anti-aliasing it would stay black or white."""
+        """A fine chequerboard becomes gray; without anti-aliasing it would stay black or white."""
         board = (np.indices((128, 128)).sum(axis=0) % 2 * 254).astype(np.uint8)[..., None]
         square, _ = fit_image(board, 32)
         assert np.abs(square[2:-2, 2:-2].astype(int) - 127).max() <= 6

@@ -84,7 +84,7 @@ def test_surface_dice_weighs_outline_by_length_where_pixels_are_not_square():
     truth[20:40, 20:40] = True
     taller = truth.copy()
     taller[40:50, 20:40] = True  # 10 mm further down; 1 mm columns are 0.1 mm wide
-    # In millimetres: truth 20 x 2, prediction 30 x 2; agreed is all but one 2 mm end of the truth
+    # In millimeters: truth 20 x 2, prediction 30 x 2; agreed is all but one 2 mm end of the truth
     # and one end with its two 10 mm sides of the prediction.
     expected = (44 - 2 + 64 - 2 - 20) / (44 + 64)
     assert nsd(truth, taller, (1.0, 0.1), tolerance=0.05) == pytest.approx(expected, abs=0.03)

@@ -76,7 +76,7 @@ def build_seeded(build: Build, seed: int = 0, **changes: Any) -> SegmentationMod
 
 
 def lively(network: nn.Module) -> nn.Module:
-    """Normalisation statistics and scales as after some training: random, but sane."""
+    """Normalization statistics and scales as after some training: random, but sane."""
     generator = torch.Generator().manual_seed(1)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):

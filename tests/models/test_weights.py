@@ -42,7 +42,7 @@ def encoder() -> PyramidEncoder:
 
 
 def prepared(photograph: np.ndarray, encoder: PyramidEncoder) -> torch.Tensor:
-    """The central square at 224 pixels, standardised as the encoder says."""
+    """The central square at 224 pixels, standardized as the encoder says."""
     image = Image.fromarray(photograph).convert("RGB")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2

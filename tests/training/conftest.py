@@ -26,7 +26,7 @@ TINY: dict[str, Any] = {
     "stage1": {"steps": 2, "steps_per_epoch": 1, "warmup_steps": 1},
     "stage2": {"steps": 2, "steps_per_epoch": 1, "warmup_steps": 1},
 }
-"""A run of seconds: four optimiser steps in all."""
+"""A run of seconds: four optimizer steps in all."""
 SCRATCH = "unet-scratch"
 """The method for tests of stage 2 alone: no stage 1, no pretrained weights."""
 

@@ -262,7 +262,7 @@ def test_a_batch_that_is_too_small_is_the_users_error(
 def close_results(alone: Path, together: Path, stages: list[str]) -> None:
     """Compare the columns and the finite figures of every epoch, roughly.
 
-    Each process normalises its own rows on the CPU, and Dice is of its part of a batch: a run of
+    Each process normalizes its own rows on the CPU, and Dice is of its part of a batch: a run of
     two processes is not that of one, but learns alike.
     """
     for stage in stages:

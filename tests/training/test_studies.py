@@ -36,7 +36,7 @@ STATISTICS = ((0.5,), (0.25,))
 
 
 def make_volumes(root: Path) -> Dataset:
-    """Every other volume has a disk in two neighbouring slices; only the volumes have labels.
+    """Every other volume has a disk in two neighboring slices; only the volumes have labels.
 
     One training slice with the disk has its mask, and one without it an empty mask.
     """

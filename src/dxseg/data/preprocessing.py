@@ -39,7 +39,7 @@ class Geometry:
 
 
 class Preprocessing(BaseModel):
-    """Resize, pad and normalise; stored in the model folder, used in training and inference.
+    """Resize, pad and normalize; stored in the model folder, used in training and inference.
 
     The aspect ratio is kept: the longer side becomes `image_size`, the rest is zero-padded at
     the bottom and the right. Postprocessing crops the padding and resizes to native size.
@@ -48,7 +48,7 @@ class Preprocessing(BaseModel):
         image_size: Side of the square input, pixels.
         channels: Number of image channels.
         dtype: Stored type of the training images.
-        low: Intensity that maps to 0 before standardisation, in stored units.
+        low: Intensity that maps to 0 before standardization, in stored units.
         high: Intensity that maps to 1.
         mean: Mean of the backbone's pretraining data, per channel.
         std: Standard deviation of the same, per channel.
@@ -94,7 +94,7 @@ class Preprocessing(BaseModel):
         return ((images.float() - self.low) / (self.high - self.low)).clamp(0, 1)
 
     def standardise(self, scaled: Tensor) -> Tensor:
-        """Standardise intensities in [0, 1], (B, C, H, W), by the statistics of the pretraining."""
+        """Standardize intensities in [0, 1], (B, C, H, W), by the statistics of the pretraining."""
         mean = scaled.new_tensor(self.mean)[:, None, None]
         std = scaled.new_tensor(self.std)[:, None, None]
         return (scaled - mean) / std

@@ -22,7 +22,7 @@ class EvaluatedRun:
     Attributes:
         path: The folder.
         method: Name of its method.
-        seed: Of the mask selection and initialisation.
+        seed: Of the mask selection and initialization.
         averaged_by: Unit of the means.
         units: Of distances and areas.
         table: `per_image.csv`, sorted by case_id.

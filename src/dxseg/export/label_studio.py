@@ -9,7 +9,7 @@ LOCAL_FILES = "/data/local-files/?d="
 
 
 def labeling_config(mask_classes: list[str]) -> str:
-    """Write a labelling interface with a brush for each class.
+    """Write a labeling interface with a brush for each class.
 
     Args:
         mask_classes: Their names.

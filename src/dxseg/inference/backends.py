@@ -39,7 +39,7 @@ class Backend(Protocol):
         """Run the network; see `SegmentationModel.forward`.
 
         Args:
-            images: (B, C, H, W) float32, normalised, on `device`.
+            images: (B, C, H, W) float32, normalized, on `device`.
             label_prompt: Of the batch, on any device; None without label prompts.
 
         Raises:
@@ -217,7 +217,7 @@ def graph_inputs(info: ModelInfo, images: Tensor, label_prompt: Tensor | None) -
 
     Args:
         info: Of the model.
-        images: (B, C, H, W) float32, normalised, H and W multiples of 32.
+        images: (B, C, H, W) float32, normalized, H and W multiples of 32.
         label_prompt: As in `SegmentationModel.forward`; None without label prompts.
 
     Returns:

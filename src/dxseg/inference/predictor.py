@@ -138,7 +138,7 @@ class Predictor:
         return predictions
 
     def network_input(self, image: Pixels) -> torch.Tensor:
-        """Preprocess an image (H, W, C) to the network's input (1, C, S, S), float32, normalised.
+        """Preprocess an image (H, W, C) to the network's input (1, C, S, S), float32, normalized.
 
         Raises:
             DxsegError: As `predict`.

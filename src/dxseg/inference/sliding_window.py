@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 OVERLAP = 0.25
-"""Of neighbouring windows, as a fraction of their side."""
+"""Of neighboring windows, as a fraction of their side."""
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -31,10 +31,10 @@ def pad_to_window(pixels: Pixels, side: int) -> Pixels:
 def predict_windows(
     images: Tensor, side: int, network: Callable[[Tensor], Tensor], batch_size: int
 ) -> Tensor:
-    """Run a network on overlapping windows and blend the logits, centres weighing most.
+    """Run a network on overlapping windows and blend the logits, centers weighing most.
 
     Args:
-        images: (B, C, H, W) normalised, H and W at least `side`.
+        images: (B, C, H, W) normalized, H and W at least `side`.
         side: Of a window, pixels.
         network: Maps (B, C, side, side) to logits (B, K, side, side).
         batch_size: Windows per forward pass.

@@ -60,7 +60,7 @@ def match_lesions(
 ) -> LesionCounts:
     """Match the lesions of two masks one to one.
 
-    A lesion is a connected component (8-neighbourhood). A pair may match when its intersection
+    A lesion is a connected component (8-neighborhood). A pair may match when its intersection
     over union exceeds `minimum_iou`; among those pairs the largest one-to-one matching counts,
     so that a prediction that covers two lesions matches one of them, and a lesion predicted in two
     pieces leaves one false positive.

@@ -30,10 +30,10 @@ def image_diagonal(shape: tuple[int, int], spacing: Spacing | None = None) -> fl
 
     Args:
         shape: Height and width in pixels.
-        spacing: Millimetres per pixel along y and x; default: pixels.
+        spacing: Millimeters per pixel along y and x; default: pixels.
 
     Returns:
-        Length in millimetres where spacing is given, else in pixels.
+        Length in millimeters where spacing is given, else in pixels.
 
     Raises:
         ValueError: The spacing is not two positive finite numbers.
@@ -45,16 +45,16 @@ def image_diagonal(shape: tuple[int, int], spacing: Spacing | None = None) -> fl
 def hd95(truth: ArrayLike, prediction: ArrayLike, spacing: Spacing | None = None) -> float:
     """Compute the 95th-percentile symmetric Hausdorff distance between two mask outlines.
 
-    The larger of the two directed 95th percentiles, between the centres of outline pixels
-    (pixels of a mask that have a background 4-neighbour or touch the image border).
+    The larger of the two directed 95th percentiles, between the centers of outline pixels
+    (pixels of a mask that have a background 4-neighbor or touch the image border).
 
     Args:
         truth: (H, W) binary mask.
         prediction: (H, W) binary mask.
-        spacing: Millimetres per pixel along y and x; default: pixels.
+        spacing: Millimeters per pixel along y and x; default: pixels.
 
     Returns:
-        Distance, 0 and up, in millimetres where spacing is given, else in pixels. The image
+        Distance, 0 and up, in millimeters where spacing is given, else in pixels. The image
         diagonal where exactly one mask is empty, 0 where both are.
 
     Raises:
@@ -90,7 +90,7 @@ def nsd(
     Args:
         truth: (H, W) binary mask.
         prediction: (H, W) binary mask.
-        spacing: Millimetres per pixel along y and x; default: pixels.
+        spacing: Millimeters per pixel along y and x; default: pixels.
         tolerance: Largest distance that counts as correct, in the unit of the spacing.
 
     Returns:

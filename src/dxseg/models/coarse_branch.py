@@ -103,7 +103,7 @@ class CoarseBranch(nn.Module):
         )
 
     def forward(self, x: Tensor) -> CoarseOutput:
-        """Classify normalised images (B, C, H, W), H and W multiples of 32."""
+        """Classify normalized images (B, C, H, W), H and W multiples of 32."""
         features = self.encoder(x)
         decoded = self.decoder(features)
         evidence = self._evidence_logits(decoded)

@@ -13,7 +13,7 @@ DECODER_CHANNELS = (128, 64, 32, 16, 8)
 
 
 def conv_block(in_channels: int, out_channels: int) -> nn.Sequential:
-    """3x3 convolution, batch normalisation, ReLU."""
+    """3x3 convolution, batch normalization, ReLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
         nn.BatchNorm2d(out_channels),

@@ -1,4 +1,4 @@
-"""Initialisation of the segmentation head."""
+"""Initialization of the segmentation head."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class SegmentationModel(nn.Module):
     encoder: nn.Module
 
     def forward(self, x: Tensor, label_prompt: Tensor | None = None) -> SegmenterOutput:
-        """Segment normalised images.
+        """Segment normalized images.
 
         Args:
             x: Images (B, C, H, W). Sizes that are no multiple of 32 are zero-padded at the bottom

@@ -52,7 +52,7 @@ class Prompt(Protocol):
 class FeatureFusion(nn.Module):
     """Short skip: f_fuse = W (f_i + f_k concatenated) + b, W of size C x 2C (paper's equation).
 
-    One 1x1 convolution per level, initialised to the mean of its two inputs, so that training
+    One 1x1 convolution per level, initialized to the mean of its two inputs, so that training
     starts from a sensible fusion.
     """
 

@@ -27,7 +27,7 @@ class SKS(SegmentationModel):
     Attributes:
         coarse: The stage-1 classifier.
         encoder: The encoder of the fine branch, without the levels that it shares.
-        coarse_frozen: Whether the coarse branch keeps its weights and normalisation statistics.
+        coarse_frozen: Whether the coarse branch keeps its weights and normalization statistics.
         shared_encoder_levels: Number of levels that both encoders share, finest first.
         fuse_in_encoder: Whether the fine encoder goes on from the fused features.
     """
@@ -68,7 +68,7 @@ class SKS(SegmentationModel):
             prompts: Each builds a prompt from the coarse branch.
             shared_encoder_levels: Number of levels, finest first, that the coarse encoder computes
                 for both; these are always frozen. Both encoders should start from the same weights.
-            freeze_coarse: Whether the coarse branch keeps its weights and normalisation statistics.
+            freeze_coarse: Whether the coarse branch keeps its weights and normalization statistics.
             multi_label: Whether an image can have several labels.
             lesion_free: Positions of the labels that mean: no lesion.
             encoder_weights: Initial weights of the fine encoder; None for random ones.
@@ -114,7 +114,7 @@ class SKS(SegmentationModel):
         for module in self._frozen_modules():
             module.requires_grad_(False)
         # A module starts in training mode, and Lightning leaves modes as they are: without this
-        # the normalisation statistics of the frozen branch would drift away from stage 1.
+        # the normalization statistics of the frozen branch would drift away from stage 1.
         self.train(self.training)
 
     @classmethod

@@ -27,7 +27,7 @@ class Scene:
         focus: Depth of the focus in mm.
         noise_floor: Electronic noise in dB, before compensation.
         dynamic_range: Displayed range in dB.
-        brightness: Grey of 0 dB, 0..1.
+        brightness: Gray of 0 dB, 0..1.
     """
 
     echogenicity: Map
@@ -196,7 +196,7 @@ class _Tissue:
         self.blend(inside, level + self.texture(2.5, 0.8, 1.0), loss)
 
     def place(self, height: float, width: float) -> tuple[float, float]:
-        """Choose the centre of a lesion, mostly within the gland, in mm."""
+        """Choose the center of a lesion, mostly within the gland, in mm."""
         margin = 0.8 * width
         x = self.rng.uniform(margin, DEPTH_MM - margin)
         column = min(int(x / self.pixel), self.count - 1)
@@ -225,8 +225,8 @@ class _Tissue:
         """Compute the signed distance, roughly in mm and negative inside, to a star-shaped outline.
 
         Args:
-            y: Depth of the centre in mm.
-            x: Position of the centre in mm.
+            y: Depth of the center in mm.
+            x: Position of the center in mm.
             height: Semi-axis along the beam in mm.
             width: Semi-axis across the beam in mm.
             tilt: Rotation in radians.

@@ -63,7 +63,7 @@ def make_phantoms(
         seed: Random seed; same seed, same pixels.
 
     Returns:
-        The dataset. Images are 8-bit grey PNG, masks 0/255 PNG, spacing is in mm, every image is
+        The dataset. Images are 8-bit gray PNG, masks 0/255 PNG, spacing is in mm, every image is
         a separate patient.
 
     Raises:
@@ -166,7 +166,7 @@ def _speckle(amplitude: Map, rng: np.random.Generator, pixel: float) -> NDArray[
     parts = rng.standard_normal((2, count, count), np.float32) * amplitude
     sigma = AXIAL_MM / pixel
     parts = gaussian_filter1d(parts, sigma, axis=1, mode="reflect", truncate=3)
-    # The squares of a normalised Gaussian kernel sum to 1 / (2 sqrt(pi) sigma).
+    # The squares of a normalized Gaussian kernel sum to 1 / (2 sqrt(pi) sigma).
     parts *= np.float32(np.sqrt(np.sqrt(np.pi) * sigma))
     field = np.empty((count, count), np.complex64)
     field.real, field.imag = parts

@@ -198,7 +198,7 @@ def describe_prediction(
         prediction: Of one image.
         info: Of the model.
         request_id: Of the request.
-        spacing: Height and width of a pixel in millimetres, where they are known.
+        spacing: Height and width of a pixel in millimeters, where they are known.
         evidence: Whether to include evidence maps.
         values: Of a deep image, for viewing.
         case: Of the dataset, where the image belongs to one.

@@ -34,7 +34,7 @@ class Upload:
     Attributes:
         path: Its file.
         is_dicom: Whether it is DICOM; else PNG, JPEG, TIFF or BMP.
-        spacing: Height and width of a pixel in millimetres, where the file has it.
+        spacing: Height and width of a pixel in millimeters, where the file has it.
     """
 
     path: Path

@@ -74,7 +74,7 @@ def silence_advice() -> None:
         ".*LeafSpec.*is deprecated.*",
         ".*in eval mode at the start of training.*",  # the frozen branch, on purpose
         ".*validation_step.*no.*val_dataloader.*",
-        ".*recommended to use .*sync_dist=True.*",  # torchmetrics has synchronised it already
+        ".*recommended to use .*sync_dist=True.*",  # torchmetrics has synchronized it already
         ".*compute.*was called before the .*update.*",  # other processes have had the images
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -18,7 +18,7 @@ from dxseg.config.schema import StageConfig
 def build_optimizer(
     parts: Iterable[tuple[nn.Module, float]], config: StageConfig
 ) -> OptimizerLRScheduler:
-    """Build the optimiser and the per-step schedule for Lightning.
+    """Build the optimizer and the per-step schedule for Lightning.
 
     Args:
         parts: (module, factor on the learning rate); a parameter belongs to the first part that

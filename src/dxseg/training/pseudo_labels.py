@@ -174,7 +174,7 @@ def _predict_soft_masks(
 def predict_averaged(
     teacher: SegmentationModel, images: Tensor, label_prompt: Tensor | None
 ) -> Tensor:
-    """Mask probabilities (B, K, H, W) of normalised images, averaged with the horizontal flip."""
+    """Mask probabilities (B, K, H, W) of normalized images, averaged with the horizontal flip."""
     [masks] = flip_average(lambda x: [teacher(x, label_prompt).mask_logits.sigmoid()], images)
     assert masks is not None, "every network has masks"
     return masks

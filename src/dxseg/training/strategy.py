@@ -84,7 +84,7 @@ def trainer_options(device: DeviceConfig, *, find_unused_parameters: bool) -> di
         find_unused_parameters=find_unused_parameters,
         timeout=_TIMEOUT,
     )
-    # PyTorch's SyncBatchNorm refuses the CPU: there each process normalises its own rows.
+    # PyTorch's SyncBatchNorm refuses the CPU: there each process normalizes its own rows.
     plugins = [_TimmSyncBatchNorm()] if on_gpu else []
     return options | {"strategy": strategy, "sync_batchnorm": on_gpu, "plugins": plugins}
 

@@ -71,7 +71,7 @@ def fit_stage(
         settings: shared by all stages.
         config: length, checkpoint, early stopping.
         title: of the progress bar.
-        monitor: validation metric to maximise.
+        monitor: validation metric to maximize.
         find_unused_parameters: whether a step may leave trained parameters without a gradient.
 
     Returns:

@@ -30,7 +30,7 @@ GEOMETRY = {"brightness": 0, "contrast": 0, "gamma": 0, "noise": 0}
 
 
 def disk(size: int = 64, channels: int = 1) -> tuple[Tensor, Tensor]:
-    """A bright disk off the centre and its mask."""
+    """A bright disk off the center and its mask."""
     y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     mask = ((y - size * 0.4) ** 2 + (x - size * 0.6) ** 2 < (size * 0.2) ** 2).to(torch.uint8)
     return mask.float()[None].repeat(channels, 1, 1), mask
@@ -140,7 +140,7 @@ def test_values_stay_in_range_and_shapes_stay(channels: int, seed: int, **streng
 
 
 def test_all_the_directions_and_strengths_are_used() -> None:
-    """Over many seeds, shifts go both ways and brightness is centred."""
+    """Over many seeds, shifts go both ways and brightness is centered."""
     config = AugmentConfig(**(STILL | {"brightness": 0.4}))
     image, mask = torch.full((1, 8, 8), 0.5), torch.zeros(8, 8, dtype=torch.uint8)
     means = [float(augment(config, image, mask, seed)[0].mean()) - 0.5 for seed in range(200)]

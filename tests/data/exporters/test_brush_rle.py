@@ -14,7 +14,7 @@ from dxseg.errors import DxsegError
 MASKS = arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40)))
 
 # What @thi.ng/rle-pack 3.2.12 (npm), which Label Studio's page uses, makes of a soft-edged stroke
-# on a canvas of 7 x 5 pixels: colour (200, 30, 30) where alpha is not 0.
+# on a canvas of 7 x 5 pixels: color (200, 30, 30) where alpha is not 0.
 ALPHA = np.array(
     [
         [0, 0, 0, 0, 0, 0, 0],

@@ -1,4 +1,4 @@
-"""Polygons filled by the even-odd rule at the centres of pixels."""
+"""Polygons filled by the even-odd rule at the centers of pixels."""
 
 from __future__ import annotations
 

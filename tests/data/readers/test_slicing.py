@@ -1,4 +1,4 @@
-"""Slices: orientation against patient coordinates, windows in closed form, neighbours."""
+"""Slices: orientation against patient coordinates, windows in closed form, neighbors."""
 
 from __future__ import annotations
 

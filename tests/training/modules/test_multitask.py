@@ -45,7 +45,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> MultitaskModule:
 
 
 def test_each_batch_teaches_its_own_loss(module: MultitaskModule) -> None:
-    """The labels of the masked images and the masks of the labelled ones do not count."""
+    """The labels of the masked images and the masks of the labeled ones do not count."""
     full, empty = torch.ones(2, 1, 64, 64), torch.zeros(2, 1, 64, 64)
     masked = batch(2, masks=full, labels=[0, 0])
     labelled = batch(2, masks=empty, labels=[1, 2])

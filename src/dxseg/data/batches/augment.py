@@ -17,7 +17,7 @@ from dxseg.config.schema import AugmentConfig, SelfTrainingConfig
 class RandomIntensity(v2.Transform):
     """Brightness, contrast, gamma and noise for images of any number of channels.
 
-    torchvision's own colour transforms take one or three channels only. Values are expected in
+    torchvision's own color transforms take one or three channels only. Values are expected in
     [0, 1] and stay there.
     """
 
@@ -61,7 +61,7 @@ def build_augmentation(config: AugmentConfig) -> v2.Compose:
                 scale=config.scale,
                 shear=config.shear,
                 interpolation=v2.InterpolationMode.BILINEAR,
-                # Outside is 0 in both; sampling nearest neighbours gives that for free.
+                # Outside is 0 in both; sampling nearest neighbors gives that for free.
                 fill={tv_tensors.Image: 0, tv_tensors.Mask: None},
             ),
             RandomIntensity(config),
@@ -70,7 +70,7 @@ def build_augmentation(config: AugmentConfig) -> v2.Compose:
 
 
 class StrongAugmentation:
-    """Contrast, brightness, noise and erasing of a standardised image (C, S, S).
+    """Contrast, brightness, noise and erasing of a standardized image (C, S, S).
 
     For the student of self-training; see `dxseg.config.schema.SelfTrainingConfig`.
     """

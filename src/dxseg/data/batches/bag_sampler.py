@@ -16,7 +16,7 @@ class BagSampler(EpochSampler):
     Studies are drawn in random rounds, each once per round, however long an epoch is. A study of n
     images is divided into m = ceil(n / size) samples of every m-th image, and each time the study
     is drawn its next sample is used: it is spread over the whole volume, so that a lesion of m
-    neighbouring slices is in every sample, and after m rounds every image has been used once.
+    neighboring slices is in every sample, and after m rounds every image has been used once.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class BagSampler(EpochSampler):
 
         Args:
             images: What else is in each batch; it may have no pool. Gives seed and epoch.
-            bags: The rows of each study, neighbouring slices beside each other.
+            bags: The rows of each study, neighboring slices beside each other.
             count: Studies in each batch.
             size: Images of a study in a batch, at most.
         """

@@ -21,7 +21,7 @@ from dxseg.data.preprocessing import Preprocessing
 class Batch(TypedDict):
     """What a training step gets.
 
-    `image` (B, C, S, S) standardised; `strong_image` the same under strong augmentation where there
+    `image` (B, C, S, S) standardized; `strong_image` the same under strong augmentation where there
     is no mask (self-training); `mask` (B, K, S, S) of 0 and 1 or a teacher's probabilities, empty
     where it is unknown; `masked` (B,) whether it is known; `label` (B,) class indices, -1 where
     unknown, or (B, L) of 0, 1 and NaN; `label_prompt`, as `label`, what of it is given to the
@@ -58,7 +58,7 @@ class Studies:
         return Studies(self.numbers[cases], self.labels[cases], self.places[cases])
 
     def members(self) -> list[NDArray[np.int64]]:
-        """The cases of each study, neighbours beside each other."""
+        """The cases of each study, neighbors beside each other."""
         order = np.lexsort((self.places, self.numbers))
         order = order[self.numbers[order] >= 0]
         _, starts = np.unique(self.numbers[order], return_index=True)
@@ -167,7 +167,7 @@ class BatchDataset(Dataset[Batch]):
 
         Args:
             arrays: pixels and targets.
-            preprocessing: standardises the images.
+            preprocessing: standardizes the images.
             augmentation: None for validation.
             strong: makes `strong_image` of images without a mask.
             label_prompt_prob: probability that a sample's label is given to the network.

@@ -22,8 +22,8 @@ _COLOUR_FRACTION = 0.1
 def infer_channels(images: Sequence[Path]) -> tuple[int, str]:
     """Infer the number of image channels from up to 200 images, evenly spaced.
 
-    An image of three channels counts as grey where they differ by more than 8 of 255 in at most a
-    tenth of its pixels: calipers and labels are often drawn in colour on ultrasound.
+    An image of three channels counts as gray where they differ by more than 8 of 255 in at most a
+    tenth of its pixels: calipers and labels are often drawn in color on ultrasound.
 
     Args:
         images: Files; those that cannot be decoded are ignored.
@@ -32,7 +32,7 @@ def infer_channels(images: Sequence[Path]) -> tuple[int, str]:
         The number, and a line of text on how it was found.
 
     Raises:
-        DxsegError: The numbers of channels differ, and not only as grey and RGB do.
+        DxsegError: The numbers of channels differ, and not only as gray and RGB do.
     """
     step = max(1, -(-len(images) // _SAMPLE))
     found: Counter[int] = Counter()
@@ -60,7 +60,7 @@ def stack_channels(paths: Sequence[Path], target: Path) -> None:
     """Write an image whose channels are separate files as one TIFF, without loss.
 
     Args:
-        paths: Grey images of one size and type, in the order of the channels.
+        paths: Gray images of one size and type, in the order of the channels.
         target: The TIFF, replaced atomically.
 
     Raises:

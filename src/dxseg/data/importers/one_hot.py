@@ -42,7 +42,7 @@ def read_one_hot(
 ) -> OneHotLabels:
     """Read the labels of a one-hot table.
 
-    A row with an uncertain label (-1) is unlabelled, because the label is neither present nor
+    A row with an uncertain label (-1) is unlabeled, because the label is neither present nor
     absent; so is one without any 1. An empty cell beside others is absent: not mentioned.
 
     Args:

@@ -55,7 +55,7 @@ class ImportReport(BaseModel):
         destination: Folder of the dataset.
         images: Number of rows of the table.
         masks: Number of rows with a mask file.
-        labels: Number of rows of each label, as in the table; "" is unlabelled.
+        labels: Number of rows of each label, as in the table; "" is unlabeled.
         channels: Number of image channels that was found.
         volumes: Number of volumes the images are slices of.
         merged: Ids of cases whose masks were merged into one.

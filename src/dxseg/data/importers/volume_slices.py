@@ -65,7 +65,7 @@ class SliceRecord(BaseModel):
         masks: One file per slice, "" if the mask is empty; None without a label map.
         lesion: Whether each slice shows a lesion; empty without a label map.
         unknown: Numbers of slices that may show a lesion that their mask lacks.
-        spacing: Millimetres between rows and columns.
+        spacing: Millimeters between rows and columns.
         sha256: Digest of each file.
         mapped: Number of voxels of the label map with a mask class.
         dropped: Number of voxels of each value without a mask class.

@@ -21,7 +21,7 @@ from dxseg.data.readers.raster import (
 from dxseg.errors import DxsegError
 from dxseg.io.remote import as_path, fetch
 
-# ITU-R BT.601, the weights behind most "convert to grey".
+# ITU-R BT.601, the weights behind most "convert to gray".
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 
@@ -72,10 +72,10 @@ def is_image_name(path: str | Path) -> bool:
 def read_image(path: str | Path) -> Pixels:
     """Read an image with all its channels.
 
-    PNG, JPEG, TIFF, BMP, WebP, GIF of one frame and PNM; grey, colour, palette, 1 to 16 bit.
+    PNG, JPEG, TIFF, BMP, WebP, GIF of one frame and PNM; gray, color, palette, 1 to 16 bit.
     Transparency is dropped. A TIFF may
     have any number of channels, interleaved, planar or one per page. DICOM of one frame, as it is
-    displayed (`decode_dicom`); recognised without a suffix too. An EXIF orientation is applied: the
+    displayed (`decode_dicom`); recognized without a suffix too. An EXIF orientation is applied: the
     image is as viewers show it.
 
     Args:
@@ -133,8 +133,8 @@ def image_orientation(path: str | Path) -> int:
 def to_channels(array: Pixels, channels: int) -> Pixels:
     """Convert an image to the number of channels a model expects.
 
-    Grey is repeated into RGB; RGB becomes grey by luminance (ITU-R BT.601), so that an RGB file of
-    equal channels has exactly its grey values.
+    Gray is repeated into RGB; RGB becomes gray by luminance (ITU-R BT.601), so that an RGB file of
+    equal channels has exactly its gray values.
 
     Args:
         array: (H, W, C) uint8 or uint16.

@@ -51,7 +51,7 @@ def write_label_map_at(path: Path, mask: NDArray[np.uint8], affine: NDArray[np.f
     Args:
         path: A `.nii.gz` file, written atomically.
         mask: (I, J, K).
-        affine: (4, 4), from voxel indices to millimetres in RAS+; sform and qform are set to it.
+        affine: (4, 4), from voxel indices to millimeters in RAS+; sform and qform are set to it.
     """
     import nibabel
 

@@ -1,7 +1,7 @@
 """Polygons filled on the grid of an image.
 
 Own code, because the rule for the edge decides which pixels are lesion: a pixel is inside if its
-centre is, by the even-odd rule. Pillow and scikit-image round corners or include the border.
+center is, by the even-odd rule. Pillow and scikit-image round corners or include the border.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import numpy.typing as npt
 from dxseg.errors import DxsegError
 
 Polygon = npt.NDArray[np.float64]
-"""(N, 2) corners (column, row); whole numbers are centres of pixels."""
+"""(N, 2) corners (column, row); whole numbers are centers of pixels."""
 
 _CROSSING_LIMIT = 2**24
 _FARTHEST = 2.0**24
 
 
 def inside_polygon(polygon: Polygon, height: int, width: int) -> npt.NDArray[np.bool_]:
-    """Find the pixels whose centre a closed polygon encloses, by the even-odd rule.
+    """Find the pixels whose center a closed polygon encloses, by the even-odd rule.
 
     Args:
         polygon: At least one corner; those outside the image are allowed.

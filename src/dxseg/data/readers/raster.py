@@ -39,8 +39,8 @@ class Raster:
         pixels: (H, W, C), uint8 or uint16, without the alpha channel; 1-bit images hold 0 and 255.
         alpha: (H, W) transparency, if the file has one that is not a palette's.
         indices: (H, W) palette positions, if the file has a palette.
-        palette: (256, 3) colours of these positions.
-        step: Difference of neighbouring grey levels of a 1, 2 or 4 bit image in `pixels`.
+        palette: (256, 3) colors of these positions.
+        step: Difference of neighboring gray levels of a 1, 2 or 4 bit image in `pixels`.
         merged_count: Number of masks that an importer merged into this one, from the PNG text
             `MERGED_TAG`.
         orientation: EXIF orientation of the file, 1 to 8; the arrays are turned by it already.
@@ -256,7 +256,7 @@ def _from_pillow(image: Any, path: Path, step: int = 1) -> Raster:
 
 
 def _decode_deep_png(stream: IO[bytes], path: Path, colour: int) -> Raster:
-    # Pillow reads 16-bit colour as its high bytes and drops the low ones without a warning.
+    # Pillow reads 16-bit color as its high bytes and drops the low ones without a warning.
     import imagecodecs
 
     image = _pillow(stream, path, "png")
@@ -265,7 +265,7 @@ def _decode_deep_png(stream: IO[bytes], path: Path, colour: int) -> Raster:
     stream.seek(0)
     array = imagecodecs.png_decode(stream.read())
     if colour == _PNG_RGB:
-        # What may follow is a single transparent colour (tRNS).
+        # What may follow is a single transparent color (tRNS).
         return Raster(array[:, :, :3]).as_shown(orientation)
     return Raster(array[:, :, :-1], alpha=array[:, :, -1]).as_shown(orientation)
 

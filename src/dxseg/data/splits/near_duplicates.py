@@ -3,20 +3,20 @@
 Public datasets contain the same frame several times: exported again, rescaled, with calipers drawn
 on it or under another label. Two images are near-duplicates here when both hold:
 
-1. the Pearson correlation of their 48x48 grey reductions exceeds `threshold`;
+1. the Pearson correlation of their 48x48 gray reductions exceeds `threshold`;
 2. their 64-bit perceptual hashes differ in at most `radius` bits.
 
 On BUSI (780 images) the hash loses no pair that correlation alone would find: those pairs differ in
 at most 12 bits.
 
 **Few correlations are computed.** The correlation of two reductions is the inner product of both,
-centred and scaled to length 1. Split off the 15 lowest DCT coefficients (without the mean; the
+centered and scaled to length 1. Split off the 15 lowest DCT coefficients (without the mean; the
 cosines are orthonormal): what is left has an inner product of at most the product of its lengths
 (Cauchy-Schwarz). So the inner product of 16 numbers per image, 15 coefficients and the length of
 the rest, is never below the correlation; only pairs in which it exceeds the threshold are
 correlated.
 
-**Up to `EXACT` images every pair is compared in that way, beyond that only neighbours.** k-means
+**Up to `EXACT` images every pair is compared in that way, beyond that only neighbors.** k-means
 (scikit-learn's, mini-batch) divides the 16 numbers into as many cells as the square root of the
 number of images; an image is compared with those that share one of its four nearest cells. Time
 then grows with the power 1.5. Of 64,000 random crops of ultrasound and CT, that is 8% of the pairs,
@@ -53,7 +53,7 @@ NEAREST = 4
 _FREQUENCIES = 4
 _SLACK = 1e-3  # bounds are sums of float32 products
 _SAMPLE = 64
-"""Images per cell from which the centres are computed."""
+"""Images per cell from which the centers are computed."""
 
 Progress = Callable[[int, int], None]
 
@@ -213,7 +213,7 @@ def _points(thumbnails: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[n
 
 
 def _cells(points: NDArray[np.float32]) -> list[NDArray[np.int64]]:
-    """Divide rows into overlapping cells of neighbours; the rows of each cell are in order."""
+    """Divide rows into overlapping cells of neighbors; the rows of each cell are in order."""
     total = len(points)
     if total <= EXACT:
         return [np.arange(total)]
@@ -277,7 +277,7 @@ def _correlated(
 
 
 def _standardised(rows: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Centre rows and scale them to length 1; a flat row correlates with flat rows only."""
+    """Center rows and scale them to length 1; a flat row correlates with flat rows only."""
     centred = rows.astype(np.float32)
     centred -= centred.mean(axis=1, keepdims=True)
     length = np.linalg.norm(centred, axis=1, keepdims=True)

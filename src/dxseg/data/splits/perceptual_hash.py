@@ -23,7 +23,7 @@ BYTES = SIDE * SIDE + 8
 
 _FORMAT = "description 2"
 """Part of every key: raise it when reading, reducing or hashing changes."""
-_ROWS_AT_ONCE = 1 << 22  # pixels converted to grey at a time, which bounds memory for large images
+_ROWS_AT_ONCE = 1 << 22  # pixels converted to gray at a time, which bounds memory for large images
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ImageHashes:
     """Thumbnails and perceptual hashes of N images.
 
     Attributes:
-        thumbnails: (N, 2304) uint8, 48x48 grey; a memory map where there are many.
+        thumbnails: (N, 2304) uint8, 48x48 gray; a memory map where there are many.
         hashes: (N, 8) uint8, 64 bits.
     """
 
@@ -49,14 +49,14 @@ def hash_image(pixels: NDArray[Any]) -> bytes:
         pixels: (H, W) or (H, W, C) of any integer or float type.
 
     Returns:
-        `BYTES` bytes: the 48x48 grey copy, then the 64-bit perceptual hash (DCT of a 32x32
+        `BYTES` bytes: the 48x48 gray copy, then the 64-bit perceptual hash (DCT of a 32x32
         reduction, Zauner 2010, as in `imagehash`); a hash of zeros where the copy is flat.
     """
     return hash_grey(grey_image(pixels))
 
 
 def hash_grey(grey: Image.Image) -> bytes:
-    """Compute the thumbnail and the hash of an 8-bit grey image, as `hash_image`."""
+    """Compute the thumbnail and the hash of an 8-bit gray image, as `hash_image`."""
     import imagehash
 
     # BILINEAR with Pillow's reduction window is a triangle filter: smoother than a box, so that

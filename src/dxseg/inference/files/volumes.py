@@ -170,7 +170,7 @@ def write_slice_overlays(
         info: Of the model.
     """
     assert info.slicing is not None, "predict_volume has refused a model of images"
-    # Of the slice itself, whatever neighbours are channels of the network's input.
+    # Of the slice itself, whatever neighbors are channels of the network's input.
     sliced = SlicedVolume(volume, info.slicing.model_copy(update={"neighbours": 0}))
     if folder.is_dir():
         shutil.rmtree(folder)

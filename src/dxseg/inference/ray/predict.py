@@ -51,7 +51,7 @@ def predict_archive(
     often the call is killed and repeated. A part whose worker dies goes to another worker,
     `_RETRIES` times at most.
 
-    A Ray that this process has initialised (`ray.init`) is used, so the workers may be on other
+    A Ray that this process has initialized (`ray.init`) is used, so the workers may be on other
     machines with the same file system. Otherwise Ray is started on this machine and stopped
     afterwards.
 

@@ -36,7 +36,7 @@ class BackendHealth(BaseModel):
 
 
 class SetupRequest(BaseModel):
-    """The labelling interface of a project. The address and token in the request are ignored."""
+    """The labeling interface of a project. The address and token in the request are ignored."""
 
     label_config: str = Field(alias="schema", max_length=_CONFIG, description="XML.")
 
@@ -196,7 +196,7 @@ def _to_regions(prediction: Prediction, info: ModelInfo, brush: tuple[str, str])
 
 
 def read_brush(label_config: str, mask_classes: list[str]) -> tuple[str, str]:
-    """Find the brush in a project's labelling interface.
+    """Find the brush in a project's labeling interface.
 
     Args:
         label_config: The XML. Only tags are parsed: no custom entities, nothing is loaded.

@@ -113,7 +113,7 @@ class StageData(pl.LightningDataModule):
 
 @dataclass(frozen=True)
 class LabelBatches:
-    """What a batch of stage 1 holds: labelled images, and samples of labelled studies.
+    """What a batch of stage 1 holds: labeled images, and samples of labeled studies.
 
     If a dataset has both, half of the images of a batch are of studies.
 

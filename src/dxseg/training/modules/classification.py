@@ -131,7 +131,7 @@ class ClassificationModule(pl.LightningModule):
         self.predictions.update(logits, batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Loss, AUROC and accuracy of the labelled validation images and studies."""
+        """Loss, AUROC and accuracy of the labeled validation images and studies."""
         logits, label = self._pool_studies(*self.predictions.compute())
         self.predictions.reset()
         known = ~label.isnan().any(dim=1) if self.coarse.multi_label else label >= 0

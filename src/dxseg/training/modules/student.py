@@ -1,4 +1,4 @@
-"""A student learns from masks and pseudo-labels of all labelled images, and from their labels."""
+"""A student learns from masks and pseudo-labels of all labeled images, and from their labels."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def _fill_polygons(
     filled = np.zeros((height, width), np.bool_)
     scale = np.array([width, height]) if relative else 1.0
     for polygon in polygons:
-        # Tools count from the edge of the first pixel, its centre is at one half.
+        # Tools count from the edge of the first pixel, its center is at one half.
         filled |= inside_polygon(polygon * scale - 0.5, height, width)
     return filled
 

@@ -39,7 +39,7 @@ class Plane:
 
     Attributes:
         frame: Its number in the object, from 0.
-        position: Centre of the first pixel; None if unknown.
+        position: Center of the first pixel; None if unknown.
         orientation: Direction of a row, then of a column, three cosines each.
         spacing: Distance of rows, and of columns (mm).
         thickness: Thickness of the slice (mm), or the distance between slices; used for a single
@@ -216,7 +216,7 @@ def read_plane(ds: Dataset, frame: int) -> Plane:
 def pixel_spacing(ds: Dataset) -> Numbers | None:
     """Find the pixel size of an image that is not a slice.
 
-    PixelSpacing; else the only region of an ultrasound image, if its units are centimetres; else
+    PixelSpacing; else the only region of an ultrasound image, if its units are centimeters; else
     the pixels of the detector (ImagerPixelSpacing), which are larger than in the patient because of
     magnification.
 
@@ -224,7 +224,7 @@ def pixel_spacing(ds: Dataset) -> Numbers | None:
         ds: The object.
 
     Returns:
-        Height and width in millimetres, or None.
+        Height and width in millimeters, or None.
     """
     spacing = read_floats(ds, "PixelSpacing", 2)
     regions = read_items(ds, "SequenceOfUltrasoundRegions")

@@ -37,7 +37,7 @@ _FAR = 1e12
 def decode_dicom(path: Path) -> Raster:
     """Decode a DICOM image of one frame for display.
 
-    Colour becomes RGB. Grey values go through the modality LUT or rescaling, then the VOI LUT or
+    Color becomes RGB. Gray values go through the modality LUT or rescaling, then the VOI LUT or
     the first window, and MONOCHROME1 is inverted; padding is black. The range of the window, or
     without a window the range of BitsStored, is scaled to the output range.
 
@@ -109,14 +109,14 @@ def measured_frame(
     Args:
         ds: An object opened with its pixels.
         index: The frame, from 0.
-        layout: Its pixel layout; pixels must be grey.
+        layout: Its pixel layout; pixels must be gray.
         path: Its file.
 
     Returns:
         (rows, columns); NaN in padding, and in CT below -1024 HU.
 
     Raises:
-        DxsegError: The frame is damaged or coloured, or there is no decoder for its compression.
+        DxsegError: The frame is damaged or colored, or there is no decoder for its compression.
     """
     if layout.photometric not in GREY:
         raise DxsegError(f"{path}: a slice in colour; expected grey values; leave the series out")
@@ -337,5 +337,5 @@ def _through_palette(ds: FileDataset, stored: npt.NDArray[Any], path: Path) -> P
 
     with translate_errors(path):
         colours = apply_color_lut(stored, ds)[:, :, :3]
-    # Tables of 16 bit have screen colours in their high bytes (PS3.3 C.7.6.3.1.6).
+    # Tables of 16 bit have screen colors in their high bytes (PS3.3 C.7.6.3.1.6).
     return colours if colours.dtype == np.uint8 else (colours >> 8).astype(np.uint8)

@@ -47,7 +47,7 @@ class Stack:
     Attributes:
         name: Name of the series in messages.
         slices: In the direction of the normal, which is row x column.
-        affine: (4, 4), from (column, row, slice) to millimetres in RAS+.
+        affine: (4, 4), from (column, row, slice) to millimeters in RAS+.
         rows: Height of a slice in pixels.
         columns: Width of a slice in pixels.
     """
@@ -67,7 +67,7 @@ class Stack:
         """Convert positions to voxel coordinates.
 
         Args:
-            positions: (N, 3) in the patient's coordinates of DICOM (LPS+), in millimetres.
+            positions: (N, 3) in the patient's coordinates of DICOM (LPS+), in millimeters.
 
         Returns:
             (N, 3) column, row and slice, with fractions.
@@ -138,7 +138,7 @@ def read_stack(stack: Stack) -> Volume:
         where a slice is padded.
 
     Raises:
-        DxsegError: A slice is damaged or coloured, or there is no decoder for its compression;
+        DxsegError: A slice is damaged or colored, or there is no decoder for its compression;
             messages have the names of `Header`.
     """
     voxels: npt.NDArray[Any] = np.empty((len(stack.slices), stack.rows, stack.columns), np.int16)

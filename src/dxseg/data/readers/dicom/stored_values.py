@@ -48,7 +48,7 @@ def find_padding(
     """Find pixels that fill the picture outside what was scanned (PS3.3 C.7.5.1.1.2).
 
     Args:
-        raw: Grey samples with all their bits: padding often uses more than BitsStored.
+        raw: Gray samples with all their bits: padding often uses more than BitsStored.
         ds: The object, with PixelPaddingValue and perhaps PixelPaddingRangeLimit.
         layout: Layout of the samples.
         path: The file named in errors.
