@@ -174,6 +174,11 @@ def test_in_800_by_600_the_picture_comes_first(picture: Picture) -> None:
     assert box["width"] > 700
     assert box["height"] > 300
     assert box["y"] + box["height"] < 600
+    page.keyboard.press("s")
+    page.get_by_role("alert").get_by_text("Choose the role").wait_for()
+    assert page.evaluate("document.activeElement.id") == "role", "its panel opens"
+    page.locator("#view").focus()
+    page.keyboard.press("j")
     for key, panel in (("j", "work-panel"), ("q", "case-panel")):
         page.keyboard.press(key)
         page.locator(f"#{panel}").wait_for()

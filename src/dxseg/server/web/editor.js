@@ -25,9 +25,10 @@ export class Editor {
     Object.assign(this, { pixels, maps });
     this.#region = null;
     this.view.show(pixels.canvas, this.model.mask_classes.length);
-    open.mask = new Mask(labels, pixels, this.model.mask_classes.length, (box) => this.#redraw(box));
+    const redraw = (box) => this.view.updateMask(open.mask.labels, box);
+    open.mask = new Mask(labels, pixels, this.model.mask_classes.length, redraw);
     this.open = open;
-    this.#redraw(open.mask.whole);
+    redraw(open.mask.whole);
     this.showMask();
   }
 
@@ -143,6 +144,4 @@ export class Editor {
     this.say(message);
     this.changed();
   }
-
-  #redraw(box) { this.view.updateMask(this.mask?.labels ?? this.open.mask.labels, box); }
 }

@@ -4,6 +4,7 @@ import { saveMask } from "./api.js";
 import { note } from "./day.js";
 import { ask } from "./dialogs.js";
 import { Drafts } from "./drafts.js";
+import { togglePanel } from "./panels.js";
 import { decode, encode } from "./runs.js";
 
 const byId = (id) => document.getElementById(id);
@@ -52,6 +53,7 @@ export class Saving {
     const role = byId("role").value;
     if (!role) {
       this.page.problem(new Error("Choose the role of the annotator first."));
+      if (byId("work-panel").hidden) togglePanel("work-panel");
       byId("role").focus();
     }
     return role;
