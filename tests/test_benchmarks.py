@@ -183,6 +183,18 @@ def use_mask(splits: Path) -> np.ndarray:
 
 
 @pytest.mark.slow
+def test_journeys_end_and_are_no_longer_than_they_were(capsys):
+    counts = load("journeys").main([])
+    assert json_line(capsys.readouterr().out) == {"benchmark": "journeys", **counts}
+    limits = [(14, 24), (14, 27), (22, 50)]  # as in the README of the benchmarks
+    for (title, (files, functions)), (most_files, most_functions) in zip(
+        counts.items(), limits, strict=True
+    ):
+        assert 5 < files <= most_files, title
+        assert files < functions <= most_functions, title
+
+
+@pytest.mark.slow
 def test_serve_load_loses_nothing(capsys):
     bench = load("serve_load")
     small = ["--requests", "30", "--clients", "4", "--slow", "2", "--queue", "2", "--size", "64"]
