@@ -22,7 +22,7 @@ from dxseg.commands.import_dicom import import_dicom
 from dxseg.commands.import_nnunet import import_nnunet
 from dxseg.commands.predict import predict
 from dxseg.commands.serve import serve
-from dxseg.commands.terminal import err, out, print_error
+from dxseg.commands.terminal import err, out, print_error, printable
 from dxseg.commands.train import distill, methods, suggest, train
 from dxseg.errors import DxsegError, TerminatedError, UsageError
 
@@ -168,7 +168,7 @@ def _show(result: object) -> int:
     failed: Sequence[tuple[str, str]] = getattr(result, "failed", ())
     if result is not None and _is_rank_zero():
         # A dataclass without __rich__ would be printed as its repr.
-        out.print(result if hasattr(result, "__rich__") else str(result), soft_wrap=True)
+        out.print(result if hasattr(result, "__rich__") else printable(str(result)), soft_wrap=True)
         for name, reason in failed[:10]:
             print_error(f"{name}: {reason}")
     return DxsegError.exit_code if failed else 0

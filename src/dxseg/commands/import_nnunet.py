@@ -62,6 +62,7 @@ def import_nnunet(
     )
     from dxseg.data.importers import nnunet
     from dxseg.data.importers.image_dataset import write_dataset
+    from dxseg.data.importers.labels import describe_labels
     from dxseg.data.importers.volume_dataset import write_volumes
     from dxseg.data.readers.slicing import make_slicing
     from dxseg.io.progress import console, reporting
@@ -98,7 +99,10 @@ def import_nnunet(
     classes, ignore = class_names(description.labels, folder / DESCRIPTION_FILE)
     images = nnunet.find_raw_images(folder, description, skipped)
     fields |= {"lesion_free": list(lesion_free), "mask_classes": classes}
-    fields["labels"] = [] if labels is None else nnunet.assign_labels(images, labels, fields)
+    fields["labels"] = []
+    notes: list[str] = []
+    if labels is not None:
+        fields["labels"], notes = nnunet.assign_labels(images, labels, fields)
     with reporting(console, "Importing") as progress:
         report = write_dataset(
             images,
@@ -109,6 +113,9 @@ def import_nnunet(
             overwrite=overwrite,
             progress=progress,
         )
+    report.notes.extend(
+        [*notes, *describe_labels(fields["labels"], lesion_free, multi_label=False)]
+    )
     if ignore is not None:
         report.notes.append(f"masks with the value {ignore} (ignore) are among those skipped")
     return report

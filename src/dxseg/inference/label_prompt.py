@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dxseg.data.table.cases import STUDY_LEVEL
+from dxseg.data.table.words import is_missing
 from dxseg.errors import UsageError, quote
 from dxseg.inference.model_folder import ModelInfo
 from dxseg.io.user_tables import read_user_table
@@ -137,7 +138,7 @@ def join_labels(
     else:
         source, folder = str(labels), Path(labels).parent
         rows = _read_rows(Path(labels))
-    rows = [row for row in rows if row.label]
+    rows = [row for row in rows if row.label in info.labels or not is_missing(row.label)]
     index = _FileIndex(items, folder)
     joined = LabelJoin()
     first_row: dict[str, str] = {}

@@ -201,7 +201,7 @@ def test_spellings_of_a_label_or_patient_are_one(folder: Path, tmp_path: Path) -
     dataset = Dataset.load(tmp_path / "out")
     assert dataset.cases["label"].tolist() == ["normal", "normal", "1"]
     assert dataset.cases["patient_id"].tolist() == ["7", "7", "8"]
-    assert "patient_id: '7.0' read as '7'" in str(report)
+    assert "patient_id: 1 other spellings of 1 names" in str(report)
 
 
 def test_rows_of_one_image_under_several_names_are_one_case(folder: Path, tmp_path: Path) -> None:

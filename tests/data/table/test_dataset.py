@@ -60,6 +60,20 @@ def test_a_word_for_nothing_is_no_patient(tmp_path: Path, column: str) -> None:
         Dataset.load(written(tmp_path, csv))
 
 
+@pytest.mark.parametrize("name", ["cases.csv", "dataset.yaml"])
+def test_a_table_that_leads_out_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "d").mkdir()
+    root = written(tmp_path / "d", "case_id,image\na,a.png\n")
+    (root / name).rename(tmp_path / name)
+    (root / name).symlink_to(tmp_path / name)
+    with pytest.raises(DxsegError, match=f"{name}: leads out of the dataset"):
+        Dataset.load(root)
+    (tmp_path / "link").symlink_to(root)
+    (root / name).unlink()
+    (tmp_path / name).rename(root / name)
+    assert len(Dataset.load(tmp_path / "link")) == 1
+
+
 def test_byte_order_mark_crlf_and_blank_lines(tmp_path: Path) -> None:
     written(tmp_path, "")
     (tmp_path / "cases.csv").write_bytes(b"\xef\xbb\xbfcase_id,image\r\na,a.png\r\n\r\nb,b.png\r\n")

@@ -123,7 +123,7 @@ def _read(csv: Path, rules: TableRules) -> tuple[pd.DataFrame, dict[str, Any], l
     )
     label_fields, notes = _read_labels(chosen, table, csv, rules)
     for column in chosen.columns.difference(["image", "case_id", "label"]):
-        words = Words(column, rules.missing)
+        words = Words(column, rules.missing, names_shown=column != "patient_id")
         if column == "patient_id":
             chosen[column] = read_patients(chosen[column], words)
             notes.extend(words.notes())

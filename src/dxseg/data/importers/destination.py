@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from dxseg.data.table.spec import SPEC_FILE, read_spec
 from dxseg.errors import DxsegError
 from dxseg.io.csv_io import escape_formula
 
+_UNFIT = re.compile(r"[\\\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
 UNFINISHED = ".import-unfinished"
 """Marks a folder whose dataset is being written."""
 
@@ -56,6 +58,9 @@ def name_in_root(path: Path, root: Path) -> str:
     if not path.resolve().is_relative_to(root) or not path.is_relative_to(root):
         raise DxsegError(f"{path}: is outside {root} (or a link leads outside); copy it there")
     name = path.relative_to(root).as_posix()
-    if "\\" in name or any(ord(character) < 32 for character in name):
-        raise DxsegError(f"{name!r}: contains a backslash or control character; rename it")
+    if _UNFIT.search(name):
+        raise DxsegError(
+            f"{name!r}: contains a backslash, a control character or bytes that are not UTF-8, "
+            "which no table can hold; rename it"
+        )
     return escape_formula(name)

@@ -17,6 +17,7 @@ from dxseg.data.readers.dicom.identity import Pseudonyms
 from dxseg.data.readers.dicom.masks import MaskObject, draw_on_stack, read_mask_object
 from dxseg.data.readers.dicom.series import Stack, group_series, read_stack, stack_slices
 from dxseg.data.readers.volume import FoundVolume, Grid, VolumeLabels
+from dxseg.data.table.words import is_missing
 from dxseg.errors import DxsegError, UsageError
 from dxseg.io.atomic import sha256_file, sha256_json
 
@@ -137,7 +138,7 @@ def read_export(
 
 def patient_pseudonym(header: Header, pseudonyms: Pseudonyms) -> str:
     """Make the pseudonym of the patient, or of the study if the object has no patient id."""
-    if header.patient_id:
+    if not is_missing(header.patient_id):
         return pseudonyms.name("patient", header.patient_id)
     return pseudonyms.name("study", header.study_uid)
 
@@ -157,11 +158,11 @@ def privacy_notes(chosen: Sequence[Header], key: Path) -> list[str]:
             "(BurnedInAnnotation); it is in the dataset too: inspect the images before you share "
             "them"
         )
-    nameless = sum(not header.patient_id for header in chosen)
+    nameless = sum(is_missing(header.patient_id) for header in chosen)
     if nameless:
         notes.append(
-            f"{nameless} object(s) have no patient id; their study is used as the patient, so "
-            "a split may divide several studies of one patient"
+            f"{nameless} object(s) have no patient id, or a word for nothing; their study is used "
+            "as the patient, so a split may divide several studies of one patient"
         )
     return notes
 

@@ -97,7 +97,9 @@ def write_images(
         raise UsageError(f"label level {label_level!r}: expected {' or '.join(LABEL_LEVELS)}")
     table = JoinedLabels()
     if labels is not None:
-        table = read_labels(Path(labels), label_columns or {}, images)
+        table = read_labels(
+            Path(labels), label_columns or {}, images, fields.get("lesion_free", ())
+        )
     level = label_level or ("image" if INSTANCE in table.joins else STUDY_LEVEL)
     open_destination(destination, fields["name"], overwrite)
     left_out = LeftOut(skipped)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from dxseg.data.importers.nifti import nifti_volume
 from dxseg.data.readers.volume import FoundVolume
 from dxseg.data.table.cases import validate_cases
 from dxseg.data.table.spec import make_spec
+from dxseg.data.table.words import Words
 from dxseg.errors import DxsegError
 from dxseg.io.user_tables import read_user_table
 
@@ -101,7 +103,9 @@ def find_raw_images(folder: Path, description: Description, skipped: Skipped) ->
     return list(cases.values())
 
 
-def assign_labels(found: list[FoundCase], labels: str | Path, fields: dict[str, Any]) -> list[str]:
+def assign_labels(
+    found: list[FoundCase], labels: str | Path, fields: dict[str, Any]
+) -> tuple[list[str], list[str]]:
     """Assign the labels and patients of a table to images.
 
     Args:
@@ -110,17 +114,17 @@ def assign_labels(found: list[FoundCase], labels: str | Path, fields: dict[str, 
         fields: Fields of `DatasetSpec`, without the labels.
 
     Returns:
-        The labels, sorted.
+        The labels, sorted; and what was changed, as lines for the report of an import.
 
     Raises:
         DxsegError: The table is wrong or has an unknown case.
     """
     path = Path(labels)
-    table = _read_labels(path)
+    table, notes = _read_labels(path, fields["lesion_free"])
     names = sorted(set(table["label"]) - {""})
     validate_cases(table, make_spec({**fields, "labels": names}, str(labels)), path)
     _assign(found, table, path)
-    return names
+    return names, notes
 
 
 def _leads_outside(folder: Path, files: list[Path], skipped: Skipped) -> bool:
@@ -129,7 +133,7 @@ def _leads_outside(folder: Path, files: list[Path], skipped: Skipped) -> bool:
     return bool(outside)
 
 
-def _read_labels(path: Path) -> pd.DataFrame:
+def _read_labels(path: Path, given: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
     """Read the label of each case, in a form that `validate_cases` checks."""
     table = read_user_table(path)
     absent = [column for column in ("case_id", "label") if column not in table]
@@ -140,8 +144,15 @@ def _read_labels(path: Path) -> pd.DataFrame:
         )
     kept = [column for column in LABEL_COLUMNS if column in table]
     stripped = {column: table[column].str.strip() for column in kept}
+    notes: list[str] = []
+    for words in (Words("label", given=given), Words("patient_id", names_shown=False)):
+        if words.column in stripped:
+            spelled = words.spellings(stripped[words.column])
+            stripped[words.column] = stripped[words.column].map(spelled)
+            notes.extend(words.notes())
     # Any distinct name works: the images are not known yet.
-    return pd.DataFrame({**stripped, "image": "case " + table["case_id"].str.strip()})
+    images = "case " + table["case_id"].str.strip()
+    return pd.DataFrame({**stripped, "image": images}), notes
 
 
 def _assign(found: list[FoundCase], table: pd.DataFrame, path: Path) -> None:

@@ -44,7 +44,7 @@ def read_patient_table(
     """
     table = read_user_table(path)
     key, patient = _columns(table, path)
-    words = Words("patient_id")
+    words = Words("patient_id", names_shown=False)
     patients = read_patients(table[patient], words)
     index = _index(files)
     chosen: dict[int, tuple[int, str, int]] = {}

@@ -127,7 +127,7 @@ def _match(files: Sequence[PurePosixPath], pattern: str) -> Patients:
         "" if match is None else next((group for group in match.groups() if group), match[0])
         for match in found
     ]
-    words = Words("patients")
+    words = Words("patients", names_shown=False)
     spelled = words.spellings(names)
     names = [spelled[name] for name in names]
     missed = [file.as_posix() for file, name in zip(files, names, strict=True) if not name]

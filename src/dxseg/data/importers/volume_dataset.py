@@ -91,7 +91,7 @@ def write_volumes(
     _check_ids(volumes)
     table = JoinedLabels()
     if labels is not None:
-        table = read_labels(Path(labels), label_columns or {}, volumes)
+        table = read_labels(Path(labels), label_columns or {}, volumes, lesion_free)
     volumes, guesses = _assign_patients(volumes, table, patients)
     spec_fields = {
         **fields,

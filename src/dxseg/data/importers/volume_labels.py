@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import pandas as pd
 
+from dxseg.data.table.words import Words
 from dxseg.errors import DxsegError
 from dxseg.io.user_tables import read_user_table
 
@@ -38,7 +39,7 @@ class JoinedLabels:
         labels: Label by volume_id and slice_index; slice_index None: label of the whole volume.
         patients: Patient of a volume, by volume_id.
         joins: Keys that are columns of the table.
-        notes: Rows without a volume, as lines of text that contain no key.
+        notes: Rows without a volume and words for nothing, as lines of text that contain no key.
     """
 
     labels: dict[tuple[str, int | None], str] = field(default_factory=dict)
@@ -52,7 +53,9 @@ class JoinedLabels:
         return set(self.labels.values())
 
 
-def read_labels(path: Path, columns: Mapping[str, str], found: Sequence[Keyed]) -> JoinedLabels:
+def read_labels(
+    path: Path, columns: Mapping[str, str], found: Sequence[Keyed], given: Sequence[str] = ()
+) -> JoinedLabels:
     """Read a table of labels and join it to the volumes.
 
     A row labels every volume that matches all keys in it: `volume_id`, and those of the importer
@@ -64,6 +67,7 @@ def read_labels(path: Path, columns: Mapping[str, str], found: Sequence[Keyed]) 
         columns: Columns of the table for label, slice_index, patient_id and the keys, where the
             names differ. Other columns are ignored.
         found: The volumes.
+        given: Labels that the user has named, which stay as they are.
 
     Raises:
         DxsegError: The table has no key or no label, a row has no key or a wrong slice_index, or
@@ -71,9 +75,9 @@ def read_labels(path: Path, columns: Mapping[str, str], found: Sequence[Keyed]) 
     """
     keys = {volume.volume_id: {**volume.keys, "volume_id": volume.volume_id} for volume in found}
     known = {name for own in keys.values() for name in own}
-    table = _table(path, columns, known)
+    table, notes = _table(path, columns, known, given)
     joins = [name for name in table.columns if name not in _VALUES]
-    joined = JoinedLabels(joins=joins)
+    joined = JoinedLabels(joins=joins, notes=notes)
     unmatched: list[int] = []
     first_lines: dict[tuple[object, str], int] = {}
     for filled, rows in table.groupby(_filled(table[joins]), sort=False):
@@ -103,7 +107,9 @@ def _filled(table: pd.DataFrame) -> pd.Series[Any]:
     return pd.Series([tuple(bool(value) for value in row) for row in table.to_numpy()], table.index)
 
 
-def _table(path: Path, columns: Mapping[str, str], known: set[str]) -> pd.DataFrame:
+def _table(
+    path: Path, columns: Mapping[str, str], known: set[str], given: Sequence[str]
+) -> tuple[pd.DataFrame, list[str]]:
     table = read_user_table(path)
     unknown = sorted(set(columns) - known - set(_VALUES))
     absent = sorted(set(columns.values()) - set(table.columns))
@@ -120,7 +126,13 @@ def _table(path: Path, columns: Mapping[str, str], known: set[str]) -> pd.DataFr
             f"{path}: has the columns {', '.join(map(str, table.columns[:30]))}; expected label "
             f"and at least one of {', '.join(sorted(known))}; rename them or map them with --column"
         )
-    return chosen
+    notes: list[str] = []
+    for words in (Words("label", given=given), Words("patient_id", names_shown=False)):
+        if words.column in chosen:
+            values = chosen[words.column]
+            chosen[words.column] = values.map(words.spellings(values))
+            notes.extend(words.notes())
+    return chosen, notes
 
 
 def _record_row(

@@ -22,6 +22,7 @@ from dxseg.data.table.cases import (
     validate_cases,
     value_of,
 )
+from dxseg.data.table.records import inside
 from dxseg.data.table.spec import SPEC_FILE, DatasetSpec, read_spec, write_spec
 from dxseg.errors import DxsegError
 from dxseg.io.atomic import sha256_json, write_bytes_atomic
@@ -72,11 +73,14 @@ class Dataset:
             path: The dataset's folder or its `dataset.yaml`.
 
         Raises:
-            DxsegError: A file is absent or wrong; names row, column, value and remedy.
+            DxsegError: A file is absent, wrong or behind a link that leads out of the folder; names
+                row, column, value and remedy.
         """
         folder = Path(path)
         if folder.name == SPEC_FILE and not folder.is_dir():
             folder = folder.parent
+        for name in (SPEC_FILE, CASES_FILE):
+            inside(folder.resolve(), name, "a file")
         spec = read_spec(folder / SPEC_FILE)
         return cls(folder, spec, read_table(folder / CASES_FILE))
 

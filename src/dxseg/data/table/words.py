@@ -16,6 +16,7 @@ _NOTHING = frozenset(
     {
         *("na", "n/a", "n.a.", "#n/a", "#na", "<na>", "nan", "#nan", "-nan", "nat", "n/k"),
         *("none", "null", "#null!", "nil", "unknown", "unk", "undefined", "empty", "blank"),
+        *("anonymous", "anonymized", "anonymised", "anon"),
         *("missing", "not available", "not applicable", "not known", "no data"),
     }
 )
@@ -61,6 +62,7 @@ class Words:
         column: Its name, for notes.
         missing: Words that mean nothing besides the usual ones.
         given: Names that the user has given: they stay as they are, even "none".
+        names_shown: Whether notes may contain names; those of patients may not.
         dropped: Number of values of each word for nothing.
         merged: Spellings of each name that has several, and the one that is used.
     """
@@ -68,6 +70,7 @@ class Words:
     column: str
     missing: Sequence[str] = ()
     given: Sequence[str] = ()
+    names_shown: bool = True
     dropped: Counter[str] = field(default_factory=Counter)
     merged: dict[str, list[str]] = field(default_factory=dict)
 
@@ -109,6 +112,12 @@ class Words:
         if self.dropped:
             words = ", ".join(f"{count} {word!r}" for word, count in self.dropped.most_common())
             lines.append(f"{self.column}: {self.dropped.total()} values mean missing ({words})")
+        if self.merged and not self.names_shown:
+            spellings = sum(map(len, self.merged.values()))
+            return [
+                *lines,
+                f"{self.column}: {spellings} other spellings of {len(self.merged)} names",
+            ]
         for name, others in list(self.merged.items())[:_LISTED]:
             written = ", ".join(map(repr, others[:_LISTED]))
             lines.append(f"{self.column}: {written} read as {name!r}")
