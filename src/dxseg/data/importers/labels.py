@@ -38,7 +38,7 @@ def read_labels(
     if multi_label:
         named = [text for text in counts if not is_missing(text, words.missing)]
         mark = separator or find_separator(named, words.column)
-        lists = {text: split_list(text, mark) for text in counts}
+        lists |= {text: split_list(text, mark) for text in named}
     parts: Counter[str] = Counter()
     for text, count in counts.items():
         for part in lists[text]:

@@ -14,6 +14,9 @@ _USUAL = (";", "|", ",", "\n")
 _RARE = ("/", "+", "&")
 """Occur in names of single labels too, so one of them counts only where no usual one occurs."""
 
+_NOT_AVAILABLE = re.compile(r"(?<![^/])\s*[#<]?n/[ak]>?\s*(?![^/])", re.IGNORECASE)
+"""The word for nothing that contains a separator."""
+
 _LIST = re.compile(r"\[(.*)\]", re.DOTALL)
 
 
@@ -49,6 +52,8 @@ def split_list(text: str, separator: str | None) -> list[str]:
         separator: As from `find_separator`.
     """
     inner = _unwrap(text)
+    if separator == "/":
+        inner = _NOT_AVAILABLE.sub("", inner)
     parts = [inner] if separator is None else inner.split(separator)
     wrapped = inner != text
     return [part.strip().strip("'\"") if wrapped else part.strip() for part in parts]
