@@ -14,6 +14,7 @@ import pandas as pd
 from dxseg.errors import DxsegError
 
 _BYTE_LIMIT = 2**32
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _FORMULA = re.compile(r"[=@＝＠]|[-+－＋](?![\d.]*\Z)")
 
 
@@ -36,6 +37,16 @@ def escape_formula(name: str) -> str:
         name: A path with "/".
     """
     return f"./{name}" if is_formula(name) else name
+
+
+def escape_unprintable(name: str) -> str:
+    """Escape what no table should hold: bytes that are not UTF-8, control characters, line breaks.
+
+    Args:
+        name: A file name, or text with one.
+    """
+    plain = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), plain)
 
 
 def read_table(

@@ -280,6 +280,8 @@ def test_names_that_are_no_text_are_predicted(tmp_path, use, write_image):
         (tmp_path / "in" / name).write_bytes(source.read_bytes())
     assert predict("model_folder", tmp_path / "in", output=tmp_path / "out").done == 5
     assert predict("model_folder", tmp_path / "in", output=tmp_path / "out").skipped == 5
+    escaped = {"a.png", r"new\nline.png", 'quo"te, comma.png', "./=1+1.png", r"\xff\xfe.png"}
+    assert set(table(tmp_path / "out")) == escaped
 
 
 def test_an_output_that_cannot_be_written_is_told(tmp_path, use, write_image):

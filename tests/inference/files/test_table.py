@@ -28,9 +28,10 @@ def filled(path: Path, *names: str) -> Path:
     return path
 
 
-def test_table_keeps_names_that_csv_and_utf8_find_hard(tmp_path):
-    names = ["a,b", 'quo"te', "two\nlines", "é", b"\xff\xfe".decode("utf-8", "surrogateescape")]
-    path = filled(tmp_path / "p.csv", *names)
+def test_table_keeps_names_that_csv_finds_hard_and_escapes_what_is_no_text(tmp_path):
+    names = ["a,b", 'quo"te', "two\nlines", "é", r"\udcff"]
+    path = filled(tmp_path / "p.csv", *names[:-1], "\udcff")
+    assert path.read_text(encoding="utf-8").count(r"\udcff") == 1
     seen: list[str] = []
     with PredictionTable(path, COLUMNS) as table:
         table.open(lambda found: not seen.append(found["name"]))

@@ -14,15 +14,16 @@ from dxseg.data.readers.dicom.series import holds_slices
 from dxseg.data.readers.images import READERS, is_supported
 from dxseg.data.readers.nifti import SUFFIXES, is_nifti, nifti_stem
 from dxseg.errors import UsageError
-from dxseg.io.csv_io import escape_formula
+from dxseg.io.csv_io import escape_formula, escape_unprintable
 
 
 @dataclass(frozen=True)
 class PredictionInput:
-    """One image or volume to predict.
+    r"""One image or volume to predict.
 
     Attributes:
-        name: Its path relative to the folder that all inputs share, with `/`; unique.
+        name: Its path relative to the folder that all inputs share, with `/`; unique. Bytes that
+            are not UTF-8 and control characters are escaped: `\xff.png`.
         source: Its absolute path; a folder where it is a DICOM series.
         is_series: Whether it is a DICOM series.
     """
@@ -42,13 +43,18 @@ class PredictionInput:
         return self.is_series or is_dicom(self.source)
 
     @property
+    def shown_source(self) -> str:
+        """The path as tables show it, escaped like the name."""
+        return escape_unprintable(str(self.source))
+
+    @property
     def stem(self) -> str:
         """The name without its suffix: where results go below `masks/` and `overlays/`."""
         if self.is_series:
             return self.name
         if self.is_volume:
             return nifti_stem(self.name)
-        return self.name[: len(self.name) - len(self.source.suffix)]
+        return self.name[: len(self.name) - len(escape_unprintable(self.source.suffix))]
 
 
 def find_images(
@@ -101,12 +107,15 @@ def find_images(
         raise UsageError("no input; give a file, a folder or a quoted pattern")
     root = Path(os.path.commonpath(bases))
     items = [
-        PredictionInput(escape_formula(path.relative_to(root).as_posix()), path, path.is_dir())
-        for path in found
+        PredictionInput(_table_name(path.relative_to(root)), path, path.is_dir()) for path in found
     ]
     items.sort(key=lambda item: item.name)
     _refuse_collisions(items)
     return items
+
+
+def _table_name(path: Path) -> str:
+    return escape_formula(escape_unprintable(path.as_posix()))
 
 
 def _expand(given: str | Path, series: bool) -> tuple[Path, list[Path]]:

@@ -187,7 +187,7 @@ class ResumeState:
             return True
         if row["status"] != "ok" or item.name in self.done:
             return False
-        if row["source"] != str(item.source):
+        if row["source"] != item.shown_source:
             raise UsageError(
                 f"{self.folder.root}: holds results of {row['source']} under the name "
                 f"{item.name}, which is now {item.source}; choose another output folder, or "

@@ -260,7 +260,7 @@ class _Job:
         row = dict.fromkeys(self.table.columns, "")
         row |= {
             "name": item.name,
-            "source": str(item.source),
+            "source": item.shown_source,
             "model": model_name(self.info),
         }
         try:

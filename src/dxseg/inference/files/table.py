@@ -123,7 +123,7 @@ class PredictionTable:
         """
         with (
             atomic_path(self.path) as temporary,
-            temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
+            temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream,
         ):
             stream.write(_line(self.columns))
             if self.path.is_file():
@@ -140,14 +140,14 @@ class PredictionTable:
         """
         assert self._stream is not None, "open() comes first"
         text = _line([row[column] for column in self.columns])
-        # File names may hold bytes that are not text; they are read back unchanged.
-        self._stream.write(text.encode("utf-8", errors="surrogateescape"))
+        # Errors may name files whose names hold bytes that are not text.
+        self._stream.write(text.encode("utf-8", errors="backslashreplace"))
 
     def _rows(self) -> Iterator[Row]:
         with self.path.open("rb") as raw:
             raw.seek(0, os.SEEK_END)
             ends_complete = raw.tell() == 0 or (raw.seek(-1, os.SEEK_END), raw.read(1))[1] == b"\n"
-        with self.path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        with self.path.open(encoding="utf-8", errors="backslashreplace", newline="") as stream:
             reader = csv.reader(stream)
             header = self._next(reader)
             if header is not None and tuple(header) != self.columns:
