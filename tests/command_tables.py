@@ -26,10 +26,10 @@ def commands(group: cyclopts.App = app, name: str = "") -> Iterator[tuple[str, c
         if part.startswith("-"):
             continue
         command = group[part]
-        if command.default_command is None:
-            yield from commands(command, part)
-        else:
+        if command.default_command is not None:
             yield f"{name} {part}".strip(), command
+        if any(not sub.startswith("-") for sub in command):
+            yield from commands(command, part)
 
 
 def _options(command: cyclopts.App) -> list[cyclopts.Argument]:

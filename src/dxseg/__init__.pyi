@@ -17,6 +17,7 @@ from .commands.export import export_onnx as export_onnx
 from .commands.import_annotations import import_annotations as import_annotations
 from .commands.import_csv import import_csv as import_csv
 from .commands.import_dicom import import_dicom as import_dicom
+from .commands.import_layout import find_importer as find_importer
 from .commands.import_nnunet import import_nnunet as import_nnunet
 from .commands.import_volumes import import_msd as import_msd
 from .commands.import_volumes import import_volumes as import_volumes

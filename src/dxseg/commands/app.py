@@ -19,6 +19,7 @@ from dxseg.commands.experiment import experiment
 from dxseg.commands.import_annotations import import_annotations
 from dxseg.commands.import_csv import import_csv
 from dxseg.commands.import_dicom import import_dicom
+from dxseg.commands.import_layout import find_importer
 from dxseg.commands.import_nnunet import import_nnunet
 from dxseg.commands.predict import predict
 from dxseg.commands.serve import serve
@@ -115,9 +116,15 @@ def _group(name: str, title: str, functions: Sequence[Callable[..., Any]]) -> Ap
     return group
 
 
+def _import_group() -> App:
+    group = _group("import", "Import a dataset from another layout.", _IMPORTERS)
+    group.default(find_importer)
+    return group
+
+
 _COMMANDS: dict[str, list[Callable[..., Any] | App]] = {
     "Data": [
-        _group("import", "Import a dataset from another layout.", _IMPORTERS),
+        _import_group(),
         check,
         split,
         info,
@@ -185,7 +192,8 @@ def run(words: Sequence[str]) -> int:
     """
     try:
         _, apps, rest = app.parse_commands(list(words))
-        if apps[-1].default_command is None and not rest:
+        is_group = any(not name.startswith("-") for name in apps[-1])
+        if is_group and not rest:
             app.help_print(list(words))  # a group without a command
             return UsageError.exit_code
         code: int = app(list(words), result_action=_show)

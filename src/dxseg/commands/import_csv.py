@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from dxseg.commands.dry_run import with_dry_run
 from dxseg.commands.options import (
     Columns,
     LesionFree,
@@ -28,6 +29,7 @@ else:
     ImportReport = Any
 
 
+@with_dry_run
 def import_csv(
     table: StrPath,
     destination: StrPath,
@@ -50,6 +52,7 @@ def import_csv(
     provenance: str = "",
     licence: str = "",
     overwrite: bool = False,
+    dry_run: bool = False,  # noqa: ARG001 - with_dry_run obeys it
 ) -> ImportReport:
     """Import images that a table lists, with its columns mapped to those of dxseg.
 
@@ -91,6 +94,7 @@ def import_csv(
         provenance: Where the images come from.
         licence: Terms of use of the images.
         overwrite: Replace the dataset in `destination`.
+        dry_run: Import into a temporary folder and report, with five examples; nothing stays.
 
     Raises:
         UsageError: Labels are given in two ways.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Unpack
 
 from cyclopts import Parameter
 
+from dxseg.commands.dry_run import with_dry_run
 from dxseg.commands.options import (
     Columns,
     LesionClasses,
@@ -24,6 +25,7 @@ else:
     ImportReport = Any
 
 
+@with_dry_run
 def import_dicom(
     source: StrPath,
     destination: StrPath,
@@ -43,6 +45,7 @@ def import_dicom(
     provenance: str = "",
     licence: str = "",
     overwrite: bool = False,
+    dry_run: bool = False,  # noqa: ARG001 - with_dry_run obeys it
     **slicing: Unpack[SlicingOptions],
 ) -> ImportReport:
     """Import a PACS export: images, CT and MR series, and their masks; patients become pseudonyms.
@@ -75,6 +78,7 @@ def import_dicom(
         provenance: Where the images come from.
         licence: Terms of use of the images.
         overwrite: Replace the dataset in `destination`.
+        dry_run: Import into a temporary folder and report, with five examples; nothing stays.
         **slicing: How volumes become slices; see `SlicingOptions`.
 
     Raises:

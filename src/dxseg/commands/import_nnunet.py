@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from dxseg.commands.dry_run import with_dry_run
 from dxseg.commands.options import LesionClasses, LesionFree, SlicingOptions, StrPath
 from dxseg.errors import UsageError
 
@@ -14,6 +15,7 @@ else:
     ImportReport = Any
 
 
+@with_dry_run
 def import_nnunet(
     source: StrPath,
     destination: StrPath,
@@ -26,6 +28,7 @@ def import_nnunet(
     provenance: str = "",
     licence: str = "",
     overwrite: bool = False,
+    dry_run: bool = False,  # noqa: ARG001 - with_dry_run obeys it
     **slicing: Unpack[SlicingOptions],
 ) -> ImportReport:
     """Import a raw dataset of nnU-Net v2, images or NIfTI volumes, with a table of labels.
@@ -47,6 +50,7 @@ def import_nnunet(
         provenance: Where the images come from.
         licence: Terms of use of the images.
         overwrite: Replace the dataset in `destination`.
+        dry_run: Import into a temporary folder and report, with five examples; nothing stays.
         **slicing: How volumes become slices; see `SlicingOptions`.
 
     Raises:

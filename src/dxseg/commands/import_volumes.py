@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from dxseg.commands.dry_run import with_dry_run
 from dxseg.commands.import_dicom import import_dicom
 from dxseg.commands.options import (
     Columns,
@@ -27,6 +28,7 @@ else:
     ImportReport = Any
 
 
+@with_dry_run
 def import_volumes(
     source: StrPath,
     destination: StrPath,
@@ -49,6 +51,7 @@ def import_volumes(
     provenance: str = "",
     licence: str = "",
     overwrite: bool = False,
+    dry_run: bool = False,  # noqa: ARG001 - with_dry_run obeys it
     **slicing: Unpack[SlicingOptions],
 ) -> ImportReport:
     """Import NIfTI volumes (CT, MR) as slices, with their label maps.
@@ -89,6 +92,7 @@ def import_volumes(
         provenance: Where the volumes come from.
         licence: Terms of use of the volumes.
         overwrite: Replace the dataset in `destination`.
+        dry_run: Import into a temporary folder and report, with five examples; nothing stays.
         **slicing: How volumes become slices; see `SlicingOptions`.
 
     Raises:
@@ -168,6 +172,7 @@ def import_volumes(
         )
 
 
+@with_dry_run
 def import_msd(
     source: StrPath,
     destination: StrPath,
@@ -176,6 +181,7 @@ def import_msd(
     lesion_classes: LesionClasses = (),
     labels: StrPath | None = None,
     overwrite: bool = False,
+    dry_run: bool = False,  # noqa: ARG001 - with_dry_run obeys it
     **slicing: Unpack[SlicingOptions],
 ) -> ImportReport:
     """Import a task of the Medical Segmentation Decathlon as slices.
@@ -187,6 +193,7 @@ def import_msd(
         lesion_classes: A mask class that is a lesion; default: all. May be repeated.
         labels: Table with the columns `volume_id` and `label`, for test volumes.
         overwrite: Replace the dataset in `destination`.
+        dry_run: Import into a temporary folder and report, with five examples; nothing stays.
         **slicing: How volumes become slices; see `SlicingOptions`.
 
     Raises:

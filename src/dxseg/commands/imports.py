@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dxseg.commands.dry_run import with_dry_run
 from dxseg.commands.options import (
     LesionFree,
     MaskClasses,
@@ -23,12 +24,14 @@ else:
     ImportReport = LabelStudioImport = Any
 
 
+@with_dry_run
 def import_busi(
     source: StrPath,
     destination: StrPath,
     *,
     name: str = "BUSI",
     overwrite: bool = False,
+    dry_run: bool = False,  # noqa: ARG001 - with_dry_run obeys it
 ) -> ImportReport:
     """Import BUSI breast ultrasound as published; several masks of an image are merged.
 
@@ -40,6 +43,7 @@ def import_busi(
         destination: Folder of the new dataset.
         name: Dataset name.
         overwrite: Replace the dataset in `destination`.
+        dry_run: Import into a temporary folder and report, with five examples; nothing stays.
 
     Raises:
         DxsegError: A class folder is missing, or the destination has other files.
@@ -63,6 +67,7 @@ def import_busi(
         )
 
 
+@with_dry_run
 def import_folder(
     source: StrPath,
     destination: StrPath,
@@ -80,6 +85,7 @@ def import_folder(
     provenance: str = "",
     licence: str = "",
     overwrite: bool = False,
+    dry_run: bool = False,  # noqa: ARG001 - with_dry_run obeys it
 ) -> ImportReport:
     """Import a folder of images with their masks; subfolders may be the labels.
 
@@ -113,6 +119,7 @@ def import_folder(
         provenance: Where the images come from.
         licence: Terms of use of the images.
         overwrite: Replace the dataset in `destination`.
+        dry_run: Import into a temporary folder and report, with five examples; nothing stays.
 
     Raises:
         DxsegError: There is no image, `masks_root` has no mask of any, a lesion-free label has no

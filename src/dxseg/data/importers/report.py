@@ -63,6 +63,7 @@ class ImportReport(BaseModel):
         skipped: Files left out, and why.
         failed: What makes the import incomplete, so that the command ends with exit code 1.
         notes: All of it as lines of text.
+        dry_run: Whether nothing was written.
     """
 
     destination: Path
@@ -76,9 +77,11 @@ class ImportReport(BaseModel):
     skipped: list[tuple[str, str]] = []
     failed: list[tuple[str, str]] = []
     notes: list[str] = []
+    dry_run: bool = False
 
     def __str__(self) -> str:
-        return "\n".join([*(f"- {note}" for note in self.notes), f"Dataset: {self.destination}"])
+        end = "Dry run: nothing was written." if self.dry_run else f"Dataset: {self.destination}"
+        return "\n".join([*(f"- {note}" for note in self.notes), end])
 
 
 def describe_left_out(skipped: Sequence[tuple[str, str]], title: str) -> list[str]:
