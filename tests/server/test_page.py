@@ -225,6 +225,34 @@ def test_the_token_is_asked_for(browser: Any, start_server: Callable[..., Any], 
     opened.page.close()
 
 
+def test_run_lengths_come_back_as_the_mask(picture: Picture) -> None:
+    """Random rectangles, which touch every edge now and then, at sizes of 1 to 7 pixels."""
+    wrong = picture.page.evaluate(
+        """async () => {
+            const { decode, encode } = await import("./runs.js");
+            const random = (most) => Math.floor(Math.random() * most);
+            let wrong = 0;
+            for (let trial = 0; trial < 3000; trial++) {
+                const [height, width] = [1 + random(7), 1 + random(7)];
+                const labels = new Uint8Array(height * width);
+                const value = random(3);
+                const [top, left] = [random(height), random(width)];
+                const [bottom, right] = [top + random(height) + 1, left + random(width) + 1];
+                for (let y = top; y < Math.min(bottom, height); y++)
+                    for (let x = left; x < Math.min(right, width); x++)
+                        if (random(9)) labels[y * width + x] = value;
+                const runs = encode({ labels, height, width }, ["one", "two"]);
+                const sum = ({ counts }) => counts.reduce((one, other) => one + other, 0);
+                const back = decode(runs, ["one", "two"], { height, width });
+                wrong += back.some((own, place) => own !== labels[place]);
+                wrong += Object.values(runs).some((one) => sum(one) !== height * width);
+            }
+            return wrong;
+        }"""
+    )
+    assert wrong == 0
+
+
 def test_axe_finds_nothing_that_bars_anyone(picture: Picture) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     open_first(picture)

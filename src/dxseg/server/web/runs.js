@@ -1,5 +1,7 @@
 // Run lengths of COCO, uncompressed: down the columns, 0 first. Label maps are Uint8Array by rows.
 
+import { boxOf } from "./raster.js";
+
 /** The runs of all classes of a mask, by name. */
 export function encode(mask, classes) {
   return Object.fromEntries(classes.map((name, place) => [name, encodeClass(mask, place + 1)]));
@@ -12,21 +14,29 @@ export function decode(runs, classes, { width, height }) {
   return labels;
 }
 
-export function encodeClass({ labels, height, width }, value) {
+/** Only the box of the class is visited: most of a large image is background. */
+function encodeClass(mask, value) {
+  const { labels, height, width } = mask;
+  const box = boxOf(labels, mask, value);
+  if (!box) return { size: [height, width], counts: [height * width] };
   const counts = [];
   let inside = false;
-  let length = 0;
-  for (let x = 0; x < width; x++) {
-    for (let y = 0, place = x; y < height; y++, place += width) {
-      if ((labels[place] === value) !== inside) {
-        counts.push(length);
-        inside = !inside;
-        length = 0;
-      }
+  let length = box.x * height;
+  const turn = () => {
+    counts.push(length);
+    inside = !inside;
+    length = 0;
+  };
+  for (let x = box.x; x < box.x + box.width; x++) {
+    if (inside && box.y) turn(); // a run that reaches the lower edge
+    length += box.y;
+    for (let y = box.y, place = y * width + x; y < box.y + box.height; y++, place += width) {
+      if ((labels[place] === value) !== inside) turn();
       length++;
     }
+    length += height - box.y - box.height;
   }
-  counts.push(length);
+  counts.push(length + (width - box.x - box.width) * height);
   return { size: [height, width], counts };
 }
 
