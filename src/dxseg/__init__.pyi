@@ -10,6 +10,7 @@ from .commands.evaluate import evaluate as evaluate
 from .commands.evaluate import report as report
 from .commands.evaluate import reproduce as reproduce
 from .commands.experiment import experiment as experiment
+from .commands.export import export_coco as export_coco
 from .commands.export import export_hub as export_hub
 from .commands.export import export_label_studio as export_label_studio
 from .commands.export import export_nnunet as export_nnunet

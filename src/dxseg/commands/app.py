@@ -100,6 +100,7 @@ _IMPORTERS = (
     import_volumes.import_volumes,
 )
 _EXPORTERS = (
+    export.export_coco,
     export.export_hub,
     export.export_label_studio,
     export.export_nnunet,

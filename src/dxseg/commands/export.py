@@ -13,9 +13,10 @@ from dxseg.commands.results import HubExport, LabelStudioTasks, OnnxExport
 from dxseg.errors import DxsegError, UsageError
 
 if TYPE_CHECKING:
+    from dxseg.data.exporters.coco import CocoExport
     from dxseg.data.exporters.nnunet import ExportReport
 else:
-    ExportReport = Any
+    CocoExport = ExportReport = Any
 
 
 def export_onnx(
@@ -74,6 +75,35 @@ def export_onnx(
             )
     write_bytes_atomic(target, exported.content)
     return OnnxExport(target, len(exported.content), exported.number_format, cost)
+
+
+def export_coco(source: StrPath, destination: StrPath) -> CocoExport:
+    """Write masks as COCO, run lengths in one JSON file: of a dataset, or predicted ones.
+
+    Images whose mask is not known are left out; one without an annotation has no lesion. Sizes and
+    masks are of the pictures as viewers show them.
+
+    Args:
+        source: Folder of a dataset, or output folder of `dxseg predict`.
+        destination: The `.json` file to write; it must not exist.
+
+    Raises:
+        DxsegError: The folder is neither, the file exists, or a mask cannot be read.
+    """
+    from dxseg.data.exporters.coco import dataset_images, write_coco
+    from dxseg.data.table.dataset import Dataset
+    from dxseg.export.coco_predictions import predicted_images
+    from dxseg.inference.files.output_folder import TABLE_FILE
+    from dxseg.io.progress import console, reporting
+
+    if (Path(source) / TABLE_FILE).is_file():
+        images, classes, unknown = predicted_images(Path(source))
+    else:
+        dataset = Dataset.load(source)
+        images, classes = dataset_images(dataset), dataset.spec.mask_classes
+        unknown = len(dataset) - len(images)
+    with reporting(console, "Exporting") as progress:
+        return write_coco(images, classes, Path(destination), unknown=unknown, progress=progress)
 
 
 def export_hub(run: StrPath, destination: StrPath) -> HubExport:
