@@ -212,3 +212,9 @@ def test_masks_look_like_masks_and_images_do_not(tmp_path: Path, quality: int) -
     assert not is_mask_like(dark)
     assert not is_mask_like(-dark)
     assert not is_mask_like(np.full((4, 4, 1), np.nan))
+
+
+def test_masks_without_any_image_are_warned_of(tmp_path: Path) -> None:
+    root = write(tmp_path / "s", "x/a.png", "*x/strange.png")
+    report = import_folder(root, tmp_path / "out")
+    assert any("1 of 2 images examined look like masks: strange.png" in n for n in report.notes)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dxseg.data.readers.images import read_image
+from dxseg.data.readers.mask_like import is_mask_like
 from dxseg.errors import DxsegError
 from dxseg.io.atomic import atomic_path
 
@@ -29,7 +30,7 @@ def infer_channels(images: Sequence[Path]) -> tuple[int, str]:
         images: Files; those that cannot be decoded are ignored.
 
     Returns:
-        The number, and a line of text on how it was found.
+        The number, and a line of text on how it was found, and on images that look like masks.
 
     Raises:
         DxsegError: The numbers of channels differ, and not only as gray and RGB do.
@@ -37,11 +38,14 @@ def infer_channels(images: Sequence[Path]) -> tuple[int, str]:
     step = max(1, -(-len(images) // _SAMPLE))
     found: Counter[int] = Counter()
     marked = 0
+    like_masks: list[str] = []
     for path in images[::step]:
         try:
             pixels = read_image(path)
         except DxsegError:
             continue
+        if is_mask_like(pixels):
+            like_masks.append(path.name)
         fraction = _colour_fraction(pixels)
         found[1 if pixels.shape[2] == 3 and fraction <= _COLOUR_FRACTION else pixels.shape[2]] += 1
         marked += 0 < fraction <= _COLOUR_FRACTION
@@ -53,7 +57,11 @@ def infer_channels(images: Sequence[Path]) -> tuple[int, str]:
     channels = max(found, default=1)
     examined = f"of {sum(found.values())} images examined"
     text = f"channels: {channels} ({found[1]} {examined} are grey"
-    return channels, text + (f", {marked} of them with coloured marks)" if marked else ")")
+    text += f", {marked} of them with coloured marks)" if marked else ")"
+    if like_masks:
+        shown = ", ".join(like_masks[:5]) + (", ..." if len(like_masks) > 5 else "")
+        text += f"; WARNING: {len(like_masks)} {examined} look like masks: {shown}"
+    return channels, text
 
 
 def stack_channels(paths: Sequence[Path], target: Path) -> None:

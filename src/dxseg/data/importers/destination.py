@@ -45,17 +45,25 @@ def open_destination(destination: Path, name: str, overwrite: bool) -> None:
     (destination / SPEC_FILE).unlink(missing_ok=True)
 
 
-def name_in_root(path: Path, root: Path) -> str:
+def name_in_root(path: Path, root: Path, resolved: dict[Path, Path] | None = None) -> str:
     """Make the path of a file relative to a root, with "/".
 
     Args:
         path: The file.
         root: A resolved folder.
+        resolved: Resolved folders of earlier calls, which resolving thousands of files needs.
 
     Raises:
         DxsegError: The file is outside, by its name or through a symbolic link.
     """
-    if not path.resolve().is_relative_to(root) or not path.is_relative_to(root):
+    if resolved is None or path.is_symlink():
+        real = path.resolve()
+    else:
+        folder = path.parent
+        if folder not in resolved:
+            resolved[folder] = folder.resolve()
+        real = resolved[folder] / path.name
+    if not real.is_relative_to(root) or not path.is_relative_to(root):
         raise DxsegError(f"{path}: is outside {root} (or a link leads outside); copy it there")
     name = path.relative_to(root).as_posix()
     if _UNFIT.search(name):

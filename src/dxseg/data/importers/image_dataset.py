@@ -139,12 +139,13 @@ class _Import:
         self.images: list[Path] = []
         self.merged: list[str] = []
         self.overlapping: list[str] = []
+        self.resolved: dict[Path, Path] = {}
         self.repaired: list[tuple[str, str]] = []
         self.empty: list[str] = []
 
     def add(self, case: FoundCase, case_id: str) -> None:
         try:
-            name = name_in_root(case.image, self.root)
+            name = name_in_root(case.image, self.root, self.resolved)
             size = image_size(case.image)
             if case.more_channels:
                 name = self._stack(case, case_id)
@@ -210,7 +211,7 @@ class _Import:
     def _name(self, path: Path) -> str:
         """Name of a mask: a file of the root, or one that an importer wrote into the dataset."""
         own = path.is_relative_to(self.destination)
-        return name_in_root(path, self.destination if own else self.root)
+        return name_in_root(path, self.destination if own else self.root, self.resolved)
 
     def _merge(self, masks: list[Path], case_id: str) -> str:
         classes = len(self.spec.mask_classes)

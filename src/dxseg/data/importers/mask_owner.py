@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from dxseg.data.importers import mask_names as names
@@ -81,20 +82,36 @@ def describe(path: Path, stem: str, root: Path, tree: Path | None = None) -> Fil
         tree: A folder that contains only masks.
     """
     inside = tree is not None and path.is_relative_to(tree)
-    folders = path.relative_to(tree if inside and tree is not None else root).parts[:-1]
-    marked = [number for number, name in enumerate(folders) if names.is_mask_folder(name)]
-    if not marked and names.has_mask_word(stem):
-        marked = [n for n, name in enumerate(folders) if names.is_weak_mask_folder(name)]
+    base = tree if inside and tree is not None else root
+    folders = path.parent.parts[len(base.parts) :]
+    marked, weak = _marked(folders)
+    if not marked and weak and names.has_mask_word(stem):
+        marked = weak
     return File(
         path=path,
         stem=stem,
-        place=tuple(
-            word
-            for number, name in enumerate(folders)
-            for word in names.folder_core(name, number in marked)
-        ),
+        place=_place(folders, marked),
         in_mask_folder=inside or bool(marked),
         below=folders[marked[-1] + 1 :] if marked else folders if inside else (),
+    )
+
+
+@lru_cache(maxsize=2**12)
+def _marked(folders: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Which folders of a path are for masks, and which may be if the names of files say so."""
+    numbered = list(enumerate(folders))
+    return (
+        tuple(number for number, name in numbered if names.is_mask_folder(name)),
+        tuple(number for number, name in numbered if names.is_weak_mask_folder(name)),
+    )
+
+
+@lru_cache(maxsize=2**12)
+def _place(folders: tuple[str, ...], marked: tuple[int, ...]) -> tuple[str, ...]:
+    return tuple(
+        word
+        for number, name in enumerate(folders)
+        for word in names.folder_core(name, number in marked)
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -133,7 +134,16 @@ def raster_orientation(path: Path) -> int:
 
 
 def _read_header(path: Path) -> tuple[int, int, int]:
-    """Read the stored height and width, and the orientation."""
+    """Read the stored height and width, and the orientation; one after the other is asked for."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return _read_header_once(path, 0, 0)
+    return _read_header_once(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=2**14)
+def _read_header_once(path: Path, _time: int, _size: int) -> tuple[int, int, int]:
     with _open(path) as stream:
         kind = _kind(stream, path)
         try:
