@@ -108,7 +108,7 @@ def _rows(run: Path, data: Dataset) -> Iterator[dict[str, Any]]:
     labels = dict(zip(rows["case_id"], rows["label"], strict=True))
     without, with_label = (
         predicted_cases(data, rows, predictor.stream(images(data, rows), labels=prompts))
-        for prompts in (None, labels if info.model.has_label_head else None)
+        for prompts in (None, labels if info.model.predicts_labels else None)
     )
     for case, prompted in zip(without, with_label, strict=True):
         if case.truth is None and not case.lesion_free:

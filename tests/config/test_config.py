@@ -145,6 +145,7 @@ def test_the_methods_differ_in_what_they_are_meant_to() -> None:
     assert [method for method in model if model[method].requires_stage1] == [
         "sks",
         "sks-evidence",
+        "unet-classifier",
         "unet-stage1",
         "sks-selftrained",
         "sks-evidence-selftrained",
@@ -152,6 +153,11 @@ def test_the_methods_differ_in_what_they_are_meant_to() -> None:
         "sks-student",
         "unet-stage1-student",
     ]
+    for method in model:
+        starts_there = "stage1" in (model[method].encoder_init, model[method].coarse_init)
+        if model[method].architecture != "sks":
+            starts_there = model[method].encoder_init == "stage1"
+        assert model[method].predicts_labels or not starts_there, "no classifier is thrown away"
     for method in ("sks", "sks-selftrained"):
         assert not model[method].skips.evidence
         assert model[method.replace("sks", "sks-evidence")].skips.evidence

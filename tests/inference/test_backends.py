@@ -20,8 +20,12 @@ from dxseg.inference.onnx_file import read_onnx
 from dxseg.inference.predictor import Predictor
 from onnx_models import make_model_folder
 
-# One of each architecture, and the network that has labels but never learnt them.
-METHODS = ("sks-evidence", "sks-no-labels", "unet", "unetplusplus", "manet", "unet-multitask")
+# One of each architecture, the network that has labels but never learnt them, and a classifier
+# beside a network.
+METHODS = (
+    *("sks-evidence", "sks-no-labels", "unet", "unetplusplus", "manet", "unet-multitask"),
+    "unet-classifier",
+)
 TOLERANCE = 1e-4
 """Of a probability, on images; what `docs/export.md` states."""
 REDUCED_TOLERANCE = 0.05

@@ -125,7 +125,11 @@ def test_weights_are_copied_from_stage_one_as_the_configuration_says() -> None:
     assert not same(mixed.encoder, stage1.encoder)
     assert same(built("unet-stage1").encoder.model, stage1.encoder.body)
     assert not same(built("unet").encoder.model, stage1.encoder.body)
-    student = built("unet-stage1", label_head=True)
+    assert same(built("unet-stage1").coarse, stage1)
+    beside = built("unet-classifier")
+    assert same(beside.coarse, stage1)
+    assert not same(beside.encoder.model, stage1.encoder.body)
+    student = built("unet-stage1", label_head=True, classifier=False)
     assert same(student.label_head, stage1.global_head)
 
 

@@ -28,8 +28,12 @@ from serving import png, sent
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("models")
     make_model_folder(root / "run/model", "sks-evidence")
-    dxseg.export_onnx(root / "run", output=root / "model.onnx")
-    return {"run": root / "run", "file": root / "model.onnx"}
+    make_model_folder(root / "beside/model", "unet-classifier")
+    models = {}
+    for name in ("run", "beside"):
+        models[name], models[f"{name}.onnx"] = root / name, root / f"{name}.onnx"
+        dxseg.export_onnx(root / name, output=models[f"{name}.onnx"])
+    return models
 
 
 @pytest.fixture
@@ -76,8 +80,10 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[str
         ("run", None, TorchBackend),
         ("run", "onnxruntime", OnnxRuntimeBackend),
         ("run", "openvino", OpenVinoBackend),
-        ("file", None, OnnxRuntimeBackend),
-        ("file", "openvino", OpenVinoBackend),
+        ("run.onnx", None, OnnxRuntimeBackend),
+        ("run.onnx", "openvino", OpenVinoBackend),
+        ("beside", None, TorchBackend),
+        ("beside.onnx", None, OnnxRuntimeBackend),
     ],
 )
 def test_the_chosen_backend_answers_as_the_predictor_does(
@@ -91,7 +97,8 @@ def test_the_chosen_backend_answers_as_the_predictor_does(
     assert type(loaded) is kind
     pixels = np.random.default_rng(3).integers(0, 256, (48, 60), dtype=np.uint8)
     answer = httpx2.post(f"{url}/v1/predict", **sent(png(pixels)), timeout=120).json()
-    [expected] = Predictor.from_folder(models["run"] / "model").predict([pixels[:, :, None]])
+    folder = models[model.removesuffix(".onnx")] / "model"
+    [expected] = Predictor.from_folder(folder).predict([pixels[:, :, None]])
     assert answer["label_probabilities"] == pytest.approx(expected.label_probabilities, abs=1e-4)
     found = answer["area"]["lesion"]["pixels"]
     assert 0 < found < pixels.size
@@ -106,5 +113,5 @@ def test_a_backend_that_cannot_run_the_model_is_told_before_anything_listens(
     with pytest.raises(UsageError, match="torch, onnxruntime, openvino"):
         dxseg.serve(models["run"], port=0, backend="tensorrt", ready=heard.append)
     with pytest.raises(UsageError, match="model folder"):
-        dxseg.serve(models["file"], port=0, backend="torch", ready=heard.append)
+        dxseg.serve(models["run.onnx"], port=0, backend="torch", ready=heard.append)
     assert heard == []

@@ -298,20 +298,51 @@ class TestStudent:
             assert [key for key in theirs if not torch.equal(mine[key], theirs[key])] == [], moment
 
 
+@pytest.mark.parametrize("keeps", [True, False])
 def test_one_branch_may_teach_where_its_stage_1_is_known(
-    disks: Path, configure: Configure, tmp_path: Path
+    keeps: bool, disks: Path, configure: Configure, tmp_path: Path
 ) -> None:
-    """Not only ours: the control of the student learns by the same rules."""
-    config = configure("unet-stage1", stage1=STAGE, stage2=STAGE, split={"masks": 4})
+    """Not only ours: the control of the student learns by the same rules.
+
+    A model that keeps its classifier needs no other run; one without does.
+    """
+    config = configure(
+        "unet-stage1",
+        stage1=STAGE,
+        stage2=STAGE,
+        split={"masks": 4},
+        model={"classifier": keeps},
+    )
     first, borrowing = tmp_path / "first", tmp_path / "borrowing"
     train_run(disks, first, config)
     train_run(disks, borrowing, config, splits_path=first / "splits.csv", stage1_run=first)
     own = distill(first, output=tmp_path / "own", overrides=QUICK)
-    lent = distill(borrowing, output=tmp_path / "lent", overrides=QUICK, stage1=first)
+    source = None if keeps else first
+    lent = distill(borrowing, output=tmp_path / "lent", overrides=QUICK, stage1=source)
     assert own["method"] == lent["method"] == "unet-stage1-student"
     assert own["weights_sha256"] == lent["weights_sha256"]
-    with pytest.raises(UsageError, match="holds no stage 1"):
-        distill(borrowing, output=tmp_path / "none", overrides=QUICK)
+    small, info = load_model_folder(tmp_path / "own" / "model")
+    assert info.model.label_head
+    assert not info.model.classifier, "a student decides by the label head it was trained with"
+    assert not hasattr(small, "coarse")
+    if not keeps:
+        with pytest.raises(UsageError, match="contains no classifier"):
+            distill(borrowing, output=tmp_path / "none", overrides=QUICK)
+
+
+def test_the_student_of_c1_with_the_classifier_keeps_it_beside(
+    disks: Path, configure: Configure, tmp_path: Path
+) -> None:
+    config = configure("unet-classifier", stage1=STAGE, stage2=STAGE, split={"masks": 4})
+    train_run(disks, tmp_path / "teacher", config)
+    distill(tmp_path / "teacher", output=tmp_path / "student", overrides=QUICK)
+    mine, theirs = (weights_of(tmp_path / name) for name in ("student", "teacher"))
+    kept = [name for name in theirs if name.startswith("coarse.")]
+    assert kept
+    assert all(torch.equal(mine[name], theirs[name]) for name in kept)
+    _, info = load_model_folder(tmp_path / "student" / "model")
+    assert (info.model.classifier, info.model.label_head) == (True, False)
+    assert info.model.encoder_init == "pretrained"
 
 
 def test_a_teacher_that_learned_no_label_has_a_student_without_label_head(

@@ -103,8 +103,8 @@ def distill(
     Args:
         run: Teacher run, finished.
         output: Output folder of the student run.
-        stage1: Run that holds the teacher's stage 1 (single-branch teachers only); default: the
-            teacher.
+        stage1: Run that holds a stage 1, for a teacher whose model contains no classifier; default:
+            the teacher.
         dataset: Folder of the dataset, if it has moved since.
         overrides: Value of the configuration, such as `student.steps=600`. May be repeated.
             Network, split and image size are the teacher's. In Python a nested dictionary.
@@ -117,8 +117,8 @@ def distill(
 
     Raises:
         UsageError: A value must be the teacher's, or is out of range.
-        DxsegError: The teacher is not finished, its dataset has changed, or it has one branch and
-            no stage 1 that fits.
+        DxsegError: The teacher is not finished, its dataset has changed, or its model
+            contains no classifier and no stage 1 fits.
     """
     from dxseg.config.presets import read_config
     from dxseg.training.distillation import distill_run, student_config

@@ -57,6 +57,8 @@ class ModelConfig(StrictConfig):
         coarse_learning_rate_scale: factor on the learning rate of the coarse branch; 0 freezes it.
         shared_encoder_levels: number of levels, finest first, that both encoders of `sks` share.
         label_head: gives a single-branch network an image-level head, trained together with masks.
+        classifier: keeps the stage-1 classifier beside the network, for image-level decisions. One
+            with two branches contains it already.
     """
 
     architecture: Literal["sks", "unet", "unetplusplus", "manet"] = "sks"
@@ -70,6 +72,7 @@ class ModelConfig(StrictConfig):
     coarse_learning_rate_scale: float = Field(default=0.0, ge=0.0, le=1.0)
     shared_encoder_levels: int = Field(default=0, ge=0)
     label_head: bool = False
+    classifier: bool = False
 
     @model_validator(mode="after")
     def _sharing_fits(self) -> ModelConfig:
@@ -95,15 +98,39 @@ class ModelConfig(StrictConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _one_classifier(self) -> ModelConfig:
+        if self.classifier and self.prompted:
+            raise ValueError(
+                "the coarse branch of sks is the stage-1 classifier already: set classifier to "
+                "false"
+            )
+        return self
+
     @property
     def requires_stage1(self) -> bool:
-        """Whether stage 2 of this method starts from a stage-1 classifier."""
-        return self.encoder_init == "stage1" or self.prompted
+        """Whether this method needs a stage-1 classifier, to start from or for its decisions."""
+        return self.encoder_init == "stage1" or self.prompted or self.classifier
 
     @property
     def has_label_head(self) -> bool:
-        """Whether the network predicts image-level labels that it was trained on."""
+        """Whether the network that masks train predicts labels that it was trained on."""
         return self.label_head or self.prompted
+
+    @property
+    def predicts_labels(self) -> bool:
+        """Whether the trained model has image-level labels, its own or those of its classifier."""
+        return self.has_label_head or self.classifier
+
+    @property
+    def contains_stage1(self) -> bool:
+        """Whether the trained model contains the stage-1 classifier, in it or beside it."""
+        return self.prompted or self.classifier
+
+    @property
+    def has_coarse_branch(self) -> bool:
+        """Whether the trained model has a coarse branch, as its second one or beside it."""
+        return self.architecture == "sks" or self.classifier
 
     @property
     def has_unused_parameters(self) -> bool:
@@ -118,14 +145,17 @@ class ModelConfig(StrictConfig):
     def student(self) -> ModelConfig:
         """The network of a student: one branch on the same backbone, with a label head.
 
-        It has none, and starts from other weights, where this network does not build on stage 1.
+        It has none, and starts from other weights, where this network does not start from stage 1;
+        then it keeps the classifier that this network has beside it, if any.
         """
+        starts_there = self.encoder_init == "stage1" or self.prompted
         return ModelConfig(
             architecture="unet",
             backbone=self.backbone,
             decoder_channels=self.decoder_channels,
-            encoder_init="stage1" if self.requires_stage1 else self.encoder_init,
-            label_head=self.requires_stage1,
+            encoder_init="stage1" if starts_there else self.encoder_init,
+            label_head=starts_there,
+            classifier=self.classifier and not starts_there,
         )
 
     @property

@@ -28,6 +28,7 @@ _STAGE2_OPTIONS = {
         "coarse_learning_rate_scale",
         "shared_encoder_levels",
         "label_head",
+        "classifier",
     ),
     "data": ("lesion_free_fraction", "label_prompt_prob"),
 }
@@ -142,7 +143,7 @@ def _add(
         if (
             config.student is not None
             and config.model.requires_stage1
-            and not config.model.prompted
+            and not config.model.has_coarse_branch
         ):
             inputs["stage1_run"] = _add_stage1(jobs, config, fold)
     elif config.model.requires_stage1:
@@ -164,12 +165,12 @@ def _add_stage1(jobs: dict[str, Job], config: RunConfig, fold: Fold) -> str:
 def _student_inputs(
     jobs: dict[str, Job], experiment: Experiment, method: Method, masks: Budget, fold: Fold
 ) -> dict[str, str]:
-    """What a student needs: its teacher, and the stage 1 of a teacher with a single branch."""
+    """What a student needs: its teacher, and the stage 1 of a teacher that does not contain it."""
     teacher = experiment.teacher_of(method)
     _add(jobs, experiment, teacher, masks, fold)
     inputs = {"teacher": _run_name(teacher, masks, fold)}
     config = experiment.run_config(teacher, masks, fold.seed)
-    if config.model.requires_stage1 and not config.model.prompted:
+    if config.model.requires_stage1 and not (config.model.prompted or config.model.classifier):
         inputs["stage1_run"] = _add_stage1(jobs, config, fold)
     return inputs
 

@@ -74,10 +74,10 @@ def encode_label_prompts(prompts: Sequence[LabelNames], info: ModelInfo) -> Tens
         info: Of the model.
 
     Returns:
-        (B,) int64 or (B, L) float32. None where no image has a label prompt, or the network has no
-        label head; the rules of `dxseg.inference.postprocess` apply all the same.
+        (B,) int64 or (B, L) float32. None where no image has a label prompt, or the model has no
+        labels of its own; the rules of `dxseg.inference.postprocess` apply all the same.
     """
-    if not info.model.has_label_head or not any(prompts):
+    if not info.model.predicts_labels or not any(prompts):
         return None
     if not info.multi_label:
         return torch.tensor([info.labels.index(names[0]) if names else -1 for names in prompts])

@@ -55,12 +55,12 @@ def is_onnx(path: str | Path) -> bool:
 
 def input_names(info: ModelInfo) -> list[str]:
     """Names of the inputs of the model's network."""
-    return [INPUT, KNOWN] if info.model.architecture == "sks" else [INPUT]
+    return [INPUT, KNOWN] if info.model.has_coarse_branch else [INPUT]
 
 
 def output_names(info: ModelInfo) -> list[str]:
     """Names of the outputs of the model's network."""
-    if info.model.architecture == "sks":
+    if info.model.has_coarse_branch:
         return list(OUTPUTS)
     return list(OUTPUTS[: 2 if info.model.label_head else 1])
 

@@ -158,7 +158,7 @@ class InferencePipeline:
 
         def predict(images: Tensor) -> list[Tensor | None]:
             output = self.backend.forward(images, prompts)
-            labels = output.label_logits if self.info.model.has_label_head else None
+            labels = output.label_logits if self.info.model.predicts_labels else None
             if labels is not None:
                 labels = labels.float() / self.info.label_temperature
                 labels = labels.sigmoid() if self.info.multi_label else labels.softmax(1)

@@ -7,6 +7,7 @@ baselines by name; every segmentation model returns a `SegmenterOutput`.
 from dxseg.models.coarse_branch import CoarseBranch, CoarseOutput
 from dxseg.models.factory import create_model
 from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
+from dxseg.models.segmenter_with_classifier import SegmenterWithClassifier
 from dxseg.models.skips import EvidencePrompt, FeatureFusion, Fusion, LongSkip, Prompt
 from dxseg.models.sks import SKS
 
@@ -21,5 +22,6 @@ __all__ = [
     "Prompt",
     "SegmentationModel",
     "SegmenterOutput",
+    "SegmenterWithClassifier",
     "create_model",
 ]

@@ -10,6 +10,7 @@ from dxseg.errors import UsageError
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.decoder import DECODER_CHANNELS
 from dxseg.models.segmentation_model import SegmentationModel
+from dxseg.models.segmenter_with_classifier import SegmenterWithClassifier
 from dxseg.models.skips import (
     EvidencePrompt,
     FeatureFusion,
@@ -98,13 +99,29 @@ def build_coarse_branch(config: ModelConfig, task: Task, *, pretrained: bool) ->
 
 
 def build_model(
-    config: ModelConfig,
-    task: Task,
-    *,
-    stage1: CoarseBranch | None = None,
-    pretrained: bool = True,
+    config: ModelConfig, task: Task, *, stage1: CoarseBranch | None = None, pretrained: bool = True
 ) -> SegmentationModel:
-    """Build the network of stage 2.
+    """Build the whole network of a model folder: that of stage 2, and the classifier beside it.
+
+    Args:
+        config: Architecture, skips, initial weights, and whether there is a classifier.
+        task: Channels, classes and labels.
+        stage1: See `build_segmenter`; the classifier gets its weights too.
+        pretrained: See `build_segmenter`.
+    """
+    segmenter = build_segmenter(config, task, stage1=stage1, pretrained=pretrained)
+    if not config.classifier:
+        return segmenter
+    classifier = build_coarse_branch(config, task, pretrained=False)
+    if stage1 is not None:
+        classifier.load_state_dict(stage1.state_dict())
+    return SegmenterWithClassifier(segmenter, classifier)
+
+
+def build_segmenter(
+    config: ModelConfig, task: Task, *, stage1: CoarseBranch | None = None, pretrained: bool = True
+) -> SegmentationModel:
+    """Build the network of stage 2, which masks train.
 
     Args:
         config: Architecture, skips and initial weights.

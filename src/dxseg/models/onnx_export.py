@@ -11,7 +11,6 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from dxseg.models.segmentation_model import STRIDE, SegmentationModel
-from dxseg.models.sks import SKS
 
 OPSET = 18
 """ONNX operator set; supported by every runtime of the last years."""
@@ -29,7 +28,7 @@ def onnx_graph(
     """Trace a network.
 
     The input `image` is (B, C, H, W) float32, normalised, H and W multiples of 32; B is free.
-    Networks with a label branch also have the input `known`, the label prompt of
+    Networks with a coarse branch also have the input `known`, the label prompt of
     `SegmentationModel` with its values for "unknown".
 
     Args:
@@ -93,9 +92,11 @@ class _Traced(nn.Module):
         with torch.no_grad():
             output = self.segmenter(image)
         names = [name for name in OUTPUTS if getattr(output, name) is not None]
-        if not isinstance(self.segmenter, SKS) or output.label_logits is None:
+        # A label prompt acts on the evidence maps of a coarse branch.
+        coarse = getattr(self.segmenter, "coarse", None)
+        if coarse is None or output.label_logits is None:
             return (image,), names
-        if self.segmenter.coarse.multi_label:
+        if coarse.multi_label:
             return (image, torch.full_like(output.label_logits, float("nan"))), names
         return (image, torch.full((len(image),), -1)), names
 

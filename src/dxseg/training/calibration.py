@@ -100,7 +100,7 @@ def _label_probabilities(
     segmenter: SegmentationModel, info: ModelInfo, validation: CaseDataset | None
 ) -> NDArray[np.float64]:
     """Probabilities (N, L) of the labels of all validation images; none without a label head."""
-    if validation is None or not info.model.has_label_head:
+    if validation is None or not info.model.predicts_labels:
         return np.zeros((0, len(info.labels)))
     rows = [
         list((one.label_probabilities or {}).values())
@@ -132,8 +132,8 @@ def _study_probabilities(
 def _label_temperature(
     probabilities: NDArray[np.float64], labels: NDArray[Any], info: ModelInfo
 ) -> tuple[float, Record]:
-    if not info.model.has_label_head:
-        return 1.0, _record(None, 0, "the network has learnt no labels")
+    if not info.model.predicts_labels:
+        return 1.0, _record(None, 0, "the model has learnt no labels")
     if len(labels) < MIN_IMAGES:
         return 1.0, _record(None, len(labels), f"fewer than {MIN_IMAGES} labelled images")
     fitted = fit_temperature(probabilities, labels)

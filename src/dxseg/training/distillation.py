@@ -22,7 +22,7 @@ from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.model_folder import WEIGHTS_FILE, load_model_folder
 from dxseg.io.atomic import sha256_file, write_text_atomic
 from dxseg.io.progress import console, reporting
-from dxseg.models.sks import SKS
+from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.training.datamodule.training_data import prepare_training_data
 from dxseg.training.run import finish, lock_folder
 from dxseg.training.run_folder import check_folder, start_folder
@@ -77,17 +77,17 @@ def distill_run(
 
     The student gets the teacher's split and masks, and the pseudo-labels of
     `dxseg.training.pseudo_labels.make_pseudo_labels`. Its encoder and its label head start from the
-    coarse branch of a teacher with two branches, not from its fine encoder: stage 1 trained the two
-    together, so the student predicts labels from the start, whether or not the teacher's encoders
-    share levels. The student of a teacher with one branch starts from the stage 1 that the teacher
-    started from.
+    stage-1 classifier in the teacher's model, the coarse branch or the classifier beside it, and
+    not from the encoder that masks trained: stage 1 trained the two together, so the student
+    predicts labels from the start. A teacher whose model contains no classifier needs the run
+    whose stage 1 it started from.
 
     Args:
         teacher: folder of a run.
         output: folder of the student's run, created if necessary.
         config: of the student, by `student_config`.
-        stage1_run: for a teacher with one branch, the run whose stage 1 it started from. Default:
-            the teacher.
+        stage1_run: for a teacher without a classifier, the run whose stage 1 it started from.
+            Default: the teacher.
         dataset_path: the dataset, if it is no longer where the teacher was trained.
         logger: see `dxseg.training.run.train_run`.
         callbacks: see `dxseg.training.run.train_run`.
@@ -96,8 +96,9 @@ def distill_run(
         The content of `run.json`: the keys of a trained run, and `distilled_from`.
 
     Raises:
-        DxsegError: the run is not finished or its dataset has changed; it has one branch and there
-            is no stage 1, or one that does not fit; the folder holds something else.
+        DxsegError: the run is not finished or its dataset has changed; its model contains no
+            classifier and there is no stage 1, or one that does not fit; the folder holds something
+            else.
         KeyboardInterrupt: the user stopped the run.
     """
     fabric = join_processes(config.device)
@@ -105,11 +106,12 @@ def distill_run(
     record, source = read_run(teacher), stage1_run or teacher
     network, info = load_model_folder(teacher / "model")
     builds_on_stage1 = config.model.requires_stage1
-    if builds_on_stage1 and not isinstance(network, SKS) and not has_stage1(source / "stage1"):
+    coarse: CoarseBranch | None = getattr(network, "coarse", None)
+    if builds_on_stage1 and coarse is None and not has_stage1(source / "stage1"):
         raise UsageError(
-            f"{source}: holds no stage 1, from which the student of a method with one branch "
-            f"({record.get('method')}) starts; give the run whose stage 1 it started from with "
-            "--stage1, or distill a run of two branches, such as sks"
+            f"{source}: holds no stage 1, from which the student of {record.get('method')} starts, "
+            "and the teacher's model contains no classifier; give the run whose stage 1 it started "
+            "from with --stage1, or distill a method with a classifier, such as sks"
         )
     dataset = Dataset.load(dataset_path or str(record.get("dataset")))
     if dataset.digest() != record.get("dataset_digest"):
@@ -130,9 +132,9 @@ def distill_run(
                 data = prepare_training_data(dataset, splits, config, statistics, report)
             validate_selection(data, config)
         work = Work(dataset, splits, data, config, output, settings, fabric)
-        stage1 = None
-        if isinstance(network, SKS):
-            stage1, source = network.coarse, teacher
+        stage1 = coarse
+        if coarse is not None:
+            source = teacher
         elif builds_on_stage1:
             stage1 = load_stage1_of(source, splits, config, data.task)
         students = [name for name in config.stages if name.startswith("student")]

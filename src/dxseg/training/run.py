@@ -25,7 +25,6 @@ from dxseg.io.file_lock import exclusive_lock
 from dxseg.io.progress import Report, console, reporting
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.encoder import PyramidEncoder
-from dxseg.models.sks import SKS
 from dxseg.training.datamodule.training_data import prepare_training_data
 from dxseg.training.preconditions import check_trainable
 from dxseg.training.run_folder import (
@@ -261,14 +260,15 @@ def _stage2_of(run: Path, work: Work) -> Trained:
 def _stage1_for(work: Work, trained: Trained, other: Path | None) -> CoarseBranch | None:
     """The classifier that the stages which are left start from, if they need one.
 
-    A network of two branches brings it along.
+    A network of two branches, or with a classifier beside it, brings it along.
     """
     config = work.config
     if not config.model.requires_stage1 or (trained.networks and config.student is None):
         return None
     for network in trained.networks:
-        if isinstance(network, SKS):
-            return network.coarse
+        coarse: CoarseBranch | None = getattr(network, "coarse", None)
+        if coarse is not None:
+            return coarse
     return _stage1(work, other)
 
 

@@ -12,12 +12,13 @@ import pandas as pd
 import torch
 from lightning.fabric import Fabric
 
-from dxseg.config.schema import DeviceConfig, RunConfig
+from dxseg.config.schema import DeviceConfig, ModelConfig, RunConfig
 from dxseg.data.table.dataset import Dataset
 from dxseg.inference.model_folder import INFO_FILE, load_model_folder, save_model_folder
 from dxseg.io.progress import console, reporting
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.segmentation_model import SegmentationModel
+from dxseg.models.segmenter_with_classifier import SegmenterWithClassifier, without_classifier
 from dxseg.training.datamodule.training_data import TrainingData
 from dxseg.training.pseudo_labels import PSEUDO_LABELS_FILE, PseudoLabels, make_pseudo_labels
 from dxseg.training.run_folder import model_info
@@ -92,14 +93,27 @@ def _train_stage(
     data, config, folder, settings = work.data, work.config, work.output / name, work.settings
     if name == "stage2":
         network, metrics = train_stage2(data, config, folder, settings, stage1)
-        return network, {name: metrics}
+        return _with_classifier(network, stage1, config.model), {name: metrics}
+    segmenters = [without_classifier(network) for network in networks]
     if name == "self_training":
-        [network] = networks
+        [before], [network] = networks, segmenters
         network, metrics = self_train(data, config, folder, settings, network)
-        return network, {name: metrics}
-    labels = _pseudo_labels(work, folder / PSEUDO_LABELS_FILE, networks)
+        classifier = getattr(before, "coarse", None)
+        return _with_classifier(network, classifier, config.model), {name: metrics}
+    labels = _pseudo_labels(work, folder / PSEUDO_LABELS_FILE, segmenters)
     network, metrics = train_student(data, config, folder, settings, labels, stage1)
+    network = _with_classifier(network, stage1, config.model.student)
     return network, {name: metrics, "training_images": labels.counts}
+
+
+def _with_classifier(
+    segmenter: SegmentationModel, classifier: CoarseBranch | None, model: ModelConfig
+) -> SegmentationModel:
+    """The segmenter, which masks have trained, with the stage-1 classifier that its model keeps."""
+    if not model.classifier:
+        return segmenter
+    assert classifier is not None, "such a model requires a stage 1"
+    return SegmenterWithClassifier(segmenter, classifier)
 
 
 def _pseudo_labels(work: Work, path: Path, teachers: Sequence[SegmentationModel]) -> PseudoLabels:

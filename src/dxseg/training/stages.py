@@ -13,7 +13,7 @@ from dxseg.config.schema import RunConfig
 from dxseg.data.batches.augment import StrongAugmentation
 from dxseg.errors import DxsegError
 from dxseg.models.coarse_branch import CoarseBranch
-from dxseg.models.factory import build_coarse_branch, build_model
+from dxseg.models.factory import build_coarse_branch, build_segmenter
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.datamodule.stage_data import (
     NO_LABELS_MESSAGE,
@@ -90,7 +90,7 @@ def train_stage2(
     """
     torch.manual_seed(config.seed)
     task, stage = data.task, config.stage2
-    segmenter = build_model(config.model, task, stage1=stage1)
+    segmenter = build_segmenter(config.model, task, stage1=stage1)
     masks = mask_batches(data, config, stage)
     if config.model.label_head:
         balance = label_balance(data.label_train.labels, task.labels, task.multi_label)
@@ -186,7 +186,7 @@ def train_student(
         raise ValueError("the configuration has no student")
     torch.manual_seed(config.seed)
     task, model = data.task, config.model.student
-    segmenter = build_model(model, task, stage1=stage1)
+    segmenter = build_segmenter(model, task, stage1=stage1)
     balance = label_balance(labels.cases.labels, task.labels, task.multi_label)
     label_loss = LabelLoss(balance, task.multi_label, stage.label_smoothing)
     module = StudentModule(segmenter, label_loss, task.lesion_free, model, stage)
