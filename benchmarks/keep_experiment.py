@@ -4,8 +4,8 @@
     python benchmarks/keep_experiment.py OUT results/busi --restore
 
 OUT is the folder of `dxseg experiment --out`. Kept are its tables and `runs.tar.xz`: of each run
-the configuration and the metrics, image by image, without models and without paths of the machine.
-`--restore` unpacks that into an empty OUT; then
+the configuration and the metrics, image by image and epoch by epoch, without models and without
+paths of the machine. `--restore` unpacks that into an empty OUT; then
 `dxseg experiment results/busi/experiment.yaml --out OUT` trains only the missing runs.
 """
 
@@ -19,12 +19,12 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-TABLES = ("results.csv", "curves.csv", "differences.csv", "masks_saved.csv")
+TABLES = ("results.csv", "curves.csv", "differences.csv", "masks_saved.csv", "retraining.csv")
 ARCHIVE = "runs.tar.xz"
 EXPERIMENT_FILES = ("registration.json", "experiment.yaml", "cost.json")
 RUN_FILES = (
     *("config.yaml", "run.json", "evaluation.json", "per_image.csv", "stage1.json"),
-    "decisions_per_image.csv",
+    *("metrics.csv", "decisions_per_image.csv"),
 )
 
 

@@ -4,11 +4,12 @@
     python benchmarks/make_results.py --check
 
 An experiment is a folder `results/NAME` with experiment.yaml, results.csv, curves.csv,
-differences.csv and masks_saved.csv, copied from the output of `dxseg experiment`, and decisions.csv
-if benchmarks/decisions.py was run. Its tables are written into one of the pages between the lines
-`<!-- begin NAME -->` and `<!-- end NAME -->`; the text around them is kept. A folder with curve.csv
-is a simulation of benchmarks/suggest.py instead. Between lines for a folder with neither is "Not
-run yet." Between the lines for `summary` is the table for readers in a hurry, of `HEADLINE`.
+differences.csv, masks_saved.csv and retraining.csv, copied from the output of `dxseg experiment`,
+and decisions.csv if benchmarks/decisions.py was run. Its tables are written into one of the pages
+between the lines `<!-- begin NAME -->` and `<!-- end NAME -->`; the text around them is kept. A
+folder with curve.csv is a simulation of benchmarks/suggest.py instead. Between lines for a folder
+with neither is "Not run yet." Between the lines for `summary` is the table for readers in a hurry,
+of `HEADLINE`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import pandas as pd
 
 from dxseg.experiments.experiment import parse_experiment, read_experiment_text
+from dxseg.experiments.retraining import COLUMNS
 from dxseg.experiments.tables import make_tables
 from dxseg.io.atomic import write_text_atomic
 from dxseg.reports.tables import to_markdown
@@ -147,7 +149,9 @@ def tables_of(folder: Path) -> str:
     experiment = parse_experiment(read_experiment_text(path), str(path))
     names = ("results", "curves", "differences", "masks_saved")
     results, curves, differences, saved = (read(folder / f"{name}.csv") for name in names)
-    text = to_markdown(make_tables(experiment, results, curves, differences, saved))
+    path = folder / "retraining.csv"  # which results of earlier versions do not have
+    retraining = read(path) if path.is_file() else pd.DataFrame(columns=list(COLUMNS))
+    text = to_markdown(make_tables(experiment, results, curves, differences, saved, retraining))
     decisions = folder / "decisions.csv"
     return text + decisions_of(decisions) if decisions.is_file() else text
 
@@ -247,6 +251,8 @@ def curve_of(folder: Path) -> str:
 def read(path: Path) -> pd.DataFrame:
     """Read a table with its types: budgets as int or "all", missing text as ""."""
     texts = ["masks", "against_masks", "error"]
+    if path.name == "retraining.csv":
+        texts += ["against"]
     if path.name == "masks_saved.csv":
         texts += ["equal_at", "low", "high"]
     table = pd.read_csv(path, dtype=dict.fromkeys(texts, str))

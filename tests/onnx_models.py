@@ -13,6 +13,7 @@ from dxseg.data.preprocessing import Preprocessing
 from dxseg.inference.model_folder import ModelInfo, save_model_folder
 from dxseg.models.factory import Task, build_model
 from dxseg.models.segmentation_model import SegmentationModel
+from dxseg.models.segmenter_with_classifier import without_classifier
 
 SMALL = {"backbone": "test_efficientnet", "decoder_channels": [8, 8, 4, 4, 4]}
 LABELS = ["normal", "benign", "malignant"]
@@ -48,7 +49,7 @@ def _halve(segmenter: SegmentationModel) -> None:
     with torch.no_grad():
         logits = segmenter(torch.randn(4, 1, 64, 64)).mask_logits.transpose(0, 1).flatten(1)
         scale = 2 / logits.std(dim=1)
-        for head in reversed(list(segmenter.modules())):
+        for head in reversed(list(without_classifier(segmenter).modules())):
             if isinstance(head, nn.Conv2d) and head.bias is not None:
                 head.bias.copy_((head.bias - logits.median(dim=1).values) * scale)
                 head.weight.mul_(scale[:, None, None, None])

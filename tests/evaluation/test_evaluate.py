@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from dxseg.errors import DxsegError
-from dxseg.evaluation.cases import COLUMNS, EvaluatedCase, EvaluationProtocol
+from dxseg.evaluation.cases import COLUMNS, EQUAL_RULES_COLUMNS, EvaluatedCase, EvaluationProtocol
 from dxseg.evaluation.evaluate import evaluate_cases
 from dxseg.evaluation.summary import read_per_image
 from dxseg.metrics.calibration import expected_calibration_error
@@ -23,6 +23,10 @@ class Predicted:
     mask: np.ndarray
     probabilities: np.ndarray
     label_probabilities: dict[str, float] | None = None
+
+    @property
+    def network_probabilities(self) -> np.ndarray:
+        return self.probabilities
 
 
 def square(top: int, left: int, side: int = 10, value: int = 1) -> np.ndarray:
@@ -198,7 +202,7 @@ def test_files_read_back_as_they_were(tmp_path):
         "per_patient_validation.csv",
     ]
     table = read_per_image(tmp_path / "per_image_validation.csv")
-    assert tuple(table.columns) == COLUMNS
+    assert tuple(table.columns) == (*COLUMNS, *EQUAL_RULES_COLUMNS)
     pd.testing.assert_frame_equal(table, evaluation.per_image, check_dtype=False)
 
 

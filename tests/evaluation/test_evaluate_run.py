@@ -25,6 +25,10 @@ class Predicted:
     probabilities: np.ndarray
     label_probabilities: dict[str, float] | None = None
 
+    @property
+    def network_probabilities(self) -> np.ndarray:
+        return self.probabilities
+
 
 class BrightIsLesion:
     """A predictor whose mask is the bright part of the image, so that the answer is known."""

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from dxseg.evaluation.cases import COLUMNS as CASE_COLUMNS
+from dxseg.evaluation.cases import EQUAL_RULES_COLUMNS
 from dxseg.evaluation.runs import EvaluatedRun
 from dxseg.experiments.experiment import Experiment, parse_experiment
 from dxseg.experiments.plan import Job, plan, select_runs
@@ -50,12 +51,14 @@ def case_table(fold: int, dice: float, noise: float, seed: int) -> pd.DataFrame:
     own = np.random.default_rng([fold, seed]).normal(0, noise, CASES) if noise else 0.0
     return pd.DataFrame(
         {
-            **dict.fromkeys(CASE_COLUMNS, 0.5),
+            **dict.fromkeys((*CASE_COLUMNS, *EQUAL_RULES_COLUMNS), 0.5),
             "case_id": [f"{fold}-{n:02d}" for n in number],
             "group": [f"{fold}-{n // 2}" for n in number],
             "label": np.where(lesion, "benign", "normal"),
             "lesion_free": ~lesion,
             "dice": np.where(lesion, dice + hard + own, 1.0),
+            "dice_known": np.where(lesion, dice + hard + own + 0.02, np.nan),
+            "dice_fp10": np.where(lesion, dice + hard + own - 0.01, np.nan),
             "true_area": np.where(lesion, 100.0, 0.0),
             "predicted_area": np.where(lesion, 90.0, 0.0),
             "false_positive": False,
@@ -82,6 +85,7 @@ def make_results() -> Callable[..., list[RunResult]]:
             "method": job.method,
             "masks": job.masks,
             "fold": job.fold.number,
+            "draw": job.fold.draw,
             "seed": job.fold.seed,
             "split": "test",
             "added_later": False,
@@ -89,6 +93,8 @@ def make_results() -> Callable[..., list[RunResult]]:
         if value is None:
             return RunResult(job, "diverged", None, row | {"status": FAILED, "error": "diverged"})
         fold = 0 if job.fold.number is None else job.fold.number
+        # Draws of a fold differ by what a retraining moves.
+        value += 0.1 * job.fold.draw
         table = case_table(fold, value, noise, sum(job.name.encode()))
         masks = 240 if job.masks == "all" else job.masks
         row |= {"status": DONE, "error": "", "cases_train_masks": masks, "parameters": 3_000_000}

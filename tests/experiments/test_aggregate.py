@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from dxseg.evaluation.runs import check_comparable
-from dxseg.experiments.aggregate import PooledRuns, compute_curves, compute_differences
+from dxseg.experiments.aggregate import PooledRuns, compute_curves
+from dxseg.experiments.differences import compute_differences
 from dxseg.experiments.experiment import Experiment
 from dxseg.experiments.results import RunResult
 from dxseg.metrics.statistics import holm, paired_bootstrap, resampled_means

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dxseg.evaluation.summary import ENDPOINTS
 from dxseg.experiments.aggregate import PooledRuns
 from dxseg.experiments.experiment import Experiment
 from dxseg.experiments.mask_savings import compute_masks_saved, masks_needed
@@ -61,7 +62,8 @@ def test_a_method_that_equals_the_reference_at_60_masks_saves_45(
         return value[masks] + gain[method]
 
     table = compute_masks_saved(PooledRuns(experiment, make_results(experiment, dice, noise=0.0)))
-    rows = table.set_index(["method", "masks"])
+    assert table["metric"].tolist() == [*ENDPOINTS] * 6
+    rows = table[table["metric"] == "dice_lesion_known"].set_index(["method", "masks"])
     # Without noise every resample has the same gain, so the interval is a point.
     assert rows.loc[("unet-stage1", 15), ["equal_at", "low", "high"]].tolist() == ["60"] * 3
     assert rows.loc[("sks-evidence", 15), "equal_at"] == ">240"

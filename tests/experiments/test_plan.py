@@ -9,7 +9,7 @@ import pytest
 
 from dxseg.errors import UsageError
 from dxseg.experiments.experiment import Experiment
-from dxseg.experiments.plan import plan, select_runs
+from dxseg.experiments.plan import list_folds, plan, select_runs
 
 Make = Callable[..., Experiment]
 
@@ -195,14 +195,81 @@ def test_two_branches_teach_alone() -> None:
     assert taught.config.student.steps == 450
 
 
-def test_one_branch_teaches_with_the_stage_1_that_it_started_from() -> None:
+def test_one_branch_teaches_with_the_stage_1_in_its_model() -> None:
     methods = ["unet-stage1", "unet-stage1-selftrained", student("unet-stage1-selftrained"), "unet"]
     inputs = {job.name: job.inputs for job in plan(with_students(methods))}
     taught = inputs["student/5-masks/fold-0"]
-    assert taught == {
-        "teacher": "unet-stage1-selftrained/5-masks/fold-0",
+    assert taught == {"teacher": "unet-stage1-selftrained/5-masks/fold-0"}
+
+
+def test_one_branch_without_its_classifier_teaches_with_the_stage_1_it_started_from() -> None:
+    bare = {
+        "name": "bare",
+        "base_method": "unet-stage1-selftrained",
+        "set": {"model": {"classifier": False}},
+    }
+    methods = ["unet-stage1", bare, student("bare"), "unet"]
+    inputs = {job.name: job.inputs for job in plan(with_students(methods))}
+    assert inputs["student/5-masks/fold-0"] == {
+        "teacher": "bare/5-masks/fold-0",
         "stage1_run": inputs["unet-stage1/5-masks/fold-0"]["stage1_run"],
     }
+
+
+def test_the_classifier_beside_c1_is_the_stage_1_that_others_start_from() -> None:
+    methods = ["unet", "unet-classifier", "unet-stage1", "sks"]
+    inputs = {job.name: job.inputs for job in plan(with_students(methods))}
+    shared = {str(inputs[f"{name}/5-masks/fold-0"]) for name in methods[1:]}
+    assert len(shared) == 1
+    assert inputs["unet/5-masks/fold-0"] == {}
+
+
+ONCE = {"name": "unet", "draws": 1}
+THRICE = {"name": "thrice", "base_method": "manet", "draws": 3}
+TAUGHT_TWICE = {"name": "s", "student_of": "unet", "draws": 2}
+
+
+class TestDraws:
+    def test_a_draw_is_another_seed_on_the_same_fold(self) -> None:
+        experiment = with_students(["unet", "unet-stage1"], draws=2)
+        folds = list_folds(experiment)
+        assert [(fold.name, fold.seed, fold.splits) for fold in folds] == [
+            ("fold-0", 0, "fold-0.csv"),
+            ("fold-1", 1, "fold-1.csv"),
+            ("fold-0-draw-1", 2, "fold-0.csv"),
+            ("fold-1-draw-1", 3, "fold-1.csv"),
+        ]
+        before = [job.name for job in plan(with_students(["unet", "unet-stage1"]))]
+        jobs = plan(experiment)
+        draws = [job.fold.draw for job in select_runs(jobs) if job.masks == experiment.masks[0]]
+        assert draws == sorted(draws), "every first draw comes first"
+        assert set(before) < {job.name for job in jobs}
+        by_name = {job.name: job for job in jobs}
+        again = by_name["unet-stage1/5-masks/fold-0-draw-1"]
+        assert again.config.seed == 2
+        stage1 = by_name[again.inputs["stage1_run"]]
+        assert stage1.fold == again.fold, "stage 1 is trained again too"
+
+    def test_methods_may_be_restricted_to_the_first_draws(self) -> None:
+        once = {"name": "once", "base_method": "manet", "draws": 1}
+        jobs = plan(with_students(["unet", once], draws=3))
+        draws = {(job.method, job.fold.draw) for job in jobs}
+        assert draws == {("unet", 0), ("unet", 1), ("unet", 2), ("once", 0)}
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"draws": 2, "folds": None, "seeds": [0, 1]}, "each seed is a draw"),
+            ({"draws": 0}, "draws"),
+            ({"draws": 2, "methods": ["unet", THRICE]}, "'thrice': draws 3 exceeds 2"),
+            ({"draws": 3, "methods": [ONCE, TAUGHT_TWICE]}, "'s': draws 2 exceeds 1"),
+        ],
+    )
+    def test_impossible_draws_are_refused(
+        self, make_experiment: Make, changes: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(UsageError, match=message):
+            make_experiment(**changes)
 
 
 def test_its_own_changes_and_those_of_the_with_students() -> None:

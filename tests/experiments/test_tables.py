@@ -49,7 +49,8 @@ def test_everything_is_written_consistently(
     results[2] = RunResult(lost.job, error, None, row)
     markdown = write(experiment, results, phantoms, tmp_path)
     written = {path.name for path in tmp_path.iterdir()}
-    tables = {"results.csv", "curves.csv", "differences.csv", "masks_saved.csv"}
+    names = ("results", "curves", "differences", "masks_saved", "retraining")
+    tables = {f"{name}.csv" for name in names}
     assert written == tables | {"table.md", "table.tex", "report.html", "curves.png"}
     main = markdown.split("\n\n")[1]
     assert re.search(r"^\| sks-evidence \(primary\) \| \*\*0\.[45]\d\d\*\* \(", main, re.MULTILINE)
@@ -77,8 +78,12 @@ def test_budgets_rise_in_the_tables_whatever_their_order_in_the_experiment(
     results = make_results(experiment, lambda method, _: 0.4 + 0.1 * (method != "unet"))
     markdown = write(experiment, results, phantoms, tmp_path)
     assert "| method | 15 masks | 60 masks | all masks |" in markdown
-    saved = re.findall(r"^\| sks[\w-]* \| (\w+) \| 0\.\d+ \| [<>]?\d+ \(", markdown, re.MULTILINE)
+    saved = re.findall(
+        r"^\| sks[\w-]* \| (\w+) \| as used \| 0\.\d+ \| [<>]?\d+ \(", markdown, re.MULTILINE
+    )
     assert saved == ["15", "60", "all"]
+    for way in ("as used", "diagnosis known", "at 10% false positives"):
+        assert f"**Dice on lesion images, {way}, over the number of training masks**" in markdown
 
 
 def test_methods_on_fewer_folds_are_marked_and_never_the_best(
@@ -96,7 +101,7 @@ def test_methods_on_fewer_folds_are_marked_and_never_the_best(
     assert re.search(r"^\| sks§ \| 0\.[56]", markdown, re.MULTILINE)
     assert re.search(r"^\| unet-stage1 \| \*\*0\.[45]", markdown, re.MULTILINE)
     assert re.search(r"^\| sks \| 0\.\d+§ \(.*\| 0\.\d+§ \(", markdown, re.MULTILINE)
-    assert markdown.count("§: on fewer folds") == 2
+    assert markdown.count("§: on fewer folds") == 4
     assert r"sks\S{} &" in (tmp_path / "table.tex").read_text()
 
 

@@ -98,7 +98,7 @@ def test_the_order_of_images_and_the_size_of_chunks_change_nothing(monkeypatch):
     order = generator.permutation(60)
     interval = bootstrap_mean(values, groups)
     shuffled = bootstrap_mean(values[order], groups[order])
-    monkeypatch.setattr("dxseg.metrics.statistics._CHUNK", 999)
+    monkeypatch.setattr("dxseg.metrics.two_level_bootstrap._CHUNK", 999)
     chunked = bootstrap_mean(values, groups)
     for other in (shuffled, chunked):
         assert (other.low, other.high) == pytest.approx((interval.low, interval.high))

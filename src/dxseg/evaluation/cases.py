@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dxseg.errors import DxsegError
-from dxseg.metrics.image_level import area_fraction, lesion_probability
+from dxseg.metrics.image_level import area_fraction, decision_score, lesion_probability
 from dxseg.metrics.lesions import LesionCounts, match_lesions
 from dxseg.metrics.overlap import dice, iou
 from dxseg.metrics.surface import DEFAULT_TOLERANCE, Spacing, hd95, nsd
@@ -35,6 +35,8 @@ COLUMNS = (
     "mask_peak_probability",
     "lesion_probability",
 )
+EQUAL_RULES_COLUMNS = ("decision_score", "dice_known", "dice_fp10", "false_positive_fp10")
+"""Absent in tables of earlier versions."""
 ROUNDING = 1e-4
 Row = dict[str, Any]
 
@@ -49,6 +51,10 @@ class PredictionLike(Protocol):
     @property
     def probabilities(self) -> NDArray[np.float32]:
         """(K, H, W), 0 to 1, one map per mask class."""
+
+    @property
+    def network_probabilities(self) -> NDArray[np.float32]:
+        """The same before image-level thresholds."""
 
     @property
     def label_probabilities(self) -> Mapping[str, float] | None:
@@ -88,12 +94,17 @@ class EvaluationProtocol:
         lesion_free_labels: The labels that mean "no lesion".
         multi_label: Whether labels are independent instead of exclusive.
         tolerance: Of the normalised surface Dice, in the unit of the spacing.
+        threshold: Probability from which a pixel is lesion.
+        decision_threshold: Decision score above which an image gets a mask, at 10% false positives
+            (`dxseg.evaluation.equal_rules`); None where it is unknown.
     """
 
     mask_classes: Sequence[str] = ("lesion",)
     lesion_free_labels: Sequence[str] = ()
     multi_label: bool = False
     tolerance: float = DEFAULT_TOLERANCE
+    threshold: float = 0.5
+    decision_threshold: float | None = None
 
 
 def known_truth(case: EvaluatedCase) -> NDArray[np.uint8] | None:
@@ -117,7 +128,8 @@ def score_case(case: EvaluatedCase, protocol: EvaluationProtocol) -> Row:
         protocol: How to measure.
 
     Returns:
-        `COLUMNS`, and with several mask classes `<metric>_<class>` for `MASK_METRICS`.
+        `COLUMNS`, `EQUAL_RULES_COLUMNS`, and with several mask classes `<metric>_<class>` for
+        `MASK_METRICS`.
 
     Raises:
         DxsegError: Truth, prediction and label contradict each other, or a value is impossible.
@@ -126,7 +138,7 @@ def score_case(case: EvaluatedCase, protocol: EvaluationProtocol) -> Row:
     truth, found = known_truth(case), case.prediction.mask
     pixel = case.spacing[0] * case.spacing[1] if case.spacing else 1.0
     lesion_free = bool(case.lesion_free) if truth is None else not truth.any()
-    row: Row = dict.fromkeys(COLUMNS, float("nan"))
+    row: Row = dict.fromkeys((*COLUMNS, *EQUAL_RULES_COLUMNS), float("nan"))
     row |= {
         "case_id": case.case_id,
         "group": case.group,
@@ -139,12 +151,35 @@ def score_case(case: EvaluatedCase, protocol: EvaluationProtocol) -> Row:
             case.prediction.label_probabilities, protocol.lesion_free_labels, protocol.multi_label
         ),
     }
+    peak = float(case.prediction.network_probabilities.max())
+    row["decision_score"] = decision_score(peak, row["lesion_probability"])
     if lesion_free:
         row["false_positive_area_fraction"] = area_fraction(found)
+    row |= _equal_rules(row, case, truth, protocol)
     if truth is None:
         return row
     row["true_area"] = np.count_nonzero(truth) * pixel
     return row | _overlaps(case, truth, protocol) | _lesions(truth, found, protocol)
+
+
+def _equal_rules(
+    row: Row, case: EvaluatedCase, truth: NDArray[np.uint8] | None, protocol: EvaluationProtocol
+) -> Row:
+    """Dice of an image that is known to have a lesion, and at 10% false positives."""
+    from dxseg.inference.postprocess import apply_thresholds
+
+    limit = protocol.decision_threshold
+    marked = float("nan") if limit is None else float(row["decision_score"] > limit)
+    if row["lesion_free"]:
+        return {"false_positive_fp10": marked}
+    if truth is None:
+        return {}
+    _, mask = apply_thresholds(
+        case.prediction.network_probabilities, threshold=protocol.threshold, known_lesion=True
+    )
+    pairs = [(truth == k, mask == k) for k in range(1, len(protocol.mask_classes) + 1)]
+    known = float(np.mean([dice(*pair) for pair in pairs if pair[0].any() or pair[1].any()]))
+    return {"dice_known": known, "dice_fp10": known * marked}
 
 
 def _overlaps(case: EvaluatedCase, truth: NDArray[np.uint8], protocol: EvaluationProtocol) -> Row:

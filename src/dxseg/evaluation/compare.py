@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dxseg.errors import UsageError
 from dxseg.evaluation.runs import EvaluatedRun, check_comparable, check_seeds, load_run
 from dxseg.evaluation.summary import (
     CONFIDENCE,
+    ENDPOINTS,
     MEANS,
     AverageBy,
     point_estimates,
@@ -25,7 +27,7 @@ from dxseg.io.atomic import write_json_atomic, write_text_atomic
 from dxseg.metrics.statistics import RESAMPLES, holm, paired_bootstrap
 
 FIGURES = (
-    "dice_lesion",
+    *ENDPOINTS,
     "dice_all",
     "iou_lesion",
     "hd95_lesion",
@@ -35,6 +37,7 @@ FIGURES = (
     "false_positive_area",
     "sensitivity",
     "false_positive_rate",
+    "false_positive_rate_fp10",
     "auroc_mask",
     "auroc_label",
 )
@@ -93,10 +96,9 @@ def compare_runs(
 ) -> Comparison:
     """Compare methods that were evaluated on the same cases.
 
-    For a difference, each case's value is averaged over the seeds of a method; whole patients or
-    groups of cases are then resampled. p-values are adjusted by Holm over the methods, for each
-    figure. The interval covers other patients, not other seeds: the standard deviation over seeds
-    is reported too.
+    For a difference, each case's value is averaged over the seeds of a method. Whole patients or
+    groups of cases are resampled; and the seeds too, if all test the same cases. p-values are
+    adjusted by Holm over the methods, for each figure.
 
     Args:
         runs: Run folders with run.json (keys `method` and `seed`) and an evaluation on test.
@@ -139,7 +141,7 @@ def compare_runs(
         "averaged_by": average_by,
         "units": loaded[0].units,
         "interval": {
-            "method": "percentile paired cluster bootstrap by group, values averaged over seeds",
+            "method": f"percentile paired bootstrap by {' and '.join(_resampled(loaded))}",
             "confidence": CONFIDENCE,
             "resamples": resamples,
             "adjustment": "Holm over methods, each metric by itself",
@@ -169,13 +171,14 @@ def _differences(
     resamples: int,
 ) -> pd.DataFrame:
     others = [name for name in names if name != reference]
+    resampled = _resampled(runs)
     rows: list[dict[str, Any]] = []
     for metric in TESTED:
         values, groups = _per_case(runs, metric)
         found = [
             paired_bootstrap(
-                values[method],
-                values[reference],
+                _draws(values, method, resampled),
+                _draws(values, reference, resampled),
                 groups,
                 weighting=weighting(average_by),
                 confidence=CONFIDENCE,
@@ -201,21 +204,32 @@ def _differences(
     return pd.DataFrame(rows, columns=list(DIFFERENCE_COLUMNS))
 
 
+def _resampled(runs: list[EvaluatedRun]) -> list[str]:
+    """What is resampled: seeds only where there are several, all with the same cases."""
+    cases = {tuple(run.table["case_id"]) for run in runs}
+    several = len({run.seed for run in runs}) > 1
+    return ["group", "seed"] if several and len(cases) == 1 else ["group"]
+
+
+def _draws(values: pd.DataFrame, method: str, resampled: list[str]) -> NDArray[np.float64]:
+    """Values of a method's cases by seed, or their means where seeds are not resampled."""
+    own = values.loc[:, [method]]
+    return (own if "seed" in resampled else own.mean(axis=1)).to_numpy()
+
+
 def _per_case(runs: list[EvaluatedRun], metric: str) -> tuple[pd.DataFrame, pd.Series[str]]:
-    """Value of each case for each method, averaged over its seeds; and the group of each case."""
+    """Value of each case for each method and seed; and the group of each case."""
     stacked = pd.concat(
         [
             run.table[["case_id", "group"]].assign(
-                method=run.method, value=values_of(run.table, metric)
+                method=run.method, seed=run.seed, value=values_of(run.table, metric)
             )
             for run in runs
         ]
     )
-    means = stacked.pivot_table(
-        index="case_id", columns="method", values="value", aggfunc="mean", dropna=False
-    )
+    values = stacked.pivot(index="case_id", columns=["method", "seed"], values="value")
     groups = stacked.drop_duplicates("case_id").set_index("case_id")["group"]
-    return means, groups.loc[means.index]
+    return values, groups.loc[values.index]
 
 
 def _markdown(

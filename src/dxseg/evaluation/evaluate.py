@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from dxseg.evaluation.cases import (
     known_truth,
     score_case,
 )
+from dxseg.evaluation.equal_rules import FALSE_POSITIVE_RATE, validation_scores
 from dxseg.evaluation.evidence import EvidenceQuality, summarize_evidence
 from dxseg.evaluation.runs import file_suffix
 from dxseg.evaluation.stream import Progress, images, predicted_cases, split_rows
@@ -34,6 +35,7 @@ from dxseg.evaluation.summary import (
 from dxseg.inference.predictor import Predictor
 from dxseg.io.atomic import sha256_file, write_json_atomic, write_text_atomic
 from dxseg.metrics.calibration import CalibrationHistogram
+from dxseg.metrics.image_level import lowest_threshold
 from dxseg.metrics.statistics import RESAMPLES
 from dxseg.metrics.surface import DEFAULT_TOLERANCE
 from dxseg.training.run_record import read_run
@@ -76,13 +78,15 @@ def evaluate_cases(
 ) -> Evaluation:
     """Evaluate images one at a time; only a row of numbers is kept of each.
 
-    The summary holds, flat: `dice_lesion`, `iou_lesion`, `hd95_lesion`, `nsd_lesion`,
-    `lesion_sensitivity`, `lesion_precision`, `lesion_f1` (means over images whose mask holds a
-    lesion), `dice_all`, `sensitivity`, `specificity`, `false_positive_rate` (by "any predicted
-    pixel"), `false_positive_area` and `false_positive_area_fraction` (means over lesion-free
-    images), `auroc_mask`, `auroc_label`, `ece_pixel` (all pixels and classes pooled), `ece_label`,
-    `dice_lesion_ci` and `dice_all_ci` ([low, high]); and `averaged_by`, `interval`, `units`,
-    `counts`, with several mask classes `per_class`. Undefined figures are None.
+    The summary holds, flat: `dice_lesion`, `dice_lesion_known`, `dice_lesion_fp10`, `iou_lesion`,
+    `hd95_lesion`, `nsd_lesion`, `lesion_sensitivity`, `lesion_precision`, `lesion_f1` (means over
+    images whose mask holds a lesion), `dice_all`, `sensitivity`, `specificity`,
+    `false_positive_rate` (by "any predicted pixel"), `false_positive_rate_fp10`,
+    `false_positive_area` and `false_positive_area_fraction` (means over lesion-free images),
+    `auroc_mask`, `auroc_label`, `ece_pixel` (all pixels and classes pooled), `ece_label`,
+    `<metric>_ci` of `dxseg.evaluation.summary.INTERVALS` ([low, high]); and `averaged_by`,
+    `interval`, `units`, `counts`, with several mask classes `per_class`. Undefined figures are
+    None.
 
     Args:
         cases: The images; consumed once.
@@ -211,14 +215,18 @@ def evaluate_run(
     labels = dict(zip(rows["case_id"], rows["label"], strict=True)) if label_prompts else None
     by_patient = bool(rows["patient_id"].ne("").all())
     evidence = EvidenceQuality(info)
+    protocol = EvaluationProtocol(
+        info.mask_classes, info.lesion_free, info.multi_label, tolerance, info.threshold
+    )
+    # With the true labels as prompts, lesion-free images have no mask: there is nothing to decide.
+    scores = [] if label_prompts else validation_scores(predictor, data, splits, protocol)
+    limit = lowest_threshold(scores, FALSE_POSITIVE_RATE)
     cases = predicted_cases(
         data, rows, predictor.stream(images(data, rows), labels=labels), progress
     )
     evaluation = evaluate_cases(
         evidence.accumulate(cases),
-        protocol=EvaluationProtocol(
-            info.mask_classes, info.lesion_free, info.multi_label, tolerance
-        ),
+        protocol=replace(protocol, decision_threshold=limit),
         average_by="patient" if by_patient else "image",
         resamples=resamples,
     )
@@ -235,6 +243,11 @@ def evaluate_run(
             "splits_sha256": sha256_file(path),
             "weights_sha256": info.weights_sha256,
             "threshold": info.threshold,
+            "equal_rules": {
+                "false_positive_rate": FALSE_POSITIVE_RATE,
+                "decision_threshold": limit,
+                "validation_images": len(scores),
+            },
         }
     )
     suffix = file_suffix(split) + ("_label_prompts" if label_prompts else "")

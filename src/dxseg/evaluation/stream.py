@@ -39,6 +39,20 @@ def split_rows(
         UsageError: The split is empty.
         DxsegError: No case has a usable mask or a label.
     """
+    rows, left_out = known_rows(data, splits, split)
+    if rows.empty and not left_out:
+        present = ", ".join(sorted(splits["split"].unique()))
+        raise UsageError(f"{source}: no case in split {split!r}; expected one of {present}")
+    if rows.empty:
+        raise DxsegError(
+            f"{source}: no case of split {split!r} has a mask that may be used or a label; "
+            "nothing can be evaluated"
+        )
+    return rows, left_out
+
+
+def known_rows(data: Dataset, splits: pd.DataFrame, split: str) -> tuple[pd.DataFrame, int]:
+    """As `split_rows`, but there may be no such case."""
     hidden = ~splits["use_mask"].to_numpy() if "use_mask" in splits else False
     rows = data.cases.assign(
         group=splits["group"].to_numpy(),
@@ -49,15 +63,7 @@ def split_rows(
     # Over the whole dataset, so that runs on other splits of it use the same names.
     rows["group_name"] = _group_names(rows)
     rows = rows[splits["split"].eq(split).to_numpy()]
-    if rows.empty:
-        present = ", ".join(sorted(splits["split"].unique()))
-        raise UsageError(f"{source}: no case in split {split!r}; expected one of {present}")
     known = rows["use_truth"] | rows["label"].ne("")
-    if not known.any():
-        raise DxsegError(
-            f"{source}: no case of split {split!r} has a mask that may be used or a label; "
-            "nothing can be evaluated"
-        )
     left_out = int((~known).sum())
     rows = rows[known].reset_index(drop=True)
     spaced = rows[["spacing_y", "spacing_x"]].notna().to_numpy().all()

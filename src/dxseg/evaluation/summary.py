@@ -10,16 +10,19 @@ import numpy as np
 import pandas as pd
 
 from dxseg.errors import DxsegError
-from dxseg.evaluation.cases import COLUMNS, MASK_METRICS
+from dxseg.evaluation.cases import COLUMNS, EQUAL_RULES_COLUMNS, MASK_METRICS
 from dxseg.metrics.calibration import expected_calibration_error
 from dxseg.metrics.image_level import auroc
-from dxseg.metrics.statistics import Weighting, bootstrap_mean, mean_by
+from dxseg.metrics.statistics import bootstrap_mean, mean_by
+from dxseg.metrics.two_level_bootstrap import Weighting
 
 AverageBy = Literal["image", "patient"]
 CONFIDENCE = 0.95
 # Column and images of each mean; auroc and calibration are not means over images.
 MEANS: dict[str, tuple[str, Literal["lesion", "all", "lesion_free", "labelled_lesion"]]] = {
     "dice_lesion": ("dice", "lesion"),
+    "dice_lesion_known": ("dice_known", "lesion"),
+    "dice_lesion_fp10": ("dice_fp10", "lesion"),
     "iou_lesion": ("iou", "lesion"),
     "hd95_lesion": ("hd95", "lesion"),
     "nsd_lesion": ("nsd", "lesion"),
@@ -30,10 +33,19 @@ MEANS: dict[str, tuple[str, Literal["lesion", "all", "lesion_free", "labelled_le
     "sensitivity": ("any_pixel", "labelled_lesion"),
     "specificity": ("no_pixel", "lesion_free"),
     "false_positive_rate": ("false_positive", "lesion_free"),
+    "false_positive_rate_fp10": ("false_positive_fp10", "lesion_free"),
     "false_positive_area": ("predicted_area", "lesion_free"),
     "false_positive_area_fraction": ("false_positive_area_fraction", "lesion_free"),
 }
-INTERVALS = ("dice_lesion", "dice_all")
+ENDPOINTS = {
+    "dice_lesion": "as used",
+    "dice_lesion_known": "diagnosis known",
+    "dice_lesion_fp10": "at 10% false positives",
+}
+"""Dice on lesion images in three ways, shown together in every table; the last two are the primary
+endpoints: there, no method gains by its decision rule."""
+PRIMARY_ENDPOINTS = ("dice_lesion_known", "dice_lesion_fp10")
+INTERVALS = (*ENDPOINTS, "dice_all")
 
 
 def weighting(average_by: AverageBy) -> Weighting:
@@ -182,7 +194,7 @@ def read_per_image(path: Path) -> pd.DataFrame:
         path: The file.
 
     Returns:
-        The table, names as strings.
+        The table, names as strings; columns that earlier versions did not have are NaN there.
 
     Raises:
         DxsegError: It does not exist, is not a table, or lacks a column.
@@ -193,12 +205,17 @@ def read_per_image(path: Path) -> pd.DataFrame:
             path,
             dtype=dict.fromkeys(("case_id", "group", "label"), str),
             keep_default_na=False,
-            na_values={name: [""] for name in COLUMNS if name not in ("case_id", "group", "label")},
+            na_values={
+                name: [""]
+                for name in (*COLUMNS, *EQUAL_RULES_COLUMNS)
+                if name not in ("case_id", "group", "label")
+            },
         )
     except FileNotFoundError as error:
         raise DxsegError(f"{path}: no such file; run `dxseg evaluate` on that run first") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise DxsegError(f"{path}: not a table ({error}); run `dxseg evaluate` again") from error
+    table = table.assign(**{name: math.nan for name in EQUAL_RULES_COLUMNS if name not in table})
     missing = [name for name in COLUMNS if name not in table]
     if missing:
         raise DxsegError(

@@ -52,6 +52,7 @@ class Method(_Strict):
         masks: Budgets of the experiment to which the method is restricted; default: all.
         folds: Folds to which it is restricted; default: all.
         seeds: Seeds to which it is restricted; default: all.
+        draws: Number of draws per fold to which it is restricted; default: all.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Method(_Strict):
     masks: tuple[Budget, ...] | None = Field(default=None, min_length=1)
     folds: tuple[int, ...] | None = Field(default=None, min_length=1)
     seeds: tuple[int, ...] | None = Field(default=None, min_length=1)
+    draws: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -128,12 +130,14 @@ class Experiment(_Strict):
         preset: Preset of all methods.
         overrides: Key `set`: nested values of the configuration of all methods.
         masks: Budgets of training masks, counts or "all"; the first is the main one.
-        folds: Number of folds of the grouped cross-validation; fold f has the seed `seed` + f.
-        seeds: Instead of folds: seeds on one fixed split.
+        folds: Number of folds of the grouped cross-validation.
+        draws: With folds: how often each fold is trained, with other masks and another
+            initialization; draw d of fold f has the seed `seed` + f + d x `folds`.
+        seeds: Instead of folds: seeds on one fixed split, each of which is a draw.
         splits: With seeds: a splits.csv, relative to the experiment file; default: made.
         validation_fraction: With folds: fraction of the cases outside the test fold that is used
             for validation.
-        seed: With folds: seed of the first fold.
+        seed: With folds: seed of the first draw of the first fold.
         split_seed: Random seed of the folds or of the split.
         methods: The methods to compare.
         reference: The method that the others are compared with.
@@ -148,10 +152,11 @@ class Experiment(_Strict):
     overrides: dict[str, Any] = Field(default={}, alias="set")
     masks: tuple[Budget, ...] = Field(default=("all",), min_length=1)
     folds: int | None = Field(default=None, ge=2, le=100)
+    draws: int = Field(default=1, ge=1, le=20)
     seeds: tuple[int, ...] | None = Field(default=None, min_length=1)
     splits: str | None = None
     validation_fraction: float = Field(default=0.125, ge=0, lt=1)
-    seed: int = Field(default=0, ge=0, lt=2**31 - 100)
+    seed: int = Field(default=0, ge=0, lt=2**31 - 2000)
     split_seed: int = Field(default=0, ge=0)
     methods: tuple[Method, ...] = Field(min_length=1)
     reference: str
@@ -165,11 +170,17 @@ class Experiment(_Strict):
             raise ValueError("give either folds (cross-validation) or seeds (one fixed split)")
         if self.folds is not None and self.splits is not None:
             raise ValueError("splits requires seeds; with folds the splits are made")
+        if self.draws > 1 and self.seeds is not None:
+            raise ValueError("draws requires folds; with seeds, each seed is a draw")
         _check_distinct("masks", self.masks)
         _check_distinct("seeds", self.seeds or ())
         _check_distinct("methods", [method.folder for method in self.methods])
         every = {"masks": self.masks, "folds": range(self.folds or 0), "seeds": self.seeds or ()}
         for method in self.methods:
+            teacher = method if method.student_of is None else self.teacher_of(method)
+            most = min(self.draws, teacher.draws or self.draws)
+            if method.draws is not None and method.draws > most:
+                raise ValueError(f"methods: {method.name!r}: draws {method.draws} exceeds {most}")
             for key, values in every.items():
                 _check_subset(method, key, getattr(method, key), values)
                 if method.student_of is not None:

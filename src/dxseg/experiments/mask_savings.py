@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dxseg.evaluation.summary import CONFIDENCE, weighting
-from dxseg.experiments.aggregate import PooledRuns
-from dxseg.metrics.statistics import Weighting, mean_by, resampled_means
+from dxseg.evaluation.summary import CONFIDENCE, ENDPOINTS, weighting
+from dxseg.experiments.aggregate import PooledRuns, count_draws
+from dxseg.experiments.plan import Fold
+from dxseg.metrics.statistics import mean_by, resampled_means
 
-METRIC = "dice_lesion"
 COLUMNS = (
     *("experiment", "dataset", "method", "masks", "reference", "metric", "value"),
     "reference_value",
@@ -51,7 +51,7 @@ def masks_needed(
 
 
 def compute_masks_saved(pooled: PooledRuns) -> pd.DataFrame:
-    """Compute for every other method and budget at how many masks the reference equals it.
+    """Compute for every other method, budget and endpoint where the reference equals it.
 
     Args:
         pooled: The runs.
@@ -59,7 +59,8 @@ def compute_masks_saved(pooled: PooledRuns) -> pd.DataFrame:
     Returns:
         `COLUMNS`. equal_at, low and high are strings: an integer, or `<15`, `>560` beyond the
         smallest and the largest budget of the reference. For the interval, method and reference are
-        resampled together, by group. No row where the reference has fewer than two budgets.
+        resampled together, by group and draw. No row where the reference has fewer than two
+        budgets, or where runs of earlier versions lack the endpoint.
     """
     reference = pooled.experiment.reference
     budgets = [cell for cell in pooled.cells if cell[0] == reference]
@@ -68,22 +69,37 @@ def compute_masks_saved(pooled: PooledRuns) -> pd.DataFrame:
         folds = pooled.folds(cell, *budgets) if len(budgets) > 1 else []
         if cell[0] == reference or not folds:
             continue
-        rows.append(_row(pooled, cell, budgets, folds))
+        rows += [
+            row
+            for metric in ENDPOINTS
+            for row in [_row(pooled, cell, budgets, folds, metric)]
+            if not np.isnan(row["value"])
+        ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def _row(
-    pooled: PooledRuns, cell: tuple[str, Any], budgets: list[tuple[str, Any]], folds: list[str]
+    pooled: PooledRuns,
+    cell: tuple[str, Any],
+    budgets: list[tuple[str, Any]],
+    folds: list[Fold],
+    metric: str,
 ) -> dict[str, Any]:
     train_masks = np.array([_train_masks(pooled, budget, folds) for budget in budgets])
     ascending = np.argsort(train_masks)
     chosen = [cell, *(budgets[index] for index in ascending)]
-    cases = [pooled.cases(one, METRIC, folds) for one in chosen]
-    values = np.stack([table["value"].to_numpy() for table in cases], axis=1)
-    groups = cases[0]["group"].to_numpy()
+    cases = [pooled.cases(one, metric, folds) for one in chosen]
+    values = np.stack([one.values for one in cases], axis=1)
+    groups = cases[0].groups
     weigh = weighting(pooled.runs[0].averaged_by)
-    draws = resampled_means(values, groups, weighting=weigh, resamples=pooled.experiment.resamples)
-    point = np.array([[_mean(table, weigh) for table in cases]])
+    draws = resampled_means(
+        values,
+        groups,
+        folds=cases[0].folds,
+        weighting=weigh,
+        resamples=pooled.experiment.resamples,
+    )
+    point = np.array([[mean_by(one.values, groups, weighting=weigh) for one in cases]])
     masks = train_masks[ascending]
     equal_at = masks_needed(masks, point[:, 1:], point[:, 0])
     spread = masks_needed(masks, draws[:, 1:], draws[:, 0])
@@ -99,27 +115,23 @@ def _row(
         "method": cell[0],
         "masks": cell[1],
         "reference": pooled.experiment.reference,
-        "metric": METRIC,
+        "metric": metric,
         "value": point[0, 0],
         "reference_value": main[0] if main else np.nan,
         "equal_at": _format_masks(equal_at[0], masks),
         "low": _format_masks(low, masks),
         "high": _format_masks(high, masks),
-        "folds": len(folds),
+        "folds": count_draws(folds)[0],
         "added_later": pooled.added_later(cell),
     }
 
 
-def _mean(table: pd.DataFrame, weigh: Weighting) -> float:
-    return mean_by(table["value"], table["group"], weighting=weigh)
-
-
-def _train_masks(pooled: PooledRuns, cell: tuple[str, Any], folds: list[str]) -> float:
+def _train_masks(pooled: PooledRuns, cell: tuple[str, Any], folds: list[Fold]) -> float:
     """Mean number of training masks of the runs of a cell."""
     counts = [
         result.row["cases_train_masks"]
         for result in pooled.results
-        if (result.job.method, result.job.masks) == cell and result.job.fold.name in folds
+        if (result.job.method, result.job.masks) == cell and result.job.fold in folds
     ]
     return float(np.mean(counts))
 

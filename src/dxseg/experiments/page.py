@@ -109,7 +109,7 @@ def _protocol(
         splits = (
             f"grouped cross-validation, {experiment.folds} folds; "
             f"{experiment.validation_fraction:.3g} of the other cases for validation; "
-            "one seed per fold"
+            f"draws of masks and seeds per fold: {experiment.draws}"
         )
     else:
         splits = f"one split, seeds {', '.join(map(str, experiment.seeds or ()))}"

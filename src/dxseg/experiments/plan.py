@@ -36,19 +36,21 @@ _STAGE2_OPTIONS = {
 
 @dataclass(frozen=True)
 class Fold:
-    """One fold of the cross-validation; with seeds on a fixed split, one seed.
+    """One draw of a fold of the cross-validation; with seeds on a fixed split, one seed.
 
     Attributes:
-        name: Name of its folders and files, such as `fold-0` or `seed-0`.
+        name: Name of its folders, such as `fold-0`, `fold-0-draw-1` or `seed-0`.
         number: Number of the fold; None on a fixed split.
         seed: Seed of its runs.
         splits: Name of its splits file.
+        draw: Number of the draw of masks and seed within the fold, or within the fixed split.
     """
 
     name: str
     number: int | None
     seed: int
     splits: str
+    draw: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,20 +81,29 @@ class Job:
 
 
 def list_folds(experiment: Experiment) -> list[Fold]:
-    """List the folds of an experiment, or its seeds on a fixed split."""
-    if experiment.folds is not None:
-        return [
-            Fold(f"fold-{fold}", fold, experiment.seed + fold, f"fold-{fold}.csv")
-            for fold in range(experiment.folds)
-        ]
-    return [Fold(f"seed-{seed}", None, seed, "split.csv") for seed in experiment.seeds or ()]
+    """List the folds of an experiment, all first draws first; or its seeds on a fixed split."""
+    if experiment.folds is None:
+        seeds = enumerate(experiment.seeds or ())
+        return [Fold(f"seed-{seed}", None, seed, "split.csv", draw) for draw, seed in seeds]
+    return [
+        Fold(
+            f"fold-{fold}" if draw == 0 else f"fold-{fold}-draw-{draw}",
+            fold,
+            experiment.seed + fold + draw * experiment.folds,
+            f"fold-{fold}.csv",
+            draw,
+        )
+        for draw in range(experiment.draws)
+        for fold in range(experiment.folds)
+    ]
 
 
 def plan(experiment: Experiment) -> list[Job]:
     """List every job of an experiment, in the order in which they are started.
 
-    The main budget is first, and within a budget one fold after the other: an experiment that is
-    stopped early has compared all methods on some folds, not some methods on all folds.
+    The main budget is first, within a budget the first draw of every fold, and within a draw one
+    fold after the other: an experiment that is stopped early has compared all methods on some
+    folds, not some methods on all folds.
 
     Args:
         experiment: The experiment.
@@ -200,5 +211,6 @@ def _until_stage2(config: RunConfig) -> RunConfig:
 
 def _is_scheduled(method: Method, fold: Fold) -> bool:
     if fold.number is not None:
-        return method.folds is None or fold.number in method.folds
+        in_draws = method.draws is None or fold.draw < method.draws
+        return in_draws and (method.folds is None or fold.number in method.folds)
     return method.seeds is None or fold.seed in method.seeds

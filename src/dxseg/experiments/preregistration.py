@@ -124,8 +124,8 @@ def _list_added_runs(before: Experiment, after: Experiment, output: Path) -> lis
             f"{output}: the experiment file has changed since it was registered: "
             f"{', '.join(changed)}. "
             "What was fixed before the results were seen stays fixed: only methods, masks, folds "
-            "of a method and seeds may be added. Restore the file, or choose another folder with "
-            "--out"
+            "of a method, draws and seeds may be added. Restore the file, or choose another "
+            "folder with --out"
         )
     registered = {job.name for job in select_runs(plan(before))}
     return [job.name for job in select_runs(plan(after)) if job.name not in registered]
@@ -133,7 +133,7 @@ def _list_added_runs(before: Experiment, after: Experiment, output: Path) -> lis
 
 def _find_changes(before: Experiment, after: Experiment) -> list[str]:
     """What differs between two versions, apart from additions."""
-    extensible = {"methods", "masks", "seeds"}
+    extensible = {"methods", "masks", "seeds", "draws"}
     changed = [
         key
         for key in Experiment.model_fields

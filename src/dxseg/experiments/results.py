@@ -44,7 +44,7 @@ COST = (
 )
 ENDS = tuple(f"{metric}_{end}" for metric in INTERVALS for end in ("low", "high"))
 COLUMNS = (
-    *("experiment", "dataset", "method", "base_method", "masks", "fold", "seed", "split"),
+    *("experiment", "dataset", "method", "base_method", "masks", "fold", "draw", "seed", "split"),
     *("status", "error", "added_later"),
     *METRICS,
     *ENDS,
@@ -53,6 +53,9 @@ COLUMNS = (
     *COST,
     *("experiment_sha256", "dataset_sha256", "splits_sha256", "weights_sha256", "config_sha256"),
 )
+
+_NONE = (None, None)
+"""Interval of a figure that evaluations of earlier versions do not have."""
 
 _PART = r"[^/\\\s:;,'\")]+"
 _PATH = re.compile(rf"(?<![\w.-])(?:[A-Za-z]:)?(?:[/\\]{_PART})+[/\\]({_PART})")
@@ -135,6 +138,7 @@ def collect_results(
             "base_method": base_methods[job.method],
             "masks": job.masks,
             "fold": job.fold.number,
+            "draw": job.fold.draw,
             "seed": job.fold.seed,
             "split": context.split,
             "status": FAILED if error else MISSING,
@@ -176,11 +180,11 @@ def _metrics(evaluated: EvaluatedRun) -> dict[str, Any]:
     ends = {
         f"{metric}_{end}": value
         for metric in INTERVALS
-        for end, value in zip(("low", "high"), summary[f"{metric}_ci"], strict=True)
+        for end, value in zip(("low", "high"), summary.get(f"{metric}_ci", _NONE), strict=True)
     }
     counts = {name: summary["counts"][name] for name in COUNTS}
     digests = {name: summary[name] for name in ("splits_sha256", "weights_sha256")}
-    return {name: summary[name] for name in METRICS} | ends | counts | digests
+    return {name: summary.get(name) for name in METRICS} | ends | counts | digests
 
 
 def _record(job: Job, context: ExperimentContext) -> dict[str, Any]:

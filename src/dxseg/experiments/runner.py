@@ -10,8 +10,9 @@ import pandas as pd
 
 from dxseg.data.table.dataset import Dataset
 from dxseg.evaluation.runs import check_comparable, file_suffix, is_evaluated
-from dxseg.experiments.aggregate import PooledRuns, compute_curves, compute_differences
+from dxseg.experiments.aggregate import PooledRuns, compute_curves
 from dxseg.experiments.cost import COST_FILE, measure_costs
+from dxseg.experiments.differences import compute_differences
 from dxseg.experiments.experiment import Experiment
 from dxseg.experiments.mask_savings import compute_masks_saved
 from dxseg.experiments.page import draw_curves, write_experiment_page
@@ -24,6 +25,7 @@ from dxseg.experiments.results import (
     collect_results,
     make_results_table,
 )
+from dxseg.experiments.retraining import compute_retraining
 from dxseg.experiments.tables import make_tables
 from dxseg.experiments.worker import JobSpec
 from dxseg.io.atomic import write_bytes_atomic, write_text_atomic
@@ -121,8 +123,8 @@ def write_outputs(
 ) -> str:
     """Write everything that follows from the runs.
 
-    That is results.csv, curves.csv, curves.png, differences.csv, masks_saved.csv, table.md,
-    table.tex and report.html; for a split other than test their names end in its name.
+    That is results.csv, curves.csv, curves.png, differences.csv, masks_saved.csv, retraining.csv,
+    table.md, table.tex and report.html; for a split other than test their names end in its name.
 
     Args:
         experiment: The experiment.
@@ -144,15 +146,20 @@ def write_outputs(
     curves = compute_curves(pooled)
     with reporting(console, "Comparing") as report:
         differences = compute_differences(pooled, report)
-    saved = compute_masks_saved(pooled)
-    frames = {"curves": curves, "differences": differences, "masks_saved": saved}
+    saved, retraining = compute_masks_saved(pooled), compute_retraining(pooled)
+    frames = {
+        "curves": curves,
+        "differences": differences,
+        "masks_saved": saved,
+        "retraining": retraining,
+    }
     for name, frame in frames.items():
         _write_csv(frame, output, name, split)
     plot = draw_curves(experiment, curves)
     suffix = file_suffix(split)
     if plot:
         write_bytes_atomic(output / f"curves{suffix}.png", plot)
-    tables = make_tables(experiment, table, curves, differences, saved)
+    tables = make_tables(experiment, table, curves, differences, saved, retraining)
     markdown = to_markdown(tables)
     write_text_atomic(output / f"table{suffix}.md", markdown)
     write_text_atomic(output / f"table{suffix}.tex", to_latex(tables))

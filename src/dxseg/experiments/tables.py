@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from dxseg.experiments.aggregate import LOWER_IS_BETTER, select_complete
+from dxseg.evaluation.summary import ENDPOINTS, PRIMARY_ENDPOINTS
+from dxseg.experiments.aggregate import CURVE_COLUMNS, LOWER_IS_BETTER, select_complete
 from dxseg.experiments.experiment import Experiment
 from dxseg.experiments.results import DONE
 from dxseg.reports.tables import Cell, Table
@@ -23,6 +24,7 @@ def make_tables(
     curves: pd.DataFrame,
     differences: pd.DataFrame,
     saved: pd.DataFrame,
+    retraining: pd.DataFrame,
 ) -> list[Table]:
     """Make the tables that are not empty, the main one first.
 
@@ -32,11 +34,15 @@ def make_tables(
         curves: curves.csv.
         differences: differences.csv.
         saved: masks_saved.csv.
+        retraining: retraining.csv.
     """
+    # What results of earlier versions lack is a dash.
+    curves = curves.reindex(columns=list(CURVE_COLUMNS))
     tables = [
         _main(experiment, results, curves, differences),
         _hypotheses(differences),
-        _efficiency(experiment, curves),
+        _retraining(experiment, retraining),
+        *(_efficiency(experiment, curves, endpoint) for endpoint in ENDPOINTS),
         _saved(experiment, saved),
         _failures(results),
     ]
@@ -48,14 +54,21 @@ def _main(
 ) -> Table:
     masks = experiment.masks[0]
     rows = curves[curves["masks"] == masks]
+    chosen = (differences["kind"] == "reference") & (differences["masks"] == masks)
+    records = differences[chosen].to_dict("records")
+    against = {(str(one["method"]), str(one["metric"])): one for one in records}
+    compared = _compared_endpoints(against)
     columns = (
         "method",
-        "Dice, lesion images",
+        *(f"Dice, {way}" for way in ENDPOINTS.values()),
         "Dice, all images",
         "lesion-free images with a mask",
         "HD95",
-        f"Dice minus {experiment.reference}",
-        "p (Holm)",
+        *(
+            column
+            for endpoint in compared
+            for column in (f"{ENDPOINTS[endpoint]}, minus {experiment.reference}", "p (Holm)")
+        ),
         "parameters (M)",
         "multiply-adds (G)",
         "ms per image",
@@ -63,34 +76,42 @@ def _main(
     complete = select_complete(rows)
     best = {
         name: (complete[name].min() if name in LOWER_IS_BETTER else complete[name].max())
-        for name in ("dice_lesion", "dice_all", "false_positive_rate", "hd95_lesion")
+        for name in (*ENDPOINTS, "dice_all", "false_positive_rate", "hd95_lesion")
         if len(complete)
     }
-    against = differences[
-        (differences["kind"] == "reference") & (differences["metric"] == "dice_lesion")
+    cells = [
+        [
+            Cell(_method_name(experiment, row) + _marks(row, rows)),
+            *(_metric(row, endpoint, best) for endpoint in ENDPOINTS),
+            _metric(row, "dice_all", best),
+            _metric(row, "false_positive_rate", best),
+            _metric(row, "hd95_lesion", best, 1),
+            *(cell for endpoint in compared for cell in _paired(against, row["method"], endpoint)),
+            Cell(_number(row["parameters"] / 1e6, 1)),
+            Cell(_number(row["multiply_adds"] / 1e9, 2)),
+            Cell(_number(row["inference_ms"], 1)),
+        ]
+        for row in rows.to_dict("records")
     ]
-    cells = []
-    for row in rows.to_dict("records"):
-        [*paired] = against[
-            (against["method"] == row["method"]) & (against["masks"] == masks)
-        ].to_dict("records")
-        cells.append(
-            [
-                Cell(_method_name(experiment, row) + _marks(row, rows)),
-                _metric(row, "dice_lesion", best),
-                _metric(row, "dice_all", best),
-                _metric(row, "false_positive_rate", best),
-                _metric(row, "hd95_lesion", best, 1),
-                _difference(paired[0]) if paired else Cell(MISSING),
-                Cell(_p(paired[0]["p_holm"]) if paired else MISSING),
-                Cell(_number(row["parameters"] / 1e6, 1)),
-                Cell(_number(row["multiply_adds"] / 1e9, 2)),
-                Cell(_number(row["inference_ms"], 1)),
-            ]
-        )
     return Table(
         _title(experiment, results, masks), columns, cells, _main_note(experiment, results, rows)
     )
+
+
+_Against = dict[tuple[str, str], dict[Any, Any]]
+"""Rows of differences.csv by method and metric."""
+
+
+def _compared_endpoints(against: _Against) -> list[str]:
+    """The primary endpoints; of results of earlier versions, the one that they have."""
+    known = {metric for (_, metric), row in against.items() if not pd.isna(row["difference"])}
+    return [name for name in PRIMARY_ENDPOINTS if name in known] or ["dice_lesion"]
+
+
+def _paired(against: _Against, method: str, endpoint: str) -> list[Cell]:
+    """Difference from the reference, and its p-value."""
+    row = against.get((method, endpoint))
+    return [_difference(row), Cell(_p(row["p_holm"]))] if row else [Cell(MISSING), Cell(MISSING)]
 
 
 def _title(experiment: Experiment, results: pd.DataFrame, masks: Any) -> str:
@@ -109,14 +130,24 @@ def _main_note(experiment: Experiment, results: pd.DataFrame, rows: pd.DataFrame
     )
     largest = rows.sort_values("images").iloc[-1]
     note = (
-        f"{protocol}; {largest['images']} images in {largest['groups']} groups. Intervals: 95%, "
-        "bootstrap of whole groups. Bold: best of the column among methods on all images."
+        f"{protocol}; {largest['images']} images in {largest['groups']} groups. Dice of lesion "
+        "images in three ways (docs/evaluation.md): as used; with the diagnosis known; where at "
+        "most 10% of the lesion-free validation images get a mask. Intervals: 95%, bootstrap of "
+        f"{_resampled(rows)}. Bold: best of the column among methods on all images."
     )
     if (results["split"] != "test").any():
         note = f"{_VALIDATION} {note}"
     if experiment.primary is not None:
         note += f" Primary method, named beforehand: {experiment.primary}."
     return f"{note} {_legend(rows)}".rstrip()
+
+
+def _resampled(rows: pd.DataFrame) -> str:
+    if (rows["draws"] > 1).all():
+        return "whole groups and of the draws of each fold"
+    if (rows["draws"] > 1).any():
+        return "whole groups, and of the draws of each fold for methods that have several"
+    return "whole groups; other trainings are not covered"
 
 
 def _hypotheses(differences: pd.DataFrame) -> Table:
@@ -140,26 +171,52 @@ def _hypotheses(differences: pd.DataFrame) -> Table:
     return Table("Hypotheses", columns, rows, note)
 
 
-def _efficiency(experiment: Experiment, curves: pd.DataFrame) -> Table:
+def _retraining(experiment: Experiment, retraining: pd.DataFrame) -> Table:
+    """Of the main budget: the method itself and its difference, each endpoint in a cell."""
+    main = retraining[retraining["masks"] == experiment.masks[0]]
+    rows = []
+    for (method, against), own in main.groupby(["method", "against"], sort=False):
+        by_metric = own.set_index("metric")
+        cells = [
+            Cell(f"{found['sd']:.3f}", f"at most {found['largest']:.3f}")
+            for metric in ENDPOINTS
+            for found in [by_metric.loc[metric]]
+        ]
+        name = f"{method} − {against}" if against else str(method)
+        rows.append([Cell(name), Cell(str(own["trainings"].iloc[0])), *cells])
+    columns = ("method", "trainings", *(f"Dice, {way}" for way in ENDPOINTS.values()))
+    note = (
+        "Standard deviation of one training around the mean of the draws of its fold, and the "
+        "largest difference of two draws of a fold: other masks, another initialization, the same "
+        "patients."
+    )
+    return Table("What a retraining moves", columns, rows, note)
+
+
+def _efficiency(experiment: Experiment, curves: pd.DataFrame, endpoint: str) -> Table:
+    curves = curves[curves[endpoint].notna()]
     if len(experiment.masks) < 2:
         return Table("", (), [])
     shown = curves[curves["method"].duplicated(keep=False)]
     rows = [
         [
             Cell(method.name),
-            *(_at_budget(shown, method.name, masks) for masks in experiment.ascending_masks),
+            *(
+                _at_budget(shown, method.name, masks, endpoint)
+                for masks in experiment.ascending_masks
+            ),
         ]
         for method in experiment.methods
         if (shown["method"] == method.name).any()
     ]
     columns = ("method", *(f"{masks} masks" for masks in experiment.ascending_masks))
-    title = "Dice on lesion images over the number of training masks"
+    title = f"Dice on lesion images, {ENDPOINTS[endpoint]}, over the number of training masks"
     return Table(title, columns, rows, _legend(shown))
 
 
-def _at_budget(curves: pd.DataFrame, method: str, masks: Any) -> Cell:
+def _at_budget(curves: pd.DataFrame, method: str, masks: Any, endpoint: str) -> Cell:
     for row in curves[(curves["method"] == method) & (curves["masks"] == masks)].to_dict("records"):
-        cell = _metric(row, "dice_lesion", {})
+        cell = _metric(row, endpoint, {})
         return replace(cell, value=cell.value + _marks(row, curves))
     return Cell(MISSING)
 
@@ -170,6 +227,7 @@ def _saved(experiment: Experiment, saved: pd.DataFrame) -> Table:
         [
             Cell(row["method"]),
             Cell(str(row["masks"])),
+            Cell(ENDPOINTS[row["metric"]]),
             Cell(_number(row["value"], 3)),
             Cell(str(row["equal_at"]), f"{row['low']} to {row['high']}"),
         ]
@@ -178,7 +236,8 @@ def _saved(experiment: Experiment, saved: pd.DataFrame) -> Table:
     columns = (
         "method",
         "masks",
-        "Dice, lesion images",
+        "Dice",
+        "value",
         f"masks {experiment.reference} needs to equal it",
     )
     note = (

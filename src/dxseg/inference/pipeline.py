@@ -39,6 +39,8 @@ class Prediction:
         mask: (H, W) label map: 0 where no class reaches the threshold, else 1 + the likeliest
             class; image-level thresholds and the label prompt are applied
             (`dxseg.inference.postprocess`).
+        network_probabilities: `probabilities` before those of a ruled-out image were limited; else
+            the same array.
         label_probabilities: By label name; softmax, or one sigmoid each where an image may have
             several labels. The network's own output, also with a label prompt. None for a network
             without image-level labels.
@@ -52,6 +54,7 @@ class Prediction:
 
     probabilities: NDArray[np.float32]
     mask: NDArray[np.uint8]
+    network_probabilities: NDArray[np.float32]
     label_probabilities: dict[str, float] | None = None
     evidence: NDArray[np.float32] | None = None
     image: Pixels | None = None
@@ -193,9 +196,10 @@ class InferencePipeline:
             None if maps is None else _crop_padding(maps, item.geometry, preprocessing.image_size)
             for maps in (output.evidence, output.features)
         )
+        # After resizing, so that no mask at a threshold of 0.5 depends on the temperature.
+        network_probabilities = temper_sigmoid(masks.numpy(), self.info.mask_temperature)
         probabilities, mask = apply_thresholds(
-            # After resizing, so that no mask at a threshold of 0.5 depends on the temperature.
-            temper_sigmoid(masks.numpy(), self.info.mask_temperature),
+            network_probabilities,
             threshold=self.info.threshold,
             rule_out_threshold=self.info.rule_out_threshold,
             rule_in_threshold=self.info.rule_in_threshold,
@@ -207,6 +211,7 @@ class InferencePipeline:
         return Prediction(
             probabilities,
             mask,
+            network_probabilities,
             labels,
             evidence,
             item.image,

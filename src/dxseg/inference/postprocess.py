@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from dxseg.metrics.image_level import lowest_threshold
 from dxseg.models.heads import LESION_PRIOR
 
 RELATIVE_THRESHOLD = 0.3
@@ -145,9 +146,5 @@ def choose_rule_in_threshold(
         The probability above which an image counts as one with a lesion, at least `MAX_RULE_OUT`;
         None without such images.
     """
-    if not lesion_probabilities:
-        return None
-    ordered = sorted(lesion_probabilities, reverse=True)
-    # As in choose_rule_out_threshold.
-    exceeding = math.floor((1 - specificity) * len(ordered) + 1e-9)
-    return max(ordered[exceeding], MAX_RULE_OUT)
+    threshold = lowest_threshold(lesion_probabilities, 1 - specificity)
+    return None if threshold is None else max(threshold, MAX_RULE_OUT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -80,3 +81,34 @@ def lesion_probability(
         return float("nan")
     free = [float(label_probabilities[name]) for name in lesion_free]
     return float(np.clip(1.0 - (max(free) if multi_label else sum(free)), 0.0, 1.0))
+
+
+def decision_score(peak_probability: float, lesion_probability: float) -> float:
+    """How strongly a model speaks for a lesion somewhere in an image.
+
+    The log odds of its most probable pixel; with a classifier, plus the log odds of a lesion in the
+    image: the product of both odds. Probabilities count as at least 1e-6 from 0 and 1.
+
+    Args:
+        peak_probability: Highest mask probability of the image, 0 to 1.
+        lesion_probability: Probability of a lesion by the classifier; NaN without one.
+    """
+    known = [p for p in (peak_probability, lesion_probability) if not np.isnan(p)]
+    odds = np.clip(known, 1e-6, 1 - 1e-6)
+    return float(np.log(odds / (1 - odds)).sum())
+
+
+def lowest_threshold(scores: Sequence[float], fraction: float) -> float | None:
+    """Choose the lowest threshold that at most a fraction of scores exceeds.
+
+    Args:
+        scores: Of any range, finite.
+        fraction: In [0, 1).
+
+    Returns:
+        One of the scores; None without any.
+    """
+    if not scores:
+        return None
+    # The tolerance keeps 0.1 * 30 from losing its third image to rounding.
+    return sorted(scores, reverse=True)[math.floor(fraction * len(scores) + 1e-9)]

@@ -1,9 +1,12 @@
 """Uncertainty of means over clustered images: cluster bootstrap, paired differences, Holm.
 
 Images of one patient are not independent, so whole patients (or near-duplicate groups) are
-resampled, never images: `scipy.stats.bootstrap` resamples the sum and the count of each group in
-pairs, and the statistic is their ratio. Percentile intervals; with fewer than about ten groups they
-are too narrow, as those of any bootstrap.
+resampled, never images: `scipy.stats.bootstrap` resamples groups, and the statistic is the ratio of
+the resampled sums and counts. Percentile intervals; with fewer than about ten groups they are too
+narrow, as those of any bootstrap.
+
+Where a fold was trained several times, its trainings are resampled too; see
+`dxseg.metrics.two_level_bootstrap`.
 
 Holm's adjustment is written out here: scipy has only the false discovery rate, and statsmodels
 would be a dependency for six lines.
@@ -11,16 +14,14 @@ would be a dependency for six lines.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Weighting = Literal["image", "group"]
+from dxseg.metrics.two_level_bootstrap import GroupTerms, Weighting, resample
+
 RESAMPLES = 10_000
-_CHUNK = 1_000_000  # indices drawn at a time: 8 MB, and as much for each term
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Interval:
         low: Lower end; NaN with fewer than two groups.
         high: Upper end; NaN with fewer than two groups.
         groups: Number of groups that had a value.
-        images: Number of values.
+        images: Number of images with a value.
+        draws: Smallest number of draws of a fold; with 1, other trainings are not covered.
     """
 
     mean: float
@@ -40,6 +42,7 @@ class Interval:
     high: float
     groups: int
     images: int
+    draws: int
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ def mean_by(values: ArrayLike, groups: ArrayLike, *, weighting: Weighting) -> fl
     """Average over images, or over the means of groups; NaN values are left out.
 
     Args:
-        values: (N,) one value per image; NaN where the image has none.
+        values: (N,) one value per image, or (N, D) of D draws, of which the mean counts; NaN where
+            there is none.
         groups: (N,) the patient or group of each image.
         weighting: `image`: every image has the same weight; `group`: every group has.
 
@@ -69,27 +73,35 @@ def mean_by(values: ArrayLike, groups: ArrayLike, *, weighting: Weighting) -> fl
     Raises:
         ValueError: The lengths differ.
     """
-    sums, counts = _per_group(values, groups)
-    if not len(sums):
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.ndim == 2:
+        present = (~np.isnan(numbers)).sum(axis=1)
+        means = np.full(len(numbers), np.nan)
+        numbers = np.divide(np.nansum(numbers, axis=1), present, out=means, where=present > 0)
+    terms = GroupTerms.of(_table(numbers), groups, None, weighting)
+    if not len(terms.counts):
         return float("nan")
-    numerator, denominator = _terms(sums, counts, weighting)
-    return float(numerator.sum() / denominator.sum())
+    return float(terms.sums.sum() / terms.counts.sum())
 
 
 def bootstrap_mean(
     values: ArrayLike,
     groups: ArrayLike,
     *,
+    folds: ArrayLike | None = None,
     weighting: Weighting = "image",
     confidence: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """Compute a mean and its cluster bootstrap interval: groups are drawn with replacement.
+    """Compute a mean and its bootstrap interval: groups, and draws, are drawn with replacement.
 
     Args:
-        values: (N,) one value per image; NaN where the image has none.
+        values: (N,) one value per image, or (N, D) one per draw of its fold; NaN where there is
+            none: an image has values in all draws of its fold, or in none.
         groups: (N,) the patient or group of each image.
+        folds: (N,) the fold of each image, whose draws are resampled apart from those of other
+            folds; default: one fold.
         weighting: As in `mean_by`.
         confidence: Coverage of the interval, between 0 and 1.
         resamples: Number of resamples.
@@ -99,9 +111,10 @@ def bootstrap_mean(
         Mean and interval.
 
     Raises:
-        ValueError: The lengths differ, or confidence or resamples are out of range.
+        ValueError: The lengths differ, an image lacks a draw, or confidence or resamples are out of
+            range.
     """
-    interval, _ = _bootstrap(values, groups, weighting, confidence, resamples, seed)
+    interval, _ = _bootstrap(values, groups, folds, weighting, confidence, resamples, seed)
     return interval
 
 
@@ -110,6 +123,7 @@ def paired_bootstrap(
     reference: ArrayLike,
     groups: ArrayLike,
     *,
+    folds: ArrayLike | None = None,
     weighting: Weighting = "image",
     confidence: float = 0.95,
     resamples: int = RESAMPLES,
@@ -118,9 +132,11 @@ def paired_bootstrap(
     """Compute the mean of `values - reference`, its interval and p-value, resampling groups.
 
     Args:
-        values: (N,) values of one method; NaN where the image has no value.
-        reference: (N,) values of the other method on the same images, NaN on the same ones.
+        values: (N,) or (N, D) values of one method, as in `bootstrap_mean`.
+        reference: Of the other method on the same images and draws, NaN where `values` is. If one
+            of both has no value at all, neither has the difference.
         groups: (N,) the patient or group of each image.
+        folds: As in `bootstrap_mean`.
         weighting: As in `mean_by`.
         confidence: Coverage of the interval, between 0 and 1.
         resamples: Number of resamples.
@@ -139,9 +155,12 @@ def paired_bootstrap(
         raise ValueError(
             f"both methods need a value per image, got {first.shape} and {second.shape}"
         )
-    if not np.array_equal(np.isnan(first), np.isnan(second)):
+    absent = np.isnan(first), np.isnan(second)
+    if not (absent[0].all() or absent[1].all() or np.array_equal(*absent)):
         raise ValueError("an image has a value in one method only: the methods are not paired")
-    interval, means = _bootstrap(first - second, groups, weighting, confidence, resamples, seed)
+    interval, means = _bootstrap(
+        first - second, groups, folds, weighting, confidence, resamples, seed
+    )
     p_value = float("nan")
     if len(means):
         below, above = int((means <= 0).sum()), int((means >= 0).sum())
@@ -153,6 +172,7 @@ def resampled_means(
     values: ArrayLike,
     groups: ArrayLike,
     *,
+    folds: ArrayLike | None = None,
     weighting: Weighting = "image",
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -160,8 +180,10 @@ def resampled_means(
     """Resample the means of several methods together, for statistics other than a difference.
 
     Args:
-        values: (N, M) one column per method; NaN where the image has no value, in all columns.
+        values: (N, M) one column per method, or (N, M, D) with draws; NaN where the image has no
+            value, in all columns.
         groups: (N,) the patient or group of each image.
+        folds: As in `bootstrap_mean`.
         weighting: As in `mean_by`.
         resamples: Number of resamples.
         seed: Random seed of the resamples.
@@ -173,16 +195,14 @@ def resampled_means(
         ValueError: The lengths differ, or a value is missing in some columns only.
     """
     table = np.asarray(values, dtype=np.float64)
+    table = table[:, :, None] if table.ndim == 2 else table
     missing = np.isnan(table)
     if (missing.any(axis=1) != missing.all(axis=1)).any():
         raise ValueError("an image has a value in some methods only: the methods are not paired")
-    columns = [_per_group(column, groups) for column in table.T]
-    if len(columns[0][1]) < 2:
+    terms = GroupTerms.of(table, groups, folds, weighting)
+    if len(terms.counts) < 2:
         return np.empty((0, table.shape[1]))
-    terms = [_terms(sums, counts, weighting) for sums, counts in columns]
-    numerators = [numerator for numerator, _ in terms]
-    result = _resample(numerators, terms[0][1], 0.95, resamples, seed)
-    return np.asarray(result.bootstrap_distribution.T)
+    return np.asarray(resample(terms, 0.95, resamples, seed).bootstrap_distribution.T)
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
@@ -212,34 +232,16 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     return adjusted
 
 
-def _per_group(
-    values: ArrayLike, groups: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sum and number of finite values of every group that has one."""
-    numbers, names = np.asarray(values, dtype=np.float64), np.asarray(groups)
-    if numbers.ndim != 1 or numbers.shape != names.shape:
-        raise ValueError(
-            f"values and groups must be of one length, got {numbers.shape} and {names.shape}"
-        )
-    if np.isinf(numbers).any():
-        raise ValueError("values must be finite, or NaN where an image has none")
-    present = ~np.isnan(numbers)
-    _, index = np.unique(names[present], return_inverse=True)
-    counts = np.bincount(index).astype(np.float64)
-    sums = np.bincount(index, weights=numbers[present]).astype(np.float64)
-    return sums, counts
-
-
-def _terms(
-    sums: NDArray[np.float64], counts: NDArray[np.float64], weighting: Weighting
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What each group adds to the numerator and to the denominator of the mean."""
-    return (sums, counts) if weighting == "image" else (sums / counts, np.ones_like(counts))
+def _table(values: ArrayLike) -> NDArray[np.float64]:
+    """Values (N,) or (N, D) of one method, as (N, 1, D)."""
+    numbers = np.asarray(values, dtype=np.float64)
+    return numbers[:, None, None] if numbers.ndim == 1 else numbers[:, None]
 
 
 def _bootstrap(
     values: ArrayLike,
     groups: ArrayLike,
+    folds: ArrayLike | None,
     weighting: Weighting,
     confidence: float,
     resamples: int,
@@ -248,41 +250,12 @@ def _bootstrap(
     """The interval and the resampled means it comes from (none with fewer than two groups)."""
     if not 0 < confidence < 1 or resamples < 1:
         raise ValueError(f"confidence {confidence} or resamples {resamples} out of range")
-    sums, counts = _per_group(values, groups)
-    mean = mean_by(values, groups, weighting=weighting)
-    images = int(counts.sum())
-    if len(sums) < 2:
+    terms = GroupTerms.of(_table(values), groups, folds, weighting)
+    total, found = len(terms.counts), {"images": terms.images, "draws": min(terms.draws, default=0)}
+    mean = float(terms.sums.sum() / terms.counts.sum()) if total else float("nan")
+    if total < 2:
         nothing = np.empty(0, dtype=np.float64)
-        return Interval(mean, float("nan"), float("nan"), len(sums), images), nothing
-    numerator, denominator = _terms(sums, counts, weighting)
-    result = _resample([numerator], denominator, confidence, resamples, seed)
+        return Interval(mean, float("nan"), float("nan"), total, **found), nothing
+    result = resample(terms, confidence, resamples, seed)
     low, high = (float(end[0]) for end in result.confidence_interval)
-    return Interval(mean, low, high, len(sums), images), result.bootstrap_distribution[0]
-
-
-def _resample(
-    numerators: Sequence[NDArray[np.float64]],
-    denominator: NDArray[np.float64],
-    confidence: float,
-    resamples: int,
-    seed: int,
-) -> Any:
-    """Bootstrap the ratios of (G,) numerators to one (G,) denominator, all under the same draws."""
-    from scipy.stats import bootstrap
-
-    def ratios(*terms: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-        *over, under = [term.sum(axis=axis) for term in terms]
-        quotients: NDArray[np.float64] = np.stack(over) / under
-        return quotients
-
-    return bootstrap(
-        (*numerators, denominator),
-        ratios,
-        paired=True,
-        vectorized=True,
-        n_resamples=resamples,
-        batch=max(1, _CHUNK // len(denominator)),
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
+    return Interval(mean, low, high, total, **found), result.bootstrap_distribution[0]

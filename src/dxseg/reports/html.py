@@ -20,7 +20,7 @@ from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.evaluation.compare import compare_runs
 from dxseg.evaluation.runs import load_run
-from dxseg.evaluation.summary import values_of, weighting
+from dxseg.evaluation.summary import ENDPOINTS, values_of, weighting
 from dxseg.io.atomic import write_text_atomic
 from dxseg.metrics.statistics import bootstrap_mean
 from dxseg.reports.breakdown import SmallTable, by_label, by_size, calibration, decisions
@@ -44,7 +44,7 @@ REPORT_FILE = "report.html"
 _GALLERY_COUNT = 3
 
 _COLUMNS = {m.key: m for m in (*MASK_METRICS, *IMAGE_METRICS, FALSE_POSITIVE_RATE)}
-_FIRST = ("dice_lesion", "lesion_sensitivity")
+_FIRST = (*ENDPOINTS, "lesion_sensitivity")
 """The figures that a reader needs first."""
 
 

@@ -33,6 +33,16 @@ class MetricColumn:
 MASK_METRICS = (
     MetricColumn("dice_lesion", "Dice, lesion images", "Overlap on images that have a lesion."),
     MetricColumn(
+        "dice_lesion_known",
+        "Dice, diagnosis known",
+        "The same where each of these images is known to have a lesion.",
+    ),
+    MetricColumn(
+        "dice_lesion_fp10",
+        "Dice at 10% false positives",
+        "The same where at most 10% of the lesion-free validation images may get a mask.",
+    ),
+    MetricColumn(
         "dice_all",
         "Dice, all images",
         "The same including lesion-free images, which count as 1 if the mask is empty.",
@@ -59,6 +69,12 @@ IMAGE_METRICS = (
     MetricColumn("sensitivity", "Sensitivity", "Fraction of lesion images with a predicted mask."),
     MetricColumn(
         "specificity", "Specificity", "Fraction of lesion-free images with an empty mask."
+    ),
+    MetricColumn(
+        "false_positive_rate_fp10",
+        "False-positive rate at 10%",
+        "Fraction of lesion-free images with a mask at the threshold for 10% on validation.",
+        "lower",
     ),
     MetricColumn(
         "false_positive_area",
