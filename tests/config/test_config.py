@@ -147,9 +147,11 @@ def test_the_methods_differ_in_what_they_are_meant_to() -> None:
         "sks-evidence",
         "unet-classifier",
         "unet-stage1",
+        "unet-stage1-multitask",
         "sks-selftrained",
         "sks-evidence-selftrained",
         "unet-stage1-selftrained",
+        "unet-stage1-multitask-selftrained",
         "sks-student",
         "unet-stage1-student",
     ]
@@ -168,8 +170,10 @@ def test_the_methods_differ_in_what_they_are_meant_to() -> None:
         "sks",
         "sks-evidence",
         "unet-multitask",
+        "unet-stage1-multitask",
         "sks-selftrained",
         "sks-evidence-selftrained",
+        "unet-stage1-multitask-selftrained",
         "sks-student",
     ]
     assert not any(model[method].shared_encoder_levels for method in model)

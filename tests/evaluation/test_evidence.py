@@ -31,6 +31,10 @@ class Predicted:
     label_probabilities: dict[str, float] | None
     evidence: np.ndarray | None
 
+    @property
+    def network_probabilities(self) -> np.ndarray:
+        return self.probabilities
+
 
 def info(multi_label: bool = False) -> Any:
     return SimpleNamespace(

@@ -10,16 +10,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import dxseg
+from dxseg.config.schema import RunConfig
 from dxseg.data.readers.images import read_image
 from dxseg.data.table.dataset import Dataset
-from dxseg.evaluation.evaluate import evaluate_run
-from dxseg.export.onnx import export_onnx
-from dxseg.inference.files.predict import predict_files
+from dxseg.evaluation.evaluate import evaluate_run, open_run
 from dxseg.inference.model_folder import load_model_folder, read_info
 from dxseg.inference.predictor import Predictor
 from dxseg.metrics.calibration import temper_labels
 from dxseg.models.encoder import pad_to_multiple
 from dxseg.models.segmenter_with_classifier import SegmenterWithClassifier
+from dxseg.training.run import train_run
 from dxseg.training.stage1_folder import load_stage1
 from dxseg.training.thresholds import validation_thresholds
 from trained_runs import weights_of
@@ -85,11 +86,11 @@ def test_validation_prediction_and_export_have_the_same_labels_and_masks(
     expected = stage1_probabilities(run, finished, disks, "validation")
     predictor = Predictor.from_folder(run / "model")
     tempered = temper_labels(expected, predictor.info.label_temperature, multi_label=False)
-    export_onnx(run / "model", tmp_path / "model.onnx")
+    dxseg.export_onnx(run, output=tmp_path / "model.onnx")
     exported = Predictor.from_folder(tmp_path / "model.onnx")
     images = images_of(disks, "validation")
     folder, file = predictor.predict(images), exported.predict(images)
-    table = evaluate_run(run, split="validation", resamples=100).per_image
+    table = evaluate_run(run, *open_run(run), split="validation", resamples=100).per_image
     free = [predictor.info.labels.index(name) for name in predictor.info.lesion_free]
     for row, (one, other) in enumerate(zip(folder, file, strict=True)):
         assert one.label_probabilities is not None
@@ -106,7 +107,7 @@ def test_validation_prediction_and_export_have_the_same_labels_and_masks(
 
 def test_files_are_predicted_with_the_classifier(run: Path, disks: Path, tmp_path: Path) -> None:
     predictor = Predictor.from_folder(run / "model")
-    predict_files(run, disks / "images", tmp_path / "out", overlays=False)
+    dxseg.predict(run, disks / "images", output=tmp_path / "out", overlays=False)
     text = (tmp_path / "out" / "predictions.csv").read_text("utf-8")
     header, first = (line.split(",") for line in text.splitlines()[:2])
     row = dict(zip(header, first, strict=True))
@@ -115,6 +116,25 @@ def test_files_are_predicted_with_the_classifier(run: Path, disks: Path, tmp_pat
     assert wanted.label_probabilities is not None
     for name, probability in wanted.label_probabilities.items():
         assert float(row[f"p_{name}"]) == pytest.approx(probability, abs=1e-4)
+
+
+def test_self_training_that_goes_on_from_c2_keeps_its_classifier(
+    train: Callable[..., Path],
+    configure: Callable[..., RunConfig],
+    finished: Path,
+    disks: Path,
+    tmp_path: Path,
+) -> None:
+    changes = {"split": {"masks": 4}}
+    c2 = train("unet-stage1", name="c2", stage1_run=finished, **changes)
+    own = train(
+        "unet-stage1-selftrained", name="own", stage1_run=finished, self_training=SHORT, **changes
+    )
+    config = configure("unet-stage1-selftrained", self_training=SHORT, **changes)
+    train_run(disks, tmp_path / "taken", config, stage2_run=c2)
+    mine, theirs = weights_of(tmp_path / "taken"), weights_of(own)
+    assert [name for name in theirs if not torch.equal(mine[name], theirs[name])] == []
+    assert any(name.startswith("coarse.") for name in mine)
 
 
 def test_masks_do_not_depend_on_the_classifier_beside(

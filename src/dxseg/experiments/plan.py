@@ -154,7 +154,7 @@ def _add(
         if (
             config.student is not None
             and config.model.requires_stage1
-            and not config.model.has_coarse_branch
+            and not config.model.contains_stage1
         ):
             inputs["stage1_run"] = _add_stage1(jobs, config, fold)
     elif config.model.requires_stage1:
@@ -181,7 +181,7 @@ def _student_inputs(
     _add(jobs, experiment, teacher, masks, fold)
     inputs = {"teacher": _run_name(teacher, masks, fold)}
     config = experiment.run_config(teacher, masks, fold.seed)
-    if config.model.requires_stage1 and not (config.model.prompted or config.model.classifier):
+    if config.model.requires_stage1 and not config.model.contains_stage1:
         inputs["stage1_run"] = _add_stage1(jobs, config, fold)
     return inputs
 

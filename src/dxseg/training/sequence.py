@@ -12,7 +12,8 @@ import pandas as pd
 import torch
 from lightning.fabric import Fabric
 
-from dxseg.config.schema import DeviceConfig, ModelConfig, RunConfig
+from dxseg.config.network import ModelConfig
+from dxseg.config.schema import DeviceConfig, RunConfig
 from dxseg.data.table.dataset import Dataset
 from dxseg.inference.model_folder import INFO_FILE, load_model_folder, save_model_folder
 from dxseg.io.progress import console, reporting

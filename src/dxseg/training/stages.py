@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 
-from dxseg.config.schema import RunConfig
+from dxseg.config.schema import RunConfig, StageConfig
 from dxseg.data.batches.augment import StrongAugmentation
 from dxseg.errors import DxsegError
 from dxseg.models.coarse_branch import CoarseBranch
@@ -93,8 +93,7 @@ def train_stage2(
     segmenter = build_segmenter(config.model, task, stage1=stage1)
     masks = mask_batches(data, config, stage)
     if config.model.label_head:
-        balance = label_balance(data.label_train.labels, task.labels, task.multi_label)
-        loss = LabelLoss(balance, task.multi_label, stage.label_smoothing)
+        loss = _label_loss(data, stage)
         module: SegmentationModule = MultitaskModule(segmenter, loss, config.model, stage)
         train: Any = {"masks": masks, "labels": label_batches(data, config, stage)}
     else:
@@ -138,7 +137,14 @@ def self_train(
         raise ValueError("the configuration has no self-training")
     torch.manual_seed(config.seed)
     prompts = config.model.has_label_head and config.data.label_prompt_prob > 0
-    module = SelfTrainingModule(segmenter, config.model, stage, data.task, prompt_teacher=prompts)
+    module = SelfTrainingModule(
+        segmenter,
+        config.model,
+        stage,
+        data.task,
+        prompt_teacher=prompts,
+        label_loss=_label_loss(data, stage) if config.model.label_head else None,
+    )
     batches = StageData(
         data,
         config,
@@ -228,6 +234,13 @@ def validate_selection(data: TrainingData, config: RunConfig) -> None:
                 f"needs {remedy}; add some, or set {name}.checkpoint=last and no "
                 "early_stopping_patience"
             )
+
+
+def _label_loss(data: TrainingData, stage: StageConfig) -> LabelLoss:
+    """Of a label head that goes on learning beside the masks."""
+    task = data.task
+    balance = label_balance(data.label_train.labels, task.labels, task.multi_label)
+    return LabelLoss(balance, task.multi_label, stage.label_smoothing)
 
 
 def _to_channels_last(module: pl.LightningModule) -> pl.LightningModule:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dxseg.config.network import ModelConfig
 from dxseg.config.schema import RunConfig, SelfTrainingConfig
 from dxseg.data.batches.batches import BatchDataset
 from dxseg.data.table.dataset import Dataset
@@ -20,6 +21,7 @@ from dxseg.models.factory import Task
 from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
 from dxseg.training import sequence
 from dxseg.training.datamodule.training_data import prepare_training_data
+from dxseg.training.losses import LabelLoss
 from dxseg.training.modules.self_training import EVIDENCE_CUT, SelfTrainingModule
 from dxseg.training.run import resolve_splits, train_run
 from dxseg.training.run_record import read_run
@@ -47,9 +49,18 @@ class Constant(SegmentationModel):
         return SegmenterOutput(self.weight * x, None, self.given)
 
 
-def module(segmenter: SegmentationModel, **options: Any) -> SelfTrainingModule:
-    from dxseg.config.network import ModelConfig
+class Labelled(Constant):
+    """The same with label logits, the same for every image."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.labels = torch.nn.Parameter(torch.tensor([0.0, 1.0, 2.0]))
+
+    def _forward_padded(self, x: Tensor, *_: Any) -> SegmenterOutput:
+        return SegmenterOutput(self.weight * x, self.labels.expand(len(x), 3))
+
+
+def module(segmenter: SegmentationModel, **options: Any) -> SelfTrainingModule:
     config = SelfTrainingConfig(**options)
     return SelfTrainingModule(segmenter, ModelConfig(), config, TASK, prompt_teacher=False)
 
@@ -120,6 +131,39 @@ class TestTeacher:
         assert training.segmenter.training
         assert not training.teacher.training
         assert not any(p.requires_grad for p in training.teacher.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+def test_a_label_head_of_its_own_goes_on_learning() -> None:
+    """Beside the masks: the loss is larger by the cross-entropy of the labels, -1 left out."""
+    images = torch.stack([flat(0.9), flat(0.2), flat(0.7)])
+    label = torch.tensor([BENIGN, HEALTHY, -1])
+    batch: Any = {
+        "image": images,
+        "strong_image": images,
+        "mask": torch.ones(3, 1, 32, 32),
+        "masked": torch.tensor([True, True, True]),
+        "label": label,
+        "label_prompt": torch.full((3,), -1),
+    }
+    losses = []
+    for label_loss in (None, LabelLoss(torch.ones(3), multi_label=False)):
+        network = Labelled()
+        training = SelfTrainingModule(
+            network,
+            ModelConfig(architecture="unet", label_head=True),
+            SelfTrainingConfig(),
+            TASK,
+            prompt_teacher=False,
+            label_loss=label_loss,
+        )
+        losses.append(training.training_step(batch, 0))
+        losses[-1].backward()
+        assert (network.labels.grad is not None) == (label_loss is not None)
+    expected = torch.nn.functional.cross_entropy(
+        torch.tensor([[0.0, 1.0, 2.0]] * 2), torch.tensor([BENIGN, HEALTHY])
+    )
+    assert (losses[1] - losses[0]).item() == pytest.approx(expected.item(), abs=1e-5)
 
 
 def test_masks_beyond_the_budget_are_never_seen(disks: Path, configure: Configure) -> None:

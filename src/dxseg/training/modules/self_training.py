@@ -21,6 +21,7 @@ from dxseg.config.schema import SelfTrainingConfig
 from dxseg.data.batches.batches import Batch
 from dxseg.models.factory import Task
 from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
+from dxseg.training.losses import LabelLoss
 from dxseg.training.modules.segmentation import SegmentationModule
 from dxseg.training.thresholds import implies_lesion
 
@@ -44,6 +45,7 @@ class SelfTrainingModule(SegmentationModule):
         task: Task,
         *,
         prompt_teacher: bool,
+        label_loss: LabelLoss | None = None,
     ) -> None:
         """Start student and teacher from a network that stage 2 has trained.
 
@@ -54,11 +56,13 @@ class SelfTrainingModule(SegmentationModule):
             task: channels, classes, labels.
             prompt_teacher: whether the teacher gets all labels as prompts, since its images are
                 training images; the student gets those of the batch.
+            label_loss: of the label head, if the network has one of its own.
         """
         super().__init__(segmenter, model, config)
         self.options = config
         self.task = task
         self.prompt_teacher = prompt_teacher
+        self.label_loss = label_loss
         self.kept = MeanMetric()
         average = partial(_average, config.ema_decay)
         self.average = AveragedModel(segmenter, multi_avg_fn=average, use_buffers=True)
@@ -86,19 +90,25 @@ class SelfTrainingModule(SegmentationModule):
         return []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
-        """Loss on masks, plus the weighted loss on pseudo-labels that agree with the label."""
+        """Loss on masks, plus the weighted loss on pseudo-labels that agree with the label.
+
+        A label head of the network's own goes on learning the labels of the images.
+        """
         masked = batch["masked"]
         pseudo_labels, usable = self.make_pseudo_labels(
             batch["image"][~masked], batch["label"][~masked]
         )
         student = batch["strong_image"].contiguous(memory_format=torch.channels_last)
-        logits = self.segmenter(student, batch["label_prompt"]).mask_logits
+        output = self.segmenter(student, batch["label_prompt"])
+        logits = output.mask_logits
         losses: list[Tensor] = []
         if masked.any():
             losses.append(self.loss(logits[masked], batch["mask"][masked]))
         if usable.any():
             on_pseudo_labels = self.loss(logits[~masked][usable], pseudo_labels[usable])
             losses.append(self.options.pseudo_label_weight * on_pseudo_labels)
+        if self.label_loss is not None:
+            losses.append(self.label_loss(output.label_logits, batch["label"]))
         # Of several processes, one may have nothing to learn from in a step.
         loss = torch.stack(losses).sum() if losses else 0.0 * logits.sum()
         size = len(masked)
