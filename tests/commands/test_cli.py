@@ -126,7 +126,7 @@ def test_a_missing_dataset(cli: Cli, tmp_path: Path) -> None:
         (["--method", "resnet"], ["method 'resnet'", "sks-evidence"]),
         (["--preset", "gpu"], ['"gpu"', "--preset", '"cpu", "paper"']),
         (["--set", "stage2.steps"], ["'stage2.steps'", "SECTION.KEY=VALUE"]),
-        (["--set", "stage2.step=5"], ["stage2.step", "Extra inputs"]),
+        (["--set", "stage2.step=5"], ["stage2.step", "unexpected key; did you mean steps?"]),
         (["--set", "stage2.steps=0"], ["stage2.steps = 0"]),
         (["--set", "stage2.steps=[1"], ["not valid YAML"]),
         (["--set", "model.skips.feature_share=false"], ["resolution_compensation"]),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import reprlib
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -129,11 +130,25 @@ def read_config(path: Path) -> RunConfig:
 
 def _first_problems(error: ValidationError, limit: int = 5) -> str:
     problems = [
-        f"{'.'.join(str(part) for part in item['loc'])} = {_shown(item['input'])}: {item['msg']}"
+        f"{'.'.join(str(part) for part in item['loc'])} = {_shown(item['input'])}: "
+        f"{_unexpected(item['loc']) if item['type'] == 'extra_forbidden' else item['msg']}"
         for item in error.errors()
     ]
     more = f"; and {len(problems) - limit} more" if len(problems) > limit else ""
     return "; ".join(problems[:limit]) + more
+
+
+def _unexpected(loc: tuple[int | str, ...]) -> str:
+    """Say that a key is unexpected, and which one is closest."""
+    model: Any = RunConfig
+    for part in loc[:-1]:
+        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
+        kinds = (field.annotation, *get_args(field.annotation)) if field else ()
+        model = next((kind for kind in kinds if hasattr(kind, "model_fields")), None)
+    known = list(getattr(model, "model_fields", ()))
+    close = get_close_matches(str(loc[-1]), known, n=1)
+    meant = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(known)}"
+    return f"unexpected key; {meant}"
 
 
 def _shown(value: Any) -> str:

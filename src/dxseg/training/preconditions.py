@@ -65,7 +65,7 @@ def _too_few_labels(dataset: Dataset, train: NDArray[np.bool_], config: RunConfi
     if len(known) > 1:
         return
     plain = [name for name in method_names() if not _needs_labels(load_config("cpu", name).model)]
-    methods = f"train a method that learns from masks alone (--method {', '.join(plain)})"
+    methods = f"train a method that learns from masks alone (--method NAME: {', '.join(plain)})"
     if not known:
         yield (
             "stage 1 and label heads need image-level labels, and no training case has one; add "
