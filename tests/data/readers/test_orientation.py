@@ -23,12 +23,12 @@ def exif(orientation: int) -> Image.Exif:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
 def test_every_orientation_is_applied_as_pillow_does(
     tmp_path: Path, suffix: str, orientation: int
 ) -> None:
     path = tmp_path / f"a{suffix}"
-    Image.fromarray(STORED).save(path, exif=exif(orientation), quality=100)
+    Image.fromarray(STORED).save(path, exif=exif(orientation), quality=100, lossless=True)
     with Image.open(path) as opened:
         shown = np.asarray(ImageOps.exif_transpose(opened))
     assert np.array_equal(read_image(path), shown)
