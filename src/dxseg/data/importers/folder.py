@@ -180,7 +180,9 @@ def _find_labels(
     images: Sequence[Path], source: Path, left_out: LeftOut, notes: list[str]
 ) -> dict[Path, str]:
     """Take the label of each image from its folders; images that may not stay are left out."""
-    labels = {path: _label(path, source, notes) for path in images}
+    folders = {path.parent: path for path in images}
+    by_folder = {folder: _label(path, source, notes) for folder, path in folders.items()}
+    labels = {path: by_folder[path.parent] for path in images}
     counts = Counter(labels.values())
     if len(counts) >= _CASE_FOLDERS and set(counts.values()) == {1}:
         notes.append(f"{len(counts)} folders of one image each are cases, not labels: unlabelled")

@@ -38,6 +38,7 @@ _MARKS, _NOUNS = _MASK | _WEAK, _IMAGE | _MODALITY | frozenset(_SPLIT)
 _KNOWN = _MARKS | _NOUNS
 _ENUMERATION = re.compile(r"^\w{1,2}[.)]\s+")
 _PART = re.compile(r"(?<![^\W_])[tT][12](?:ce|gd|[cw])?(?![^\W_])|[^\W\d_]+|\d+")
+_ANY_MARK = re.compile(rf"ground[\W_]*truth|{'|'.join(sorted(_MARKS))}", re.IGNORECASE)
 _CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]")
 _IMAGE_ENDS = re.compile(
     rf"^(?:{'|'.join(_IMAGE)})[_\-. ]+|[_\-. ]+(?:{'|'.join(_IMAGE)})$", re.IGNORECASE
@@ -75,7 +76,8 @@ def tokens(name: str) -> tuple[str, ...]:
 
 def has_mask_word(name: str) -> bool:
     """Whether a word of a file's name marks masks."""
-    return any(word in _MARKS for word in tokens(name))
+    # Most names are those of images, without any of these letters.
+    return bool(_ANY_MARK.search(name)) and any(word in _MARKS for word in tokens(name))
 
 
 def is_mask_folder(name: str) -> bool:

@@ -157,9 +157,10 @@ def _suspects(images: Sequence[File]) -> Iterator[tuple[str, File, File]]:
     by_stem: dict[str, list[File]] = defaultdict(list)
     for file in images:
         by_stem[fold(file.stem)].append(file)
+    lengths = sorted({len(stem) for stem in by_stem}, reverse=True)
     for file in images:
         name = fold(file.stem)
-        for part in _parts(name):
+        for part in _parts(name, lengths):
             others = [other for other in by_stem.get(part, ()) if other.path != file.path]
             others.sort(key=lambda other: other.path.parent != file.path.parent)
             if others:
@@ -168,9 +169,9 @@ def _suspects(images: Sequence[File]) -> Iterator[tuple[str, File, File]]:
                 break
 
 
-def _parts(name: str) -> Iterator[str]:
-    """The name itself, its beginnings and its ends, longest first."""
-    yield name
-    for cut in range(1, len(name)):
-        yield name[:-cut]
-        yield name[cut:]
+def _parts(name: str, lengths: Sequence[int]) -> Iterator[str]:
+    """The beginnings and ends of a name that have one of some lengths, the longest first."""
+    for length in lengths:
+        if length <= len(name):
+            yield name[:length]
+            yield name[len(name) - length :]

@@ -70,7 +70,7 @@ class PredictSummary:
         """
         for path in files:
             if is_image_name(path):
-                reason = f"not predicted: {path.suffix} is not read; convert it, such as to PNG"
+                reason = f"not predicted: {path.suffix} is not read; convert it to PNG or NIfTI"
                 self.failed.append((str(path), reason))
             elif is_dicom(path):
                 reason = "not predicted: DICOM whose name does not end in .dcm; rename it"
