@@ -18,14 +18,18 @@ class UsageError(DxsegError):
     exit_code = 2
 
 
-def unexpected_error(where: object, error: Exception) -> DxsegError:
+class UnexpectedError(DxsegError):
+    """Something that nobody foresaw; the exception is its cause."""
+
+
+def unexpected_error(where: object, error: Exception) -> UnexpectedError:
     """Make an error of any exception, so that one bad file does not end the work on the others.
 
     Args:
         where: The file.
         error: What was raised; kept as the cause.
     """
-    wrapped = DxsegError(
+    wrapped = UnexpectedError(
         f"{where}: {type(error).__name__}: {error}; expected no such error; leave the file out, "
         "and report this to dxseg"
     )

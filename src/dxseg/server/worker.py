@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dxseg.data.readers.budget import decode_budget
-from dxseg.errors import DxsegError
+from dxseg.errors import DxsegError, UnexpectedError
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
 
@@ -154,7 +154,10 @@ class Worker:
         try:
             for name, result in self._predictor.stream(items, labels=labels, keep_images=keep):
                 future = jobs.pop(name).future
-                if isinstance(result, DxsegError):
+                if isinstance(result, UnexpectedError):
+                    # A failure of the server: its text may quote the image's header.
+                    future.set_exception(result.__cause__ or result)
+                elif isinstance(result, DxsegError):
                     future.set_exception(result)
                 else:
                     future.set_result(result)
