@@ -162,7 +162,7 @@ def _read_header_once(path: Path, _time: int, _size: int) -> tuple[int, int, int
 
 
 def _open(path: Path) -> IO[bytes]:
-    if path.exists() and not path.is_file():
+    if not path.is_file() and path.exists():
         # Opening a named pipe would block forever.
         raise DxsegError(f"{path}: cannot be read (not a file); expected an image")
     try:
