@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dxseg.data.importers.csv import ListedImages, TableRules, find_listed
+from dxseg.data.importers.report import LeftOut
 from dxseg.data.table.words import is_missing, spelling_key
 
 COUNT = 8
@@ -56,7 +57,7 @@ def write_table(
 
 def read(table: Path, root: Path, rules: TableRules) -> ListedImages:
     """What import csv writes, but for the files."""
-    listed = find_listed(table, root, rules, {"name": "d"}, [])
+    listed = find_listed(table, root, rules, {"name": "d"}, LeftOut())
     names = listed.fields["labels"]
     assert not any(is_missing(name) for name in names)
     assert len({spelling_key(name) for name in names}) == len(names)

@@ -65,6 +65,17 @@ def test_one_row_a_mask_becomes_one_case(folder: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(merged, (MASK | np.roll(MASK, 2)) // 255)
 
 
+@pytest.mark.parametrize(("masks", "failed"), [(["x", "y"], 1), (["x", "a1"], 0)])
+def test_a_table_none_of_whose_masks_exists_has_failed(
+    folder: Path, tmp_path: Path, masks: list[str], failed: int
+) -> None:
+    lines = [f"i/{image}.png,m/{mask}.png" for image, mask in zip("ab", masks, strict=True)]
+    csv = write(folder, "\n".join(["file,seg", *lines]))
+    report = import_csv(csv, tmp_path / "out", columns={"image": "file", "mask": "seg"})
+    assert len(report.failed) == failed
+    assert all("no such mask" in reason for _, reason in report.skipped)
+
+
 def test_rows_that_contradict_each_other_are_refused(folder: Path, tmp_path: Path) -> None:
     csv = write(folder, "file,diagnosis\ni/a.png,y\ni/b.png,y\ni/a.png,z\n")
     with pytest.raises(DxsegError, match=r"rows 2, 4: image 'i/a.png' has label 'y' and 'z'"):

@@ -13,6 +13,7 @@ from dxseg.data.importers.file_index import FileIndex
 from dxseg.data.importers.image_dataset import FoundCase
 from dxseg.data.importers.labels import read_labels, read_patients
 from dxseg.data.importers.one_hot import SEPARATOR, read_one_hot
+from dxseg.data.importers.report import LeftOut
 from dxseg.data.importers.table_paths import relative_paths
 from dxseg.data.table.cases import COLUMNS, validate_cases
 from dxseg.data.table.label_lists import split_list
@@ -20,8 +21,6 @@ from dxseg.data.table.spec import make_spec
 from dxseg.data.table.words import Words, is_missing
 from dxseg.errors import DxsegError, UsageError
 from dxseg.io.user_tables import read_user_table
-
-Skipped = list[tuple[str, str]]
 
 _LISTED = 10
 
@@ -66,7 +65,7 @@ class ListedImages:
 
 
 def find_listed(
-    csv: Path, root: Path, rules: TableRules, fields: Mapping[str, Any], skipped: Skipped
+    csv: Path, root: Path, rules: TableRules, fields: Mapping[str, Any], left_out: LeftOut
 ) -> ListedImages:
     """Find the images and masks of a table; rows of one image become one case.
 
@@ -76,7 +75,7 @@ def find_listed(
             Unicode form or case is found, and one without a suffix gets that of the file.
         rules: How the table is read.
         fields: Fields of `DatasetSpec` that the values have to fit, without those of the labels.
-        skipped: List to which masks that do not exist are added.
+        left_out: Gets the masks that do not exist.
 
     Raises:
         DxsegError: The root or a column is missing, values are wrong, or rows of one image
@@ -95,7 +94,7 @@ def find_listed(
     if repeated:
         notes.append(f"{repeated} rows repeat an earlier row")
     notes.extend(index.notes())
-    return ListedImages(_gather(table, root, skipped), label_fields, notes)
+    return ListedImages(_gather(table, root, left_out), label_fields, notes)
 
 
 def _read(csv: Path, rules: TableRules) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
@@ -168,7 +167,7 @@ def _validate(table: pd.DataFrame, fields: dict[str, Any], csv: Path) -> None:
     validate_cases(checked, make_spec(fields, str(csv)), csv)
 
 
-def _gather(table: pd.DataFrame, root: Path, skipped: Skipped) -> list[FoundCase]:
+def _gather(table: pd.DataFrame, root: Path, left_out: LeftOut) -> list[FoundCase]:
     own = [column for column in table.columns if column not in ("image", "mask", "label")]
     cases: dict[str, FoundCase] = {}
     for row in table.to_dict("records"):
@@ -183,7 +182,7 @@ def _gather(table: pd.DataFrame, root: Path, skipped: Skipped) -> list[FoundCase
         if mask.is_file():
             cases[key].masks.append(mask)
         else:
-            skipped.append((str(mask), "no such mask; its image is imported without it"))
+            left_out.mask(mask, "no such mask; its image is imported without it")
     return list(cases.values())
 
 
