@@ -45,27 +45,31 @@ def open_destination(destination: Path, name: str, overwrite: bool) -> None:
     (destination / SPEC_FILE).unlink(missing_ok=True)
 
 
-def name_in_root(path: Path, root: Path, resolved: dict[Path, Path] | None = None) -> str:
+Folders = dict[tuple[Path, Path], str | None]
+"""Names of folders in a root, by root and folder; None for a folder outside."""
+
+
+def name_in_root(path: Path, root: Path, folders: Folders | None = None) -> str:
     """Make the path of a file relative to a root, with "/".
 
     Args:
         path: The file.
         root: A resolved folder.
-        resolved: Resolved folders of earlier calls, which resolving thousands of files needs.
+        folders: Folders of earlier calls, which thousands of files need.
 
     Raises:
         DxsegError: The file is outside, by its name or through a symbolic link.
     """
-    if resolved is None or path.is_symlink():
-        real = path.resolve()
-    else:
-        folder = path.parent
-        if folder not in resolved:
-            resolved[folder] = folder.resolve()
-        real = resolved[folder] / path.name
-    if not real.is_relative_to(root) or not path.is_relative_to(root):
+    folders = {} if folders is None else folders
+    key = (root, path.parent)
+    if key not in folders:
+        _, folder = key
+        inside = folder.is_relative_to(root) and folder.resolve().is_relative_to(root)
+        folders[key] = folder.relative_to(root).as_posix() if inside else None
+    within = folders[key]
+    if within is None or (path.is_symlink() and not path.resolve().is_relative_to(root)):
         raise DxsegError(f"{path}: is outside {root} (or a link leads outside); copy it there")
-    name = path.relative_to(root).as_posix()
+    name = path.name if within == "." else f"{within}/{path.name}"
     if _UNFIT.search(name):
         raise DxsegError(
             f"{name!r}: contains a backslash, a control character or bytes that are not UTF-8, "

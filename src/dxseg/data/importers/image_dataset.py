@@ -11,7 +11,12 @@ from typing import Any
 import pandas as pd
 
 from dxseg.data.importers.channels import infer_channels, stack_channels
-from dxseg.data.importers.destination import UNFINISHED, name_in_root, open_destination
+from dxseg.data.importers.destination import (
+    UNFINISHED,
+    Folders,
+    name_in_root,
+    open_destination,
+)
 from dxseg.data.importers.mask_orientation import MaskOrientations
 from dxseg.data.importers.mask_values import MaskRule
 from dxseg.data.importers.names import plain_name, unique_names
@@ -139,13 +144,13 @@ class _Import:
         self.images: list[Path] = []
         self.merged: list[str] = []
         self.overlapping: list[str] = []
-        self.resolved: dict[Path, Path] = {}
+        self.folders: Folders = {}
         self.repaired: list[tuple[str, str]] = []
         self.empty: list[str] = []
 
     def add(self, case: FoundCase, case_id: str) -> None:
         try:
-            name = name_in_root(case.image, self.root, self.resolved)
+            name = name_in_root(case.image, self.root, self.folders)
             size = image_size(case.image)
             if case.more_channels:
                 name = self._stack(case, case_id)
@@ -211,7 +216,7 @@ class _Import:
     def _name(self, path: Path) -> str:
         """Name of a mask: a file of the root, or one that an importer wrote into the dataset."""
         own = path.is_relative_to(self.destination)
-        return name_in_root(path, self.destination if own else self.root, self.resolved)
+        return name_in_root(path, self.destination if own else self.root, self.folders)
 
     def _merge(self, masks: list[Path], case_id: str) -> str:
         classes = len(self.spec.mask_classes)
@@ -231,7 +236,7 @@ class _Import:
         return name
 
     def _unused(self, stem: str, suffix: str) -> str:
-        """Extend a name until no file of the root has it: the dataset's folder is searcfirst."""
+        """Extend a name until no file of the root has it: the dataset's folder is read first."""
         while (self.root / f"{stem}{suffix}").exists() and self.root != self.destination:
             stem = f"{stem}_"
         return f"{stem}{suffix}"
