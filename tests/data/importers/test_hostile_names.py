@@ -142,12 +142,25 @@ def base() -> Iterator[Path]:
         yield Path(folder).resolve()
 
 
+def may_be_of(mask: Path, image: Path, folder: Folder) -> bool:
+    """Whether the mask of an image that is not there reads as that of another one.
+
+    `1_mask.png` beside `img_1.png` is such a mask if there is no `1.png`.
+    """
+    own = folder.owners[mask]
+    return own not in folder.images and (own.stem in image.stem or image.stem in own.stem)
+
+
 def check(folder: Folder, found: FoundFolder, left_out: LeftOut) -> None:
     files = sorted(str(path.relative_to(folder.root)) for path in folder.root.rglob("*.*"))
     paired = {mask: case.image for case in found.cases for mask in case.masks}
     # Photos named like masks (`groundtruth1.png` of `1.png`) are refused when they are read.
     masks = {mask: image for mask, image in paired.items() if mask in folder.owners}
-    wrong = {mask: image for mask, image in masks.items() if folder.owners[mask] != image}
+    wrong = {
+        mask: image
+        for mask, image in masks.items()
+        if folder.owners[mask] != image and not may_be_of(mask, image, folder)
+    }
     assert not wrong, f"pairs of another image: {wrong} among {files}"
     # A mask without its image is a file of any name; `write_dataset` warns of what looks so.
     named = {mask for mask, image in folder.owners.items() if image in folder.images}
