@@ -48,6 +48,7 @@ def _pairs(_: Any, tokens: Sequence[Token]) -> dict[str, str]:
 _EXPECTED: Mapping[str | None, str] = {
     "--column": "FIELD=COLUMN, e.g. label=diagnosis",
     "--mask-color": "COLOR=CLASS, e.g. #00ff00=lesion",
+    "--mask-colour": "COLOR=CLASS, e.g. #00ff00=lesion",
     "--mask-replace": "TEXT=OTHER, e.g. volume=segmentation",
     "--mask-value": "VALUE=CLASS, e.g. 2=tumour",
     "--region": "REGION=CLASS, e.g. 1=tumour",
@@ -113,7 +114,7 @@ MaskClasses = Annotated[
 Suffix = Annotated[str, Parameter(allow_leading_hyphen=True, metavar="TEXT")]
 
 
-def _repeated(converter: Any, name: str, metavar: str) -> Parameter:
+def _repeated(converter: Any, name: str | tuple[str, ...], metavar: str) -> Parameter:
     return Parameter(
         name=name, converter=converter, n_tokens=-1, accepts_keys=False, metavar=metavar
     )
@@ -121,7 +122,9 @@ def _repeated(converter: Any, name: str, metavar: str) -> Parameter:
 
 Columns = Annotated[Mapping[str, str], _repeated(_pairs, "--column", "FIELD=COLUMN")]
 Regions = Annotated[Mapping[str, str], _repeated(_pairs, "--region", "REGION=CLASS")]
-MaskColors = Annotated[Mapping[str, str], _repeated(_pairs, "--mask-color", "COLOR=CLASS")]
+MaskColors = Annotated[
+    Mapping[str, str], _repeated(_pairs, ("--mask-color", "--mask-colour"), "COLOR=CLASS")
+]
 MaskValues = Annotated[Mapping[int, str], _repeated(_numbered, "--mask-value", "VALUE=CLASS")]
 Replacement = Annotated[
     tuple[str, str], Parameter(converter=_one_pair, n_tokens=1, metavar="TEXT=OTHER")

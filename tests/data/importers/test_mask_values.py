@@ -63,7 +63,7 @@ def test_colors_are_classes(tmp_path: Path, suffix: str, options: dict[str, int]
     colors = np.array([(0, 0, 0), (0, 255, 0), (250, 50, 83)], np.uint8)[PLAIN]
     source = folder(tmp_path / "s", colors, suffix, **{**options, "subsampling": 0})
     words = ["import", "folder", str(source), str(tmp_path / "out")]
-    words += ["--mask-color", "#fa3253=lesion", "--mask-color", "#00ff00=duct"]
+    words += ["--mask-color", "#fa3253=lesion", "--mask-colour", "#00ff00=duct"]
     assert run(words) == 0
     assert Dataset.load(tmp_path / "out").spec.mask_classes == ["lesion", "duct"]
     for mask in masks(tmp_path / "out"):
