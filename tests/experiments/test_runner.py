@@ -37,7 +37,7 @@ EXPERIMENT: dict[str, Any] = {
     "methods": [
         "unet",
         "sks-evidence",
-        {"name": "student", "student_of": "sks-evidence", "set": {"stage2": {"steps": 4}}},
+        {"name": "student", "student_of": "sks-evidence", "set": {"student": {"steps": 4}}},
         {
             "name": "too fast",
             "base_method": "unet",
@@ -107,7 +107,7 @@ def test_every_run_is_a_row_also_the_one_that_failed(finished: ExperimentOutcome
 def test_nothing_of_the_machine_is_in_the_results(finished: ExperimentOutcome) -> None:
     out = finished.report.parent
     files = [*out.glob("*.csv"), out / "table.md", out / "table.tex", out / "report.html"]
-    assert len(files) == 7
+    assert len(files) == 8
     for path in files:
         assert str(out.parent.parent) not in path.read_text(), path.name
 
@@ -149,7 +149,8 @@ def test_evaluated_runs_may_lose_everything_but_their_figures(
     keep_experiment["main"]([str(finished.report.parent), str(kept)])
     keep_experiment["main"]([str(copy), str(kept), "--restore"])
     assert {path.name for path in kept.iterdir()} == {
-        *("results.csv", "curves.csv", "differences.csv", "masks_saved.csv", "runs.tar.xz")
+        *("results.csv", "curves.csv", "differences.csv", "masks_saved.csv", "retraining.csv"),
+        "runs.tar.xz",
     }
     for path in copy.rglob("*.*"):
         assert not path.is_file() or str(experiment_file.parent) not in path.read_text(), path

@@ -127,7 +127,7 @@ IMAGE, MASK = "c3.png", "c3_mask.png"
         ("mask-unreadable", write(MASK, lambda _: b""), "0 bytes"),
         ("mask-unreadable", cut(MASK), "cut short"),
         ("mask-unreadable", write(MASK, lambda _: bomb()), "60000 x 60000"),
-        ("mask-refused", replaced(MASK, colour), "colour mask"),
+        ("mask-refused", replaced(MASK, colour), "color mask"),
         ("mask-refused", replaced(MASK, lambda f: f.scene(9)), "expected"),
         ("mask-size", replaced(MASK, lambda f: f.disc()[:30]), "30 x 40"),
         ("mask-on-lesion-free", lambda f: f.set("c3", label="normal"), "pixels"),

@@ -71,7 +71,7 @@ def calibrate(
 def data_of(arrays: CaseDataset, task: Task) -> TrainingData:
     preprocessing = Preprocessing(image_size=SIZE, channels=1, mean=(0.5,), std=(1.0,))
     free = np.zeros(len(arrays), bool)
-    return TrainingData(task, preprocessing, arrays, arrays, arrays, arrays, free, "")
+    return TrainingData(task, preprocessing, arrays, arrays, arrays, arrays, free, free, "")
 
 
 def info(given: TrainingData, model: ModelConfig | None = None) -> ModelInfo:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from dxseg.config.presets import load_config
 from dxseg.data.table.dataset import Dataset
 from dxseg.training import stages
 from dxseg.training.datamodule.stage_data import mask_pools
@@ -90,8 +89,7 @@ class TestStageOptions:
         assert read_run(run)["cases"]["validation_masks"] == 0
 
     def test_a_small_batch_keeps_a_lesion(self) -> None:
-        config = load_config("cpu", "unet", {"data": {"lesion_free_fraction": 0.9}})
-        pools = mask_pools(np.array([True, True, False]), config, 2)
+        pools = mask_pools(np.array([True, True, False]), 0.9, 2)
         assert [count for _, count in pools] == [1, 1]
 
     def test_workers_change_nothing(self, train: Callable[..., Path]) -> None:

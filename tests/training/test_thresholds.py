@@ -48,9 +48,7 @@ def test_a_lesion_is_ruled_in_above_the_most_suspect_lesion_free_image(finished,
         {"rule_out_sensitivity": None, "rule_in_specificity": None},
     ],
 )
-def test_no_threshold_without_learnt_labels_or_where_it_is_off(
-    disks, configure, quiet, tmp_path, change
-):
+def test_no_threshold_without_learnt_labels_or_where_it_is_off(disks, configure, tmp_path, change):
     from dxseg.training.run import train_run
 
     train_run(disks, tmp_path / "run", configure(**change))

@@ -74,7 +74,7 @@ class TestLearning:
         def forbidden(*_: Any, **__: Any) -> None:
             raise AssertionError("worked again")
 
-        for name in ("prepare_training_data", "_run_splits", "train_stage1", "train_stage2"):
+        for name in ("prepare_training_data", "_run_splits", "train_stage1", "train_stages"):
             monkeypatch.setattr(run_module, name, forbidden)
         config = read_config(finished / "config.yaml")
         assert train_run(disks, finished, config) == read_run(finished)
@@ -124,14 +124,10 @@ def test_every_method_trains(method: str, train: Callable[..., Path], finished: 
     stage1 = finished if "stage1" in (config.model.encoder_init, config.model.coarse_init) else None
     run = train(method, stage1_run=stage1)
     segmenter, info = load_model_folder(run / "model")
-    assert info.model.architecture == segmenter_architecture(method)
+    assert info.model.architecture == load_config("cpu", method).deployed_model.architecture
     with torch.no_grad():
         assert segmenter(torch.zeros(1, 1, 64, 64)).mask_logits.isfinite().all()
     assert len(metrics_of(run)) == 2
-
-
-def segmenter_architecture(method: str) -> str:
-    return load_config("cpu", method).model.architecture
 
 
 def test_several_labels_an_image(train: Callable[..., Path], copied: Path) -> None:

@@ -195,7 +195,7 @@ def test_names_of_files_become_no_formulas(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     names = ["=cmd.png", "@x.png", "+1+1.png", "-1.png", "plain.png"]
     for number, name in enumerate(names):
-        pixels = np.full((8, 8), number, np.uint8)
+        pixels = (np.arange(64).reshape(8, 8) * 4 + number).astype(np.uint8)
         Image.fromarray(pixels).save(folder / name)
         Image.fromarray(pixels).save(tmp_path / "images" / name)
     import_folder(tmp_path / "images", tmp_path / "out")

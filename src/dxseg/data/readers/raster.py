@@ -137,8 +137,8 @@ def _read_header(path: Path) -> tuple[int, int, int]:
     """Read the stored height and width, and the orientation; one after the other is asked for."""
     try:
         stat = path.stat()
-    except OSError:
-        return _read_header_once(path, 0, 0)
+    except (OSError, DxsegError):  # absent, or read from an address
+        return _read_header_once.__wrapped__(path, 0, 0)
     return _read_header_once(path, stat.st_mtime_ns, stat.st_size)
 
 

@@ -157,7 +157,7 @@ def test_no_trace_reaches_the_dataset_or_the_terminal(
     (tmp_path / "data.key").write_text(KEY)
     words = ["import", "dicom", export, tmp_path / "data", "--modality", modality]
     result = cli(*words, "--labels", labels)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code in (0, 1), result.output  # 1 where damaged objects are images
     assert {name for name, content in written(tmp_path / "data") if traces(content)} == set()
     assert traces((tmp_path / "data.key").read_bytes()) == []
     printed = "".join(capfd.readouterr())
@@ -195,7 +195,9 @@ def test_unreadable_files_are_called_by_their_number(tmp_path: Path, image: Make
     folder = tmp_path / "export"
     folder.mkdir()
     for name in ("b", "a", "c"):
-        image(np.zeros((4, 4), np.uint8)).save_as(folder / name, enforce_file_format=True)
+        image(np.arange(16, dtype=np.uint8).reshape(4, 4)).save_as(
+            folder / name, enforce_file_format=True
+        )
     (folder / "B").write_text("not DICOM")
     report = import_dicom(folder, tmp_path / "data")
     # As `LC_ALL=C sort` has it: B, a, b, c.
