@@ -161,7 +161,9 @@ def _suspects(images: Sequence[File]) -> Iterator[tuple[str, File, File]]:
     for file in images:
         name = fold(file.stem)
         for part in _parts(name, lengths):
-            others = [other for other in by_stem.get(part, ()) if other.path != file.path]
+            if part not in by_stem:
+                continue
+            others = [other for other in by_stem[part] if other.path != file.path]
             others.sort(key=lambda other: other.path.parent != file.path.parent)
             if others:
                 rest = names.numbers_hidden(name.replace(part, "*", 1))

@@ -56,7 +56,7 @@ def derive_patients(
         Patient of each file, "" where its path does not name one, and the origin; None if the
         paths name no patients.
     """
-    named = [_NAMED.search(file.with_name(_stem(file)).as_posix()) for file in files]
+    named = [_NAMED.search(file.as_posix()) for file in files]
     if any(named):
         return ["" if match is None else match[1] for match in named], "subject names"
     return _from_folders(files, {fold_name(label) for label in labels}) or _from_sequences(files)

@@ -114,11 +114,19 @@ def fill_patients(
         The patients that were found.
     """
     unnamed = [case for case in cases if not case.values.get("patient_id")]
-    files = [PurePosixPath(os.path.relpath(case.image, rules.root)) for case in unnamed]
+    files = [_below(case.image, rules.root) for case in unnamed]
     found = find_patients(files, rules, labels=labels) if files else Patients([])
     for case, name in zip(unnamed, found.names, strict=True):
         case.values["patient_id"] = name
     return found
+
+
+def _below(path: Path, root: Path) -> PurePosixPath:
+    """The path relative to a root; most are below it, for which a comparison of text is enough."""
+    name, start = str(path), f"{root}{os.sep}"
+    if name.startswith(start):
+        return PurePosixPath(name.removeprefix(start))
+    return PurePosixPath(os.path.relpath(path, root))
 
 
 def _match(files: Sequence[PurePosixPath], pattern: str) -> Patients:
