@@ -63,7 +63,7 @@ def import_csv(
 
     Words for nothing (NA, nan, none, null, unknown, ?, ...) are empty values, unless `labels` or
     `lesion_free` names them. Labels and patients that differ only in case, blanks or `.0` are one.
-    The report tells both.
+    The report says both.
 
     Args:
         table: The table, with a header.

@@ -76,7 +76,7 @@ def headline(evidence: Evidence) -> str:
     if evidence.lesion_groups < ENOUGH_GROUPS:
         return "Too few test lesions to conclude anything."
     if not evidence.differences:
-        return "No control beside it: what the method is worth cannot be told."
+        return "No control beside it: what the method is worth is not known."
     if evidence.seeds < ENOUGH_SEEDS:
         return "A first result, not a conclusion: it is of too few trainings."
     return "Enough tests and trainings for a conclusion about images like these."
