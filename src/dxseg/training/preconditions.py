@@ -1,4 +1,4 @@
-"""Whether there is enough to train on: told before anything is trained, in one message."""
+"""Whether there is enough to train on: checked before anything is trained, with one message."""
 
 from __future__ import annotations
 

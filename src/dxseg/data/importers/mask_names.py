@@ -122,7 +122,7 @@ def is_case_name(name: str) -> bool:
 
 
 def core(name: str) -> str:
-    """Reduce the name of an image to what tells it from others: `img_007` gives `007`."""
+    """Reduce the name of an image to what distinguishes it from others: `img_007` gives `007`."""
     name = unicodedata.normalize("NFC", name)
     return _without(name, [word not in _NOUNS for word, _, _ in _spans(name)])
 

@@ -1,7 +1,7 @@
 """Masks of images with an EXIF orientation: drawn on the picture as shown, or on stored pixels.
 
 Annotation tools show the picture turned; scripts often read the stored pixels. For an orientation
-that exchanges height and width, the shape of a mask tells which. For the others it does not: then
+that exchanges height and width, the shape of a mask decides. For the others it does not: then
 the other masks of the import decide, and without them the picture as shown.
 """
 
