@@ -47,7 +47,7 @@ def start(held: Held) -> Iterator[Callable[[int], Worker]]:
     workers: list[Worker] = []
 
     def make(capacity: int) -> Worker:
-        workers.append(Worker(held.predictor, capacity, 2**27))
+        workers.append(Worker(capacity, 2**27))
         return workers[-1]
 
     yield make
@@ -67,9 +67,9 @@ def test_what_waits_is_predicted_in_batches(
     held: Held, start: Callable[[int], Worker], image: Path
 ) -> None:
     worker = start(20)
-    futures = [worker.submit(image, "")]
+    futures = [worker.submit(held.predictor, image, "")]
     assert held.waits.wait(60)
-    futures += [worker.submit(image, "") for _ in range(9)]
+    futures += [worker.submit(held.predictor, image, "") for _ in range(9)]
     assert worker.in_flight == 10
     held.may_go.set()
     assert [int(future.result(60).mask.sum()) for future in futures] == [64] * 10
@@ -81,17 +81,17 @@ def test_no_more_than_the_capacity_is_in_hand(
     held: Held, start: Callable[[int], Worker], image: Path
 ) -> None:
     worker = start(3)
-    futures = [worker.submit(image, "")]
+    futures = [worker.submit(held.predictor, image, "")]
     assert held.waits.wait(60)
-    futures += [worker.submit(image, "") for _ in range(2)]
+    futures += [worker.submit(held.predictor, image, "") for _ in range(2)]
     assert worker.full
     with pytest.raises(QueueFullError):
-        worker.submit(image, "")
+        worker.submit(held.predictor, image, "")
     held.may_go.set()
     for future in futures:
         future.result(60)
     until(lambda: not worker.full)
-    assert worker.submit(image, "").result(60).mask.any()
+    assert worker.submit(held.predictor, image, "").result(60).mask.any()
 
 
 def test_an_image_that_is_inspected_counts(
@@ -99,11 +99,11 @@ def test_an_image_that_is_inspected_counts(
 ) -> None:
     worker = start(1)
     with worker.inspecting(), pytest.raises(QueueFullError):
-        worker.submit(image, "")
+        worker.submit(held.predictor, image, "")
     with pytest.raises(ValueError, match="no image"), worker.inspecting():
         raise ValueError("no image")
     assert worker.in_flight == 0
-    worker.submit(image, "")
+    worker.submit(held.predictor, image, "")
     with pytest.raises(QueueFullError), worker.inspecting():
         pass
 
@@ -112,10 +112,10 @@ def test_stopping_finishes_what_is_in_hand(
     held: Held, start: Callable[[int], Worker], image: Path
 ) -> None:
     worker = start(20)
-    futures = [worker.submit(image, "") for _ in range(7)]
+    futures = [worker.submit(held.predictor, image, "") for _ in range(7)]
     stopping = threading.Thread(target=worker.stop)
     stopping.start()
-    until(lambda: refuses(worker, image))
+    until(lambda: refuses(worker, held, image))
     held.may_go.set()
     stopping.join(60)
     assert all(future.done() and future.result().mask.any() for future in futures)
@@ -123,9 +123,9 @@ def test_stopping_finishes_what_is_in_hand(
     worker.stop()
 
 
-def refuses(worker: Worker, image: Path) -> bool:
+def refuses(worker: Worker, held: Held, image: Path) -> bool:
     try:
-        worker.submit(image, "").cancel()
+        worker.submit(held.predictor, image, "").cancel()
     except StoppingError:
         return True
     return False
@@ -135,9 +135,12 @@ def test_what_nobody_waits_for_any_more_is_passed_over(
     held: Held, start: Callable[[int], Worker], image: Path
 ) -> None:
     worker = start(20)
-    first = worker.submit(image, "")
+    first = worker.submit(held.predictor, image, "")
     assert held.waits.wait(60)
-    given_up, wanted = worker.submit(image, ""), worker.submit(image, "")
+    given_up, wanted = (
+        worker.submit(held.predictor, image, ""),
+        worker.submit(held.predictor, image, ""),
+    )
     assert given_up.cancel()
     assert worker.in_flight == 2
     held.may_go.set()
@@ -153,7 +156,7 @@ def test_each_gets_its_own_answer(
     worker = start(20)
     (tmp_path / "bad.png").write_bytes(b"bad")
     paths = [(image, ""), (tmp_path / "bad.png", ""), (image, "normal"), (tmp_path / "no.png", "")]
-    futures = [worker.submit(path, known) for path, known in paths]
+    futures = [worker.submit(held.predictor, path, known) for path, known in paths]
     assert futures[0].result(60).mask.any()
     assert isinstance(futures[1].exception(60), DxsegError)
     assert (futures[2].result(60).label_prompt, futures[2].result().mask.any()) == ("normal", False)
@@ -171,9 +174,9 @@ def test_a_network_that_fails_fails_those_who_wait_and_not_the_next(
 
     held.predictor.backend.forward = broken  # type: ignore[method-assign]
     worker = start(20)
-    futures = [worker.submit(image, "") for _ in range(6)]
+    futures = [worker.submit(held.predictor, image, "") for _ in range(6)]
     held.may_go.set()
     assert all(isinstance(future.exception(60), MemoryError) for future in futures)
     held.predictor.backend.forward = outputs  # type: ignore[method-assign]
-    assert worker.submit(image, "").result(60).mask.any()
+    assert worker.submit(held.predictor, image, "").result(60).mask.any()
     assert worker.alive

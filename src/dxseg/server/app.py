@@ -73,7 +73,7 @@ def create_app(
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.state.stopping = False
+    app.state.stopping, app.state.service = False, service
     add_problem_handlers(app)
     app.add_middleware(
         RequestGuardMiddleware,
@@ -107,7 +107,7 @@ def _add_status_routes(app: FastAPI, service: Service, cases: CaseQueue | None) 
         name = None
         if cases is not None:
             name = (await asyncio.to_thread(cases.dataset)).spec.name
-        return describe_model(service.info, limits, name)
+        return describe_model(service.model.info, limits, name)
 
     @app.get(HEALTH, responses=problems(403, 500, 503))
     async def healthz() -> Health:

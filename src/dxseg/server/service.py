@@ -28,7 +28,12 @@ from dxseg.server.worker import QueueFullError, StoppingError, Worker
 
 
 class Service:
-    """A served model."""
+    """What the routes share.
+
+    Attributes:
+        model: The served model. It may be replaced at any time; a request takes it once, at its
+            beginning, and ends with the one that it took.
+    """
 
     def __init__(self, predictor: Predictor, settings: Settings) -> None:
         """Start the thread that predicts.
@@ -37,8 +42,8 @@ class Service:
             predictor: Of the model.
             settings: Limits, and the token.
         """
-        self.info, self.settings = predictor.info, settings
-        self.worker = Worker(predictor, settings.queue, settings.max_decoded_bytes)
+        self.model, self.settings = predictor, settings
+        self.worker = Worker(settings.queue, settings.max_decoded_bytes)
         self.metrics = Metrics(lambda: self.worker.in_flight)
         self._folder = UploadDir()
         # Declared for OpenAPI; the middleware has checked the token by then.
@@ -85,19 +90,20 @@ class Service:
             ) from None
 
     async def predict(
-        self, path: Path, label_prompt: str, name: str, *, return_image: bool
+        self, model: Predictor, path: Path, label_prompt: str, name: str, *, return_image: bool
     ) -> Prediction:
         """Wait for a prediction.
 
         Args:
+            model: The one that the request began with.
             path: The image.
             label_prompt: Its label prompt; "" for none.
             name: Its name in messages.
             return_image: Whether the prediction carries the decoded pixels.
         """
-        parse_label_prompt(label_prompt, self.info)
+        parse_label_prompt(label_prompt, model.info)
         with _refusals():
-            future = self.worker.submit(path, label_prompt, keep_image=return_image)
+            future = self.worker.submit(model, path, label_prompt, keep_image=return_image)
         with alias_in_errors(path, name):
             return await asyncio.wrap_future(future)
 

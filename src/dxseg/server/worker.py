@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ class StoppingError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class _Job:
+    predictor: Predictor
     path: Path
     label_prompt: str
     keep_image: bool
@@ -39,16 +41,14 @@ class Worker:
     is done, so `capacity` limits images in all three states together.
     """
 
-    def __init__(self, predictor: Predictor, capacity: int, max_decoded_bytes: int) -> None:
+    def __init__(self, capacity: int, max_decoded_bytes: int) -> None:
         """Start the thread.
 
         Args:
-            predictor: Used by this thread alone.
             capacity: Number of images in flight at most.
             max_decoded_bytes: Decoded bytes of an image at most.
         """
-        self._predictor, self._capacity = predictor, capacity
-        self._max_decoded_bytes = max_decoded_bytes
+        self._capacity, self._max_decoded_bytes = capacity, max_decoded_bytes
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._in_flight, self._stopping = 0, False
@@ -86,11 +86,12 @@ class Worker:
             self._leave()
 
     def submit(
-        self, path: Path, label_prompt: str, *, keep_image: bool = False
+        self, predictor: Predictor, path: Path, label_prompt: str, *, keep_image: bool = False
     ) -> Future[Prediction]:
         """Queue an image; never waits.
 
         Args:
+            predictor: Predicts it; used by the worker's thread alone.
             path: The image; it must stay until the future is done.
             label_prompt: As in `Predictor.stream`; "" for none.
             keep_image: Whether the prediction carries the decoded pixels.
@@ -103,7 +104,7 @@ class Worker:
             QueueFullError: Too many are in flight.
             StoppingError: `stop` was called.
         """
-        job = _Job(path, label_prompt, keep_image)
+        job = _Job(predictor, path, label_prompt, keep_image)
         with self._lock:
             self._count()
             self._queue.put(job)
@@ -140,9 +141,11 @@ class Worker:
             while not self._queue.empty():
                 waiting.append(self._queue.get())
             last = waiting[-1] is None
-            self._predict([job for job in waiting if job is not None])
+            taken = [job for job in waiting if job is not None]
+            for predictor, jobs in itertools.groupby(taken, lambda job: job.predictor):
+                self._predict(predictor, list(jobs))
 
-    def _predict(self, taken: list[_Job]) -> None:
+    def _predict(self, predictor: Predictor, taken: Sequence[_Job]) -> None:
         jobs = {
             str(number): job
             for number, job in enumerate(taken)
@@ -152,7 +155,7 @@ class Worker:
         labels = {name: job.label_prompt for name, job in jobs.items() if job.label_prompt}
         keep = any(job.keep_image for job in jobs.values())
         try:
-            for name, result in self._predictor.stream(items, labels=labels, keep_images=keep):
+            for name, result in predictor.stream(items, labels=labels, keep_images=keep):
                 future = jobs.pop(name).future
                 if isinstance(result, UnexpectedError):
                     # A failure of the server: its text may quote the image's header.

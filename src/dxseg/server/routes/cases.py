@@ -127,19 +127,20 @@ def add_case_routes(app: FastAPI, service: Service, cases: CaseQueue, claims: Cl
     )
     async def predict_case(request: Request, sent: CaseRequest) -> PredictionResponse:
         """Segment the image of a case; returns class activation maps and the image too."""
+        model = service.model
         async with service.with_timeout():
             with alias_in_errors(cases.root, DATASET):
                 case = await asyncio.to_thread(cases.find, sent.case_id)
                 claims.claim(sent.reader, sent.case_id)
                 await service.inspect_image(case.image, _IMAGE)
                 prediction = await service.predict(
-                    case.image, sent.label_prompt, _IMAGE, return_image=True
+                    model, case.image, sent.label_prompt, _IMAGE, return_image=True
                 )
                 values = await service.viewer_values(case.image, _IMAGE, prediction)
             return await asyncio.to_thread(
                 describe,
                 prediction,
-                service.info,
+                model.info,
                 request_id=request.state.request_id,
                 spacing=case.spacing,
                 evidence=True,

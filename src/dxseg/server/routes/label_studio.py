@@ -17,6 +17,7 @@ from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.files.table import model_name
 from dxseg.inference.model_folder import ModelInfo
 from dxseg.inference.pipeline import Prediction
+from dxseg.inference.predictor import Predictor
 from dxseg.server.case_queue import CaseQueue
 from dxseg.server.middleware import LABEL_STUDIO_HEALTH, LABEL_STUDIO_PREDICT, LABEL_STUDIO_SETUP
 from dxseg.server.service import Service, problems
@@ -106,8 +107,7 @@ def add_label_studio_routes(app: FastAPI, service: Service, cases: CaseQueue) ->
         service: The model.
         cases: Of the dataset of the tasks.
     """
-    info, secret, refused = service.info, service.secret, service.refused
-    version = model_name(info)
+    secret, refused = service.secret, service.refused
 
     @app.get(LABEL_STUDIO_HEALTH, responses=problems(*refused, 500), dependencies=secret)
     async def health() -> BackendHealth:
@@ -121,8 +121,9 @@ def add_label_studio_routes(app: FastAPI, service: Service, cases: CaseQueue) ->
     )
     async def setup(sent: SetupRequest) -> SetupResponse:
         """Check that a project's brush has the model's classes."""
+        info = service.model.info
         read_brush(sent.label_config, info.mask_classes)
-        return SetupResponse(model_version=version)
+        return SetupResponse(model_version=model_name(info))
 
     @app.post(
         LABEL_STUDIO_PREDICT,
@@ -131,16 +132,17 @@ def add_label_studio_routes(app: FastAPI, service: Service, cases: CaseQueue) ->
     )
     async def predict(request: Request, sent: TasksRequest) -> TasksResponse:
         """Predict tasks; they wait for places in the queue, and leave half of it free."""
-        brush = read_brush(sent.label_config, info.mask_classes)
+        model = service.model
+        brush = read_brush(sent.label_config, model.info.mask_classes)
         slots = asyncio.Semaphore(max(1, service.settings.queue // 2))
 
         async def predict_task(task: Task) -> TaskPrediction | DxsegError:
             async with slots:
                 try:
-                    prediction = await _predict_case(task, service, cases)
+                    prediction = await _predict_case(task, service, model, cases)
                 except DxsegError as error:
                     return error
-                return await asyncio.to_thread(_to_regions, prediction, info, brush)
+                return await asyncio.to_thread(_to_regions, prediction, model.info, brush)
 
         async with service.with_timeout():
             found = await asyncio.gather(*(predict_task(task) for task in sent.tasks))
@@ -152,11 +154,13 @@ def add_label_studio_routes(app: FastAPI, service: Service, cases: CaseQueue) ->
             LOGGER.warning("not predicted", extra={"fields": fields})
         return TasksResponse(
             results=[[] if isinstance(one, DxsegError) else one for one in found],
-            model_version=version,
+            model_version=model_name(model.info),
         )
 
 
-async def _predict_case(task: Task, service: Service, cases: CaseQueue) -> Prediction:
+async def _predict_case(
+    task: Task, service: Service, model: Predictor, cases: CaseQueue
+) -> Prediction:
     case_id = task.data.get("case_id")
     if not isinstance(case_id, str):
         raise UsageError(
@@ -168,7 +172,7 @@ async def _predict_case(task: Task, service: Service, cases: CaseQueue) -> Predi
         await _wait_for_place(service)
         await service.inspect_image(case.image, _IMAGE)
         await _wait_for_place(service)
-        return await service.predict(case.image, label, _IMAGE, return_image=False)
+        return await service.predict(model, case.image, label, _IMAGE, return_image=False)
 
 
 async def _wait_for_place(service: Service) -> None:

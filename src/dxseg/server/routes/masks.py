@@ -51,6 +51,11 @@ class SaveRequest(BaseModel):
         "", description="The case's mask as in `case.mask`; any other mask is not replaced."
     )
     label_prompt: str = Field("", description="The label prompt of the prediction.")
+    model: str = Field(
+        "",
+        pattern="^[0-9a-f]{0,64}$",
+        description="The model of the prediction, as in its response; default: the served one.",
+    )
     reader: Reader = ""
 
 
@@ -72,7 +77,7 @@ def add_mask_routes(app: FastAPI, service: Service, cases: CaseQueue, claims: Cl
         cases: Of the dataset.
         claims: The cases that readers have open.
     """
-    info, secret, refused = service.info, service.secret, service.refused
+    secret, refused = service.secret, service.refused
 
     @app.get(MASK, responses=problems(*refused, 404, 422, 500), dependencies=secret)
     async def read(
@@ -83,7 +88,7 @@ def add_mask_routes(app: FastAPI, service: Service, cases: CaseQueue, claims: Cl
 
         def described() -> dict[str, CocoRLE]:
             labels = cases.mask(case_id, mask)
-            names = enumerate(info.mask_classes, 1)
+            names = enumerate(service.model.info.mask_classes, 1)
             return {name: run_lengths(labels == number) for number, name in names}
 
         with alias_in_errors(cases.root, DATASET):
@@ -94,6 +99,7 @@ def add_mask_routes(app: FastAPI, service: Service, cases: CaseQueue, claims: Cl
     )
     async def save(sent: SaveRequest) -> SaveResponse:
         """Save a mask into the dataset, with role and time."""
+        info = service.model.info
         parse_label_prompt(sent.label_prompt, info)
         mask = await asyncio.to_thread(_label_map, sent.mask, service)
         with alias_in_errors(cases.root, DATASET):
@@ -104,7 +110,7 @@ def add_mask_routes(app: FastAPI, service: Service, cases: CaseQueue, claims: Cl
                 mask,
                 sent.role,
                 previous=sent.previous,
-                model=model_name(info),
+                model=sent.model or model_name(info),
                 known=sent.label_prompt,
             )
             case = await asyncio.to_thread(cases.find, sent.case_id)
@@ -127,7 +133,7 @@ def _label_map(sent: dict[str, CocoRLE], service: Service) -> Mask:
         UsageError: Classes are missing, unknown, of different sizes or overlap, or the runs do not
             fill the image.
     """
-    classes = service.info.mask_classes
+    classes = service.model.info.mask_classes
     if set(sent) != set(classes):
         raise UsageError(f"mask: classes {sorted(sent)[:10]}; expected {', '.join(classes)}")
     sizes = {runs.size for runs in sent.values()}

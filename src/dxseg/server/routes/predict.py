@@ -10,6 +10,7 @@ from fastapi import FastAPI, File, Form, Request, Response, UploadFile
 from dxseg.data.readers.dicom.headers import alias_in_errors
 from dxseg.errors import UsageError
 from dxseg.inference.files.dicom_seg import image_segmentation
+from dxseg.inference.model_folder import ModelInfo
 from dxseg.inference.pipeline import Prediction
 from dxseg.server.case_queue import CaseQueue
 from dxseg.server.middleware import PREDICT
@@ -62,17 +63,17 @@ def add_predict_route(app: FastAPI, service: Service, cases: CaseQueue | None) -
         ] = None,
     ) -> Response:
         """Segment one image."""
-        spacing = _spacing(spacing_y, spacing_x)
+        model, spacing = service.model, _spacing(spacing_y, spacing_x)
         accepted = DICOM if DICOM in request.headers.get("accept", "") else ""
         wants_seg = format == "dicom-seg" or (format is None and accepted == DICOM)
         async with service.with_timeout(), service.saved_upload(file) as upload:
             if wants_seg and not upload.is_dicom:
                 raise UsageError("a DICOM SEG refers to a DICOM image; expected one as file")
             prediction = await service.predict(
-                upload.path, label_prompt, NAME, return_image=return_image
+                model, upload.path, label_prompt, NAME, return_image=return_image
             )
             if wants_seg:
-                content = await asyncio.to_thread(_segmentation, service, upload, prediction)
+                content = await asyncio.to_thread(_segmentation, model.info, upload, prediction)
                 return Response(content, media_type=DICOM)
             case = None
             if cases is not None and return_image:
@@ -81,7 +82,7 @@ def add_predict_route(app: FastAPI, service: Service, cases: CaseQueue | None) -
             response = await asyncio.to_thread(
                 describe_prediction,
                 prediction,
-                service.info,
+                model.info,
                 request_id=request.state.request_id,
                 spacing=spacing or upload.spacing or (case.spacing if case else None),
                 evidence=evidence,
@@ -99,6 +100,6 @@ def _spacing(height: float | None, width: float | None) -> Spacing | None:
     return height, width
 
 
-def _segmentation(service: Service, upload: Upload, prediction: Prediction) -> bytes:
+def _segmentation(info: ModelInfo, upload: Upload, prediction: Prediction) -> bytes:
     with alias_in_errors(upload.path, NAME):
-        return image_segmentation(upload.path, prediction.mask, service.info)
+        return image_segmentation(upload.path, prediction.mask, info)

@@ -81,9 +81,9 @@ export class Saving {
   async save() {
     const { open } = this.page;
     if (!open?.mask || open.saving || this.#whyNot() || !(await this.#mayReplace(open))) return false;
-    const { mask, caseId, previous, labelPrompt } = open;
+    const { mask, caseId, previous, labelPrompt, prediction } = open;
     const [version, labels] = [mask.version, mask.labels.slice()];
-    const sent = { case_id: caseId, role: byId("role").value, previous, label_prompt: labelPrompt };
+    const sent = { case_id: caseId, role: byId("role").value, previous, label_prompt: labelPrompt, model: prediction.model };
     open.saving = true;
     this.page.problem(null);
     try {
