@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def open_destination(destination: Path, name: str, overwrite: bool) -> None:
     (destination / SPEC_FILE).unlink(missing_ok=True)
 
 
-Folders = dict[tuple[Path, Path], str | None]
+Folders = dict[tuple[str, str], str | None]
 """Names of folders in a root, by root and folder; None for a folder outside."""
 
 
@@ -61,15 +62,18 @@ def name_in_root(path: Path, root: Path, folders: Folders | None = None) -> str:
         DxsegError: The file is outside, by its name or through a symbolic link.
     """
     folders = {} if folders is None else folders
-    key = (root, path.parent)
+    # Text, as thousands of paths take long to compare.
+    parent, name = os.path.split(str(path))
+    key = (str(root), parent)
     if key not in folders:
-        _, folder = key
+        folder = path.parent
         inside = folder.is_relative_to(root) and folder.resolve().is_relative_to(root)
         folders[key] = folder.relative_to(root).as_posix() if inside else None
     within = folders[key]
     if within is None or (path.is_symlink() and not path.resolve().is_relative_to(root)):
         raise DxsegError(f"{path}: is outside {root} (or a link leads outside); copy it there")
-    name = path.name if within == "." else f"{within}/{path.name}"
+    if within != ".":
+        name = f"{within}/{name}"
     if _UNFIT.search(name):
         raise DxsegError(
             f"{name!r}: contains a backslash, a control character or bytes that are not UTF-8, "

@@ -166,11 +166,12 @@ def walk_images(
         folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural_key)
         if exclude:
             folders[:] = [name for name in folders if Path(base, name) not in exclude]
+        inside = Path(base)
         for name in sorted(files, key=natural_key):
-            path = Path(base, name)
             if name.startswith("."):
                 continue
-            if is_supported(path):
+            path = inside / name
+            if is_supported(name):
                 yield path
             else:
                 left_out.file(path, f"unknown type {path.suffix or 'without a suffix'}")
@@ -180,9 +181,11 @@ def _find_labels(
     images: Sequence[Path], source: Path, left_out: LeftOut, notes: list[str]
 ) -> dict[Path, str]:
     """Take the label of each image from its folders; images that may not stay are left out."""
-    folders = {path.parent: path for path in images}
-    by_folder = {folder: _label(path, source, notes) for folder, path in folders.items()}
-    labels = {path: by_folder[path.parent] for path in images}
+    folders = {path: os.path.split(path)[0] for path in images}
+    by_folder = {
+        name: _label(Path(name), source, notes) for name in dict.fromkeys(folders.values())
+    }
+    labels = {path: by_folder[name] for path, name in folders.items()}
     counts = Counter(labels.values())
     if len(counts) >= _CASE_FOLDERS and set(counts.values()) == {1}:
         notes.append(f"{len(counts)} folders of one image each are cases, not labels: unlabelled")
@@ -192,14 +195,14 @@ def _find_labels(
     if set(labels.values()) == {""}:
         notes.append("no folder is a label: all images are unlabelled")
     else:
-        for path in [path for path in images if path.parent == source]:
+        for path in [path for path, name in folders.items() if name == str(source)]:
             left_out.image(path, "outside the label folders")
             del labels[path]
     return labels
 
 
-def _label(path: Path, source: Path, notes: list[str]) -> str:
-    for name in path.relative_to(source).parts[:-1]:
+def _label(folder: Path, source: Path, notes: list[str]) -> str:
+    for name in folder.relative_to(source).parts:
         if not (is_image_folder(name) or is_split_folder(name)):
             return label_core(name)
         note = f"folder {name!r} is not a label: its name says images, or training, test"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ from dxseg.data.table.spec import DatasetSpec, make_spec
 from dxseg.errors import DxsegError
 
 
-@dataclass
+@dataclass(slots=True)
 class FoundCase:
     """An image that an importer has found, before it is read.
 
@@ -215,7 +216,7 @@ class _Import:
 
     def _name(self, path: Path) -> str:
         """Name of a mask: a file of the root, or one that an importer wrote into the dataset."""
-        own = path.is_relative_to(self.destination)
+        own = str(path).startswith(f"{self.destination}{os.sep}")
         return name_in_root(path, self.destination if own else self.root, self.folders)
 
     def _merge(self, masks: list[Path], case_id: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -36,9 +36,18 @@ _SPLIT = {
 _FILL = frozenset(("all", "set", "sets"))
 _MARKS, _NOUNS = _MASK | _WEAK, _IMAGE | _MODALITY | frozenset(_SPLIT)
 _KNOWN = _MARKS | _NOUNS
+
+
+def _shortest(words: Collection[str]) -> list[str]:
+    """The words that have no other one in them, which find the others too."""
+    return [word for word in sorted(words) if not any(o in word for o in words if o != word)]
+
+
 _ENUMERATION = re.compile(r"^\w{1,2}[.)]\s+")
 _PART = re.compile(r"(?<![^\W_])[tT][12](?:ce|gd|[cw])?(?![^\W_])|[^\W\d_]+|\d+")
-_ANY_MARK = re.compile(rf"ground[\W_]*truth|{'|'.join(sorted(_MARKS))}", re.IGNORECASE)
+_ANY_MARK = re.compile(rf"ground[\W_]*truth|{'|'.join(_shortest(_MARKS))}")
+_ANY_NOUN = re.compile(rf"ground[\W_]*truth|{'|'.join(_shortest(_NOUNS))}")
+_ENDS = re.compile(r"^[\W_]+|[\W_]+$")
 _CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]")
 _IMAGE_ENDS = re.compile(
     rf"^(?:{'|'.join(_IMAGE)})[_\-. ]+|[_\-. ]+(?:{'|'.join(_IMAGE)})$", re.IGNORECASE
@@ -77,7 +86,7 @@ def tokens(name: str) -> tuple[str, ...]:
 def has_mask_word(name: str) -> bool:
     """Whether a word of a file's name marks masks."""
     # Most names are those of images, without any of these letters.
-    return bool(_ANY_MARK.search(name)) and any(word in _MARKS for word in tokens(name))
+    return bool(_ANY_MARK.search(name.casefold())) and any(word in _MARKS for word in tokens(name))
 
 
 def is_mask_folder(name: str) -> bool:
@@ -124,6 +133,8 @@ def is_case_name(name: str) -> bool:
 def core(name: str) -> str:
     """Reduce the name of an image to what distinguishes it from others: `img_007` gives `007`."""
     name = unicodedata.normalize("NFC", name)
+    if not _ANY_NOUN.search(name.casefold()):
+        return _ENDS.sub("", name).casefold()
     return _without(name, [word not in _NOUNS for word, _, _ in _spans(name)])
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from dxseg.data.importers import mask_names as names
 from dxseg.data.importers.mask_names import core, fold
@@ -53,13 +55,15 @@ class MaskNaming:
         return names.has_mask_word(stem)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, slots=True)
 class File:
     """An image or a mask, with the parts of its path by which they are compared.
 
     Attributes:
         path: The file.
         stem: Its name without the suffix.
+        name: The stem in the form in which names are compared.
+        folder: Path of its folder.
         place: Words of its folders, without those that say "masks" or "images".
         in_mask_folder: Whether one of its folders is for masks.
         below: Its folders below the folder for masks.
@@ -67,6 +71,8 @@ class File:
 
     path: Path
     stem: str
+    name: str
+    folder: str
     place: tuple[str, ...]
     in_mask_folder: bool
     below: tuple[str, ...] = ()
@@ -81,37 +87,40 @@ def describe(path: Path, stem: str, root: Path, tree: Path | None = None) -> Fil
         root: The folder of images.
         tree: A folder that contains only masks.
     """
+    folder = os.path.split(path)[0]
+    place = _place(folder, root, tree)
+    if place.may_be_of_masks and names.has_mask_word(stem):
+        place = _place(folder, root, tree, named=True)
+    return File(path, stem, fold(stem), folder, place.words, place.of_masks, place.below)
+
+
+class _Place(NamedTuple):
+    words: tuple[str, ...]
+    of_masks: bool
+    below: tuple[str, ...]
+    may_be_of_masks: bool
+    """If the names of its files say so too."""
+
+
+@lru_cache(maxsize=2**12)
+def _place(folder: str, root: Path, tree: Path | None, *, named: bool = False) -> _Place:
+    path = Path(folder)
     inside = tree is not None and path.is_relative_to(tree)
     base = tree if inside and tree is not None else root
-    folders = path.parent.parts[len(base.parts) :]
-    marked, weak = _marked(folders)
-    if not marked and weak and names.has_mask_word(stem):
+    folders = path.parts[len(base.parts) :]
+    marked = [number for number, name in enumerate(folders) if names.is_mask_folder(name)]
+    weak = [number for number, name in enumerate(folders) if names.is_weak_mask_folder(name)]
+    if named and not marked:
         marked = weak
-    return File(
-        path=path,
-        stem=stem,
-        place=_place(folders, marked),
-        in_mask_folder=inside or bool(marked),
+    return _Place(
+        words=tuple(
+            word
+            for number, name in enumerate(folders)
+            for word in names.folder_core(name, number in marked)
+        ),
+        of_masks=inside or bool(marked),
         below=folders[marked[-1] + 1 :] if marked else folders if inside else (),
-    )
-
-
-@lru_cache(maxsize=2**12)
-def _marked(folders: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Which folders of a path are for masks, and which may be if the names of files say so."""
-    numbered = list(enumerate(folders))
-    return (
-        tuple(number for number, name in numbered if names.is_mask_folder(name)),
-        tuple(number for number, name in numbered if names.is_weak_mask_folder(name)),
-    )
-
-
-@lru_cache(maxsize=2**12)
-def _place(folders: tuple[str, ...], marked: tuple[int, ...]) -> tuple[str, ...]:
-    return tuple(
-        word
-        for number, name in enumerate(folders)
-        for word in names.folder_core(name, number in marked)
+        may_be_of_masks=bool(weak and not marked),
     )
 
 
@@ -123,7 +132,7 @@ class ImageIndex:
         self.by_core: dict[str, list[File]] = defaultdict(list)
         self.by_place: dict[tuple[str, ...], list[File]] = defaultdict(list)
         for file in files:
-            self.by_stem[fold(file.stem)].append(file)
+            self.by_stem[file.name].append(file)
             self.by_core[core(file.stem)].append(file)
             self.by_place[file.place].append(file)
         alone = [found[0] for found in self.by_place.values() if len(found) == 1]
@@ -131,18 +140,16 @@ class ImageIndex:
 
     def owner(self, mask: File, naming: MaskNaming) -> tuple[File | str, int]:
         """Find the image of a mask and how its name fits, or the reason why there is none."""
-        best: dict[Path, tuple[_Rank, File]] = {}
+        best: dict[File, _Rank] = {}
         for fit, length, file in self._candidates(mask, naming):
             if _may_belong(mask, file):
                 spelled = file.stem not in mask.stem
                 rank = (abs(len(mask.place) - len(file.place)), fit, -length, spelled)
-                if file.path not in best or rank < best[file.path][0]:
-                    best[file.path] = (rank, file)
+                best[file] = min(rank, best.get(file, rank))
         if not best:
             return "mask without its image: no image has its name", 0
-        ranked = sorted(best.values(), key=lambda pair: pair[0])
-        (first, owner), others = ranked[0], ranked[1:]
-        rivals = [file for rank, file in others if rank == first or _takes_number(file, mask)]
+        (owner, first), *others = sorted(best.items(), key=lambda pair: pair[1])
+        rivals = [file for file, rank in others if rank == first or _takes_number(file, mask)]
         if rivals:
             shown = ", ".join(sorted(file.path.name for file in [owner, *rivals])[:3])
             return f"mask fits {len(rivals) + 1} images ({shown}); rename it", 0
@@ -150,7 +157,7 @@ class ImageIndex:
 
     def _candidates(self, mask: File, naming: MaskNaming) -> Iterator[tuple[int, int, File]]:
         """Find images whose names fit: how, in how many characters, and which."""
-        name = fold(mask.stem)
+        name = mask.name
         if mask.in_mask_folder:
             yield from ((EXACT, len(name), file) for file in self.by_stem.get(name, ()))
             if f"{name}_0001" not in self.by_stem:
@@ -165,10 +172,10 @@ class ImageIndex:
             beginning = match[1] if match else ""
             yield from ((EXACT, len(beginning), f) for f in self.by_stem.get(beginning, ()))
         else:
-            yield from self._by_words(mask, name)
+            yield from self._by_words(mask)
 
-    def _by_words(self, mask: File, name: str) -> Iterator[tuple[int, int, File]]:
-        for start in names.prefixes(name):
+    def _by_words(self, mask: File) -> Iterator[tuple[int, int, File]]:
+        for start in names.prefixes(mask.name):
             for file in self.by_stem.get(start, ()):
                 fit = _fit(mask.stem[len(start) :], mask)
                 if fit is not None:
@@ -207,12 +214,12 @@ def _depth(mask: File) -> int:
 
 
 def _has_name_of_folder(image: File) -> bool:
-    return fold(image.stem) in {fold(name) for name in image.path.parts[-3:-1]}
+    return image.name in {fold(name) for name in image.path.parts[-3:-1]}
 
 
 def _may_belong(mask: File, image: File) -> bool:
     if not mask.in_mask_folder:
-        return mask.path.parent == image.path.parent
+        return mask.folder == image.folder
     return within(mask.place, image.place) or within(image.place, mask.place)
 
 
@@ -224,6 +231,6 @@ def within(short: Iterable[str], long: Iterable[str]) -> bool:
 
 def _takes_number(image: File, mask: File) -> bool:
     """Whether the number at the end of a mask's name may be the image's: a_mask_1 and a_1."""
-    if fold(image.stem) in fold(mask.stem):
+    if image.name in mask.name:
         return False
     return core(image.stem) in names.mask_cores(mask.stem)

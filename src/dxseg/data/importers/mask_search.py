@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from dxseg.data.importers import mask_names as names
-from dxseg.data.importers.mask_names import fold
 from dxseg.data.importers.mask_owner import File, MaskNaming, describe
 from dxseg.data.importers.pairing import Mask, Pairing, pair_masks
 from dxseg.data.readers.mask_like import looks_like_mask
@@ -49,32 +49,32 @@ def find_masks(
     """
     found = [describe(path, stem(path), root, tree) for path in files]
     masks = [file for file in found if _is_marked(file, naming, tree)]
-    pairing = pair_masks(_others(found, masks), masks, naming, several=several)
+    images = _others(found, masks)
+    pairing = pair_masks(images, masks, naming, several=several)
     photos = _photos(masks, pairing, naming, probe) if tree is None else set()
     if photos:
         # A folder of photos is none of masks, whatever its name: what is in it may be both.
-        folders = {
-            file.path.parent for file in masks if file.in_mask_folder and file.path in photos
-        }
+        folders = {file.folder for file in masks if file.in_mask_folder and file.path in photos}
         found = [
-            replace(file, in_mask_folder=False, below=()) if file.path.parent in folders else file
+            replace(file, in_mask_folder=False, below=()) if file.folder in folders else file
             for file in found
         ]
         marked = [file for file in found if _is_marked(file, naming, tree)]
         masks = [
             file
             for file in marked
-            if file.path not in photos or (file.path.parent in folders and not naming.any_word)
+            if file.path not in photos or (file.folder in folders and not naming.any_word)
         ]
-        pairing = pair_masks(_others(found, masks), masks, naming, several=several)
+        images = _others(found, masks)
+        pairing = pair_masks(images, masks, naming, several=several)
     if not keep_mask_like:
-        _ask_about_suspects(_others(found, masks), pairing, naming, tree, probe)
+        _ask_about_suspects(images, pairing, naming, tree, probe)
     return pairing
 
 
 def _others(found: Sequence[File], masks: Sequence[File]) -> list[File]:
-    taken = {file.path for file in masks}
-    return [file for file in found if file.path not in taken]
+    taken = set(masks)
+    return [file for file in found if file not in taken]
 
 
 def _is_marked(file: File, naming: MaskNaming, tree: Path | None) -> bool:
@@ -88,20 +88,20 @@ def _photos(masks: Sequence[File], pairing: Pairing, naming: MaskNaming, probe: 
 
     What has a name that only masks have, and is of an image, stays one, to be refused as a mask.
     """
-    groups: dict[tuple[Path, str], list[Path]] = defaultdict(list)
-    used = {mask.path.parent for found in pairing.masks.values() for mask in found}
+    groups: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    used = {os.path.split(mask.path)[0] for found in pairing.masks.values() for mask in found}
     for file in masks:
-        guessed = file.path.parent not in used if file.in_mask_folder else naming.any_word
+        guessed = file.folder not in used if file.in_mask_folder else naming.any_word
         weak = not file.in_mask_folder and not names.has_strong_word(file.stem)
         if guessed and (weak or file.path in pairing.left_out):
-            key = file.path.parent, names.numbers_hidden(" ".join(names.mark(file.stem)))
+            key = file.folder, names.numbers_hidden(" ".join(names.mark(file.stem)))
             groups[key].append(file.path)
     photos: set[Path] = set()
     for paths in groups.values():
         photos.update(set(paths) - _mask_like(paths, probe))
     # What has the very name of a photo is not marked by it.
     taken = {path.with_suffix("") for path in photos}
-    return photos | {file.path for file in masks if file.path.with_suffix("") in taken}
+    return photos | {file.path for file in masks if taken and file.path.with_suffix("") in taken}
 
 
 def _mask_like(paths: Sequence[Path], probe: Probe) -> set[Path]:
@@ -126,8 +126,8 @@ def _ask_about_suspects(
     for file in (file for pairs in groups.values() for file, _ in pairs if file.path in like):
         other = others[file.path]
         pairing.left_out.update(dict.fromkeys(_paths(pairing.masks.pop(file.path)), _NO_IMAGE))
-        rest = fold(file.stem).removeprefix(fold(other.stem))
-        beside = file.path.parent == other.path.parent
+        rest = file.name.removeprefix(other.name)
+        beside = file.folder == other.folder
         named = beside and naming.any_word and tree is None and (not rest or names.marks_mask(rest))
         if named and other.path not in like and pairing.masks.get(other.path) == []:
             pairing.masks[other.path].append(Mask(file.path))
@@ -154,26 +154,28 @@ def _suspects(images: Sequence[File]) -> Iterator[tuple[str, File, File]]:
     Yields:
         A key that is equal for files of a folder that are named alike, the file, and the other.
     """
-    by_stem: dict[str, list[File]] = defaultdict(list)
+    by_name: dict[str, list[File]] = defaultdict(list)
     for file in images:
-        by_stem[fold(file.stem)].append(file)
-    lengths = sorted({len(stem) for stem in by_stem}, reverse=True)
+        by_name[file.name].append(file)
+    lengths = sorted({len(name) for name in by_name}, reverse=True)
     for file in images:
-        name = fold(file.stem)
-        for part in _parts(name, lengths):
-            if part not in by_stem:
-                continue
-            others = [other for other in by_stem[part] if other.path != file.path]
-            others.sort(key=lambda other: other.path.parent != file.path.parent)
-            if others:
-                rest = names.numbers_hidden(name.replace(part, "*", 1))
-                yield f"{file.path.parent}/{rest}{file.path.suffix}", file, others[0]
-                break
+        part = _namesake(file.name, by_name, lengths)
+        if part is not None:
+            others = [other for other in by_name[part] if other is not file]
+            other = min(others, key=lambda other: other.folder != file.folder)
+            rest = names.numbers_hidden(file.name.replace(part, "*", 1))
+            yield f"{file.folder}/{rest}{file.path.suffix}", file, other
 
 
-def _parts(name: str, lengths: Sequence[int]) -> Iterator[str]:
-    """The beginnings and ends of a name that have one of some lengths, the longest first."""
+def _namesake(
+    name: str, by_name: Mapping[str, Sequence[File]], lengths: Sequence[int]
+) -> str | None:
+    """The longest beginning or end of a name that is the name of another file."""
+    if len(by_name[name]) > 1:
+        return name
     for length in lengths:
-        if length <= len(name):
-            yield name[:length]
-            yield name[len(name) - length :]
+        if length < len(name):
+            for part in (name[:length], name[len(name) - length :]):
+                if part in by_name:
+                    return part
+    return None

@@ -47,10 +47,10 @@ def unique_names(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
     unique = []
     for name in names:
         candidate = name
-        while fold_name(candidate) in used:
+        while (folded := fold_name(candidate)) in used:
             number = numbers[name] = numbers.get(name, 1) + 1
             candidate = f"{name}_{number}"
-        used.add(fold_name(candidate))
+        used.add(folded)
         unique.append(candidate)
     return unique
 

@@ -24,7 +24,7 @@ from dxseg.data.importers.mask_owner import (
 _CHOOSE = "choose one with --mask-suffix or --masks-root"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Mask:
     """A mask of an image.
 
@@ -68,22 +68,22 @@ def pair_masks(
     """
     pairing = Pairing({image.path: [] for image in images})
     index = ImageIndex(images)
-    owned: dict[Path, list[tuple[File, Mask, int]]] = defaultdict(list)
+    owned: dict[File, list[tuple[File, Mask, int]]] = defaultdict(list)
     for mask in masks:
         owner, fit = index.owner(mask, naming)
         if isinstance(owner, str):
             pairing.left_out[mask.path] = owner
         else:
-            owned[owner.path].append((mask, Mask(mask.path, _structure(mask, owner, fit)), fit))
+            owned[owner].append((mask, Mask(mask.path, _structure(mask, owner, fit)), fit))
     _refuse_single_tails(owned, pairing, len(images))
     for image, pairs in owned.items():
         if _clash(pairs, several):
             shown = ", ".join(sorted(mask.path.name for mask, _, _ in pairs)[:3])
-            reason = f"mask is one of {len(pairs)} of {image.name} ({shown}); {_CHOOSE}"
+            reason = f"mask is one of {len(pairs)} of {image.path.name} ({shown}); {_CHOOSE}"
             pairing.left_out.update((mask.path, reason) for mask, _, _ in pairs)
             continue
-        pairing.masks[image] = [mask for _, mask, _ in pairs]
-        pairing.patterns.update(names.pattern(mask.path, image) for mask, _, _ in pairs)
+        pairing.masks[image.path] = [mask for _, mask, _ in pairs]
+        pairing.patterns.update(names.pattern(mask.path, image.path) for mask, _, _ in pairs)
     return pairing
 
 
@@ -99,7 +99,7 @@ def _structure(mask: File, image: File, fit: int) -> str:
 
 
 def _refuse_single_tails(
-    owned: dict[Path, list[tuple[File, Mask, int]]], pairing: Pairing, images: int
+    owned: dict[File, list[tuple[File, Mask, int]]], pairing: Pairing, images: int
 ) -> None:
     """Leave out masks whose name has more words than an image's, unless others have them too.
 
@@ -110,7 +110,9 @@ def _refuse_single_tails(
         kept = []
         for file, mask, fit in pairs:
             if fit == TAILED and tails[mask.structure] < min(2, images):
-                reason = f"mask adds more to the name of {image.name} than a mask's word; rename it"
+                reason = (
+                    f"mask adds more to the name of {image.path.name} than a mask's word; rename it"
+                )
                 pairing.left_out[file.path] = reason
             else:
                 kept.append((file, mask, fit))

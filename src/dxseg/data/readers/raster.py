@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -196,7 +196,8 @@ def _kind(stream: IO[bytes], path: Path) -> str:
     )
 
 
-def _pillow(stream: IO[bytes], path: Path, kind: str) -> Any:
+@cache
+def _plugins() -> dict[str, Any]:
     # The plugins themselves, not Image.open: its limit depends on a global variable.
     from PIL import (
         BmpImagePlugin,
@@ -208,7 +209,7 @@ def _pillow(stream: IO[bytes], path: Path, kind: str) -> Any:
         WebPImagePlugin,
     )
 
-    plugins: dict[str, Any] = {
+    return {
         "png": PngImagePlugin.PngImageFile,
         "jpeg": JpegImagePlugin.JpegImageFile,
         "bmp": BmpImagePlugin.BmpImageFile,
@@ -217,7 +218,10 @@ def _pillow(stream: IO[bytes], path: Path, kind: str) -> Any:
         "gif": GifImagePlugin.GifImageFile,
         "pnm": PpmImagePlugin.PpmImageFile,
     }
-    image = plugins[kind](stream)
+
+
+def _pillow(stream: IO[bytes], path: Path, kind: str) -> Any:
+    image = _plugins()[kind](stream)
     depth = _MODE_BYTES.get(image.mode, 2 if image.mode.startswith("I;16") else 1)
     check_size(path, image.height, image.width, depth * len(image.getbands()))
     if kind in ("webp", "gif") and image.is_animated:
