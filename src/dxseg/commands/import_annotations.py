@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dxseg.commands.options import LesionFree, Regions, StrPath
+from dxseg.commands.options import LesionFree, PatientPattern, PatientTable, Regions, StrPath
 from dxseg.errors import DxsegError
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ def import_annotations(
     images_root: StrPath | None = None,
     regions: Regions | None = None,
     lesion_free: LesionFree = (),
+    patients: PatientTable | None = None,
+    patient_pattern: PatientPattern | None = None,
     name: str | None = None,
     modality: str = "unknown",
     provenance: str = "",
@@ -41,6 +43,10 @@ def import_annotations(
             label is a mask class. May be repeated.
         lesion_free: Label of images that are listed without a shape, if that means that they have
             no lesion; default: they are unlabeled.
+        patients: Table of patients: the columns `patient_id` and `image`, or `folder`; default:
+            derived from folders and `sub-*`, which is a guess.
+        patient_pattern: Regular expression that is searched in the path of an image; its first
+            group, or the match, is the patient.
         name: Dataset name; default: name of `source` without its suffix.
         modality: Free text, such as `ultrasound`.
         provenance: Where the images come from.
@@ -55,12 +61,14 @@ def import_annotations(
     from dxseg.data.importers.annotations.read import read_annotations
     from dxseg.data.importers.destination import open_destination
     from dxseg.data.importers.image_dataset import write_dataset
+    from dxseg.data.importers.patients import fill_patients, patient_rules
     from dxseg.io.progress import console, reporting
 
     path, target = Path(source).resolve(), Path(destination).resolve()
     root = Path(images_root).resolve() if images_root else path if path.is_dir() else path.parent
     if not root.is_dir():
         raise DxsegError(f"{root}: no such folder; expected the folder of the images")
+    rules = patient_rules(patients, patient_pattern, root)
     annotations = read_annotations(path)
     classes, values = mask_values(annotations, regions or {})
     title = name or path.stem
@@ -71,6 +79,7 @@ def import_annotations(
     if not any(case.masks for case in found):
         reasons = [*masks.notes(), *(f"{name}: {reason}" for name, reason in masks.skipped[:3])]
         raise DxsegError(f"{path}: no mask could be drawn; {'; '.join(reasons)}")
+    known = fill_patients(found, rules)
     used = {label for case in found for label in case.label.split(";") if label}
     fields = {
         "name": title,
@@ -81,6 +90,7 @@ def import_annotations(
         "mask_classes": classes,
         "provenance": provenance,
         "licence": licence,
+        "patients_from": known.derived_from,
     }
     with reporting(console, "Importing") as progress:
         return write_dataset(
@@ -91,5 +101,5 @@ def import_annotations(
             skipped=annotations.skipped,
             overwrite=overwrite,
             progress=progress,
-            notes=[*masks.notes(), *annotations.notes],
+            notes=[*masks.notes(), *annotations.notes, *known.notes],
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -45,6 +44,7 @@ def import_csv(
     missing: Missing = (),
     patients: PatientTable | None = None,
     patient_pattern: PatientPattern | None = None,
+    keep_mask_like: bool = False,
     mask_classes: MaskClasses = ("lesion",),
     mask_colors: MaskColors | None = None,
     modality: str = "unknown",
@@ -63,7 +63,7 @@ def import_csv(
 
     Words for nothing (NA, nan, none, null, unknown, ?, ...) are empty values, unless `labels` or
     `lesion_free` names them. Labels and patients that differ only in case, blanks or `.0` are one.
-    The report says both.
+    The report says both. An image that looks like the mask of another row's is left out.
 
     Args:
         table: The table, with a header.
@@ -85,6 +85,7 @@ def import_csv(
             the column that is mapped, else derived from folders and `sub-*`, which is a guess.
         patient_pattern: Regular expression that is searched in the path of an image; its first
             group, or the match, is the patient.
+        keep_mask_like: Import an image that looks like the mask of another row's image.
         mask_classes: Name of a mask value, for the values 1, 2, ...; or `VALUE=CLASS`, such as
             `76=lesion`. May be repeated.
         mask_colors: Class of a color of color masks, such as `#00ff00=lesion`. May be repeated. In
@@ -105,7 +106,7 @@ def import_csv(
     from dxseg.data.importers.image_dataset import write_dataset
     from dxseg.data.importers.labels import describe_labels
     from dxseg.data.importers.mask_values import parse_rule
-    from dxseg.data.importers.patients import BY_NAMES, PatientRules, Patients, fill_patients
+    from dxseg.data.importers.patients import Patients, fill_patients, patient_rules
     from dxseg.data.importers.report import LeftOut
     from dxseg.io.progress import console, reporting
 
@@ -120,7 +121,7 @@ def import_csv(
         one_hot=one_hot,
         missing=missing,
     )
-    patient_rules = PatientRules(None if patients is None else Path(patients), patient_pattern)
+    patients_from = patient_rules(patients, patient_pattern, root)
     rule = parse_rule(mask_classes, mask_colors or {})
     if rule.structures:
         raise UsageError(f"--mask-class {mask_classes[0]}: expected CLASS or VALUE=CLASS")
@@ -134,12 +135,10 @@ def import_csv(
         "licence": licence,
     }
     left_out = LeftOut()
-    found = find_listed(csv, root, rules, fields, left_out)
+    found = find_listed(csv, root, rules, fields, left_out, keep_mask_like=keep_mask_like)
     known = Patients([])
-    if patient_rules != BY_NAMES or "patient_id" not in columns:
-        known = fill_patients(
-            found.cases, replace(patient_rules, root=root), found.fields["labels"]
-        )
+    if not patients_from.are_derived or "patient_id" not in columns:
+        known = fill_patients(found.cases, patients_from, found.fields["labels"])
     with reporting(console, "Importing") as progress:
         report = write_dataset(
             found.cases,

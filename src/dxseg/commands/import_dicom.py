@@ -63,7 +63,7 @@ def import_dicom(
         modalities: A modality to import, such as `US`; needed if there are several. May be
             repeated.
         volumes_only: Import only what becomes slices of volumes.
-        keep_mask_like: Import image objects that look like masks as images.
+        keep_mask_like: Import images and series that look like masks, but are none.
         regions: Mask class of a segment or region, by its number or label, such as `1=tumour`;
             needed if a mask has several. May be repeated. In Python a mapping.
         lesion_classes: A mask class that is a lesion; default: all. May be repeated.
@@ -116,7 +116,14 @@ def import_dicom(
                     "label level: only for images; labels of slices have a slice_index"
                 )
             report = write_volumes(
-                find_series(export.chosen, pseudonyms, export.masks, export.skipped),
+                find_series(
+                    export.chosen,
+                    pseudonyms,
+                    export.masks,
+                    export.skipped,
+                    unread=export.unread,
+                    keep_mask_like=keep_mask_like,
+                ),
                 target,
                 fields,
                 slicing=rule,

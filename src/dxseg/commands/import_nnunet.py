@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from dxseg.commands.dry_run import with_dry_run
-from dxseg.commands.options import LesionClasses, LesionFree, SlicingOptions, StrPath
+from dxseg.commands.options import (
+    LesionClasses,
+    LesionFree,
+    PatientPattern,
+    PatientTable,
+    SlicingOptions,
+    StrPath,
+)
 from dxseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +30,8 @@ def import_nnunet(
     labels: StrPath | None = None,
     lesion_free: LesionFree = (),
     lesion_classes: LesionClasses = (),
+    patients: PatientTable | None = None,
+    patient_pattern: PatientPattern | None = None,
     name: str | None = None,
     modality: str = "unknown",
     provenance: str = "",
@@ -45,6 +54,10 @@ def import_nnunet(
         lesion_free: A label whose images have no lesion, so that their masks are empty. May be
             repeated.
         lesion_classes: A mask class that is a lesion (volumes only); default: all. May be repeated.
+        patients: Table of patients: the columns `patient_id` and `image`, or `folder`; default:
+            those of `labels`, else derived from names and `sub-*`, which is a guess.
+        patient_pattern: Regular expression that is searched in the path of an image or the name of
+            a volume; its first group, or the match, is the patient.
         name: Dataset name; default: folder name.
         modality: Free text, such as `ultrasound`.
         provenance: Where the images come from.
@@ -67,12 +80,14 @@ def import_nnunet(
     from dxseg.data.importers import nnunet
     from dxseg.data.importers.image_dataset import write_dataset
     from dxseg.data.importers.labels import describe_labels
+    from dxseg.data.importers.patients import fill_patients, patient_rules
     from dxseg.data.importers.volume_dataset import write_volumes
     from dxseg.data.readers.slicing import make_slicing
     from dxseg.io.progress import console, reporting
 
     rule = make_slicing(**slicing)
     folder = Path(source).resolve()
+    rules = patient_rules(patients, patient_pattern, folder)
     description = read_description(folder)
     fields: dict[str, Any] = {
         "name": name or folder.name,
@@ -94,6 +109,7 @@ def import_nnunet(
                 lesion_free=lesion_free,
                 labels=labels,
                 label_columns={"volume_id": "case_id"},
+                patients=rules,
                 skipped=skipped,
                 overwrite=overwrite,
                 progress=progress,
@@ -107,6 +123,8 @@ def import_nnunet(
     notes: list[str] = []
     if labels is not None:
         fields["labels"], notes = nnunet.assign_labels(images, labels, fields)
+    known = fill_patients(images, rules)
+    fields["patients_from"] = known.derived_from
     with reporting(console, "Importing") as progress:
         report = write_dataset(
             images,
@@ -118,7 +136,7 @@ def import_nnunet(
             progress=progress,
         )
     report.notes.extend(
-        [*notes, *describe_labels(fields["labels"], lesion_free, multi_label=False)]
+        [*notes, *known.notes, *describe_labels(fields["labels"], lesion_free, multi_label=False)]
     )
     if ignore is not None:
         report.notes.append(f"masks with the value {ignore} (ignore) are among those skipped")

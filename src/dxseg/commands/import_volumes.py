@@ -102,15 +102,14 @@ def import_volumes(
     """
     from dxseg.data.importers.mask_owner import MaskNaming
     from dxseg.data.importers.nifti import find_volumes
-    from dxseg.data.importers.patients import PatientRules
+    from dxseg.data.importers.patients import patient_rules
     from dxseg.data.importers.report import LeftOut
     from dxseg.data.importers.volume_dataset import DEFAULT_MASK_VALUES, write_volumes
     from dxseg.data.readers.slicing import make_slicing
     from dxseg.io.progress import console, reporting
 
     rule = make_slicing(**slicing)
-    table = None if patients is None else Path(patients)
-    rules = PatientRules(table, patient_pattern, Path(source).resolve())
+    rules = patient_rules(patients, patient_pattern, Path(source).resolve())
     left_out = LeftOut()
     found = find_volumes(
         source,
@@ -130,6 +129,7 @@ def import_volumes(
             source,
             destination,
             volumes_only=True,
+            keep_mask_like=keep_mask_like,
             regions={**named, **(regions or {})} or None,
             lesion_classes=lesion_classes,
             lesion_label=lesion_label,
@@ -180,6 +180,8 @@ def import_msd(
     name: str | None = None,
     lesion_classes: LesionClasses = (),
     labels: StrPath | None = None,
+    patients: PatientTable | None = None,
+    patient_pattern: PatientPattern | None = None,
     overwrite: bool = False,
     dry_run: bool = False,  # noqa: ARG001 - with_dry_run obeys it
     **slicing: Unpack[SlicingOptions],
@@ -192,6 +194,10 @@ def import_msd(
         name: Dataset name; default: folder name.
         lesion_classes: A mask class that is a lesion; default: all. May be repeated.
         labels: Table with the columns `volume_id` and `label`, for test volumes.
+        patients: Table of patients: the columns `patient_id` and `image`; default: derived from
+            names, which is a guess.
+        patient_pattern: Regular expression that is searched in the name of a volume; its first
+            group, or the match, is the patient.
         overwrite: Replace the dataset in `destination`.
         dry_run: Import into a temporary folder and report, with five examples; nothing stays.
         **slicing: How volumes become slices; see `SlicingOptions`.
@@ -202,12 +208,14 @@ def import_msd(
             has other files.
     """
     from dxseg.data.importers.msd import find_task_volumes, read_task
+    from dxseg.data.importers.patients import patient_rules
     from dxseg.data.importers.volume_dataset import write_volumes
     from dxseg.data.readers.slicing import make_slicing
     from dxseg.io.progress import console, reporting
 
     rule = make_slicing(**slicing)
     folder = Path(source).resolve()
+    rules = patient_rules(patients, patient_pattern, folder)
     task = read_task(folder)
     fields = {
         "name": name or folder.name,
@@ -225,6 +233,7 @@ def import_msd(
             mask_values={value: name for value, name in task.labels.items() if value != 0},
             lesion_classes=lesion_classes,
             labels=labels,
+            patients=rules,
             overwrite=overwrite,
             progress=progress,
         )

@@ -476,3 +476,20 @@ def test_one_image_in_several_files_has_the_shapes_of_all(tmp_path: Path) -> Non
     assert len(dataset) == 1
     assert any("unknown format" in reason for _, reason in report.skipped)
     assert pd.read_csv(tmp_path / "data/cases.csv")["mask"].tolist() == ["masks/a.png"]
+
+
+def test_patients_come_from_a_pattern_or_are_derived(tmp_path: Path) -> None:
+    for name in ("sub-1/a.png", "sub-2/b.png"):
+        picture(tmp_path / name)
+        write(
+            tmp_path / name.replace("png", "json"),
+            labelme({"points": CORNERS, "shape_type": "polygon"}, name=Path(name).name),
+        )
+    import_annotations(tmp_path, tmp_path / "derived")
+    derived = Dataset.load(tmp_path / "derived")
+    assert derived.cases["patient_id"].tolist() == ["sub-1", "sub-2"]
+    assert derived.spec.patients_from == "subject names"
+    import_annotations(tmp_path, tmp_path / "given", patient_pattern=r"(\w)\.png")
+    given = Dataset.load(tmp_path / "given")
+    assert given.cases["patient_id"].tolist() == ["a", "b"]
+    assert given.spec.patients_from is None

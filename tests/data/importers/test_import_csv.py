@@ -265,3 +265,33 @@ def test_a_workbook_is_a_table(folder: Path, tmp_path: Path) -> None:
     import_csv(folder / "table.xlsx", tmp_path / "out", columns=columns)
     cases = Dataset.load(tmp_path / "out").cases
     assert cases[["label", "patient_id"]].to_numpy().tolist() == [["1", "7"], ["", ""]]
+
+
+@pytest.mark.parametrize("mask", ["i/a_mask.png", "i/seg-a.png", "i/a_outline.png", "masks/a.png"])
+def test_an_image_that_looks_like_the_mask_of_another_is_asked_about(
+    folder: Path, tmp_path: Path, mask: str
+) -> None:
+    (folder / "masks").mkdir()
+    Image.fromarray(MASK).save(folder / mask)
+    csv = write(folder, f"file,diagnosis\ni/a.png,y\n{mask},y\ni/b.png,z\n")
+    report = import_csv(csv, tmp_path / "asked", columns=COLUMNS)
+    assert Dataset.load(tmp_path / "asked").cases["image"].tolist() == ["i/a.png", "i/b.png"]
+    assert report.failed
+    assert "--keep-mask-like" in report.skipped[0][1]
+    kept = import_csv(csv, tmp_path / "kept", columns=COLUMNS, keep_mask_like=True)
+    assert (kept.images, kept.failed) == (3, [])
+
+
+def test_a_photo_that_is_named_like_a_mask_is_an_image(folder: Path, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (8, 9)).astype(np.uint8)
+    Image.fromarray(noise).save(folder / "i" / "a_lesion.png")
+    csv = write(folder, "file,diagnosis\ni/a.png,y\ni/a_lesion.png,y\n")
+    report = import_csv(csv, tmp_path / "out", columns=COLUMNS)
+    assert (report.images, report.skipped) == (2, [])
+
+
+@pytest.mark.parametrize("row", ["m/a1.png,,y", "i/b.png,i/a.png,y", "i/b.png,i/b.png,y"])
+def test_a_file_is_an_image_or_a_mask(folder: Path, tmp_path: Path, row: str) -> None:
+    csv = write(folder, f"file,seg,diagnosis\ni/a.png,m/a1.png,y\n{row}\n")
+    with pytest.raises(DxsegError, match=r"both an image and a mask, such as .*row [23]"):
+        import_csv(csv, tmp_path / "out", columns={**COLUMNS, "mask": "seg"})

@@ -236,6 +236,43 @@ def test_a_slice_whose_contour_cannot_be_filled_is_not_lesion_free(
     assert any("1 contours left out" in note for note in report.notes)
 
 
+@pytest.mark.parametrize("damage", ["no references", "no sequence", "no area"])
+def test_another_mask_that_cannot_be_read_leaves_empty_slices_unlabelled(
+    series: Make, store: Store, phantom: Any, tmp_path: Path, damage: str
+) -> None:
+    sources = series(phantom)
+    lesion = np.zeros(phantom.shape, np.uint8)
+    lesion[2, 2:6, 2:6] = 1
+    other = structure_set(sources, [place(sources[4], SQUARE)])
+    if damage == "no references":
+        del other.ReferencedFrameOfReferenceSequence
+    elif damage == "no sequence":
+        del other.ROIContourSequence
+    else:
+        other = structure_set(sources, [place(sources[4], SQUARE[:2])])
+    report = import_dicom(
+        store([*sources, segmentation(sources, {1: lesion}), other]), tmp_path / "data"
+    )
+    cases = Images.load(tmp_path / "data").cases
+    assert cases["label"].tolist() == ["", "", "lesion", "", "", ""]
+    assert any("are unlabelled" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("background", [0, -1024])
+def test_a_series_that_looks_like_a_label_map_is_asked_about(
+    series: Make, store: Store, phantom: Any, tmp_path: Path, background: int
+) -> None:
+    labels = np.full(phantom.shape, background)
+    labels[2, 2:6, 2:6] = background + 1
+    export = store([*series(phantom), *series(labels)])
+    report = import_dicom(export, tmp_path / "asked")
+    assert (report.volumes, report.images) == (1, len(phantom))
+    assert "looks like a label map" in report.skipped[0][1]
+    assert report.failed
+    kept = import_dicom(export, tmp_path / "kept", keep_mask_like=True)
+    assert (kept.volumes, kept.failed) == (2, [])
+
+
 def test_import_volumes_takes_the_series_of_an_export(
     ultrasound: list[Dataset], series: Make, store: Store, tmp_path: Path, phantom: Any
 ) -> None:

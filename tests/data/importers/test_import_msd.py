@@ -153,6 +153,24 @@ def test_volumes_that_are_not_read_are_refused(
         import_nnunet(raw, tmp_path / "out")
 
 
+@pytest.mark.parametrize("source", ["task", "raw"])
+def test_patients_of_volumes_come_from_a_pattern_or_a_table(
+    source: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    folder = request.getfixturevalue(source)
+    command = dxseg.import_msd if source == "task" else import_nnunet
+    command(folder, tmp_path / "pattern", patient_pattern=r"_(\d)$")
+    found = Dataset.load(tmp_path / "pattern")
+    assert found.cases["patient_id"].unique().tolist() == ["1", "9"]
+    assert found.spec.patients_from is None
+    table = tmp_path / "patients.csv"
+    table.write_text("image,patient_id\nliver_1,P\nliver_9,P\n")
+    command(folder, tmp_path / "table", patients=table)
+    assert Dataset.load(tmp_path / "table").cases["patient_id"].unique().tolist() == ["P"]
+    with pytest.raises(UsageError, match="give one of them"):
+        command(folder, tmp_path / "both", patients=table, patient_pattern="a")
+
+
 def test_options_of_volumes_are_refused_for_images(raw: Path, tmp_path: Path) -> None:
     (raw / "dataset.json").write_text(json.dumps({**RAW, "file_ending": ".png"}))
     with pytest.raises(UsageError, match="for volumes"):

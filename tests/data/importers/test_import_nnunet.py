@@ -223,3 +223,20 @@ def test_the_command_tells_what_it_did(raw: Path, tmp_path: Path, cli: Callable[
     assert result.exit_code == 0, result.output
     assert "3 images (2 unlabelled, 1 healthy), 2 with a mask file" in result.output
     assert Dataset.load(tmp_path / "out").spec.name == "thyroid"
+
+
+def test_patients_come_from_the_table_of_labels_a_pattern_or_names(
+    raw: Path, tmp_path: Path
+) -> None:
+    names = [path.name for path in sorted((raw / "imagesTr").iterdir())]
+    import_nnunet(raw, tmp_path / "pattern", patient_pattern=r"(\w)_0000")
+    found = Dataset.load(tmp_path / "pattern")
+    assert found.spec.patients_from is None
+    assert found.cases["patient_id"].tolist()[: len(names)] == [name[-10] for name in names]
+    labels = tmp_path / "labels.csv"
+    case = names[0].split("_0000")[0]
+    labels.write_text(f"case_id,label,patient_id\n{case},x,P7\n")
+    import_nnunet(raw, tmp_path / "both", labels=labels, patient_pattern=r"(\w)_0000")
+    patients = Dataset.load(tmp_path / "both").cases.set_index("case_id")["patient_id"]
+    assert patients[case] == "P7"
+    assert patients.ne("").all()

@@ -12,9 +12,12 @@ import pandas as pd
 from dxseg.data.importers.file_index import FileIndex
 from dxseg.data.importers.image_dataset import FoundCase
 from dxseg.data.importers.labels import read_labels, read_patients
+from dxseg.data.importers.mask_owner import MaskNaming
+from dxseg.data.importers.mask_search import find_masks
 from dxseg.data.importers.one_hot import SEPARATOR, read_one_hot
 from dxseg.data.importers.report import LeftOut
 from dxseg.data.importers.table_paths import relative_paths
+from dxseg.data.readers.mask_like import looks_like_mask
 from dxseg.data.table.cases import COLUMNS, validate_cases
 from dxseg.data.table.label_lists import split_list
 from dxseg.data.table.spec import make_spec
@@ -23,6 +26,10 @@ from dxseg.errors import DxsegError, UsageError
 from dxseg.io.user_tables import read_user_table
 
 _LISTED = 10
+_LIKE = (
+    "looks like a mask, and is named like one of another image; list it in a column of masks "
+    "(--column mask=COLUMN), or --keep-mask-like makes it an image"
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,13 @@ class ListedImages:
 
 
 def find_listed(
-    csv: Path, root: Path, rules: TableRules, fields: Mapping[str, Any], left_out: LeftOut
+    csv: Path,
+    root: Path,
+    rules: TableRules,
+    fields: Mapping[str, Any],
+    left_out: LeftOut,
+    *,
+    keep_mask_like: bool = False,
 ) -> ListedImages:
     """Find the images and masks of a table; rows of one image become one case.
 
@@ -75,11 +88,12 @@ def find_listed(
             Unicode form or case is found, and one without a suffix gets that of the file.
         rules: How the table is read.
         fields: Fields of `DatasetSpec` that the values have to fit, without those of the labels.
-        left_out: Gets the masks that do not exist.
+        left_out: Gets the masks that do not exist, and images that look like masks of others.
+        keep_mask_like: Whether an image that looks like the mask of another row's is an image.
 
     Raises:
-        DxsegError: The root or a column is missing, values are wrong, or rows of one image
-            contradict each other; reported by line.
+        DxsegError: The root or a column is missing, values are wrong, a file is image and mask, or
+            rows of one image contradict each other; reported by line.
     """
     if not root.is_dir():
         raise DxsegError(f"{root}: no such folder; expected the folder that paths are relative to")
@@ -88,13 +102,17 @@ def find_listed(
     for column in ("image", "mask"):
         if column in table:
             table[column] = relative_paths(table[column], root, index, csv)
+    _refuse_masks_as_images(table, csv)
     _refuse_contradictions(table, csv)
     _validate(table, {**fields, **label_fields}, csv)
     repeated = int(table.duplicated().sum())
     if repeated:
         notes.append(f"{repeated} rows repeat an earlier row")
     notes.extend(index.notes())
-    return ListedImages(_gather(table, root, left_out), label_fields, notes)
+    cases = _gather(table, root, left_out)
+    if not keep_mask_like:
+        cases = _leave_out_masks(cases, root, left_out)
+    return ListedImages(cases, label_fields, notes)
 
 
 def _read(csv: Path, rules: TableRules) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
@@ -184,6 +202,33 @@ def _gather(table: pd.DataFrame, root: Path, left_out: LeftOut) -> list[FoundCas
         else:
             left_out.mask(mask, "no such mask; its image is imported without it")
     return list(cases.values())
+
+
+def _leave_out_masks(cases: list[FoundCase], root: Path, left_out: LeftOut) -> list[FoundCase]:
+    """Leave out the images that look like masks of other images, by name and by pixels."""
+    pairing = find_masks([case.image for case in cases], root, MaskNaming())
+    kept = []
+    for case in cases:
+        if case.image in pairing.masks or not looks_like_mask(case.image):
+            kept.append(case)
+        else:
+            left_out.image(case.image, _LIKE)
+            left_out.masks += len(case.masks)
+    return kept
+
+
+def _refuse_masks_as_images(table: pd.DataFrame, csv: Path) -> None:
+    if "mask" not in table:
+        return
+    both = table[table["image"].isin(set(table["mask"]) - {""})]
+    if not both.empty:
+        line, name = both.index[0], both["image"].iloc[0]
+        other = table.index[table["mask"] == name][0]
+        raise DxsegError(
+            f"{csv}: {len(both)} files are both an image and a mask, such as {name!r} (image of "
+            f"row {line}, mask of row {other}); expected each in one column; correct the table "
+            "or the mapping"
+        )
 
 
 def _refuse_contradictions(table: pd.DataFrame, csv: Path) -> None:

@@ -30,6 +30,9 @@ def find_series(
     pseudonyms: Pseudonyms,
     masks: Sequence[ChosenMask],
     skipped: Skipped,
+    *,
+    unread: Sequence[Header] = (),
+    keep_mask_like: bool = False,
 ) -> list[FoundVolume]:
     """Find the volumes among slices, and the masks that belong to them.
 
@@ -37,6 +40,9 @@ def find_series(
         headers: Headers of objects whose frames are slices.
         pseudonyms: Names for volumes and patients.
         masks: Masks that may belong to them.
+        unread: Mask objects that do not show which images they are of; those of the same patient
+            or study may have lesions that other masks lack.
+        keep_mask_like: Whether a series that looks like a label map is a volume.
         skipped: List to which series that are not a regular grid are added, by pseudonym.
     """
     found = []
@@ -48,20 +54,27 @@ def find_series(
             skipped.append((name, str(error).removeprefix(f"{name}: ")))
             continue
         own = [mask for mask in masks if mask[0].belongs_to(group)]
-        files = [header.path for header in group] + [mask.header.path for mask, _ in own]
         first = group[0]
+        lost = [header for header in unread if _may_be_of(header, first)]
+        files = [header.path for header in [*group, *(mask.header for mask, _ in own), *lost]]
         found.append(
             FoundVolume(
                 volume_id=name,
                 load=partial(read_stack, stack),
                 grid=partial(_grid, stack),
-                load_labels=partial(_draw, own, stack) if own else None,
+                load_labels=partial(_draw, own, stack, lost) if own else None,
                 patient_id=patient_pseudonym(first, pseudonyms),
                 keys=join_keys(first),
                 digest=partial(_digest, files, [dict(values) for _, values in own]),
+                is_asked=not (own or keep_mask_like),
             )
         )
     return found
+
+
+def _may_be_of(mask: Header, image: Header) -> bool:
+    same_patient = mask.patient_id == image.patient_id and not is_missing(image.patient_id)
+    return same_patient or mask.study_uid == image.study_uid
 
 
 def _grid(stack: Stack) -> Grid:
@@ -96,12 +109,14 @@ class PacsExport:
         masks: Masks of these images, with the mask value of each region.
         mask_classes: Names of the mask values 1, 2, ...
         skipped: Files left out, and why.
+        unread: Masks among them that do not show which images they are of.
     """
 
     chosen: list[Header]
     masks: list[ChosenMask]
     mask_classes: list[str]
     skipped: Skipped
+    unread: list[Header]
 
 
 def read_export(
@@ -133,7 +148,8 @@ def read_export(
     chosen = _of_modalities(images, modalities)
     classes = list(dict.fromkeys(regions.values())) or ["lesion"]
     values = {region: classes.index(name) + 1 for region, name in regions.items()}
-    return PacsExport(chosen, _read_masks(headers, chosen, values, skipped), classes, skipped)
+    masks, unread = _read_masks(headers, chosen, values, skipped)
+    return PacsExport(chosen, masks, classes, skipped, unread)
 
 
 def patient_pseudonym(header: Header, pseudonyms: Pseudonyms) -> str:
@@ -202,9 +218,10 @@ def _read_masks(
     chosen: Sequence[Header],
     classes: Mapping[str, int],
     skipped: Skipped,
-) -> list[ChosenMask]:
-    """Read the masks of the chosen images, and choose their regions."""
+) -> tuple[list[ChosenMask], list[Header]]:
+    """Read the masks of the chosen images, and choose their regions; also those not readable."""
     masks: list[ChosenMask] = []
+    unread: list[Header] = []
     for header in headers:
         if not header.is_mask:
             continue
@@ -212,26 +229,45 @@ def _read_masks(
             mask_object = read_mask_object(header)
         except DxsegError as error:
             skipped.append((header.name, str(error).removeprefix(f"{header.name}: ")))
+            unread.append(header)
             continue
-        if not mask_object.belongs_to(chosen):
+        if not mask_object.has_references:
+            skipped.append((header.name, "a mask that does not say which images it is of"))
+            unread.append(header)
+        elif not mask_object.belongs_to(chosen):
             skipped.append((header.name, "a mask that refers to none of the images"))
-            continue
-        values = mask_object.choose(classes)
-        if values:
+        elif values := mask_object.choose(classes):
             masks.append((mask_object, values))
         else:
             skipped.append((header.name, "a mask with none of the requested regions"))
-    return masks
+    return masks, unread
 
 
-def _draw(masks: Sequence[ChosenMask], stack: Stack) -> VolumeLabels:
-    """Draw the masks of a volume and merge them."""
-    drawn = [draw_on_stack(mask_object, values, stack) for mask_object, values in masks]
+def _draw(masks: Sequence[ChosenMask], stack: Stack, unread: Sequence[Header]) -> VolumeLabels:
+    """Draw the masks of a volume and merge them; what one that cannot be drawn shows is unknown."""
+    drawn: list[VolumeLabels] = []
+    faults = [f"{header.name}: does not say which images it is of" for header in unread]
+    for mask_object, values in masks:
+        try:
+            drawn.append(draw_on_stack(mask_object, values, stack))
+        except DxsegError as error:
+            if len(masks) == 1:
+                raise
+            faults.append(str(error))
+    if not drawn:
+        raise DxsegError("; ".join(faults))
     unknown = [labels.unknown for labels in drawn if labels.unknown is not None]
+    notes = [note for labels in drawn for note in labels.notes]
+    if faults:
+        unknown.append(np.broadcast_to(np.True_, stack.shape))
+        notes.extend(
+            f"{fault}; slices on which no other mask has a lesion are unlabelled"
+            for fault in faults
+        )
     return VolumeLabels(
         np.maximum.reduce([labels.values for labels in drawn]),
         np.logical_or.reduce(unknown) if unknown else None,
-        tuple(note for labels in drawn for note in labels.notes),
+        tuple(notes),
     )
 
 

@@ -49,6 +49,25 @@ class PatientRules:
                     "'^[^/]+/(P[0-9]+)'"
                 ) from error
 
+    @property
+    def are_derived(self) -> bool:
+        """Whether nothing but names says who the patients are."""
+        return self.table is None and self.pattern is None
+
+
+def patient_rules(table: str | Path | None, pattern: str | None, root: Path) -> PatientRules:
+    """Make the rules of the options `--patients` and `--patient-pattern`.
+
+    Args:
+        table: Table of patients.
+        pattern: Regular expression.
+        root: Folder that is imported; resolved.
+
+    Raises:
+        UsageError: Both are given, or the pattern is no regular expression.
+    """
+    return PatientRules(None if table is None else Path(table), pattern, root)
+
 
 BY_NAMES = PatientRules()
 """Patients are derived from names."""

@@ -105,9 +105,9 @@ def slice_volume(found: FoundVolume, destination: Path, rules: SliceRules) -> Sl
     volume = found.load()
     if found.is_asked and is_mask_like(volume.voxels[..., None]):
         raise MaskLikeError(
-            "looks like a label map (background 0 and few other values), and is of no volume by "
-            "its name; --mask-suffix, --mask-replace, --masks-root make it one, --keep-mask-like a "
-            "volume"
+            "looks like a label map (a background and few other values), but is none: files are "
+            "named after their volume (or with --mask-suffix, --mask-replace, --masks-root of "
+            "`dxseg import volumes`), DICOM objects are SEG; --keep-mask-like makes it a volume"
         )
     writer = _VolumeWriter(found, destination, rules, SlicedVolume(volume, rules.slicing))
     record = writer.write(volume, key)

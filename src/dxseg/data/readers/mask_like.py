@@ -25,18 +25,20 @@ def is_mask_like(pixels: npt.NDArray[Any]) -> bool:
 
     Lossy compression and soft edges add values between two extremes; those are fewer than the
     pixels of the lesion. An image of one value is mask-like if that is 0.
+    If there are values below 0, the lowest is the background.
 
     Args:
         pixels: (..., C), numbers of any type; a volume has one channel too.
     """
     values = pixels.reshape(-1, pixels.shape[-1]).max(axis=1)
-    values = values[:: max(1, len(values) // _SAMPLE)]
-    lowest, highest = values.min(initial=0), values.max(initial=0)
-    # NaN fails these comparisons too.
-    if not (lowest >= 0 and np.isfinite(highest)):
+    values = values[:: max(1, len(values) // _SAMPLE)].astype(np.float64)
+    if not (values.size and np.isfinite(values).all()):
         return False
+    # The air of CT, below which nothing is, is a background too.
+    values = values - min(0, values.min())
+    highest = values.max()
     if highest == 0:
-        return bool(values.size)
+        return True
     low = values <= _EXTREME * highest
     if not low.any() or low.all():
         return False

@@ -43,6 +43,11 @@ class MaskObject:
     instance_uids: frozenset[str]
     regions: Mapping[int, str]
 
+    @property
+    def has_references(self) -> bool:
+        """Whether it says which images it is of."""
+        return bool(self.series_uids or self.instance_uids)
+
     def belongs_to(self, headers: Sequence[Header]) -> bool:
         """Whether it refers to any of these images, or, if it lists no images, to their series.
 
