@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Where there is no NVIDIA GPU, torch is installed from here: builds for processors, 4 GB smaller.
+# `make TORCH_INDEX= demo` takes the builds of the package index.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test slow lint check docs coverage bench sbom package clean
@@ -65,12 +68,22 @@ $(BIN)/python:
 	  && $(PYTHON) -m pip --python $(BIN)/python install pip; } || { \
 	  rm -rf $(VENV); echo "no virtual environment; try: apt install python3-venv"; exit 1; }
 
-$(VENV)/.installed-demo: pyproject.toml | $(BIN)/python
+# Only Linux: elsewhere the package index has builds for processors. What is installed stays.
+$(VENV)/.installed-torch: | $(BIN)/python
+	@if $(BIN)/python -c 'import torch, torchvision' 2>/dev/null; then :; \
+	elif [ -n "$(TORCH_INDEX)" ] && [ "$$(uname -s)" = Linux ] && ! nvidia-smi >/dev/null 2>&1; then \
+	  echo "no NVIDIA GPU: torch for processors from $(TORCH_INDEX)"; \
+	  $(BIN)/python -m pip install --index-url "$(TORCH_INDEX)" --timeout 15 --retries 1 torch torchvision \
+	  || echo "$(TORCH_INDEX) cannot be used; torch comes from the package index"; \
+	fi
+	@touch $@
+
+$(VENV)/.installed-demo: pyproject.toml | $(VENV)/.installed-torch
 	$(BIN)/python -m pip install -e .
 	touch $@
 
 # The same environment with more in it, so it serves the demo too.
-$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/.installed-torch
 	$(BIN)/python -m pip install -e '.[dev]'
 	touch $(VENV)/.installed-demo $@
 

@@ -119,11 +119,19 @@ def test_the_citation_names_version_and_paper() -> None:
 
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert citation["version"] == settings["project"]["version"]
     assert citation["license"] == settings["project"]["license"]
     assert any("2406.14958" in str(reference) for reference in citation["references"])
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert f"[{citation['version']}]" in changes or "[Unreleased]" in changes
+    released = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", changes, re.MULTILINE)
+    assert not released or citation["version"] == released[0], "of the newest release"
+
+
+def test_the_version_comes_from_tags_and_has_a_value_without_git() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "version" in settings["project"]["dynamic"]
+    assert "version" not in settings["project"], "it would win over the tag"
+    assert any(name.startswith("setuptools-scm") for name in settings["build-system"]["requires"])
+    assert settings["tool"]["setuptools_scm"]["fallback_version"]
 
 
 def test_no_code_can_unpickle() -> None:

@@ -56,7 +56,8 @@ def train(
         overrides: Value of the configuration that replaces the preset's, such as
             `stage2.steps=600`. May be repeated; wins over `masks` and `seed`. In Python a nested
             dictionary: `{"stage2": {"steps": 600}}`.
-        logger: Lightning logger of every stage; default: TensorBoard files in each stage's folder.
+        logger: Lightning logger of every stage; default: TensorBoard files in each stage's folder,
+            if the extra `tensorboard` is installed.
         callbacks: Lightning callbacks of every stage. With several local devices, logger and
             callbacks must be picklable.
 
@@ -108,7 +109,8 @@ def distill(
         dataset: Folder of the dataset, if it has moved since.
         overrides: Value of the configuration, such as `student.steps=600`. May be repeated.
             Network, split and image size are the teacher's. In Python a nested dictionary.
-        logger: Lightning logger; default: TensorBoard files in the stage's folder.
+        logger: Lightning logger; default: TensorBoard files in the stage's folder, if the extra
+            `tensorboard` is installed.
         callbacks: Lightning callbacks. With several local devices, logger and callbacks must be
             picklable.
 

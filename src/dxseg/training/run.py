@@ -64,7 +64,7 @@ def train_run(
         stage2_run: a finished run that ends with stage 2, otherwise of this configuration, whose
             network the further stages start from.
         logger: Lightning logger, passed to the Trainer of every stage. Default: TensorBoard files
-            in the folder of each stage.
+            in the folder of each stage, if tensorboard is installed.
         callbacks: Lightning callbacks, passed to the Trainer of every stage. With several local
             devices, logger and callbacks must be picklable.
 

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -41,7 +42,8 @@ class TrainerSettings:
     Attributes:
         device: accelerator, devices, precision.
         seed: of the run.
-        logger: Lightning logger of a user. Default: TensorBoard files in the stage's folder.
+        logger: Lightning logger of a user. Default: TensorBoard files in the stage's folder, if
+            tensorboard is installed.
         callbacks: Lightning callbacks of a user.
     """
 
@@ -67,7 +69,7 @@ def fit_stage(
     Args:
         module: the stage; afterwards it has the weights of the selected checkpoint.
         data: batches of an epoch, and validation cases.
-        folder: of the stage, for `last.ckpt`, `metrics.csv` and TensorBoard files.
+        folder: of the stage, for `last.ckpt`, `metrics.csv` and the files of loggers.
         settings: shared by all stages.
         config: length, checkpoint, early stopping.
         title: of the progress bar.
@@ -138,7 +140,7 @@ def _trainer(
         accumulate_grad_batches=config.accumulate_grad_batches,
         gradient_clip_val=config.gradient_clip_val,
         callbacks=callbacks,
-        logger=settings.logger or TensorBoardLogger(folder, name="", version="tensorboard"),
+        logger=_logger(folder, settings),
         default_root_dir=folder,
         log_every_n_steps=config.epoch_steps,
         num_sanity_val_steps=0,
@@ -146,6 +148,15 @@ def _trainer(
         enable_model_summary=False,
         deterministic=device.deterministic or "warn",
     )
+
+
+def _logger(folder: Path, settings: TrainerSettings) -> Logger | bool:
+    """The user's logger, or TensorBoard files, or none: `metrics.csv` has the figures anyway."""
+    if settings.logger is not None:
+        return settings.logger
+    if find_spec("tensorboard") is None:
+        return False
+    return TensorBoardLogger(folder, name="", version="tensorboard")
 
 
 @contextmanager
