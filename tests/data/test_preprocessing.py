@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from dxseg.data.geometry import Geometry, attainable_dice, fit_geometry
 from dxseg.data.preprocessing import (
-    Geometry,
     Preprocessing,
-    fit_geometry,
     fit_image,
     fit_mask,
     intensity_range,
@@ -229,3 +228,30 @@ class TestIntensityRange:
         low, high = intensity_range(images, np.arange(1_000_000))
         assert images.read <= 256
         assert 0 <= low < high <= 15
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(33, 150), st.integers(33, 150), st.integers(1, 12), st.integers(0, 9999))
+def test_the_attainable_dice_is_that_of_true_masks_through_preprocessing_and_back(
+    height: int, width: int, radius: int, seed: int
+) -> None:
+    """Written without torch, so it is compared with what a prediction goes through."""
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    row, column = generator.uniform(0, height), generator.uniform(0, width)
+    mask = ((y - row) ** 2 + (x - column) ** 2 <= radius**2).astype(np.uint8)
+    if not mask.any():
+        return
+    reduced = torch.from_numpy(fit_mask(mask, 32, 1))[None].float()
+    p = preprocessing(image_size=32)
+    predicted = p.postprocess(reduced, fit_geometry(height, width, 32))[0].numpy() >= 0.5
+    expected = 2 * (predicted & (mask > 0)).sum() / (predicted.sum() + mask.sum())
+    # Sums of the two libraries round differently where a pixel is covered by exactly one half.
+    assert attainable_dice(mask, 32) == pytest.approx(expected, abs=0.03)
+
+
+def test_a_lesion_of_one_pixel_vanishes_and_native_size_loses_nothing() -> None:
+    mask = np.zeros((256, 256), np.uint8)
+    mask[100, 100] = 1
+    assert attainable_dice(mask, 64) == 0
+    assert attainable_dice(mask, 256) == 1

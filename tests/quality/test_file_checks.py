@@ -100,6 +100,14 @@ def colour(folder: Any) -> Any:
     return np.dstack([folder.disc(), folder.disc() * 0, folder.disc() * 0])
 
 
+def thin_line(folder: Any) -> None:
+    """A lesion of 3 x 100 pixels in an image of 1200 x 1200."""
+    folder.image("c3.png", np.asarray(Image.fromarray(folder.scene(3)).resize((1200, 1200))))
+    mask = np.zeros((1200, 1200), np.uint8)
+    mask[600:603, 500:600] = 255
+    folder.image("c3_mask.png", mask)
+
+
 def united(folder: Any) -> None:
     write_mask(folder.root / "c3_mask.png", folder.disc() // 255, 1, merged_count=3)
 
@@ -133,6 +141,7 @@ IMAGE, MASK = "c3.png", "c3_mask.png"
         ("mask-on-lesion-free", lambda f: f.set("c3", label="normal"), "pixels"),
         ("mask-empty", replaced(MASK, lambda f: f.disc() * 0), ""),
         ("mask-nearly-empty", replaced(MASK, lambda f: f.disc(1.1)), "5 pixels"),
+        ("mask-detail", thin_line, "at best 0.00"),
         ("mask-border", replaced(MASK, lambda f: 255 - f.disc()), ""),
         ("mask-left-out", lambda f: f.image("c3_mask_1.png", f.disc()), "c3_mask_1.png"),
         ("mask-repaired", replaced(MASK, soft_edges), "edges"),

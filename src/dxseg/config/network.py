@@ -56,6 +56,8 @@ class ModelConfig(StrictConfig):
             capacity control that never saw an image-level label.
         coarse_learning_rate_scale: factor on the learning rate of the coarse branch; 0 freezes it.
         shared_encoder_levels: number of levels, finest first, that both encoders of `sks` share.
+        coarse_reduction: how many pixels of an image make one, along each axis, of the image that
+            is classified; masks have all pixels. Stage 1 learns from images of that size.
         label_head: gives a single-branch network an image-level head, trained together with masks.
         classifier: keeps the stage-1 classifier beside the network, for image-level decisions. One
             with two branches contains it already.
@@ -71,6 +73,7 @@ class ModelConfig(StrictConfig):
     coarse_init: Literal["pretrained", "stage1"] = "stage1"
     coarse_learning_rate_scale: float = Field(default=0.0, ge=0.0, le=1.0)
     shared_encoder_levels: int = Field(default=0, ge=0)
+    coarse_reduction: int = Field(default=1, ge=1, le=16)
     label_head: bool = False
     classifier: bool = False
 
@@ -80,6 +83,12 @@ class ModelConfig(StrictConfig):
             raise ValueError(
                 f"shared_encoder_levels {self.shared_encoder_levels} needs the two encoders of "
                 f"architecture sks; {self.architecture} has one: set shared_encoder_levels to 0"
+            )
+        if self.shared_encoder_levels and self.coarse_reduction > 1:
+            raise ValueError(
+                f"shared_encoder_levels {self.shared_encoder_levels}: with coarse_reduction "
+                f"{self.coarse_reduction} the two branches see different resolutions and share "
+                "no level; set one of the two to its default"
             )
         if self.shared_encoder_levels and self.encoder_init != self.coarse_init:
             raise ValueError(
@@ -154,6 +163,7 @@ class ModelConfig(StrictConfig):
             backbone=self.backbone,
             decoder_channels=self.decoder_channels,
             encoder_init="stage1" if starts_there else self.encoder_init,
+            coarse_reduction=self.coarse_reduction,
             label_head=starts_there,
             classifier=self.classifier and not starts_there,
         )

@@ -130,7 +130,10 @@ def read_config(path: Path) -> RunConfig:
 
 def _first_problems(error: ValidationError, limit: int = 5) -> str:
     problems = [
-        f"{'.'.join(str(part) for part in item['loc'])} = {_shown(item['input'])}: "
+        # What is wrong with several options names them itself.
+        item["msg"].removeprefix("Value error, ")
+        if not item["loc"]
+        else f"{'.'.join(str(part) for part in item['loc'])} = {_shown(item['input'])}: "
         f"{_unexpected(item['loc']) if item['type'] == 'extra_forbidden' else item['msg']}"
         for item in error.errors()
     ]

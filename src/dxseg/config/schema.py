@@ -22,6 +22,8 @@ class DataConfig(StrictConfig):
 
     Attributes:
         image_size: side of the square that images are fitted into, pixels.
+        patch_size: side of the patches of it that masks are learnt from, pixels, a multiple of 32;
+            labels are of whole images. Default: whole images.
         batch_size: images per optimiser step, over all processes.
         bag_size: largest number of images that represent a study in a step of stage 1.
         lesion_free_fraction: fraction of lesion-free images in a stage-2 batch.
@@ -32,12 +34,22 @@ class DataConfig(StrictConfig):
     """
 
     image_size: int = Field(default=128, ge=32, le=4096)
+    patch_size: int | None = Field(default=None, ge=32, le=4096, multiple_of=32)
     batch_size: PositiveInt = 16
     bag_size: PositiveInt = 8
     lesion_free_fraction: float = Field(default=0.125, ge=0.0, lt=1.0)
     label_prompt_prob: float = Field(default=0.5, ge=0.0, le=1.0)
     workers: int = Field(default=0, ge=0, le=64)
     cache_dir: str | None = None
+
+    @model_validator(mode="after")
+    def _patches_fit(self) -> DataConfig:
+        if self.patch_size is not None and self.patch_size > self.image_size:
+            raise ValueError(
+                f"patch_size {self.patch_size} is larger than the images it is cut from: choose at "
+                f"most {self.image_size} (image_size), or a larger image_size"
+            )
+        return self
 
 
 class SplitConfig(StrictConfig):
@@ -242,6 +254,21 @@ class RunConfig(StrictConfig):
     rule_out_sensitivity: float | None = Field(default=0.98, gt=0, le=1)
     rule_in_specificity: float | None = Field(default=0.95, gt=0, le=1)
     device: DeviceConfig = DeviceConfig()
+
+    @model_validator(mode="after")
+    def _reduction_fits(self) -> RunConfig:
+        size, reduction = self.data.image_size, self.model.coarse_reduction
+        if reduction > 1 and (size % reduction or size < 32 * reduction):
+            raise ValueError(
+                f"model.coarse_reduction {reduction} does not divide data.image_size {size} into "
+                "images of 32 px or more: choose a divisor"
+            )
+        return self
+
+    @property
+    def coarse_size(self) -> int:
+        """Side of the images that stage 1 learns from, pixels."""
+        return self.data.image_size // self.model.coarse_reduction
 
     @property
     def stages(self) -> list[str]:

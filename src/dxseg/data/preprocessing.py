@@ -5,7 +5,6 @@ Training and inference use the same functions; the model folder stores the param
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,26 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
+from dxseg.data.geometry import Geometry, fit_geometry
 from dxseg.errors import DxsegError
 
 Image = NDArray[np.uint8] | NDArray[np.uint16]
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """The position of an image in the square input of the network, in pixels.
-
-    Attributes:
-        height: Native height.
-        width: Native width.
-        fitted_height: Height after resizing; rows below are padding.
-        fitted_width: Width after resizing; columns to the right are padding.
-    """
-
-    height: int
-    width: int
-    fitted_height: int
-    fitted_width: int
 
 
 class Preprocessing(BaseModel):
@@ -104,12 +87,6 @@ class Preprocessing(BaseModel):
         inside = probabilities[None, :, : geometry.fitted_height, : geometry.fitted_width]
         size = (geometry.height, geometry.width)
         return F.interpolate(inside, size=size, mode="bilinear", align_corners=False)[0]
-
-
-def fit_geometry(height: int, width: int, image_size: int) -> Geometry:
-    """Compute the geometry that fits (height, width) into a square of `image_size`."""
-    scale = image_size / max(height, width)
-    return Geometry(height, width, max(1, round(height * scale)), max(1, round(width * scale)))
 
 
 def fit_image(image: Image, image_size: int) -> tuple[Image, Geometry]:

@@ -30,7 +30,7 @@ _STAGE2_OPTIONS = {
         "label_head",
         "classifier",
     ),
-    "data": ("lesion_free_fraction", "label_prompt_prob"),
+    "data": ("lesion_free_fraction", "label_prompt_prob", "patch_size"),
 }
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dxseg.data.preprocessing import Geometry
+from dxseg.data.geometry import Geometry
 from dxseg.data.readers.images import to_channels
 from dxseg.errors import DxsegError
 from dxseg.inference.backends import Backend

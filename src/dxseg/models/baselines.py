@@ -13,6 +13,7 @@ from dxseg.models.decoder import DECODER_CHANNELS
 from dxseg.models.heads import init_prior_bias
 from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
 from dxseg.models.weights import Weights, create_encoder
+from dxseg.models.whole_view import WholeView
 
 ARCHITECTURES = {"unet": smp.Unet, "unetplusplus": smp.UnetPlusPlus, "manet": smp.MAnet}
 
@@ -30,6 +31,7 @@ class BaselineModel(SegmentationModel):
         in_channels: int = 3,
         decoder_channels: Sequence[int] = DECODER_CHANNELS,
         encoder_weights: Weights | None = "imagenet",
+        coarse_reduction: int = 1,
     ) -> None:
         """Build the network.
 
@@ -42,8 +44,10 @@ class BaselineModel(SegmentationModel):
             in_channels: Channels of the images.
             decoder_channels: Widths of the decoder blocks at strides 16, 8, 4, 2 and 1.
             encoder_weights: Initial weights of the encoder; None for random ones.
+            coarse_reduction: How much the whole image is reduced for the label head.
         """
         super().__init__()
+        self.coarse_reduction = coarse_reduction
         body = create_encoder(backbone, in_channels, encoder_weights).body
         self.network: Any = ARCHITECTURES[architecture](
             f"tu-{backbone}",
@@ -74,9 +78,16 @@ class BaselineModel(SegmentationModel):
         if self.label_head is not None:
             self.label_head.load_state_dict(classifier.global_head.state_dict())
 
-    def _forward_padded(self, x: Tensor, label_prompt: Tensor | None) -> SegmenterOutput:  # noqa: ARG002
+    def _forward_padded(
+        self,
+        x: Tensor,
+        label_prompt: Tensor | None,  # noqa: ARG002
+        whole: WholeView,
+    ) -> SegmenterOutput:
         features = self.network.encoder(x)
         masks = self.network.segmentation_head(self.network.decoder(features))
-        head = self.network.classification_head
-        labels = None if head is None else head(features[-1])
+        if self.label_head is None:
+            return SegmenterOutput(masks, features=features[-1])
+        deepest = features[-1] if whole.image is x else self.network.encoder(whole.image)[-1]
+        labels = self.network.classification_head(deepest)
         return SegmenterOutput(masks, labels, features=features[-1])

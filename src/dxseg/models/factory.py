@@ -33,6 +33,7 @@ def create_model(
     in_channels: int = 3,
     decoder_channels: Sequence[int] = DECODER_CHANNELS,
     encoder_weights: Weights | None = "imagenet",
+    coarse_reduction: int = 1,
     **options: Any,
 ) -> SegmentationModel:
     """Build a segmentation model by name.
@@ -46,6 +47,7 @@ def create_model(
         in_channels: Channels of the images.
         decoder_channels: Widths of the decoder blocks at strides 16, 8, 4, 2 and 1.
         encoder_weights: Initial weights of the encoder that masks train; None for random ones.
+        coarse_reduction: How much the whole image is reduced to be classified.
         options: Further arguments of `SKS`.
 
     Raises:
@@ -55,6 +57,7 @@ def create_model(
         "in_channels": in_channels,
         "decoder_channels": decoder_channels,
         "encoder_weights": encoder_weights,
+        "coarse_reduction": coarse_reduction,
     }
     if architecture == "sks":
         return SKS(backbone, labels, classes, **options)
@@ -139,6 +142,7 @@ def build_segmenter(
         in_channels=task.channels,
         decoder_channels=config.decoder_channels,
         encoder_weights="imagenet" if pretrained and config.encoder_init == "pretrained" else None,
+        coarse_reduction=config.coarse_reduction,
         **(_sks_options(config, task, pretrained) if is_sks else {}),
     )
     if stage1 is not None and config.encoder_init == "stage1":

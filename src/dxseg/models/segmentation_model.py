@@ -9,6 +9,7 @@ from torch.export import register_dataclass
 
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.encoder import pad_to_multiple
+from dxseg.models.whole_view import WholeView
 
 STRIDE = 32
 """Deepest stride of the encoders: inputs are padded to a multiple of it."""
@@ -43,11 +44,16 @@ class SegmentationModel(nn.Module):
 
     Attributes:
         encoder: The encoder that masks train.
+        coarse_reduction: How many pixels make one, along each axis, of the whole image that is
+            classified; masks are of all pixels.
     """
 
     encoder: nn.Module
+    coarse_reduction: int = 1
 
-    def forward(self, x: Tensor, label_prompt: Tensor | None = None) -> SegmenterOutput:
+    def forward(
+        self, x: Tensor, label_prompt: Tensor | None = None, whole: WholeView | None = None
+    ) -> SegmenterOutput:
         """Segment normalized images.
 
         Args:
@@ -56,15 +62,22 @@ class SegmentationModel(nn.Module):
             label_prompt: Image-level labels that are known beforehand: (B,) int64 label
                 positions, -1 where unknown, or for multi-label (B, L) of 0, 1 and NaN (unknown).
                 None: all unknown. Networks without a label branch ignore it.
+            whole: The whole images, if `x` are patches of them, with sides that are multiples of
+                32. None: `x` are whole images.
         """
-        padded = pad_to_multiple(x, STRIDE)
-        return crop_output(self._forward_padded(padded, label_prompt), x, padded)
+        if whole is not None:
+            return self._forward_padded(x, label_prompt, whole)
+        padded = pad_to_multiple(x, STRIDE * self.coarse_reduction)
+        whole = WholeView.of(padded, self.coarse_reduction)
+        return crop_output(self._forward_padded(padded, label_prompt, whole), x, padded)
 
     def load_encoder(self, classifier: CoarseBranch) -> None:
         """Copy the encoder of a trained stage 1, on the same backbone, into `encoder`."""
         raise NotImplementedError
 
-    def _forward_padded(self, x: Tensor, label_prompt: Tensor | None) -> SegmenterOutput:
+    def _forward_padded(
+        self, x: Tensor, label_prompt: Tensor | None, whole: WholeView
+    ) -> SegmenterOutput:
         """Segment images whose sides are multiples of `STRIDE`."""
         raise NotImplementedError
 

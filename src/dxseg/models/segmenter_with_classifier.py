@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from dxseg.models.coarse_branch import CoarseBranch, CoarseOutput
+from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
+from dxseg.models.whole_view import WholeView
 
 
 class SegmenterWithClassifier(SegmentationModel):
@@ -32,6 +33,7 @@ class SegmenterWithClassifier(SegmentationModel):
         super().__init__()
         self.segmenter = segmenter
         self.coarse = classifier.requires_grad_(False)
+        self.coarse_reduction = segmenter.coarse_reduction
         self.train(self.training)
 
     @property
@@ -49,10 +51,11 @@ class SegmenterWithClassifier(SegmentationModel):
         self.coarse.eval()
         return self
 
-    def _forward_padded(self, x: Tensor, label_prompt: Tensor | None) -> SegmenterOutput:
-        output: SegmenterOutput = self.segmenter(x, label_prompt)
-        coarse: CoarseOutput = self.coarse(x)
-        evidence = self.coarse.evidence(coarse, label_prompt)
+    def _forward_padded(
+        self, x: Tensor, label_prompt: Tensor | None, whole: WholeView
+    ) -> SegmenterOutput:
+        output: SegmenterOutput = self.segmenter(x, label_prompt, whole)
+        coarse, evidence = whole.classify(self.coarse, label_prompt)
         return replace(output, label_logits=coarse.label_logits, evidence=evidence)
 
 

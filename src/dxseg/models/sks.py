@@ -15,6 +15,7 @@ from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
 from dxseg.models.shared_encoder import EncoderTail, split_into_stages
 from dxseg.models.skips import FeatureFusion, Fusion, LongSkip, Prompt
 from dxseg.models.weights import Weights, create_encoder
+from dxseg.models.whole_view import WholeView
 
 
 class SKS(SegmentationModel):
@@ -46,6 +47,7 @@ class SKS(SegmentationModel):
         prompts: Sequence[Callable[[CoarseBranch], Prompt]] = (LongSkip,),
         shared_encoder_levels: int = 0,
         freeze_coarse: bool = True,
+        coarse_reduction: int = 1,
         multi_label: bool = False,
         lesion_free: Sequence[int] = (),
         encoder_weights: Weights | None = "imagenet",
@@ -69,6 +71,8 @@ class SKS(SegmentationModel):
             shared_encoder_levels: Number of levels, finest first, that the coarse encoder computes
                 for both; these are always frozen. Both encoders should start from the same weights.
             freeze_coarse: Whether the coarse branch keeps its weights and normalization statistics.
+            coarse_reduction: How much the whole image is reduced for the coarse branch: the fine
+                branch sees that many times its resolution, along each axis.
             multi_label: Whether an image can have several labels.
             lesion_free: Positions of the labels that mean: no lesion.
             encoder_weights: Initial weights of the fine encoder; None for random ones.
@@ -76,9 +80,17 @@ class SKS(SegmentationModel):
 
         Raises:
             UsageError: The backbone does not fit, or cannot be split into levels; there is no
-                fusion at every level that could go on through the encoder.
+                fusion at every level that could go on through the encoder; levels are shared
+                although the branches see different resolutions.
         """
         super().__init__()
+        if shared_encoder_levels and coarse_reduction > 1:
+            raise UsageError(
+                f"shared_encoder_levels = {shared_encoder_levels}: the coarse branch sees the "
+                f"image reduced by {coarse_reduction}, so no level is the same in both; set "
+                "coarse_reduction or shared_encoder_levels to its default"
+            )
+        self.coarse_reduction = coarse_reduction
         if fuse_in_encoder and (fusion is None or not resolution_compensation):
             raise UsageError(
                 "fuse_in_encoder: there are no fused features at every level to go on from; pass a "
@@ -127,7 +139,8 @@ class SKS(SegmentationModel):
             classifier: The trained stage 1; its backbone, labels and widths are used.
             classes: Number of mask classes, background not counted.
             options: Further arguments of `SKS`: `fusion`, `resolution_compensation`,
-                `fuse_in_encoder`, `prompts`, `shared_encoder_levels`, `freeze_coarse`.
+                `fuse_in_encoder`, `prompts`, `shared_encoder_levels`, `freeze_coarse`,
+                `coarse_reduction`.
         """
         network = cls(
             classifier.encoder.backbone_name,
@@ -170,9 +183,10 @@ class SKS(SegmentationModel):
             return []
         return [*split_into_stages(self.coarse.encoder)[: self.shared_encoder_levels]]
 
-    def _forward_padded(self, x: Tensor, label_prompt: Tensor | None) -> SegmenterOutput:
-        coarse = self.coarse(x)
-        evidence = self.coarse.evidence(coarse, label_prompt)
+    def _forward_padded(
+        self, x: Tensor, label_prompt: Tensor | None, whole: WholeView
+    ) -> SegmenterOutput:
+        coarse, evidence = whole.classify(self.coarse, label_prompt)
         fine, skips = self._encode(x, coarse)
         decoded = self.decoder(skips, [prompt(coarse, evidence) for prompt in self.prompts])
         return SegmenterOutput(self.head(decoded[1]), coarse.label_logits, evidence, fine[-1])

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel
 
+from dxseg.config.schema import DataConfig
+from dxseg.data.geometry import attainable_dice
 from dxseg.data.readers.images import decode, read_image, to_channels
 from dxseg.data.readers.masks import inspect_mask
 from dxseg.data.readers.orientation import UPRIGHT
@@ -22,8 +24,11 @@ from dxseg.io.atomic import sha256_file
 BORDER_SIDE, BORDER_WIDTH = 64, 8
 BORDER_PIXELS = BORDER_SIDE**2 - (BORDER_SIDE - 2 * BORDER_WIDTH) ** 2
 
-FORMAT = "check 3"
+FORMAT = "check 4"
 """Part of every cache key: increase it when an inspection would find something else."""
+
+INPUT_SIZE = DataConfig().image_size
+"""Input size for which the loss of detail is measured: that of the default preset."""
 
 _VALUES_AT_ONCE = 1 << 22
 _KINDS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".tiff": "tiff"} | {
@@ -70,6 +75,8 @@ class CaseFacts(BaseModel):
         mask_code: Code of the mask's finding; "" for none.
         mask_problem: The same as text.
         mask_area: Number of lesion pixels.
+        mask_attainable: Dice that a perfect network could reach at an input of `INPUT_SIZE` pixels;
+            1 without a lesion.
         mask_sides: Number of sides of the image that the lesion touches.
         mask_repair: How the mask was converted; "" for a plain one.
         mask_layout: As in `MaskReading`.
@@ -94,6 +101,7 @@ class CaseFacts(BaseModel):
     mask_code: str = ""
     mask_problem: str = ""
     mask_area: int = 0
+    mask_attainable: float = 1.0
     mask_sides: int = 0
     mask_repair: str = ""
     mask_layout: str = ""
@@ -186,6 +194,8 @@ def _measure_mask(path: Path, classes: int, facts: CaseFacts) -> None:
     facts.mask_repair, facts.mask_layout = reading.repair, reading.layout
     facts.mask_merged = reading.merged_count
     facts.mask_area = int(np.count_nonzero(mask))
+    if facts.mask_area:
+        facts.mask_attainable = attainable_dice(mask, INPUT_SIZE)
     facts.mask_sides = sum(
         bool(side.any()) for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1])
     )

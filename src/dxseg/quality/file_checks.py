@@ -15,6 +15,7 @@ from dxseg.quality.scan import Scan
 SATURATED = 0.5
 FEW_PIXELS, FEW_FRACTION = 10, 1e-4
 RARE_GROUPS = 10
+ATTAINABLE = 0.8
 
 
 def file_findings(scan: Scan) -> list[RowFinding]:
@@ -63,6 +64,8 @@ def _mask_findings(scan: Scan) -> Iterator[RowFinding]:
     yield from flag_rows("mask-empty", readable & area.eq(0) & labeled)
     few = np.maximum(FEW_PIXELS, FEW_FRACTION * facts["height"] * facts["width"])
     yield from flag_rows("mask-nearly-empty", drawn & area.lt(few), pixels)
+    reached = "at best " + facts["mask_attainable"].map("{:.2f}".format)
+    yield from flag_rows("mask-detail", drawn & facts["mask_attainable"].lt(ATTAINABLE), reached)
     # Exchanging height and width would have changed the shape of the mask.
     same = facts["orientation"].between(2, 4) | facts["height"].eq(facts["width"])
     doubtful = drawn & facts["orientation"].ne(UPRIGHT) & same

@@ -118,6 +118,13 @@ FINDING_TYPES: dict[str, FindingType] = {
             "check whether the mask was drawn by mistake",
         ),
         (
+            "mask-detail",
+            "lesions that no network with an input of 128 px, the default, can predict with a Dice "
+            "of 0.8 or more",
+            "train with a larger data.image_size; data.patch_size and model.coarse_reduction keep "
+            "its cost down (docs/training.md)",
+        ),
+        (
             "mask-border",
             "masks that touch all four sides of the image",
             "check whether the mask is inverted or a frame",

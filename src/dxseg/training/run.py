@@ -26,6 +26,7 @@ from dxseg.io.progress import Report, console, reporting
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.encoder import PyramidEncoder
 from dxseg.training.datamodule.training_data import prepare_training_data
+from dxseg.training.lost_detail import measure_lost_detail
 from dxseg.training.preconditions import check_trainable
 from dxseg.training.run_folder import (
     LOCK_SECONDS,
@@ -183,6 +184,10 @@ def _prepare(
 ) -> Work:
     encoder = PyramidEncoder(config.model.backbone, dataset.spec.channels)
     splits = _run_splits(dataset, output, config, splits_path, check)
+    if fabric.is_global_zero:
+        lost = measure_lost_detail(dataset, splits, config.data.image_size).warning()
+        if lost:
+            console.print(f"Warning: {lost}", style="yellow")
     statistics = (encoder.mean, encoder.std)
     with reporting(console, "Reading images") as report:
         data = prepare_training_data(dataset, splits, config, statistics, report)

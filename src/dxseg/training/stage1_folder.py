@@ -65,7 +65,7 @@ def save_stage1(
     record = Stage1Record(
         model=config.model,
         task=task,
-        image_size=config.data.image_size,
+        image_size=config.coarse_size,
         case_ids=case_ids,
         metrics=metrics,
         weights_sha256=sha256_file(folder / STAGE1_WEIGHTS),

@@ -52,14 +52,15 @@ def train_stage1(
     torch.manual_seed(config.seed)
     task = data.task
     coarse = build_coarse_branch(config.model, task, pretrained=True)
-    plan = LabelBatches.plan(data.label_train, config.data)
+    plan = LabelBatches.plan(data.for_stage1(data.label_train), config.data)
     if not len(plan.labels):
         raise DxsegError(NO_LABELS_MESSAGE)
     stage = config.stage1.for_images(plan.image_total, config.data.batch_size)
+    validation = None if data.label_validation is None else data.for_stage1(data.label_validation)
     module = ClassificationModule(coarse, plan.balance(task), task.labels, stage)
     metrics = fit_stage(
         _to_channels_last(module),
-        StageData(data, config, plan.batches(stage, config.seed), data.label_validation),
+        StageData(data, config, plan.batches(stage, config.seed), validation),
         folder,
         settings,
         stage,
@@ -102,7 +103,14 @@ def train_stage2(
     prompts = config.model.has_label_head
     metrics = fit_stage(
         _to_channels_last(module),
-        StageData(data, config, train, data.mask_validation, label_prompts=prompts),
+        StageData(
+            data,
+            config,
+            train,
+            data.mask_validation,
+            patch_size=config.data.patch_size,
+            label_prompts=prompts,
+        ),
         folder,
         settings,
         stage,
@@ -150,6 +158,7 @@ def self_train(
         config,
         self_training_batches(data, config, stage),
         data.mask_validation,
+        patch_size=config.data.patch_size,
         strong=StrongAugmentation(stage),
         label_prompts=prompts,
     )
@@ -198,7 +207,13 @@ def train_student(
     module = StudentModule(segmenter, label_loss, task.lesion_free, model, stage)
     metrics = fit_stage(
         _to_channels_last(module),
-        StageData(data, config, student_batches(labels, config, stage), data.mask_validation),
+        StageData(
+            data,
+            config,
+            student_batches(labels, config, stage),
+            data.mask_validation,
+            patch_size=config.data.patch_size,
+        ),
         folder,
         settings,
         stage,

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
 from dxseg.data.batches.augment import StrongAugmentation, augment_pair, random_state
+from dxseg.data.batches.patches import PatchSampler
 from dxseg.data.batches.samplers import SampleIndex
 from dxseg.data.preprocessing import Preprocessing
 
@@ -26,7 +27,8 @@ class Batch(TypedDict):
     where it is unknown; `masked` (B,) whether it is known; `label` (B,) class indices, -1 where
     unknown, or (B, L) of 0, 1 and NaN; `label_prompt`, as `label`, what of it is given to the
     network; `study` (B,) number of the study whose label the image shares with others, -1 for none,
-    and `study_label` that label, as `label`.
+    and `study_label` that label, as `label`. If the images are patches, `whole` (B, C, S, S) are
+    the images that they were cut from, and `corner` (B, 2) x and y of their upper left corners.
     """
 
     image: Tensor
@@ -37,6 +39,8 @@ class Batch(TypedDict):
     label_prompt: Tensor
     study: Tensor
     study_label: Tensor
+    whole: NotRequired[Tensor]
+    corner: NotRequired[Tensor]
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,7 @@ class BatchDataset(Dataset[Batch]):
         *,
         strong: StrongAugmentation | None = None,
         label_prompt_prob: float = 0.0,
+        patches: PatchSampler | None = None,
     ) -> None:
         """Store the arrays.
 
@@ -171,12 +176,14 @@ class BatchDataset(Dataset[Batch]):
             augmentation: None for validation.
             strong: makes `strong_image` of images without a mask.
             label_prompt_prob: probability that a sample's label is given to the network.
+            patches: cuts a patch out of every augmented image; None for whole images.
         """
         self.arrays = arrays
         self.preprocessing = preprocessing
         self.augmentation = augmentation
         self.strong = strong
         self.label_prompt_prob = label_prompt_prob
+        self.patches = patches
 
     def __getitem__(self, samples: Sequence[SampleIndex]) -> Batch:
         """The batch of the given (row, seed) samples; without samples, a batch of length 0."""
@@ -184,42 +191,65 @@ class BatchDataset(Dataset[Batch]):
             one = cast(dict[str, Tensor], self[[(0, 0)]])
             return cast(Batch, {name: rows[:0] for name, rows in one.items()})
         rows = [row for row, _ in samples]
-        images, strong, masks, prompted = zip(*(self._sample(*s) for s in samples), strict=True)
+        made = [self._sample(*sample) for sample in samples]
         label = torch.from_numpy(self.arrays.labels[rows])
         unknown = float("nan") if label.is_floating_point() else -1
-        hidden = ~torch.tensor(prompted).reshape(-1, *[1] * (label.ndim - 1))
+        hidden = ~torch.tensor([one.prompted for one in made])
         study, study_label = torch.full((len(rows),), -1), torch.full_like(label, unknown)
         if self.arrays.studies is not None:
             study = torch.from_numpy(self.arrays.studies.numbers[rows])
             study_label = torch.from_numpy(self.arrays.studies.labels[rows])
         batch: Batch = {
-            "image": torch.stack(images),
-            "mask": torch.stack([self.arrays.targets(mask) for mask in masks]),
+            "image": self._stack([one.image for one in made], made),
+            "mask": self._stack([one.target for one in made], made),
             "masked": torch.from_numpy(self.arrays.mask_rows[rows] >= 0),
             "label": label,
-            "label_prompt": label.masked_fill(hidden, unknown),
+            "label_prompt": label.masked_fill(hidden.reshape(-1, *[1] * (label.ndim - 1)), unknown),
             "study": study,
             "study_label": study_label,
         }
         if self.strong is not None:
-            batch["strong_image"] = torch.stack(strong)
+            batch["strong_image"] = self._stack([one.strong for one in made], made)
+        if self.patches is not None:
+            batch["whole"] = torch.stack([one.image for one in made])
+            batch["corner"] = torch.tensor([one.corner for one in made])
         return batch
 
-    def _sample(self, case: int, seed: int) -> tuple[Tensor, Tensor, Tensor, bool]:
-        """Image, strongly augmented image, mask, and whether the label is a prompt."""
+    def _stack(self, pixels: Sequence[Tensor], samples: Sequence[_Sample]) -> Tensor:
+        """One batch of whole images or masks, or of the patches of them."""
+        if self.patches is None:
+            return torch.stack(list(pixels))
+        corners = [sample.corner for sample in samples]
+        return torch.stack(list(map(self.patches.cut, pixels, corners)))
+
+    def _sample(self, case: int, seed: int) -> _Sample:
+        """Read and augment a case."""
         stored = torch.from_numpy(self.arrays.image(case)).permute(2, 0, 1)
         image = self.preprocessing.scale(stored)
         mask = torch.from_numpy(self.arrays.mask(case))
         if self.augmentation is None:
-            image = strong = self.preprocessing.standardise(image)
-            return image, strong, mask, False
+            image = self.preprocessing.standardise(image)
+            return _Sample(image, image, self.arrays.targets(mask), prompted=False)
         with random_state(seed):
             image, mask = augment_pair(self.augmentation, image, mask)
             image = strong = self.preprocessing.standardise(image)
             if self.strong is not None and self.arrays.mask_rows[case] < 0:
                 strong = self.strong(image)
             prompted = torch.rand(()).item() < self.label_prompt_prob
-        return image, strong, mask, prompted
+            target = self.arrays.targets(mask)
+            corner = (0, 0) if self.patches is None else self.patches.draw(target)
+        return _Sample(image, strong, target, prompted, corner)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """A case of a batch: `strong` is the image under strong augmentation, where there is any."""
+
+    image: Tensor
+    strong: Tensor
+    target: Tensor
+    prompted: bool
+    corner: tuple[int, int] = (0, 0)
 
 
 def make_dataloader(

@@ -21,6 +21,7 @@ from dxseg.config.schema import (
 from dxseg.data.batches.augment import StrongAugmentation, build_augmentation
 from dxseg.data.batches.bag_sampler import BagSampler
 from dxseg.data.batches.batches import Batch, BatchDataset, CaseDataset, make_dataloader
+from dxseg.data.batches.patches import PatchSampler
 from dxseg.data.batches.samplers import (
     EpochSampler,
     RankSampler,
@@ -56,6 +57,7 @@ class StageData(pl.LightningDataModule):
         train: Batches | dict[str, Batches],
         validation: CaseDataset | None,
         *,
+        patch_size: int | None = None,
         strong: StrongAugmentation | None = None,
         label_prompts: bool = False,
     ) -> None:
@@ -66,6 +68,8 @@ class StageData(pl.LightningDataModule):
             config: of the run.
             train: what a step gets a batch of, or several by name.
             validation: cases to validate on, or None.
+            patch_size: side of the patches to train on, pixels; None for whole images. Validation
+                is on whole images.
             strong: strong augmentation of images without a mask.
             label_prompts: whether labels are prompts, with the probability of the configuration.
         """
@@ -74,6 +78,7 @@ class StageData(pl.LightningDataModule):
         self.config = config
         self.train = train
         self.validation = validation
+        self.patches = None if patch_size is None else PatchSampler(patch_size)
         self.strong = strong
         self.label_prompt_prob = config.data.label_prompt_prob if label_prompts else 0.0
 
@@ -90,6 +95,7 @@ class StageData(pl.LightningDataModule):
             build_augmentation(self.config.augment),
             strong=self.strong,
             label_prompt_prob=self.label_prompt_prob,
+            patches=self.patches,
         )
         trainer = self.trainer
         if trainer is not None and trainer.world_size > 1:
@@ -102,9 +108,12 @@ class StageData(pl.LightningDataModule):
         if self.validation is None:
             return []
         dataset = BatchDataset(self.validation, self.preprocessing, None)
+        side = self.preprocessing.image_size
+        patch = side if self.patches is None else self.patches.size
         sampler = SequentialBatchSampler(
             len(self.validation),
-            2 * self.config.data.batch_size,
+            # As many pixels as two training batches.
+            max(1, 2 * self.config.data.batch_size * patch**2 // side**2),
             rank=0 if self.trainer is None else self.trainer.global_rank,
             world_size=1 if self.trainer is None else self.trainer.world_size,
         )

@@ -35,6 +35,7 @@ class TrainingData:
         lesion_free: (N,) whether each of `label_train` is lesion-free, by its label, or by its mask
             if the image has no label of its own.
         lesion_free_train: (N,) the same of each of `mask_train`.
+        coarse_images: the images at the size that stage 1 learns from, row for row.
         pixels_sha256: of the files of all these images and masks, and of their size here.
     """
 
@@ -46,7 +47,12 @@ class TrainingData:
     mask_validation: CaseDataset | None
     lesion_free: NDArray[np.bool_]
     lesion_free_train: NDArray[np.bool_]
+    coarse_images: NDArray[Any]
     pixels_sha256: str
+
+    def for_stage1(self, cases: CaseDataset) -> CaseDataset:
+        """The same cases with the images and labels that stage 1 learns from."""
+        return replace(cases, images=self.coarse_images, masks=None)
 
 
 def prepare_training_data(
@@ -76,6 +82,9 @@ def prepare_training_data(
     lesion_free = dataset.lesion_free.to_numpy(dtype=bool)[used]
 
     images = cached_images(dataset, rows, size, folder, report)
+    coarse_images = images
+    if config.coarse_size != size:
+        coarse_images = cached_images(dataset, rows, config.coarse_size, folder, report)
     _check_lesion_masks(dataset, lesion_free[train & masked])
     masks = cached_masks(dataset, rows[masked], size, folder)
     # A study's lesion is not in each slice: an image without a label of its own has its mask's.
@@ -103,6 +112,7 @@ def prepare_training_data(
         mask_validation=cases.subset(masked_validation) if masked_validation.any() else None,
         lesion_free=lesion_free[train],
         lesion_free_train=lesion_free[train & masked],
+        coarse_images=coarse_images,
         pixels_sha256=sha256_json([_cache_name(images), _cache_name(masks)]),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import torch
 from torch import Tensor
@@ -44,7 +44,16 @@ class MultitaskModule(SegmentationModule):
     def training_step(self, batch: CombinedBatch, batch_idx: int) -> Tensor:  # type: ignore[override]  # noqa: ARG002
         """Mask loss of one batch and label loss of the other, in one forward pass."""
         masked, labelled = batch["masks"], batch["labels"]
-        output = self.segmenter(torch.cat([masked["image"], labelled["image"]]))
+        pixels = ("image", "whole", "corner")
+        both = cast(
+            Batch,
+            {
+                name: torch.cat([batch["masks"][name], batch["labels"][name]])  # type: ignore[literal-required]
+                for name in pixels
+                if name in masked
+            },
+        )
+        output = self.segmenter(both["image"], None, self.whole_view(both))
         assert output.label_logits is not None, "a network with a label head"
         count = len(masked["image"])
         mask_loss: Tensor = self.loss(output.mask_logits[:count], masked["mask"])

@@ -11,6 +11,7 @@ from dxseg.config.network import ModelConfig
 from dxseg.config.schema import StageConfig
 from dxseg.data.batches.batches import Batch
 from dxseg.models.segmentation_model import SegmentationModel
+from dxseg.models.whole_view import WholeView, reduce_image
 from dxseg.training.losses import MaskLoss
 from dxseg.training.optim import average_weights, build_optimizer
 
@@ -42,9 +43,18 @@ class SegmentationModule(pl.LightningModule):
         """The network that is validated."""
         return self.segmenter
 
+    def whole_view(self, batch: Batch, rows: Tensor | None = None) -> WholeView | None:
+        """The whole images of a batch of patches, or of some of its rows; None without patches."""
+        if "whole" not in batch:
+            return None
+        chosen = slice(None) if rows is None else rows
+        whole, corner = batch["whole"][chosen], batch["corner"][chosen]
+        reduction = self.segmenter.coarse_reduction
+        return WholeView(reduce_image(whole, reduction), reduction, corner, _sides(batch["image"]))
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """Dice plus binary cross-entropy; some labels are prompts."""
-        output = self.segmenter(batch["image"], batch["label_prompt"])
+        output = self.segmenter(batch["image"], batch["label_prompt"], self.whole_view(batch))
         loss: Tensor = self.loss(output.mask_logits, batch["mask"])
         size = len(batch["image"])
         self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
@@ -92,3 +102,8 @@ class SegmentationModule(pl.LightningModule):
         parts.append((self.segmenter.encoder, self.config.encoder_learning_rate_scale))
         parts.append((self.segmenter, 1.0))
         return build_optimizer(parts, self.config)
+
+
+def _sides(images: Tensor) -> tuple[int, int]:
+    height, width = images.shape[-2:]
+    return height, width

@@ -21,6 +21,7 @@ from dxseg.config.schema import SelfTrainingConfig
 from dxseg.data.batches.batches import Batch
 from dxseg.models.factory import Task
 from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
+from dxseg.models.whole_view import WholeView
 from dxseg.training.losses import LabelLoss
 from dxseg.training.modules.segmentation import SegmentationModule
 from dxseg.training.thresholds import implies_lesion
@@ -96,10 +97,10 @@ class SelfTrainingModule(SegmentationModule):
         """
         masked = batch["masked"]
         pseudo_labels, usable = self.make_pseudo_labels(
-            batch["image"][~masked], batch["label"][~masked]
+            batch["image"][~masked], batch["label"][~masked], self.whole_view(batch, ~masked)
         )
         student = batch["strong_image"].contiguous(memory_format=torch.channels_last)
-        output = self.segmenter(student, batch["label_prompt"])
+        output = self.segmenter(student, batch["label_prompt"], self.whole_view(batch))
         logits = output.mask_logits
         losses: list[Tensor] = []
         if masked.any():
@@ -122,15 +123,19 @@ class SelfTrainingModule(SegmentationModule):
         self.average.update_parameters(self.segmenter)
 
     @torch.no_grad()
-    def make_pseudo_labels(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def make_pseudo_labels(
+        self, images: Tensor, labels: Tensor, whole: WholeView | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Masks for images that have none, and which of them may be used.
 
-        If the label means a lesion, one must be found; without a label, a pseudo-label must be
-        certain either way. Lesion-free images need none: their mask is known.
+        If the label means a lesion, one must be found; without a label, and in a patch, which may
+        show another part of the image, a pseudo-label must be certain either way. Lesion-free
+        images need none: their mask is known.
 
         Args:
             images: (B, C, H, W), without strong augmentation.
             labels: as in `dxseg.data.batches.batches.Batch`.
+            whole: the whole images, if `images` are patches.
 
         Returns:
             Probabilities (B, K, H, W), and (B,) whether to use them.
@@ -139,15 +144,15 @@ class SelfTrainingModule(SegmentationModule):
             empty = images.new_zeros(0, self.task.mask_classes, *images.shape[2:])
             return empty, labels.new_zeros(0).bool()
         prompt = labels if self.prompt_teacher else None
-        output = self.teacher(images.contiguous(memory_format=torch.channels_last), prompt)
+        weak = images.contiguous(memory_format=torch.channels_last)
+        output = self.teacher(weak, prompt, whole)
         probabilities = _product_of_experts(
             output, self.task, self.options.evidence_weight
         ).sigmoid()
         peak = probabilities.flatten(1).amax(dim=1)
         lesion = implies_lesion(labels.cpu().numpy(), self.task.lesion_free)
-        certain_of_none = (peak < 1 - self.options.confidence) & ~torch.from_numpy(lesion).to(
-            peak.device
-        )
+        shown = torch.from_numpy(lesion).to(peak.device) & (whole is None)
+        certain_of_none = (peak < 1 - self.options.confidence) & ~shown
         return probabilities, (peak > self.options.confidence) | certain_of_none
 
 

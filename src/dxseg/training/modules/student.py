@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -50,11 +51,15 @@ class StudentModule(SegmentationModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """The weighted sum of the losses."""
-        output = self.segmenter(batch["image"])
+        output = self.segmenter(batch["image"], None, self.whole_view(batch))
         losses = {"mask": self.loss(output.mask_logits, batch["mask"])}
         if output.label_logits is not None:
             losses["label"] = self.label_loss(output.label_logits, batch["label"])
-        losses["mask_label"] = mask_label_loss(output.mask_logits, batch["label"], self.lesion_free)
+        # A patch need not show the lesion of its image: there the target says whether it does.
+        shown = (batch["mask"].flatten(1).amax(1) > 0.5) if "whole" in batch else None
+        losses["mask_label"] = mask_label_loss(
+            output.mask_logits, batch["label"], self.lesion_free, shown
+        )
         total = sum(self.weights.get(name, 1.0) * loss for name, loss in losses.items())
         figures = {f"train_{name}_loss": loss for name, loss in losses.items()}
         self.log_dict(
@@ -68,7 +73,9 @@ class StudentModule(SegmentationModule):
         return total
 
 
-def mask_label_loss(logits: Tensor, label: Tensor, lesion_free: tuple[int, ...]) -> Tensor:
+def mask_label_loss(
+    logits: Tensor, label: Tensor, lesion_free: tuple[int, ...], shown: Tensor | None = None
+) -> Tensor:
     """Binary cross-entropy between what a label says of a lesion and what a mask shows of one.
 
     The image-level logit of a mask is the mean of its highest logits, over a fraction `LESION_AREA`
@@ -78,6 +85,8 @@ def mask_label_loss(logits: Tensor, label: Tensor, lesion_free: tuple[int, ...])
         logits: (B, K, H, W) of the mask.
         label: as in `dxseg.data.batches.batches.Batch`.
         lesion_free: positions of the labels that mean: no lesion.
+        shown: (B,) whether each image shows the lesion that its label means, if it has one; those
+            that do not are left out. None: all do.
 
     Returns:
         The mean over the images whose label says whether they have a lesion; 0 if there is none.
@@ -86,7 +95,10 @@ def mask_label_loss(logits: Tensor, label: Tensor, lesion_free: tuple[int, ...])
     pooled = pixels.topk(max(1, round(LESION_AREA * pixels.shape[1])), dim=1).values.mean(dim=1)
     labels = label.cpu().numpy()
     lesion, none = (rule(labels, lesion_free) for rule in (implies_lesion, implies_no_lesion))
-    known = pooled.new_tensor(lesion | none).bool()
+    with_lesion = torch.from_numpy(lesion).to(pooled.device)
+    known = torch.from_numpy(none).to(pooled.device) | (
+        with_lesion if shown is None else with_lesion & shown
+    )
     if not known.any():
         return logits.sum() * 0.0
-    return F.binary_cross_entropy_with_logits(pooled[known], pooled.new_tensor(lesion)[known])
+    return F.binary_cross_entropy_with_logits(pooled[known], with_lesion[known].to(pooled))
