@@ -127,7 +127,7 @@ def import_folder(
     """
     from dxseg.data.importers.folder import choose_structures, find_in_folders
     from dxseg.data.importers.image_dataset import write_dataset
-    from dxseg.data.importers.labels import describe_labels, read_case_labels
+    from dxseg.data.importers.labels import check_lesion_free, describe_labels, read_case_labels
     from dxseg.data.importers.mask_owner import MaskNaming
     from dxseg.data.importers.mask_values import DEFAULT_CLASSES, parse_rule
     from dxseg.data.importers.patients import fill_patients, patient_rules
@@ -144,10 +144,12 @@ def import_folder(
         destination,
         left_out,
         keep_mask_like=keep_mask_like,
+        known_labels=lesion_free,
     )
     known = fill_patients(found.cases, rules, found.labels)
     words = Words("label", given=lesion_free)
     labels = read_case_labels(found.cases, found.labels, words)
+    check_lesion_free(labels, lesion_free)
     is_default = tuple(mask_classes) == DEFAULT_CLASSES and not mask_colors
     rule = parse_rule(mask_classes, mask_colors or {})
     rule = choose_structures(found, rule, is_default, left_out)

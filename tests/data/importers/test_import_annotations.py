@@ -493,3 +493,11 @@ def test_patients_come_from_a_pattern_or_are_derived(tmp_path: Path) -> None:
     given = Dataset.load(tmp_path / "given")
     assert given.cases["patient_id"].tolist() == ["a", "b"]
     assert given.spec.patients_from is None
+
+
+def test_a_polygon_of_coco_without_the_list_around_it(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    write(tmp_path / "a.json", coco({"segmentation": FLAT}))
+    report = import_annotations(tmp_path / "a.json", tmp_path / "out")
+    assert report.masks == 1
+    np.testing.assert_array_equal(read_mask(tmp_path / "out" / "masks" / "a.png", 1), EXPECTED)

@@ -147,7 +147,7 @@ def test_a_destination_inside_the_source_is_no_label(tmp_path: Path) -> None:
 
 def test_wrong_requests_are_named(tmp_path: Path) -> None:
     picture(tmp_path / "s" / "x" / "a.png")
-    with pytest.raises(DxsegError, match=r"lesion_free.*'healthy'"):
+    with pytest.raises(DxsegError, match="lesion-free 'healthy'"):
         import_folder(tmp_path / "s", tmp_path / "out", lesion_free=["healthy"])
     with pytest.raises(DxsegError, match="no such folder"):
         import_folder(tmp_path / "absent", tmp_path / "out")
@@ -157,3 +157,31 @@ def test_wrong_requests_are_named(tmp_path: Path) -> None:
     with pytest.raises(DxsegError, match="no readable image"):
         import_folder(tmp_path / "empty", tmp_path / "nothing")
     assert not (tmp_path / "out").exists()
+
+
+def test_words_for_nothing_are_counted_once_an_image(tmp_path: Path) -> None:
+    for label in ("unknown", "mole", "NA"):
+        picture(tmp_path / "s" / label / f"{label}.png")
+    report = import_folder(tmp_path / "s", tmp_path / "out")
+    assert report.labels == {"": 2, "mole": 1}
+    assert any(note.startswith("label: 2 values mean missing") for note in report.notes)
+
+
+def test_a_lesion_free_label_without_images_is_named_with_those_that_exist(tmp_path: Path) -> None:
+    for label in ("normal", "mole"):
+        picture(tmp_path / "s" / label / f"{label}.png")
+    with pytest.raises(DxsegError, match=r"--lesion-free 'healthy'.*labels are 'mole', 'normal'"):
+        import_folder(tmp_path / "s", tmp_path / "out", lesion_free=["healthy"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_of_patients_are_patients_unless_a_label_is_among_them(tmp_path: Path) -> None:
+    for number in range(3):
+        for name in "ab":
+            picture(tmp_path / "s" / f"IMD00{number}" / f"{name}.png")
+    import_folder(tmp_path / "s", tmp_path / "out")
+    dataset = Dataset.load(tmp_path / "out")
+    assert dataset.spec.labels == []
+    assert dataset.cases["patient_id"].nunique() == 3
+    import_folder(tmp_path / "s", tmp_path / "labels", lesion_free=["IMD000"])
+    assert Dataset.load(tmp_path / "labels").spec.labels == ["IMD000", "IMD001", "IMD002"]

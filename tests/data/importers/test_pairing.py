@@ -124,6 +124,16 @@ LAYOUTS = {
         },
         [],
     ),
+    "DRIVE without masks of the field of view": (
+        ["training/images/21_training.tif", "*training/1st_manual/21_manual1.png"],
+        {"training/images/21_training.tif": ["training/1st_manual/21_manual1.png"]},
+        [],
+    ),
+    "a folder per patient": (
+        [name for n in "123" for name in (f"IMD00{n}/a.png", f"*IMD00{n}/a_mask.png")],
+        {f"IMD00{n}/a.png": [f"IMD00{n}/a_mask.png"] for n in "123"},
+        [],
+    ),
     "words of masks in names of images": (
         ["lesion_1.png", "*lesion_1_mask.png", "roi_2.png"],
         {"lesion_1.png": ["lesion_1_mask.png"], "roi_2.png": []},
@@ -218,3 +228,26 @@ def test_masks_without_any_image_are_warned_of(tmp_path: Path) -> None:
     root = write(tmp_path / "s", "x/a.png", "*x/strange.png")
     report = import_folder(root, tmp_path / "out")
     assert any("1 of 2 images examined look like masks: strange.png" in n for n in report.notes)
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [
+        ["*masks/rater1/a.png", "*masks/rater2/a.png"],
+        ["*a_mask_observer1.png", "*a_mask_observer2.png"],
+        ["*1st_manual/a_manual1.png", "*mask/a_mask.png"],
+    ],
+)
+def test_of_masks_of_several_readers_one_is_to_be_chosen(tmp_path: Path, masks: list[str]) -> None:
+    image = "a.png" if "_mask_" in masks[0] else "images/a.png"
+    found, _, left_out = pairs(write(tmp_path, image, *masks))
+    assert found == {image: []}
+    assert all("mask is one of 2 of a.png" in reason for reason in left_out.values())
+
+
+def test_folders_that_do_not_fit_are_told_with_the_option_that_helps(tmp_path: Path) -> None:
+    write(tmp_path, "CXR/a.png", "*Manual/left/a.png")
+    _, _, left_out = pairs(tmp_path)
+    assert "--masks-root" in left_out["a.png"]
+    found, _, _ = pairs(tmp_path / "CXR", tmp_path / "Manual")
+    assert found == {"a.png": ["Manual/left/a.png"]}

@@ -10,6 +10,7 @@ from PIL import Image
 
 from cli_results import call
 from dxseg.commands.import_csv import import_csv
+from dxseg.data.importers.patient_names import known_patients
 from dxseg.data.importers.patients import PatientRules, find_patients
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
@@ -130,7 +131,10 @@ def test_a_table_of_patients_alone(tmp_path: Path, text: str, patients: str) -> 
         ("image,patient\nx.png,A\n", r"row 2: 'x\.png' is the name of 2 files"),
         ("image,patient\ny,A\ny,B\n", "rows 2 and 3 give m/P1/y.nii.gz different patients"),
         ("image,patient\nq.png,A\n", r"none of its 1 rows.*'q\.png', expected paths such as"),
-        ("image,patient\ny,NA\n", "none of its 1 rows names an image with a patient"),
+        (
+            "image,patient\ny,NA\n",
+            "'patient' names no patient, but has words for nothing such as 'NA'",
+        ),
         ("image,age\ny,4\n", "expected rows of patient_id"),
         ("image,patient\n", "expected rows of patient_id"),
     ],
@@ -199,3 +203,24 @@ def test_a_split_without_patients_is_a_guess(tmp_path: Path) -> None:
     report = import_csv(csv, tmp_path / "out2", columns={"image": "image"}, name="2")
     assert patients_of(tmp_path / "out2") == ["P0", "P0", "P1", "P1", "P2", "P2"]
     assert "derived from folder names" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("folders", "are"),
+    [
+        (["sub-1", "sub-2", "sub-3"], True),
+        (["patient1", "patient2", "patient3"], True),
+        ([f"TCGA_CS_49{n:02}_19960909" for n in range(4)], True),
+        (["case_001", "case_002", "case_003"], True),
+        ([f"P{n}" for n in range(10)], True),
+        (["sub-1", "sub-2"], True),
+        ([], False),
+        (["sub-1", "sub-2", "benign"], False),
+        (["T1", "T2", "T3", "T4"], False),
+        ([f"grade {n:03}" for n in range(12)], False),
+        (["n02085620-Chihuahua", "n02085782-Spaniel", "n02085936-Terrier"], False),
+        (["benign", "malignant", "normal"], False),
+    ],
+)
+def test_folders_named_like_patients_are_no_labels(folders: list[str], are: bool) -> None:
+    assert known_patients(folders) is are

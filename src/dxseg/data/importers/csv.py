@@ -11,7 +11,7 @@ import pandas as pd
 
 from dxseg.data.importers.file_index import FileIndex
 from dxseg.data.importers.image_dataset import FoundCase
-from dxseg.data.importers.labels import read_labels, read_patients
+from dxseg.data.importers.labels import check_lesion_free, read_labels, read_patients
 from dxseg.data.importers.mask_owner import MaskNaming
 from dxseg.data.importers.mask_search import find_masks
 from dxseg.data.importers.one_hot import SEPARATOR, read_one_hot
@@ -169,6 +169,7 @@ def _read_labels(
         found = {name for text in chosen["label"].unique() for name in split_list(text, ";")}
         found = found if multi_label else set(chosen["label"].unique())
         labels = labels or sorted(found - {""})
+    check_lesion_free(labels, rules.lesion_free)
     fields = {
         "labels": labels,
         "lesion_free": list(rules.lesion_free),

@@ -15,6 +15,7 @@ from dxseg.data.importers.mask_search import find_masks
 from dxseg.data.importers.mask_values import MaskRule
 from dxseg.data.importers.names import natural_key
 from dxseg.data.importers.pairing import Pairing
+from dxseg.data.importers.patient_names import known_patients
 from dxseg.data.importers.report import LeftOut
 from dxseg.data.readers.images import is_supported
 from dxseg.errors import DxsegError, UsageError
@@ -48,6 +49,7 @@ def find_in_folders(
     left_out: LeftOut,
     *,
     keep_mask_like: bool = False,
+    known_labels: Sequence[str] = (),
 ) -> FoundFolder:
     """Find the images of a folder, their masks, and their labels from the names of folders.
 
@@ -58,6 +60,7 @@ def find_in_folders(
         destination: Folder of the new dataset, which is not searched.
         left_out: List to which files left out are added.
         keep_mask_like: Whether what looks like a mask, but is not named so, is an image.
+        known_labels: Names of folders that are labels, even if they look like patients.
 
     Raises:
         DxsegError: A folder is missing, there is no image, `masks_root` has no mask of an image, or
@@ -83,7 +86,7 @@ def find_in_folders(
             f"{reason}; expected the name of the image, or with --mask-suffix"
         )
     notes = note_pairing(pairing, left_out)
-    labels = _find_labels(list(pairing.masks), source, left_out, notes)
+    labels = _find_labels(list(pairing.masks), source, left_out, notes, known_labels)
     cases = [
         FoundCase(
             path,
@@ -178,7 +181,11 @@ def walk_images(
 
 
 def _find_labels(
-    images: Sequence[Path], source: Path, left_out: LeftOut, notes: list[str]
+    images: Sequence[Path],
+    source: Path,
+    left_out: LeftOut,
+    notes: list[str],
+    known: Sequence[str],
 ) -> dict[Path, str]:
     """Take the label of each image from its folders; images that may not stay are left out."""
     folders = {path: os.path.split(path)[0] for path in images}
@@ -190,7 +197,14 @@ def _find_labels(
     if len(counts) >= _CASE_FOLDERS and set(counts.values()) == {1}:
         notes.append(f"{len(counts)} folders of one image each are cases, not labels: unlabelled")
         return dict.fromkeys(images, "")
-    if len(counts) == 1 and _is_of_images(images[0], source):
+    names = sorted(set(counts) - {""}, key=natural_key)
+    if known_patients(names) and set(names).isdisjoint(known):
+        notes.append(
+            f"{len(names)} folders such as {names[0]!r} are named like patients, not labels; if "
+            "they are labels, list the images in a table for `dxseg import csv`"
+        )
+        labels = dict.fromkeys(images, "")
+    elif len(counts) == 1 and _is_of_images(images[0], source):
         labels = dict.fromkeys(images, "")
     if set(labels.values()) == {""}:
         notes.append("no folder is a label: all images are unlabelled")

@@ -10,6 +10,7 @@ import pandas as pd
 from dxseg.data.importers.image_dataset import FoundCase
 from dxseg.data.table.label_lists import SEPARATOR, find_separator, split_list
 from dxseg.data.table.words import Words, is_missing
+from dxseg.errors import DxsegError
 
 _MANY = 50
 _LISTED = 10
@@ -72,10 +73,29 @@ def read_case_labels(cases: Sequence[FoundCase], names: Sequence[str], words: Wo
     Returns:
         The labels, in the order of the folders.
     """
-    spelled = words.spellings([*(case.label for case in cases), *names])
+    labels = [case.label for case in cases]
+    spelled = words.spellings([*labels, *(set(names) - set(labels))])
     for case in cases:
         case.label = spelled[case.label]
     return list(dict.fromkeys(spelled[name] for name in names if spelled[name]))
+
+
+def check_lesion_free(labels: Sequence[str], lesion_free: Sequence[str]) -> None:
+    """Refuse a lesion-free label that no image has.
+
+    Args:
+        labels: The labels of the dataset.
+        lesion_free: Those that mean lesion-free.
+
+    Raises:
+        DxsegError: There is one.
+    """
+    unknown = [name for name in lesion_free if name not in labels]
+    if unknown:
+        shown = ", ".join(map(repr, labels[:_LISTED])) or "absent: all images are unlabelled"
+        raise DxsegError(
+            f"--lesion-free {unknown[0]!r}: no image has this label; labels are {shown}"
+        )
 
 
 def describe_labels(

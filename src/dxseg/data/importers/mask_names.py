@@ -23,10 +23,12 @@ _IMAGE_WORDS = """
 image images imaging img imgs im input inputs orig original originals photo photos picture pictures
 pic pics jpegimages raw frame frames scan scans volume volumes vol vols data slice slices
 """
+_READER_WORDS = "rater raters reader readers observer annotator expert radiologist grader"
 _MODALITIES = "ct mr mri pet us flair t1 t1c t1ce t1gd t2 t1w t2w dwi adc"
 _MASK = frozenset(_STRONG_WORDS.split())
 _WEAK = frozenset(_WEAK_WORDS.split())
 _IMAGE = frozenset(_IMAGE_WORDS.split())
+_READERS = frozenset(_READER_WORDS.split())
 _MODALITY = frozenset(_MODALITIES.split())
 _SPLIT = {
     **dict.fromkeys(("train", "training", "tr"), "train"),
@@ -48,6 +50,9 @@ _PART = re.compile(r"(?<![^\W_])[tT][12](?:ce|gd|[cw])?(?![^\W_])|[^\W\d_]+|\d+"
 _ANY_MARK = re.compile(rf"ground[\W_]*truth|{'|'.join(_shortest(_MARKS))}")
 _ANY_NOUN = re.compile(rf"ground[\W_]*truth|{'|'.join(_shortest(_NOUNS))}")
 _ENDS = re.compile(r"^[\W_]+|[\W_]+$")
+_READERS = frozenset(
+    ["rater", "raters", "reader", "observer", "annotator", "expert", "radiologist", "grader"]
+)
 _CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]")
 _IMAGE_ENDS = re.compile(
     rf"^(?:{'|'.join(_IMAGE)})[_\-. ]+|[_\-. ]+(?:{'|'.join(_IMAGE)})$", re.IGNORECASE
@@ -142,13 +147,26 @@ def mask_cores(name: str) -> set[str]:
     """List what `core` may give for the image of a mask, by which word marks the mask.
 
     Args:
-        name: `lesion_1_mask` gives `lesion_1` and `1_mask`.
+        name: `lesion_1_mask` gives `lesion_1` and `1_mask`; `21_manual1` gives `21_1` and `21`, as
+            a number at the word may be that of the mask.
     """
     name = unicodedata.normalize("NFC", name)
     spans = _spans(name)
     kept = [word not in _NOUNS for word, _, _ in spans]
     marks = [number for number, (word, _, _) in enumerate(spans) if word in _MARKS]
-    return {_without(name, [keep and n != mark for n, keep in enumerate(kept)]) for mark in marks}
+    cores = {_without(name, [keep and n != mark for n, keep in enumerate(kept)]) for mark in marks}
+    numbered = [mark for mark in marks if _is_number_at(spans, mark)]
+    others = {
+        _without(name, [keep and n not in (mark, mark + 1) for n, keep in enumerate(kept)])
+        for mark in numbered
+    }
+    return cores | (others - {""})
+
+
+def _is_number_at(spans: Sequence[tuple[str, int, int]], mark: int) -> bool:
+    """Whether a number follows a word without anything between them."""
+    following = spans[mark + 1 : mark + 2]
+    return any(word.isdigit() and begin == spans[mark][2] for word, begin, _ in following)
 
 
 def _without(name: str, kept: Sequence[bool]) -> str:
@@ -205,6 +223,12 @@ def structure_of(rest: str) -> tuple[str, str]:
     elif number:
         words = [word for word in words if word != number[0]]
     return "_".join(words), number[0] if number else ""
+
+
+def is_reader(structure: str) -> bool:
+    """Whether a structure is who drew it: `rater1`, `expert_b`."""
+    words = [word for word in tokens(structure) if len(word) > 1 and not word.isdigit()]
+    return bool(words) and all(word in _READERS for word in words)
 
 
 def marks_mask(rest: str) -> bool:

@@ -19,6 +19,11 @@ _CHANNEL = "_0000"
 EXACT, TAILED, REWORDED, ONLY_ONE = range(4)
 """How a name fits: with mask words only, with others too, by what is left, as the only image."""
 
+_NONE = "no image has its name"
+_ELSEWHERE = (
+    "images of its name are in folders that do not fit; give the folder of its images as SOURCE, "
+    "and that of the masks as --masks-root"
+)
 _Rank = tuple[int, ...]
 
 
@@ -141,13 +146,15 @@ class ImageIndex:
     def owner(self, mask: File, naming: MaskNaming) -> tuple[File | str, int]:
         """Find the image of a mask and how its name fits, or the reason why there is none."""
         best: dict[File, _Rank] = {}
+        elsewhere = False
         for fit, length, file in self._candidates(mask, naming):
+            elsewhere = True
             if _may_belong(mask, file):
                 spelled = file.stem not in mask.stem
                 rank = (abs(len(mask.place) - len(file.place)), fit, -length, spelled)
                 best[file] = min(rank, best.get(file, rank))
         if not best:
-            return "mask without its image: no image has its name", 0
+            return f"mask without its image: {_ELSEWHERE if elsewhere else _NONE}", 0
         (owner, first), *others = sorted(best.items(), key=lambda pair: pair[1])
         rivals = [file for file, rank in others if rank == first or _takes_number(file, mask)]
         if rivals:

@@ -78,7 +78,7 @@ def pair_masks(
     _refuse_single_tails(owned, pairing, len(images))
     for image, pairs in owned.items():
         if _clash(pairs, several):
-            shown = ", ".join(sorted(mask.path.name for mask, _, _ in pairs)[:3])
+            shown = ", ".join(sorted("/".join(mask.path.parts[-2:]) for mask, _, _ in pairs)[:3])
             reason = f"mask is one of {len(pairs)} of {image.path.name} ({shown}); {_CHOOSE}"
             pairing.left_out.update((mask.path, reason) for mask, _, _ in pairs)
             continue
@@ -120,10 +120,12 @@ def _refuse_single_tails(
 
 
 def _clash(pairs: Sequence[tuple[File, Mask, int]], several: bool) -> bool:
-    """Whether two masks of an image show the same, or one of them all and one a part."""
+    """Whether two masks show the same, as two readers see it, or one of them all and one a part."""
     if len(pairs) < 2:
         return False
     structures = [mask.structure for _, mask, _ in pairs]
+    if any(names.is_reader(structure) for structure in structures):
+        return True
     if "" in structures and len(set(structures)) > 1:
         return True
     numbers = [names.structure_of(file.stem)[1] for file, _, _ in pairs]

@@ -40,7 +40,8 @@ _SEQUENCE = re.compile(
 )
 """The end of a name that says which sequence or session of a patient it is."""
 
-_FEW = 3
+_LONG_WORD = re.compile(r"[^\W\d_]{5,}")
+_FEW, _MANY, _DIGITS = 3, 10, 3
 
 
 def derive_patients(
@@ -60,6 +61,26 @@ def derive_patients(
     if any(named):
         return ["" if match is None else match[1] for match in named], "subject names"
     return _from_folders(files, {fold_name(label) for label in labels}) or _from_sequences(files)
+
+
+def known_patients(names: Collection[str]) -> bool:
+    """Whether the names of folders are those of patients, of all or of none.
+
+    Subject names are. Else there are at least ten, or each has three digits, as `IMD003` has; long
+    words, which describe what a folder holds, do not differ between them.
+
+    Args:
+        names: Folders of one level.
+    """
+    if all(_NAMED.search(name) for name in names):
+        return bool(names)
+    digits = min(sum(letter.isdigit() for letter in name) for name in names)
+    return (
+        len(names) >= _FEW
+        and all(_may_be_patient(name, ()) for name in names)
+        and (len(names) >= _MANY or digits >= _DIGITS)
+        and len({tuple(_LONG_WORD.findall(name.casefold())) for name in names}) == 1
+    )
 
 
 def _from_folders(

@@ -44,8 +44,7 @@ def read_patient_table(
     """
     table = read_user_table(path)
     key, patient = _columns(table, path)
-    words = Words("patient_id", names_shown=False)
-    patients = read_patients(table[patient], words)
+    patients, words = _read_patients(table[patient], path)
     index = _index(files)
     chosen: dict[int, tuple[int, str, int]] = {}
     unmatched = []
@@ -101,6 +100,17 @@ def _columns(table: pd.DataFrame, path: Path) -> tuple[str, str]:
             f"patient_id (or {', '.join(_PATIENT[1:])}) and image (or {', '.join(_KEY[1:])})"
         )
     return key, patient
+
+
+def _read_patients(column: pd.Series[str], path: Path) -> tuple[pd.Series[str], Words]:
+    words = Words("patient_id", names_shown=False)
+    patients = read_patients(column, words)
+    if not any(patients):
+        raise DxsegError(
+            f"{path}: its column {column.name!r} names no patient, but has words for nothing such "
+            f"as {column.iloc[0]!r}; correct it"
+        )
+    return patients, words
 
 
 _FOLDERS = 4

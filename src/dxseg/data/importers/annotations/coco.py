@@ -42,7 +42,7 @@ class _Runs(BaseModel):
 class _Annotation(BaseModel):
     image_id: _Id
     category_id: _Id | None = None
-    segmentation: _Runs | list[list[float]] | None = None
+    segmentation: _Runs | list[list[float]] | list[float] | None = None
 
 
 def read_coco(content: dict[str, Any], source: Path) -> Annotations:
@@ -92,7 +92,10 @@ def _shape(item: dict[str, Any], names: dict[_Id, str]) -> Shape:
         return runs_shape(label, drawn.counts, drawn.size)
     if not drawn:
         return Shape(label, None, BOX)
-    if any(len(polygon) % 2 for polygon in drawn):
+    # A single polygon is often written without the list around it.
+    nested = [part for part in drawn if isinstance(part, list)]
+    polygons = nested or [[part for part in drawn if isinstance(part, float)]]
+    if any(len(polygon) % 2 for polygon in polygons):
         return Shape(label, None, UNREADABLE)
-    pairs = [list(zip(part[::2], part[1::2], strict=True)) for part in drawn]
+    pairs = [list(zip(part[::2], part[1::2], strict=True)) for part in polygons]
     return polygon_shape(label, pairs)
