@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 import dxseg
 from benchmark_scripts import json_line, load
@@ -218,3 +219,34 @@ def test_help_describes_what_is_measured(name, capsys):
     shown = capsys.readouterr().out
     assert "--dataset" in shown
     assert "medians over rounds" in " ".join(shown.split()) or "median over these rounds" in shown
+
+
+@pytest.mark.slow
+def test_native_resolution_compares_patches_with_reduced_slices(tmp_path):
+    bench = load("native_resolution")
+    y, x = np.mgrid[:56, :56]
+    rows = []
+    for number in range(30):
+        generator = np.random.default_rng(number)
+        pixels = generator.normal(40, 10, (56, 56)).clip(0, 255)
+        disk = np.hypot(y - 28, x - 28) < 3 + number % 4
+        mask = f"masks/{number}.png" if number % 2 else ""
+        for folder in ("images", "masks"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+        Image.fromarray((pixels + 120 * disk * bool(mask)).astype(np.uint8)).save(
+            tmp_path / f"images/{number}.png"
+        )
+        if mask:
+            Image.fromarray(disk.astype(np.uint8) * 255).save(tmp_path / mask)
+        rows.append((f"images/{number}.png", mask, "nodule" if mask else "none", f"P{number}"))
+    columns = ["image", "mask", "diagnosis", "patient"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "cases.csv", index=False)
+    steps = ["--set", "stage1.steps=1", "--set", "stage2.steps=1", "--masks", "5"]
+
+    table = bench.main([str(tmp_path), "--out", str(tmp_path / "out"), "--windows", "30", *steps])
+
+    reduced, native = table.to_dict("records")
+    assert reduced["attainable"] < 0.8
+    assert native["attainable"] == 1
+    assert native["vanished"] == 0
+    assert 0 <= native["dice_lesion_known"] <= 1
