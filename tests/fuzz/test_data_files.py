@@ -29,8 +29,9 @@ from dxseg.data.importers.msd import Task
 from dxseg.data.readers.dicom.headers import read_header
 from dxseg.data.readers.dicom.masks import read_mask_object
 from dxseg.data.readers.images import image_size, read_image
+from dxseg.data.readers.label_maps import read_label_map
 from dxseg.data.readers.masks import inspect_mask
-from dxseg.data.readers.nifti import read_nifti, read_nifti_labels
+from dxseg.data.readers.nifti import read_nifti
 from dxseg.data.splits.split_table import parse_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.experiments.experiment import parse_experiment, read_experiment_text
@@ -211,7 +212,7 @@ PARSERS = {
         "x.nii.gz", read_nifti, lambda: [gzip.compress(one) for one in volumes()]
     ),
     "NIfTI label map": Parser(
-        "x.nii", lambda path: read_nifti_labels(path, AFFINE, (5, 4, 3)), label_maps
+        "x.nii", lambda path: read_label_map(path, (AFFINE, (5, 4, 3))), label_maps
     ),
     "DICOM image (RLE and palettes too)": Parser("x.dcm", picture, dicom),
     "DICOM masks": Parser(

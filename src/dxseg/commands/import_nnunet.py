@@ -45,7 +45,7 @@ def import_nnunet(
     Images of `imagesTr` get their mask from `labelsTr`, those of `imagesTs` from `labelsTs` if
     there is one. Channels in separate files are stacked into one TIFF; other images are not copied.
     A mask with the value `ignore` is left out, its image is kept. No split is taken over. Volumes
-    become slices.
+    become slices; their channels are sequences, named as in `dataset.json`.
 
     Args:
         source: Folder `DatasetXXX_Name` with `dataset.json`.
@@ -85,7 +85,6 @@ def import_nnunet(
     from dxseg.data.readers.slicing import make_slicing
     from dxseg.io.progress import console, reporting
 
-    rule = make_slicing(**slicing)
     folder = Path(source).resolve()
     rules = patient_rules(patients, patient_pattern, folder)
     description = read_description(folder)
@@ -97,6 +96,7 @@ def import_nnunet(
     }
     skipped: list[tuple[str, str]] = []
     if description.file_ending in NIFTI_ENDINGS:
+        rule = make_slicing(sequences=nnunet.channel_suffixes(description), **slicing)
         volumes, values = nnunet.find_raw_volumes(folder, description, skipped)
         with reporting(console, "Importing") as progress:
             return write_volumes(

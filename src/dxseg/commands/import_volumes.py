@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from dxseg.commands.dry_run import with_dry_run
 from dxseg.commands.import_dicom import import_dicom
 from dxseg.commands.options import (
+    Channels,
     Columns,
     LesionClasses,
     LesionFree,
@@ -34,6 +35,7 @@ def import_volumes(
     destination: StrPath,
     *,
     name: str | None = None,
+    channels: Channels | None = None,
     masks_root: StrPath | None = None,
     mask_suffix: Suffix | None = None,
     mask_replace: Replacement | None = None,
@@ -66,6 +68,9 @@ def import_volumes(
         source: Folder of NIfTI files or DICOM series, searched through all levels.
         destination: Folder of the new dataset.
         name: Dataset name; default: folder name.
+        channels: Name of a sequence and the end of the name of its file, such as `flair=_flair`,
+            where a volume has several files on one grid; in the order of the channels. May be
+            repeated. In Python a mapping.
         masks_root: Folder of the label maps, in subfolders as the volumes or in none; default:
             search in `source`.
         mask_suffix: The only text that a label map adds to the name of its volume, such as
@@ -108,7 +113,7 @@ def import_volumes(
     from dxseg.data.readers.slicing import make_slicing
     from dxseg.io.progress import console, reporting
 
-    rule = make_slicing(**slicing)
+    rule = make_slicing(sequences=channels, **slicing)
     rules = patient_rules(patients, patient_pattern, Path(source).resolve())
     left_out = LeftOut()
     found = find_volumes(
@@ -117,6 +122,7 @@ def import_volumes(
         MaskNaming(mask_suffix, mask_replace),
         destination,
         left_out,
+        suffixes=rule.suffixes,
         regions=regions,
         lesion_classes=lesion_classes,
         keep_mask_like=keep_mask_like,
@@ -188,6 +194,8 @@ def import_msd(
 ) -> ImportReport:
     """Import a task of the Medical Segmentation Decathlon as slices.
 
+    Several modalities, the fourth dimension of the files, become channels.
+
     Args:
         source: Folder of the task, with `dataset.json`.
         destination: Folder of the new dataset.
@@ -204,8 +212,7 @@ def import_msd(
 
     Raises:
         UsageError: A lesion class is not in `dataset.json`, or a value is wrong.
-        DxsegError: `dataset.json` is wrong, the volumes have several modalities, or the destination
-            has other files.
+        DxsegError: `dataset.json` is wrong, or the destination has other files.
     """
     from dxseg.data.importers.msd import find_task_volumes, read_task
     from dxseg.data.importers.patients import patient_rules
@@ -213,13 +220,14 @@ def import_msd(
     from dxseg.data.readers.slicing import make_slicing
     from dxseg.io.progress import console, reporting
 
-    rule = make_slicing(**slicing)
     folder = Path(source).resolve()
     rules = patient_rules(patients, patient_pattern, folder)
     task = read_task(folder)
+    several = dict.fromkeys(task.sequences) if len(task.sequences) > 1 else None
+    rule = make_slicing(sequences=several, **slicing)
     fields = {
         "name": name or folder.name,
-        "modality": next(iter(task.modality.values())),
+        "modality": ", ".join(task.sequences),
         "provenance": task.reference,
         "licence": task.licence,
     }

@@ -46,13 +46,21 @@ def _pairs(_: Any, tokens: Sequence[Token]) -> dict[str, str]:
 
 
 _EXPECTED: Mapping[str | None, str] = {
+    "--channel": "NAME=SUFFIX, e.g. flair=_flair",
     "--column": "FIELD=COLUMN, e.g. label=diagnosis",
     "--mask-color": "COLOR=CLASS, e.g. #00ff00=lesion",
     "--mask-colour": "COLOR=CLASS, e.g. #00ff00=lesion",
     "--mask-replace": "TEXT=OTHER, e.g. volume=segmentation",
     "--mask-value": "VALUE=CLASS, e.g. 2=tumour",
     "--region": "REGION=CLASS, e.g. 1=tumour",
+    "--window": "WINDOW for all sequences, or NAME=WINDOW for each, e.g. ct=liver",
 }
+
+
+def _windows(type_: Any, tokens: Sequence[Token]) -> str | dict[str, str]:
+    if len(tokens) == 1 and "=" not in tokens[0].value:
+        return tokens[0].value
+    return _pairs(type_, tokens)
 
 
 def _one_pair(type_: Any, tokens: Sequence[Token]) -> tuple[str, str]:
@@ -121,6 +129,8 @@ def _repeated(converter: Any, name: str | tuple[str, ...], metavar: str) -> Para
 
 
 Columns = Annotated[Mapping[str, str], _repeated(_pairs, "--column", "FIELD=COLUMN")]
+Channels = Annotated[Mapping[str, str], _repeated(_pairs, "--channel", "NAME=SUFFIX")]
+Windows = Annotated[str | Mapping[str, str], _repeated(_windows, "--window", "WINDOW|NAME=WINDOW")]
 Regions = Annotated[Mapping[str, str], _repeated(_pairs, "--region", "REGION=CLASS")]
 MaskColors = Annotated[
     Mapping[str, str], _repeated(_pairs, ("--mask-color", "--mask-colour"), "COLOR=CLASS")
@@ -144,12 +154,13 @@ class SlicingOptions(TypedDict, total=False):
         axis: Plane of the slices; default: `through-plane`, across the coarsest spacing of most
             volumes.
         window: Grey-value window: `liver`, `lung`, `brain`, `abdomen`, `LEVEL,WIDTH`, or (default)
-            `percentiles` of the volume.
+            `percentiles` of the volume; of one of several sequences `NAME=WINDOW`, which may be
+            repeated. In Python also a mapping.
         neighbours: Neighbouring slices added as channels on each side (2.5D); default: 0.
         bits: Bit depth of the slice images; default: 8.
     """
 
     axis: Literal["through-plane", "axial", "coronal", "sagittal"]
-    window: str
+    window: Windows
     neighbours: int
     bits: Literal[8, 16]

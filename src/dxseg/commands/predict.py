@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from dxseg.commands.options import Backend, LabelTable, OutputPath, StrPath, StrPaths
+from dxseg.commands.options import Backend, Channels, LabelTable, OutputPath, StrPath, StrPaths
 from dxseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def predict(
     *,
     output: OutputPath,
     labels: LabelTable | None = None,
+    channels: Channels | None = None,
     overwrite: bool = False,
     device: str = "cpu",
     batch_size: int = 8,
@@ -50,6 +51,8 @@ def predict(
         output: Folder for masks, overlays and `predictions.csv`.
         labels: CSV with columns `file,label`: image-level labels to use as prompts. In Python also
             a mapping of file to label.
+        channels: Name of one of the model's sequences and the end of the name of its file, such as
+            `flair=_flair`; default: as at the import. May be repeated. In Python a mapping.
         overwrite: Recompute existing predictions.
         device: Torch device: `cpu`, `cuda`, `cuda:1`, ...
         batch_size: Batch size.
@@ -72,6 +75,7 @@ def predict(
         DxsegError: The model cannot be read, or the folder cannot be written.
     """
     local = {
+        "--channel": channels is not None,
         "--slice-overlays": slice_overlays,
         "--dicom-seg": dicom_seg,
         "--device": device != "cpu",
@@ -111,6 +115,7 @@ def predict(
             paths,
             Path(output),
             labels=labels,
+            channels=channels,
             overwrite=overwrite,
             overlays=overlays,
             slice_overlays=slice_overlays,

@@ -146,7 +146,13 @@ class InferencePipeline:
         Raises:
             DxsegError: The network was trained on other channels or another bit depth.
         """
-        preprocessing = self.info.preprocessing
+        preprocessing, slicing = self.info.preprocessing, self.info.slicing
+        if slicing and slicing.sequences and image.shape[2] != preprocessing.channels:
+            names = ", ".join(one.name for one in slicing.sequences)
+            raise DxsegError(
+                f"an image of {image.shape[2]} channel(s), but the model was trained on "
+                f"{preprocessing.channels}: the sequences {names}; predict volumes of all of them"
+            )
         pixels = to_channels(image, preprocessing.channels)
         square, geometry = preprocessing.fit(pixels)
         large = self.sliding_window and max(pixels.shape[:2]) > preprocessing.image_size

@@ -13,7 +13,8 @@ from dxseg.commands.import_volumes import import_volumes
 from dxseg.data.readers.images import read_image
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.readers.nifti import read_nifti
-from dxseg.data.readers.slicing import WINDOWS, SlicedVolume, Slicing
+from dxseg.data.readers.sliced_volume import SlicedVolume
+from dxseg.data.readers.slicing import WINDOWS, Slicing
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from progress_calls import on_progress

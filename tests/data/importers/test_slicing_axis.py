@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dxseg.commands.import_volumes import import_volumes
-from dxseg.data.readers.slicing import SlicedVolume, through_plane
+from dxseg.data.readers.sliced_volume import SlicedVolume, through_plane
 from dxseg.data.readers.volume import Volume
 from dxseg.data.table.dataset import Dataset
 from volume_phantom import RAS, TURNS, save, turned_affine

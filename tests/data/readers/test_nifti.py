@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dxseg.data.readers.nifti import nifti_grid, read_nifti, read_nifti_labels
+from dxseg.data.readers.label_maps import read_label_map
+from dxseg.data.readers.nifti import nifti_grid, read_nifti
 from dxseg.data.readers.nifti_writer import write_label_map
 from dxseg.errors import DxsegError
 from volume_phantom import RAS, SHAPE, TURNS, ct, save, turned, turned_affine
@@ -112,11 +113,11 @@ def test_voxels_that_are_no_numbers_are_counted(tmp_path: Path) -> None:
 def test_a_label_map_stored_in_another_order_is_turned(tmp_path: Path, turn) -> None:
     _, labels = ct()
     path = save(tmp_path / "labels.nii.gz", labels, turn)
-    read = read_nifti_labels(path, turned_affine(RAS), SHAPE).values
+    read = read_label_map(path, (turned_affine(RAS), SHAPE)).values
     np.testing.assert_array_equal(read, labels)
     image_turn = TURNS[17]
     grid = nifti_grid(save(tmp_path / "image.nii.gz", labels, image_turn))
-    np.testing.assert_array_equal(read_nifti_labels(path, *grid).values, turned(labels, image_turn))
+    np.testing.assert_array_equal(read_label_map(path, grid).values, turned(labels, image_turn))
 
 
 def test_label_maps_on_another_grid_are_refused(tmp_path: Path) -> None:
@@ -124,33 +125,33 @@ def test_label_maps_on_another_grid_are_refused(tmp_path: Path) -> None:
     moved = turned_affine(RAS)
     moved[0, 3] += 0.3 * 0.75
     near = save(tmp_path / "near.nii", labels, affine=moved)
-    np.testing.assert_array_equal(read_nifti_labels(near, turned_affine(RAS), SHAPE).values, labels)
+    np.testing.assert_array_equal(read_label_map(near, (turned_affine(RAS), SHAPE)).values, labels)
     moved[0, 3] += 0.3 * 0.75
     far = save(tmp_path / "far.nii", labels, affine=moved)
     coarse = save(tmp_path / "coarse.nii", labels, affine=turned_affine(RAS, spacing=(0.8, 0.8, 5)))
     small = save(tmp_path / "small.nii", labels[:-1])
     for path, words in ((far, "0.6 voxels away"), (coarse, "voxels away"), (small, "31 x 24 x 10")):
         with pytest.raises(DxsegError, match=f"{path.name}: .*{words}.*resample"):
-            read_nifti_labels(path, turned_affine(RAS), SHAPE)
+            read_label_map(path, (turned_affine(RAS), SHAPE))
 
 
 def test_label_maps_hold_whole_numbers(tmp_path: Path) -> None:
     grid = (AFFINE, (2, 3, 4))
     whole = np.arange(24, dtype=np.float64).reshape(2, 3, 4)
-    read = read_nifti_labels(write(tmp_path / "a.nii", whole), *grid)
+    read = read_label_map(write(tmp_path / "a.nii", whole), grid)
     np.testing.assert_array_equal(read.values, whole)
     assert read.notes == ()
     near = whole + np.linspace(-0.04, 0.04, 24).reshape(whole.shape)
-    read = read_nifti_labels(write(tmp_path / "near.nii", near), *grid)
+    read = read_label_map(write(tmp_path / "near.nii", near), grid)
     np.testing.assert_array_equal(read.values, whole)
     assert "rounded" in read.notes[0]
     nan = np.where(whole == 3, np.nan, whole)
-    read = read_nifti_labels(write(tmp_path / "nan.nii", nan), *grid)
+    read = read_label_map(write(tmp_path / "nan.nii", nan), grid)
     np.testing.assert_array_equal(read.values, np.where(whole == 3, 0, whole))
     assert read.notes == ("label map: 1 voxels are NaN, read as background",)
     for wrong in (whole + 0.5, whole + 0.06, whole - 1, whole * 1e5, whole + np.inf):
         with pytest.raises(DxsegError, match=r"b\.nii: values .*whole numbers"):
-            read_nifti_labels(write(tmp_path / "b.nii", wrong), *grid)
+            read_label_map(write(tmp_path / "b.nii", wrong), grid)
 
 
 def test_a_written_label_map_lies_as_its_source_and_names_nobody(tmp_path: Path) -> None:

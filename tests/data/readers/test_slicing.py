@@ -7,14 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dxseg.data.readers.slicing import (
-    WINDOWS,
-    SlicedVolume,
-    Slicing,
-    count_slices,
-    make_slicing,
-    parse_window,
-)
+from dxseg.data.readers.sliced_volume import SlicedVolume, count_slices
+from dxseg.data.readers.slicing import WINDOWS, Slicing, make_slicing, parse_window
 from dxseg.data.readers.volume import Volume
 from dxseg.errors import DxsegError, UsageError
 from volume_phantom import RAS, SHAPE, SPACING, TURNS, ct, turned, turned_affine

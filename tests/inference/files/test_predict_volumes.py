@@ -165,7 +165,7 @@ def test_what_is_done_is_skipped(tmp_path: Path, use: Any) -> None:
 def test_the_odds_of_a_volume_are_the_mean_of_its_slices_odds(tmp_path: Path, use: Any) -> None:
     predictor = use(labels=("healthy", "ill"), lesion_free=("healthy",))
     predict("model_folder", save(tmp_path / "a.nii", HOUNSFIELD), output=tmp_path / "out")
-    from dxseg.data.readers.slicing import SlicedVolume
+    from dxseg.data.readers.sliced_volume import SlicedVolume
     from dxseg.data.readers.volume import Volume
 
     sliced = SlicedVolume(Volume(HOUNSFIELD, turned_affine(RAS)), RULE)

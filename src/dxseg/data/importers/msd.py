@@ -7,7 +7,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from dxseg.data.exporters.nnunet_format import DESCRIPTION_FILE, class_names, parse_json
-from dxseg.data.importers.nifti import nifti_volume
+from dxseg.data.importers.names import natural_key
+from dxseg.data.importers.nifti import volume_of_files
 from dxseg.data.readers.nifti import is_nifti, nifti_stem
 from dxseg.data.readers.volume import FoundVolume
 from dxseg.errors import DxsegError
@@ -32,6 +33,11 @@ class Task(BaseModel):
     reference: str = ""
     licence: str = ""
 
+    @property
+    def sequences(self) -> list[str]:
+        """Names of the modalities, in the order of the fourth dimension."""
+        return [self.modality[number] for number in sorted(self.modality, key=natural_key)]
+
 
 def read_task(folder: Path) -> Task:
     """Read the `dataset.json` of a task.
@@ -40,16 +46,10 @@ def read_task(folder: Path) -> Task:
         folder: Folder of the task.
 
     Raises:
-        DxsegError: It is absent or wrong, or the volumes have several modalities.
+        DxsegError: It is absent or wrong.
     """
     listing = folder / DESCRIPTION_FILE
     task = parse_json(listing, Task)
-    if len(task.modality) > 1:
-        raise DxsegError(
-            f"{listing}: field modality, value {task.modality}: volumes of several modalities are "
-            "not supported; split them into one file each, and import one with "
-            "`dxseg import volumes`"
-        )
     class_names({name: value for value, name in task.labels.items()}, listing)
     return task
 
@@ -67,10 +67,11 @@ def find_task_volumes(folder: Path, task: Task) -> list[FoundVolume]:
     pairs: list[tuple[str, str | None]] = [(pair.image, pair.label) for pair in task.training]
     pairs.extend((image, None) for image in task.test)
     return [
-        nifti_volume(
+        volume_of_files(
             nifti_stem(Path(image).name),
-            _find_listed(folder, image),
+            (_find_listed(folder, image),),
             None if label is None else _find_listed(folder, label),
+            sequences=len(task.modality),
         )
         for image, label in pairs
     ]

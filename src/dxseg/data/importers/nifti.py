@@ -1,4 +1,4 @@
-"""NIfTI volumes with their label maps, in one file or one per structure."""
+"""Volumes with their label maps; either may be one file or several."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +18,18 @@ from dxseg.data.importers.mask_search import find_masks
 from dxseg.data.importers.names import natural_key, plain_name
 from dxseg.data.importers.pairing import Mask, Pairing
 from dxseg.data.importers.report import LeftOut
+from dxseg.data.importers.sequences import Files, find_files
 from dxseg.data.readers.dicom.objects import is_dicom
+from dxseg.data.readers.label_maps import read_label_map
 from dxseg.data.readers.mask_like import is_mask_like
-from dxseg.data.readers.nifti import is_nifti, nifti_grid, nifti_stem, read_nifti, read_nifti_labels
-from dxseg.data.readers.volume import FoundVolume, VolumeLabels
+from dxseg.data.readers.volume import FoundVolume, Grid, VolumeLabels
+from dxseg.data.readers.volume_files import (
+    is_volume_file,
+    read_sequences,
+    read_volume_file,
+    volume_grid,
+    volume_stem,
+)
 from dxseg.errors import DxsegError, UsageError
 from dxseg.io.atomic import sha256_file, sha256_json
 
@@ -58,6 +67,7 @@ def find_volumes(
     destination: str | Path,
     left_out: LeftOut,
     *,
+    suffixes: Mapping[str, str] | None = None,
     regions: Mapping[str, str] | None = None,
     lesion_classes: Sequence[str] = (),
     keep_mask_like: bool = False,
@@ -70,6 +80,7 @@ def find_volumes(
         naming: How label maps are named.
         destination: Folder of the new dataset, which is not searched.
         left_out: List to which files left out are added.
+        suffixes: End of the name of the file of each sequence; None: a volume is one file.
         regions: Mask class of a structure that has its own file; None: each is one.
         lesion_classes: Those of them that are lesions; default: those whose names are lesions.
         keep_mask_like: Whether a volume that looks like a label map, but is not named so, is one.
@@ -85,26 +96,26 @@ def find_volumes(
     others = LeftOut()
     files = list(_walk(source, exclude, others))
     if not files:
-        if not any(is_dicom(path) for path in source.rglob("*")):
-            raise DxsegError(f"{source}: no volume; expected NIfTI (.nii, .nii.gz) or DICOM slices")
-        if tree is not None or not naming.any_word:
-            raise UsageError(
-                f"{source}: masks of DICOM series are SEG or RTSTRUCT objects beside them"
-            )
+        _check_dicom(
+            source, {"--channel": suffixes, "naming of masks": tree or not naming.any_word}
+        )
         return FoundVolumes([], {}, [], [])
+    found = find_files(files, suffixes or {}, source, left_out)
     if tree is not None:
-        files.extend(_walk(tree, (), others))
+        found.others.extend(_walk(tree, (), others))
     left_out.take(others)
     pairing = find_masks(
-        files,
+        [*found.volumes, *found.others],
         source,
         naming,
         tree=tree,
-        stem=lambda path: nifti_stem(path.name),
+        stem=found.stem,
         several=False,
         keep_mask_like=True,  # volumes are looked at when they are read
         probe=_looks_like_labels,
     )
+    if suffixes:
+        found.drop_images(pairing.masks, left_out)
     if tree is not None and not any(pairing.masks.values()):
         raise DxsegError(
             f"{tree}: no label map of any of the {len(pairing.masks)} volumes of {source}; "
@@ -118,14 +129,27 @@ def find_volumes(
     volumes = []
     for path, masks in pairing.masks.items():
         relative = path.relative_to(source)
-        name = relative.with_name(nifti_stem(path.name))
+        name = relative.with_name(found.stem(path))
         if other := ids.get(name):
             raise DxsegError(f"{path} and {other}: have the name of the same volume; move one away")
         ids[name] = path
-        one = _volume(name.as_posix(), path, masks, structures, keep_mask_like)
+        images = found.volumes.get(path, (path,))
+        one = _volume(name.as_posix(), images, masks, structures, keep_mask_like)
         volumes.append(replace(one, path=relative.as_posix()))
     classes = dict(enumerate(structures.classes, 1))
     return FoundVolumes(volumes, classes, structures.lesions, notes)
+
+
+def _check_dicom(source: Path, given: Mapping[str, Any]) -> None:
+    """Check that a folder without volumes in files of their own has DICOM series."""
+    if not any(is_dicom(path) for path in source.rglob("*")):
+        raise DxsegError(f"{source}: no volume; expected NIfTI (.nii, .nii.gz) or DICOM slices")
+    for option in (option for option, value in given.items() if value):
+        raise UsageError(
+            f"{source}: {option} is not for DICOM: each series is a volume, and masks are SEG or "
+            "RTSTRUCT objects beside them; leave it out, or convert the series (such as with "
+            "dcm2niix)"
+        )
 
 
 @dataclass(frozen=True)
@@ -161,32 +185,30 @@ def _structures(
 
 
 def _volume(
-    name: str, image: Path, masks: Sequence[Mask], structures: _Structures, keep: bool
+    name: str, images: Files, masks: Sequence[Mask], structures: _Structures, keep: bool
 ) -> FoundVolume:
     if len(masks) == 1 and not masks[0].structure:
-        return nifti_volume(name, image, masks[0].path)
+        return volume_of_files(name, images, masks[0].path)
     if not masks:
-        return nifti_volume(name, image, None, is_asked=not keep)
+        return volume_of_files(name, images, None, is_asked=not keep)
     values = structures.values
     chosen = [(mask.path, values[mask.structure]) for mask in masks if mask.structure in values]
-    files = [image, *(path for path, _ in chosen)]
-    return FoundVolume(
-        volume_id=plain_name(name),
-        load=partial(read_nifti, image),
-        grid=partial(nifti_grid, image),
-        load_labels=partial(_merge_structures, image, chosen) if chosen else None,
+    files = [*images, *(path for path, _ in chosen)]
+    return replace(
+        volume_of_files(name, images, None),
+        load_labels=partial(_merge_structures, images[0], chosen) if chosen else None,
         digest=lambda: sha256_json([[sha256_file(f) for f in files], [n for _, n in chosen]]),
     )
 
 
 def _merge_structures(image: Path, structures: Sequence[tuple[Path, int]]) -> VolumeLabels:
     """Read label maps of one structure each; where they overlap, the last one is kept."""
-    grid = nifti_grid(image)
+    grid = volume_grid(image)
     merged = np.zeros(grid[1], np.uint16)
     notes: list[str] = []
     overlap = 0
     for path, value in sorted(structures, key=lambda pair: pair[1]):
-        labels = read_nifti_labels(path, *grid)
+        labels = read_label_map(path, grid)
         notes.extend(labels.notes)
         inside = labels.values > 0
         overlap += int((inside & (merged > 0) & (merged != value)).sum())
@@ -211,35 +233,35 @@ def _guess_lesions(structures: Sequence[str]) -> list[str]:
 
 def _looks_like_labels(path: Path) -> bool:
     try:
-        return is_mask_like(read_nifti(path).voxels[..., None])
+        return is_mask_like(read_volume_file(path).voxels[..., None])
     except DxsegError:
         return False
 
 
-def nifti_volume(
-    name: str, image: Path, mask: Path | None, path: str = "", *, is_asked: bool = False
+def volume_of_files(
+    name: str, images: Files, mask: Path | None, *, sequences: int = 1, is_asked: bool = False
 ) -> FoundVolume:
     """Make a `FoundVolume` of a volume and its label map, without reading them.
 
     Args:
-        name: Text from which the volume id is made, such as its path without suffix.
-        image: File of the volume.
+        name: Text from which the volume id is made, such as its path without suffix; its patient
+            may be derived from it.
+        images: File of the volume, or of each of its sequences.
         mask: File of its label map, or None.
-        path: Path below the imported folder, from which its patient may be derived; default: name.
+        sequences: Number of sequences in the file, if it is one.
         is_asked: Whether the volume is left out if it looks like a label map.
     """
-    files = [image] if mask is None else [image, mask]
+    files = [*images] if mask is None else [*images, mask]
 
-    def load_labels() -> VolumeLabels:
-        assert mask is not None
-        return read_nifti_labels(mask, *nifti_grid(image))
+    def grid() -> Grid:
+        return volume_grid(images[0], sequences)
 
     return FoundVolume(
         volume_id=plain_name(name),
-        path=path or name,
-        load=partial(read_nifti, image),
-        grid=partial(nifti_grid, image),
-        load_labels=None if mask is None else load_labels,
+        path=name,
+        load=partial(read_sequences, images, sequences),
+        grid=grid,
+        load_labels=None if mask is None else lambda: read_label_map(mask, grid()),
         digest=lambda: sha256_json([sha256_file(path) for path in files]),
         is_asked=is_asked,
     )
@@ -251,11 +273,11 @@ def _walk(folder: Path, exclude: Sequence[Path | None], left_out: LeftOut) -> It
             (n for n in folders if not n.startswith(".") and Path(base, n) not in exclude),
             key=natural_key,
         )
-        for name in sorted(names, key=lambda name: natural_key(nifti_stem(name))):
+        for name in sorted(names, key=lambda name: natural_key(volume_stem(name))):
             path = Path(base, name)
             if name.startswith("."):
                 continue
-            if is_nifti(path):
+            if is_volume_file(path):
                 yield path
             else:
                 left_out.file(path, "not named as NIfTI")

@@ -15,7 +15,8 @@ from dxseg.data.exporters.nnunet_format import (
     find_channel_files,
 )
 from dxseg.data.importers.image_dataset import FoundCase
-from dxseg.data.importers.nifti import nifti_volume
+from dxseg.data.importers.names import natural_key
+from dxseg.data.importers.nifti import volume_of_files
 from dxseg.data.readers.volume import FoundVolume
 from dxseg.data.table.cases import validate_cases
 from dxseg.data.table.spec import make_spec
@@ -44,25 +45,40 @@ def find_raw_volumes(
         The volumes, and the mask class of each value of the label maps.
 
     Raises:
-        DxsegError: Volumes have several channels, or there is an ignore label.
+        DxsegError: There is an ignore label.
     """
     listing = folder / DESCRIPTION_FILE
     classes, ignore = class_names(description.labels, listing)
-    if ignore is not None or len(description.channel_names) > 1:
+    if ignore is not None:
         raise DxsegError(
-            f"{listing}: volumes with "
-            f"{'an ignore label' if ignore is not None else 'several channels'} are not supported; "
-            "import one channel, or completed label maps, with `dxseg import volumes`"
+            f"{listing}: volumes with an ignore label are not supported; import completed label "
+            "maps with `dxseg import volumes`"
         )
+    expected = len(description.channel_names)
     found: dict[str, FoundVolume] = {}
     for images, masks in _FOLDERS:
         files = find_channel_files(folder / images, description.file_ending, skipped)
-        for case_id, [image, *_] in files.items():
+        for case_id, channels in files.items():
             mask = folder / masks / f"{case_id}{description.file_ending}"
-            if not _leads_outside(folder, [image, mask], skipped):
-                volume = nifti_volume(case_id, image, mask if mask.is_file() else None)
-                found.setdefault(case_id, volume)
+            if len(channels) != expected:
+                reason = f"case {case_id} has {len(channels)} channel(s); expected {expected}"
+                skipped.append((str(channels[0]), reason))
+            elif not _leads_outside(folder, [*channels, mask], skipped):
+                own = mask if mask.is_file() else None
+                found.setdefault(case_id, volume_of_files(case_id, tuple(channels), own))
     return list(found.values()), dict(enumerate(classes, 1))
+
+
+def channel_suffixes(description: Description) -> dict[str, str] | None:
+    """End of the name of the file of each channel, by the channel's name; None for a single one.
+
+    Args:
+        description: The `dataset.json`.
+    """
+    if len(description.channel_names) == 1:
+        return None
+    numbers = sorted(description.channel_names, key=natural_key)
+    return {description.channel_names[n]: f"_{position:04d}" for position, n in enumerate(numbers)}
 
 
 def find_raw_images(folder: Path, description: Description, skipped: Skipped) -> list[FoundCase]:

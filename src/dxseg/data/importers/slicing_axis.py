@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
-from dxseg.data.readers.slicing import Plane, Slicing, through_plane
+from dxseg.data.readers.sliced_volume import through_plane
+from dxseg.data.readers.slicing import Plane, Slicing
 from dxseg.data.readers.volume import FoundVolume
 from dxseg.errors import DxsegError
 

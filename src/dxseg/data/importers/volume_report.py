@@ -9,6 +9,7 @@ from dxseg.data.importers.report import ImportReport, LeftOut, describe_left_out
 from dxseg.data.importers.slice_labels import SliceLabels
 from dxseg.data.importers.volume_labels import JoinedLabels
 from dxseg.data.importers.volume_slices import SliceRecord
+from dxseg.data.readers.slicing import Slicing
 from dxseg.data.readers.volume import FoundVolume
 from dxseg.data.table.cases import STUDY_LEVEL
 from dxseg.data.table.dataset import Dataset
@@ -49,17 +50,12 @@ def volume_report(
     counts = {str(name): int(count) for name, count in Counter(cases["label"]).items()}
     labels = ", ".join(f"{count} {name or 'unlabelled'}" for name, count in sorted(counts.items()))
     study = int(cases["label_level"].eq(STUDY_LEVEL).sum())
-    window = (
-        f"level {slicing.window[0]:g}, width {slicing.window[1]:g}"
-        if slicing.window is not None
-        else f"percentiles {slicing.percentiles[0]:g} to {slicing.percentiles[1]:g} of each volume"
-    )
     with_map = sum(record.masks is not None for _, record in records)
     notes = [
         f"{len(records)} volumes, {len(cases)} slices ({labels})",
         f"{with_map} volumes with a label map; their slices' labels come from it",
         *found,
-        f"axis {slicing.axis}, {window}, {slicing.channels} channels",
+        f"axis {slicing.axis}, {_describe_windows(slicing)}, {slicing.channels} channels",
     ]
     if not names.rules.all_lesions:
         notes.append("mask classes that are not lesions: no label means an empty mask")
@@ -82,6 +78,22 @@ def volume_report(
         failed=failures(left_out, with_map),
         notes=notes,
     )
+
+
+def _describe_windows(slicing: Slicing) -> str:
+    low, high = slicing.percentiles
+    described = [
+        f"percentiles {low:g} to {high:g} of each volume"
+        if window is None
+        else f"level {window[0]:g}, width {window[1]:g}"
+        for window in slicing.windows
+    ]
+    if slicing.sequences is None:
+        return described[0]
+    names = [
+        f"{one.name} ({window})" for one, window in zip(slicing.sequences, described, strict=True)
+    ]
+    return f"sequences {', '.join(names)}"
 
 
 def _disagreements(

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from dxseg.data.readers.mask_like import is_mask_like
-from dxseg.data.readers.slicing import SlicedVolume, Slicing
+from dxseg.data.readers.sliced_volume import SlicedVolume
+from dxseg.data.readers.slicing import Slicing
 from dxseg.data.readers.volume import FoundVolume, Volume, VolumeLabels
 from dxseg.errors import DxsegError
 from dxseg.io.atomic import atomic_path, sha256_file, sha256_json, write_text_atomic

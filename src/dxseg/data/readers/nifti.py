@@ -1,4 +1,4 @@
-"""Reading volumes and label maps from NIfTI files.
+"""Reading volumes from NIfTI files.
 
 nibabel reads the files; this module checks headers: sizes that the file cannot have, affines that
 are no position in space, streams that are cut short. nibabel accepts all of these.
@@ -15,14 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dxseg.data.readers.volume import Grid, Volume, VolumeLabels
+from dxseg.data.readers.volume import Grid, Volume, times
 from dxseg.errors import DxsegError
 
 SUFFIXES = (".nii.gz", ".nii")
 VOXEL_LIMIT = 2**30
 """Larger volumes are an error before they are read: a small file may claim any size."""
-_NEARLY = 0.05
-"""Label values this close to a whole number are that number."""
 # A gzip stream cannot expand more than this.
 _GZIP_RATIO = 1032
 _GZIP_SLACK = _BLOCK = 2**20
@@ -40,7 +38,7 @@ def nifti_stem(name: str) -> str:
     return name[: len(name) - len(suffix)]
 
 
-def read_nifti(path: str | Path) -> Volume:
+def read_nifti(path: str | Path, sequences: int = 1) -> Volume:
     """Read a volume.
 
     Rescaling (scl_slope, scl_inter) is applied. The affine is the sform, else the qform;
@@ -48,33 +46,37 @@ def read_nifti(path: str | Path) -> Volume:
 
     Args:
         path: A `.nii` or `.nii.gz` file, NIfTI-1 or NIfTI-2.
+        sequences: Expected length of the fourth dimension.
 
     Returns:
         (I, J, K) whole numbers as stored, or float32.
 
     Raises:
-        DxsegError: The file is absent, empty, cut short or damaged; has a fourth dimension, colours
-            or complex numbers; its affine is no position in space; or it is too large.
+        DxsegError: The file is absent, empty, cut short or damaged; has another fourth
+            dimension, colours or complex numbers; its affine is no position in space; or it is too
+            large.
     """
     path = Path(path)
     image = open_nifti(path)
-    affine, shape = _grid(image, path)
+    affine, shape = _grid(image, path, sequences)
     _check_claim(image, path)
     notes = []
     if int(image.header["sform_code"]) == int(image.header["qform_code"]) == 0:
         notes.append("its header has no orientation; the first axis is assumed to lead leftwards")
-    voxels = _voxels(image, path).reshape(shape)
+    voxels = _voxels(image, path).reshape((*shape, sequences))
     unknown = int((~np.isfinite(voxels)).sum()) if voxels.dtype.kind == "f" else 0
     if unknown:
         notes.append(f"{unknown} voxels are not finite")
-    return Volume(voxels, affine, tuple(notes))
+    first, *others = (voxels[..., number] for number in range(sequences))
+    return Volume(first, affine, tuple(notes), tuple(others))
 
 
-def nifti_grid(path: str | Path) -> Grid:
+def nifti_grid(path: str | Path, sequences: int = 1) -> Grid:
     """Read the grid of a volume from its header.
 
     Args:
         path: A `.nii` or `.nii.gz` file.
+        sequences: Expected length of the fourth dimension.
 
     Returns:
         The affine (4, 4), from voxel indices to millimetres, and the shape (I, J, K).
@@ -82,73 +84,7 @@ def nifti_grid(path: str | Path) -> Grid:
     Raises:
         DxsegError: As `read_nifti`, as far as the header shows it.
     """
-    return _grid(open_nifti(Path(path)), Path(path))
-
-
-def read_nifti_labels(
-    path: str | Path, affine: NDArray[np.float64], shape: tuple[int, int, int]
-) -> VolumeLabels:
-    """Read the label map of a volume.
-
-    A label map whose axes are stored in another order or direction is reoriented, which moves no
-    voxel. Values within 0.05 of a whole number are that number, and NaN is background, with a note.
-
-    Args:
-        path: A `.nii` or `.nii.gz` file.
-        affine: Affine of the volume it belongs to.
-        shape: Shape of that volume.
-
-    Raises:
-        DxsegError: As `read_nifti`; or the grids differ by half a voxel or more at a corner; or
-            values are not nearly whole numbers from 0 to 65535.
-    """
-    from nibabel import orientations
-
-    labels = read_nifti(path)
-    turn = orientations.ornt_transform(
-        orientations.io_orientation(labels.affine), orientations.io_orientation(affine)
-    )
-    values: NDArray[Any] = orientations.apply_orientation(labels.voxels, turn)
-    turned = labels.affine @ orientations.inv_ornt_aff(turn, labels.voxels.shape)
-    if values.shape != shape:
-        raise DxsegError(
-            f"{path}: {_times(values.shape)} voxels, but its image has {_times(shape)}; resample "
-            "the label map onto the image's grid"
-        )
-    distance = _max_distance(turned, affine, shape)
-    if distance >= 0.5:
-        raise DxsegError(
-            f"{path}: lies up to {distance:.1f} voxels away from its image, which has another "
-            "position or spacing; resample the label map onto the image's grid"
-        )
-    whole, notes = _whole_numbers(values, path)
-    return VolumeLabels(whole, notes=notes)
-
-
-def _whole_numbers(
-    values: NDArray[Any], path: str | Path
-) -> tuple[NDArray[np.uint16], tuple[str, ...]]:
-    """Round label values that scaling or compression has moved a little; NaN is background."""
-    if values.dtype.kind in "iu" and 0 <= values.min() <= values.max() < 2**16:
-        return values.astype(np.uint16), ()
-    unknown = np.isnan(values)
-    given = np.where(unknown, 0, values)
-    rounded = np.rint(given)
-    # Infinities fail the comparison.
-    with np.errstate(invalid="ignore"):
-        moved = float(np.abs(given - rounded).max())
-    if not (moved <= _NEARLY and 0 <= rounded.min() <= rounded.max() < 2**16):
-        raise DxsegError(
-            f"{path}: values from {np.nanmin(given)} to {np.nanmax(given)} that are not all whole "
-            f"numbers from 0 to 65535, nor within {_NEARLY} of one; expected a label map; "
-            "threshold a soft map first"
-        )
-    notes = []
-    if moved > 0:
-        notes.append(f"label map: values up to {moved:.2g} away from whole numbers are rounded")
-    if unknown.any():
-        notes.append(f"label map: {unknown.sum()} voxels are NaN, read as background")
-    return rounded.astype(np.uint16), tuple(notes)
+    return _grid(open_nifti(Path(path)), Path(path), sequences)
 
 
 def open_nifti(path: Path) -> Any:
@@ -181,20 +117,23 @@ def open_nifti(path: Path) -> Any:
     return image
 
 
-def _grid(image: Any, path: Path) -> Grid:
-    shape = _shape(image, path)
+def _grid(image: Any, path: Path, sequences: int) -> Grid:
+    shape = _shape(image, path, sequences)
     return _affine(image, path), shape
 
 
-def _shape(image: Any, path: Path) -> tuple[int, int, int]:
+def _shape(image: Any, path: Path, sequences: int) -> tuple[int, int, int]:
     shape = tuple(int(length) for length in image.shape)
     if min(shape, default=0) < 1 or len(shape) < 3:
-        raise DxsegError(f"{path}: {_times(shape)} voxels; expected three dimensions")
-    if any(length != 1 for length in shape[3:]):
-        raise DxsegError(
-            f"{path}: {_times(shape)} voxels; expected three dimensions; split it into one file "
-            "per time point or channel (such as with `nibabel.four_to_three`)"
+        raise DxsegError(f"{path}: {times(shape)} voxels; expected three dimensions")
+    if [length for length in shape[3:] if length != 1] != [sequences][sequences == 1 :]:
+        expected = (
+            "three dimensions; split it into one file per time point or channel (such as with "
+            "`nibabel.four_to_three`)"
+            if sequences == 1
+            else f"a fourth dimension of {sequences} sequences"
         )
+        raise DxsegError(f"{path}: {times(shape)} voxels; expected {expected}")
     return shape[0], shape[1], shape[2]
 
 
@@ -209,7 +148,7 @@ def _check_claim(image: Any, path: Path) -> None:
     voxels = math.prod(image.shape)
     if voxels > VOXEL_LIMIT:
         raise DxsegError(
-            f"{path}: claims {_times(image.shape)} voxels; expected at most {VOXEL_LIMIT} in all; "
+            f"{path}: claims {times(image.shape)} voxels; expected at most {VOXEL_LIMIT} in all; "
             "crop or resample it"
         )
     needed = voxels * dtype.itemsize
@@ -270,16 +209,3 @@ def _check_gzip(path: Path, needed: int) -> None:
             left -= len(block)
             if left < 0:
                 raise ValueError("continues far beyond its last voxel")
-
-
-def _max_distance(
-    one: NDArray[np.float64], other: NDArray[np.float64], shape: tuple[int, int, int]
-) -> float:
-    """Maximum distance of the corners of two grids of one shape, in voxels of the other."""
-    corners = np.array(np.meshgrid(*[(0, length - 1) for length in shape], [1])).reshape(4, -1)
-    # Exports round affines; closer than half a voxel, no other voxel would be the nearest.
-    return float(np.abs(np.linalg.inv(other) @ one @ corners - corners).max())
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(str(length) for length in shape)

@@ -20,9 +20,9 @@ _FREE_TEXT = ("descrip", "aux_file", "db_name", "intent_name")
 def write_label_map(path: Path, mask: NDArray[np.uint8], source: Path) -> None:
     """Write a label map as NIfTI on exactly the grid of the NIfTI file of its volume.
 
-    Shape (with dimensions of size 1), affine, sform and qform with their codes, and units are those
-    of the source. Free text and extensions of its header, which may identify a patient, are left
-    out.
+    Shape (without a fourth dimension of several sequences), affine, sform and qform with their
+    codes, and units are those of the source. Free text and extensions of its header, which may
+    identify a patient, are left out.
 
     Args:
         path: A `.nii.gz` file, written atomically.
@@ -42,7 +42,8 @@ def write_label_map(path: Path, mask: NDArray[np.uint8], source: Path) -> None:
     header.set_slope_inter(1, 0)
     header.set_intent("label")
     # Without an affine of its own the image keeps the one of the header, bit for bit.
-    _write(path, type(like)(mask.reshape(like.shape), None, header))
+    shape = like.shape if mask.size == np.prod(like.shape) else mask.shape
+    _write(path, type(like)(mask.reshape(shape), None, header))
 
 
 def write_label_map_at(path: Path, mask: NDArray[np.uint8], affine: NDArray[np.float64]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dxseg.errors import DxsegError
 
 Grid = tuple[NDArray[np.float64], tuple[int, int, int]]
 """The affine (4, 4), from voxel indices to millimetres in RAS+, and the shape (I, J, K)."""
@@ -21,11 +24,18 @@ class Volume:
         voxels: (I, J, K), integers or float32; CT in Hounsfield units.
         affine: (4, 4) float64, from voxel indices to millimetres in RAS+ space, as in NIfTI.
         notes: Assumptions of the reader; importers report them.
+        more_sequences: Further images on the same grid, such as other sequences of MR.
     """
 
     voxels: NDArray[Any]
     affine: NDArray[np.float64]
     notes: tuple[str, ...] = ()
+    more_sequences: tuple[NDArray[Any], ...] = ()
+
+    @property
+    def sequences(self) -> tuple[NDArray[Any], ...]:
+        """All images on the grid, in their order."""
+        return self.voxels, *self.more_sequences
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -77,3 +87,53 @@ class FoundVolume:
     digest: Callable[[], str] | None = None
     grid: Callable[[], Grid] | None = None
     is_asked: bool = False
+
+
+def onto_grid(
+    volume: Volume, grid: Grid, path: str | Path, other: str, remedy: str
+) -> list[NDArray[Any]]:
+    """Store the sequences of a volume in the order of axes of a grid, which moves no voxel.
+
+    Args:
+        volume: The volume.
+        grid: Where its voxels have to lie.
+        path: Its file, named in errors.
+        other: What has that grid.
+        remedy: What to do if it lies elsewhere.
+
+    Raises:
+        DxsegError: The shapes differ, or the grids by half a voxel or more at a corner.
+    """
+    from nibabel import orientations
+
+    affine, shape = grid
+    turn = orientations.ornt_transform(
+        orientations.io_orientation(volume.affine), orientations.io_orientation(affine)
+    )
+    turned = [orientations.apply_orientation(voxels, turn) for voxels in volume.sequences]
+    if turned[0].shape != shape:
+        raise DxsegError(
+            f"{path}: {times(turned[0].shape)} voxels, but {other} has {times(shape)}; {remedy}"
+        )
+    own = volume.affine @ orientations.inv_ornt_aff(turn, volume.voxels.shape)
+    distance = _max_distance(own, affine, shape)
+    if distance >= 0.5:
+        raise DxsegError(
+            f"{path}: lies up to {distance:.1f} voxels away from {other}, which has another "
+            f"position or spacing; {remedy}"
+        )
+    return turned
+
+
+def times(shape: Sequence[int]) -> str:
+    """A shape as text: `512 x 512 x 80`."""
+    return " x ".join(str(length) for length in shape)
+
+
+def _max_distance(
+    one: NDArray[np.float64], other: NDArray[np.float64], shape: tuple[int, int, int]
+) -> float:
+    """Maximum distance of the corners of two grids of one shape, in voxels of the other."""
+    corners = np.array(np.meshgrid(*[(0, length - 1) for length in shape], [1])).reshape(4, -1)
+    # Exports round affines; closer than half a voxel, no other voxel would be the nearest.
+    return float(np.abs(np.linalg.inv(other) @ one @ corners - corners).max())

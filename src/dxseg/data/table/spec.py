@@ -95,8 +95,9 @@ class DatasetSpec(BaseModel):
             )
         if self.slicing is not None and self.slicing.channels != self.channels:
             raise ValueError(
-                f"slicing with {self.slicing.neighbours} neighbours makes {self.slicing.channels} "
-                f"channels, but channels is {self.channels}; set both to the same number"
+                f"slicing with {self.slicing.neighbours} neighbours and "
+                f"{len(self.slicing.windows)} sequences makes {self.slicing.channels} channels, "
+                f"but channels is {self.channels}; set both to the same number"
             )
         return self
 

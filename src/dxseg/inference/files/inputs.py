@@ -5,14 +5,19 @@ from __future__ import annotations
 import glob
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dxseg.data.readers.dicom.objects import is_dicom
 from dxseg.data.readers.dicom.series import holds_slices
 from dxseg.data.readers.images import READERS, is_supported
-from dxseg.data.readers.nifti import SUFFIXES, is_nifti, nifti_stem
+from dxseg.data.readers.volume_files import (
+    VOLUME_SUFFIXES,
+    group_sequences,
+    is_volume_file,
+    volume_stem,
+)
 from dxseg.errors import UsageError
 from dxseg.io.csv_io import escape_formula, escape_unprintable
 
@@ -24,18 +29,22 @@ class PredictionInput:
     Attributes:
         name: Its path relative to the folder that all inputs share, with `/`; unique. Bytes that
             are not UTF-8 and control characters are escaped: `\xff.png`.
-        source: Its absolute path; a folder where it is a DICOM series.
+        source: Its absolute path; a folder where it is a DICOM series, the first file of several
+            sequences.
         is_series: Whether it is a DICOM series.
+        sequences: File of each sequence where a volume has several, None for one that is absent.
+            The name is what they have in common.
     """
 
     name: str
     source: Path
     is_series: bool = False
+    sequences: tuple[Path | None, ...] = ()
 
     @property
     def is_volume(self) -> bool:
         """Whether it is sliced; its result is one label map."""
-        return self.is_series or is_nifti(self.source)
+        return self.is_series or is_volume_file(self.source)
 
     @property
     def is_dicom(self) -> bool:
@@ -50,10 +59,10 @@ class PredictionInput:
     @property
     def stem(self) -> str:
         """The name without its suffix: where results go below `masks/` and `overlays/`."""
-        if self.is_series:
+        if self.is_series or self.sequences:
             return self.name
         if self.is_volume:
-            return nifti_stem(self.name)
+            return volume_stem(self.name)
         return self.name[: len(self.name) - len(escape_unprintable(self.source.suffix))]
 
 
@@ -62,7 +71,9 @@ def find_images(
     *,
     skip: Sequence[Path] = (),
     series: bool = False,
+    suffixes: Mapping[str, str] | None = None,
     passed_over: list[Path] | None = None,
+    of_no_sequence: list[Path] | None = None,
 ) -> list[PredictionInput]:
     """Expand files, folders and patterns.
 
@@ -73,7 +84,9 @@ def find_images(
         inputs: Files, folders, or patterns with `*`, `?`, `[...]` or `**`.
         skip: Folders whose files are skipped (earlier results).
         series: Whether folders of DICOM slices are volumes; else each slice is an image.
+        suffixes: End of the name of the file of each sequence; None: a volume is one file.
         passed_over: List to which files that are no image of a known type are added.
+        of_no_sequence: List to which volumes are added whose name has none of the suffixes.
 
     Returns:
         Each image and volume once, sorted by name.
@@ -99,18 +112,46 @@ def find_images(
         if not kept:
             raise UsageError(
                 f"{given}: no image there; expected a file, a folder or a quoted pattern with "
-                f"{', '.join(sorted((*READERS, *SUFFIXES)))}"
+                f"{', '.join(sorted((*READERS, *VOLUME_SUFFIXES)))}"
             )
         bases.append(base)
         found.update(dict.fromkeys(kept))
     if not found:
         raise UsageError("no input; give a file, a folder or a quoted pattern")
     root = Path(os.path.commonpath(bases))
-    items = [
-        PredictionInput(_table_name(path.relative_to(root)), path, path.is_dir()) for path in found
-    ]
+    if suffixes:
+        items = _group(found, suffixes, root, [] if of_no_sequence is None else of_no_sequence)
+    else:
+        items = [
+            PredictionInput(_table_name(path.relative_to(root)), path, path.is_dir())
+            for path in found
+        ]
     items.sort(key=lambda item: item.name)
     _refuse_collisions(items)
+    return items
+
+
+def _group(
+    found: Iterable[Path], suffixes: Mapping[str, str], root: Path, of_no_sequence: list[Path]
+) -> list[PredictionInput]:
+    volumes = [path for path in found if is_volume_file(path) and path.is_file()]
+    groups, others = group_sequences(volumes, suffixes)
+    of_no_sequence.extend(others)
+    items = [
+        PredictionInput(_table_name(path.relative_to(root)), path, path.is_dir())
+        for path in set(found).difference(volumes)
+    ]
+    for common, group in groups.items():
+        name = Path(common.name) if common == root else common.relative_to(root)
+        sequences = tuple(group.get(sequence) for sequence in suffixes)
+        first = next(path for path in sequences if path is not None)
+        items.append(PredictionInput(_table_name(name), first, sequences=sequences))
+    if not items:
+        shown = ", ".join(f"{name}: *{suffix}" for name, suffix in suffixes.items())
+        raise UsageError(
+            f"{others[0]}: of no sequence of the model ({shown}); rename the files, or give their "
+            "endings with --channel"
+        )
     return items
 
 
@@ -150,7 +191,7 @@ def _walk(folder: Path, series: bool) -> list[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    return (is_supported(path) or is_nifti(path)) and path.is_file()
+    return (is_supported(path) or is_volume_file(path)) and path.is_file()
 
 
 def _refuse_collisions(items: Sequence[PredictionInput]) -> None:

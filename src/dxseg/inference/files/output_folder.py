@@ -28,6 +28,7 @@ class PredictSummary:
         turned: Number of images with an EXIF orientation; their masks are of the picture as shown.
         label_prompts: Number of all of them with a label prompt.
         passed_over: Files that are no images, and are not predicted.
+        of_no_sequence: Volumes that are none of the model's sequences, and are not predicted.
         unmatched_labels: Rows of the table of labels that match none of them.
         table: The table, or the folder of tables, with a row for each.
     """
@@ -38,6 +39,7 @@ class PredictSummary:
     turned: int = 0
     label_prompts: int = 0
     passed_over: list[str] = field(default_factory=list)
+    of_no_sequence: list[str] = field(default_factory=list)
     unmatched_labels: list[str] = field(default_factory=list)
     table: Path | None = field(default=None, compare=False)
 
@@ -51,10 +53,11 @@ class PredictSummary:
                 f"{self.turned} images have an EXIF orientation: their masks fit them as viewers "
                 "show them, not as stored."
             )
-        if self.passed_over:
-            names = ", ".join(self.passed_over[:10])
-            more = ", ..." if len(self.passed_over) > 10 else ""
-            lines.append(f"Not images: {len(self.passed_over)} ({names}{more}).")
+        unused = {"Not images": self.passed_over, "Of no sequence": self.of_no_sequence}
+        for reason, files in unused.items():
+            if files:
+                more = ", ..." if len(files) > 10 else ""
+                lines.append(f"{reason}: {len(files)} ({', '.join(files[:10])}{more}).")
         if self.label_prompts or self.unmatched_labels:
             rows = ", ".join(self.unmatched_labels[:10])
             more = ", ..." if len(self.unmatched_labels) > 10 else ""
@@ -116,7 +119,7 @@ class OutputFolder:
         """
         # No other input can have a file in it: where a file lies, there is no folder. Beside the
         # slices of a series, though, images may lie.
-        name = f"{item.name}.nii.gz" if item.is_series else item.name
+        name = f"{item.name}.nii.gz" if item.name == item.stem else item.name
         folder = self.root / OVERLAYS / name
         if not folder.resolve().is_relative_to(self.root):
             raise DxsegError(f"{folder}: a link leads outside {self.root}; remove it")

@@ -12,6 +12,7 @@ from pathlib import Path
 from dxseg.data.readers.images import image_orientation
 from dxseg.data.readers.nifti_writer import write_label_map, write_label_map_at
 from dxseg.data.readers.orientation import UPRIGHT
+from dxseg.data.readers.slicing import Slicing
 from dxseg.errors import DxsegError, UsageError, unexpected_error
 from dxseg.inference.files.dicom_seg import (
     image_segmentation,
@@ -63,6 +64,7 @@ def predict_files(
     output: Path,
     *,
     labels: str | Path | Mapping[str, str] | None = None,
+    channels: Mapping[str, str] | None = None,
     overwrite: bool = False,
     overlays: bool = True,
     slice_overlays: bool = False,
@@ -88,6 +90,8 @@ def predict_files(
         labels: Label prompts; see `dxseg.inference.label_prompt.join_labels`. That of an image is
             an input of the network and followed by rule (`dxseg.inference.postprocess`); for
             volumes see `predict_volume`.
+        channels: End of the name of the file of each of the model's sequences, where it is not as
+            in training. A volume `sub/v_flair.nii.gz`, `sub/v_post.nii.gz` has the name `sub/v`.
         overwrite: Recompute existing predictions.
         overlays: Write overlays of images.
         slice_overlays: Write `overlays/NAME/0007.png`, ... for a volume's slices with a lesion.
@@ -104,8 +108,15 @@ def predict_files(
     info = predictor.info
     results = [folder.root / kind for kind in FOLDERS]
     passed_over: list[Path] = []
-    is_sliced = info.slicing is not None
-    items = find_images(inputs, skip=results, series=is_sliced, passed_over=passed_over)
+    of_no_sequence: list[Path] = []
+    items = find_images(
+        inputs,
+        skip=results,
+        series=info.slicing is not None,
+        suffixes=_suffixes(info.slicing, channels),
+        passed_over=passed_over,
+        of_no_sequence=of_no_sequence,
+    )
     if dicom_seg:
         require_highdicom()
         if not any(item.is_dicom for item in items):
@@ -122,6 +133,7 @@ def predict_files(
             label_prompts=len(joined.by_name),
             unmatched_labels=joined.unmatched,
             table=folder.table,
+            of_no_sequence=[path.name for path in of_no_sequence],
         )
         summary.pass_over([path for path in passed_over if folder.root not in path.parents])
         with table:
@@ -143,6 +155,14 @@ def predict_files(
             "then the same command continues"
         ) from error
     return summary
+
+
+def _suffixes(
+    slicing: Slicing | None, channels: Mapping[str, str] | None
+) -> Mapping[str, str] | None:
+    if channels is not None:
+        return (slicing or Slicing()).other_suffixes(channels)
+    return None if slicing is None else slicing.suffixes
 
 
 @dataclass
@@ -222,7 +242,7 @@ class _Job:
         path = self.folder.path(MASKS, item)
         begun = self.steps
         try:
-            volume, stack = read_volume(item)
+            volume, stack = read_volume(item, self.info.slicing)
             result = predict_volume(
                 self.predictor,
                 volume,

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dxseg.data.readers.dicom.series import Stack, read_stack, series_in
-from dxseg.data.readers.nifti import nifti_grid, read_nifti
-from dxseg.data.readers.slicing import SlicedVolume, Slicing, count_slices
+from dxseg.data.readers.sliced_volume import SlicedVolume, count_slices
+from dxseg.data.readers.slicing import Slicing
 from dxseg.data.readers.volume import Volume
+from dxseg.data.readers.volume_files import read_sequences, volume_grid
 from dxseg.errors import DxsegError
 from dxseg.inference.files.inputs import PredictionInput
 from dxseg.inference.files.overlay import write_overlay_png
@@ -122,19 +123,30 @@ def predict_volume(
     )
 
 
-def read_volume(item: PredictionInput) -> tuple[Volume, Stack | None]:
+def read_volume(item: PredictionInput, slicing: Slicing | None) -> tuple[Volume, Stack | None]:
     """Read a volume, and of a DICOM series its slices.
 
     Args:
         item: The volume.
+        slicing: Of the model; None for a model of images.
 
     Raises:
-        DxsegError: It cannot be read.
+        DxsegError: It cannot be read, or lacks a sequence.
     """
-    if not item.is_series:
-        return read_nifti(item.source), None
-    stack = series_in(item.source)
-    return read_stack(stack), stack
+    if item.is_series:
+        stack = series_in(item.source)
+        return read_stack(stack), stack
+    files = [path for path in item.sequences if path is not None] or [item.source]
+    if len(files) < len(item.sequences):
+        assert slicing is not None, "without a rule there are no sequences"
+        names = zip(slicing.sequences or (), item.sequences, strict=True)
+        absent = [one.name for one, path in names if path is None]
+        raise DxsegError(
+            f"{item.source}: no file of sequence {', '.join(absent)} for it; the model needs all "
+            "sequences it was trained on; give the folder that has them, or with --channel how "
+            "they are named"
+        )
+    return read_sequences(files, len(slicing.windows) if slicing else 1), None
 
 
 def slices_to_predict(item: PredictionInput, slicing: Slicing | None) -> int:
@@ -153,7 +165,8 @@ def slices_to_predict(item: PredictionInput, slicing: Slicing | None) -> int:
         if item.is_series:
             stack = series_in(item.source)
             return count_slices(stack.affine, stack.shape, slicing)
-        return count_slices(*nifti_grid(item.source), slicing)
+        in_file = 1 if item.sequences else len(slicing.windows)
+        return count_slices(*volume_grid(item.source, in_file), slicing)
     except DxsegError:
         return 1
 
@@ -170,13 +183,13 @@ def write_slice_overlays(
         info: Of the model.
     """
     assert info.slicing is not None, "predict_volume has refused a model of images"
-    # Of the slice itself, whatever neighbors are channels of the network's input.
+    # Of the slice itself, whatever neighbors and sequences are channels of the network's input.
     sliced = SlicedVolume(volume, info.slicing.model_copy(update={"neighbours": 0}))
     if folder.is_dir():
         shutil.rmtree(folder)
     for index, mask in enumerate(sliced.turn(prediction.mask)):
         if mask.any():
-            write_overlay_png(folder / f"{index:04d}.png", sliced.image(index), mask)
+            write_overlay_png(folder / f"{index:04d}.png", sliced.image(index)[:, :, :1], mask)
 
 
 class _VolumeAccumulator:

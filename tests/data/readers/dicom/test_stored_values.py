@@ -12,7 +12,8 @@ from pydicom.dataset import Dataset
 from dicom_phantom import make_image, make_series, save
 from dxseg.data.readers.dicom.series import read_stack, series_in
 from dxseg.data.readers.images import read_image
-from dxseg.data.readers.slicing import SlicedVolume, Slicing
+from dxseg.data.readers.sliced_volume import SlicedVolume
+from dxseg.data.readers.slicing import Slicing
 from dxseg.errors import DxsegError
 
 MEASURED = np.random.default_rng(0).integers(-900, 900, (4, 6, 8))
