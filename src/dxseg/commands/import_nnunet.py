@@ -73,7 +73,6 @@ def import_nnunet(
     """
     from dxseg.data.exporters.nnunet_format import (
         DESCRIPTION_FILE,
-        NIFTI_ENDINGS,
         class_names,
         read_description,
     )
@@ -83,6 +82,7 @@ def import_nnunet(
     from dxseg.data.importers.patients import fill_patients, patient_rules
     from dxseg.data.importers.volume_dataset import write_volumes
     from dxseg.data.readers.slicing import make_slicing
+    from dxseg.data.readers.volume_files import VOLUME_FORMATS
     from dxseg.io.progress import console, reporting
 
     folder = Path(source).resolve()
@@ -95,7 +95,7 @@ def import_nnunet(
         "licence": licence,
     }
     skipped: list[tuple[str, str]] = []
-    if description.file_ending in NIFTI_ENDINGS:
+    if description.file_ending in VOLUME_FORMATS:
         rule = make_slicing(sequences=nnunet.channel_suffixes(description), **slicing)
         volumes, values = nnunet.find_raw_volumes(folder, description, skipped)
         with reporting(console, "Importing") as progress:

@@ -1,4 +1,4 @@
-"""Commands that import NIfTI volumes as slices: `dxseg import volumes` and `msd`."""
+"""Commands that import volumes as slices: `dxseg import volumes` and `msd`."""
 
 from __future__ import annotations
 
@@ -56,16 +56,17 @@ def import_volumes(
     dry_run: bool = False,  # noqa: ARG001 - with_dry_run obeys it
     **slicing: Unpack[SlicingOptions],
 ) -> ImportReport:
-    """Import NIfTI volumes (CT, MR) as slices, with their label maps.
+    """Import volumes (CT, MR) as slices, with their label maps.
 
     Label maps are found by any usual name, beside the volumes or in a folder of their own:
     `NAME_seg.nii`, `labelsTr/NAME.nii.gz`. Several files of one volume are structures
     (TotalSegmentator's `CASE/segmentations/liver.nii.gz`), each a mask class. A volume that looks
-    like a label map, but is not named so, is left out with a question. A folder without NIfTI but
-    with DICOM series is imported as by `dxseg import dicom`.
+    like a label map, but is not named so, is left out with a question. Files are NIfTI, or
+    with the extra `itk` NRRD and MetaImage. A folder with none of them but with DICOM series is
+    imported as by `dxseg import dicom`.
 
     Args:
-        source: Folder of NIfTI files or DICOM series, searched through all levels.
+        source: Folder of volumes or DICOM series, searched through all levels.
         destination: Folder of the new dataset.
         name: Dataset name; default: folder name.
         channels: Name of a sequence and the end of the name of its file, such as `flair=_flair`,

@@ -45,7 +45,7 @@ def predict(
 
     Args:
         model: Folder of a run or of a model, an exported `.onnx` file, or `hf-hub:OWNER/NAME`.
-        inputs: One or more images, NIfTI volumes, folders, or quoted patterns such as
+        inputs: One or more images, volumes (NIfTI, NRRD, MHA), folders, or quoted patterns such as
             `"images/*.png"`; with `--engine ray` also a table of paths, `.csv` or `.parquet`, with
             the column `image`.
         output: Folder for masks, overlays and `predictions.csv`.

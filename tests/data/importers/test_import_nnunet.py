@@ -179,7 +179,7 @@ def test_classes_follow_their_values(raw: Path, tmp_path: Path) -> None:
         ({"labels": {"background": 0, "ignore": 1}}, ["background 0"]),
         ({"labels": "lesion"}, ["labels"]),
         ({"channel_names": {}}, ["channel_names"]),
-        ({"file_ending": ".mha"}, ["'.mha'"]),
+        ({"file_ending": ".mhx"}, ["'.mhx'"]),
         ({"file_ending": "/../x.png"}, ["file_ending"]),
         ({"dataset": {"t_1": {"images": ["/etc/passwd"], "label": "x"}}}, ["dataset", "imagesTr"]),
         ({"file_ending": ".bmp"}, ["no image", "_0000.bmp"]),

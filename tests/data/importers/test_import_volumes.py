@@ -275,3 +275,31 @@ def test_usual_names_of_label_maps(tmp_path: Path) -> None:
     assert (report.volumes, report.skipped, report.failed) == (3, [], [])
     cases = Dataset.load(tmp_path / "out").cases
     assert cases.loc[cases["mask"].ne(""), "volume_id"].nunique() == 3
+
+
+def test_itk_formats_make_the_dataset_that_nifti_makes(lits: Path, tmp_path: Path) -> None:
+    sitk = pytest.importorskip("SimpleITK")
+    folder = tmp_path / "itk"
+    folder.mkdir()
+    for path in lits.glob("*.nii*"):
+        suffix = ".mhd" if path.name.startswith("volume") else ".nrrd"
+        sitk.WriteImage(sitk.ReadImage(path), folder / path.name.replace(".nii.gz", suffix), True)
+    first, second = (bring(source, tmp_path / source.name / "out") for source in (lits, folder))
+    assert (first.images, first.masks, first.labels) == (second.images, second.masks, second.labels)
+    for row, other in zip(
+        *(Dataset.load(report.destination).cases.itertuples() for report in (first, second)),
+        strict=True,
+    ):
+        assert (row.case_id, row.label) == (other.case_id, other.label)
+        for name in filter(None, (row.image, row.mask)):
+            pixels = (read_image(report.destination / name) for report in (first, second))
+            np.testing.assert_array_equal(*pixels)
+    # Voxels in a file of their own count as part of the volume.
+    before = {p: p.stat().st_mtime_ns for p in (folder / "out/images").rglob("*.png")}
+    raw = next(folder.glob("volume-0.*raw"))
+    raw.write_bytes(next(folder.glob("volume-1.*raw")).read_bytes())
+    header = folder / "volume-0.mhd"
+    header.write_text((folder / "volume-1.mhd").read_text().replace("volume-1", "volume-0"))
+    bring(folder, folder / "out", overwrite=True)
+    changed = {p.parent.name for p, time in before.items() if p.stat().st_mtime_ns != time}
+    assert changed == {"volume-0"}

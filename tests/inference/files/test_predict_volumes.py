@@ -343,3 +343,24 @@ def test_every_format_of_volumes_is_predicted(
     np.testing.assert_array_equal(np.asarray(written.dataobj), BRIGHT)
     source = nibabel.load(tmp_path / f"in/v{suffix}")
     np.testing.assert_array_equal(written.affine, source.affine)
+
+
+@pytest.mark.parametrize(("suffix", "written"), [(".nrrd", ".nrrd"), (".mhd", ".mha")])
+def test_itk_formats_come_back_in_their_own(
+    tmp_path: Path, use: Any, suffix: str, written: str
+) -> None:
+    sitk = pytest.importorskip("SimpleITK")
+    use()
+    nifti = save(tmp_path / "a.nii", HOUNSFIELD, TURNS[13])
+    (tmp_path / "in").mkdir()
+    sitk.WriteImage(sitk.ReadImage(nifti), tmp_path / f"in/a{suffix}")
+    summary = predict("model_folder", tmp_path / "in", output=tmp_path / "out")
+    assert (summary.done, summary.failed) == (1, [])
+    image = sitk.ReadImage(tmp_path / f"out/masks/a{written}")
+    found = sitk.GetArrayFromImage(image).transpose()
+    np.testing.assert_array_equal(found, turned(BRIGHT, TURNS[13]))
+    source = sitk.ReadImage(tmp_path / f"in/a{suffix}")
+    assert image.GetOrigin() == source.GetOrigin()
+    assert image.GetDirection() == source.GetDirection()
+    again = predict("model_folder", tmp_path / "in", output=tmp_path / "out")
+    assert (again.done, again.skipped) == (0, 1)

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from dxseg.data.readers.images import READERS
+from dxseg.data.readers.volume_files import VOLUME_FORMATS
 from dxseg.errors import DxsegError
 
 DESCRIPTION_FILE = "dataset.json"
 SPLITS_FILE = "splits_final.json"
 FOLDER_NAME = re.compile(r"Dataset\d{3}_[A-Za-z0-9_-]+")
-NIFTI_ENDINGS = (".nii.gz", ".nii")
 
 _CHANNEL_FILE = re.compile(r"(.+)_(\d{4})", re.DOTALL)
 _BYTE_LIMIT = 2**28
@@ -64,10 +64,10 @@ def read_description(source: Path) -> Description:
             f"{path}: field dataset lists files one by one; expected them in imagesTr and "
             "labelsTr; move or link them there, and remove the field"
         )
-    if description.file_ending not in (*READERS, *NIFTI_ENDINGS):
+    if description.file_ending not in (*READERS, *VOLUME_FORMATS):
         raise DxsegError(
             f"{path}: field file_ending, value {description.file_ending!r}: expected one of "
-            f"{', '.join((*READERS, *NIFTI_ENDINGS))}; convert the files"
+            f"{', '.join((*READERS, *VOLUME_FORMATS))}; convert the files"
         )
     return description
 

@@ -16,7 +16,7 @@ from dxseg.data.importers.mask_owner import MaskNaming
 from dxseg.data.importers.report import LeftOut, describe_left_out
 from dxseg.data.readers.dicom.objects import is_dicom
 from dxseg.data.readers.images import is_supported
-from dxseg.data.readers.nifti import is_nifti
+from dxseg.data.readers.volume_files import is_volume_file
 from dxseg.data.table.spec import SPEC_FILE
 from dxseg.errors import DxsegError
 
@@ -71,10 +71,10 @@ def find_layout(source: str | Path) -> Layout:
     if all((path / label).is_dir() for label in BUSI_LABELS):
         note = "folders benign, malignant and normal, as BUSI has them"
         return Layout("busi", _command("busi", path, target), [note])
-    if found["nifti"]:
-        note = f"{found['nifti']} NIfTI files"
+    if found["volume"]:
+        note = f"{found['volume']} volumes"
         return Layout(
-            "volumes", _command("volumes", path, target), [note, *_others(found, "nifti")]
+            "volumes", _command("volumes", path, target), [note, *_others(found, "volume")]
         )
     if found["dicom"] > found["image"]:
         note = f"DICOM: {found['dicom']} of the first {_LOOKED_AT} files"
@@ -115,10 +115,10 @@ def _others(found: dict[str, int], kind: str) -> list[str]:
 
 def _count(folder: Path) -> dict[str, int]:
     """Count files by kind; DICOM without a suffix only among the first ones, as it is opened."""
-    found = {"nifti": 0, "image": 0, "dicom": 0}
+    found = {"volume": 0, "image": 0, "dicom": 0}
     for path in _files(folder):
-        if is_nifti(path):
-            found["nifti"] += 1
+        if is_volume_file(path):
+            found["volume"] += 1
         elif is_supported(path) and path.suffix.lower() != ".dcm":
             found["image"] += 1
     found["dicom"] = sum(is_dicom(path) for path in islice(_files(folder), _LOOKED_AT))

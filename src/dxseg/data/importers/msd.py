@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from dxseg.data.exporters.nnunet_format import DESCRIPTION_FILE, class_names, parse_json
 from dxseg.data.importers.names import natural_key
 from dxseg.data.importers.nifti import volume_of_files
-from dxseg.data.readers.nifti import is_nifti, nifti_stem
+from dxseg.data.readers.nifti import is_nifti
 from dxseg.data.readers.volume import FoundVolume
+from dxseg.data.readers.volume_files import volume_stem
 from dxseg.errors import DxsegError
 
 
@@ -68,7 +69,7 @@ def find_task_volumes(folder: Path, task: Task) -> list[FoundVolume]:
     pairs.extend((image, None) for image in task.test)
     return [
         volume_of_files(
-            nifti_stem(Path(image).name),
+            volume_stem(Path(image).name),
             (_find_listed(folder, image),),
             None if label is None else _find_listed(folder, label),
             sequences=len(task.modality),

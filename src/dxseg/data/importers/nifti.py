@@ -24,9 +24,11 @@ from dxseg.data.readers.label_maps import read_label_map
 from dxseg.data.readers.mask_like import is_mask_like
 from dxseg.data.readers.volume import FoundVolume, Grid, VolumeLabels
 from dxseg.data.readers.volume_files import (
+    VOLUME_FORMATS,
     is_volume_file,
     read_sequences,
     read_volume_file,
+    volume_format,
     volume_grid,
     volume_stem,
 )
@@ -34,6 +36,7 @@ from dxseg.errors import DxsegError, UsageError
 from dxseg.io.atomic import sha256_file, sha256_json
 
 _MOST_CLASSES = 255
+_EXPECTED = ", ".join(VOLUME_FORMATS)
 _LESION_WORDS = """
 lesion lesions tumor tumors tumour tumours nodule nodules cancer metastasis metastases cyst cysts
 mass hemorrhage hemorrhages haemorrhage haemorrhages edema oedema infarct infarction plaque polyp
@@ -143,7 +146,7 @@ def find_volumes(
 def _check_dicom(source: Path, given: Mapping[str, Any]) -> None:
     """Check that a folder without volumes in files of their own has DICOM series."""
     if not any(is_dicom(path) for path in source.rglob("*")):
-        raise DxsegError(f"{source}: no volume; expected NIfTI (.nii, .nii.gz) or DICOM slices")
+        raise DxsegError(f"{source}: no volume; expected {_EXPECTED} or DICOM slices")
     for option in (option for option, value in given.items() if value):
         raise UsageError(
             f"{source}: {option} is not for DICOM: each series is a volume, and masks are SEG or "
@@ -197,7 +200,7 @@ def _volume(
     return replace(
         volume_of_files(name, images, None),
         load_labels=partial(_merge_structures, images[0], chosen) if chosen else None,
-        digest=lambda: sha256_json([[sha256_file(f) for f in files], [n for _, n in chosen]]),
+        digest=lambda: sha256_json([_digests(files), [n for _, n in chosen]]),
     )
 
 
@@ -251,7 +254,7 @@ def volume_of_files(
         sequences: Number of sequences in the file, if it is one.
         is_asked: Whether the volume is left out if it looks like a label map.
     """
-    files = [*images] if mask is None else [*images, mask]
+    given = [*images] if mask is None else [*images, mask]
 
     def grid() -> Grid:
         return volume_grid(images[0], sequences)
@@ -262,9 +265,14 @@ def volume_of_files(
         load=partial(read_sequences, images, sequences),
         grid=grid,
         load_labels=None if mask is None else lambda: read_label_map(mask, grid()),
-        digest=lambda: sha256_json([sha256_file(path) for path in files]),
+        digest=lambda: sha256_json(_digests(given)),
         is_asked=is_asked,
     )
+
+
+def _digests(volumes: Sequence[Path]) -> list[str]:
+    """Digests of all files of volumes; headers and voxels may be files of their own."""
+    return [sha256_file(file) for path in volumes for file in volume_format(path).files(path)]
 
 
 def _walk(folder: Path, exclude: Sequence[Path | None], left_out: LeftOut) -> Iterator[Path]:
@@ -280,11 +288,11 @@ def _walk(folder: Path, exclude: Sequence[Path | None], left_out: LeftOut) -> It
             if is_volume_file(path):
                 yield path
             else:
-                left_out.file(path, "not named as NIfTI")
+                left_out.file(path, "not named as a volume")
 
 
 def _folder(path: str | Path) -> Path:
     folder = Path(path)
     if not folder.is_dir():
-        raise DxsegError(f"{folder}: no such folder; expected one of .nii or .nii.gz files")
+        raise DxsegError(f"{folder}: no such folder; expected one of volumes ({_EXPECTED})")
     return folder.resolve()

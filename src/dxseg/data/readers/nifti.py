@@ -15,14 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dxseg.data.readers.volume import Grid, Volume, times
+from dxseg.data.readers.volume import (
+    GZIP_RATIO,
+    VOXEL_LIMIT,
+    Grid,
+    Volume,
+    check_affine,
+    count_not_finite,
+    times,
+)
 from dxseg.errors import DxsegError
 
 SUFFIXES = (".nii.gz", ".nii")
-VOXEL_LIMIT = 2**30
-"""Larger volumes are an error before they are read: a small file may claim any size."""
-# A gzip stream cannot expand more than this.
-_GZIP_RATIO = 1032
 _GZIP_SLACK = _BLOCK = 2**20
 _MILLIMETRES: Mapping[str, float] = {"meter": 1000.0, "micron": 0.001}
 
@@ -30,12 +34,6 @@ _MILLIMETRES: Mapping[str, float] = {"meter": 1000.0, "micron": 0.001}
 def is_nifti(path: str | Path) -> bool:
     """Whether the name of a file is that of NIfTI."""
     return Path(path).name.lower().endswith(SUFFIXES)
-
-
-def nifti_stem(name: str) -> str:
-    """Remove `.nii` or `.nii.gz` from a name."""
-    suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), "")
-    return name[: len(name) - len(suffix)]
 
 
 def read_nifti(path: str | Path, sequences: int = 1) -> Volume:
@@ -64,9 +62,7 @@ def read_nifti(path: str | Path, sequences: int = 1) -> Volume:
     if int(image.header["sform_code"]) == int(image.header["qform_code"]) == 0:
         notes.append("its header has no orientation; the first axis is assumed to lead leftwards")
     voxels = _voxels(image, path).reshape((*shape, sequences))
-    unknown = int((~np.isfinite(voxels)).sum()) if voxels.dtype.kind == "f" else 0
-    if unknown:
-        notes.append(f"{unknown} voxels are not finite")
+    notes.extend(count_not_finite(voxels))
     first, *others = (voxels[..., number] for number in range(sequences))
     return Volume(first, affine, tuple(notes), tuple(others))
 
@@ -153,7 +149,7 @@ def _check_claim(image: Any, path: Path) -> None:
         )
     needed = voxels * dtype.itemsize
     size = path.stat().st_size
-    held = size * _GZIP_RATIO if path.name.lower().endswith(".gz") else size
+    held = size * GZIP_RATIO if path.name.lower().endswith(".gz") else size
     if needed > held:
         raise DxsegError(
             f"{path}: cut short: claims {needed} bytes of voxels, has {size} bytes in all; copy it "
@@ -171,15 +167,7 @@ def _affine(image: Any, path: Path) -> NDArray[np.float64]:
             "correct the header"
         ) from error
     affine[:3] *= _MILLIMETRES.get(unit, 1.0)
-    with np.errstate(all="ignore"):
-        spacing = np.linalg.norm(affine[:3, :3], axis=0)
-        # The determinant of the directions: 1 where they are at right angles, 0 where two agree.
-        spread = abs(np.linalg.det(affine[:3, :3] / spacing)) if np.isfinite(affine).all() else 0
-    if not (np.isfinite(affine).all() and spacing.min() > 0 and spread > 1e-3):
-        raise DxsegError(
-            f"{path}: its affine {affine[:3].tolist()} is no position in space; expected finite "
-            "numbers, a spacing above 0 and three distinct directions; correct the header"
-        )
+    check_affine(affine, path)
     return affine
 
 

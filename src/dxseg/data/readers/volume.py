@@ -12,6 +12,11 @@ from numpy.typing import NDArray
 
 from dxseg.errors import DxsegError
 
+VOXEL_LIMIT = 2**30
+"""Larger volumes are an error before they are read: a small file may claim any size."""
+GZIP_RATIO = 1032
+"""A gzip stream cannot expand more than this."""
+
 Grid = tuple[NDArray[np.float64], tuple[int, int, int]]
 """The affine (4, 4), from voxel indices to millimetres in RAS+, and the shape (I, J, K)."""
 
@@ -123,6 +128,33 @@ def onto_grid(
             f"position or spacing; {remedy}"
         )
     return turned
+
+
+def check_affine(affine: NDArray[np.float64], path: str | Path) -> None:
+    """Check that an affine is a position in space.
+
+    Args:
+        affine: (4, 4).
+        path: The file, named in errors.
+
+    Raises:
+        DxsegError: A number is not finite, a spacing is 0, or two directions agree.
+    """
+    with np.errstate(all="ignore"):
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        # The determinant of the directions: 1 where they are at right angles, 0 where two agree.
+        spread = abs(np.linalg.det(affine[:3, :3] / spacing)) if np.isfinite(affine).all() else 0
+    if not (np.isfinite(affine).all() and spacing.min() > 0 and spread > 1e-3):
+        raise DxsegError(
+            f"{path}: its affine {affine[:3].tolist()} is no position in space; expected finite "
+            "numbers, a spacing above 0 and three distinct directions; correct the header"
+        )
+
+
+def count_not_finite(voxels: NDArray[Any]) -> list[str]:
+    """A note on voxels that are not finite, if there are any."""
+    unknown = int((~np.isfinite(voxels)).sum()) if voxels.dtype.kind == "f" else 0
+    return [f"{unknown} voxels are not finite"] if unknown else []
 
 
 def times(shape: Sequence[int]) -> str:

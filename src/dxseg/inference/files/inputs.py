@@ -13,9 +13,10 @@ from dxseg.data.readers.dicom.objects import is_dicom
 from dxseg.data.readers.dicom.series import holds_slices
 from dxseg.data.readers.images import READERS, is_supported
 from dxseg.data.readers.volume_files import (
-    VOLUME_SUFFIXES,
+    VOLUME_FORMATS,
     group_sequences,
     is_volume_file,
+    volume_format,
     volume_stem,
 )
 from dxseg.errors import UsageError
@@ -45,6 +46,13 @@ class PredictionInput:
     def is_volume(self) -> bool:
         """Whether it is sliced; its result is one label map."""
         return self.is_series or is_volume_file(self.source)
+
+    @property
+    def mask_suffix(self) -> str:
+        """Suffix of its mask; a volume's is of its own format, of DICOM in NIfTI."""
+        if not self.is_volume:
+            return ".png"
+        return ".nii.gz" if self.is_series else volume_format(self.source).mask_suffix
 
     @property
     def is_dicom(self) -> bool:
@@ -112,7 +120,7 @@ def find_images(
         if not kept:
             raise UsageError(
                 f"{given}: no image there; expected a file, a folder or a quoted pattern with "
-                f"{', '.join(sorted((*READERS, *VOLUME_SUFFIXES)))}"
+                f"{', '.join(sorted((*READERS, *VOLUME_FORMATS)))}"
             )
         bases.append(base)
         found.update(dict.fromkeys(kept))

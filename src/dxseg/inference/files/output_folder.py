@@ -104,8 +104,7 @@ class OutputFolder:
         Raises:
             DxsegError: A link leads outside the folder.
         """
-        suffix = ".nii.gz" if item.is_volume else ".png"
-        suffix = ".dcm" if kind == SEGMENTATIONS else suffix
+        suffix = {MASKS: item.mask_suffix, OVERLAYS: ".png", SEGMENTATIONS: ".dcm"}[kind]
         path = self.root / kind / f"{item.stem}{suffix}"
         if not path.parent.resolve().is_relative_to(self.root):
             raise DxsegError(f"{path.parent}: a link leads outside {self.root}; remove it")

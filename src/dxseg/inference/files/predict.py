@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 
 from dxseg.data.readers.images import image_orientation
-from dxseg.data.readers.nifti_writer import write_label_map, write_label_map_at
+from dxseg.data.readers.nifti_writer import write_label_map_at
 from dxseg.data.readers.orientation import UPRIGHT
 from dxseg.data.readers.slicing import Slicing
+from dxseg.data.readers.volume_files import volume_format
 from dxseg.errors import DxsegError, UsageError, unexpected_error
 from dxseg.inference.files.dicom_seg import (
     image_segmentation,
@@ -256,7 +257,7 @@ class _Job:
         if self.slice_overlays:
             write_slice_overlays(self.folder.slice_folder(item), volume, result, self.info)
         if stack is None:
-            write_label_map(path, result.mask, item.source)
+            volume_format(item.source).write_labels(path, result.mask, item.source)
         else:
             write_label_map_at(path, result.mask, volume.affine)
         row = volume_values(result, self.info)

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dxseg.data.readers.nifti import is_nifti
+from dxseg.data.readers.volume_files import is_volume_file
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.files.inputs import PredictionInput, find_images
 from dxseg.io.user_tables import read_user_table
@@ -47,7 +47,7 @@ def archive_items(
     else:
         items = find_images(inputs, skip=skip, passed_over=passed_over)
     for item in items:
-        if is_nifti(item.source):
+        if is_volume_file(item.source):
             raise UsageError(
                 f"{item.source}: is a volume, and --engine ray takes single images; predict "
                 "volumes without it"

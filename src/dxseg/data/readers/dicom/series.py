@@ -15,8 +15,7 @@ from dxseg.data.readers.dicom.headers import Header, Plane, alias_in_errors, rea
 from dxseg.data.readers.dicom.image import measured_frame
 from dxseg.data.readers.dicom.objects import is_dicom, open_object, pixel_layout
 from dxseg.data.readers.images import is_supported
-from dxseg.data.readers.nifti import VOXEL_LIMIT
-from dxseg.data.readers.volume import Volume
+from dxseg.data.readers.volume import VOXEL_LIMIT, Volume
 from dxseg.errors import DxsegError
 
 Array = npt.NDArray[np.float64]
