@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ class BrightnessSegmenter(SegmentationModel):
         self.batches: list[tuple[int, ...]] = []
         self.prompts: list[torch.Tensor | None] = []
 
-    def _forward_padded(self, x: torch.Tensor, known: torch.Tensor | None) -> SegmenterOutput:
+    def _forward_padded(self, x: torch.Tensor, known: Any, _whole: Any) -> SegmenterOutput:
         self.batches.append(tuple(x.shape))
         self.prompts.append(known)
         logits = 20 * x[:, : self.mask_classes]

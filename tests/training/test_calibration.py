@@ -36,7 +36,7 @@ class Overconfident(SegmentationModel):
         super().__init__()
         self.pixels, self.labels = pixels, labels
 
-    def _forward_padded(self, x: torch.Tensor, known: torch.Tensor | None) -> SegmenterOutput:  # noqa: ARG002
+    def _forward_padded(self, x: torch.Tensor, known: Any, _whole: Any) -> SegmenterOutput:  # noqa: ARG002
         return SegmenterOutput(PIXEL * self.pixels * x, LABEL * self.labels * x[:, 0, 0, :3])
 
 
@@ -71,7 +71,9 @@ def calibrate(
 def data_of(arrays: CaseDataset, task: Task) -> TrainingData:
     preprocessing = Preprocessing(image_size=SIZE, channels=1, mean=(0.5,), std=(1.0,))
     free = np.zeros(len(arrays), bool)
-    return TrainingData(task, preprocessing, arrays, arrays, arrays, arrays, free, free, "")
+    return TrainingData(
+        task, preprocessing, arrays, arrays, arrays, arrays, free, free, arrays.images, ""
+    )
 
 
 def info(given: TrainingData, model: ModelConfig | None = None) -> ModelInfo:
