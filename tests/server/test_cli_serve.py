@@ -52,6 +52,8 @@ def test_options_become_settings(cli: Cli, served: list[dict[str, Any]], tmp_pat
             "backend": "openvino",
             "dataset": None,
             "suggestions": None,
+            "train": False,
+            "train_after": None,
         }
     ]
 
@@ -73,6 +75,21 @@ def test_suggestions_need_a_dataset(cli: Cli, served: list[dict[str, Any]], tmp_
     result = cli("serve", tmp_path, "--suggestions", "s.csv")
     assert (result.exit_code, served) == (2, [])
     assert "--dataset" in result.output
+
+
+def test_training_needs_a_dataset_and_its_number_needs_training(
+    cli: Cli, served: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    result = cli("serve", tmp_path, "--train")
+    assert (result.exit_code, served) == (2, [])
+    assert "--dataset" in result.output
+    result = cli("serve", tmp_path, "--dataset", tmp_path, "--train-after", 20)
+    assert (result.exit_code, served) == (2, [])
+    assert "--train" in result.output
+    assert (
+        cli("serve", tmp_path, "--dataset", tmp_path, "--train", "--train-after", 20).exit_code == 0
+    )
+    assert (served[0]["train"], served[0]["train_after"]) == (True, 20)
 
 
 def test_the_command_has_the_defaults_of_the_function(

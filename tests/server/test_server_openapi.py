@@ -17,6 +17,7 @@ from dxseg.export.label_studio import labeling_config
 from dxseg.server.app import create_app
 from dxseg.server.case_queue import CaseQueue
 from dxseg.server.settings import Settings
+from retrained import Loop
 from serving import TOKEN, png, sent, squares
 
 schemathesis = pytest.importorskip("schemathesis")
@@ -49,9 +50,17 @@ WITH_DATASET = {
     ("POST", "/label-studio/predict"),
 }
 
+TRAINING = {
+    ("GET", "/v1/training"),
+    ("POST", "/v1/training"),
+    ("DELETE", "/v1/training"),
+    ("POST", "/v1/training/model"),
+}
+
 # What others take is nothing that could be wrong.
 # Only a body can be refused: what a query holds beyond its parameters is ignored everywhere.
 TAKING = {route for route in BARE | WITH_DATASET if route[0] == "POST"}
+TAKING |= {("POST", "/v1/training/model")}
 
 
 @pytest.fixture
@@ -60,6 +69,18 @@ def app(tmp_path: Path) -> Iterator[Any]:
     cases = CaseQueue(squares(tmp_path / "data").root, predictor.info)
     made = create_app(predictor, Settings(token=TOKEN), cases=cases)
     with TestClient(made):  # its lifespan, which ends the thread that predicts
+        yield made
+
+
+@pytest.fixture
+def training_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The same with training; the process trains nothing and fails at once."""
+    loop = Loop(tmp_path / "loop", monkeypatch)
+    loop.save("case1")
+    loop.order("fail as it should")
+    trainer = loop.trainer()
+    made = create_app(Maker()(), Settings(token=TOKEN), cases=trainer.cases, trainer=trainer)
+    with TestClient(made):
         yield made
 
 
@@ -83,12 +104,21 @@ def ask_all(cases: Any) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "mode"),
     [(*route, GenerationMode.POSITIVE) for route in sorted(BARE | WITH_DATASET)]
-    + [(*route, GenerationMode.NEGATIVE) for route in sorted(TAKING)],
+    + [(*route, GenerationMode.NEGATIVE) for route in sorted(TAKING - TRAINING)],
 )
 def test_answers_are_those_that_the_description_says(
     app: Any, method: str, path: str, mode: Any
 ) -> None:
     ask_all(described(app)[path][method].as_strategy(generation_mode=mode))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "mode"),
+    [(*route, GenerationMode.POSITIVE) for route in sorted(TRAINING)]
+    + [(*route, GenerationMode.NEGATIVE) for route in sorted(TRAINING & TAKING)],
+)
+def test_so_are_those_about_training(training_app: Any, method: str, path: str, mode: Any) -> None:
+    ask_all(described(training_app)[path][method].as_strategy(generation_mode=mode))
 
 
 @pytest.mark.parametrize(
@@ -137,11 +167,14 @@ def test_predictions_and_the_model_are_as_described(
         api["/v1/predict"]["POST"].validate_response(other)
 
 
-def test_the_description_names_limits_and_the_token(make_client: Any, app: Any) -> None:
+def test_the_description_names_limits_and_the_token(
+    make_client: Any, app: Any, training_app: Any
+) -> None:
     described = make_client(Settings(host="::", token=TOKEN)).get("/openapi.json").json()
     assert routes(described) == BARE
     assert routes(app.openapi()) == BARE | WITH_DATASET
-    for path, operations in app.openapi()["paths"].items():
+    assert routes(training_app.openapi()) == BARE | WITH_DATASET | TRAINING
+    for path, operations in training_app.openapi()["paths"].items():
         for operation in operations.values():
             assert ("security" in operation) == (path != "/healthz")
     predict = described["paths"]["/v1/predict"]["post"]

@@ -20,6 +20,8 @@ def serve(
     token_file: StrPath | None = None,
     dataset: StrPath | None = None,
     suggestions: StrPath | None = None,
+    train: bool = False,
+    train_after: int | None = None,
     queue: int = 32,
     batch_size: int = 8,
     max_megabytes: float = 64.0,
@@ -41,6 +43,9 @@ def serve(
         token_file: File with the bearer token of the clients; default: with a dataset, a new one.
         dataset: Dataset that masks are saved into from the page; default: nothing is saved.
         suggestions: Table of `dxseg suggest`: the order of the cases.
+        train: Offer training with the saved masks on the page, beside predictions, and the new
+            model once it is compared with the one in use; needs a finished run as model.
+        train_after: Number of new masks after which a training starts by itself; default: never.
         queue: Maximum number of images in flight; beyond it requests get 429.
         batch_size: Batch size.
         max_megabytes: Maximum size of a request.
@@ -53,8 +58,9 @@ def serve(
             browsers keep to themselves. Default: prints the address.
 
     Raises:
-        UsageError: A limit or the token is wrong, a token or a dataset is needed, the extra `serve`
-            is not installed, or the backend cannot run the model.
+        UsageError: A limit or the token is wrong, a token, a dataset or a run is needed, another
+            server trains on the dataset, the extra `serve` is not installed, or the backend cannot
+            run the model.
         DxsegError: The model, the dataset or the suggestions cannot be read, or the port is in use.
     """
     try:
@@ -68,6 +74,10 @@ def serve(
 
     if suggestions is not None and dataset is None:
         raise UsageError("suggestions without a dataset; give its folder too (--dataset)")
+    if train and dataset is None:
+        raise UsageError("train without a dataset; give its folder too (--dataset)")
+    if train_after is not None and not train:
+        raise UsageError(f"train_after {train_after} without training; add --train")
     token = None if token_file is None else read_token(token_file)
     fragment = ""
     if dataset is not None and token is None:
@@ -99,5 +109,7 @@ def serve(
         batch_size=batch_size,
         dataset=None if dataset is None else Path(dataset),
         suggestions=None if suggestions is None else Path(suggestions),
+        train=train,
+        train_after=train_after,
         ready=lambda url: announce(url + fragment),
     )

@@ -19,11 +19,13 @@ from dxseg.server.case_queue import CaseQueue
 from dxseg.server.claims import Claims
 from dxseg.server.middleware import HEALTH, METRICS, MODEL, RequestGuardMiddleware
 from dxseg.server.problem_details import add_problem_handlers
+from dxseg.server.retraining.trainer import Trainer
 from dxseg.server.routes.cases import add_case_routes
 from dxseg.server.routes.label_studio import add_label_studio_routes
 from dxseg.server.routes.masks import add_mask_routes
 from dxseg.server.routes.predict import add_predict_route
 from dxseg.server.routes.reviews import add_review_routes
+from dxseg.server.routes.training import add_training_routes
 from dxseg.server.schemas import Health, Limits, ModelResponse, describe_model
 from dxseg.server.service import Service, problems
 from dxseg.server.settings import Settings
@@ -36,7 +38,12 @@ Research software, **not a medical device**: not for diagnosis or treatment."""
 
 
 def create_app(
-    predictor: Predictor, settings: Settings, *, cases: CaseQueue | None = None, web: Path = WEB
+    predictor: Predictor,
+    settings: Settings,
+    *,
+    cases: CaseQueue | None = None,
+    trainer: Trainer | None = None,
+    web: Path = WEB,
 ) -> FastAPI:
     """Make the server's ASGI app.
 
@@ -44,6 +51,7 @@ def create_app(
         predictor: Of the model to serve.
         settings: Limits, and the token.
         cases: Of the dataset that masks are saved into; default: none.
+        trainer: Of that dataset; its lock is released when the lifespan ends; default: no training.
         web: Folder of the page; may be missing.
 
     Returns:
@@ -60,8 +68,12 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         try:
+            if trainer is not None:
+                await asyncio.to_thread(trainer.start)
             yield
         finally:
+            if trainer is not None:
+                await asyncio.to_thread(trainer.close)
             await asyncio.to_thread(service.close)
 
     app = FastAPI(
@@ -82,7 +94,7 @@ def create_app(
         worker=service.worker,
         stopping=lambda: app.state.stopping,
     )
-    _add_status_routes(app, service, cases)
+    _add_status_routes(app, service, cases, trainer)
     add_predict_route(app, service, cases)
     if cases is not None:
         claims = Claims()
@@ -90,12 +102,16 @@ def create_app(
         add_mask_routes(app, service, cases, claims)
         add_review_routes(app, service, cases, claims)
         add_label_studio_routes(app, service, cases)
+    if trainer is not None:
+        add_training_routes(app, service, trainer)
     if web.is_dir():
         app.mount("/", StaticFiles(directory=web, html=True), name="web")
     return app
 
 
-def _add_status_routes(app: FastAPI, service: Service, cases: CaseQueue | None) -> None:
+def _add_status_routes(
+    app: FastAPI, service: Service, cases: CaseQueue | None, trainer: Trainer | None
+) -> None:
     settings, secret, refused = service.settings, service.secret, service.refused
 
     @app.get(MODEL, responses=problems(*refused, 500), dependencies=secret)
@@ -107,7 +123,7 @@ def _add_status_routes(app: FastAPI, service: Service, cases: CaseQueue | None) 
         name = None
         if cases is not None:
             name = (await asyncio.to_thread(cases.dataset)).spec.name
-        return describe_model(service.model.info, limits, name)
+        return describe_model(service.model.info, limits, name, training=trainer is not None)
 
     @app.get(HEALTH, responses=problems(403, 500, 503))
     async def healthz() -> Health:

@@ -25,7 +25,8 @@ from dxseg.server.worker import Worker
 PREDICT, MODEL, HEALTH, METRICS = "/v1/predict", "/v1/model", "/healthz", "/metrics"
 QUEUE, NEXT, CASE = "/v1/cases", "/v1/cases/next", "/v1/cases/predict"
 MASK, REVIEW, HISTORY = "/v1/cases/mask", "/v1/cases/review", "/v1/cases/history"
-_CASES = (QUEUE, NEXT, CASE, MASK, REVIEW, HISTORY)
+TRAINING, TRAINING_MODEL = "/v1/training", "/v1/training/model"
+_CASES = (QUEUE, NEXT, CASE, MASK, REVIEW, HISTORY, TRAINING, TRAINING_MODEL)
 LABEL_STUDIO_HEALTH, LABEL_STUDIO_SETUP, LABEL_STUDIO_PREDICT = _LABEL_STUDIO = (
     *("/label-studio/health", "/label-studio/setup", "/label-studio/predict"),
 )

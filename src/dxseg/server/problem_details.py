@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse
 from dxseg.data.readers.budget import TooLargeError
 from dxseg.data.table.annotations import ChangedCaseError, UnknownCaseError
 from dxseg.errors import DxsegError
+from dxseg.server.retraining.trainer import TrainingStateError
 from dxseg.server.schemas import Problem
 
 MEDIA_TYPE = "application/problem+json"
@@ -65,6 +66,6 @@ def _status_and_detail(error: Exception) -> tuple[int, str]:
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)
     if isinstance(error, UnknownCaseError):
         return HTTPStatus.NOT_FOUND, str(error)
-    if isinstance(error, ChangedCaseError):
+    if isinstance(error, (ChangedCaseError, TrainingStateError)):
         return HTTPStatus.CONFLICT, str(error)
     return HTTPStatus.UNPROCESSABLE_ENTITY, str(error)

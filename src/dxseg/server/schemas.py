@@ -138,6 +138,7 @@ class ModelResponse(BaseModel):
     dtype: str = Field(description="Of the pixels that it was trained on.")
     limits: Limits
     dataset: str | None = Field(description="Name of the dataset that masks are saved into.")
+    training: bool = Field(description="Whether the server trains on that dataset.")
     notice: str = NOTICE
 
 
@@ -157,13 +158,16 @@ class Problem(BaseModel):
     request_id: str
 
 
-def describe_model(info: ModelInfo, limits: Limits, dataset: str | None) -> ModelResponse:
+def describe_model(
+    info: ModelInfo, limits: Limits, dataset: str | None, *, training: bool
+) -> ModelResponse:
     """Describe the served model.
 
     Args:
         info: Of the model; its training notes are left out.
         limits: Of the server.
         dataset: Name of the dataset that masks are saved into; None without one.
+        training: Whether the server trains.
     """
     copied = (
         *("labels", "lesion_free", "multi_label", "mask_classes"),
@@ -178,6 +182,7 @@ def describe_model(info: ModelInfo, limits: Limits, dataset: str | None) -> Mode
         dtype=info.preprocessing.dtype,
         limits=limits,
         dataset=dataset,
+        training=training,
         **{name: getattr(info, name) for name in copied},
     )
 

@@ -160,7 +160,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         403: "Sent from a page of another site, or to another host name.",
         404: "The dataset has no such case.",
         408: "The request took too long to arrive.",
-        409: "The case has another mask by now.",
+        409: "The case has another mask by now, or the training is in another state.",
         413: "Too many bytes or pixels.",
         422: "The image cannot be read, or a field does not fit the model or the dataset.",
         429: "Too many images in flight; `Retry-After` gives the seconds to wait.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,6 +16,8 @@ from dxseg.errors import DxsegError
 from dxseg.inference.predictor import Predictor
 from dxseg.server.app import create_app
 from dxseg.server.case_queue import CaseQueue
+from dxseg.server.retraining.models import find_run
+from dxseg.server.retraining.trainer import Trainer
 from dxseg.server.settings import Settings
 from dxseg.server.telemetry import LOG_CONFIG
 
@@ -34,6 +37,8 @@ def serve_model(
     batch_size: int = 8,
     dataset: str | Path | None = None,
     suggestions: str | Path | None = None,
+    train: bool = False,
+    train_after: int | None = None,
     ready: Callable[[str], None] = lambda _url: None,
 ) -> None:
     """Serve a model until SIGTERM or SIGINT; requests accepted by then are handled.
@@ -47,19 +52,26 @@ def serve_model(
         batch_size: Images per forward pass.
         dataset: Folder of the dataset that masks are saved into.
         suggestions: Table of `dxseg suggest`: the order of the cases without a mask.
+        train: Train on the dataset, on request; `model` is then a finished run. The model that was
+            last chosen on the page is served, if any.
+        train_after: New masks after which a training starts by itself; default: never.
         ready: Called with the server's address once it accepts connections.
 
     Raises:
-        UsageError: The backend is unknown, not installed or does not support the model.
+        UsageError: The backend is unknown, not installed or does not support the model; to train,
+            the model is no run or there is no dataset, or another server trains on it.
         DxsegError: The model or the dataset is bad, or the address cannot be listened on.
     """
-    predictor = Predictor.from_folder(model, device, batch_size, backend=backend)
-    cases = None
+    load = partial(Predictor.from_folder, device=device, batch_size=batch_size, backend=backend)
+    predictor, cases, trainer = load(model), None, None
     if dataset is not None:
         table = None if suggestions is None else Path(suggestions)
         cases = CaseQueue(dataset, predictor.info, table)
+        if train:
+            trainer = Trainer(cases, find_run(Path(model)), load, train_after)
+            predictor = load(trainer.run / "model")
     listening = listen(settings.host, port)
-    server = make_server(predictor, settings, cases=cases, log_config=LOG_CONFIG)
+    server = make_server(predictor, settings, cases=cases, trainer=trainer, log_config=LOG_CONFIG)
     ready(address(listening))
     server.run(sockets=[listening])
 
@@ -69,6 +81,7 @@ def make_server(
     settings: Settings,
     *,
     cases: CaseQueue | None = None,
+    trainer: Trainer | None = None,
     log_config: dict[str, Any] | None = None,
 ) -> uvicorn.Server:
     """Put the app into uvicorn.
@@ -77,9 +90,10 @@ def make_server(
         predictor: Of the model to serve.
         settings: Address, token and limits.
         cases: Of the dataset that masks are saved into; default: none.
+        trainer: Of that dataset; default: no training.
         log_config: For `logging.config.dictConfig`; None leaves logging as it is.
     """
-    app = create_app(predictor, settings, cases=cases)
+    app = create_app(predictor, settings, cases=cases, trainer=trainer)
     config = uvicorn.Config(
         app,
         http="h11",

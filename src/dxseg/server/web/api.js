@@ -33,6 +33,12 @@ export const predictCase = (case_id, label_prompt) => send("v1/cases/predict", {
 export const saveMask = (mask) => send("v1/cases/mask", mask);
 export const saveReview = (review) => send("v1/cases/review", review);
 
+/** Ask about or change the training; `content` is sent as JSON. */
+export function askTraining(method, path, content) {
+  const body = content && { headers: { "Content-Type": "application/json" }, body: JSON.stringify(content) };
+  return request(path, { method, ...body });
+}
+
 export function predictFile(file, labelPrompt) {
   const form = new FormData();
   form.append("file", file, "image"); // the file name may contain a patient's name

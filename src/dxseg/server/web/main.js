@@ -1,6 +1,6 @@
 // The page: opening cases, and the wires between its parts.
 
-import { getMask, getModel, predictCase, predictFile, takeToken } from "./api.js";
+import { askTraining, getMask, getModel, predictCase, predictFile, takeToken } from "./api.js";
 import { note } from "./day.js";
 import { Display } from "./display.js";
 import { Editor } from "./editor.js";
@@ -13,6 +13,7 @@ import { decode } from "./runs.js";
 import { Saving } from "./saving.js";
 import { listenToKeys } from "./shortcuts.js";
 import { Tools } from "./tools.js";
+import { Training } from "./training.js";
 import { View } from "./view.js";
 import { WorkList } from "./work_list.js";
 
@@ -48,6 +49,10 @@ class Page {
     if (this.model.dataset !== null) {
       this.list = new WorkList((one) => this.openCase(one), (error) => this.problem(error));
       this.review = new Review(this, this.model, (kind) => this.#reviewed(kind));
+    }
+    if (this.model.training) {
+      this.training = new Training(askTraining, (model) => this.#modelChanged(model), (error) => this.problem(error));
+      this.training.refresh();
     }
     this.#listen();
     listenToKeys(this);
@@ -181,6 +186,13 @@ class Page {
   async #saved(open) {
     if (open === this.open) await this.review.show(open);
     await this.list.refresh();
+    await this.training?.refresh();
+  }
+
+  /** Another model is served; what is open keeps its prediction. */
+  #modelChanged(model) {
+    results.showModel({ ...this.model, model });
+    this.say(`Model ${model} is in use from the next case on.`);
   }
 
   async #reviewed(kind) {
