@@ -79,7 +79,9 @@ def import_nnunet(
     from dxseg.data.importers import nnunet
     from dxseg.data.importers.image_dataset import write_dataset
     from dxseg.data.importers.labels import describe_labels
+    from dxseg.data.importers.names import plain_name
     from dxseg.data.importers.patients import fill_patients, patient_rules
+    from dxseg.data.importers.report import LeftOut
     from dxseg.data.importers.volume_dataset import write_volumes
     from dxseg.data.readers.slicing import make_slicing
     from dxseg.data.readers.volume_files import VOLUME_FORMATS
@@ -94,10 +96,12 @@ def import_nnunet(
         "provenance": provenance,
         "licence": licence,
     }
-    skipped: list[tuple[str, str]] = []
+    skipped = LeftOut()
     if description.file_ending in VOLUME_FORMATS:
         rule = make_slicing(sequences=nnunet.channel_suffixes(description), **slicing)
         volumes, values = nnunet.find_raw_volumes(folder, description, skipped)
+        cases = [volume.volume_id for volume in volumes]
+        nnunet.note_unused_masks(folder, description.file_ending, cases, skipped)
         with reporting(console, "Importing") as progress:
             return write_volumes(
                 volumes,
@@ -118,6 +122,8 @@ def import_nnunet(
         raise UsageError(f"{folder}: contains images; slicing and lesion classes are for volumes")
     classes, ignore = class_names(description.labels, folder / DESCRIPTION_FILE)
     images = nnunet.find_raw_images(folder, description, skipped)
+    cases = [plain_name(case.values["case_id"]) for case in images]
+    nnunet.note_unused_masks(folder, description.file_ending, cases, skipped)
     fields |= {"lesion_free": list(lesion_free), "mask_classes": classes}
     fields["labels"] = []
     notes: list[str] = []

@@ -240,3 +240,16 @@ def test_patients_come_from_the_table_of_labels_a_pattern_or_names(
     patients = Dataset.load(tmp_path / "both").cases.set_index("case_id")["patient_id"]
     assert patients[case] == "P7"
     assert patients.ne("").all()
+
+
+def test_masks_with_the_number_of_a_channel_are_named_and_the_import_fails(
+    raw: Path, tmp_path: Path
+) -> None:
+    masks = sorted((raw / "labelsTr").iterdir())
+    for path in masks:
+        path.rename(path.with_name(f"{path.stem}_0000{path.suffix}"))
+    report = import_nnunet(raw, tmp_path / "out")
+    assert report.masks == 0
+    assert report.failed
+    reasons = [reason for file, reason in report.skipped if "labelsTr" in file]
+    assert sum("mask of no imported case" in reason for reason in reasons) == len(masks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from dxseg.data.exporters.nnunet_format import (
     find_channel_files,
 )
 from dxseg.data.importers.image_dataset import FoundCase
-from dxseg.data.importers.names import natural_key
+from dxseg.data.importers.names import natural_key, plain_name
 from dxseg.data.importers.nifti import volume_of_files
+from dxseg.data.importers.report import LeftOut
 from dxseg.data.readers.volume import FoundVolume
 from dxseg.data.table.cases import validate_cases
 from dxseg.data.table.spec import make_spec
@@ -117,6 +118,25 @@ def find_raw_images(folder: Path, description: Description, skipped: Skipped) ->
     if not cases:
         raise DxsegError(f"{folder}: no image in imagesTr or imagesTs; expected CASE_0000{ending}")
     return list(cases.values())
+
+
+def note_unused_masks(folder: Path, ending: str, cases: Collection[str], left_out: LeftOut) -> None:
+    """Count and name the masks that are of no case, such as `CASE_0000` instead of `CASE`.
+
+    Args:
+        folder: The raw dataset.
+        ending: Suffix of its files.
+        cases: The cases that were found.
+        left_out: List to which the masks are added.
+    """
+    for _, masks in _FOLDERS:
+        for path in sorted((folder / masks).glob("[!.]*")):
+            if not path.name.endswith(ending):
+                left_out.file(path, f"expected a mask of the type {ending}")
+            elif plain_name(path.name.removesuffix(ending)) not in cases:
+                left_out.mask(
+                    path, f"mask of no imported case; expected the name CASE{ending}, no channel"
+                )
 
 
 def assign_labels(
