@@ -12,6 +12,13 @@ import dxseg
 from dxseg.config.presets import load_config, method_names
 from dxseg.phantoms.ultrasound import make_phantoms
 
+STAGE = {"steps": 1, "steps_per_epoch": 1}
+TINY = {
+    "data": {"image_size": 64, "batch_size": 4},
+    "split": {"masks": 6, "validation_masks": 1},
+    **dict.fromkeys(("stage1", "stage2", "self_training", "student"), STAGE),
+}
+
 
 def main(checkout: Path) -> None:
     """Compare the installed package with the checkout, then use it."""
@@ -30,6 +37,8 @@ def main(checkout: Path) -> None:
     assert report.page is not None
     assert "Shortcut probes" in report.page.read_text(encoding="utf-8")
     assert dxseg.info("phantoms")["labels"]
+    page = dxseg.demo(output="demo", images=24, overrides=TINY).report
+    assert "medical device" in page.read_text(encoding="utf-8")
     print(f"The wheel of dxseg {dxseg.__version__} is complete: {len(kept)} files.")
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from PIL import Image
 
 from browsing import chromium
+from dxseg.config import DEFAULT_METHOD
 
-REPORT = "sks-selftrained/report.html"
+REPORT = f"{DEFAULT_METHOD}/report.html"
 WIDTH = 1000
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dxseg.commands.demo import MASKS, METHODS, OVERRIDES, DemoResult, demo
-from dxseg.config.presets import load_config, merge
+import command_tables
+from dxseg.commands.demo import MASKS, METHODS, NEXT, DemoResult, demo, method_config
+from dxseg.config.presets import merge
 from dxseg.errors import DxsegError
 
 
@@ -69,10 +71,34 @@ def test_a_folder_of_other_phantoms_is_refused(result: DemoResult, small: dict[s
 
 
 def test_the_real_demo_gives_both_methods_the_same_steps_and_few_masks() -> None:
-    configs = [load_config("cpu", method, OVERRIDES) for method in METHODS]
-    assert configs[0].stage2 == configs[1].stage2
-    assert configs[0].split == configs[1].split
-    assert configs[0].split.masks == MASKS == 24
+    method, control = (method_config(name) for name in METHODS)
+    assert method.stage2 == control.stage2
+    assert method.split == control.split
+    assert method.split.masks == MASKS == 12
+    assert control.stages == ["stage2"]
+
+
+@pytest.mark.parametrize(
+    ("low", "words"), [(0.02, "more than chance"), (-0.01, "so it may be chance")]
+)
+def test_the_words_follow_from_the_interval(result: DemoResult, low: float, words: str) -> None:
+    differences = result.comparison.differences.assign(difference=0.05, low=low, high=0.08)
+    comparison = replace(result.comparison, differences=differences)
+    text = replace(result, comparison=comparison).words
+    assert f"+0.05 (95% interval {low:+.2f} to +0.08): {words}." in text
+    assert "phantoms" in text
+    for method, dice in zip(METHODS, result.comparison.methods["dice_lesion"], strict=True):
+        assert method in text
+        assert f"{dice:.2f}" in text
+
+
+def test_the_next_commands_exist() -> None:
+    known = dict(command_tables.commands())
+    for line in NEXT:
+        _, *words = line.split()
+        name = max((name for name in known if words[: len(name.split())] == name.split()), key=len)
+        options = [word for word in words if word.startswith("--")]
+        assert set(options) <= set(command_tables.options(known[name])), line
 
 
 def test_the_command_prints_the_table_and_where_the_report_is(
@@ -83,6 +109,11 @@ def test_the_command_prints_the_table_and_where_the_report_is(
         monkeypatch.setattr(name, lambda *_, **__: None)
     shown = cli("demo", "--out", folder, "--images", 24)
     assert shown.exit_code == 0, shown.output
-    assert "no patients" in " ".join(shown.stderr.split())
+    said = " ".join(shown.stderr.split())
+    assert "no patients" in said
+    for part, title in enumerate(["24 phantoms", *METHODS, "comparison and report"], 1):
+        assert f"Part {part} of 4: {title}" in said
+    assert " ".join(result.words.split()) in " ".join(shown.stdout.split())
+    assert all(command in shown.stdout for command in NEXT)
     assert re.search(r"dice_lesion\W+[01]\.\d{3}\W+[01]\.\d{3}", shown.stdout)
     assert str(result.report) in shown.stdout.replace("\n", "")

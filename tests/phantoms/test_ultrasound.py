@@ -163,6 +163,21 @@ def test_normal_images_have_no_lesion() -> None:
     assert not make_phantom("normal", size=64, seed=(1,))[1].any()
 
 
+def test_cysts_are_dark_in_images_of_any_label_and_not_in_masks() -> None:
+    for label in ("normal", "benign", "malignant"):
+        plain, cystic = (
+            draw_scene(label, 128, np.random.default_rng(4), cysts=cysts) for cysts in (0, 6)
+        )
+        echoless = cystic.echogenicity < -19
+        assert echoless.sum() > 2 * (plain.echogenicity < -19).sum()
+        assert (echoless & cystic.lesion).sum() <= 0.02 * cystic.lesion.sum()
+
+
+def test_without_cysts_the_pixels_are_those_of_before(dataset: Dataset) -> None:
+    image, _ = make_phantom("normal", size=128, seed=(3, 1), cysts=0)
+    assert (image == pixels(dataset.root / "images" / "phantom_0001.png")).all()
+
+
 def test_labels_follow_the_shares() -> None:
     labels = [label_of(number) for number in range(1, 301)]
     assert labels.count("benign") == 113
@@ -177,7 +192,7 @@ def test_size_sets_the_sampling_not_the_field_of_view(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("images", 0), ("images", 10_000), ("size", 63), ("size", 2048), ("seed", -1)],
+    [("images", 0), ("images", 10_000), ("size", 63), ("size", 2048), ("seed", -1), ("cysts", 11)],
 )
 def test_numbers_out_of_range_are_refused(tmp_path: Path, name: str, value: int) -> None:
     with pytest.raises(UsageError, match=f"{name} {value}"):

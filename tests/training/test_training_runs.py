@@ -122,9 +122,12 @@ def segmenter_task(info: Any) -> Any:
 def test_every_method_trains(method: str, train: Callable[..., Path], finished: Path) -> None:
     config = read_config(finished / "config.yaml")
     stage1 = finished if "stage1" in (config.model.encoder_init, config.model.coarse_init) else None
-    run = train(method, stage1_run=stage1)
+    plain = load_config("cpu", method)
+    stage = {"steps": 2, "steps_per_epoch": 1, "warmup_steps": 1}
+    later = {name: stage for name in ("self_training", "student") if getattr(plain, name)}
+    run = train(method, stage1_run=stage1, **later)
     segmenter, info = load_model_folder(run / "model")
-    assert info.model.architecture == load_config("cpu", method).deployed_model.architecture
+    assert info.model.architecture == plain.deployed_model.architecture
     with torch.no_grad():
         assert segmenter(torch.zeros(1, 1, 64, 64)).mask_logits.isfinite().all()
     assert len(metrics_of(run)) == 2

@@ -41,18 +41,21 @@ class Scene:
     brightness: float
 
 
-def draw_scene(label: str, count: int, rng: np.random.Generator) -> Scene:
+def draw_scene(label: str, count: int, rng: np.random.Generator, *, cysts: float = 0.0) -> Scene:
     """Draw tissue, distractors, a lesion unless the label is normal, and scanner settings.
 
     Args:
         label: normal, benign or malignant.
         count: Height and width of the maps.
         rng: Source of everything random.
+        cysts: Mean number of simple cysts, whatever the label.
     """
     tissue = _Tissue(count, rng)
     tissue.add_layers()
     tissue.add_lobules()
     tissue.add_ligaments()
+    for _ in range(rng.poisson(cysts)):
+        tissue.add_cyst()
     if label == "benign":
         tissue.add_benign()
     elif label == "malignant":
@@ -165,6 +168,16 @@ class _Tissue:
             # Steep surfaces deflect the beam: a shadow of some dB, spread along its path.
             crossing = min(0.45 / max(abs(cos), 1e-3), length)
             self.attenuation += rng.uniform(0, 9) * abs(sin) / crossing * line
+
+    def add_cyst(self) -> None:
+        """Add a simple cyst: smooth as a benign lesion, but without echoes, and not a lesion."""
+        rng = self.rng
+        width = rng.uniform(1.6, 5.0)
+        height = width * rng.uniform(0.6, 0.95)
+        y, x = self.place(height, width)
+        distance = self.ellipse(y, x, height, width, rng.normal(0, 0.2), wobble=0.04)
+        self.blend(self.soft(distance, 0.15), rng.uniform(-30, -20), rng.uniform(0.0, 0.3))
+        self.echogenicity += rng.uniform(0, 4) * np.exp(-0.5 * ((distance - 0.2) / 0.2) ** 2)
 
     def add_benign(self) -> None:
         """Add a smooth ellipse, wider than tall, of low attenuation, with a thin capsule."""

@@ -19,7 +19,8 @@ The anatomy is a caricature: skin, subcutaneous fat with Cooper's ligaments, fib
 with fat lobules, pectoral muscle, chest wall. *Benign* lesions are smooth, wider than tall,
 hypoechoic ellipses that attenuate little. *Malignant* ones are irregular, spiculated and attenuate
 much. *Normal* images have neither, but every image has distractors: fat lobules as dark as many a
-lesion, ligaments that cast shadows, poor contact at the edges. See `dxseg.phantoms.anatomy`.
+lesion, ligaments that cast shadows, poor contact at the edges, if wanted simple cysts. See
+`dxseg.phantoms.anatomy`.
 """
 
 from __future__ import annotations
@@ -49,18 +50,25 @@ DEFOCUS_MM = 0.38
 
 
 def make_phantoms(
-    destination: str | Path, *, images: int = 300, size: int = 128, seed: int = 0
+    destination: str | Path,
+    *,
+    images: int = 300,
+    size: int = 128,
+    seed: int = 0,
+    cysts: float = 0.0,
 ) -> Dataset:
     """Write a dataset of phantoms: images, masks of all lesions, cases.csv and dataset.yaml.
 
-    A quarter is normal, the rest half benign, half malignant. Image i depends only on the seed, the
-    size and i, so a larger set starts with the smaller one.
+    A quarter is normal, the rest half benign, half malignant. Image i depends only on i and on what
+    is given here apart from `images`, so a larger set starts with the smaller one.
 
     Args:
         destination: Output folder, created if absent.
         images: Number of images; at most 9999.
         size: Height and width in pixels, 64 to 1024, for 40 mm of tissue.
         seed: Random seed; same seed, same pixels.
+        cysts: Mean number of simple cysts in an image of any label, 0 to 10: they look like lesions
+            and are not, which makes the task harder.
 
     Returns:
         The dataset. Images are 8-bit gray PNG, masks 0/255 PNG, spacing is in mm, every image is
@@ -69,7 +77,11 @@ def make_phantoms(
     Raises:
         UsageError: A number is out of range.
     """
-    for name, value, low, high in (("images", images, 1, 9999), ("size", size, 64, 1024)):
+    for name, value, low, high in (
+        ("images", images, 1, 9999),
+        ("size", size, 64, 1024),
+        ("cysts", cysts, 0, 10),
+    ):
         if not low <= value <= high:
             raise UsageError(f"{name} {value}: expected {low} to {high}")
     if seed < 0:
@@ -82,7 +94,7 @@ def make_phantoms(
     rows = []
     for number in range(1, images + 1):
         case_id, label = f"phantom_{number:04d}", label_of(number)
-        image, mask = make_phantom(label, size=size, seed=(seed, number))
+        image, mask = make_phantom(label, size=size, seed=(seed, number), cysts=cysts)
         row = {"case_id": case_id, "image": f"images/{case_id}.png", "mask": "", "label": label}
         # Plain writes: flushing a file to disk can cost more than forming it.
         Image.fromarray(image).save(root / row["image"])
@@ -111,7 +123,7 @@ def label_of(number: int) -> str:
 
 
 def make_phantom(
-    label: str, *, size: int, seed: tuple[int, ...]
+    label: str, *, size: int, seed: tuple[int, ...], cysts: float = 0.0
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Form one image.
 
@@ -119,12 +131,13 @@ def make_phantom(
         label: normal, benign or malignant.
         size: Height and width in pixels.
         seed: Non-negative numbers that seed everything random.
+        cysts: Mean number of simple cysts, whatever the label.
 
     Returns:
         Image (size, size), 0..255, and mask (size, size), 0 or 1.
     """
     rng = np.random.default_rng(seed)
-    scene = draw_scene(label, size * OVERSAMPLING, rng)
+    scene = draw_scene(label, size * OVERSAMPLING, rng, cysts=cysts)
     decibels = _form(scene, rng)
     grey = np.clip(_shrink(decibels) * 255, 0, 255).astype(np.uint8)
     return grey, _largest(_shrink(scene.lesion.astype(np.float32)) >= 0.5)
