@@ -273,6 +273,30 @@ def test_a_series_that_looks_like_a_label_map_is_asked_about(
     assert (kept.volumes, kept.failed) == (2, [])
 
 
+def test_objects_that_may_be_images_are_left_out_with_exit_code_1(
+    series: Make, store: Store, phantom: Any, tmp_path: Path
+) -> None:
+    export = store(series(phantom))
+    (export / "report.txt").write_text("no image")
+    assert import_dicom(export, tmp_path / "whole").failed == []
+    first = sorted(export.iterdir())[0]
+    (export / "cut.dcm").write_bytes(first.read_bytes()[:200])
+    (export / "shot.jpg").write_bytes(b"no DICOM")
+    report = import_dicom(export, tmp_path / "data")
+    assert report.failed[0][0] == "2 images left out"
+
+
+def test_regions_that_no_mask_has_are_refused_with_their_numbers(
+    series: Make, store: Store, phantom: Any, tmp_path: Path
+) -> None:
+    sources = series(phantom)
+    lesions = {number: np.zeros(phantom.shape, np.uint8) for number in (1, 2)}
+    lesions[1][1, 2, 2] = lesions[2][4, 3, 5] = 1
+    export = store([*sources, segmentation(sources, lesions)])
+    with pytest.raises(UsageError, match=r"--region 5: no mask has .* are numbered 1, 2"):
+        import_dicom(export, tmp_path / "data", regions={"5": "lesion"})
+
+
 def test_import_volumes_takes_the_series_of_an_export(
     ultrasound: list[Dataset], series: Make, store: Store, tmp_path: Path, phantom: Any
 ) -> None:
@@ -284,7 +308,7 @@ def test_import_volumes_takes_the_series_of_an_export(
     assert (report.volumes, report.images) == (1, 6)
     labels = Images.load(tmp_path / "data").cases["label"].tolist()
     assert labels == ["no tumour"] * 4 + ["tumour", "no tumour"]
-    with pytest.raises(UsageError, match="masks of DICOM series are SEG or RTSTRUCT"):
+    with pytest.raises(UsageError, match="masks are SEG or RTSTRUCT objects"):
         import_volumes(folder, tmp_path / "other", mask_replace=("a", "b"))
     with pytest.raises(DxsegError, match="no readable DICOM slice of a volume"):
         import_volumes(store(ultrasound, "US only"), tmp_path / "other")

@@ -96,3 +96,13 @@ def test_an_input_without_images_is_told(tmp_path, given):
 def test_no_input_at_all_is_told():
     with pytest.raises(UsageError, match="no input"):
         find_images([])
+
+
+def test_a_link_to_a_missing_image_is_an_input_that_fails_by_name(tmp_path):
+    touch(tmp_path, "a.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "absent.png")
+    (tmp_path / "notes.txt").symlink_to(tmp_path / "absent.txt")
+    passed_over: list[Path] = []
+    found = find_images([tmp_path], passed_over=passed_over)
+    assert [item.name for item in found] == ["a.png", "b.png"]
+    assert [path.name for path in passed_over] == ["notes.txt"]

@@ -11,17 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from dxseg.data.importers.report import Progress
+from dxseg.data.importers.report import LeftOut, Progress
 from dxseg.data.readers.dicom.headers import VOLUME_MODALITIES, Header, scan
 from dxseg.data.readers.dicom.identity import Pseudonyms
 from dxseg.data.readers.dicom.masks import MaskObject, draw_on_stack, read_mask_object
+from dxseg.data.readers.dicom.objects import is_dicom
 from dxseg.data.readers.dicom.series import Stack, group_series, read_stack, stack_slices
+from dxseg.data.readers.images import is_image_name
 from dxseg.data.readers.volume import FoundVolume, Grid, VolumeLabels
 from dxseg.data.table.words import is_missing
 from dxseg.errors import DxsegError, UsageError
 from dxseg.io.atomic import sha256_file, sha256_json
 
-Skipped = list[tuple[str, str]]
 ChosenMask = tuple[MaskObject, Mapping[int, int]]
 
 
@@ -29,7 +30,7 @@ def find_series(
     headers: Sequence[Header],
     pseudonyms: Pseudonyms,
     masks: Sequence[ChosenMask],
-    skipped: Skipped,
+    skipped: LeftOut,
     *,
     unread: Sequence[Header] = (),
     keep_mask_like: bool = False,
@@ -51,7 +52,7 @@ def find_series(
         try:
             stack = stack_slices(group, name)
         except DxsegError as error:
-            skipped.append((name, str(error).removeprefix(f"{name}: ")))
+            skipped.image(name, str(error).removeprefix(f"{name}: "))
             continue
         own = [mask for mask in masks if mask[0].belongs_to(group)]
         first = group[0]
@@ -115,7 +116,7 @@ class PacsExport:
     chosen: list[Header]
     masks: list[ChosenMask]
     mask_classes: list[str]
-    skipped: Skipped
+    skipped: LeftOut
     unread: list[Header]
 
 
@@ -139,7 +140,9 @@ def read_export(
         UsageError: Modalities or regions do not fit the export.
         DxsegError: There is no image that can be read.
     """
-    headers, skipped = scan(source, progress)
+    headers, files, unreadable = scan(source, progress)
+    skipped = LeftOut(files)
+    skipped.images = sum(is_dicom(path) or is_image_name(path) for path in unreadable)
     images = [h for h in headers if not h.is_mask and (h.is_volume or not volumes_only)]
     if not images:
         first = "".join(f"; first reason: {file}: {reason}" for file, reason in skipped[:1])
@@ -217,29 +220,36 @@ def _read_masks(
     headers: Sequence[Header],
     chosen: Sequence[Header],
     classes: Mapping[str, int],
-    skipped: Skipped,
+    skipped: LeftOut,
 ) -> tuple[list[ChosenMask], list[Header]]:
     """Read the masks of the chosen images, and choose their regions; also those not readable."""
     masks: list[ChosenMask] = []
     unread: list[Header] = []
+    others: set[int] = set()
     for header in headers:
         if not header.is_mask:
             continue
         try:
             mask_object = read_mask_object(header)
         except DxsegError as error:
-            skipped.append((header.name, str(error).removeprefix(f"{header.name}: ")))
+            skipped.mask(header.name, str(error).removeprefix(f"{header.name}: "))
             unread.append(header)
             continue
         if not mask_object.has_references:
-            skipped.append((header.name, "a mask that does not say which images it is of"))
+            skipped.mask(header.name, "a mask that does not say which images it is of")
             unread.append(header)
         elif not mask_object.belongs_to(chosen):
             skipped.append((header.name, "a mask that refers to none of the images"))
         elif values := mask_object.choose(classes):
             masks.append((mask_object, values))
         else:
-            skipped.append((header.name, "a mask with none of the requested regions"))
+            skipped.mask(header.name, "a mask with none of the requested regions")
+            others |= mask_object.regions.keys()
+    if others and not masks:
+        raise UsageError(
+            f"--region {', '.join(classes)}: no mask has one of them; the regions are numbered "
+            f"{', '.join(map(str, sorted(others)))}"
+        )
     return masks, unread
 
 

@@ -68,7 +68,7 @@ def write_images(
     label_columns: Mapping[str, str] | None,
     label_level: str | None,
     keep_mask_like: bool,
-    skipped: list[tuple[str, str]],
+    skipped: LeftOut,
     overwrite: bool,
     progress: Progress | None,
 ) -> ImportReport:
@@ -102,7 +102,7 @@ def write_images(
         )
     level = label_level or ("image" if INSTANCE in table.joins else STUDY_LEVEL)
     open_destination(destination, fields["name"], overwrite)
-    left_out = LeftOut(skipped)
+    left_out = skipped
     cases: list[FoundCase] = []
     for done, image in enumerate(images, 1):
         label = table.labels.get((image.volume_id, None), "")

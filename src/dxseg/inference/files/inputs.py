@@ -194,12 +194,18 @@ def _walk(folder: Path, series: bool) -> list[Path]:
         if series and holds_slices(Path(parent)):
             files.append(Path(parent))
             paths = [path for path in paths if not is_dicom(path)]
-        files += [path for path in paths if path.is_file()]
+        files += [path for path in paths if path.is_file() or _is_broken_link(path)]
     return files
 
 
 def _is_image(path: Path) -> bool:
-    return (is_supported(path) or is_volume_file(path)) and path.is_file()
+    known = is_supported(path) or is_volume_file(path)
+    return known and (path.is_file() or _is_broken_link(path))
+
+
+def _is_broken_link(path: Path) -> bool:
+    """Whether a file is missing that is listed: its prediction fails and says so."""
+    return path.is_symlink() and not path.exists()
 
 
 def _refuse_collisions(items: Sequence[PredictionInput]) -> None:

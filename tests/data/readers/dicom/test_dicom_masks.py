@@ -28,7 +28,7 @@ OBLIQUE = (0.8, 0.6, 0.0, -0.36, 0.48, 0.8)
 
 
 def both(folder: Path) -> tuple[MaskObject, Stack]:
-    headers, skipped = scan(folder)
+    headers, skipped, _ = scan(folder)
     assert skipped == []
     images = [header for header in headers if not header.is_mask]
     [mask] = [header for header in headers if header.is_mask]
@@ -139,7 +139,7 @@ def test_a_segmentation_of_an_image_without_position(image: Make, store: Store) 
     pictures = [image(part) for part in pixels]
     mask = np.random.default_rng(2).random((12, 9)) > 0.5
     seg = plain_segmentation(pictures[1], mask)
-    headers, _ = scan(store([*pictures, seg]))
+    headers, _, _ = scan(store([*pictures, seg]))
     [outlines] = [read_mask_object(header) for header in headers if header.is_mask]
     by_uid = {header.sop_uid: header for header in headers}
     first, second = (by_uid[picture.SOPInstanceUID] for picture in pictures)
@@ -256,7 +256,7 @@ def test_damaged_masks_raise_nothing_else(
 ) -> None:
     sources = series(phantom)
     folder = store([*sources, segmentation(sources, lesions)])
-    headers, _ = scan(folder)
+    headers, _, _ = scan(folder)
     [mask] = [header for header in headers if header.is_mask]
     stack = stack_slices([header for header in headers if not header.is_mask], "series-1")
     content = mask.path.read_bytes()

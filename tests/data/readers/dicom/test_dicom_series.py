@@ -31,7 +31,7 @@ ORIENTATIONS = {
 
 
 def stack_of(folder: Path) -> Stack:
-    headers, skipped = scan(folder)
+    headers, skipped, _ = scan(folder)
     assert skipped == []
     [group] = group_series(headers).values()
     return stack_slices(group, "series-1")
@@ -236,7 +236,7 @@ def test_rounded_positions_are_no_gap(series: Make, store: Store) -> None:
 def test_a_copy_of_a_slice_is_left_out_and_told(series: Make, store: Store, phantom: Any) -> None:
     objects = series(phantom)
     folder = store([*objects, objects[2]])
-    headers, skipped = scan(folder)
+    headers, skipped, _ = scan(folder)
     assert len(headers) == 6
     assert [reason for _, reason in skipped] == [f"the same object as {_twin(headers, objects[2])}"]
 
@@ -259,7 +259,7 @@ def test_localisers_and_objects_without_position_are_no_slices(series: Make, sto
     objects = series(np.zeros((3, 2, 2)))
     objects[0].ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
     del objects[1].ImagePositionPatient
-    headers, skipped = scan(store(objects))
+    headers, skipped, _ = scan(store(objects))
     assert len(headers) == 1
     assert sorted(reason for _, reason in skipped) == [
         "CT without position; expected slices in space",

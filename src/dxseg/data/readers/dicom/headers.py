@@ -104,6 +104,10 @@ class Header:
         return self.modality in VOLUME_MODALITIES and placed and not self.localiser
 
 
+class UnusedObjectError(DxsegError):
+    """A file is whole, but no picture of a patient."""
+
+
 @contextmanager
 def alias_in_errors(path: Path, name: str) -> Iterator[None]:
     """Replace the path of a file in errors by a name that does not identify a patient.
@@ -120,7 +124,7 @@ def alias_in_errors(path: Path, name: str) -> Iterator[None]:
 
 def scan(
     source: Path, progress: Progress | None = None
-) -> tuple[list[Header], list[tuple[str, str]]]:
+) -> tuple[list[Header], list[tuple[str, str]], list[Path]]:
     """Read the headers of all DICOM files in a folder.
 
     Messages identify a file by its number in the order of `find SOURCE -type f | LC_ALL=C sort`.
@@ -131,25 +135,29 @@ def scan(
         progress: Called with (done, total) after each file.
 
     Returns:
-        The headers in that order; names of the files left out, and why.
+        The headers in that order; names of the files left out, and why; and those of them that are
+        damaged or no DICOM.
     """
     paths = sorted(_files(source), key=lambda path: os.fsencode(path.relative_to(source)))
     headers: list[Header] = []
     skipped: list[tuple[str, str]] = []
+    unreadable: list[Path] = []
     seen: dict[str, str] = {}
     for number, path in enumerate(paths, 1):
         name = f"file {number}"
         try:
             header = _accepted(path, name)
             if header.sop_uid in seen:
-                raise DxsegError(f"{name}: the same object as {seen[header.sop_uid]}")
+                raise UnusedObjectError(f"{name}: the same object as {seen[header.sop_uid]}")
             seen[header.sop_uid] = name
             headers.append(header)
         except DxsegError as error:
             skipped.append((name, str(error).removeprefix(f"{name}: ")))
+            if not isinstance(error, UnusedObjectError):
+                unreadable.append(path)
         if progress is not None:
             progress(number, len(paths))
-    return headers, skipped
+    return headers, skipped, unreadable
 
 
 def read_header(path: Path, name: str) -> Header:
@@ -244,13 +252,15 @@ def _accepted(path: Path, name: str) -> Header:
     if header.is_mask:
         return header
     if header.layout is None:
-        raise DxsegError(f"{name}: {_kind(header.sop_class)}, not an image")
+        raise UnusedObjectError(f"{name}: {_kind(header.sop_class)}, not an image")
     if header.derived:
-        raise DxsegError(f"{name}: {_kind(header.sop_class)}, not a picture of a patient")
+        raise UnusedObjectError(f"{name}: {_kind(header.sop_class)}, not a picture of a patient")
     if header.localiser:
-        raise DxsegError(f"{name}: a localiser, not a slice of the volume")
+        raise UnusedObjectError(f"{name}: a localiser, not a slice of the volume")
     if header.modality in VOLUME_MODALITIES and not header.is_volume:
-        raise DxsegError(f"{name}: {header.modality} without position; expected slices in space")
+        raise UnusedObjectError(
+            f"{name}: {header.modality} without position; expected slices in space"
+        )
     return header
 
 
