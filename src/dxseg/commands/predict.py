@@ -18,7 +18,7 @@ else:
 
 
 def predict(
-    model: StrPath,
+    model: StrPath | Sequence[StrPath],
     inputs: StrPaths,
     *,
     output: OutputPath,
@@ -44,7 +44,8 @@ def predict(
     of images.
 
     Args:
-        model: Folder of a run or of a model, an exported `.onnx` file, or `hf-hub:OWNER/NAME`.
+        model: Folder of a run or of a model, an exported `.onnx` file, or `hf-hub:OWNER/NAME`. Of
+            several, one after another, the probabilities are averaged. In Python a list.
         inputs: One or more images, volumes (NIfTI, NRRD, MHA), folders, or quoted patterns such as
             `"images/*.png"`; with `--engine ray` also a table of paths, `.csv` or `.parquet`, with
             the column `image`.
@@ -89,8 +90,9 @@ def predict(
     from dxseg.inference.predictor import Predictor
     from dxseg.io.progress import console, reporting
 
-    paths = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    _check_order(model, paths)
+    models, paths = _split(model, inputs)
+    if len(models) > 1 and engine == "ray":
+        raise UsageError("several models are not supported with --engine ray; give one")
     options: dict[str, Any] = {
         "batch_size": batch_size,
         "backend": backend,
@@ -101,7 +103,7 @@ def predict(
     with reporting(console, "Predicting") as progress:
         if engine == "ray":
             return _import_ray()(
-                model,
+                models[0],
                 options,
                 paths,
                 Path(output),
@@ -111,7 +113,7 @@ def predict(
                 progress=progress,
             )
         return predict_files(
-            Predictor.from_folder(model, device, **options),
+            Predictor.from_folder(models, device, **options),
             paths,
             Path(output),
             labels=labels,
@@ -124,18 +126,36 @@ def predict(
         )
 
 
-def _check_order(model: str | Path, paths: Sequence[str | Path]) -> None:
-    """Name the mistake if model and inputs are swapped: both are paths, so no type checker can."""
+def _split(
+    model: str | Path | Sequence[str | Path], inputs: str | Path | Sequence[str | Path]
+) -> tuple[list[str | Path], list[str | Path]]:
+    """Split paths into models and inputs: models after the first are models of an ensemble.
+
+    Raises:
+        UsageError: Models and inputs are swapped; both are paths, so no type checker can tell.
+    """
     from dxseg.inference.hub import FILES, PREFIX
     from dxseg.inference.onnx_file import is_onnx
 
-    def is_model(path: Path) -> bool:
-        return is_onnx(path) or any((path / inner / FILES[0]).is_file() for inner in ("", "model"))
+    def is_model(given: str | Path) -> bool:
+        path = Path(given)
+        found = is_onnx(path) or any((path / sub / FILES[0]).is_file() for sub in ("", "model"))
+        return found or str(given).startswith(PREFIX)
 
-    if str(model).startswith(PREFIX) or is_model(Path(model)):
-        return
-    for path in filter(is_model, map(Path, paths)):
-        raise UsageError(f"{model}: not a model, but {path} is one; give the model first")
+    models = [model] if isinstance(model, str | Path) else list(model)
+    paths = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    if not models:
+        raise UsageError("no model; give a run")
+    if is_model(models[0]):
+        while paths and is_model(paths[0]):
+            models.append(paths.pop(0))
+    for path in filter(is_model, paths):
+        if not is_model(models[0]):
+            raise UsageError(f"{models[0]}: not a model, but {path} is one; give the model first")
+        raise UsageError(f"{path}: a model after an input; give all models first")
+    if not paths:
+        raise UsageError(f"{models[-1]}: a model; give images or volumes to predict after it")
+    return models, paths
 
 
 def _import_ray() -> Callable[..., PredictSummary]:

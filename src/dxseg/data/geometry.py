@@ -28,6 +28,11 @@ class Geometry:
     fitted_height: int
     fitted_width: int
 
+    @property
+    def area_scale(self) -> float:
+        """Native pixels per pixel of the network's input, as areas."""
+        return (self.height * self.width) / (self.fitted_height * self.fitted_width)
+
 
 def fit_geometry(height: int, width: int, image_size: int) -> Geometry:
     """Compute the geometry that fits (height, width) into a square of `image_size`."""

@@ -18,6 +18,7 @@ from dxseg.config.network import ModelConfig
 from dxseg.data.preprocessing import Preprocessing
 from dxseg.data.readers.slicing import Slicing
 from dxseg.errors import DxsegError
+from dxseg.inference.components import ComponentFilter
 from dxseg.inference.hub import FILES, local_copy
 from dxseg.io.atomic import write_bytes_atomic, write_text_atomic
 from dxseg.io.csv_io import is_formula
@@ -58,6 +59,7 @@ class ModelInfo(BaseModel):
         mask_temperature: Divides the logits of the pixels.
         label_temperature: Divides the logits of the labels; both image-level thresholds are chosen
             after it.
+        components: Which components of a mask are removed, after all thresholds; None: none.
         slicing: How training volumes were sliced; None for a network trained on images, which
             cannot predict volumes.
         training: Notes of the training; not used by inference.
@@ -79,6 +81,7 @@ class ModelInfo(BaseModel):
     rule_in_threshold: float | None = Field(default=None, ge=0, le=1)
     mask_temperature: float = Field(default=1.0, ge=TEMPERATURES[0], le=TEMPERATURES[1])
     label_temperature: float = Field(default=1.0, ge=TEMPERATURES[0], le=TEMPERATURES[1])
+    components: ComponentFilter | None = None
     slicing: Slicing | None = None
     training: dict[str, Any] = {}
     weights_sha256: str = ""

@@ -185,7 +185,7 @@ class InferencePipeline:
 
     @torch.inference_mode()
     def postprocess(self, item: PreprocessedImage, output: NetworkOutput) -> Prediction:
-        """Resize the output to the image's own size and apply the thresholds.
+        """Resize the output to the image's own size, apply thresholds and remove components.
 
         Raises:
             DxsegError: The output is not finite.
@@ -204,6 +204,7 @@ class InferencePipeline:
         )
         # After resizing, so that no mask at a threshold of 0.5 depends on the temperature.
         network_probabilities = temper_sigmoid(masks.numpy(), self.info.mask_temperature)
+        known_lesion = labels_imply_lesion(item.label_prompt, self.info)
         probabilities, mask = apply_thresholds(
             network_probabilities,
             threshold=self.info.threshold,
@@ -212,8 +213,11 @@ class InferencePipeline:
             lesion_probability=lesion_probability(
                 labels, self.info.lesion_free, self.info.multi_label
             ),
-            known_lesion=labels_imply_lesion(item.label_prompt, self.info),
+            known_lesion=known_lesion,
         )
+        if self.info.components is not None:
+            scale = item.geometry.area_scale
+            mask = self.info.components.apply(mask, scale=scale, keep_one=bool(known_lesion))
         return Prediction(
             probabilities,
             mask,

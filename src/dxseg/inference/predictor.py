@@ -15,6 +15,7 @@ import torch
 from dxseg.data.readers.images import read_image
 from dxseg.errors import DxsegError, UsageError, unexpected_error
 from dxseg.inference.backends import Backend, TorchBackend
+from dxseg.inference.ensemble import load_ensemble
 from dxseg.inference.label_prompt import LabelNames, parse_label_prompt
 from dxseg.inference.load import load_backend
 from dxseg.inference.model_folder import ModelInfo
@@ -80,7 +81,7 @@ class Predictor:
     @classmethod
     def from_folder(
         cls,
-        folder: str | Path,
+        folder: str | Path | Sequence[str | Path],
         device: str = "cpu",
         batch_size: int = 8,
         *,
@@ -92,7 +93,7 @@ class Predictor:
         """Load a model folder, such as a run's `model/`, or an exported .onnx file.
 
         Args:
-            folder: See `dxseg.inference.load.load_backend`.
+            folder: See `dxseg.inference.load.load_backend`; several are an ensemble.
             device: Torch device string.
             batch_size: Images per forward pass.
             backend: torch, onnxruntime or openvino; default: torch for a folder, onnxruntime for an
@@ -105,7 +106,11 @@ class Predictor:
             UsageError: A setting is unknown or not supported for this model.
             DxsegError: The model is absent, damaged or of another version.
         """
-        loaded, info = load_backend(folder, backend, device, precision)
+        paths = [folder] if isinstance(folder, str | Path) else list(folder)
+        if len(paths) == 1:
+            loaded, info = load_backend(paths[0], backend, device, precision)
+        else:
+            loaded, info = load_ensemble(paths, backend, device, precision)
         return cls(loaded, info, batch_size=batch_size, flip=flip, sliding_window=sliding_window)
 
     def predict(

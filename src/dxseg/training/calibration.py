@@ -104,7 +104,7 @@ def _label_probabilities(
         return np.zeros((0, len(info.labels)))
     rows = [
         list((one.label_probabilities or {}).values())
-        for _, one in _predictions(segmenter, info, validation, np.arange(len(validation)))
+        for _, one in predictions(segmenter, info, validation, np.arange(len(validation)))
     ]
     return np.array(rows, dtype=np.float64).reshape(len(validation), -1)
 
@@ -157,7 +157,7 @@ def _mask_temperature(
     generator = np.random.default_rng(0)
     values, truths, lesions = [], [], 0
     classes = np.arange(1, validation.mask_classes + 1)[:, None]
-    for row, one in _predictions(segmenter, info, validation, np.arange(len(validation))):
+    for row, one in predictions(segmenter, info, validation, np.arange(len(validation))):
         lesion = lesion_probability(one.label_probabilities, info.lesion_free, info.multi_label)
         if is_ruled_out(info.rule_out_threshold, lesion):
             continue
@@ -175,10 +175,20 @@ def _mask_temperature(
     return fitted or 1.0, _record(fitted, len(values)) | errors
 
 
-def _predictions(
+def predictions(
     segmenter: SegmentationModel, info: ModelInfo, cases: CaseDataset, rows: NDArray[np.int64]
 ) -> Iterator[tuple[int, Prediction]]:
-    """Predict stored images; they have the network's size, so nothing is resized."""
+    """Predict stored images; they have the network's size, so nothing is resized.
+
+    Args:
+        segmenter: The network.
+        info: Of its model folder.
+        cases: The images.
+        rows: Of those to predict.
+
+    Yields:
+        The row, and its prediction.
+    """
     predictor = Predictor(segmenter, info)
     for start in range(0, len(rows), predictor.batch_size):  # constant memory
         batch = rows[start : start + predictor.batch_size].tolist()

@@ -16,6 +16,7 @@ from dxseg.inference.model_folder import ModelInfo, save_model_folder
 from dxseg.io.atomic import sha256_file, write_json_atomic, write_text_atomic
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.calibration import calibrate
+from dxseg.training.component_filter import choose_components
 from dxseg.training.datamodule.training_data import TrainingData
 from dxseg.training.pseudo_labels import PSEUDO_LABELS_FILE
 from dxseg.training.run_record import RUN_FILE, machine, read_run, versions
@@ -121,6 +122,8 @@ def finish_run(
         sensitivity=config.rule_out_sensitivity,
         specificity=config.rule_in_specificity,
     )
+    components, calibration["components"] = choose_components(segmenter, info, data.mask_validation)
+    info = info.model_copy(update={"components": components})
     info = save_model_folder(output / "model", segmenter, info)
     run = {
         "method": config.method,
