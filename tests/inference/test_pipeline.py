@@ -36,10 +36,10 @@ def test_flip_averages_probabilities_not_logits(
     network = make.networks[-1]
     predict = type(network)._forward_padded
 
-    def lopsided(self, x: Tensor, known: Tensor | None):  # type: ignore[no-untyped-def]
+    def lopsided(self, x: Tensor, *others):  # type: ignore[no-untyped-def]
         shift = torch.zeros_like(x)
         shift[..., : x.shape[-1] // 2] = 0.4
-        return predict(self, x + shift, known)
+        return predict(self, x + shift, *others)
 
     monkeypatch.setattr(type(network), "_forward_padded", lopsided)
     image = bright_square(32, 32)

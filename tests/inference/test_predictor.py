@@ -232,8 +232,8 @@ def test_output_that_is_no_number_is_an_error_and_not_an_empty_mask(
     predictor = make_predictor()
     network = make_predictor.networks[-1]
 
-    def broken(x: torch.Tensor, known: torch.Tensor | None):
-        out = type(network)._forward_padded(network, x, known)
+    def broken(x: torch.Tensor, *others):
+        out = type(network)._forward_padded(network, x, *others)
         out.mask_logits[1] = float("nan")
         return out
 

@@ -23,7 +23,7 @@ from dxseg.data.splits.split_table import read_splits, write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.evaluation.evaluate import evaluate_run, open_run
-from dxseg.inference.model_folder import load_model_folder
+from dxseg.inference.model_folder import load_model_folder, read_info
 from dxseg.models.segmentation_model import SegmenterOutput
 from dxseg.training import distillation, pseudo_labels, run_folder
 from dxseg.training.datamodule.training_data import TrainingData, prepare_training_data
@@ -447,6 +447,26 @@ class TestRefusals:
         run_folder.save_model_folder(other / "model", network, info)
         with pytest.raises(DxsegError, match="holds a student of another run"):
             distill(other, output=tmp_path / "student", overrides=QUICK)
+
+    def test_an_ensemble_of_one_split_teaches(self, teacher: Path, tmp_path: Path) -> None:
+        other = tmp_path / "other"
+        shutil.copytree(teacher, other)
+        network, info = load_model_folder(other / "model")
+        next(network.parameters()).data.add_(0.1)
+        run_folder.save_model_folder(other / "model", network, info)
+        record = distill([teacher, other], output=tmp_path / "student", overrides=QUICK)
+        assert record["distilled_from"]["run"] == str(teacher.resolve())
+        [second] = record["distilled_from"]["others"]
+        assert second["run"] == str(other.resolve())
+        assert second["weights_sha256"] == read_info(other / "model").weights_sha256
+        with pytest.raises(DxsegError, match="holds a student of another run"):
+            distill(teacher, output=tmp_path / "student", overrides=QUICK)
+        with pytest.raises(UsageError, match="given twice"):
+            distill([teacher, teacher], output=tmp_path / "twice", overrides=QUICK)
+        run = json.loads((other / "run.json").read_text())
+        (other / "run.json").write_text(json.dumps({**run, "splits_sha256": "0"}))
+        with pytest.raises(UsageError, match="has another split"):
+            distill([teacher, other], output=tmp_path / "leak", overrides=QUICK)
 
     def test_a_dataset_that_has_changed(self, teacher: Path, disks: Path, tmp_path: Path) -> None:
         copied = tmp_path / "copied"

@@ -13,6 +13,7 @@ from dxseg.commands.options import (
     Overrides,
     Preset,
     StrPath,
+    StrPaths,
 )
 from dxseg.commands.results import Methods, TrainedRun
 from dxseg.errors import DxsegError, UsageError
@@ -90,7 +91,7 @@ def train(
 
 
 def distill(
-    run: StrPath,
+    runs: StrPaths,
     *,
     output: OutputPath,
     stage1: StrPath | None = None,
@@ -102,7 +103,8 @@ def distill(
     """Train a single-branch student of a run, for deployment; the same command continues it.
 
     Args:
-        run: Teacher run, finished.
+        runs: Teacher run, finished; or several, from the mean of whose masks the student learns.
+            They have one split; the first is the teacher in all else.
         output: Output folder of the student run.
         stage1: Run that holds a stage 1, for a teacher whose model contains no classifier; default:
             the teacher.
@@ -126,11 +128,12 @@ def distill(
     from dxseg.training.distillation import distill_run, student_config
     from dxseg.training.run_record import read_run
 
-    teacher = Path(run)
-    read_run(teacher)  # has the best message for a folder that is no finished run
-    config = student_config(read_config(teacher / "config.yaml"), dict(overrides or {}))
+    teachers = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
+    for teacher in teachers:
+        read_run(teacher)  # has the best message for a folder that is no finished run
+    config = student_config(read_config(teachers[0] / "config.yaml"), dict(overrides or {}))
     record = distill_run(
-        teacher,
+        teachers,
         Path(output),
         config,
         stage1_run=None if stage1 is None else Path(stage1),

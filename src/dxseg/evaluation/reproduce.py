@@ -22,7 +22,7 @@ from dxseg.io.atomic import write_json_atomic
 from dxseg.io.progress import console, reporting
 from dxseg.training.distillation import distill_run
 from dxseg.training.run import train_run
-from dxseg.training.run_record import machine, read_run, versions
+from dxseg.training.run_record import machine, read_run, teacher_sources, versions
 
 RESULT_FILE = "reproduction.json"
 
@@ -161,22 +161,25 @@ def _train(
     dataset: Path,
     output: Path,
 ) -> dict[str, Any]:
-    source = record.get("distilled_from")
-    if source is not None:
-        teacher = _require_dir(run, source["run"])
-        if read_run(teacher).get("weights_sha256") != source["weights_sha256"]:
-            raise DxsegError(f"{teacher}: was trained again after the student {run}; restore it")
+    sources = teacher_sources(record)
+    if sources:
+        teachers = [_require_dir(run, source["run"]) for source in sources]
+        for teacher, source in zip(teachers, sources, strict=True):
+            if read_run(teacher).get("weights_sha256") != source["weights_sha256"]:
+                raise DxsegError(
+                    f"{teacher}: was trained again after the student {run}; restore it"
+                )
         stage1 = _require_dir(run, record["stage1_from"])
-        return distill_run(teacher, output, config, stage1_run=stage1, dataset_path=dataset)
+        return distill_run(teachers, output, config, stage1_run=stage1, dataset_path=dataset)
     splits = run / "splits.csv"
-    sources = {key: record.get(f"{key}_from") for key in ("stage1", "stage2")}
+    stages = {key: record.get(f"{key}_from") for key in ("stage1", "stage2")}
     return train_run(
         dataset,
         output,
         config,
         splits_path=splits if splits.is_file() else None,
-        stage1_run=None if sources["stage1"] is None else _require_dir(run, sources["stage1"]),
-        stage2_run=None if sources["stage2"] is None else _require_dir(run, sources["stage2"]),
+        stage1_run=None if stages["stage1"] is None else _require_dir(run, stages["stage1"]),
+        stage2_run=None if stages["stage2"] is None else _require_dir(run, stages["stage2"]),
     )
 
 

@@ -17,7 +17,7 @@ from dxseg.evaluation.summary import INTERVALS, MEANS
 from dxseg.experiments.experiment import Experiment
 from dxseg.experiments.plan import Job
 from dxseg.io.atomic import sha256_file
-from dxseg.training.run_record import STAGE1_RECORD, read_run
+from dxseg.training.run_record import STAGE1_RECORD, read_run, teacher_sources
 
 DONE, FAILED, MISSING = "done", "failed", "missing"
 METRICS = (*MEANS, "auroc_mask", "auroc_label", "ece_pixel", "ece_label")
@@ -200,10 +200,14 @@ def _record(job: Job, context: ExperimentContext) -> dict[str, Any]:
 
 def _training_seconds(record: dict[str, Any], context: ExperimentContext) -> dict[str, float]:
     """Seconds of each stage, including those of the runs that this one continues."""
-    distilled = record.get("distilled_from")
-    if distilled is not None:
-        teacher = _training_seconds(read_run(_run_folder(distilled["run"], context)), context)
-        return teacher | {"distillation_seconds": sum(record["seconds"].values())}
+    teachers = teacher_sources(record)
+    if teachers:
+        seconds = [
+            _training_seconds(read_run(_run_folder(source["run"], context)), context)
+            for source in teachers
+        ]
+        total = {key: sum(one.get(key, 0.0) for one in seconds) for key in seconds[0]}
+        return total | {"distillation_seconds": sum(record["seconds"].values())}
     source = record["stage2_from"]
     before = record if source is None else read_run(_run_folder(source, context))
     row = {

@@ -91,11 +91,13 @@ def _train_and_evaluate(spec: JobSpec) -> None:
         train_stage1_run(spec.dataset, spec.output, spec.config, splits_path=spec.splits)
         return
     if "teacher" in spec.inputs:
+        inputs = dict(spec.inputs)
         distill_run(
+            [inputs.pop("teacher")],
             output=spec.output,
             config=spec.config,
             dataset_path=spec.dataset,
-            **spec.inputs,
+            **inputs,
         )
     else:
         train_run(

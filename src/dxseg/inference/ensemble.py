@@ -98,17 +98,8 @@ def ensemble_info(infos: Sequence[ModelInfo], names: Sequence[str]) -> ModelInfo
     Raises:
         UsageError: Two have different labels, mask classes or inputs, or are the same model.
     """
-    first = infos[0]
-    for info, name in zip(infos[1:], names[1:], strict=True):
-        for field, expected in _contract(first).items():
-            if (found := _contract(info)[field]) != expected:
-                raise UsageError(
-                    f"{name}: {field} {found}, but {names[0]} has {expected}; models of one "
-                    "ensemble predict the same labels and classes of the same input; leave one out"
-                )
-    digests = [info.weights_sha256 for info in infos]
-    if len(set(digests)) < len(digests):
-        raise UsageError(f"{', '.join(names)}: a model is given twice; leave one out")
+    require_one_input(infos, names)
+    first, digests = infos[0], [info.weights_sha256 for info in infos]
     channels = first.preprocessing.channels
     # The members standardize by themselves.
     preprocessing = first.preprocessing.model_copy(
@@ -130,6 +121,29 @@ def ensemble_info(infos: Sequence[ModelInfo], names: Sequence[str]) -> ModelInfo
         "weights_sha256": hashlib.sha256("".join(digests).encode()).hexdigest(),
     }
     return first.model_copy(update=update)
+
+
+def require_one_input(infos: Sequence[ModelInfo], names: Sequence[str]) -> None:
+    """Check that models predict the same labels and classes of the same input.
+
+    Args:
+        infos: Of the models.
+        names: Of the models, for errors.
+
+    Raises:
+        UsageError: What differs, or that a model is given twice.
+    """
+    first = infos[0]
+    for info, name in zip(infos[1:], names[1:], strict=True):
+        for field, expected in _contract(first).items():
+            if (found := _contract(info)[field]) != expected:
+                raise UsageError(
+                    f"{name}: {field} {found}, but {names[0]} has {expected}; models of one "
+                    "ensemble predict the same labels and classes of the same input; leave one out"
+                )
+    digests = [info.weights_sha256 for info in infos]
+    if len(set(digests)) < len(digests):
+        raise UsageError(f"{', '.join(names)}: a model is given twice; leave one out")
 
 
 def _contract(info: ModelInfo) -> dict[str, Any]:

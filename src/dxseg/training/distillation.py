@@ -19,10 +19,12 @@ from dxseg.config.schema import RunConfig
 from dxseg.data.splits.split_table import read_splits, write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.model_folder import WEIGHTS_FILE, load_model_folder
+from dxseg.inference.ensemble import require_one_input
+from dxseg.inference.model_folder import WEIGHTS_FILE, load_model_folder, read_info
 from dxseg.io.atomic import sha256_file, write_text_atomic
 from dxseg.io.progress import console, reporting
 from dxseg.models.coarse_branch import CoarseBranch
+from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.datamodule.training_data import prepare_training_data
 from dxseg.training.run import finish, lock_folder
 from dxseg.training.run_folder import check_folder, start_folder
@@ -64,7 +66,7 @@ def student_config(teacher: RunConfig, overrides: dict[str, Any]) -> RunConfig:
 
 
 def distill_run(
-    teacher: Path,
+    teachers: Sequence[Path],
     output: Path,
     config: RunConfig,
     *,
@@ -73,7 +75,10 @@ def distill_run(
     logger: Logger | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
-    """Train a student of a finished run; the same call again continues an interrupted one.
+    """Train a student of finished runs; the same call again continues an interrupted one.
+
+    Several teachers are an ensemble of runs that differ at most in seed and network: the student
+    learns from the mean of their masks. The first is the teacher in all else.
 
     The student gets the teacher's split and masks, and the pseudo-labels of
     `dxseg.training.pseudo_labels.make_pseudo_labels`. Its encoder and its label head start from the
@@ -83,7 +88,7 @@ def distill_run(
     whose stage 1 it started from.
 
     Args:
-        teacher: folder of a run.
+        teachers: folders of runs, of the same dataset, split and masks.
         output: folder of the student's run, created if necessary.
         config: of the student, by `student_config`.
         stage1_run: for a teacher without a classifier, the run whose stage 1 it started from.
@@ -93,18 +98,22 @@ def distill_run(
         callbacks: see `dxseg.training.run.train_run`.
 
     Returns:
-        The content of `run.json`: the keys of a trained run, and `distilled_from`.
+        The content of `run.json`: the keys of a trained run, and `distilled_from`, which has the
+        teachers after the first as `others`.
 
     Raises:
-        DxsegError: the run is not finished or its dataset has changed; its model contains no
+        UsageError: the teachers have different splits, labels, classes or inputs.
+        DxsegError: a run is not finished or its dataset has changed; the first's model contains no
             classifier and there is no stage 1, or one that does not fit; the folder holds something
             else.
         KeyboardInterrupt: the user stopped the run.
     """
     fabric = join_processes(config.device)
     settings = TrainerSettings(config.device, config.seed, logger, callbacks)
+    teacher, *others = teachers
     record, source = read_run(teacher), stage1_run or teacher
     network, info = load_model_folder(teacher / "model")
+    networks = [network, *_load_others(teacher, others)]
     builds_on_stage1 = config.model.requires_stage1
     coarse: CoarseBranch | None = getattr(network, "coarse", None)
     if builds_on_stage1 and coarse is None and not has_stage1(source / "stage1"):
@@ -119,11 +128,11 @@ def distill_run(
             f"{dataset.root}: not the dataset that {teacher} was trained on, or changed since; "
             "give that one with --dataset, or train the teacher again"
         )
-    digest = sha256_file(teacher / "model" / WEIGHTS_FILE)
+    digests = [sha256_file(one / "model" / WEIGHTS_FILE) for one in teachers]
     with lock_folder(output, fabric):
         with fabric.rank_zero_first():
             check_folder(output, config, dataset)
-            _start_student_folder(teacher, output, config, dataset, digest)
+            _start_student_folder(teacher, output, config, dataset, " ".join(digests))
             if (output / RUN_FILE).is_file():
                 return read_run(output)
             splits = read_splits(output / "splits.csv", dataset)
@@ -137,14 +146,39 @@ def distill_run(
             source = teacher
         elif builds_on_stage1:
             stage1 = load_stage1_of(source, splits, config, data.task)
+        first, *rest = (
+            {"run": str(one.resolve()), "weights_sha256": digest}
+            for one, digest in zip(teachers, digests, strict=True)
+        )
         students = [name for name in config.stages if name.startswith("student")]
-        trained = train_stages(work, students, Trained([network]), stage1)
+        trained = train_stages(work, students, Trained(networks), stage1)
         return finish(
             work,
             trained,
             {"stage1_from": source if builds_on_stage1 else None},
-            distilled_from={"run": str(teacher.resolve()), "weights_sha256": digest},
+            distilled_from=first | ({"others": rest} if rest else {}),
         )
+
+
+def _load_others(teacher: Path, others: Sequence[Path]) -> list[SegmentationModel]:
+    """Load the other teachers of an ensemble, and check that they are of the same experiment.
+
+    Raises:
+        UsageError: one has another split, so that it may have learnt what the student is validated
+            on; or other labels, classes or inputs.
+    """
+    loaded = [load_model_folder(run / "model") for run in others]
+    split = read_run(teacher).get("splits_sha256")
+    for run in others:
+        if read_run(run).get("splits_sha256") != split:
+            raise UsageError(
+                f"{run}: has another split or other masks than {teacher}: it may have learnt what "
+                "the student is validated on; give runs of one splits.csv"
+            )
+    if others:
+        infos = [read_info(teacher / "model"), *(info for _, info in loaded)]
+        require_one_input(infos, [str(run) for run in (teacher, *others)])
+    return [network for network, _ in loaded]
 
 
 def _start_student_folder(

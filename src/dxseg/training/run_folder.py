@@ -122,7 +122,7 @@ def finish_run(
         sensitivity=config.rule_out_sensitivity,
         specificity=config.rule_in_specificity,
     )
-    components, calibration["components"] = choose_components(segmenter, info, data.mask_validation)
+    components, component_record = choose_components(segmenter, info, data.mask_validation)
     info = info.model_copy(update={"components": components})
     info = save_model_folder(output / "model", segmenter, info)
     run = {
@@ -139,6 +139,7 @@ def finish_run(
         "rule_out_threshold": info.rule_out_threshold,
         "rule_in_threshold": info.rule_in_threshold,
         "calibration": calibration,
+        "components": component_record,
         **further,
         "versions": versions(),
         "machine": machine(config.device),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -95,3 +96,13 @@ def _processor() -> str:
         return platform.processor()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+def teacher_sources(record: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The teachers of a student: `run` and `weights_sha256` of each; none of other runs.
+
+    Args:
+        record: the content of `run.json`.
+    """
+    first = record.get("distilled_from")
+    return [] if first is None else [first, *first.get("others", [])]

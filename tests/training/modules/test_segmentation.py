@@ -28,7 +28,7 @@ class Recording(SegmentationModel):
         self.prompts: list[torch.Tensor | None] = []
 
     def _forward_padded(
-        self, x: torch.Tensor, label_prompt: torch.Tensor | None
+        self, x: torch.Tensor, label_prompt: torch.Tensor | None, _whole: object
     ) -> SegmenterOutput:
         self.prompts.append(label_prompt)
         return SegmenterOutput(x)
