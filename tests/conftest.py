@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,17 @@ settings.load_profile("dxseg")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How much the fault harness does (tests/faults/test_kills.py)."""
     parser.addoption("--kills", type=int, default=50, help="kills of the fault harness, of 50")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_flushing() -> Iterator[None]:
+    """No waiting for the disk: that guards against power cuts only, and no test makes one.
+
+    Processes that tests start, and kill, flush as users' do.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dxseg.io.atomic._flush", lambda _: None)
+        yield
 
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
