@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dxseg.commands.dry_run import with_dry_run
 from dxseg.commands.options import LesionFree, PatientPattern, PatientTable, Regions, StrPath
 from dxseg.errors import DxsegError
 
@@ -14,6 +15,7 @@ else:
     ImportReport = Any
 
 
+@with_dry_run
 def import_annotations(
     source: StrPath,
     destination: StrPath,
@@ -28,6 +30,7 @@ def import_annotations(
     provenance: str = "",
     licence: str = "",
     overwrite: bool = False,
+    dry_run: bool = False,  # noqa: ARG001 - with_dry_run obeys it
 ) -> ImportReport:
     """Import images with polygons or run lengths of annotation tools, which become masks.
 
@@ -52,12 +55,18 @@ def import_annotations(
         provenance: Where the images come from.
         licence: Terms of use of the images.
         overwrite: Replace the dataset in `destination`.
+        dry_run: Import into a temporary folder and report, with five examples; nothing stays.
 
     Raises:
         UsageError: There are no annotations, a label does not occur, or a package is missing.
         DxsegError: The file is damaged, no shape can be drawn, or the destination has other files.
     """
-    from dxseg.data.importers.annotations.masks import DrawnMasks, draw_all, mask_values
+    from dxseg.data.importers.annotations.masks import (
+        DrawnMasks,
+        draw_all,
+        join_labels,
+        mask_values,
+    )
     from dxseg.data.importers.annotations.read import read_annotations
     from dxseg.data.importers.destination import open_destination
     from dxseg.data.importers.image_dataset import write_dataset
@@ -70,6 +79,7 @@ def import_annotations(
         raise DxsegError(f"{root}: no such folder; expected the folder of the images")
     rules = patient_rules(patients, patient_pattern, root)
     annotations = read_annotations(path)
+    joined = join_labels(annotations, [*(regions or {}), *lesion_free])
     classes, values = mask_values(annotations, regions or {})
     title = name or path.stem
     open_destination(target, title, overwrite)
@@ -101,5 +111,5 @@ def import_annotations(
             skipped=annotations.skipped,
             overwrite=overwrite,
             progress=progress,
-            notes=[*masks.notes(), *annotations.notes, *known.notes],
+            notes=[*masks.notes(), *joined, *annotations.notes, *known.notes],
         )

@@ -15,6 +15,7 @@ from PIL import Image
 from dxseg.commands.import_annotations import import_annotations
 from dxseg.data.exporters.brush_rle import encode_brush
 from dxseg.data.exporters.coco_rle import encode_runs, pack_runs
+from dxseg.data.importers.layout import find_layout
 from dxseg.data.importers.report import ImportReport
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.readers.orientation import as_shown
@@ -501,3 +502,32 @@ def test_a_polygon_of_coco_without_the_list_around_it(tmp_path: Path) -> None:
     report = import_annotations(tmp_path / "a.json", tmp_path / "out")
     assert report.masks == 1
     np.testing.assert_array_equal(read_mask(tmp_path / "out" / "masks" / "a.png", 1), EXPECTED)
+
+
+def test_spellings_of_a_label_are_one_mask_class(tmp_path: Path) -> None:
+    shape = {"points": CORNERS, "shape_type": "polygon"}
+    for name, label in (("a", "Polyp"), ("b", "polyp "), ("c", "Polyp")):
+        picture(tmp_path / f"{name}.png")
+        write(tmp_path / f"{name}.json", labelme({**shape, "label": label}, name=f"{name}.png"))
+    report = import_annotations(tmp_path, tmp_path / "out")
+    assert Dataset.load(tmp_path / "out").spec.mask_classes == ["Polyp"]
+    assert report.masks == 3
+    assert told(report, "'polyp' read as 'Polyp'")
+
+
+def test_categories_without_a_name_are_told(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    write(tmp_path / "a.json", coco({"segmentation": [FLAT], "category_id": 9}))
+    report = import_annotations(tmp_path / "a.json", tmp_path / "out")
+    assert told(report, "the file does not list: category 9")
+
+
+def test_a_folder_with_annotations_is_imported_with_them(tmp_path: Path) -> None:
+    picture(tmp_path / "in" / "images" / "a.png")
+    path = write(tmp_path / "in" / "all.json", coco({"segmentation": [FLAT]}))
+    layout = find_layout(tmp_path / "in")
+    assert layout.importer == "annotations"
+    assert layout.command.split()[3] == str(path)
+    report = import_annotations(path, tmp_path / "out", images_root=tmp_path / "in", dry_run=True)
+    assert (report.masks, report.dry_run) == (1, True)
+    assert not (tmp_path / "out").exists()

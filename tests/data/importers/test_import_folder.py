@@ -185,3 +185,10 @@ def test_folders_of_patients_are_patients_unless_a_label_is_among_them(tmp_path:
     assert dataset.cases["patient_id"].nunique() == 3
     import_folder(tmp_path / "s", tmp_path / "labels", lesion_free=["IMD000"])
     assert Dataset.load(tmp_path / "labels").spec.labels == ["IMD000", "IMD001", "IMD002"]
+
+
+def test_arrays_count_as_images_left_out(tmp_path: Path) -> None:
+    picture(tmp_path / "s" / "a.png")
+    np.save(tmp_path / "s" / "a_mask.npy", MASK)
+    report = import_folder(tmp_path / "s", tmp_path / "out")
+    assert report.failed[0][0] == "1 images left out"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 from dxseg.data.exporters.nnunet_format import DESCRIPTION_FILE
+from dxseg.data.importers.annotations.read import read_annotations
 from dxseg.data.importers.busi import LABELS as BUSI_LABELS
 from dxseg.data.importers.folder import find_in_folders
 from dxseg.data.importers.mask_owner import MaskNaming
@@ -23,6 +25,7 @@ from dxseg.errors import DxsegError
 _LOOKED_AT = 200
 _TABLES = (".csv", ".tsv", ".xlsx")
 _EXAMPLES = 5
+_TRIED = 5
 
 
 @dataclass
@@ -83,6 +86,11 @@ def find_layout(source: str | Path) -> Layout:
         raise DxsegError(
             f"{path}: no image, volume or DICOM file; `dxseg import --help` lists them"
         )
+    annotations = _find_annotations(path)
+    if annotations is not None:
+        command = _command("annotations", annotations, target, "--images-root", str(path))
+        note = f"annotations: {annotations}; images of that folder without them are left out"
+        return Layout("annotations", command, [f"{found['image']} images", note])
     return _describe_folder(path, target, found)
 
 
@@ -106,6 +114,16 @@ def _describe_folder(path: Path, target: str, found: dict[str, int]) -> Layout:
     if tables:
         notes.append(f"tables beside them: {', '.join(tables[:5])}; `dxseg import csv` reads one")
     return Layout("folder", _command("folder", path, target), notes)
+
+
+def _find_annotations(folder: Path) -> Path | None:
+    """Find a file of polygons, or their folder if there are several."""
+    files = [path for path in _files(folder) if path.suffix.lower() in (".json", ".xml")]
+    for path in files[:_TRIED]:
+        with suppress(DxsegError):
+            read_annotations(path)
+            return path if len(files) == 1 else folder
+    return None
 
 
 def _others(found: dict[str, int], kind: str) -> list[str]:

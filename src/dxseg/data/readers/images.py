@@ -45,8 +45,8 @@ _RASTER = Reader(decode_raster, raster_size, raster_orientation)
 _DICOM = Reader(decode_dicom, dicom_size)
 _RASTER_SUFFIXES = ".png .jpg .jpeg .jpe .jfif .tif .tiff .bmp .webp .gif .pbm .pgm .ppm .pnm"
 _OTHER_SUFFIXES = """
-.avif .dib .heic .heif .hdr .ima .img .j2k .jp2 .jpx .mha .mhd .mrxs .ndpi .nhdr .nii .nii.gz .nrrd
-.pcx .psd .svs .tga
+.avif .dib .heic .heif .hdr .ima .img .j2k .jp2 .jpx .mat .mha .mhd .mrxs .ndpi .nhdr .nii .nii.gz
+.npy .npz .nrrd .pcx .psd .svs .tga
 """
 READERS: dict[str, Reader] = {
     **dict.fromkeys(_RASTER_SUFFIXES.split(), _RASTER),

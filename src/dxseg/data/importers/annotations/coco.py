@@ -71,6 +71,11 @@ def read_coco(content: dict[str, Any], source: Path) -> Annotations:
         else:
             owner.shapes.append(_shape(item, names))
     found.images.extend(images.values())
+    unnamed = sorted(
+        {shape.label for image in images.values() for shape in image.shapes} - set(names.values())
+    )
+    if any(unnamed):
+        found.notes.append(f"categories that the file does not list: {', '.join(unnamed[:20])}")
     if unlisted:
         found.skipped.append((str(source), f"{unlisted} annotations of images that are not listed"))
     return found

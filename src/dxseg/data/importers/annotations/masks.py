@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -18,6 +18,7 @@ from dxseg.data.importers.report import LeftOut
 from dxseg.data.readers.images import image_orientation, image_size, is_supported
 from dxseg.data.readers.masks import Mask, write_mask
 from dxseg.data.readers.orientation import shown_size
+from dxseg.data.table.words import Words
 from dxseg.errors import DxsegError, UsageError
 
 NAMELESS = "lesion"
@@ -191,6 +192,27 @@ class DrawnMasks:
     @staticmethod
     def _label(shape: Shape) -> str:
         return shape.label or NAMELESS
+
+
+def join_labels(found: Annotations, given: Sequence[str]) -> list[str]:
+    """Join spellings of a label that differ in case and blanks, as the same tables do.
+
+    Args:
+        found: The annotations; their shapes get the spelling that is used.
+        given: Labels that are spelled as given.
+
+    Returns:
+        What was joined, as lines for the report.
+    """
+    words = Words("label", given=given)
+    spelled = words.spellings(shape.label for image in found.images for shape in image.shapes)
+    for image in found.images:
+        # A word for nothing is a label here: somebody has drawn the shape.
+        image.shapes = [
+            replace(shape, label=spelled[shape.label] or shape.label.strip())
+            for shape in image.shapes
+        ]
+    return Words("label", merged=words.merged).notes()
 
 
 def mask_values(found: Annotations, regions: Mapping[str, str]) -> tuple[list[str], dict[str, int]]:

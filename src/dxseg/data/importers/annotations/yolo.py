@@ -49,6 +49,10 @@ def read_yolo(folder: Path, files: list[Path]) -> Annotations:
             parts[last] = "images"
         shapes = [_shape(line.split(), names) for line in lines if line.strip()]
         found.images.append(AnnotatedImage("/".join(parts), path, None, shapes))
+    labels = {shape.label for image in found.images for shape in image.shapes}
+    unnamed = sorted(labels - set(names.values()) - {""})
+    if names and unnamed:
+        found.notes.append(f"classes that the list does not name: {', '.join(unnamed[:20])}")
     return found
 
 
