@@ -74,3 +74,24 @@ def squares(root: Path, count: int = 4) -> Dataset:
         spacing_unit="mm",
     )
     return Dataset.create(root, spec, pd.DataFrame(rows, columns=columns))
+
+
+def volumes(root: Path, slices: int = 6) -> Dataset:
+    """A dataset of two volumes, whose slices are `squares`, and an image; rows not in order."""
+    rows = []
+    (root / "images").mkdir(parents=True)
+    for volume in ("left", "right"):
+        for number in range(slices):
+            pixels = np.full((48, 64), 20, np.uint8)
+            if number not in (0, slices - 1):
+                pixels[10 + number : 20 + number, 30:45] = 240
+            Image.fromarray(pixels).save(root / f"images/{volume}{number}.png")
+            rows.append((f"{volume}{number}", f"images/{volume}{number}.png", volume, number))
+    rows.reverse()
+    Image.fromarray(bright_square(48, 64)[:, :, 0]).save(root / "images/single.png")
+    rows.append(("single", "images/single.png", "", None))
+    table = pd.DataFrame(rows, columns=["case_id", "image", "volume_id", "slice_index"])
+    spec = DatasetSpec(
+        name="volumes", labels=["normal", "bright"], lesion_free=["normal"], mask_classes=["class0"]
+    )
+    return Dataset.create(root, spec, table)

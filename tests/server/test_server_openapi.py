@@ -33,6 +33,9 @@ RUNS = {"size": [48, 64], "counts": [0, 48, 48 * 63]}
 # Those of a dataset exist only where one is served.
 BARE = {
     ("POST", "/v1/predict"),
+    ("POST", "/v1/volumes"),
+    ("POST", "/v1/volumes/slice"),
+    ("POST", "/v1/volumes/labels"),
     ("GET", "/v1/model"),
     ("GET", "/metrics"),
     ("GET", "/healthz"),
@@ -41,6 +44,7 @@ WITH_DATASET = {
     ("GET", "/v1/cases"),
     ("POST", "/v1/cases/predict"),
     ("GET", "/v1/cases/next"),
+    ("GET", "/v1/cases/volume"),
     ("GET", "/v1/cases/mask"),
     ("POST", "/v1/cases/mask"),
     ("GET", "/v1/cases/history"),
@@ -202,6 +206,7 @@ def test_half_of_a_surrogate_pair_is_told_and_no_failure(make_client: Any, tmp_p
     bodies = [
         ("/v1/cases/predict", f'{{"case_id": "{half}"}}', 422),
         ("/v1/cases/predict", f'{{"case_id": "case0", "label_prompt": "{half}"}}', 422),
+        ("/v1/volumes/slice", f'{{"volume": "{half}", "index": 0}}', 422),
         ("/v1/cases/mask", save.format(f'"mask": {{"{half}": {{}}}}'), 422),
         ("/v1/cases/mask", save.format(f'"mask": {{"{half}": {runs}}}'), 422),
         ("/v1/cases/mask", save.format(f'"mask": {{"class0": {runs}}}, "previous": "{half}"'), 422),

@@ -13,7 +13,7 @@ from dxseg.data.table.reviews import save_review
 from dxseg.server.claims import Claims
 from dxseg.server.settings import Settings
 from dxseg.server.work_list import CaseFilter, ListedCase, next_case
-from serving import TOKEN, squares
+from serving import TOKEN, squares, volumes
 
 EMPTY = np.zeros((48, 64), np.uint8)
 
@@ -130,3 +130,55 @@ def test_every_case_comes_up_once_a_round() -> None:
         after = found.case_id
         seen.append(after)
     assert seen == [case.case_id for case in cases]
+
+
+def test_the_slices_of_a_volume_are_one_entry(make_client: Any, tmp_path: Path) -> None:
+    root = volumes(tmp_path / "volumes").root
+    client = make_client(Settings(token=TOKEN), dataset=root)
+    client.headers.update({"Authorization": f"Bearer {TOKEN}"})
+    told = client.get("/v1/cases").json()
+    assert [(one["case_id"], one["volume_id"], one["slices"]) for one in told["cases"]] == [
+        ("right3", "right", 6),
+        ("left3", "left", 6),
+        ("single", "", 1),
+    ], "the slice in the middle is shown first"
+    assert told["waiting"] == 3
+    found = client.get("/v1/cases/volume", params={"case_id": "left5"}).json()
+    assert found["entry"] == "left3"
+    assert [one["case_id"] for one in found["slices"]] == [f"left{number}" for number in range(6)]
+    for number in range(5):
+        save_mask(root, f"left{number}", EMPTY, "trainee")
+    [left] = client.get("/v1/cases", params={"search": "LEFT"}).json()["cases"]
+    assert (left["state"], left["left"]) == ("waiting", 1)
+    save_mask(root, "left5", EMPTY, "trainee")
+    assert listed(client, state="drawn") == ["left3"]
+    assert following(client, after="right3") == "single"
+
+
+def test_a_volume_is_in_other_hands_by_any_of_its_slices(make_client: Any, tmp_path: Path) -> None:
+    client = make_client(Settings(token=TOKEN), dataset=volumes(tmp_path / "volumes").root)
+    client.headers.update({"Authorization": f"Bearer {TOKEN}"})
+    client.post("/v1/cases/predict", json={"case_id": "right0", "reader": "somebody"})
+    assert following(client) == "left3"
+    assert following(client, reader="somebody") == "right3"
+
+
+def test_a_volume_starts_at_the_slice_that_is_suggested_first(
+    make_client: Any, tmp_path: Path
+) -> None:
+    from brightness import Maker
+    from dxseg.server.case_queue import CaseQueue
+
+    root = volumes(tmp_path / "volumes").root
+    table = tmp_path / "suggestions.csv"
+    table.write_text("case_id,rank,score\nleft1,1,0.9\nright2,2,0.5\nleft4,3,0.1\n")
+    queue = CaseQueue(root, Maker()().info, table)
+    assert [case.case_id for case in queue.listed()] == ["left1", "right2", "single"]
+
+
+def test_a_case_that_is_not_listed_has_no_volume(make_client: Any, tmp_path: Path) -> None:
+    client = make_client(Settings(token=TOKEN), dataset=volumes(tmp_path / "volumes").root)
+    client.headers.update({"Authorization": f"Bearer {TOKEN}"})
+    assert client.get("/v1/cases/volume", params={"case_id": "nobody"}).status_code == 404
+    single = client.get("/v1/cases/volume", params={"case_id": "single"}).json()
+    assert [one["case_id"] for one in single["slices"]] == ["single"]

@@ -26,6 +26,7 @@ from dxseg.server.routes.masks import add_mask_routes
 from dxseg.server.routes.predict import add_predict_route
 from dxseg.server.routes.reviews import add_review_routes
 from dxseg.server.routes.training import add_training_routes
+from dxseg.server.routes.volumes import add_volume_routes
 from dxseg.server.schemas import Health, Limits, ModelResponse, describe_model
 from dxseg.server.service import Service, problems
 from dxseg.server.settings import Settings
@@ -96,6 +97,7 @@ def create_app(
     )
     _add_status_routes(app, service, cases, trainer)
     add_predict_route(app, service, cases)
+    add_volume_routes(app, service)
     if cases is not None:
         claims = Claims()
         add_case_routes(app, service, cases, claims)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from dxseg.data.readers.masks import Mask, read_mask
@@ -28,7 +29,7 @@ from dxseg.inference.model_folder import ModelInfo
 from dxseg.io.atomic import sha256_file
 from dxseg.io.csv_io import read_table
 from dxseg.server.uploads import Spacing
-from dxseg.server.work_list import ListedCase, list_cases
+from dxseg.server.work_list import ListedCase, join_slices, list_cases
 
 _FILES = (CASES_FILE, ANNOTATIONS_FILE, REVIEWS_FILE)
 _FileState = tuple[int, ...]
@@ -57,7 +58,21 @@ class _Read:
     dataset: Dataset
     annotations: list[Annotation]
     reviews: list[Review]
+    cases: dict[str, ListedCase]
     listed: list[ListedCase]
+
+
+@dataclass(frozen=True)
+class FoundVolume:
+    """A volume of the dataset.
+
+    Attributes:
+        entry: Its entry of the work list.
+        slices: Its slices in order.
+    """
+
+    entry: ListedCase
+    slices: list[ListedCase]
 
 
 class CaseQueue:
@@ -96,8 +111,48 @@ class CaseQueue:
         return self._current().dataset
 
     def listed(self) -> list[ListedCase]:
-        """The work list: every case that was not dropped, in the order of annotation."""
+        """The work list: every case that was not dropped, in the order of annotation.
+
+        The slices of a volume are one entry.
+        """
         return self._current().listed
+
+    def volume(self, case_id: str) -> FoundVolume:
+        """Find the volume of a slice; an image is one of a single slice.
+
+        Args:
+            case_id: Of the slice.
+
+        Raises:
+            UnknownCaseError: The work list has no such case.
+        """
+        read = self._current()
+        case = read.cases.get(case_id)
+        if case is None:
+            raise UnknownCaseError(
+                f"case {quote(case_id)}: not in the work list; expected a case_id of "
+                f"{CASES_FILE} that is not dropped"
+            )
+        if not case.volume_id:
+            return FoundVolume(case, [case])
+        order = _slice_order(read.dataset)
+        slices = [one for one in read.cases.values() if one.volume_id == case.volume_id]
+        entry = next(one for one in read.listed if one.volume_id == case.volume_id)
+        return FoundVolume(entry, sorted(slices, key=lambda one: order[one.case_id]))
+
+    def entry_of(self, case_id: str) -> str:
+        """The case_id by which the work list has a case: of a slice, that of its volume.
+
+        Args:
+            case_id: Of the case.
+        """
+        case = self._current().cases.get(case_id)
+        return case_id if case is None else self.volume(case_id).entry.case_id
+
+    def image_labels(self) -> dict[str, str]:
+        """Labels of the images themselves by case_id; not those of their studies."""
+        dataset = self.dataset()
+        return dict(zip(dataset.cases["case_id"], dataset.image_labels, strict=True))
 
     def waiting(self) -> list[ListedCase]:
         """The cases of the work list without a mask."""
@@ -152,7 +207,9 @@ class CaseQueue:
         annotations = read_records(self.root, ANNOTATIONS_FILE, Annotation)
         reviews = read_records(self.root, REVIEWS_FILE, Review)
         listed = list_cases(dataset, self._suggested, annotations, reviews)
-        return _Read(state, dataset, annotations, reviews, listed)
+        entries = join_slices(listed, _slice_order(dataset))
+        cases = {case.case_id: case for case in listed}
+        return _Read(state, dataset, annotations, reviews, cases, entries)
 
     def find(self, case_id: str) -> FoundCase:
         """Look a case up.
@@ -187,6 +244,13 @@ class CaseQueue:
             if sha256_file(case.image) == digest:
                 return case
         return None
+
+
+def _slice_order(dataset: Dataset) -> dict[str, int]:
+    """By case_id, the number of a slice; of a volume without numbers, that of its row."""
+    numbers = dataset.cases["slice_index"].to_numpy(np.float64, na_value=np.nan)
+    rows = np.where(np.isnan(numbers), np.arange(len(numbers)), numbers).astype(int)
+    return dict(zip(dataset.cases["case_id"], rows.tolist(), strict=True))
 
 
 def _file_state(path: Path) -> _FileState:

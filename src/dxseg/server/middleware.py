@@ -26,14 +26,18 @@ PREDICT, MODEL, HEALTH, METRICS = "/v1/predict", "/v1/model", "/healthz", "/metr
 QUEUE, NEXT, CASE = "/v1/cases", "/v1/cases/next", "/v1/cases/predict"
 MASK, REVIEW, HISTORY = "/v1/cases/mask", "/v1/cases/review", "/v1/cases/history"
 TRAINING, TRAINING_MODEL = "/v1/training", "/v1/training/model"
-_CASES = (QUEUE, NEXT, CASE, MASK, REVIEW, HISTORY, TRAINING, TRAINING_MODEL)
+CASE_VOLUME = "/v1/cases/volume"
+VOLUMES, VOLUME_SLICE, VOLUME_LABELS = "/v1/volumes", "/v1/volumes/slice", "/v1/volumes/labels"
+_CASES = (QUEUE, NEXT, CASE, MASK, REVIEW, HISTORY, CASE_VOLUME, TRAINING, TRAINING_MODEL)
 LABEL_STUDIO_HEALTH, LABEL_STUDIO_SETUP, LABEL_STUDIO_PREDICT = _LABEL_STUDIO = (
     *("/label-studio/health", "/label-studio/setup", "/label-studio/predict"),
 )
-_SECRET = (PREDICT, MODEL, *_CASES, METRICS, *_LABEL_STUDIO)
+_VOLUMES = (VOLUMES, VOLUME_SLICE, VOLUME_LABELS)
+_SECRET = (PREDICT, MODEL, *_CASES, *_VOLUMES, METRICS, *_LABEL_STUDIO)
 """Routes that need the token; the others return nothing about patients or the model."""
 ROUTES = (*_SECRET, HEALTH, "/openapi.json")
-_PREDICTING = (PREDICT, CASE, LABEL_STUDIO_PREDICT)
+_PREDICTING = (PREDICT, CASE, VOLUMES, VOLUME_SLICE, LABEL_STUDIO_PREDICT)
+_UPLOADING = (PREDICT, VOLUMES)
 _JSON_BYTES = 4 * 2**20
 """Limit of a JSON request: parsed, its numbers take many times their text in memory."""
 
@@ -158,7 +162,7 @@ class RequestGuardMiddleware:
 
     def _max_bytes(self, path: str) -> int:
         limit = self._settings.max_bytes
-        return min(limit, _JSON_BYTES) if path in (*_CASES, *_LABEL_STUDIO) else limit
+        return limit if path in _UPLOADING else min(limit, _JSON_BYTES)
 
     def _check_source(self, headers: Headers) -> None:
         """Refuse what a page of another site would send from a user's browser."""

@@ -15,12 +15,20 @@ from dxseg.data.table.annotations import ChangedCaseError, UnknownCaseError
 from dxseg.errors import DxsegError
 from dxseg.server.retraining.trainer import TrainingStateError
 from dxseg.server.schemas import Problem
+from dxseg.server.uploads import VolumeError
+from dxseg.server.volume_store import UnknownVolumeError
 
 MEDIA_TYPE = "application/problem+json"
+VOLUME_PROBLEM = "urn:dxseg:problem:volume"
+"""The kind of problem of a volume that was sent as one image."""
 
 
 def problem_response(
-    status: int, detail: str, request_id: str, headers: Mapping[str, str] | None = None
+    status: int,
+    detail: str,
+    request_id: str,
+    headers: Mapping[str, str] | None = None,
+    kind: str = "about:blank",
 ) -> Response:
     """Make the response for an error.
 
@@ -29,9 +37,14 @@ def problem_response(
         detail: What was expected; sent to the client, not logged.
         request_id: Of the request.
         headers: More headers.
+        kind: URI of the kind of problem, where a program should tell it from others.
     """
     problem = Problem(
-        title=HTTPStatus(status).phrase, status=status, detail=detail, request_id=request_id
+        type=kind,
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        request_id=request_id,
     )
     return JSONResponse(problem.model_dump(), status, dict(headers or {}), MEDIA_TYPE)
 
@@ -45,7 +58,10 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     def handle(request: Request, error: Exception) -> Response:
         return problem_response(
-            *_status_and_detail(error), request.state.request_id, getattr(error, "headers", None)
+            *_status_and_detail(error),
+            request.state.request_id,
+            getattr(error, "headers", None),
+            VOLUME_PROBLEM if isinstance(error, VolumeError) else "about:blank",
         )
 
     for kind in (HTTPException, RequestValidationError, DxsegError):
@@ -64,7 +80,7 @@ def _status_and_detail(error: Exception) -> tuple[int, str]:
         return HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(parts)
     if isinstance(error, TooLargeError):
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)
-    if isinstance(error, UnknownCaseError):
+    if isinstance(error, (UnknownCaseError, UnknownVolumeError)):
         return HTTPStatus.NOT_FOUND, str(error)
     if isinstance(error, (ChangedCaseError, TrainingStateError)):
         return HTTPStatus.CONFLICT, str(error)

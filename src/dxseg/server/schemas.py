@@ -151,7 +151,10 @@ class Health(BaseModel):
 class Problem(BaseModel):
     """Why there is no result (problem details, RFC 9457)."""
 
-    type: str = "about:blank"
+    type: str = Field(
+        "about:blank",
+        description="`urn:dxseg:problem:volume` where a volume was sent as one image.",
+    )
     title: str
     status: int
     detail: str

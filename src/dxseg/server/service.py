@@ -16,7 +16,7 @@ from dxseg.data.readers.dicom.headers import alias_in_errors
 from dxseg.data.readers.images import image_size
 from dxseg.inference.label_prompt import parse_label_prompt
 from dxseg.inference.pipeline import Prediction
-from dxseg.inference.predictor import Predictor
+from dxseg.inference.predictor import Predictor, Source
 from dxseg.server.middleware import BUSY
 from dxseg.server.problem_details import MEDIA_TYPE
 from dxseg.server.schemas import Problem
@@ -45,7 +45,7 @@ class Service:
         self.model, self.settings = predictor, settings
         self.worker = Worker(settings.queue, settings.max_decoded_bytes)
         self.metrics = Metrics(lambda: self.worker.in_flight)
-        self._folder = UploadDir()
+        self.upload_dir = UploadDir()
         # Declared for OpenAPI; the middleware has checked the token by then.
         self.secret = [Depends(HTTPBearer(auto_error=False))] if settings.token is not None else []
         self.refused = (403, 401) if self.secret else (403,)
@@ -53,9 +53,9 @@ class Service:
     @asynccontextmanager
     async def saved_upload(self, file: UploadFile) -> AsyncIterator[Upload]:
         """Save and inspect an upload; its file stays while the block runs."""
-        path = await asyncio.to_thread(save_upload, file.file, self._folder.path)
+        path = await asyncio.to_thread(save_upload, file.file, self.upload_dir.path)
         try:
-            with self._inspecting():
+            with self.inspecting():
                 upload = await asyncio.to_thread(inspect_upload, path, self.settings.max_pixels)
             yield upload
         finally:
@@ -72,7 +72,7 @@ class Service:
             TooLargeError: It is larger than the server accepts.
             DxsegError: It cannot be read as an image.
         """
-        with self._inspecting(), alias_in_errors(path, name):
+        with self.inspecting(), alias_in_errors(path, name):
             size = await asyncio.to_thread(image_size, path)
             check_pixels(name, size, self.settings.max_pixels)
 
@@ -90,21 +90,29 @@ class Service:
             ) from None
 
     async def predict(
-        self, model: Predictor, path: Path, label_prompt: str, name: str, *, return_image: bool
+        self,
+        model: Predictor,
+        source: Source,
+        label_prompt: str,
+        name: str,
+        *,
+        return_image: bool,
     ) -> Prediction:
         """Wait for a prediction.
 
         Args:
             model: The one that the request began with.
-            path: The image.
+            source: The image.
             label_prompt: Its label prompt; "" for none.
             name: Its name in messages.
             return_image: Whether the prediction carries the decoded pixels.
         """
         parse_label_prompt(label_prompt, model.info)
         with _refusals():
-            future = self.worker.submit(model, path, label_prompt, keep_image=return_image)
-        with alias_in_errors(path, name):
+            future = self.worker.submit(model, source, label_prompt, keep_image=return_image)
+        if not isinstance(source, Path):  # its errors name no file
+            return await asyncio.wrap_future(future)
+        with alias_in_errors(source, name):
             return await asyncio.wrap_future(future)
 
     async def viewer_values(
@@ -124,7 +132,7 @@ class Service:
             return await asyncio.to_thread(stored_values, path, prediction.image)
 
     @contextmanager
-    def _inspecting(self) -> Iterator[None]:
+    def inspecting(self) -> Iterator[None]:
         """Count an image as in flight, and limit what its header may make the block decode."""
         limit = decode_budget(self.settings.max_decoded_bytes)
         with _refusals(), self.worker.inspecting(), limit:
@@ -133,7 +141,7 @@ class Service:
     def close(self) -> None:
         """Finish what is in flight, then remove all uploads."""
         self.worker.stop()
-        self._folder.close()
+        self.upload_dir.close()
 
 
 @contextmanager

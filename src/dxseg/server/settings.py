@@ -58,6 +58,11 @@ class Settings:
         return 8 * self.max_pixels
 
     @property
+    def max_volume_bytes(self) -> int:
+        """Limit of the decoded volumes that are open, together: four of the largest images."""
+        return 4 * self.max_decoded_bytes
+
+    @property
     def is_loopback(self) -> bool:
         """Whether only programs on this machine can connect."""
         if self.host == "localhost":

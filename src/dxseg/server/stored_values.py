@@ -46,14 +46,23 @@ def stored_values(path: Path, image: Pixels) -> StoredValues | None:
         return None
     if not is_dicom(path):
         low, high = np.percentile(image, (0.5, 99.5))
-        return _pack(image[:, :, 0].astype(np.float64), "", (float(low), float(high)))
+        return pack_values(image[:, :, 0].astype(np.float64), "", (float(low), float(high)))
     measured = measured_image(path)
-    return None if measured is None else _pack(measured.values, measured.unit, measured.window)
+    return (
+        None if measured is None else pack_values(measured.values, measured.unit, measured.window)
+    )
 
 
-def _pack(
+def pack_values(
     values: NDArray[np.float64], unit: str, window: tuple[float, float] | None
 ) -> StoredValues:
+    """Pack gray values as 16-bit numbers.
+
+    Args:
+        values: (H, W), finite.
+        unit: "HU" for CT, else "".
+        window: Lowest and highest value to show first; None for all.
+    """
     low, high = float(values.min()), float(values.max())
     whole = high - low <= _TOP and bool((values == np.rint(values)).all())
     slope = 1.0 if whole else max((high - low) / _TOP, np.finfo(np.float64).tiny)

@@ -16,14 +16,17 @@ from filelock import FileLock, Timeout
 
 from dxseg.data.readers.budget import TooLargeError
 from dxseg.data.readers.dicom.headers import alias_in_errors, pixel_spacing
-from dxseg.data.readers.dicom.objects import is_dicom, open_object
+from dxseg.data.readers.dicom.objects import is_dicom, open_object, pixel_layout
 from dxseg.data.readers.images import image_size
+from dxseg.data.readers.volume_files import is_volume_file
+from dxseg.errors import DxsegError
 
 NAME = "the upload"
 """Name of an upload in messages: its own may contain a patient's name."""
 
 Spacing = tuple[float, float]
 
+_NIFTI_HEADER, _GZIP = 348, b"\x1f\x8b"
 _PREFIX, _LOCK = "dxseg-serve-", "lock"
 
 
@@ -40,6 +43,10 @@ class Upload:
     path: Path
     is_dicom: bool
     spacing: Spacing | None
+
+
+class VolumeError(DxsegError):
+    """An upload is a volume or has several frames, where one image was expected."""
 
 
 class UploadDir:
@@ -89,7 +96,22 @@ def save_upload(stream: IO[bytes], folder: Path) -> Path:
     path = folder / f"{secrets.token_hex(16)}.png"
     with path.open("xb") as target:
         shutil.copyfileobj(stream, target, 1 << 20)
-    return path.rename(path.with_suffix(".dcm")) if is_dicom(path) else path
+    return path.rename(path.with_suffix(_suffix(path)))
+
+
+def _suffix(path: Path) -> str:
+    """The suffix of an upload, by its first bytes."""
+    if is_dicom(path):
+        return ".dcm"
+    with path.open("rb") as stream:
+        start = stream.read(_NIFTI_HEADER)
+    if start.startswith(_GZIP):
+        return ".nii.gz"
+    if start[344:348] == b"n+1\0" or start[4:8] == b"n+2\0":
+        return ".nii"
+    if start.startswith(b"NRRD000"):
+        return ".nrrd"
+    return ".mha" if b"ObjectType" in start.partition(b"\n")[0] or b"NDims" in start else ".png"
 
 
 def inspect_upload(path: Path, max_pixels: int) -> Upload:
@@ -101,13 +123,31 @@ def inspect_upload(path: Path, max_pixels: int) -> Upload:
 
     Raises:
         TooLargeError: It is larger.
+        VolumeError: It is a volume, or has several frames.
         DxsegError: It cannot be read as an image.
     """
     with alias_in_errors(path, NAME):
+        if is_volume_file(path) or (path.suffix == ".dcm" and count_frames(path) > 1):
+            raise VolumeError(
+                f"{NAME}: a volume or several frames; expected one image; open it on the page, "
+                "send it to /v1/volumes, or use `dxseg predict`"
+            )
         check_pixels(str(path), image_size(path), max_pixels)
         dicom = path.suffix == ".dcm"
         spacing = pixel_spacing(open_object(path)) if dicom else None
     return Upload(path, dicom, None if spacing is None else (spacing[0], spacing[1]))
+
+
+def count_frames(path: Path) -> int:
+    """Count the frames of a DICOM object.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DxsegError: It is damaged or has no pixels.
+    """
+    return pixel_layout(open_object(path), path).frames
 
 
 def check_pixels(name: str, size: tuple[int, int], max_pixels: int) -> None:

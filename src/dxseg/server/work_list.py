@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from dxseg.data.table.annotations import Annotation
@@ -12,6 +12,7 @@ from dxseg.data.table.reviews import Review
 
 CaseState = Literal["waiting", "drawn", "confirmed", "given", "set-aside"]
 STATES: tuple[str, ...] = get_args(CaseState)
+VOLUME_STATES: tuple[CaseState, ...] = ("waiting", "drawn", "set-aside", "confirmed", "given")
 
 
 @dataclass(frozen=True)
@@ -19,19 +20,26 @@ class ListedCase:
     """A case of the work list.
 
     Attributes:
-        case_id: As in `cases.csv`.
+        case_id: As in `cases.csv`; of a volume, the slice to begin with.
         label: Its label there, or "".
         score: From the table of suggestions; None where the case is not in it.
         state: `waiting` without a mask; `drawn` with a mask that somebody saved here, `confirmed`
             with one that a second reader confirmed; `given` with one that came with the dataset,
             also as a label that means lesion-free; `set-aside` where nobody can tell, or the
-            image should leave the dataset.
+            image should leave the dataset. A volume has the first of `VOLUME_STATES` that one of
+            its slices has.
+        volume_id: Of a volume, whose slices are one entry; "" for an image.
+        slices: Number of its slices.
+        left: Number of its slices that wait for a mask.
     """
 
     case_id: str
     label: str
     score: float | None
     state: CaseState
+    volume_id: str = ""
+    slices: int = 1
+    left: int = 0
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ class CaseFilter:
     Attributes:
         state: Their state; None for any.
         label: Their label as the dataset has it; None for any.
-        search: Part of the case_id, in any case; "" for any.
+        search: Part of the case_id or volume_id, in any case; "" for any.
     """
 
     state: CaseState | None = None
@@ -53,7 +61,7 @@ class CaseFilter:
         return (
             self.state in (None, case.state)
             and self.label in (None, case.label)
-            and self.search.casefold() in case.case_id.casefold()
+            and self.search.casefold() in f"{case.volume_id}\n{case.case_id}".casefold()
         )
 
 
@@ -63,7 +71,7 @@ def list_cases(
     annotations: Sequence[Annotation],
     reviews: Sequence[Review],
 ) -> list[ListedCase]:
-    """List the cases: suggested ones by rank, then the others in table order.
+    """List the cases, each slice of a volume too: suggested by rank, then in table order.
 
     Args:
         dataset: The dataset; cases whose split is "dropped" are left out.
@@ -73,20 +81,47 @@ def list_cases(
     """
     drawn = {one.mask for one in annotations}
     last_review = {one.case_id: one for one in reviews if one.kind != "label"}
-    rows = zip(
-        *(dataset.cases[name] for name in ("case_id", "label", "mask", "split")),
-        dataset.lesion_free,
-        strict=True,
-    )
-    unranked = len(suggested), None
+    names = ("case_id", "label", "mask", "split", "volume_id")
+    rows = zip(*(dataset.cases[name] for name in names), dataset.lesion_free, strict=True)
     listed = []
-    for case_id, label, mask, split, lesion_free in rows:
+    for case_id, label, mask, split, volume_id, lesion_free in rows:
         if split == "dropped":
             continue
         state = _state(mask, mask in drawn, bool(lesion_free), last_review.get(case_id))
-        rank, score = suggested.get(case_id, unranked)
-        listed.append((rank, ListedCase(case_id, label, score, state)))
-    return [case for _, case in sorted(listed, key=lambda entry: entry[0])]
+        _, score = suggested.get(case_id, (0, None))
+        waits = int(state == "waiting")
+        listed.append(ListedCase(case_id, label, score, state, volume_id, 1, waits))
+    return sorted(listed, key=lambda case: suggested.get(case.case_id, (len(suggested),))[0])
+
+
+def join_slices(listed: Sequence[ListedCase], in_order: Mapping[str, int]) -> list[ListedCase]:
+    """Make one entry of the slices of each volume, where its first one stands.
+
+    Args:
+        listed: From `list_cases`.
+        in_order: By case_id, the number of a slice in its volume.
+    """
+    volumes: dict[str, list[ListedCase]] = {}
+    for case in listed:
+        # No volume_id holds a line break.
+        volumes.setdefault(case.volume_id or f"\n{case.case_id}", []).append(case)
+    return [_entry(slices, in_order) for slices in volumes.values()]
+
+
+def _entry(slices: Sequence[ListedCase], in_order: Mapping[str, int]) -> ListedCase:
+    first = slices[0]
+    if not first.volume_id:
+        return first
+    if first.score is None:  # nobody suggests one: the ends of a volume show little
+        first = sorted(slices, key=lambda case: in_order[case.case_id])[len(slices) // 2]
+    states = {case.state for case in slices}
+    return replace(
+        first,
+        label=first.label if len({case.label for case in slices}) == 1 else "",
+        state=next(state for state in VOLUME_STATES if state in states),
+        slices=len(slices),
+        left=sum(case.left for case in slices),
+    )
 
 
 def next_case(

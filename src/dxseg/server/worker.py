@@ -9,12 +9,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from dxseg.data.readers.budget import decode_budget
 from dxseg.errors import DxsegError, UnexpectedError
 from dxseg.inference.pipeline import Prediction
-from dxseg.inference.predictor import Predictor
+from dxseg.inference.predictor import Predictor, Source
 
 
 class QueueFullError(Exception):
@@ -28,7 +27,7 @@ class StoppingError(Exception):
 @dataclass(frozen=True, eq=False)
 class _Job:
     predictor: Predictor
-    path: Path
+    source: Source
     label_prompt: str
     keep_image: bool
     future: Future[Prediction] = field(default_factory=Future)
@@ -86,13 +85,13 @@ class Worker:
             self._leave()
 
     def submit(
-        self, predictor: Predictor, path: Path, label_prompt: str, *, keep_image: bool = False
+        self, predictor: Predictor, source: Source, label_prompt: str, *, keep_image: bool = False
     ) -> Future[Prediction]:
         """Queue an image; never waits.
 
         Args:
             predictor: Predicts it; used by the worker's thread alone.
-            path: The image; it must stay until the future is done.
+            source: The image; its file must stay until the future is done.
             label_prompt: As in `Predictor.stream`; "" for none.
             keep_image: Whether the prediction carries the decoded pixels.
 
@@ -104,7 +103,7 @@ class Worker:
             QueueFullError: Too many are in flight.
             StoppingError: `stop` was called.
         """
-        job = _Job(predictor, path, label_prompt, keep_image)
+        job = _Job(predictor, source, label_prompt, keep_image)
         with self._lock:
             self._count()
             self._queue.put(job)
@@ -151,7 +150,7 @@ class Worker:
             for number, job in enumerate(taken)
             if job.future.set_running_or_notify_cancel()
         }
-        items = [(name, job.path) for name, job in jobs.items()]
+        items = [(name, job.source) for name, job in jobs.items()]
         labels = {name: job.label_prompt for name, job in jobs.items() if job.label_prompt}
         keep = any(job.keep_image for job in jobs.values())
         try:

@@ -90,6 +90,20 @@ class SlicedVolume:
         planes = [_scale(stack[wanted], limits, dtype) for stack, limits in self._sequences]
         return np.ascontiguousarray(np.concatenate(planes).transpose(1, 2, 0))
 
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The values of voxels that become black and white, in the first sequence."""
+        return self._sequences[0][1]
+
+    def values(self, index: int) -> NDArray[Any]:
+        """The voxels of one slice (H, W) of the first sequence, with their own values.
+
+        Args:
+            index: 0 to the number of slices - 1.
+        """
+        values: NDArray[Any] = self._sequences[0][0][index]
+        return values
+
     def turn(self, voxels: NDArray[Any]) -> NDArray[Any]:
         """Orient an array (I, J, K) of the volume's grid as slices (slice, row, column); a view."""
         from nibabel.orientations import apply_orientation

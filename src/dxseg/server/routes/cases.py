@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, NonNegativeInt
 from dxseg.data.readers.dicom.headers import alias_in_errors
 from dxseg.server.case_queue import CaseQueue
 from dxseg.server.claims import Claims
-from dxseg.server.middleware import CASE, NEXT, QUEUE
+from dxseg.server.middleware import CASE, CASE_VOLUME, NEXT, QUEUE
 from dxseg.server.schemas import CaseId, PredictionResponse, Reader, describe_case
 from dxseg.server.schemas import describe_prediction as describe
 from dxseg.server.service import Service, problems
@@ -32,6 +32,9 @@ class ListedCaseOut(BaseModel):
         description="waiting: without a mask; drawn: saved here; confirmed: by a second reader; "
         "given: with the dataset; set-aside: nobody can tell, or the image should leave."
     )
+    volume_id: str = Field(description='Of a volume, whose slices are one entry; "" for an image.')
+    slices: int = Field(description="Number of its slices.")
+    left: int = Field(description="Number of its slices without a mask.")
     taken: bool = Field(description="Whether somebody else has opened it within 15 minutes.")
 
 
@@ -49,6 +52,22 @@ class NextResponse(BaseModel):
     """The next case."""
 
     case: ListedCaseOut | None = Field(description="Null if there is no other.")
+
+
+class SliceOut(BaseModel):
+    """A slice of a volume."""
+
+    case_id: str
+    label: str = Field(description='Of the slice itself; "" where only the volume has one.')
+    state: CaseState
+
+
+class CaseVolumeResponse(BaseModel):
+    """The volume of a slice."""
+
+    volume_id: str
+    entry: str = Field(description="The case_id by which the work list has it.")
+    slices: list[SliceOut] = Field(description="In order.")
 
 
 class CaseRequest(BaseModel):
@@ -120,6 +139,21 @@ def add_case_routes(app: FastAPI, service: Service, cases: CaseQueue, claims: Cl
             found = await asyncio.to_thread(lambda: next_case(cases.listed(), after, wanted, taken))
         return NextResponse(case=None if found is None else _out(found, taken))
 
+    @app.get(CASE_VOLUME, responses=problems(*refused, 404, 422, 500), dependencies=secret)
+    async def volume_of(case_id: Annotated[CaseId, Query()]) -> CaseVolumeResponse:
+        """Return the slices of a case's volume."""
+        with alias_in_errors(cases.root, DATASET):
+            found = await asyncio.to_thread(cases.volume, case_id)
+            labels = await asyncio.to_thread(cases.image_labels)
+        return CaseVolumeResponse(
+            volume_id=found.entry.volume_id,
+            entry=found.entry.case_id,
+            slices=[
+                SliceOut(case_id=one.case_id, label=labels[one.case_id], state=one.state)
+                for one in found.slices
+            ],
+        )
+
     @app.post(
         CASE,
         responses=problems(400, *refused, 404, 408, 413, 422, 429, 500, 503),
@@ -131,7 +165,9 @@ def add_case_routes(app: FastAPI, service: Service, cases: CaseQueue, claims: Cl
         async with service.with_timeout():
             with alias_in_errors(cases.root, DATASET):
                 case = await asyncio.to_thread(cases.find, sent.case_id)
-                claims.claim(sent.reader, sent.case_id)
+                # Of a volume all slices: its entry is what others see.
+                entry = await asyncio.to_thread(cases.entry_of, sent.case_id)
+                claims.claim(sent.reader, entry)
                 await service.inspect_image(case.image, _IMAGE)
                 prediction = await service.predict(
                     model, case.image, sent.label_prompt, _IMAGE, return_image=True

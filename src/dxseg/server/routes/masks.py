@@ -101,7 +101,7 @@ def add_mask_routes(app: FastAPI, service: Service, cases: CaseQueue, claims: Cl
         """Save a mask into the dataset, with role and time."""
         info = service.model.info
         parse_label_prompt(sent.label_prompt, info)
-        mask = await asyncio.to_thread(_label_map, sent.mask, service)
+        mask = await asyncio.to_thread(label_map, sent.mask, service)
         with alias_in_errors(cases.root, DATASET):
             done = await asyncio.to_thread(
                 save_mask,
@@ -125,8 +125,12 @@ def add_mask_routes(app: FastAPI, service: Service, cases: CaseQueue, claims: Cl
         )
 
 
-def _label_map(sent: dict[str, CocoRLE], service: Service) -> Mask:
+def label_map(sent: dict[str, CocoRLE], service: Service) -> Mask:
     """Combine the run lengths of all classes into one label map.
+
+    Args:
+        sent: Run lengths by class.
+        service: The model's classes, and the limits.
 
     Raises:
         TooLargeError: It has more pixels than the server takes.

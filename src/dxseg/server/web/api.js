@@ -1,10 +1,12 @@
-// Requests to the server. A refused one throws an Error with the server's message; one that lacks
-// the token is sent again once the reader has entered it.
+// Requests to the server. A refused one throws an Error with the server's message, status and kind; one
+// that lacks the token is sent again once the reader has entered it.
 
 import { askToken } from "./dialogs.js";
 
 const KEY = "dxseg-token"; // of this tab; gone when the tab is closed
 const READER = "dxseg-reader";
+
+export const IS_VOLUME = "urn:dxseg:problem:volume"; // kind of the error of a volume that was sent as an image
 
 /** Move the token from the URL that `dxseg serve` prints to the session, so that it is not shown. */
 export function takeToken() {
@@ -31,6 +33,9 @@ export const getMask = (case_id, mask) => request(`v1/cases/mask?${new URLSearch
 export const getHistory = (case_id) => request(`v1/cases/history?${new URLSearchParams({ case_id })}`);
 export const predictCase = (case_id, label_prompt) => send("v1/cases/predict", { case_id, label_prompt });
 export const saveMask = (mask) => send("v1/cases/mask", mask);
+export const getVolume = (case_id) => request(`v1/cases/volume?${new URLSearchParams({ case_id })}`);
+export const predictSlice = (volume, index, label_prompt) => send("v1/volumes/slice", { volume, index, label_prompt });
+export const labelVolume = (volume, masks) => send("v1/volumes/labels", { volume, masks });
 export const saveReview = (review) => send("v1/cases/review", review);
 
 /** Ask about or change the training; `content` is sent as JSON. */
@@ -39,9 +44,16 @@ export function askTraining(method, path, content) {
   return request(path, { method, ...body });
 }
 
+/** Open a volume, or the frames of an object: one file, or all of a DICOM series. */
+export function openVolume(files) {
+  const form = new FormData();
+  for (const file of files) form.append("files", file, "image"); // file names may contain a patient's name
+  return request("v1/volumes", { method: "POST", body: form });
+}
+
 export function predictFile(file, labelPrompt) {
   const form = new FormData();
-  form.append("file", file, "image"); // the file name may contain a patient's name
+  form.append("file", file, "image"); // as above
   form.append("label_prompt", labelPrompt);
   form.append("evidence", "true");
   form.append("return_image", "true");
@@ -70,7 +82,7 @@ async function request(path, options = {}) {
     }
     if (response.ok) return response.json();
     const problem = await response.json().catch(() => ({ detail: response.statusText }));
-    if (response.status !== 401) throw new Error(problem.detail);
+    if (response.status !== 401) throw Object.assign(new Error(problem.detail), { status: response.status, kind: problem.type });
     if (token !== sessionStorage.getItem(KEY)) continue; // entered meanwhile
     sessionStorage.setItem(KEY, await askToken(problem.detail));
   }

@@ -2,9 +2,10 @@
 
 const byId = (id) => document.getElementById(id);
 
-/** Ask a question; resolves to whether the answer is yes. */
-export function ask(text, yes, no) {
+/** Ask a question; resolves to whether the answer is yes. While another one is asked the answer is no. */
+export async function ask(text, yes, no) {
   const dialog = byId("question");
+  if (dialog.open) return false;
   byId("question-text").textContent = text;
   byId("question-yes").textContent = yes;
   byId("question-no").textContent = no;

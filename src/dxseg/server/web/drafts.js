@@ -9,7 +9,7 @@ const DAYS = 30;
 
 export class Drafts {
   #timer = 0;
-  #waiting = null; // keeps the last change
+  #waiting = new Map(); // what is to be kept, by caseId
 
   /** `failed(message)` is called where the browser refuses. */
   constructor(dataset, classes, failed) {
@@ -22,23 +22,22 @@ export class Drafts {
   /** Keep the mask of an open case soon; changes that follow soon are kept with it. */
   keep(open) {
     clearTimeout(this.#timer);
-    this.#waiting = () => this.#write(open);
+    this.#waiting.set(open.caseId, open);
     this.#timer = setTimeout(() => this.flush(), WAIT);
   }
 
   /** Keep at once what waits to be kept. */
   flush() {
     clearTimeout(this.#timer);
-    this.#waiting?.();
-    this.#waiting = null;
+    for (const open of this.#waiting.values()) this.#write(open);
+    this.#waiting.clear();
   }
 
   find(caseId) { return this.#all().find((one) => one.caseId === caseId) ?? null; }
   get list() { return this.#all().sort((one, other) => other.time - one.time); }
 
   remove(caseId) {
-    clearTimeout(this.#timer);
-    this.#waiting = null;
+    this.#waiting.delete(caseId);
     localStorage.removeItem(this.#key(caseId));
   }
 
@@ -60,7 +59,7 @@ export class Drafts {
   #write(open) {
     if (!open.unsaved) return;
     const { mask, caseId, previous, labelPrompt } = open;
-    const draft = { caseId, previous, labelPrompt, time: Date.now(), mask: encode(mask, this.classes) };
+    const draft = { caseId, volumeId: open.source.volumeId ?? "", previous, labelPrompt, time: Date.now(), mask: encode(mask, this.classes) };
     const oldest = this.list.filter((one) => one.caseId !== caseId);
     while (oldest.length >= MOST) localStorage.removeItem(oldest.pop().key);
     try {

@@ -2,12 +2,14 @@
 
 import * as results from "./results.js";
 import { Mask } from "./mask.js";
-import { growRegion } from "./region.js";
+import { propose } from "./proposal.js";
+import { growRegion, mapOf } from "./region.js";
 
 const byId = (id) => document.getElementById(id);
 
 export class Editor {
   #region = null; // the last one that was clicked: { place, value, level, version }
+  #proposed = {}; // the last proposal: { clicks, value, version }
   open = null; // the OpenCase; null while none is shown, and then no tool does anything
   pixels = null;
 
@@ -20,13 +22,17 @@ export class Editor {
   get value() { return byId("class").selectedIndex + 1; }
   get width() { return Number(byId("size").value); }
 
-  /** Show a loaded case; `labels` is what its mask starts with, `maps` are the model's probabilities by class. */
-  show(open, pixels, maps, labels) {
+  /**
+   * Show a loaded case; `labels` is what its mask starts with, `maps` are the model's probabilities by class;
+   * `stay` keeps zoom and place, for the next slice.
+   */
+  show(open, pixels, maps, labels, stay) {
     Object.assign(this, { pixels, maps });
     this.#region = null;
-    this.view.show(pixels.canvas, this.model.mask_classes.length);
-    const redraw = (box) => this.view.updateMask(open.mask.labels, box);
-    open.mask = new Mask(labels, pixels, this.model.mask_classes.length, redraw);
+    this.#proposed = {};
+    this.view.show(pixels.canvas, this.model.mask_classes.length, stay);
+    const redraw = (box) => this.open === open && this.view.updateMask(open.mask.labels, box);
+    open.mask ??= new Mask(labels, pixels, this.model.mask_classes.length, redraw);
     this.open = open;
     redraw(open.mask.whole);
     this.showMask();
@@ -70,6 +76,33 @@ export class Editor {
     this.#region = { place, level, value, version: this.mask.version };
     this.#finish(`Region: ${this.areas()}. "," and "." make it smaller and larger.`);
     return true;
+  }
+
+  /** Paint the region that a click proposes: it says that its place is wrong as it is. */
+  proposeAt(place) {
+    const at = Math.floor(place.y) * this.mask.width + Math.floor(place.x);
+    if (place.x < 0 || place.y < 0 || place.x >= this.mask.width || place.y >= this.mask.height) return;
+    const inside = this.mask.labels[at] !== this.value;
+    this.#propose([...this.#clicks, { ...place, inside }], null);
+  }
+
+  /** Paint the region that a box proposes. */
+  proposeIn(frame) { this.#propose([], frame); }
+
+  /** The clicks since another tool was used. */
+  get #clicks() {
+    const { version, value, clicks } = this.#proposed;
+    return version === this.mask.version && value === this.value ? clicks : [];
+  }
+
+  #propose(clicks, frame) {
+    const { mask, value, pixels } = this;
+    const map = mapOf(this.maps[value - 1], mask);
+    const picture = { gray: pixels.shades(), map, drawn: (x, y) => mask.labels[y * mask.width + x] === value };
+    const { box, covered } = propose(picture, clicks, frame, mask);
+    if (box.width && box.height) mask.decide(value, box, covered);
+    this.#proposed = { clicks, value, version: mask.version };
+    this.#finish(`Proposed: ${this.areas()}. Click where it is wrong.`);
   }
 
   /** Make the region that was clicked last smaller (-1) or larger (1), if nothing else was done since. */

@@ -30,6 +30,9 @@ export class Mask {
   /** Replace the whole mask by another label map, such as a predicted one. */
   replace(labels) { this.#step(this.whole, labels.slice(), true); }
 
+  /** Draw what is drawn elsewhere, such as on the slice before. */
+  take(labels) { this.#step(this.whole, labels.slice(), false); }
+
   clear() { this.#step(this.whole, new Uint8Array(this.labels.length), false); }
 
   /** Paint class `value`, or background where it is 0, along a line of (x, y) in pixels. */
@@ -45,6 +48,23 @@ export class Mask {
 
   /** Paint the pixels of a box where `covered` is not 0. */
   region(value, box, covered) { this.#paint(box, value, () => covered); }
+
+  /** Let a class be where `covered` is not 0, and nowhere else in the box. */
+  decide(value, box, covered) {
+    const after = cut(this.labels, this.width, box);
+    let [left, top, right, bottom] = [box.width, box.height, 0, 0]; // of what changes
+    for (let y = 0, place = 0; y < box.height; y++) {
+      for (let x = 0; x < box.width; x++, place++) {
+        if ((after[place] === value) === (covered[place] > 0)) continue;
+        after[place] = covered[place] ? value : 0;
+        [left, right] = [Math.min(left, x), Math.max(right, x + 1)];
+        [top, bottom] = [Math.min(top, y), y + 1];
+      }
+    }
+    const changed = { x: left, y: top, width: Math.max(0, right - left), height: Math.max(0, bottom - top) };
+    if (!changed.width) return;
+    this.#step({ ...changed, x: box.x + left, y: box.y + top }, cut(after, box.width, changed), false);
+  }
 
   fillHoles(value) { this.#regions(value, fillHoles); }
   keepLargest(value) { this.#regions(value, keepLargest); }

@@ -1,5 +1,6 @@
 // One object per open case: what was predicted, what was saved, what is drawn, and which version of it is saved.
 
+import { load } from "./loading.js";
 import { decode } from "./runs.js";
 
 export class OpenCase {
@@ -12,6 +13,7 @@ export class OpenCase {
   savedHere = false; // whether the case's mask is the one that was saved from here
   opened = Date.now();
   #savedVersion = 0;
+  #loading = null; // the last request and what came of it: { labelPrompt, promise }
 
   /** `source` has a name, a caseId ("" for a file) and `predict(labelPrompt)`. */
   constructor(source, labelPrompt) {
@@ -25,6 +27,21 @@ export class OpenCase {
   get previous() { return this.prediction?.case?.mask ?? ""; }
   get unsaved() { return this.mask !== null && this.mask.version !== this.#savedVersion; }
 
+  /** What the case needs to be shown; kept until another label prompt is wanted, or `forget`. */
+  load(labelPrompt, classes) {
+    if (this.#loading?.labelPrompt !== labelPrompt) {
+      const loading = { labelPrompt, promise: load(this, labelPrompt, classes) };
+      loading.promise.catch(() => this.#loading === loading && this.forget()); // so that it can be tried again
+      this.#loading = loading;
+    }
+    return this.#loading.promise;
+  }
+
+  get isLoading() { return this.#loading !== null; }
+
+  /** Keep what is drawn, and no longer the image. */
+  forget() { this.#loading = null; }
+
   /** Take a prediction; returns whether what is drawn should follow it. */
   take(prediction, classes) {
     this.prediction = { ...prediction, case: this.prediction?.case ?? prediction.case };
@@ -33,9 +50,12 @@ export class OpenCase {
     return !this.saved && !this.mask?.handmade;
   }
 
+  /** Note that a version of the mask is kept: saved, or in a label map that was downloaded. */
+  markKept(version) { this.#savedVersion = version; }
+
   /** Note that a version of the mask is now the case's mask. */
   markSaved(version, labels, savedCase) {
-    this.#savedVersion = version;
+    this.markKept(version);
     this.saved = labels;
     this.savedHere = true;
     this.prediction.case = savedCase;

@@ -17,6 +17,15 @@ export function showPanels() {
   byId("theme").addEventListener("click", () => toggleTheme());
 }
 
+/** What was chosen with the mouse gives the keys back to the image; typing there would change the choice in silence. */
+export function returnFocus() {
+  let pressed = null;
+  addEventListener("pointerdown", ({ target }) => (pressed = target.closest?.("select") ?? null), { capture: true });
+  addEventListener("keydown", () => (pressed = null), { capture: true });
+  addEventListener("change", ({ target }) => target === pressed && byId("view").focus());
+  addEventListener("keydown", ({ key, target }) => key === "Escape" && target.matches?.("select, [type=search]") && byId("view").focus());
+}
+
 /** Show or fold a panel; in a narrow window one covers part of the picture at a time. */
 export function togglePanel(name) {
   const buttons = [...document.querySelectorAll("[data-panel]")];

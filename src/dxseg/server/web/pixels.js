@@ -51,6 +51,15 @@ export class Pixels {
     this.setWindow([centre - half, centre + half]);
   }
 
+  /** How light the picture is shown, 0 to 1, as a function of whole x and y. */
+  shades() {
+    const { data } = this.canvas.getContext("2d").getImageData(0, 0, this.width, this.height);
+    return (x, y) => {
+      const at = 4 * (y * this.width + x);
+      return (data[at] + data[at + 1] + data[at + 2]) / 765;
+    };
+  }
+
   value(x, y) { return this.#values ? this.#shown(this.#values[y * this.width + x]) : null; }
 
   #shown(stored) { return this.slope * stored + this.intercept; }

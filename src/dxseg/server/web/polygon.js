@@ -16,6 +16,8 @@ export class Polygon {
     this.#editor = editor;
   }
 
+  get begun() { return this.#points.length > 0; }
+
   cancel() {
     this.#points = [];
     this.#held = -1;

@@ -29,6 +29,12 @@ export function growRegion(map, { width, height }, { x, y }, level) {
   return { box, covered };
 }
 
+/** The values of a map at places of an image, 0 to 1, as a function of x and y. */
+export function mapOf(map, { width, height }) {
+  const levels = grays(map);
+  return (x, y) => levels[Math.floor((y * map.height) / height) * map.width + Math.floor((x * map.width) / width)] / 255;
+}
+
 function grays(map) {
   const context = new OffscreenCanvas(map.width, map.height).getContext("2d", { willReadFrequently: true });
   context.drawImage(map, 0, 0);

@@ -47,7 +47,7 @@ export class Review {
     const open = this.#open;
     if (!open?.prediction?.case) return;
     const role = this.page.saving.role();
-    if (!role) return;
+    if (!role || (kind === "confirm" && !this.#showsSaved(open))) return;
     try {
       await saveReview({ case_id: open.caseId, role, kind, mask: open.previous, label });
       this.page.say(`${WHAT[kind]}: ${open.caseId}.`);
@@ -56,6 +56,13 @@ export class Review {
     } catch (error) {
       this.page.problem(error);
     }
+  }
+
+  /** Whether what is on the screen is the saved mask: nothing else is confirmed. */
+  #showsSaved(open) {
+    if (open.saved && open.saved.every((value, place) => value === open.mask.labels[place])) return true;
+    this.page.problem(new Error("What is drawn is not the saved mask: save it, or take the saved mask again before you confirm it."));
+    return false;
   }
 
   /** Compare with the next mask of the list, or with none after the last. */

@@ -9,6 +9,10 @@ export function encode(mask, classes) {
 
 /** The label map of runs by class name. */
 export function decode(runs, classes, { width, height }) {
+  for (const name of classes) {
+    const [high, wide] = runs[name].size;
+    if (high !== height || wide !== width) throw new Error(`A mask of ${wide} x ${high} pixels does not fit the image of ${width} x ${height}.`);
+  }
   const labels = new Uint8Array(width * height);
   classes.forEach((name, place) => decodeClass(runs[name], place + 1, labels));
   return labels;

@@ -1,11 +1,12 @@
 // Saving the open case: exactly the version that was sent is saved; what is not saved is kept as a draft.
 
-import { saveMask } from "./api.js";
+import { getCases, getHistory, getMask, saveMask } from "./api.js";
 import { note } from "./day.js";
 import { ask } from "./dialogs.js";
 import { Drafts } from "./drafts.js";
 import { togglePanel } from "./panels.js";
 import { decode, encode } from "./runs.js";
+import { showSlices } from "./slices.js";
 
 const byId = (id) => document.getElementById(id);
 const ROLE = "dxseg-role"; // a role, not a name: it is the same all day
@@ -28,11 +29,12 @@ export class Saving {
       localStorage.setItem(ROLE, target.value);
       this.show();
     });
-    addEventListener("beforeunload", (event) => page.open?.unsaved && event.preventDefault());
+    addEventListener("beforeunload", (event) => this.#unsaved.length && event.preventDefault());
   }
 
   /** Say whether the open case can be saved, or why not. */
   show() {
+    showSlices(this.page.volume);
     const why = this.#whyNot();
     byId("why-not").textContent = why;
     byId("save").disabled = byId("save-next").disabled = why !== "";
@@ -66,52 +68,120 @@ export class Saving {
     if (this.drafts && open.prediction.case) this.drafts.keep(open);
   }
 
+  /** What is drawn and not kept: of the open case, or of all slices of its volume. */
+  get #unsaved() {
+    const { open, volume } = this.page;
+    return volume ? volume.unsaved : [open].filter((one) => one?.unsaved);
+  }
+
+  /** Another slice of the volume is about to be shown. */
+  leaveSlice() { this.drafts?.flush(); }
+
   /** Whether the open case may be left; asks where it has changes that are not saved. */
   async mayLeave() {
-    const { open } = this.page;
-    if (!this.drafts || !open?.unsaved || !open.prediction.case) return true;
-    this.drafts.keep(open);
+    const unsaved = this.#unsaved;
+    if (!unsaved.length) return true;
+    if (this.page.volume?.upload) {
+      return ask("What is drawn is in no label map yet, and is lost when the volume is closed.", "Leave it", "Stay");
+    }
+    const kept = unsaved.filter((one) => this.drafts && one.prediction.case);
+    if (!kept.length) return true;
+    for (const one of kept) this.drafts.keep(one);
     this.drafts.flush();
     const leave = await ask("The correction is not saved. A draft of it stays in this browser.", "Leave it", "Stay");
     if (leave) this.#showDrafts();
     return leave;
   }
 
-  /** Save what is drawn now; what is drawn meanwhile stays unsaved. Returns whether nothing is left to save. */
+  /** Save what is drawn now, of a volume also the other slices that were changed. Returns whether nothing is left. */
   async save() {
-    const { open } = this.page;
-    if (!open?.mask || open.saving || this.#whyNot() || !(await this.#mayReplace(open))) return false;
+    const { open, volume } = this.page;
+    if (!open?.mask || this.#whyNot()) return false;
+    return this.#saveAll([open, ...(volume?.unsaved ?? []).filter((one) => one !== open)]);
+  }
+
+  /** Save all slices that were shown, as they were shown. Returns whether nothing is left to save. */
+  async saveSeen() {
+    const { open, volume } = this.page;
+    if (!open?.mask || this.#whyNot()) return false;
+    const wanted = volume.seen.filter((one) => one.unsaved || !one.previous);
+    const left = volume.length - volume.seen.length;
+    const rest = left ? ` ${left} that were not shown stay as they are.` : "";
+    if (!(await ask(`Save ${wanted.length} slices as they were shown?${rest}`, "Save them", "Stay"))) return false;
+    return wanted.length ? this.#saveAll(wanted) : true;
+  }
+
+  async #saveAll(opens) {
+    if (opens.some((one) => one.saving) || !(await this.#mayDiscard(opens)) || !(await this.#mayReplace(opens))) return false;
+    this.page.problem(null);
+    for (const one of opens) one.saving = true;
+    const saved = [];
+    try {
+      for (const one of opens) saved.push(await this.#send(one));
+    } catch (error) {
+      const done = opens.length > 1 ? ` ${saved.length} of ${opens.length} slices are saved.` : "";
+      this.page.problem(new Error(`${error.message}${done}`));
+    } finally {
+      for (const one of opens) one.saving = false;
+      this.show();
+      this.#showDrafts();
+    }
+    if (!saved.length) return false;
+    await this.saved(opens[0]);
+    if (saved.length < opens.length) return false;
+    if (opens.includes(this.page.open)) this.#say(saved.at(-1), opens);
+    return !this.#unsaved.length;
+  }
+
+  /** Save one case; what is drawn meanwhile stays unsaved. */
+  async #send(open) {
     const { mask, caseId, previous, labelPrompt, prediction } = open;
     const [version, labels] = [mask.version, mask.labels.slice()];
     const sent = { case_id: caseId, role: byId("role").value, previous, label_prompt: labelPrompt, model: prediction.model };
-    open.saving = true;
-    this.page.problem(null);
-    try {
-      const saved = await saveMask({ ...sent, mask: encode(mask, this.model.mask_classes) });
-      open.markSaved(version, labels, saved.case);
-      if (!open.unsaved) this.drafts.remove(caseId);
-      note(saved.case.mask, (Date.now() - open.opened) / 1000);
-      this.#showDrafts();
-      await this.saved(open);
-      if (open === this.page.open) this.#say(saved, open);
-    } catch (error) {
-      this.page.problem(error);
-      return false;
-    } finally {
-      open.saving = false;
-      this.show();
+    const runs = encode(mask, this.model.mask_classes);
+    const saved = await saveMask({ ...sent, mask: runs }).catch((error) => this.#arrived(open, labels, error));
+    open.markSaved(version, labels, saved.case);
+    if (!open.unsaved) this.drafts.remove(caseId);
+    note(saved.case.mask, (Date.now() - open.opened) / 1000);
+    return saved;
+  }
+
+  /** After a refusal: whether the same mask was saved before, and only the answer was lost on the way. */
+  async #arrived(open, labels, error) {
+    if (error.status !== 409) throw error;
+    const { entries } = await getHistory(open.caseId);
+    const last = entries.findLast(({ kind }) => kind === "mask")?.mask;
+    if (!last || last === open.previous) throw error;
+    const { mask } = await getMask(open.caseId, last);
+    const same = decode(mask, this.model.mask_classes, open.mask).every((value, place) => value === labels[place]);
+    if (!same) throw error;
+    const { waiting } = await getCases({ limit: 1 });
+    return { case: { ...open.prediction.case, mask: last }, waiting };
+  }
+
+  /** A draft that the reader has not decided about goes only when that is wanted. */
+  async #mayDiscard(opens) {
+    const open = opens.find((one) => one.draft);
+    if (!open) return true;
+    const discard = await ask("A draft of this case is waiting. Save what is shown, and discard the draft?", "Discard the draft", "Go back");
+    if (discard) {
+      for (const one of opens) one.draft = null;
+      byId("draft").hidden = true;
     }
-    return !open.unsaved;
+    return discard;
   }
 
-  async #mayReplace(open) {
-    if (!open.previous || open.savedHere) return true;
-    return ask("The case has a mask already. It stays in the history of the case. Replace it?", "Replace it", "Keep it");
+  async #mayReplace(opens) {
+    const count = opens.filter((one) => one.previous && !one.savedHere).length;
+    if (!count) return true;
+    const which = opens.length > 1 ? `${count} of the slices have a mask already. They stay` : "The case has a mask already. It stays";
+    return ask(`${which} in the history of the case. Replace ${count > 1 ? "them" : "it"}?`, count > 1 ? "Replace them" : "Replace it", "Keep it");
   }
 
-  #say({ case: { mask }, waiting }, open) {
-    const newer = open.unsaved ? " What was drawn meanwhile is not saved yet." : "";
-    this.page.say(`Saved as ${mask}. ${waiting} cases are left.${newer}`);
+  #say({ case: { mask }, waiting }, opens) {
+    const newer = opens.some((one) => one.unsaved) ? " What was drawn meanwhile is not saved yet." : "";
+    const what = opens.length > 1 ? `${opens.length} slices saved.` : `Saved as ${mask}.`;
+    this.page.say(`${what} ${waiting} cases are left.${newer}`);
   }
 
   // Drafts.
@@ -144,9 +214,9 @@ export class Saving {
   }
 
   #showDrafts() {
-    const buttons = this.drafts.list.map(({ caseId }) => {
+    const buttons = this.drafts.list.map(({ caseId, volumeId }) => {
       const button = Object.assign(document.createElement("button"), { textContent: caseId });
-      button.addEventListener("click", () => this.page.openCase({ case_id: caseId, label: "" }));
+      button.addEventListener("click", () => this.page.opening.openCase({ case_id: caseId, label: "", volume_id: volumeId }));
       return button;
     });
     byId("drafts").hidden = !buttons.length;

@@ -5,7 +5,7 @@ import { togglePanel, toggleTheme } from "./panels.js";
 
 const byId = (id) => document.getElementById(id);
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-const TOOLS = { m: "move", b: "brush", e: "eraser", p: "polygon", g: "region", w: "window", r: "ruler" };
+const TOOLS = { m: "move", b: "brush", e: "eraser", p: "polygon", g: "region", y: "box", w: "window", r: "ruler" };
 
 /** Obey the keys of a page, and list them. */
 export function listenToKeys(page) {
@@ -16,7 +16,7 @@ export function listenToKeys(page) {
   };
   const actions = [
     {
-      keys: Object.keys(TOOLS), shown: "m, b, e, p, g, w, r", text: "move, brush, eraser, polygon, region, window and level, ruler",
+      keys: Object.keys(TOOLS), shown: "m, b, e, p, g, y, w, r", text: "move, brush, eraser, polygon, region, box, window and level, ruler",
       run: (key) => page.choose(TOOLS[key]),
     },
     { keys: [..."123456789"], shown: "1 to 9", text: "the class that brush and polygon paint", run: (key) => editor.chooseClass(Number(key)) },
@@ -34,6 +34,11 @@ export function listenToKeys(page) {
     { keys: ["0"], shown: "0", text: "whole image", run: () => view.fit() },
     { keys: ["Ctrl+z"], shown: "Ctrl+Z", text: "undo", run: () => page.step("undo", "Undone") },
     { keys: ["Ctrl+y", "Ctrl+Z"], shown: "Ctrl+Y", text: "redo", run: () => page.step("redo", "Redone") },
+    {
+      keys: ["PageUp", "PageDown"], shown: "PageUp, PageDown, wheel", text: "the slice before, the next one; then Ctrl+wheel or Shift+wheel zooms",
+      run: (key) => page.opening.scroll(key === "PageUp" ? -1 : 1),
+    },
+    { keys: ["u", "U"], shown: "u, Shift+U", text: "copy the mask to the next slice, to the one before", run: (key) => page.opening.propagate(key === "u" ? 1 : -1) },
     { keys: ["f"], shown: "f", text: "fill the holes of the class", run: () => page.step("fillHoles", "Holes filled", editor.value) },
     { keys: ["l"], shown: "l", text: "keep the largest part of the class", run: () => page.step("keepLargest", "Largest part kept", editor.value) },
     { keys: ["Delete"], shown: "Delete", text: "clear the mask", run: () => page.step("clear", "Cleared") },
@@ -45,12 +50,13 @@ export function listenToKeys(page) {
     { keys: ["o"], shown: "o", text: "class activation map", run: () => display.toggle("show-heat") },
     { keys: ["t"], shown: "t", text: "dark or light", run: toggleTheme },
     { keys: ["a"], shown: "a", text: "take the proposal, or the saved mask again", run: () => page.swap() },
+    { keys: ["k"], shown: "k", text: "label map of an uploaded volume", run: () => page.volume?.upload && byId("label-map").click() },
     { keys: ["q", "j"], shown: "q, j", text: "show or fold the panel of the case, of the work list", run: (key) => togglePanel(key === "q" ? "case-panel" : "work-panel") },
     { keys: ["?"], shown: "?", text: "this list", run: showKeys },
   ];
   const ofDataset = [
     { keys: ["s"], shown: "s", text: "save", run: () => saving.role() && saving.save() },
-    { keys: ["S"], shown: "Shift+S", text: "save, and open the next case", run: () => saving.role() && page.saveAndNext() },
+    { keys: ["S"], shown: "Shift+S", text: "save, of a volume all slices that were shown, and open the next case", run: () => saving.role() && page.saveAndNext() },
     { keys: ["n"], shown: "n", text: "next case; skips the open one", run: () => page.list.openNext() },
     { keys: ["x"], shown: "x", text: "cannot tell: set the case aside, and open the next", run: () => page.review.send("cannot-tell") },
     { keys: ["c"], shown: "c", text: "second reading: the mask is right", run: () => page.review.send("confirm") },

@@ -1,10 +1,11 @@
-// The tools by pointer and by cross: brush, eraser, polygon, region, window, ruler. Each stroke is a step of the mask.
+// The tools by pointer and by cross: brush, eraser, polygon, region, box, window, ruler. Each stroke is a step of the mask.
 
 import { color } from "./colors.js";
 import { Pointers } from "./pointers.js";
 import { Polygon } from "./polygon.js";
 
 const PAN = 40; // screen pixels per key press
+const DRAG = 5; // screen pixels: less is a click
 const PAINTS = ["brush", "eraser"];
 
 export class Tools {
@@ -46,6 +47,9 @@ export class Tools {
     this.#cross = { x: Math.floor(this.#view.width / 2) + 0.5, y: Math.floor(this.#view.height / 2) + 0.5 };
   }
 
+  /** Whether a stroke or a polygon is begun. */
+  get busy() { return this.#drawing || this.polygon.begun; }
+
   // Called by the pointers.
 
   get draws() { return this.tool !== "move" && this.editor.mask !== null; }
@@ -66,7 +70,8 @@ export class Tools {
     this.#showRing({ x, y });
     if (this.tool === "polygon" && !this.#drawing) this.polygon.move({ x, y });
     if (!this.#drawing) return;
-    if (this.tool === "ruler") this.#measure(x, y);
+    if (this.tool === "box") this.#dragBox(x, y);
+    else if (this.tool === "ruler") this.#measure(x, y);
     else if (this.tool === "window") this.#dragWindow(x, y);
     else this.#extend(x, y);
   }
@@ -74,7 +79,8 @@ export class Tools {
   up({ x, y }) {
     if (!this.#drawing) {
       if (this.tool === "polygon" && this.editor.mask) this.polygon.up({ x, y });
-    } else if (this.tool === "ruler" || this.tool === "window") this.#drawing = false;
+    } else if (this.tool === "box") this.#endBox(x, y);
+    else if (this.tool === "ruler" || this.tool === "window") this.#drawing = false;
     else this.#end();
   }
 
@@ -113,6 +119,22 @@ export class Tools {
     this.cancel();
     this.editor.mask.stroke(this.#value, points, this.editor.width);
     this.editor.drawn();
+  }
+
+  #dragBox(x, y) {
+    const [fromX, fromY] = this.#points;
+    const corners = [fromX, fromY, x, fromY, x, y, fromX, y];
+    const form = { strokeWidth: 2, strokeScaleEnabled: false, closed: true, fill: null, dash: [6, 4] };
+    this.#view.showUnfinished(corners, { ...form, stroke: color(this.editor.value) });
+  }
+
+  /** A box, or, where the pointer hardly moved, a click. */
+  #endBox(x, y) {
+    const [fromX, fromY] = this.#points;
+    this.cancel();
+    const size = { width: Math.abs(x - fromX), height: Math.abs(y - fromY) };
+    if (Math.max(size.width, size.height) * this.#view.scale < DRAG) this.editor.proposeAt({ x, y });
+    else this.editor.proposeIn({ x: Math.min(x, fromX), y: Math.min(y, fromY), ...size });
   }
 
   #measure(x, y) {

@@ -19,6 +19,7 @@ export class View {
   #outline = new Outline();
   #compared = new Outline();
   #classes = 0;
+  #shown = {}; // size of the last image
   #line = { visible: false, listening: false };
   #unfinished = new Konva.Line({ ...this.#line, lineCap: "round", lineJoin: "round", opacity: 0.6 });
   #cross = new Konva.Path({ ...this.#line, stroke: "#00e5ff", strokeWidth: 2, strokeScaleEnabled: false });
@@ -53,13 +54,16 @@ export class View {
     return { x: (x - this.#stage.x()) / this.scale, y: (y - this.#stage.y()) / this.scale };
   }
 
-  /** Show an image of another case, whole, without overlays. */
-  show(image, classes) {
+  /** Show an image of another case without overlays: whole, or, if `stay`, where one of its size was before. */
+  show(image, classes, stay) {
     this.clear();
-    Object.assign(this, { width: image.width, height: image.height });
+    const { width, height } = image;
+    const same = this.#shown.width === width && this.#shown.height === height;
+    Object.assign(this, { width, height });
+    this.#shown = { width, height };
     this.#classes = classes;
     this.#image.add(new Konva.Image({ image }));
-    this.fit();
+    if (!(stay && same)) this.fit();
   }
 
   clear() {

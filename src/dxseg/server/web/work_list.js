@@ -13,6 +13,8 @@ export class WorkList {
   #total = 0;
   #current = "";
   #labels = null;
+  #requests = 0;
+  #failing = false; // whether the last refresh failed, and the page says so
 
   /** `open` is called with the chosen case, `failed` with errors. */
   constructor(open, failed) {
@@ -29,9 +31,15 @@ export class WorkList {
   }
 
   async refresh() {
+    const request = ++this.#requests;
     try {
-      this.#show(await getCases({ ...this.#filter, offset: this.#offset, limit: PAGE }));
+      const found = await getCases({ ...this.#filter, offset: this.#offset, limit: PAGE });
+      if (request !== this.#requests) return; // another filter is wanted by now
+      this.#show(found);
+      if (this.#failing) this.failed(null); // the server is back
+      this.#failing = false;
     } catch (error) {
+      this.#failing = true;
       this.failed(error);
     }
   }
@@ -108,7 +116,8 @@ export class WorkList {
   #item(one) {
     const button = document.createElement("button");
     const state = byId("state").value === "any" ? STATES[one.state] : "";
-    button.textContent = [one.case_id, one.label, state].filter(Boolean).join(", ");
+    const slices = one.volume_id ? `${one.slices} slices${one.left ? `, ${one.left} left` : ""}` : "";
+    button.textContent = [one.volume_id || one.case_id, slices, one.label, state].filter(Boolean).join(", ");
     if (one.taken) button.append(", ", Object.assign(document.createElement("em"), { textContent: "open elsewhere" }));
     button.dataset.case = one.case_id;
     button.addEventListener("click", () => this.open(one));

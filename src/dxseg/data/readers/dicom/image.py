@@ -155,16 +155,29 @@ def measured_image(path: Path) -> MeasuredImage | None:
         DxsegError: As `decode_dicom`.
     """
     ds = open_object(path, pixels=True)
-    layout = _single(pixel_layout(ds, path), path)
+    return measured_image_of(ds, 0, _single(pixel_layout(ds, path), path), path)
+
+
+def measured_image_of(
+    ds: FileDataset, index: int, layout: PixelLayout, path: Path
+) -> MeasuredImage | None:
+    """Decode a frame as `measured_image` does.
+
+    Args:
+        ds: An object opened with its pixels.
+        index: The frame, from 0.
+        layout: Its pixel layout.
+        path: Its file.
+    """
     if layout.photometric != "MONOCHROME2":
         return None
-    context = _frame_context(ds, 0, layout)
+    context = _frame_context(ds, index, layout)
     window = None
     if _has_window(context):
         centre, width = float(context.WindowCenter), float(context.WindowWidth)
         window = centre - width / 2, centre + width / 2
     unit = "HU" if read_text(ds, "Modality") == "CT" else ""
-    return MeasuredImage(measured_frame(ds, 0, layout, path), unit, window)
+    return MeasuredImage(measured_frame(ds, index, layout, path), unit, window)
 
 
 def stored_frame(ds: FileDataset, index: int, layout: PixelLayout, path: Path) -> npt.NDArray[Any]:
