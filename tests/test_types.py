@@ -21,7 +21,7 @@ MISTAKES = {
     'dxseg.train("data", output="run", masks="35")': 'Argument "masks"',
     'dxseg.train("data", output="run", preset="gpu")': 'Argument "preset"',
     'dxseg.predict("model", ["a.png"], output="out", engine="spark")': 'Argument "engine"',
-    'dxseg.predict(["a.png"], "model", output="out")': "Argument 1",
+    'dxseg.predict(35, ["a.png"], output="out")': "Argument 1",
     "from dxseg import evalute": 'has no attribute "evalute"',
 }
 
