@@ -15,7 +15,8 @@ import command_tables
 import dxseg
 from dxseg.config import DEFAULT_METHOD
 from dxseg.config.presets import load_config, method_names, parse_overrides
-from dxseg.config.schema import RunConfig, SelfTrainingConfig, StudentConfig
+from dxseg.config.schema import RunConfig
+from dxseg.config.stages import SelfTrainingConfig, StudentConfig
 from dxseg.data.table.cases import COLUMNS
 from dxseg.data.table.spec import DatasetSpec
 from dxseg.experiments import aggregate, differences, mask_savings, results, retraining

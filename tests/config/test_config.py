@@ -22,7 +22,8 @@ from dxseg.config.presets import (
     parse_overrides,
     read_config,
 )
-from dxseg.config.schema import RunConfig, StageConfig
+from dxseg.config.schema import RunConfig
+from dxseg.config.stages import StageConfig
 from dxseg.errors import DxsegError, UsageError
 
 KEYS = st.text("abcdefgh_", min_size=1, max_size=3)
@@ -124,7 +125,8 @@ def test_every_method_of_every_preset_loads_and_survives_yaml(
     path = tmp_path / "config.yaml"
     path.write_text(config.to_yaml(), encoding="utf-8")
     assert read_config(path) == config
-    assert (config.self_training is not None) == method.endswith("-selftrained")
+    trains_itself = method.endswith(("-selftrained", "-unimatch", "-bcp"))
+    assert (config.self_training is not None) == trains_itself
     assert (config.student is not None) == method.endswith("-student")
     written = dict(leaves(yaml.safe_load(config.to_yaml())))
     optional = ("self_training", "student")
@@ -154,6 +156,8 @@ def test_the_methods_differ_in_what_they_are_meant_to() -> None:
         "unet-stage1-multitask-selftrained",
         "sks-student",
         "unet-stage1-student",
+        "unet-stage1-unimatch",
+        "unet-stage1-bcp",
     ]
     for method in model:
         starts_there = "stage1" in (model[method].encoder_init, model[method].coarse_init)
@@ -180,6 +184,18 @@ def test_the_methods_differ_in_what_they_are_meant_to() -> None:
     same = {"method", "model", "self_training", "student"}
     others = [load_config("cpu", method).model_dump(exclude=same) for method in method_names()]
     assert all(other == others[0] for other in others), "all else is shared"
+
+
+@pytest.mark.parametrize("rival", ["unimatch", "bcp"])
+def test_a_rival_differs_from_its_form_with_labels_in_the_filter(rival: str) -> None:
+    alone = load_config("cpu", f"unet-{rival}").self_training
+    filtered = load_config("cpu", f"unet-stage1-{rival}").self_training
+    assert alone is not None
+    assert filtered is not None
+    assert not alone.label_filter
+    assert filtered == alone.model_copy(update={"label_filter": True})
+    student = load_config("cpu", f"unet-{rival}", {"student": {}})
+    assert student.stages == ["stage2", "self_training", "student"]
 
 
 def test_overrides_reach_the_configuration() -> None:

@@ -151,6 +151,26 @@ class TestMaskLoss:
             missed.append(float(MaskLoss()(logits, target) - entropy))
         assert missed[0] == pytest.approx(missed[1], abs=1e-3) == pytest.approx(0.5, abs=1e-3)
 
+    def test_of_some_pixels_it_is_the_loss_of_an_image_of_these(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        logits = torch.randn(2, 1, 8, 8, generator=generator).requires_grad_()
+        target = (torch.rand(2, 1, 8, 8, generator=generator) > 0.5).float()
+        known = torch.zeros_like(target, dtype=torch.bool)
+        known[:, :, 2:6, 1:4] = True
+        part = MaskLoss()(logits, target, known)
+        crop = MaskLoss()(logits[:, :, 2:6, 1:4], target[:, :, 2:6, 1:4])
+        assert float(part.detach()) == pytest.approx(float(crop.detach()), abs=1e-5)
+        part.backward()
+        assert logits.grad is not None
+        assert torch.equal(logits.grad != 0, known)
+
+    def test_of_all_pixels_it_is_the_loss_of_the_image_and_of_none_it_is_zero(self) -> None:
+        logits, target = torch.randn(2, 1, 8, 8), (torch.rand(2, 1, 8, 8) > 0.5).float()
+        everywhere = torch.ones_like(target, dtype=torch.bool)
+        whole = float(MaskLoss()(logits, target))
+        assert float(MaskLoss()(logits, target, everywhere)) == pytest.approx(whole, abs=1e-5)
+        assert float(MaskLoss()(logits, target, ~everywhere)) == 0
+
     def test_soft_targets_are_learnt_as_they_are(self) -> None:
         """Plain Dice would rather have them rounded."""
         target = torch.tensor([[0.9, 0.6], [0.3, 0.1]])[None, None]
@@ -162,8 +182,8 @@ class TestMaskLoss:
         soft, hard = MaskLoss(soft_targets=True), MaskLoss()
         dice = {
             name: (
-                float(soft.dice(torch.logit(p), target)),
-                float(hard.dice(torch.logit(p), target)),
+                float(soft.dice(p, target)),
+                float(hard.dice(p, target)),
             )
             for name, p in candidates.items()
         }

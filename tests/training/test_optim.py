@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dxseg.config.presets import load_config
-from dxseg.config.schema import StageConfig
+from dxseg.config.stages import StageConfig
 from dxseg.models.factory import Task, build_model
 from dxseg.training.modules.segmentation import SegmentationModule
 from dxseg.training.optim import build_optimizer

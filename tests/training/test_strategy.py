@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from counting import CountsValidation, validated
 from dxseg.config.network import ModelConfig
 from dxseg.config.presets import merge
-from dxseg.config.schema import DeviceConfig, RunConfig, StageConfig
+from dxseg.config.schema import DeviceConfig, RunConfig
+from dxseg.config.stages import StageConfig
 from dxseg.errors import UsageError
 from dxseg.models import weights
 from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput

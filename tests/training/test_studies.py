@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from dxseg.config.schema import DataConfig, RunConfig, StageConfig
+from dxseg.config.schema import DataConfig, RunConfig
+from dxseg.config.stages import StageConfig
 from dxseg.data.batches.batches import CaseDataset, Studies
 from dxseg.data.readers.images import read_image
 from dxseg.data.table.dataset import Dataset, DatasetSpec

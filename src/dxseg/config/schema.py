@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 import yaml
@@ -15,6 +14,7 @@ from pydantic import (
 
 from dxseg.config.mask_budget import parse_mask_budget
 from dxseg.config.network import ModelConfig, StrictConfig
+from dxseg.config.stages import SelfTrainingConfig, Stage1Config, StageConfig, StudentConfig
 
 
 class DataConfig(StrictConfig):
@@ -89,124 +89,6 @@ class AugmentConfig(StrictConfig):
         return self
 
 
-class StageConfig(StrictConfig):
-    """Optimisation of one stage: AdamW, linear warm-up, then cosine decay to zero.
-
-    Attributes:
-        steps: optimiser steps, rounded up to whole epochs.
-        steps_per_epoch: a validation and a checkpoint follow each epoch.
-        learning_rate: after warm-up.
-        encoder_learning_rate_scale: factor on the learning rate of the encoder.
-        weight_decay: of AdamW; biases and norm scales are not decayed.
-        warmup_steps: of the learning rate.
-        gradient_clip_val: largest norm of the gradient.
-        accumulate_grad_batches: batches per optimiser step.
-        label_smoothing: fraction of a label's target that is spread over all labels.
-        ema_decay: decay of the moving average of the weights, which is validated and kept; 0: off.
-        early_stopping_patience: validations without improvement before the stage stops. Default:
-            off.
-        checkpoint: which weights the stage ends with: of the last epoch or of the best validation.
-    """
-
-    steps: PositiveInt = 150
-    steps_per_epoch: PositiveInt = 50
-    learning_rate: float = Field(default=1e-3, gt=0)
-    encoder_learning_rate_scale: float = Field(default=1.0, gt=0, le=1)
-    weight_decay: float = Field(default=0.01, ge=0)
-    warmup_steps: int = Field(default=30, ge=0)
-    gradient_clip_val: float = Field(default=1.0, gt=0)
-    accumulate_grad_batches: PositiveInt = 1
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    ema_decay: float = Field(default=0.0, ge=0, lt=1)
-    early_stopping_patience: PositiveInt | None = None
-    checkpoint: Literal["last", "best"] = "last"
-
-    @property
-    def max_epochs(self) -> int:
-        """Whole epochs."""
-        return -(-self.steps // self.steps_per_epoch)
-
-    @property
-    def epoch_steps(self) -> int:
-        """Optimiser steps per epoch."""
-        return min(self.steps, self.steps_per_epoch)
-
-    @property
-    def total_steps(self) -> int:
-        """`steps` rounded up to whole epochs."""
-        return self.max_epochs * self.epoch_steps
-
-
-MIN_STEPS, MAX_STEPS = 300, 3000
-
-
-class Stage1Config(StageConfig):
-    """Optimisation of stage 1; its length follows the number of labelled images.
-
-    Attributes:
-        steps: as of any stage. Default: from `epochs`.
-        epochs: passes over the labelled images, but at least 300 and at most 3000 steps.
-    """
-
-    steps: PositiveInt | None = None  # type: ignore[assignment]  # set by for_images
-    epochs: float = Field(default=8.0, gt=0)
-
-    def for_images(self, count: int, batch_size: int) -> StageConfig:
-        """The stage for `count` labelled images, with `steps` set."""
-        wanted = math.ceil(self.epochs * count / (batch_size * self.accumulate_grad_batches))
-        steps = self.steps or min(max(wanted, MIN_STEPS), MAX_STEPS)
-        return StageConfig.model_validate(self.model_dump(exclude={"epochs"}) | {"steps": steps})
-
-
-class SelfTrainingConfig(StageConfig):
-    """Label-filtered self-training after stage 2, by a mean teacher.
-
-    Attributes:
-        ema_decay: decay of the teacher, the moving average of the student's weights.
-        unlabeled_fraction: fraction of a batch that has no mask and gets pseudo-labels.
-        confidence: probability that a pseudo-label must reach in at least one pixel.
-        pseudo_label_weight: weight of the loss on pseudo-labels.
-        evidence_weight: weight of the class activation maps (evidence) in pseudo-labels; 0: off.
-        contrast: strong augmentation of images without a mask: largest relative change of contrast.
-        brightness: largest shift, in standard deviations of the images.
-        noise: standard deviation of the noise, in those of the images.
-        erased: largest erased fraction of the area.
-    """
-
-    steps: PositiveInt = 300
-    learning_rate: float = Field(default=5e-4, gt=0)
-    ema_decay: float = Field(default=0.99, gt=0, lt=1)
-    unlabeled_fraction: float = Field(default=0.5, gt=0, lt=1)
-    confidence: float = Field(default=0.6, ge=0.5, lt=1)
-    pseudo_label_weight: float = Field(default=0.7, gt=0)
-    evidence_weight: float = Field(default=0.0, ge=0, le=4)
-    contrast: float = Field(default=0.2, ge=0, lt=1)
-    brightness: float = Field(default=0.2, ge=0, le=2)
-    noise: float = Field(default=0.15, ge=0, le=2)
-    erased: float = Field(default=0.09, ge=0, le=0.5)
-
-
-class StudentConfig(StageConfig):
-    """A student after the other stages: it learns from all labelled images, and is deployed.
-
-    Attributes:
-        rounds: students in a row; each learns from the one before, the first from the teacher.
-        lesion_free_fraction: fraction of lesion-free images in a batch.
-        pseudo_label_peak: probability to which the highest one of a pseudo-label is raised if the
-            label of its image means a lesion; null: images whose lesion the teacher does not find
-            are left out.
-        label_weight: weight of the loss of the label head.
-        mask_label_weight: weight of the loss that compares the mask with the label: lesion or none.
-    """
-
-    steps: PositiveInt = 450
-    rounds: int = Field(default=1, ge=1, le=10)
-    lesion_free_fraction: float = Field(default=0.3, ge=0.0, lt=1.0)
-    pseudo_label_peak: float | None = Field(default=0.8, gt=0.5, lt=1)
-    label_weight: float = Field(default=0.5, ge=0)
-    mask_label_weight: float = Field(default=0.1, ge=0)
-
-
 class DeviceConfig(StrictConfig):
     """Where and how to compute; passed to Lightning's Trainer.
 
@@ -262,6 +144,28 @@ class RunConfig(StrictConfig):
             raise ValueError(
                 f"model.coarse_reduction {reduction} does not divide data.image_size {size} into "
                 "images of 32 px or more: choose a divisor"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _self_training_fits(self) -> RunConfig:
+        options, model = self.self_training, self.model
+        if options is None:
+            return self
+        if not options.label_filter and model.has_label_head:
+            raise ValueError(
+                "self_training.label_filter false reads no labels, and this network has a part "
+                "that learns them: choose a network of one branch without label_head, or true"
+            )
+        if options.feature_dropout and model.architecture == "sks" and model.skips.fuse_in_encoder:
+            raise ValueError(
+                "self_training.feature_dropout acts on an encoder that runs to its end: set it to "
+                "0, or model.skips.fuse_in_encoder to false"
+            )
+        if options.mix and model.architecture == "sks" and self.data.patch_size is not None:
+            raise ValueError(
+                "self_training.mix changes patches, and the coarse branch sees the whole image, "
+                "which is not mixed: set mix to null, or data.patch_size"
             )
         return self
 

@@ -107,9 +107,22 @@ class MaskLoss(nn.Module):
         super().__init__()
         from monai.losses.dice import DiceLoss
 
-        self.dice = DiceLoss(sigmoid=True, batch=True, soft_label=soft_targets)
+        self.dice = DiceLoss(batch=True, soft_label=soft_targets)
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Mean loss of logits (B, K, H, W) against masks of the same shape, 0 to 1."""
-        dice: Tensor = self.dice(logits, target)
-        return dice + F.binary_cross_entropy_with_logits(logits, target)
+    def forward(self, logits: Tensor, target: Tensor, pixels: Tensor | None = None) -> Tensor:
+        """Mean loss of logits (B, K, H, W) against masks of the same shape, 0 to 1.
+
+        Args:
+            logits: of the masks.
+            target: the masks.
+            pixels: booleans of the same shape, where targets are known; without any, the loss is 0.
+                Default: everywhere.
+        """
+        probabilities = logits.sigmoid()
+        if pixels is None:
+            dice: Tensor = self.dice(probabilities, target)
+            return dice + F.binary_cross_entropy_with_logits(logits, target)
+        known = pixels.to(logits.dtype)
+        dice = self.dice(probabilities * known, target * known)
+        entropy = F.binary_cross_entropy_with_logits(logits, target, known, reduction="sum")
+        return dice + entropy / known.sum().clamp(min=1)

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLR
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
-from dxseg.config.schema import StageConfig
+from dxseg.config.stages import StageConfig
 
 
 def build_optimizer(

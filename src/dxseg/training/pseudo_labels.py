@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from dxseg.data.batches.batches import SoftLabelDataset
@@ -130,6 +131,17 @@ def raise_peak(probabilities: Tensor, peak: float) -> Tensor:
         return probabilities
     shift = math.log(peak / (1 - peak)) - math.log(highest / (1 - highest))
     return (torch.logit(probabilities, eps=1e-6) + shift).sigmoid()
+
+
+def keep_largest(masks: Tensor) -> Tensor:
+    """The largest connected component of each of the boolean masks (B, K, H, W)."""
+    kept = torch.zeros_like(masks)
+    for index in np.ndindex(*masks.shape[:2]):
+        numbers, count = ndimage.label(masks[index].cpu().numpy())
+        if count:
+            largest = np.bincount(numbers.ravel())[1:].argmax() + 1
+            kept[index] = torch.from_numpy(numbers == largest)
+    return kept
 
 
 def _with_true_masks(

@@ -9,7 +9,8 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 
-from dxseg.config.schema import RunConfig, StageConfig
+from dxseg.config.schema import RunConfig
+from dxseg.config.stages import StageConfig
 from dxseg.data.batches.augment import StrongAugmentation
 from dxseg.errors import DxsegError
 from dxseg.models.coarse_branch import CoarseBranch

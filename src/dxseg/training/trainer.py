@@ -23,7 +23,8 @@ from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcess
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.multiprocessing.spawn import ProcessException
 
-from dxseg.config.schema import DeviceConfig, StageConfig
+from dxseg.config.schema import DeviceConfig
+from dxseg.config.stages import StageConfig
 from dxseg.errors import DxsegError, TerminatedError
 from dxseg.training.callbacks import MetricsTable, StageProgress, StepSeed, diverged
 from dxseg.training.checkpoints import CheckpointFiles, read_checkpoint

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from dxseg.config.schema import AugmentConfig, SelfTrainingConfig
+from dxseg.config.schema import AugmentConfig
+from dxseg.config.stages import SelfTrainingConfig
 from dxseg.data.batches.augment import StrongAugmentation, build_augmentation
 from dxseg.data.batches.batches import (
     BatchDataset,
@@ -150,26 +151,59 @@ class TestStrongImages:
 
     def test_only_images_without_a_mask_are_changed(self) -> None:
         batch = self.batch([(row, row) for row in range(8)])
-        same = (batch["strong_image"] == batch["image"]).flatten(1).all(dim=1)
+        same = (batch["strong_views"][:, 0] == batch["image"]).flatten(1).all(dim=1)
         assert torch.equal(same, batch["masked"])
+        assert not batch["replaced"].any()
+
+    def test_views_of_an_image_differ_but_not_of_one_with_a_mask(self) -> None:
+        batch = self.batch([(row, row) for row in range(8)], strong_views=3)
+        views = batch["strong_views"]
+        assert views.shape == (8, 3, *batch["image"].shape[1:])
+        same = (views[:, 1:] == views[:, :1]).flatten(1).all(dim=1)
+        assert torch.equal(same, batch["masked"])
+
+    @pytest.mark.parametrize(
+        ("mix", "least", "most"), [("cutmix", 0.02, 0.4), ("copy-paste", 0.4, 0.5)]
+    )
+    def test_a_rectangle_of_each_view_is_replaced(
+        self, mix: str, least: float, most: float
+    ) -> None:
+        samples = [(row, seed) for row in (1, 3) for seed in range(6)]
+        batch = self.batch([*samples, (2, 0)], mix=mix, strong_views=2)
+        boxes = batch["replaced"].squeeze(2)
+        assert not boxes[-1].any(), "the box of an image with a mask is its partner's"
+        for box in boxes[:-1].flatten(0, 1):
+            rows, columns = box.any(dim=1).nonzero(), box.any(dim=0).nonzero()
+            filled = box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            assert filled.all()
+            assert least - 0.05 < box.float().mean() < most + 0.05
+        assert not torch.equal(boxes[0, 0], boxes[0, 1]) or not torch.equal(
+            boxes[1, 0], boxes[1, 1]
+        )
+
+    def test_some_views_are_mixed(self) -> None:
+        samples = [(1, seed) for seed in range(200)]
+        boxes = self.batch(samples, mix="cutmix", mix_prob=0.5)["replaced"]
+        assert 70 < boxes.flatten(1).any(dim=1).sum() < 130
 
     def test_nothing_is_changed_without_strength(self) -> None:
         batch = self.batch([(1, 5), (3, 6)], contrast=0, brightness=0, noise=0, erased=0)
-        torch.testing.assert_close(batch["strong_image"], batch["image"])
+        torch.testing.assert_close(batch["strong_views"][:, 0], batch["image"])
 
     def test_a_part_is_erased(self) -> None:
         samples = [(row, seed) for row in (1, 3) for seed in range(8)]
         batch = self.batch(samples, contrast=0, brightness=0, noise=0, erased=0.2)
-        changed = (batch["strong_image"] != batch["image"]).flatten(1).float().mean(dim=1)
+        changed = (batch["strong_views"][:, 0] != batch["image"]).flatten(1).float().mean(dim=1)
         assert changed.max() > 0
         assert (changed < 0.25).all()
 
     def test_they_depend_on_the_seed_of_the_sample_alone(self) -> None:
         torch.manual_seed(1)
-        one = self.batch([(1, 7), (3, 8)])
+        options: Any = {"strong_views": 2, "mix": "cutmix"}
+        one = self.batch([(1, 7), (3, 8)], **options)
         torch.manual_seed(2)
-        other = self.batch([(3, 8), (5, 9), (1, 7)])
-        for name in ("image", "strong_image", "label_prompt"):
+        other = self.batch([(3, 8), (5, 9), (1, 7)], **options)
+        for name in ("image", "strong_views", "replaced", "label_prompt"):
             assert torch.equal(one[name][0], other[name][2])
             assert torch.equal(one[name][1], other[name][0])
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from dxseg.config.network import ModelConfig
-from dxseg.config.schema import RunConfig, StageConfig
+from dxseg.config.schema import RunConfig
+from dxseg.config.stages import StageConfig
 from dxseg.data.table.dataset import Dataset
 from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
 from dxseg.training import stages

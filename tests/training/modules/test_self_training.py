@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,18 +14,22 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dxseg.config.network import ModelConfig
-from dxseg.config.schema import RunConfig, SelfTrainingConfig
+from dxseg.config.schema import RunConfig
+from dxseg.config.stages import SelfTrainingConfig
 from dxseg.data.batches.batches import BatchDataset
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
-from dxseg.models.factory import Task
+from dxseg.models.factory import Task, build_segmenter
 from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
 from dxseg.training import sequence
 from dxseg.training.datamodule.training_data import prepare_training_data
 from dxseg.training.losses import LabelLoss
 from dxseg.training.modules.self_training import EVIDENCE_CUT, SelfTrainingModule
+from dxseg.training.pseudo_labels import keep_largest
 from dxseg.training.run import resolve_splits, train_run
 from dxseg.training.run_record import read_run
+from dxseg.training.stages import self_train
+from dxseg.training.trainer import TrainerSettings
 
 Configure = Callable[..., RunConfig]
 STAGE = {"steps": 6, "steps_per_epoch": 2, "warmup_steps": 1}
@@ -47,6 +52,27 @@ class Constant(SegmentationModel):
 
     def _forward_padded(self, x: Tensor, *_: Any) -> SegmenterOutput:
         return SegmenterOutput(self.weight * x, None, self.given)
+
+
+class Leveled(SegmentationModel):
+    """Logits are the mean of eight copies of the image, which an encoder returns as channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+        self.encoder = Copies()
+        self.encoded: list[int] = []
+
+    def _forward_padded(self, x: Tensor, *_: Any) -> SegmenterOutput:
+        [level] = self.encoder(x)
+        if self.training:
+            self.encoded.append(int(level[0].flatten(1).any(dim=1).sum()))
+        return SegmenterOutput(self.weight * level.mean(dim=1, keepdim=True))
+
+
+class Copies(torch.nn.Module):
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [x.expand(-1, 8, -1, -1)]
 
 
 class Labelled(Constant):
@@ -112,6 +138,134 @@ class TestProposals:
         )
         assert alone.flatten()[0].item() == pytest.approx(0.4, abs=1e-5)
 
+    @pytest.mark.parametrize("label", [BENIGN, HEALTHY, -1])
+    @pytest.mark.parametrize(("probability", "kept"), [(0.9, True), (0.5, False), (0.01, True)])
+    def test_without_the_filter_the_label_means_nothing(
+        self, label: int, probability: float, kept: bool
+    ) -> None:
+        training = module(Constant(), label_filter=False)
+        _, keep = training.make_pseudo_labels(flat(probability)[None], torch.tensor([label]))
+        assert keep.tolist() == [kept]
+
+
+def test_the_largest_component_is_kept() -> None:
+    masks = torch.zeros(2, 2, 8, 8, dtype=torch.bool)
+    masks[0, 0, 0, :3] = masks[0, 0, 4:, 4:] = masks[1, 1, 2, 2] = True
+    kept = keep_largest(masks)
+    assert torch.equal(kept[0, 0, 4:, 4:], masks[0, 0, 4:, 4:])
+    assert not kept[0, 0, 0].any()
+    assert torch.equal(kept[1], masks[1])
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+class TestSteps:
+    """One image with a mask, two without: a lesion that is found, and one that is not."""
+
+    def batch(self, *values: float, label: int = BENIGN) -> Any:
+        images = torch.stack([flat(value) for value in values])
+        count = len(values)
+        mask = torch.zeros(count, 1, 32, 32)
+        mask[0, :, :8] = 1
+        return {
+            "image": images,
+            "strong_views": images[:, None].clone(),
+            "replaced": torch.zeros(count, 1, 1, 32, 32, dtype=torch.bool),
+            "mask": mask,
+            "masked": torch.arange(count) == 0,
+            "label": torch.tensor([HEALTHY] + [label] * (count - 1)),
+            "label_prompt": torch.full((count,), -1),
+        }
+
+    def gradients(self, batch: Any, **options: Any) -> Tensor:
+        """Of the loss, by pixel of what the student sees (strong views)."""
+        batch["strong_views"].requires_grad_()
+        module(Constant(), **options).training_step(batch, 0).backward()
+        return cast(Tensor, batch["strong_views"].grad)[:, 0, 0]
+
+    def test_an_image_that_is_refused_gives_no_gradient(self) -> None:
+        pull = self.gradients(self.batch(0.3, 0.9, 0.2))
+        assert pull[1].all()
+        assert not pull[2].any()
+
+    def test_nor_does_a_pixel_below_the_confidence(self) -> None:
+        batch = self.batch(0.3, 0.9)
+        batch["image"][1, :, :, :4] = 4.0  # a probability of 0.98
+        pull = self.gradients(batch, pixel_confidence=0.95)
+        assert pull[1, :, :4].all()
+        assert not pull[1, :, 4:].any()
+
+    def test_what_is_pasted_into_another_image_teaches_there(self) -> None:
+        """The box of the refused image shows the other one, and that box alone is learned from."""
+        batch = self.batch(0.3, 0.9, 0.2)
+        batch["replaced"][2, :, :, :8, :8] = True
+        module_ = module(Constant(), mix="cutmix")
+        seen: list[Tensor] = []
+        module_.segmenter.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        module_.training_step(batch, 0)
+        [student] = seen
+        assert torch.equal(student[2, :, :8, :8], batch["image"][1, :, :8, :8])
+        pull = self.gradients(
+            self.batch(0.3, 0.9, 0.2) | {"replaced": batch["replaced"]}, mix="cutmix"
+        )
+        assert not pull[2].any(), "the pixels of the refused image are nowhere learned from"
+        assert (pull[1, :8, :8].abs() > pull[1, 8:, 8:].abs().max()).all(), "seen twice"
+
+    def test_copy_paste_has_the_true_mask_in_the_other_image(self) -> None:
+        """A lesion that the network misses is pasted: its pixels pull the logits up."""
+        batch = self.batch(0.3, 0.2)
+        batch["replaced"][1, :, :, :4] = True
+        batch["strong_views"].requires_grad_()
+        batch["image"].requires_grad_()
+        module(Constant(), mix="copy-paste").training_step(batch, 0).backward()
+        pull = batch["image"].grad[0, 0]
+        assert (pull[:4] < 0).all(), "learned from where they were pasted"
+        assert not batch["strong_views"].grad[1, 0, 0].any(), "the refused image teaches nowhere"
+
+    def test_hard_pseudo_labels_are_zero_and_one(self) -> None:
+        """At a logit of 4.6 soft labels ask for no change, hard ones for more."""
+        soft, hard = (
+            self.gradients(self.batch(0.3, 0.99), hard_pseudo_labels=hard)[1]
+            for hard in (False, True)
+        )
+        assert (hard < soft).all()
+
+    def test_every_view_counts_alike(self) -> None:
+        """Two equal views are the loss of one; another second view moves it."""
+        one, two = self.batch(0.3, 0.9), self.batch(0.3, 0.9)
+        for name in ("strong_views", "replaced"):
+            two[name] = torch.cat([two[name], two[name]], dim=1)
+        training = module(Constant(), strong_views=2)
+        single, double = (training.training_step(batch, 0).item() for batch in (one, two))
+        assert single == pytest.approx(double, abs=1e-5)
+        two["strong_views"][1, 1] = 0
+        assert training.training_step(two, 0).item() > single + 0.01
+
+    def test_features_are_dropped_in_a_view_of_the_weak_image(self) -> None:
+        torch.manual_seed(0)
+        batch = self.batch(0.3, 0.9, 0.95)
+        network = Leveled()
+        training = module(network, feature_dropout=0.5)
+        seen: list[Tensor] = []
+        network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        batch["strong_views"] = batch["strong_views"] + 1
+        training.training_step(batch, 0)
+        strong, weak = seen
+        assert torch.equal(strong[1:], batch["strong_views"][1:, 0])
+        assert torch.equal(weak, batch["image"][1:])
+        all_channels, some = network.encoded
+        assert all_channels == 8
+        assert 0 < some < 8
+
+    @pytest.mark.parametrize("label_filter", [True, False])
+    def test_labels_are_read_by_the_filter_alone(self, label_filter: bool) -> None:
+        """Whatever the labels of images without a mask are, the step is the same without it."""
+        options: Any = {"label_filter": label_filter, "mix": "copy-paste", "pixel_confidence": 0.9}
+        losses = set()
+        for label in (HEALTHY, BENIGN, MALIGNANT, -1):
+            batch = self.batch(0.3, 0.05, 0.97, label=label)
+            losses.add(module(Constant(), **options).training_step(batch, 0).item())
+        assert len(losses) == (2 if label_filter else 1)
+
 
 class TestTeacher:
     def test_it_is_the_moving_average_of_the_student(self) -> None:
@@ -140,7 +294,8 @@ def test_a_label_head_of_its_own_goes_on_learning() -> None:
     label = torch.tensor([BENIGN, HEALTHY, -1])
     batch: Any = {
         "image": images,
-        "strong_image": images,
+        "strong_views": images[:, None],
+        "replaced": torch.zeros(3, 1, 1, 32, 32, dtype=torch.bool),
         "mask": torch.ones(3, 1, 32, 32),
         "masked": torch.tensor([True, True, True]),
         "label": label,
@@ -198,6 +353,55 @@ class TestRuns:
         assert 0.3 < run["self_training"]["kept_pseudo_labels"] <= 1
         assert run["self_training"]["val_dice"] > max(0.5, run["stage2"]["val_dice"])
         assert run["seconds"]["self_training"] > 0
+
+    @pytest.mark.parametrize("method", ["unet-unimatch", "unet-bcp"])
+    def test_rivals_learn(
+        self, method: str, disks: Path, configure: Configure, tmp_path: Path
+    ) -> None:
+        stage = {"steps": 15, "steps_per_epoch": 60, "warmup_steps": 5, "learning_rate": 3e-3}
+        config = configure(
+            method,
+            data={"batch_size": 8},
+            stage2=stage,
+            self_training=stage | {"steps": 60, "ema_decay": 0.9},
+            **BUDGET,
+        )
+        run = train_run(disks, tmp_path / "run", config)
+        assert run["self_training"]["kept_pseudo_labels"] == 1
+        assert 0.2 < run["self_training"]["kept_pixels"] <= 1
+        assert run["self_training"]["val_dice"] > max(0.4, run["stage2"]["val_dice"])
+
+    @pytest.mark.parametrize("method", ["unet-unimatch", "unet-bcp"])
+    def test_without_the_filter_no_label_of_an_image_without_a_mask_is_read(
+        self, method: str, disks: Path, configure: Configure, tmp_path: Path
+    ) -> None:
+        """With other labels, unknown and lesion-free ones among them, the weights are the same."""
+        weights = {}
+        for label_filter in (False, True):
+            config = configure(
+                method, self_training=STAGE | {"label_filter": label_filter}, **BUDGET
+            )
+            dataset = Dataset.load(disks)
+            splits = resolve_splits(dataset, config, None)
+            data = prepare_training_data(dataset, splits, config, ((0.5,), (0.5,)))
+            cases = data.label_train
+            others = np.resize([HEALTHY, -1, MALIGNANT], len(cases))
+            wrong = np.where(cases.mask_rows < 0, others, cases.labels)
+            assert (wrong != cases.labels).sum() > 5
+            for name, labels in (("right", cases.labels), ("wrong", wrong)):
+                torch.manual_seed(0)
+                network, _ = self_train(
+                    replace(data, label_train=replace(cases, labels=labels)),
+                    config,
+                    tmp_path / f"{name}-{label_filter}",
+                    TrainerSettings(config.device, config.seed),
+                    build_segmenter(config.model, data.task, pretrained=False),
+                )
+                weights[name, label_filter] = torch.cat(
+                    [p.detach().flatten() for p in network.parameters()]
+                )
+        assert torch.equal(weights["right", False], weights["wrong", False])
+        assert not torch.equal(weights["right", True], weights["wrong", True])
 
     def test_killed_at_any_stage_it_ends_the_same(
         self,

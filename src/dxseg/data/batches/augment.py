@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from dxseg.config.schema import AugmentConfig, SelfTrainingConfig
+from dxseg.config.schema import AugmentConfig
+from dxseg.config.stages import SelfTrainingConfig
 
 
 class RandomIntensity(v2.Transform):
@@ -69,10 +70,18 @@ def build_augmentation(config: AugmentConfig) -> v2.Compose:
     )
 
 
-class StrongAugmentation:
-    """Contrast, brightness, noise and erasing of a standardized image (C, S, S).
+CUTMIX_AREA, CUTMIX_RATIO = (0.02, 0.4), (0.3, 1 / 0.3)
+"""Fraction of the image and ratio of the sides of a rectangle, in UniMatch (Yang et al. 2023)."""
 
-    For the student of self-training; see `dxseg.config.schema.SelfTrainingConfig`.
+COPY_PASTE_AREA, COPY_PASTE_RATIO = (4 / 9, 4 / 9), (1.0, 1.0)
+"""The same in BCP (Bai et al. 2023): two thirds of each side."""
+
+
+class StrongAugmentation:
+    """Strong views of a standardized image (C, S, S): contrast, brightness, noise and erasing.
+
+    For the student of self-training; see `dxseg.config.stages.SelfTrainingConfig`. Images are mixed
+    in the training step; which rectangle of a view another image replaces is drawn here.
     """
 
     def __init__(self, config: SelfTrainingConfig) -> None:
@@ -80,8 +89,24 @@ class StrongAugmentation:
         area = (config.erased / 4, config.erased)
         erase = v2.RandomErasing(p=1.0, scale=area, ratio=(0.5, 2.0), value=0)
         self.erase = erase if config.erased else nn.Identity()
+        copies = config.mix == "copy-paste"
+        area = COPY_PASTE_AREA if copies else CUTMIX_AREA
+        ratio = COPY_PASTE_RATIO if copies else CUTMIX_RATIO
+        box = v2.RandomErasing(p=config.mix_prob, scale=area, ratio=ratio, value=1)
+        self.draw_box = box if config.mix else nn.Identity()
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Make the views (V, C, S, S), and boolean boxes (V, 1, S, S) of what is replaced."""
+        views = torch.stack([self._change(image) for _ in range(self.config.strong_views)])
+        empty = torch.zeros(1, *image.shape[1:])
+        return views, torch.stack([self.draw_box(empty) for _ in views]).bool()
+
+    def unchanged(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for an image that is not augmented."""
+        views = image.expand(self.config.strong_views, *image.shape)
+        return views, torch.zeros_like(views[:, :1], dtype=torch.bool)
+
+    def _change(self, image: Tensor) -> Tensor:
         """Change an image; zero is the mean of the images, so contrast keeps it."""
         contrast, brightness = (2 * torch.rand(2) - 1).tolist()
         changed = image * (1 + self.config.contrast * contrast)

@@ -18,21 +18,27 @@ from dxseg.data.batches.patches import PatchSampler
 from dxseg.data.batches.samplers import SampleIndex
 from dxseg.data.preprocessing import Preprocessing
 
+_StrongViews = tuple[Tensor, Tensor]
+"""Of `StrongAugmentation`: views (V, C, S, S), and boxes (V, 1, S, S)."""
+
 
 class Batch(TypedDict):
     """What a training step gets.
 
-    `image` (B, C, S, S) standardized; `strong_image` the same under strong augmentation where there
-    is no mask (self-training); `mask` (B, K, S, S) of 0 and 1 or a teacher's probabilities, empty
-    where it is unknown; `masked` (B,) whether it is known; `label` (B,) class indices, -1 where
-    unknown, or (B, L) of 0, 1 and NaN; `label_prompt`, as `label`, what of it is given to the
-    network; `study` (B,) number of the study whose label the image shares with others, -1 for none,
-    and `study_label` that label, as `label`. If the images are patches, `whole` (B, C, S, S) are
-    the images that they were cut from, and `corner` (B, 2) x and y of their upper left corners.
+    `image` (B, C, S, S) standardized; `strong_views` (B, V, C, S, S) the same under strong
+    augmentation where there is no mask, and `replaced` (B, V, 1, S, S) which rectangle of them
+    another image is to replace (self-training); `mask` (B, K, S, S) of 0 and 1 or a teacher's
+    probabilities, empty where it is unknown; `masked` (B,) whether it is known; `label` (B,) class
+    indices, -1 where unknown, or (B, L) of 0, 1 and NaN; `label_prompt`, as `label`, what of it is
+    given to the network; `study` (B,) number of the study whose label the image shares with others,
+    -1 for none, and `study_label` that label, as `label`. If the images are patches, `whole` (B, C,
+    S, S) are the images that they were cut from, and `corner` (B, 2) x and y of their upper left
+    corners.
     """
 
     image: Tensor
-    strong_image: NotRequired[Tensor]
+    strong_views: NotRequired[Tensor]
+    replaced: NotRequired[Tensor]
     mask: Tensor
     masked: Tensor
     label: Tensor
@@ -174,7 +180,7 @@ class BatchDataset(Dataset[Batch]):
             arrays: pixels and targets.
             preprocessing: standardizes the images.
             augmentation: None for validation.
-            strong: makes `strong_image` of images without a mask.
+            strong: makes `strong_views` of images without a mask.
             label_prompt_prob: probability that a sample's label is given to the network.
             patches: cuts a patch out of every augmented image; None for whole images.
         """
@@ -208,8 +214,9 @@ class BatchDataset(Dataset[Batch]):
             "study": study,
             "study_label": study_label,
         }
-        if self.strong is not None:
-            batch["strong_image"] = self._stack([one.strong for one in made], made)
+        if strong := [one.strong for one in made if one.strong is not None]:
+            batch["strong_views"] = self._stack([views for views, _ in strong], made)
+            batch["replaced"] = self._stack([boxes for _, boxes in strong], made)
         if self.patches is not None:
             batch["whole"] = torch.stack([one.image for one in made])
             batch["corner"] = torch.tensor([one.corner for one in made])
@@ -229,26 +236,31 @@ class BatchDataset(Dataset[Batch]):
         mask = torch.from_numpy(self.arrays.mask(case))
         if self.augmentation is None:
             image = self.preprocessing.standardise(image)
-            return _Sample(image, image, self.arrays.targets(mask), prompted=False)
+            strong = self._strong_views(image, change=False)
+            return _Sample(image, self.arrays.targets(mask), prompted=False, strong=strong)
         with random_state(seed):
             image, mask = augment_pair(self.augmentation, image, mask)
-            image = strong = self.preprocessing.standardise(image)
-            if self.strong is not None and self.arrays.mask_rows[case] < 0:
-                strong = self.strong(image)
+            image = self.preprocessing.standardise(image)
+            strong = self._strong_views(image, change=self.arrays.mask_rows[case] < 0)
             prompted = torch.rand(()).item() < self.label_prompt_prob
             target = self.arrays.targets(mask)
             corner = (0, 0) if self.patches is None else self.patches.draw(target)
-        return _Sample(image, strong, target, prompted, corner)
+        return _Sample(image, target, prompted, strong, corner)
+
+    def _strong_views(self, image: Tensor, *, change: bool) -> _StrongViews | None:
+        if self.strong is None:
+            return None
+        return self.strong(image) if change else self.strong.unchanged(image)
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """A case of a batch: `strong` is the image under strong augmentation, where there is any."""
+    """A case of a batch, with strong views and their boxes where they are made."""
 
     image: Tensor
-    strong: Tensor
     target: Tensor
     prompted: bool
+    strong: _StrongViews | None
     corner: tuple[int, int] = (0, 0)
 
 

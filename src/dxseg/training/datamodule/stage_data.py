@@ -11,13 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from dxseg.config.schema import (
-    DataConfig,
-    RunConfig,
-    SelfTrainingConfig,
-    StageConfig,
-    StudentConfig,
-)
+from dxseg.config.schema import DataConfig, RunConfig
+from dxseg.config.stages import SelfTrainingConfig, StageConfig, StudentConfig
 from dxseg.data.batches.augment import StrongAugmentation, build_augmentation
 from dxseg.data.batches.bag_sampler import BagSampler
 from dxseg.data.batches.batches import Batch, BatchDataset, CaseDataset, make_dataloader

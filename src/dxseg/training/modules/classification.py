@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.utilities import dim_zero_cat
 
-from dxseg.config.schema import StageConfig
+from dxseg.config.stages import StageConfig
 from dxseg.data.batches.batches import Batch
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.mil_pooling import pool_images, split_by_study

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dxseg.config.network import ModelConfig
-from dxseg.config.schema import StageConfig
+from dxseg.config.stages import StageConfig
 from dxseg.data.batches.batches import Batch
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.losses import LabelLoss, MaskLoss

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from dxseg.config.network import ModelConfig
-from dxseg.config.schema import StageConfig
+from dxseg.config.stages import StageConfig
 from dxseg.data.batches.batches import Batch
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.models.whole_view import WholeView, reduce_image

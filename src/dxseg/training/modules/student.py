@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dxseg.config.network import ModelConfig
-from dxseg.config.schema import StudentConfig
+from dxseg.config.stages import StudentConfig
 from dxseg.data.batches.batches import Batch
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.losses import LabelLoss, MaskLoss
