@@ -92,7 +92,7 @@ def test_ci_lints_documents_packages_and_tests() -> None:
 
 def test_what_the_package_reads_is_packaged() -> None:
     package = resources.files("dxseg")
-    for name in ("config/methods.yaml", "config/cpu.yaml", "config/paper.yaml", "py.typed"):
+    for name in ("config/methods.yaml", "config/cpu.yaml", "py.typed"):
         assert (package / name).is_file(), name
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     patterns = settings["tool"]["setuptools"]["package-data"]["dxseg"]

@@ -124,7 +124,7 @@ def test_a_missing_dataset(cli: Cli, tmp_path: Path) -> None:
     ("options", "expected"),
     [
         (["--method", "resnet"], ["method 'resnet'", "sks-evidence"]),
-        (["--preset", "gpu"], ['"gpu"', "--preset", '"cpu", "paper"']),
+        (["--preset", "gpu"], ['"gpu"', "--preset", '"cpu", "cpu-thorough"']),
         (["--set", "stage2.steps"], ["'stage2.steps'", "SECTION.KEY=VALUE"]),
         (["--set", "stage2.step=5"], ["stage2.step", "unexpected key; did you mean steps?"]),
         (["--set", "stage2.steps=0"], ["stage2.steps = 0"]),

@@ -140,6 +140,22 @@ def test_the_presets_are_what_they_say() -> None:
     assert (cpu.model.backbone, cpu.data.image_size) == ("tf_efficientnet_lite0", 128)
     assert paper.model.backbone.startswith("swinv2_tiny")
     assert paper.data.image_size == 256
+    thorough = load_config("cpu-thorough", "sks-student")
+    assert thorough.model == load_config("cpu", "sks-student").model
+    assert thorough.data.image_size == 192
+    assert thorough.stages == ["stage2", "student", "student2"]
+
+
+def test_a_preset_adds_no_stage_to_a_method() -> None:
+    """Its values count where the method, or the user, has the stage."""
+    assert load_config("cpu-thorough", "sks").stages == ["stage2"]
+    added = load_config("cpu-thorough", "sks", {"self_training": {"ema_decay": 0.9}})
+    assert added.self_training is not None
+    assert (added.self_training.steps, added.self_training.ema_decay) == (600, 0.9)
+    assert load_config("cpu-thorough", "sks-student", {"student": None}).stages == ["stage2"]
+    own = load_config("cpu-thorough", "sks-student", {"student": {"rounds": 1}})
+    assert own.student is not None
+    assert (own.student.rounds, own.student.steps) == (1, 1200)
 
 
 def test_the_methods_differ_in_what_they_are_meant_to() -> None:
@@ -264,8 +280,29 @@ def test_compensation_needs_fusion() -> None:
     assert load_config("cpu", "sks", both_off).model.skips.long
 
 
+@pytest.mark.parametrize(
+    ("method", "change", "message"),
+    [
+        ("sks-selftrained", "self_training.label_filter=false", "has a part that learns them"),
+        ("unet-stage1-multitask-selftrained", "self_training.label_filter=false", "label_head"),
+        ("unet-selftrained", "self_training.largest_component=true", "set hard_pseudo_labels"),
+        (
+            "sks-selftrained",
+            "{model: {skips: {fuse_in_encoder: true}}, self_training: {feature_dropout: 0.5}}",
+            "set it to 0",
+        ),
+    ],
+)
+def test_options_of_self_training_that_do_not_go_together(
+    method: str, change: str, message: str
+) -> None:
+    overrides = yaml.safe_load(change) if change[0] == "{" else parse_overrides([change])
+    with pytest.raises(UsageError, match=message):
+        load_config("cpu", method, overrides)
+
+
 def test_unknown_preset_and_method_name_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="cpu, paper"):
+    with pytest.raises(UsageError, match="cpu, cpu-thorough, paper"):
         load_config("gpu")
     with pytest.raises(UsageError, match=", ".join(method_names())):
         load_config("cpu", "resnet")

@@ -126,7 +126,7 @@ def trained(folder: Path) -> Content:
     run = json.loads((folder / "run.json").read_text())
     for key in ("seconds", "finished"):
         del run[key]
-    for stage in ("stage2", "self_training"):
+    for stage in ("stage1", "stage2", "self_training"):
         del run[stage]["seconds"]
     names = [f"{stage}/metrics.csv" for stage in ("stage1", "stage2", "self_training")]
     names += ["stage1/coarse.safetensors", "stage2/model/model.safetensors", "splits.csv"]

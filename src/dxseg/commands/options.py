@@ -142,7 +142,7 @@ Replacement = Annotated[
 Overrides = Annotated[Mapping[str, Any], _repeated(_overrides, "--set", "SECTION.KEY=VALUE")]
 """Nested values of the configuration."""
 
-Preset = Literal["cpu", "paper"]
+Preset = Literal["cpu", "cpu-thorough", "paper"]
 Split = Literal["test", "validation", "train"]
 Backend = Literal["torch", "onnxruntime", "openvino"]
 

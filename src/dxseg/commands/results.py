@@ -89,7 +89,7 @@ class SplitTable:
 
 
 class TrainedRun(dict[str, Any]):
-    """The content of `run.json`; shown is what to do next.
+    """The content of `run.json`; shown is what the run learned from, what it cost, and its result.
 
     Attributes:
         folder: Folder of the run.
@@ -100,23 +100,65 @@ class TrainedRun(dict[str, Any]):
         self.folder = folder
 
     def __str__(self) -> str:
-        return (
-            f"Trained {self['method']}, seed {self['seed']}: {self._images()}.\n"
-            f"Model: {self.folder / 'model'}\nNext: dxseg evaluate {self.folder}"
+        return "\n".join(
+            [
+                f"Trained {self['method']}, seed {self['seed']}: {self._images()}.",
+                *(f"- {line}" for line in self._stages()),
+                f"Model: {self.folder / 'model'}, {self._deployed()}",
+                f"Next: dxseg evaluate {self.folder}",
+            ]
         )
 
     def _images(self) -> str:
         cases = self["cases"]
-        masks = (
+        images = (
             f"{cases['train_masks']} training masks, {cases['validation_masks']} validation masks"
         )
-        images = self.get("training_images")
-        if images is None:
-            return masks
+        if "train_labels" in cases:  # not in runs of earlier versions
+            images += f", {cases['train_labels']} labeled training images"
+        learned = self.get("training_images")
+        if learned is None:
+            return images
         return (
-            f"{masks}; the student also learned from {images['teacher_mask']} pseudo-labels and "
-            f"{images['lesion_free']} lesion-free images, {images['left_out']} images left out"
+            f"{images}; the student also learned from {learned['teacher_mask']} pseudo-labels and "
+            f"{learned['lesion_free']} lesion-free images, {learned['left_out']} images left out"
         )
+
+    def _stages(self) -> list[str]:
+        """The cost of each stage that this run trained."""
+        lines = []
+        for name, spent in self["seconds"].items():
+            metrics = self.get(name, {})
+            if self.get(f"{name}_from") is None and "step" in metrics:
+                # A stage that an earlier call finished took no time in the last one.
+                seconds = _duration(max(spent, metrics.get("seconds", 0.0)))
+                lines.append(f"{_stage_title(name)}: {metrics['step']:.0f} steps, {seconds}")
+        return lines
+
+    def _deployed(self) -> str:
+        """Which network the model is, and where those that came before it are."""
+        *before, last = (name for name in self["seconds"] if name != "stage1")
+        teacher = self.get("distilled_from")
+        teachers = [] if teacher is None else [teacher, *teacher.get("others", [])]
+        runs = [one["run"] for one in teachers]
+        for name in before:
+            runs.append(self.get(f"{name}_from") or self.folder / name)
+        text = f"the network after {_stage_title(last).lower()}"
+        kept = ", ".join(str(Path(run) / "model") for run in runs)
+        return f"{text}; those before it: {kept}" if kept else text
+
+
+def _stage_title(name: str) -> str:
+    """`stage1` as "Stage 1", `self_training` as "Self-training", `student2` as "Student 2"."""
+    if name == "self_training":
+        return "Self-training"
+    word = name.rstrip("0123456789")
+    return f"{word.capitalize()} {name[len(word) :]}".strip()
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as "45 s" or "12 min"."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 class Methods(dict[str, "ModelConfig"]):

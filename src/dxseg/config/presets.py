@@ -17,8 +17,11 @@ from dxseg.errors import DxsegError, UsageError
 from dxseg.io.progress import console
 from dxseg.io.yaml import parse_yaml, read_small_text
 
-Preset = Literal["cpu", "paper"]
-PRESETS: tuple[Preset, ...] = ("cpu", "paper")
+Preset = Literal["cpu", "cpu-thorough", "paper"]
+PRESETS: tuple[Preset, ...] = get_args(Preset)
+
+OPTIONAL_STAGES = ("self_training", "student")
+"""Sections of a preset that count for methods with such a stage only."""
 
 
 def _recipe(name: str) -> dict[str, Any]:
@@ -98,9 +101,13 @@ def load_config(
     methods = _recipe("methods")
     if method not in methods:
         raise UsageError(f"method {method!r} is unknown; choose one of {', '.join(methods)}")
-    return validate_config(
-        merge(_recipe(preset), methods[method], {"method": method}, overrides or {})
-    )
+    chosen = merge(methods[method], {"method": method}, overrides or {})
+    values = {
+        section: value
+        for section, value in _recipe(preset).items()
+        if section not in OPTIONAL_STAGES or chosen.get(section) is not None
+    }
+    return validate_config(merge(values, chosen))
 
 
 def validate_config(values: dict[str, Any]) -> RunConfig:

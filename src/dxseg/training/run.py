@@ -274,16 +274,18 @@ def _stage1_for(work: Work, trained: Trained, other: Path | None) -> CoarseBranc
         coarse: CoarseBranch | None = getattr(network, "coarse", None)
         if coarse is not None:
             return coarse
-    return _stage1(work, other)
-
-
-def _stage1(work: Work, other: Path | None = None) -> CoarseBranch:
-    """Train this run's stage 1, or load the finished one, or that of another run."""
-    config, data, folder = work.config, work.data, work.output / "stage1"
     if other is not None:
-        return load_stage1_of(other, work.splits, config, data.task)
+        return load_stage1_of(other, work.splits, config, work.data.task)
+    coarse, trained.record["stage1"] = _stage1(work)
+    return coarse
+
+
+def _stage1(work: Work) -> tuple[CoarseBranch, dict[str, float]]:
+    """Train this run's stage 1, or load the finished one; with its last metrics."""
+    config, data, folder = work.config, work.data, work.output / "stage1"
     if has_stage1(folder):
-        return load_stage1(folder)[0]
+        coarse, record = load_stage1(folder)
+        return coarse, record.metrics
     coarse, metrics = train_stage1(data, config, folder, work.settings)
     work.fabric.barrier()  # until all have read the checkpoint
     if work.fabric.is_global_zero:
@@ -291,4 +293,4 @@ def _stage1(work: Work, other: Path | None = None) -> CoarseBranch:
         case_ids = work.dataset.cases["case_id"][training].tolist()
         save_stage1(folder, coarse, config, data.task, case_ids, metrics)
         remove_checkpoints(folder)
-    return coarse
+    return coarse, metrics
