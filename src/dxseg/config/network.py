@@ -51,6 +51,8 @@ class ModelConfig(StrictConfig):
         decoder_channels: widths of the decoder blocks at strides 16, 8, 4, 2 and 1, in the order of
             segmentation-models-pytorch.
         skips: of `sks`.
+        encoder_weights: file of the weights that `pretrained` encoders and stage 1 start from.
+            Default: ImageNet, from a Python package or from timm's hub.
         encoder_init: initial weights of the encoder that masks train.
         coarse_init: initial weights of the coarse branch: `stage1` is the method, `pretrained` the
             capacity control that never saw an image-level label.
@@ -69,6 +71,7 @@ class ModelConfig(StrictConfig):
         default=(128, 64, 32, 16, 8), min_length=5, max_length=5
     )
     skips: SkipsConfig = SkipsConfig()
+    encoder_weights: str | None = None
     encoder_init: Literal["random", "pretrained", "stage1"] = "stage1"
     coarse_init: Literal["pretrained", "stage1"] = "stage1"
     coarse_learning_rate_scale: float = Field(default=0.0, ge=0.0, le=1.0)
@@ -76,6 +79,15 @@ class ModelConfig(StrictConfig):
     coarse_reduction: int = Field(default=1, ge=1, le=16)
     label_head: bool = False
     classifier: bool = False
+
+    @model_validator(mode="after")
+    def _weights_are_used(self) -> ModelConfig:
+        if self.encoder_weights is not None and not self.starts_from_weights:
+            raise ValueError(
+                f"nothing starts from encoder_weights {self.encoder_weights!r} with encoder_init "
+                "random: set encoder_init to pretrained, or leave the file out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _sharing_fits(self) -> ModelConfig:
@@ -115,6 +127,12 @@ class ModelConfig(StrictConfig):
                 "false"
             )
         return self
+
+    @property
+    def starts_from_weights(self) -> bool:
+        """Whether an encoder, perhaps that of stage 1, starts from pretrained weights."""
+        coarse = self.architecture == "sks" and self.coarse_init == "pretrained"
+        return self.encoder_init == "pretrained" or coarse or self.requires_stage1
 
     @property
     def requires_stage1(self) -> bool:
@@ -162,6 +180,7 @@ class ModelConfig(StrictConfig):
             architecture="unet",
             backbone=self.backbone,
             decoder_channels=self.decoder_channels,
+            encoder_weights=self.encoder_weights,
             encoder_init="stage1" if starts_there else self.encoder_init,
             coarse_reduction=self.coarse_reduction,
             label_head=starts_there,

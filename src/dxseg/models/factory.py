@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dxseg.errors import UsageError
@@ -97,7 +98,7 @@ def build_coarse_branch(config: ModelConfig, task: Task, *, pretrained: bool) ->
         decoder_channels=config.decoder_channels,
         multi_label=task.multi_label,
         lesion_free=task.lesion_free,
-        encoder_weights="imagenet" if pretrained else None,
+        encoder_weights=_weights(config) if pretrained else None,
     )
 
 
@@ -130,7 +131,7 @@ def build_segmenter(
         config: Architecture, skips and initial weights.
         task: Channels, classes and labels.
         stage1: The trained classifier; what the configuration takes from it is copied.
-        pretrained: Whether to load ImageNet weights where the configuration asks for them. Off
+        pretrained: Whether to load pretrained weights where the configuration asks for them. Off
             when weights are about to be loaded anyway.
     """
     is_sks = config.architecture == "sks"
@@ -141,7 +142,9 @@ def build_segmenter(
         task.mask_classes,
         in_channels=task.channels,
         decoder_channels=config.decoder_channels,
-        encoder_weights="imagenet" if pretrained and config.encoder_init == "pretrained" else None,
+        encoder_weights=(
+            _weights(config) if pretrained and config.encoder_init == "pretrained" else None
+        ),
         coarse_reduction=config.coarse_reduction,
         **(_sks_options(config, task, pretrained) if is_sks else {}),
     )
@@ -170,5 +173,12 @@ def _sks_options(config: ModelConfig, task: Task, pretrained: bool) -> dict[str,
         "freeze_coarse": config.coarse_learning_rate_scale == 0.0,
         "multi_label": task.multi_label,
         "lesion_free": task.lesion_free,
-        "coarse_weights": "imagenet" if pretrained and config.coarse_init == "pretrained" else None,
+        "coarse_weights": (
+            _weights(config) if pretrained and config.coarse_init == "pretrained" else None
+        ),
     }
+
+
+def _weights(config: ModelConfig) -> Weights:
+    """What a pretrained encoder starts from."""
+    return "imagenet" if config.encoder_weights is None else Path(config.encoder_weights)

@@ -26,8 +26,8 @@ from dxseg.io.progress import console, reporting
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.datamodule.training_data import prepare_training_data
-from dxseg.training.run import finish, lock_folder
-from dxseg.training.run_folder import check_folder, start_folder
+from dxseg.training.run import finish
+from dxseg.training.run_folder import check_folder, lock_folder, start_folder
 from dxseg.training.run_record import RUN_FILE, has_stage1, read_run
 from dxseg.training.sequence import Trained, Work, train_stages
 from dxseg.training.stage1_folder import load_stage1_of

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -21,7 +20,6 @@ from dxseg.data.splits.split_table import read_splits, write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.inference.model_folder import load_model_folder
-from dxseg.io.file_lock import exclusive_lock
 from dxseg.io.progress import Report, console, reporting
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.encoder import PyramidEncoder
@@ -29,10 +27,12 @@ from dxseg.training.datamodule.training_data import prepare_training_data
 from dxseg.training.lost_detail import measure_lost_detail
 from dxseg.training.preconditions import check_trainable
 from dxseg.training.run_folder import (
-    LOCK_SECONDS,
+    check_encoder_weights,
     check_folder,
     check_stage2,
+    encoder_weights_digest,
     finish_run,
+    lock_folder,
     start_folder,
 )
 from dxseg.training.run_record import RUN_FILE, has_stage1, read_run
@@ -162,17 +162,6 @@ def finish(
     return read_run(work.output)
 
 
-def lock_folder(output: Path, fabric: Fabric) -> AbstractContextManager[None]:
-    """Keep a second training out of a folder; processes that train together count as one.
-
-    Raises:
-        DxsegError: another training is in it.
-    """
-    if fabric.is_global_zero:
-        return exclusive_lock(output, "run", LOCK_SECONDS)
-    return nullcontext()
-
-
 def _prepare(
     dataset: Dataset,
     output: Path,
@@ -183,7 +172,9 @@ def _prepare(
     check: Callable[..., None],
 ) -> Work:
     encoder = PyramidEncoder(config.model.backbone, dataset.spec.channels)
+    encoder_weights_digest(config)  # a file that is missing leaves no folder behind
     splits = _run_splits(dataset, output, config, splits_path, check)
+    check_encoder_weights(output, config)
     if fabric.is_global_zero:
         lost = measure_lost_detail(dataset, splits, config.data.image_size).warning()
         if lost:

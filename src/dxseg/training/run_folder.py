@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from lightning.fabric import Fabric
 
 from dxseg.config.presets import read_config
 from dxseg.config.schema import RunConfig
@@ -14,6 +16,7 @@ from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.model_folder import ModelInfo, save_model_folder
 from dxseg.io.atomic import sha256_file, write_json_atomic, write_text_atomic
+from dxseg.io.file_lock import exclusive_lock
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.calibration import calibrate
 from dxseg.training.component_filter import choose_components
@@ -22,9 +25,22 @@ from dxseg.training.pseudo_labels import PSEUDO_LABELS_FILE
 from dxseg.training.run_record import RUN_FILE, machine, read_run, versions
 from dxseg.training.trainer import remove_checkpoints
 
+ENCODER_WEIGHTS_DIGEST = "encoder_weights.sha256"
+
 LOCK_SECONDS = 10.0
 """How long to wait for the lock: the processes of an experiment that was killed take a moment to
 notice it."""
+
+
+def lock_folder(output: Path, fabric: Fabric) -> AbstractContextManager[None]:
+    """Keep a second training out of a folder; processes that train together count as one.
+
+    Raises:
+        DxsegError: another training is in it.
+    """
+    if fabric.is_global_zero:
+        return exclusive_lock(output, "run", LOCK_SECONDS)
+    return nullcontext()
 
 
 def check_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
@@ -58,6 +74,42 @@ def start_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
     """Record in a new folder what is trained on what."""
     write_text_atomic(output / "config.yaml", config.to_yaml())
     write_text_atomic(output / "dataset.sha256", dataset.digest() + "\n")
+
+
+def check_encoder_weights(output: Path, config: RunConfig) -> None:
+    """Check that the file of encoder weights is the one that the run was started with.
+
+    The first call records its digest in the folder of the run.
+
+    Raises:
+        DxsegError: it has changed since.
+    """
+    if config.model.encoder_weights is None:
+        return
+    path, digest = output / ENCODER_WEIGHTS_DIGEST, encoder_weights_digest(config)
+    if not path.is_file():
+        write_text_atomic(path, f"{digest}\n")
+    elif path.read_text(encoding="utf-8").strip() != digest:
+        raise DxsegError(
+            f"{config.model.encoder_weights}: has changed since {output} was started; give that "
+            "file again, or choose another folder with --out"
+        )
+
+
+def encoder_weights_digest(config: RunConfig) -> str | None:
+    """The digest of the file that encoders start from, if there is one.
+
+    Raises:
+        DxsegError: it does not exist.
+    """
+    if config.model.encoder_weights is None:
+        return None
+    path = Path(config.model.encoder_weights)
+    if not path.is_file():
+        raise DxsegError(
+            f"{path}: not found; expected a file of weights, as model.encoder_weights names"
+        )
+    return sha256_file(path)
 
 
 def check_stage2(other: Path, output: Path, config: RunConfig, dataset: Dataset) -> None:
@@ -134,6 +186,7 @@ def finish_run(
         "splits_sha256": sha256_file(output / "splits.csv"),
         "pixels_sha256": data.pixels_sha256,
         "weights_sha256": info.weights_sha256,
+        **_encoder_weights(output),
         "cases": _count_cases(dataset, splits),
         "parameters": sum(p.numel() for p in segmenter.parameters()),
         "rule_out_threshold": info.rule_out_threshold,
@@ -162,8 +215,10 @@ def model_info(config: RunConfig, dataset: Dataset, data: TrainingData, *, stage
         stage: that the network comes from, one of `config.stages`.
     """
     spec = dataset.spec
+    model = config.model.student if stage.startswith("student") else config.model
     return ModelInfo(
-        model=config.model.student if stage.startswith("student") else config.model,
+        # Weights that the training started from are no part of the model: nobody else has the file.
+        model=model.model_copy(update={"encoder_weights": None}),
         preprocessing=data.preprocessing,
         labels=spec.labels,
         lesion_free=spec.lesion_free,
@@ -174,10 +229,21 @@ def model_info(config: RunConfig, dataset: Dataset, data: TrainingData, *, stage
     )
 
 
+def _encoder_weights(output: Path) -> dict[str, str]:
+    """The digest of the file that encoders started from, if there was one."""
+    path = output / ENCODER_WEIGHTS_DIGEST
+    if not path.is_file():
+        return {}
+    return {"encoder_weights_sha256": path.read_text(encoding="utf-8").strip()}
+
+
 def _count_cases(dataset: Dataset, splits: pd.DataFrame) -> dict[str, int]:
-    """Cases of each split, and usable masks of lesions in training and validation."""
+    """Cases of each split; of training and validation, usable masks of lesions, and labels."""
     counts = {str(name): int(count) for name, count in splits["split"].value_counts().items()}
     masks = splits["use_mask"].to_numpy() & ~dataset.lesion_free.to_numpy()
+    labels = (dataset.image_labels.ne("") | dataset.study_labels.ne("")).to_numpy()
     for split in ("train", "validation"):
-        counts[f"{split}_masks"] = int((masks & splits["split"].eq(split).to_numpy()).sum())
+        cases = splits["split"].eq(split).to_numpy()
+        counts[f"{split}_masks"] = int((masks & cases).sum())
+        counts[f"{split}_labels"] = int((labels & cases).sum())
     return counts
