@@ -24,8 +24,8 @@ def is_mask_like(pixels: npt.NDArray[Any]) -> bool:
     """Whether an image has background 0 and at most 11 other values, or nearly two values.
 
     Lossy compression and soft edges add values between two extremes; those are fewer than the
-    pixels of the lesion. An image of one value is mask-like if that is 0.
-    If there are values below 0, the lowest is the background.
+    pixels of the lesion. An image of one value is mask-like if that is 0. One with values below 0
+    is, if it has 2 to 12 values.
 
     Args:
         pixels: (..., C), numbers of any type; a volume has one channel too.
@@ -34,9 +34,10 @@ def is_mask_like(pixels: npt.NDArray[Any]) -> bool:
     values = values[:: max(1, len(values) // _SAMPLE)].astype(np.float64)
     if not (values.size and np.isfinite(values).all()):
         return False
-    # The air of CT, below which nothing is, is a background too.
-    values = values - min(0, values.min())
-    highest = values.max()
+    lowest, highest = values.min(), values.max()
+    if lowest < 0:
+        # Label maps with the offset of CT; air and soft tissue are nearly two values too.
+        return bool(lowest < highest) and len(np.unique(values)) <= _FEW_VALUES
     if highest == 0:
         return True
     low = values <= _EXTREME * highest
