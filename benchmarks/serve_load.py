@@ -6,6 +6,7 @@ import argparse
 import io
 import itertools
 import json
+import os
 import queue
 import re
 import signal
@@ -42,6 +43,10 @@ sending bytes of requests that never end. A request with response 429 is sent ag
 Lost is what was neither answered with the status that it must have (200, or 422 for what is no
 image) nor with 429. Latency is from the first try to the answer, so it holds the waiting of 429s.
 Memory is the server's resident set after each tenth of the requests.
+
+At the end all clients send one more request each, and SIGTERM comes once they, or as many as the
+queue holds, are in flight. `stopping` has what they got: what was accepted must be answered, with
+200, 429 or 503; ConnectError is that of a client that came too late.
 """
 
 
@@ -182,12 +187,27 @@ class SlowClients:
                 self._over.wait(0.2)
 
 
-def resident_mb(url: str) -> float:
-    """The server's memory, as its own metrics have it."""
-    [value] = re.findall(
-        r"^process_resident_memory_bytes (\S+)", httpx2.get(f"{url}/metrics").text, re.MULTILINE
-    )
-    return float(value) / 2**20
+def metric(url: str, name: str) -> float:
+    """A value of the server's own metrics."""
+    text = httpx2.get(f"{url}/metrics", timeout=60).text
+    [value] = re.findall(rf"^{name} (\S+)", text, re.MULTILINE)
+    return float(value)
+
+
+def stop_under_load(process: Any, url: str, load: Load, queue_length: int) -> dict[str, Any]:
+    """Send SIGTERM while clients wait for answers."""
+    clients = threading.Thread(target=load.run)
+    clients.start()
+    wanted, count = min(queue_length, load.clients), 0
+    deadline = time.monotonic() + 60
+    while count < wanted and clients.is_alive() and time.monotonic() < deadline:
+        count = max(count, round(metric(url, "dxseg_images_in_flight")))
+    process.send_signal(signal.SIGTERM)
+    begun = time.perf_counter()
+    process.wait(120)
+    seconds = time.perf_counter() - begun
+    clients.join()
+    return {"in_flight": count, "statuses": dict(load.statuses), "seconds": round(seconds, 2)}
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -204,9 +224,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 begun = time.perf_counter()
                 loads[-1].run()
                 elapsed += time.perf_counter() - begun
-                memory.append(round(resident_mb(url)))
-            process.send_signal(signal.SIGTERM)
-            ended_with = process.wait(60)
+                memory.append(round(metric(url, "process_resident_memory_bytes") / 2**20))
+            last = Load(
+                url, [one for one in work if one[1] == 200][: arguments.clients], arguments.clients
+            )
+            stopping = stop_under_load(process, url, last, arguments.queue)
     seconds = [one for load in loads for one in load.seconds]
     p50, p95, p99 = np.percentile(seconds, (50, 95, 99)).tolist()
     return {
@@ -225,7 +247,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "seconds_p95": p95,
         "seconds_p99": p99,
         "memory_mb": memory,
-        "exit_code": ended_with,
+        "load_average": round(os.getloadavg()[0], 1),
+        "stopping": stopping,
+        "exit_code": process.returncode,
     }
 
 

@@ -202,6 +202,8 @@ def test_serve_load_loses_nothing(capsys):
     result = bench.main(small)
     assert json_line(capsys.readouterr().out) == result
     assert (result["lost"], result["exit_code"]) == (0, 0)
+    assert set(result["stopping"]["statuses"]) <= {"200", "429", "503", "ConnectError"}
+    assert result["stopping"]["seconds"] < 60
     assert {key: value for key, value in result["statuses"].items() if key != "429"} == {
         "200": 27,
         "422": 3,

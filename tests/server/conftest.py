@@ -19,6 +19,7 @@ from starlette.testclient import TestClient
 
 from dxseg.server.app import create_app
 from dxseg.server.case_queue import CaseQueue
+from dxseg.server.retraining.trainer import Trainer
 from dxseg.server.settings import Settings
 from dxseg.server.uvicorn_server import address, listen, make_server
 from serving import TOKEN, Served, squares
@@ -67,6 +68,7 @@ def start_server() -> Iterator[Callable[..., Served]]:
         pause: float = 0.0,
         batch_size: int = 4,
         dataset: Path | None = None,
+        trainer: Trainer | None = None,
         model: dict[str, Any] | None = None,
         port: int = 0,
         **settings: Any,
@@ -81,7 +83,8 @@ def start_server() -> Iterator[Callable[..., Served]]:
         predictor.backend.forward = slow
         listening = listen("127.0.0.1", port)
         cases = None if dataset is None else CaseQueue(dataset, predictor.info)
-        server = make_server(predictor, Settings(**settings), cases=cases)
+        cases = cases if trainer is None else trainer.cases
+        server = make_server(predictor, Settings(**settings), cases=cases, trainer=trainer)
         thread = threading.Thread(target=lambda: server.run(sockets=[listening]), daemon=True)
         thread.start()
         served = Served(address(listening), server, thread)
