@@ -203,6 +203,7 @@ def test_serve_load_loses_nothing(capsys):
     assert json_line(capsys.readouterr().out) == result
     assert (result["lost"], result["exit_code"]) == (0, 0)
     assert set(result["stopping"]["statuses"]) <= {"200", "429", "503", "ConnectError"}
+    assert result["stopping"]["in_flight"] > 0
     assert result["stopping"]["seconds"] < 60
     assert {key: value for key, value in result["statuses"].items() if key != "429"} == {
         "200": 27,

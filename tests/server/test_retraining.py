@@ -308,7 +308,7 @@ def test_a_killed_training_is_told_and_continued(loop: Loop) -> None:
     trainer = begin(loop)
     os.kill(trainer._running._process.pid, signal.SIGKILL)
     until(lambda: trainer.status().state == "stopped")
-    assert "signal 9" in trainer.status().problem
+    assert "lack of memory; continue it" in trainer.status().problem
     trainer.begin()
     until(lambda: loop.starts() == {"0001": 2})
     assert (trainer.status().state, trainer.status().problem) == ("running", "")

@@ -101,6 +101,26 @@ def test_sigterm_answers_what_was_accepted_and_ends_well(
     assert {"Shutting down"} <= {entry["event"] for entry in entries}
 
 
+def test_what_arrives_while_the_server_stops_is_told_so(
+    start_server: Start, client: httpx2.Client
+) -> None:
+    served = start_server()
+    body = png()
+    form = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + body
+    form += b"\r\n--x--\r\n"
+    request = HEAD + b"Content-Length: %d\r\n\r\n" % len(form) + form
+    waiting = [connect(served) for _ in range(20)]
+    served.server.handle_exit(signal.SIGTERM, None)
+    assert client.get(f"{served.url}/healthz").status_code == 503
+    for connection in waiting:
+        connection.sendall(request)
+    for connection in waiting:
+        assert connection.recv(4096).startswith(b"HTTP/1.1 503 ")
+        connection.close()
+    served.thread.join(60)
+    assert not served.thread.is_alive()
+
+
 def test_a_full_queue_is_told_and_nothing_that_was_accepted_is_lost(
     start_server: Start, client: httpx2.Client
 ) -> None:

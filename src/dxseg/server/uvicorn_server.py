@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,6 +27,8 @@ _CONNECTIONS = 512
 """Connections beyond it get 503: each takes one of the process's open files."""
 
 _GRACE_SECONDS = 5
+_LAST_SECONDS = 1.0
+"""Time in which a server that stops still reads requests, to answer them with 503."""
 
 
 def serve_model(
@@ -126,6 +130,13 @@ class _Server(uvicorn.Server):
         self._state.stopping = True
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Read what has arrived before connections are closed, which would reset it unanswered."""
+        until = time.monotonic() + _LAST_SECONDS
+        while time.monotonic() < until and not self.force_exit:
+            await asyncio.sleep(0.05)  # in several steps: what connects is read in the next one
+        await super().shutdown(sockets)
 
 
 def listen(host: str, port: int) -> socket.socket:

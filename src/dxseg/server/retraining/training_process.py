@@ -79,8 +79,10 @@ class TrainingProcess:
 
     def _note_failure(self, code: int, lines: list[str]) -> None:
         reason = next((line for line in reversed(lines) if line), f"exit code {code}")
-        if code < 0:
-            reason = f"ended by signal {-code}, most often for lack of memory; continue it"
+        if code == -signal.SIGKILL:
+            reason = "the system killed it, most often for lack of memory; continue it"
+        elif code < 0:
+            reason = f"ended by {signal.Signals(-code).name}: {reason}; continue it"
         try:
             write_text_atomic(self._folder / FAILURE, reason + "\n")
         except OSError:  # such as of a full disk; it counts as cut off then
