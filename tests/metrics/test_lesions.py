@@ -113,3 +113,10 @@ def test_speckle_of_ten_thousand_components_is_quick():
 def test_refuses_a_bound_that_is_no_overlap(bound):
     with pytest.raises(ValueError, match="minimum_iou"):
         match_lesions(boxes(), boxes(), minimum_iou=bound)
+
+
+def test_voxels_that_share_a_corner_are_one_lesion():
+    truth = np.zeros((4, 5, 5), dtype=bool)
+    truth[0, 1, 1] = truth[1, 2, 2] = truth[3, 4, 4] = True
+    assert match_lesions(truth, truth) == LesionCounts(2, 2, 2)
+    assert match_lesions(truth[:1], np.zeros((1, 5, 5))) == LesionCounts(1, 0, 0)

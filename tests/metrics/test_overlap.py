@@ -70,12 +70,12 @@ def test_mask_values_above_one_and_areas_beyond_eight_bits_count_right():
         ((4, 3), (3, 4)),
         ((4, 3), (1, 3)),  # numpy would repeat the row
         ((4, 3), (4, 3, 1)),
-        ((4, 3, 1), (4, 3, 1)),
+        ((4, 3, 2, 1), (4, 3, 2, 1)),
         ((12,), (12,)),
         ((0, 4), (0, 4)),
     ],
 )
 def test_refuses_masks_that_cannot_be_compared(first, second):
     for metric in (dice, iou):
-        with pytest.raises(ValueError, match="two-dimensional masks of one non-empty shape"):
+        with pytest.raises(ValueError, match="masks of one non-empty shape"):
             metric(np.zeros(first), np.zeros(second))

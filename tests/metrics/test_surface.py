@@ -146,3 +146,39 @@ def test_refuses_spacing_that_is_no_length(spacing):
 def test_refuses_a_negative_tolerance():
     with pytest.raises(ValueError, match="tolerance"):
         nsd(disc(5), disc(5), tolerance=-1)
+
+
+VOLUMES = st.tuples(*[st.integers(1, 6)] * 3).flatmap(
+    lambda shape: st.tuples(arrays(bool, shape), arrays(bool, shape))
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(VOLUMES, st.tuples(*[st.sampled_from([0.5, 1.0, 5.0])] * 3))
+def test_surfaces_of_volumes_agree_with_a_dense_distance_matrix(pair, spacing):
+    truth, prediction = pair
+    distance = hd95(truth, prediction, spacing)
+    if truth.any() and prediction.any():
+        expected = reference_hd95(truth, prediction, spacing)
+        assert distance == pytest.approx(expected, rel=1e-5)
+        assert 0 <= nsd(truth, prediction, spacing) <= 1
+    else:
+        one_empty = truth.any() or prediction.any()
+        assert distance == (image_diagonal(truth.shape, spacing) if one_empty else 0)
+
+
+def test_slices_five_millimeters_apart_count_five_millimeters():
+    truth = np.zeros((8, 20, 20), dtype=bool)
+    truth[2:5, 5:15, 5:15] = True
+    for axis, step in enumerate((5.0, 1.0, 0.5)):
+        moved = np.roll(truth, 1, axis)
+        assert hd95(truth, moved, (5.0, 1.0, 0.5)) == pytest.approx(step)
+        assert nsd(truth, moved, (5.0, 1.0, 0.5), tolerance=step) == 1
+    # Without its first slice, a box of three has a face 5 mm away, and a strip of its sides.
+    short = truth.copy()
+    short[2] = False
+    assert hd95(truth, short, (5.0, 1.0, 0.5)) == pytest.approx(5)
+    assert nsd(truth, short, (5.0, 1.0, 0.5), tolerance=5) == 1
+    assert 0.6 < nsd(truth, short, (5.0, 1.0, 0.5), tolerance=1) < 0.9
+    with pytest.raises(ValueError, match="3 positive finite numbers"):
+        hd95(truth, short, (1.0, 1.0))

@@ -72,7 +72,7 @@ def data_of(arrays: CaseDataset, task: Task) -> TrainingData:
     preprocessing = Preprocessing(image_size=SIZE, channels=1, mean=(0.5,), std=(1.0,))
     free = np.zeros(len(arrays), bool)
     return TrainingData(
-        task, preprocessing, arrays, arrays, arrays, arrays, free, free, arrays.images, ""
+        task, preprocessing, arrays, arrays, arrays, arrays, free, free, arrays.images, "", ""
     )
 
 

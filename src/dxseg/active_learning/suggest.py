@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from dxseg.active_learning.kmeanspp import select_cases, unit_features
 from dxseg.active_learning.scores import Score, score_image
 from dxseg.data.splits.groups import group_cases
+from dxseg.data.splits.known_labels import known_labels
 from dxseg.data.splits.split_table import read_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
@@ -21,7 +23,7 @@ from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
 from dxseg.metrics.image_level import lesion_probability
 
-COLUMNS = ("case_id", "rank", "score", "uncertainty", "disagreement", "distance")
+COLUMNS = ("case_id", "rank", "score", "uncertainty", "disagreement", "distance", "volume_id")
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Suggestions:
     """Cases to annotate next.
 
     Attributes:
-        table: `COLUMNS`, one row per suggested case, in order of priority. rank: 1, 2, ...;
+        table: `COLUMNS`, one row per suggested case, in order of priority; of a volume, that is
+            suggested as a whole, the slice with the highest score. rank: 1, 2, ...;
             score, uncertainty, disagreement: see `dxseg.active_learning.scores.Score`; distance: 0
             to 4, squared, in feature space, to the nearest case that is annotated or ranks
             higher.
@@ -63,6 +66,7 @@ class CandidatePool:
         groups: Their groups.
         scores: Their scores.
         features: Their features, (F,) each.
+        volumes: Their volumes; "" for images of none.
         annotated: Features of the cases with a mask, (F,) each.
         failed: Case and reason of each image that could not be used.
     """
@@ -71,6 +75,7 @@ class CandidatePool:
     groups: list[Any] = field(default_factory=list)
     scores: list[Score] = field(default_factory=list)
     features: list[NDArray[np.float32]] = field(default_factory=list)
+    volumes: list[str] = field(default_factory=list)
     annotated: list[NDArray[np.float32]] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
 
@@ -100,21 +105,25 @@ def select_rows(
         UsageError: There is no candidate.
     """
     annotated = data.cases["mask"].ne("").to_numpy()
-    selected = ~data.lesion_free.to_numpy()
-    if splits is None:
+    table = None if splits is None else read_splits(splits, data)
+    labeled = data if table is None else known_labels(data, table)
+    selected = ~labeled.lesion_free.to_numpy()
+    if table is None:
         selected &= data.cases["split"].isin(["", "train"]).to_numpy()
         # Before the images are compared, which takes a while.
         _check_any(selected & ~annotated, data)
         groups, dropped = group_cases(data, cache=cache, progress=progress)
         selected &= ~dropped
     else:
-        table = read_splits(splits, data)
         groups = table["group"].to_numpy()
         selected &= table["split"].eq("train").to_numpy()
         if "use_mask" in table:
             annotated = annotated & table["use_mask"].to_numpy()
+    # A volume is annotated as a whole: without a lesion, a slice of it has no mask file.
+    volumes = data.cases["volume_id"]
+    selected &= annotated | ~volumes.isin(set(volumes[annotated]) - {""}).to_numpy()
     _check_any(selected & ~annotated, data)
-    rows = data.cases.assign(group=groups, label=data.image_labels, annotated=annotated)
+    rows = data.cases.assign(group=groups, label=labeled.image_labels, annotated=annotated)
     return rows[selected]
 
 
@@ -143,13 +152,14 @@ def score_rows(
             continue
         pool.case_ids.append(name)
         pool.groups.append(row.group)
+        pool.volumes.append(str(row.volume_id))
         pool.features.append(found.features)
         pool.scores.append(_score(found, bool(row.label), predictor))
     return pool
 
 
 def rank_candidates(pool: CandidatePool, count: int, seed: int) -> pd.DataFrame:
-    """Rank the candidates.
+    """Rank the candidates: images, or volumes, for which their slice with the highest score stands.
 
     Args:
         pool: The scored candidates.
@@ -160,16 +170,17 @@ def rank_candidates(pool: CandidatePool, count: int, seed: int) -> pd.DataFrame:
         See `Suggestions.table`.
     """
     points = unit_features(np.stack([*pool.features, *pool.annotated]))
-    number = len(pool.features)
     weights = np.array([score.score for score in pool.scores])
-    selected, distances = select_cases(
-        points[:number],
-        weights,
-        np.array(pool.groups, np.int64),
+    number, shown = len(pool.features), _highest_slices(pool.volumes, weights)
+    chosen, distances = select_cases(
+        points[:number][shown],
+        weights[shown],
+        np.array(pool.groups, np.int64)[shown],
         count,
         annotated=points[number:],
         seed=seed,
     )
+    selected = shown[chosen]
     return pd.DataFrame(
         {
             "case_id": [pool.case_ids[one] for one in selected],
@@ -178,9 +189,20 @@ def rank_candidates(pool: CandidatePool, count: int, seed: int) -> pd.DataFrame:
             "uncertainty": [pool.scores[one].uncertainty for one in selected],
             "disagreement": [pool.scores[one].disagreement for one in selected],
             "distance": distances,
+            "volume_id": [pool.volumes[one] for one in selected],
         },
         columns=list(COLUMNS),
     )
+
+
+def _highest_slices(volumes: Sequence[str], weights: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The position of each image that is no slice, and of the highest slice of each volume."""
+    highest: dict[str | int, int] = {}
+    for position, volume in enumerate(volumes):
+        unit = volume or position
+        if weights[position] > weights[highest.setdefault(unit, position)]:
+            highest[unit] = position
+    return np.array(sorted(highest.values()), dtype=np.int64)
 
 
 def _check_any(candidates: NDArray[np.bool_], data: Dataset) -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from dxseg.commands.options import MaskBudget, OutputPath, StrPath
+from dxseg.commands.options import BudgetUnit, LabelUnit, MaskBudget, OutputPath, StrPath
 from dxseg.commands.results import Facts, SplitTable
+from dxseg.errors import UsageError
 
 if TYPE_CHECKING:
     from dxseg.quality.findings import CheckReport
@@ -111,6 +112,8 @@ def split(
     *,
     output: OutputPath,
     masks: MaskBudget | None = None,
+    budget_unit: BudgetUnit | None = None,
+    label_unit: LabelUnit | None = None,
     validation_masks: int | None = None,
     fractions: Annotated[tuple[float, float, float], Parameter(metavar="NUMBER")] = (0.7, 0.1, 0.2),
     folds: int = 5,
@@ -126,6 +129,10 @@ def split(
         dataset: Folder with `dataset.yaml` and `cases.csv`.
         output: The `splits.csv` to write.
         masks: Training masks to use: a count (35) or a fraction (0.1); default: all.
+        budget_unit: What budgets count: volumes, with the masks of all their slices, or slices;
+            default: volumes where the dataset has some.
+        label_unit: What labels are known of where masks are hidden: each slice, each third of a
+            volume (slab), or the volume; default: as `label_level` in `cases.csv`.
         validation_masks: Validation masks to use; default: all.
         fractions: Fractions of training, validation and test cases.
         folds: Number of cross-validation folds (test cases excluded).
@@ -135,7 +142,8 @@ def split(
         seed: Random seed of the mask selection.
 
     Returns:
-        The table: `case_id`, `group`, `split`, `fold` and, with a budget of masks, `use_mask`.
+        The table: `case_id`, `group`, `split`, `fold` and, with a budget of masks, `use_mask`
+        and, where it hides labels, `label_level`.
 
     Raises:
         UsageError: A value is out of range, or a budget exceeds the masks of the dataset.
@@ -166,8 +174,16 @@ def split(
         table = select_fold(table, fold)
     if budget is not None or validation_masks is not None:
         table = choose_masks(
-            loaded, table, train_masks=budget, validation_masks=validation_masks, seed=seed
+            loaded,
+            table,
+            train_masks=budget,
+            validation_masks=validation_masks,
+            seed=seed,
+            budget_unit=budget_unit,
+            label_unit=label_unit,
         )
+    elif budget_unit is not None or label_unit is not None:
+        raise UsageError("--budget-unit and --label-unit belong to a budget; give --masks NUMBER")
     write_splits(path, table)
     cache.unlink(missing_ok=True)
     return SplitTable(table, path, tuple(describe_unit(loaded)))

@@ -38,6 +38,7 @@ def import_dicom(
     lesion_classes: LesionClasses = (),
     lesion_label: str | None = None,
     lesion_free: LesionFree = (),
+    slice_labels_known: bool = False,
     labels: StrPath | None = None,
     label_columns: Columns | None = None,
     label_level: Literal["image", "study"] | None = None,
@@ -69,6 +70,8 @@ def import_dicom(
         lesion_classes: A mask class that is a lesion; default: all. May be repeated.
         lesion_label: Label of slices whose mask shows a lesion; default: the lesion class.
         lesion_free: A label that means "no lesion". May be repeated.
+        slice_labels_known: The labels of slices, which follow from their masks, are known without
+            these; default: of a volume whose masks are hidden only its own label is known.
         labels: Table of labels, joined by patient, study, accession, series or (images) instance.
         label_columns: Column of that table for a field, such as `patient=PatID`. May be repeated.
             In Python a mapping.
@@ -131,6 +134,7 @@ def import_dicom(
                 lesion_classes=lesion_classes,
                 lesion_label=lesion_label,
                 lesion_free=lesion_free,
+                slice_labels_known=slice_labels_known,
                 labels=labels,
                 label_columns=label_columns,
                 skipped=export.skipped,

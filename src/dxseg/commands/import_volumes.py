@@ -45,6 +45,8 @@ def import_volumes(
     lesion_classes: LesionClasses = (),
     lesion_label: str | None = None,
     lesion_free: LesionFree = (),
+    slice_labels_known: bool = False,
+    ignore_value: int | None = None,
     labels: StrPath | None = None,
     label_columns: Columns | None = None,
     patients: PatientTable | None = None,
@@ -87,7 +89,12 @@ def import_volumes(
             names are lesions. May be repeated.
         lesion_label: Label of slices whose mask shows a lesion; default: the lesion class.
         lesion_free: Label of slices without a lesion; default: `no LESION_LABEL`. May be repeated.
-        labels: Table of labels, for volumes without a label map.
+        slice_labels_known: The labels of slices, which follow from the label maps, are known
+            without these; default: of a volume whose label map is hidden only its own label is.
+        ignore_value: Value of the label maps for voxels that nobody has judged, such as 255: the
+            masks of slices with such voxels are unknown, not empty.
+        labels: Table of labels, for volumes without a label map; and of `annotated_slices`, such as
+            `3-7;12`: the masks of the other slices are unknown, not empty.
         label_columns: Column of that table for a field, such as `label=diagnosis`. May be repeated.
             In Python a mapping.
         patients: Table of patients: the columns `patient_id` and `image`, or `folder`; default:
@@ -141,6 +148,7 @@ def import_volumes(
             lesion_classes=lesion_classes,
             lesion_label=lesion_label,
             lesion_free=lesion_free,
+            slice_labels_known=slice_labels_known,
             labels=labels,
             label_columns=label_columns,
             name=name,
@@ -169,6 +177,8 @@ def import_volumes(
             lesion_classes=lesion_classes or found.lesions,
             lesion_label=lesion_label,
             lesion_free=lesion_free,
+            slice_labels_known=slice_labels_known,
+            ignore_value=ignore_value,
             labels=labels,
             label_columns=label_columns,
             patients=rules,
@@ -186,6 +196,7 @@ def import_msd(
     *,
     name: str | None = None,
     lesion_classes: LesionClasses = (),
+    slice_labels_known: bool = False,
     labels: StrPath | None = None,
     patients: PatientTable | None = None,
     patient_pattern: PatientPattern | None = None,
@@ -202,6 +213,8 @@ def import_msd(
         destination: Folder of the new dataset.
         name: Dataset name; default: folder name.
         lesion_classes: A mask class that is a lesion; default: all. May be repeated.
+        slice_labels_known: The labels of slices are known without the label maps; default: of a
+            volume whose label map is hidden only its own label is known.
         labels: Table with the columns `volume_id` and `label`, for test volumes.
         patients: Table of patients: the columns `patient_id` and `image`; default: derived from
             names, which is a guess.
@@ -241,6 +254,7 @@ def import_msd(
             slicing=rule,
             mask_values={value: name for value, name in task.labels.items() if value != 0},
             lesion_classes=lesion_classes,
+            slice_labels_known=slice_labels_known,
             labels=labels,
             patients=rules,
             overwrite=overwrite,

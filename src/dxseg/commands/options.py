@@ -142,6 +142,8 @@ Replacement = Annotated[
 Overrides = Annotated[Mapping[str, Any], _repeated(_overrides, "--set", "SECTION.KEY=VALUE")]
 """Nested values of the configuration."""
 
+BudgetUnit = Literal["volume", "slice"]
+LabelUnit = Literal["slice", "slab", "volume"]
 Preset = Literal["cpu", "cpu-thorough", "paper"]
 Split = Literal["test", "validation", "train"]
 Backend = Literal["torch", "onnxruntime", "openvino"]

@@ -43,13 +43,14 @@ class EvaluationSummary(dict[str, Any]):
         from dxseg.reports.metric_columns import (
             IMAGE_METRICS,
             MASK_METRICS,
+            VOLUME_METRICS,
             format_interval,
             format_number,
         )
 
         units = {name: str(unit).replace("mm2", "mm²") for name, unit in self["units"].items()}
         table = Table("", "value", "95% interval", "key", title=self.title)
-        for column in (*MASK_METRICS, *IMAGE_METRICS):
+        for column in (*VOLUME_METRICS, *MASK_METRICS, *IMAGE_METRICS):
             value = self.get(column.key)
             if value is not None:
                 interval = format_interval(self.get(f"{column.key}_ci"), column.decimals)
@@ -59,12 +60,21 @@ class EvaluationSummary(dict[str, Any]):
         return Group(
             table,
             Text(
-                f"{counts['images']} images of {counts['groups']} patients or groups: "
-                f"{counts['lesion_images']} with a lesion, {counts['missed_lesion_images']} of "
-                f"them without any predicted mask, and {counts['lesion_free_images']} without. "
-                f"Averaged by {self['averaged_by']}."
+                f"{_describe_volumes(counts)}{counts['images']} images of {counts['groups']} "
+                f"patients or groups: {counts['lesion_images']} with a lesion, "
+                f"{counts['missed_lesion_images']} of them without any predicted mask, and "
+                f"{counts['lesion_free_images']} without. Averaged by {self['averaged_by']}."
             ),
         )
+
+
+def _describe_volumes(counts: Mapping[str, Any]) -> str:
+    """How many volumes were measured; "" where images are no slices."""
+    left_out = sum(counts.get("volumes_left_out", {}).values())
+    if not left_out and "volumes" not in counts:
+        return ""
+    text = f"{counts.get('volumes', 0)} volumes, {counts.get('lesion_volumes', 0)} with a lesion"
+    return f"{text}, {left_out} left out (not every slice has a known mask).\n"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from dxseg.commands.options import (
     PYTHON_ONLY,
+    BudgetUnit,
+    LabelUnit,
     MaskBudget,
     OutputPath,
     Overrides,
@@ -32,6 +34,8 @@ def train(
     *,
     output: OutputPath,
     masks: MaskBudget | None = None,
+    budget_unit: BudgetUnit | None = None,
+    label_unit: LabelUnit | None = None,
     method: str = "sks-selftrained",
     preset: Preset = "cpu",
     seed: int = 0,
@@ -48,6 +52,10 @@ def train(
         dataset: Folder with `dataset.yaml` and `cases.csv`.
         output: Folder of the run.
         masks: Training masks to use: a count (35) or a fraction (0.1); default: all.
+        budget_unit: What `masks` counts: volumes, with the masks of all their slices, or slices;
+            default: volumes where the dataset has some.
+        label_unit: What labels are known of where masks are hidden: each slice, each third of a
+            volume (slab), or the volume; default: as `label_level` in `cases.csv`.
         method: Name of the method; `dxseg methods` lists them.
         preset: Size of images and networks, and length of the training.
         seed: Random seed of mask selection, initialisation and batches.
@@ -55,7 +63,7 @@ def train(
         stage1: Finished run whose stage 1 is used.
         stage2: Finished run whose stage-2 network the further stages start from.
         overrides: Value of the configuration that replaces the preset's, such as
-            `stage2.steps=600`. May be repeated; wins over `masks` and `seed`. In Python a nested
+            `stage2.steps=600`. May be repeated; wins over the options above. In Python a nested
             dictionary: `{"stage2": {"steps": 600}}`.
         logger: Lightning logger of every stage; default: TensorBoard files in each stage's folder,
             if the extra `tensorboard` is installed.
@@ -74,8 +82,8 @@ def train(
     from dxseg.training.run import train_run
 
     chosen: dict[str, Any] = {"seed": seed}
-    if masks is not None:
-        chosen["split"] = {"masks": masks}
+    known = {"masks": masks, "budget_unit": budget_unit, "label_unit": label_unit}
+    chosen["split"] = {name: value for name, value in known.items() if value is not None}
     config = load_config(preset, method, merge(chosen, dict(overrides or {})))
     record = train_run(
         Path(dataset),

@@ -60,12 +60,19 @@ class SplitConfig(StrictConfig):
         split_seed: random seed of the split; the run's `seed` selects the masks within it.
         masks: training masks to use, a count or a fraction in (0, 1). Default: all.
         validation_masks: number of masks that validation may use.
+        budget_unit: what both count: masks of slices, or volumes, with the masks of all their
+            slices. Default: volumes where the dataset has some, else images.
+        label_unit: what a label is known of where the mask is hidden: each slice, each of three
+            slabs of a volume, or the volume. Default: as `label_level` in `cases.csv`; a label that
+            follows from a label map is known of the volume only.
     """
 
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     split_seed: int = 0
     masks: Annotated[int | float, BeforeValidator(parse_mask_budget)] | None = None
     validation_masks: int | None = Field(default=10, ge=0)
+    budget_unit: Literal["volume", "slice"] | None = None
+    label_unit: Literal["slice", "slab", "volume"] | None = None
 
 
 class AugmentConfig(StrictConfig):

@@ -62,6 +62,23 @@ class PredictionLike(Protocol):
 
 
 @dataclass(frozen=True)
+class SlicePlace:
+    """Where in a volume a slice is.
+
+    Attributes:
+        volume_id: The volume.
+        index: Number of the slice; None where the table has none.
+        slices: How many slices the dataset has of the volume.
+        spacing: Millimeters between slices; None where unknown.
+    """
+
+    volume_id: str
+    index: int | None
+    slices: int
+    spacing: float | None
+
+
+@dataclass(frozen=True)
 class EvaluatedCase:
     """One image with its truth and its prediction.
 
@@ -74,6 +91,7 @@ class EvaluatedCase:
             image-level metrics only, unless it is lesion-free, which means an empty mask.
         prediction: Of the model.
         spacing: Millimetres per pixel along y and x; None where unknown.
+        place: Where in its volume the image is; None for an image that is no slice.
     """
 
     case_id: str
@@ -83,6 +101,7 @@ class EvaluatedCase:
     truth: NDArray[np.uint8] | None
     prediction: PredictionLike
     spacing: Spacing | None = None
+    place: SlicePlace | None = None
 
 
 @dataclass(frozen=True)
@@ -159,7 +178,27 @@ def score_case(case: EvaluatedCase, protocol: EvaluationProtocol) -> Row:
     if truth is None:
         return row
     row["true_area"] = np.count_nonzero(truth) * pixel
-    return row | _overlaps(case, truth, protocol) | _lesions(truth, found, protocol)
+    return row | score_masks(truth, found, case.spacing, protocol)
+
+
+def score_masks(
+    truth: NDArray[np.uint8],
+    found: NDArray[np.uint8],
+    spacing: Spacing | None,
+    protocol: EvaluationProtocol,
+) -> Row:
+    """Compute the metrics of a true and a predicted label map, of an image or of a volume.
+
+    Args:
+        truth: (H, W) or (D, H, W), values 0..K.
+        found: The same of the prediction.
+        spacing: Millimeters along each axis; None: distances are in pixels.
+        protocol: How to measure.
+
+    Returns:
+        `MASK_METRICS`, lesions and their figures; see `score_case`.
+    """
+    return _overlaps(truth, found, spacing, protocol) | _lesions(truth, found, protocol)
 
 
 def _equal_rules(
@@ -182,20 +221,25 @@ def _equal_rules(
     return {"dice_known": known, "dice_fp10": known * marked}
 
 
-def _overlaps(case: EvaluatedCase, truth: NDArray[np.uint8], protocol: EvaluationProtocol) -> Row:
+def _overlaps(
+    truth: NDArray[np.uint8],
+    found: NDArray[np.uint8],
+    spacing: Spacing | None,
+    protocol: EvaluationProtocol,
+) -> Row:
     """The mask metrics, per class and their mean."""
     scores: dict[str, list[float]] = {metric: [] for metric in MASK_METRICS}
     per_class: Row = {}
     for value, name in enumerate(protocol.mask_classes, start=1):
-        pair = truth == value, case.prediction.mask == value
+        pair = truth == value, found == value
         if not (pair[0].any() or pair[1].any()):
             per_class |= {f"{metric}_{name}": float("nan") for metric in MASK_METRICS}
             continue
         numbers = (
             dice(*pair),
             iou(*pair),
-            hd95(*pair, case.spacing),
-            nsd(*pair, case.spacing, tolerance=protocol.tolerance),
+            hd95(*pair, spacing),
+            nsd(*pair, spacing, tolerance=protocol.tolerance),
         )
         for metric, number in zip(MASK_METRICS, numbers, strict=True):
             scores[metric].append(number)

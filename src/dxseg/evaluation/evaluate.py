@@ -1,4 +1,4 @@
-"""Evaluate a model on a split: a table per image, a table per patient, a summary."""
+"""Evaluate a model on a split: tables per image, per volume and per patient, and a summary."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ from dxseg.evaluation.summary import (
     summarize,
     without_nan,
 )
+from dxseg.evaluation.volume_summary import count_volumes, summarize_volumes
+from dxseg.evaluation.volumes import VolumeScorer
 from dxseg.inference.predictor import Predictor
 from dxseg.io.atomic import sha256_file, write_json_atomic, write_text_atomic
 from dxseg.metrics.calibration import CalibrationHistogram
@@ -48,21 +50,29 @@ class Evaluation:
     Attributes:
         per_image: One row per image, see `dxseg.evaluation.cases.score_case`.
         per_patient: One row per patient or group, see `dxseg.evaluation.summary.per_patient`.
+        per_volume: One row per volume, see `dxseg.evaluation.volumes.VolumeScorer`; none where the
+            images are no slices.
         summary: Ready for JSON, see `evaluate_cases`.
     """
 
     per_image: pd.DataFrame
     per_patient: pd.DataFrame
+    per_volume: pd.DataFrame
     summary: dict[str, Any]
 
     def write(self, folder: Path, suffix: str = "") -> None:
-        """Write evaluation.json, per_image.csv and per_patient.csv, each atomically.
+        """Write evaluation.json, per_image.csv, per_patient.csv and, of slices, per_volume.csv.
+
+        Each is written atomically.
 
         Args:
             folder: The folder to write to.
             suffix: Added to each file's stem.
         """
-        for name, table in (("per_image", self.per_image), ("per_patient", self.per_patient)):
+        tables = {"per_image": self.per_image, "per_patient": self.per_patient}
+        if len(self.per_volume):
+            tables["per_volume"] = self.per_volume
+        for name, table in tables.items():
             write_text_atomic(folder / f"{name}{suffix}.csv", table.to_csv(index=False))
         # Last, so that a summary never belongs to other tables.
         write_json_atomic(folder / f"evaluation{suffix}.json", self.summary)
@@ -85,11 +95,12 @@ def evaluate_cases(
     `false_positive_area` and `false_positive_area_fraction` (means over lesion-free images),
     `auroc_mask`, `auroc_label`, `ece_pixel` (all pixels and classes pooled), `ece_label`,
     `<metric>_ci` of `dxseg.evaluation.summary.INTERVALS` ([low, high]); and `averaged_by`,
-    `interval`, `units`, `counts`, with several mask classes `per_class`. Undefined figures are
-    None.
+    `interval`, `units`, `counts`, with several mask classes `per_class`; where images are slices of
+    volumes whose masks are all known, the figures of `dxseg.evaluation.volume_summary`. Undefined
+    figures are None.
 
     Args:
-        cases: The images; consumed once.
+        cases: The images, slices of a volume beside each other; consumed once.
         protocol: Classes, labels and tolerance; default: one class named "lesion".
         average_by: `patient` makes means of patient means (`EvaluatedCase.group`); AUROC and
             calibration pool images either way. Intervals always resample groups.
@@ -107,6 +118,7 @@ def evaluate_cases(
     rows: list[Row] = []
     seen: set[str] = set()
     histogram = CalibrationHistogram()
+    volumes = VolumeScorer(protocol)
     physical: bool | None = None
     lesion_label_empty_mask = 0
     for case in cases:
@@ -120,6 +132,7 @@ def evaluate_cases(
             )
         physical = case.spacing is not None
         rows.append(score_case(case, protocol))
+        volumes.add(case)
         truth = known_truth(case)
         if truth is not None:
             _calibrate(histogram, truth, case.prediction)
@@ -138,7 +151,13 @@ def evaluate_cases(
     summary["counts"]["lesion_labels_with_empty_mask"] = lesion_label_empty_mask
     if len(protocol.mask_classes) > 1:
         summary["per_class"] = per_class(per_image, list(protocol.mask_classes), average_by)
-    return Evaluation(per_image, per_patient(per_image), summary)
+    per_volume = volumes.table()
+    if len(per_volume):
+        summary |= summarize_volumes(per_volume, average_by, resamples=resamples, seed=seed)
+        summary["counts"] |= count_volumes(per_volume)
+    if volumes.left_out:
+        summary["counts"]["volumes_left_out"] = dict(volumes.left_out)
+    return Evaluation(per_image, per_patient(per_image), per_volume, summary)
 
 
 def open_run(
@@ -196,9 +215,9 @@ def evaluate_run(
         split: `test`, `validation` or `train`.
         label_prompts: Use the true image-level labels as label prompts, as `dxseg predict --labels`
             would; see `dxseg.inference.postprocess` for their rules.
-        output: Folder for evaluation.json, per_image.csv, per_patient.csv; default: the run. For
-            other splits than test the names end in `_<split>`, with label prompts in
-            `_label_prompts`.
+        output: Folder for evaluation.json, per_image.csv, per_patient.csv, and per_volume.csv of
+            slices; default: the run. For other splits than test the names end in `_<split>`, with
+            label prompts in `_label_prompts`.
         tolerance: Of the normalised surface Dice, millimetres or pixels.
         resamples: Number of bootstrap samples.
         progress: Called with the number of images done and of all.

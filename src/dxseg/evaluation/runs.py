@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,13 @@ import numpy as np
 import pandas as pd
 
 from dxseg.errors import DxsegError, UsageError
-from dxseg.evaluation.summary import AverageBy, read_per_image
+from dxseg.evaluation.summary import AverageBy, read_per_image, values_of
+from dxseg.evaluation.volume_summary import (
+    VOLUME_MEANS,
+    no_volumes,
+    read_per_volume,
+    volume_values,
+)
 from dxseg.training.run_record import read_run
 
 
@@ -27,6 +33,7 @@ class EvaluatedRun:
         units: Of distances and areas.
         table: `per_image.csv`, sorted by case_id.
         summary: `evaluation.json`.
+        volumes: `per_volume.csv`; no rows where images are no slices.
     """
 
     path: Path
@@ -36,6 +43,18 @@ class EvaluatedRun:
     units: dict[str, Any]
     table: pd.DataFrame
     summary: dict[str, Any]
+    volumes: pd.DataFrame = field(default_factory=no_volumes)
+
+    def values(self, metric: str) -> pd.DataFrame:
+        """The value of each image, or of each volume, as `case_id`, `group` and `value`.
+
+        Args:
+            metric: A key of `MEANS` or `VOLUME_MEANS`; NaN on cases that are not in the mean.
+        """
+        if metric in VOLUME_MEANS:
+            named = self.volumes.rename(columns={"volume_id": "case_id"})
+            return named[["case_id", "group"]].assign(value=volume_values(self.volumes, metric))
+        return self.table[["case_id", "group"]].assign(value=values_of(self.table, metric))
 
 
 def file_suffix(split: str) -> str:
@@ -70,8 +89,9 @@ def load_run(path: Path, split: str = "test") -> EvaluatedRun:
         raise DxsegError(
             f"{source}: not an evaluation ({error!r}); run `dxseg evaluate`"
         ) from error
+    volumes = read_per_volume(path / f"per_volume{suffix}.csv")
     return EvaluatedRun(
-        path, method, seed, averaged_by, units, table.sort_values("case_id"), evaluation
+        path, method, seed, averaged_by, units, table.sort_values("case_id"), evaluation, volumes
     )
 
 

@@ -11,9 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dxseg.data.readers.masks import read_mask
+from dxseg.data.splits.known_labels import known_labels
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
-from dxseg.evaluation.cases import EvaluatedCase, PredictionLike
+from dxseg.evaluation.cases import EvaluatedCase, PredictionLike, SlicePlace
 from dxseg.metrics.surface import Spacing
 
 Progress = Callable[[int, int], None]
@@ -26,14 +27,16 @@ def split_rows(
 
     Args:
         data: The dataset.
-        splits: From `read_splits`; masks with `use_mask` False are not used.
+        splits: From `read_splits`; masks with `use_mask` False are not used, nor labels that its
+            column `label_level` hides.
         split: The name of the split.
         source: Their file, for errors.
 
     Returns:
         The dataset's columns, `label` without labels of study level; and group_name,
         label_lesion_free, use_truth, physical (whether distances are in millimetres, the same for
-        all rows). And the number of cases left out because they have neither mask nor label.
+        all rows), volume_slices (how many slices its volume has). Slices of a volume come together,
+        in their order. And the number of cases left out because they have neither mask nor label.
 
     Raises:
         UsageError: The split is empty.
@@ -54,10 +57,13 @@ def split_rows(
 def known_rows(data: Dataset, splits: pd.DataFrame, split: str) -> tuple[pd.DataFrame, int]:
     """As `split_rows`, but there may be no such case."""
     hidden = ~splits["use_mask"].to_numpy() if "use_mask" in splits else False
+    labeled = known_labels(data, splits)
+    slices = data.cases.groupby("volume_id")["case_id"].transform("size")
     rows = data.cases.assign(
+        volume_slices=slices.to_numpy(),
         group=splits["group"].to_numpy(),
-        label=data.image_labels,
-        label_lesion_free=data.lesion_free.to_numpy(),
+        label=labeled.image_labels,
+        label_lesion_free=labeled.lesion_free.to_numpy(),
         use_truth=data.cases["mask"].ne("").to_numpy() & ~np.asarray(hidden),
     )
     # Over the whole dataset, so that runs on other splits of it use the same names.
@@ -65,7 +71,7 @@ def known_rows(data: Dataset, splits: pd.DataFrame, split: str) -> tuple[pd.Data
     rows = rows[splits["split"].eq(split).to_numpy()]
     known = rows["use_truth"] | rows["label"].ne("")
     left_out = int((~known).sum())
-    rows = rows[known].reset_index(drop=True)
+    rows = _by_volume(rows[known])
     spaced = rows[["spacing_y", "spacing_x"]].notna().to_numpy().all()
     rows["physical"] = data.spec.spacing_unit == "mm" and bool(spaced)
     return rows, left_out
@@ -115,6 +121,7 @@ def predicted_cases(
             truth=_truth(data, row),
             prediction=prediction,
             spacing=_spacing(row),
+            place=_place(row),
         )
         if progress is not None:
             progress(done, len(rows))
@@ -126,6 +133,22 @@ def _group_names(rows: pd.DataFrame) -> pd.Series[str]:
     named = bool(pairs["patient_id"].ne("").all())
     same = named and pairs["group"].is_unique and pairs["patient_id"].is_unique
     return rows["patient_id"] if same else rows["group"].astype(str)
+
+
+def _by_volume(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the slices of each volume beside each other, in their order."""
+    unit = rows["volume_id"].where(rows["volume_id"].ne(""), rows["case_id"])
+    places = rows["slice_index"].fillna(-1).to_numpy(dtype=np.int64)
+    order = np.lexsort((places, pd.factorize(unit)[0]))
+    return rows.iloc[order].reset_index(drop=True)
+
+
+def _place(row: Any) -> SlicePlace | None:
+    if not row.volume_id:
+        return None
+    index = None if pd.isna(row.slice_index) else int(row.slice_index)
+    spacing = float(row.spacing_z) if row.physical and not pd.isna(row.spacing_z) else None
+    return SlicePlace(str(row.volume_id), index, int(row.volume_slices), spacing)
 
 
 def _truth(data: Dataset, row: Any) -> NDArray[np.uint8] | None:

@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dxseg.evaluation.runs import EvaluatedRun
-from dxseg.evaluation.summary import CONFIDENCE, INTERVALS, MEANS, values_of, weighting
+from dxseg.evaluation.summary import CONFIDENCE, INTERVALS, MEANS, weighting
+from dxseg.evaluation.volume_summary import VOLUME_MEANS
 from dxseg.experiments.experiment import Budget, Experiment
 from dxseg.experiments.plan import Fold
 from dxseg.experiments.results import COST, METRICS, RunResult
@@ -31,18 +32,21 @@ LOWER_IS_BETTER = (
     "false_positive_area_fraction",
     "ece_pixel",
     "ece_label",
+    "volume_hd95",
+    "volume_absolute_error_ml",
+    "volume_false_positive_rate",
 )
 CURVE_COLUMNS = (
     *("experiment", "dataset", "method", "masks", "train_masks", "runs", "planned", "added_later"),
     *("images", "groups", "draws", *METRICS),
-    *(f"{metric}_{end}" for metric in INTERVALS for end in ("low", "high")),
+    *(f"{metric}_{end}" for metric in (*INTERVALS, *VOLUME_MEANS) for end in ("low", "high")),
     *("dice_lesion_sd", *COST),
 )
 
 
 @dataclass(frozen=True)
 class CaseValues:
-    """The values of test cases in the runs of a method.
+    """The values of test cases, images or volumes, in the runs of a method.
 
     Attributes:
         values: (N, D) of each case under each draw of its fold; NaN where the metric leaves a case
@@ -90,25 +94,27 @@ class PooledRuns:
         first = self._cells.get(cells[0], {})
         return [fold for fold in first if all(fold in self._cells.get(c, {}) for c in cells)]
 
-    def table(self, cell: tuple[str, Budget], fold: Fold) -> pd.DataFrame:
+    def values(self, cell: tuple[str, Budget], fold: Fold, metric: str) -> pd.DataFrame:
         """The values of a run, one row per test case."""
-        return self._cells[cell][fold].table
+        return self._cells[cell][fold].values(metric)
+
+    @property
+    def has_volumes(self) -> bool:
+        """Whether the test images are slices of volumes that were measured."""
+        return any(len(run.volumes) for run in self.runs)
 
     def cases(self, cell: tuple[str, Budget], metric: str, folds: Sequence[Fold]) -> CaseValues:
         """The values of all cases that some draws of folds tested, sorted by case_id.
 
         Args:
             cell: Method and budget.
-            metric: A key of `MEANS`.
+            metric: A key of `MEANS` or `VOLUME_MEANS`.
             folds: The draws of folds, or the seeds.
         """
         stacked = pd.concat(
             [
-                table[["case_id", "group"]].assign(
-                    value=values_of(table, metric), fold=fold.number or 0, draw=fold.draw
-                )
+                self.values(cell, fold, metric).assign(fold=fold.number or 0, draw=fold.draw)
                 for fold in folds
-                for table in [self.table(cell, fold)]
             ]
         )
         values = stacked.pivot(index="case_id", columns="draw", values="value")
@@ -139,16 +145,16 @@ class PooledRuns:
 def compute_curves(pooled: PooledRuns) -> pd.DataFrame:
     """Compute the metrics of every method and budget, over the cases of all folds or seeds.
 
-    Means are over cases, intervals from a bootstrap of groups and of the draws of each fold; AUROC
-    and calibration errors are means over runs, because scores of different networks do not rank
-    together.
+    Means are over images, those of `VOLUME_MEANS` over volumes; intervals are from a bootstrap of
+    groups and of the draws of each fold; AUROC, calibration errors and the Dice of all volumes as
+    one are means over runs, because scores of different networks do not rank together.
 
     Args:
         pooled: The runs.
 
     Returns:
         `CURVE_COLUMNS`, one row per method and budget; train_masks is the mean number of training
-        masks.
+        masks, or of volumes where budgets count these.
     """
     rows = []
     for cell in pooled.cells:
@@ -158,20 +164,23 @@ def compute_curves(pooled: PooledRuns) -> pd.DataFrame:
         weigh = weighting(pooled.runs[0].averaged_by)
         row: dict[str, Any] = {
             **{name: results[0].row[name] for name in ("experiment", "dataset", "method", "masks")},
-            "train_masks": done["cases_train_masks"].mean(),
+            "train_masks": done["cases_train_volumes"]
+            .where(done["cases_train_volumes"] > 0, done["cases_train_masks"])
+            .mean(),
             "runs": len(done),
             "planned": len(results),
             "added_later": pooled.added_later(cell),
         }
         every = pooled.cases(cell, "dice_all", folds)
         row |= {"images": len(every.values), "groups": len(set(every.groups))}
+        means = (*MEANS, *(VOLUME_MEANS if pooled.has_volumes else ()))
         for metric in METRICS:
-            if metric in MEANS:
+            if metric in means:
                 cases = pooled.cases(cell, metric, folds)
                 row[metric] = mean_by(cases.values, cases.groups, weighting=weigh)
             else:
                 row[metric] = pd.to_numeric(done[metric]).mean()
-        for metric in INTERVALS:
+        for metric in (*INTERVALS, *(VOLUME_MEANS if pooled.has_volumes else ())):
             cases = pooled.cases(cell, metric, folds)
             interval = bootstrap_mean(
                 cases.values,

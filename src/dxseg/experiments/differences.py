@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from dxseg.evaluation.compare import TESTED
+from dxseg.evaluation.volume_summary import VOLUME_TESTED
 from dxseg.experiments.aggregate import LOWER_IS_BETTER, PooledRuns, count_draws
 from dxseg.experiments.experiment import Budget, Experiment, Hypothesis
 from dxseg.io.progress import Report
@@ -39,10 +40,11 @@ def compute_differences(pooled: PooledRuns, report: Report) -> pd.DataFrame:
         for cell in pooled.cells
         if cell[0] != reference and pooled.folds(cell, (reference, cell[1]))
     ]
-    total = len(pairs) * len(TESTED) + len(pooled.experiment.hypotheses)
+    tested = (*TESTED, *(VOLUME_TESTED if pooled.has_volumes else ()))
+    total = len(pairs) * len(tested) + len(pooled.experiment.hypotheses)
     rows: list[dict[str, Any]] = []
     for masks in pooled.experiment.masks:
-        for metric in TESTED:
+        for metric in tested:
             family = [_row(pooled, "reference", *p, metric) for p in pairs if p[0][1] == masks]
             rows += _adjust_p_values(family)
             report(len(rows), total)

@@ -22,6 +22,7 @@ from dxseg.config.presets import Preset, load_config, merge
 from dxseg.config.schema import RunConfig
 from dxseg.errors import UsageError
 from dxseg.evaluation.summary import MEANS
+from dxseg.evaluation.volume_summary import VOLUME_MEANS
 from dxseg.io.yaml import parse_yaml, read_small_text
 from dxseg.metrics.statistics import RESAMPLES
 from dxseg.training.distillation import student_config
@@ -99,7 +100,7 @@ class Hypothesis(_Strict):
     Attributes:
         method: Name of the method.
         against: Name of the method it is compared with.
-        metric: A metric that is a mean over cases.
+        metric: A metric that is a mean over images or over volumes.
         margin: Smallest difference that meets the hypothesis, in the direction in which the metric
             is better.
         masks: Budget of the method; default: the experiment's first.
@@ -116,8 +117,9 @@ class Hypothesis(_Strict):
     @field_validator("metric")
     @classmethod
     def _check_metric(cls, metric: str) -> str:
-        if metric not in MEANS:
-            raise ValueError(f"expected one of {', '.join(MEANS)}")
+        means = (*MEANS, *VOLUME_MEANS)
+        if metric not in means:
+            raise ValueError(f"expected one of {', '.join(means)}")
         return metric
 
 

@@ -1,4 +1,7 @@
-"""Masks saved: the number of masks with which the reference equals a method."""
+"""Masks saved: the number of masks with which the reference equals a method.
+
+Where budgets count volumes, so do these numbers.
+"""
 
 from __future__ import annotations
 
@@ -127,9 +130,9 @@ def _row(
 
 
 def _train_masks(pooled: PooledRuns, cell: tuple[str, Any], folds: list[Fold]) -> float:
-    """Mean number of training masks of the runs of a cell."""
+    """Mean number of training masks, or of volumes, of the runs of a cell."""
     counts = [
-        result.row["cases_train_masks"]
+        result.row["cases_train_volumes"] or result.row["cases_train_masks"]
         for result in pooled.results
         if (result.job.method, result.job.masks) == cell and result.job.fold in folds
     ]

@@ -128,11 +128,16 @@ def select_runs(jobs: Sequence[Job]) -> list[Job]:
 def stage1_config(config: RunConfig) -> RunConfig:
     """Derive the configuration of a run's stage 1: options without effect on it are defaults.
 
+    Where labels of slices are hidden with their masks, stage 1 depends on the masks.
+
     Args:
         config: Configuration of the run.
     """
     values: dict[str, Any] = config.model_dump()
     defaults = RunConfig().model_dump()
+    defaults["split"]["label_unit"] = config.split.label_unit
+    if config.split.label_unit in ("slab", "volume"):
+        defaults["split"] = values["split"]
     for section in _STAGE2_SECTIONS:
         values[section] = defaults[section]
     for section, options in _STAGE2_OPTIONS.items():
@@ -167,7 +172,11 @@ def _add(
 
 def _add_stage1(jobs: dict[str, Job], config: RunConfig, fold: Fold) -> str:
     shared = stage1_config(config)
-    digest = sha256_json(shared.model_dump(mode="json") | {"seed": 0})
+    values = shared.model_dump(mode="json") | {"seed": 0}
+    for option in ("budget_unit", "label_unit"):  # unset, the name is that of earlier versions
+        if values["split"][option] is None:
+            del values["split"][option]
+    digest = sha256_json(values)
     name = f"{STAGE1}/{digest[:8]}/{fold.name}"
     jobs.setdefault(name, Job(name, shared, fold))
     return name

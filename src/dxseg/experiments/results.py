@@ -14,13 +14,17 @@ import pandas as pd
 from dxseg.data.table.dataset import Dataset
 from dxseg.evaluation.runs import EvaluatedRun, is_evaluated, load_run
 from dxseg.evaluation.summary import INTERVALS, MEANS
+from dxseg.evaluation.volume_summary import GLOBAL_DICE, VOLUME_MEANS
 from dxseg.experiments.experiment import Experiment
 from dxseg.experiments.plan import Job
 from dxseg.io.atomic import sha256_file
 from dxseg.training.run_record import STAGE1_RECORD, read_run, teacher_sources
 
 DONE, FAILED, MISSING = "done", "failed", "missing"
-METRICS = (*MEANS, "auroc_mask", "auroc_label", "ece_pixel", "ece_label")
+METRICS = (
+    *(*MEANS, "auroc_mask", "auroc_label", "ece_pixel", "ece_label"),
+    *(*VOLUME_MEANS, GLOBAL_DICE),
+)
 COUNTS = (
     "images",
     "groups",
@@ -32,7 +36,10 @@ COUNTS = (
     "lesions_predicted",
     "lesions_matched",
 )
-CASES = ("train", "validation", "test", "train_masks", "validation_masks")
+CASES = (
+    *("train", "validation", "test", "train_masks", "validation_masks"),
+    *("train_volumes", "validation_volumes"),
+)
 COST = (
     "parameters",
     "multiply_adds",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dxseg.evaluation.summary import ENDPOINTS, values_of, weighting
+from dxseg.evaluation.summary import ENDPOINTS, weighting
 from dxseg.experiments.aggregate import PooledRuns
 from dxseg.experiments.experiment import Budget
 from dxseg.metrics.statistics import mean_by
@@ -45,7 +45,7 @@ def _row(pooled: PooledRuns, cell: Cell, against: Cell | None, metric: str) -> l
     cells = [cell] if against is None else [cell, against]
     by_fold: defaultdict[int | None, list[float]] = defaultdict(list)
     for fold in pooled.folds(*cells):
-        means = [_mean(pooled, pooled.table(one, fold), metric) for one in cells]
+        means = [_mean(pooled, pooled.values(one, fold, metric)) for one in cells]
         by_fold[fold.number].append(means[0] - sum(means[1:]))
     trained = [np.array(values) for values in by_fold.values() if len(values) > 1]
     if not trained or np.isnan(np.concatenate(trained)).any():
@@ -69,6 +69,6 @@ def _row(pooled: PooledRuns, cell: Cell, against: Cell | None, metric: str) -> l
     ]
 
 
-def _mean(pooled: PooledRuns, table: pd.DataFrame, metric: str) -> float:
+def _mean(pooled: PooledRuns, values: pd.DataFrame) -> float:
     weigh = weighting(pooled.runs[0].averaged_by)
-    return mean_by(values_of(table, metric), table["group"], weighting=weigh)
+    return mean_by(values["value"], values["group"], weighting=weigh)

@@ -10,8 +10,9 @@ import pandas as pd
 from dxseg.data.splits.cross_validation import cross_validation_splits
 from dxseg.data.splits.holdout import make_splits
 from dxseg.data.splits.mask_budget import choose_masks
-from dxseg.data.splits.split_table import read_splits, write_splits
+from dxseg.data.splits.split_table import read_splits, without_masks, write_splits
 from dxseg.data.table.dataset import Dataset
+from dxseg.data.table.volumes import MASK_LEVEL
 from dxseg.errors import UsageError
 from dxseg.experiments.experiment import Experiment
 from dxseg.experiments.plan import Job, list_folds, select_runs
@@ -40,7 +41,7 @@ def prepare_splits(
         return {name: read_splits(folder / name, dataset) for name in names}
     if experiment.splits is not None:
         given = read_splits(base / experiment.splits, dataset)
-        return {names[0]: given.drop(columns="use_mask", errors="ignore")}
+        return {names[0]: without_masks(given)}
     cache = _cache(folder)
     with reporting(console, "Looking for near-duplicates") as progress:
         if experiment.folds is not None:
@@ -76,20 +77,30 @@ def check_budgets(dataset: Dataset, jobs: Sequence[Job], splits: dict[str, pd.Da
         splits: File name to table.
 
     Raises:
-        UsageError: A fold has fewer training masks than a budget, or no test case.
+        UsageError: A fold has fewer training masks than a budget, or no test case; or labels follow
+            from masks, and the experiment leaves open what is known where these are hidden.
     """
+    runs = select_runs(jobs)
+    derived = dataset.cases["label_level"].eq(MASK_LEVEL).any()
+    if derived and any(job.config.split.label_unit is None for job in runs):
+        raise UsageError(
+            f"{dataset.root}: labels of slices follow from masks; say what is known where masks "
+            "are hidden, for example set: {split: {label_unit: volume}} (or slab, or slice)"
+        )
     for fold in {job.fold.name: job.fold for job in jobs}.values():
         if not splits[fold.splits]["split"].eq("test").any():
             raise UsageError(f"{fold.splits}: no test case; expected some with split test")
-        for masks in dict.fromkeys(job.masks for job in select_runs(jobs) if job.fold == fold):
-            budget = None if masks == "all" else masks
+        of_fold = [job.config.split for job in runs if job.fold == fold]
+        for config in {split.model_dump_json(): split for split in of_fold}.values():
             try:
                 choose_masks(
                     dataset,
                     splits[fold.splits],
-                    train_masks=budget,
+                    train_masks=config.masks,
                     validation_masks=None,
                     seed=fold.seed,
+                    budget_unit=config.budget_unit,
+                    label_unit=config.label_unit,
                 )
             except UsageError as error:
                 raise UsageError(f"{fold.name}: {error}") from error

@@ -12,6 +12,7 @@ from dxseg.evaluation.summary import ENDPOINTS, PRIMARY_ENDPOINTS
 from dxseg.experiments.aggregate import CURVE_COLUMNS, LOWER_IS_BETTER, select_complete
 from dxseg.experiments.experiment import Experiment
 from dxseg.experiments.results import DONE
+from dxseg.experiments.volume_table import make_volume_table
 from dxseg.reports.tables import Cell, Table
 
 MISSING = "–"
@@ -40,6 +41,7 @@ def make_tables(
     curves = curves.reindex(columns=list(CURVE_COLUMNS))
     tables = [
         _main(experiment, results, curves, differences),
+        make_volume_table(curves, differences, experiment.masks, experiment.reference),
         _hypotheses(differences),
         _retraining(experiment, retraining),
         *(_efficiency(experiment, curves, endpoint) for endpoint in ENDPOINTS),

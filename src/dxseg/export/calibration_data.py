@@ -66,7 +66,9 @@ def calibration_cases(
     for folder in datasets:
         data = Dataset.load(folder)
         usable, may_use_mask = _usable(data, None if run is None else Path(run))
-        rows = data.cases.assign(may_use=may_use_mask, free=data.lesion_free.to_numpy())
+        rows = data.cases.assign(
+            may_use=may_use_mask, free=data.lesion_free.to_numpy() & may_use_mask
+        )
         found += [_case(data, row) for row in rows[usable].itertuples()]
     if not found:
         raise UsageError("no image to calibrate on; give --calibration a dataset with images")

@@ -20,6 +20,7 @@ from dxseg.inference.model_folder import NOTICE, ModelInfo
 from dxseg.reports.metric_columns import (
     IMAGE_METRICS,
     MASK_METRICS,
+    VOLUME_METRICS,
     MetricColumn,
     format_interval,
     format_number,
@@ -162,7 +163,7 @@ def _check_same_model(evaluation: _Evaluation, record: _Record, info: ModelInfo,
 def _shown(evaluation: _Evaluation) -> list[MetricColumn]:
     return [
         figure
-        for figure in (*MASK_METRICS, *IMAGE_METRICS)
+        for figure in (*VOLUME_METRICS, *MASK_METRICS, *IMAGE_METRICS)
         if isinstance(evaluation.figure(figure.key), int | float)
     ]
 

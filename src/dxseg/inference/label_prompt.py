@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from dxseg.data.table.cases import STUDY_LEVEL
+from dxseg.data.table.volumes import BAG_LEVELS
 from dxseg.data.table.words import is_missing
 from dxseg.errors import UsageError, quote
 from dxseg.inference.model_folder import ModelInfo
@@ -176,7 +176,7 @@ def _read_rows(path: Path) -> list[_Row]:
     level = table["label_level"] if "label_level" in table else [""] * len(table)
     cells = zip(table.index, table[key], table["label"], level, strict=True)
     return [
-        _Row(f"row {line}", name, label.strip(), of_level == STUDY_LEVEL)
+        _Row(f"row {line}", name, label.strip(), of_level in BAG_LEVELS)
         for line, name, label, of_level in cells
     ]
 

@@ -13,15 +13,14 @@ from numpy.typing import ArrayLike
 from scipy import ndimage, sparse
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from dxseg.metrics.overlap import as_mask_pair
+from dxseg.metrics.overlap import as_mask_pair, crop_mask_pair
 
 MATCH_IOU = 0.1
-_EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 
 
 @dataclass(frozen=True)
 class LesionCounts:
-    """Lesions of one image, or the sum over several (`a + b`).
+    """Lesions of one image or volume, or the sum over several (`a + b`).
 
     Attributes:
         true: Connected components of the truth.
@@ -60,14 +59,14 @@ def match_lesions(
 ) -> LesionCounts:
     """Match the lesions of two masks one to one.
 
-    A lesion is a connected component (8-neighborhood). A pair may match when its intersection
-    over union exceeds `minimum_iou`; among those pairs the largest one-to-one matching counts,
-    so that a prediction that covers two lesions matches one of them, and a lesion predicted in two
-    pieces leaves one false positive.
+    A lesion is a connected component: of pixels with 8 neighbors, of voxels with 26. A pair may
+    match when its intersection over union exceeds `minimum_iou`; among those pairs the largest
+    one-to-one matching counts, so that a prediction that covers two lesions matches one of them,
+    and a lesion predicted in two pieces leaves one false positive.
 
     Args:
-        truth: (H, W) binary mask.
-        prediction: (H, W) binary mask.
+        truth: (H, W) or (D, H, W) binary mask.
+        prediction: The same shape.
         minimum_iou: 0 to 1; pairs at or below it do not match.
 
     Returns:
@@ -79,8 +78,12 @@ def match_lesions(
     first, second = as_mask_pair(truth, prediction)
     if not 0 <= minimum_iou < 1:
         raise ValueError(f"minimum_iou must be at least 0 and below 1, got {minimum_iou}")
-    true_map, true = ndimage.label(first, _EIGHT_NEIGHBOURS)
-    found_map, found = ndimage.label(second, _EIGHT_NEIGHBOURS)
+    if not first.any() and not second.any():
+        return LesionCounts(0, 0, 0)
+    first, second = crop_mask_pair(first, second)
+    neighborhood = np.ones((3,) * first.ndim, dtype=bool)
+    true_map, true = ndimage.label(first, neighborhood)
+    found_map, found = ndimage.label(second, neighborhood)
     if not true or not found:
         return LesionCounts(int(true), int(found), 0)
 
@@ -90,8 +93,8 @@ def match_lesions(
         (np.ones(int(both.sum())), (true_map[both] - 1, found_map[both] - 1)), shape=(true, found)
     )
     overlap.sum_duplicates()
-    true_area = np.bincount(true_map.ravel(), minlength=true + 1)[1:]
-    found_area = np.bincount(found_map.ravel(), minlength=found + 1)[1:]
+    true_area = np.bincount(true_map[first], minlength=true + 1)[1:]
+    found_area = np.bincount(found_map[second], minlength=found + 1)[1:]
     union = true_area[overlap.row] + found_area[overlap.col] - overlap.data
     allowed = overlap.data / union > minimum_iou
     pairs = sparse.csr_matrix(

@@ -118,6 +118,39 @@ def bootstrap_mean(
     return interval
 
 
+def bootstrap_ratio(
+    numerators: ArrayLike,
+    denominators: ArrayLike,
+    groups: ArrayLike,
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Compute a ratio of two sums and its bootstrap interval: groups are drawn with replacement.
+
+    Args:
+        numerators: (N,) one value per image or volume.
+        denominators: (N,) at least 0.
+        groups: (N,) its patient or group.
+        confidence: Coverage of the interval, between 0 and 1.
+        resamples: Number of resamples.
+        seed: Random seed of the resamples.
+
+    Returns:
+        Ratio and interval; NaN where all denominators are 0. Groups whose denominators are 0 do not
+        count.
+    """
+    above, below = (np.asarray(values, dtype=np.float64) for values in (numerators, denominators))
+    counted = below > 0
+    _, index = np.unique(np.asarray(groups)[counted], return_inverse=True)
+    sums, weights = (
+        np.bincount(index, values[counted]).astype(np.float64) for values in (above, below)
+    )
+    terms = GroupTerms(sums[:, None, None], weights, [1], int(counted.sum()))
+    return _interval(terms, confidence, resamples, seed)[0]
+
+
 def paired_bootstrap(
     values: ArrayLike,
     reference: ArrayLike,
@@ -248,9 +281,16 @@ def _bootstrap(
     seed: int,
 ) -> tuple[Interval, NDArray[np.float64]]:
     """The interval and the resampled means it comes from (none with fewer than two groups)."""
+    terms = GroupTerms.of(_table(values), groups, folds, weighting)
+    return _interval(terms, confidence, resamples, seed)
+
+
+def _interval(
+    terms: GroupTerms, confidence: float, resamples: int, seed: int
+) -> tuple[Interval, NDArray[np.float64]]:
+    """The ratio of sums and counts, its interval, and the resampled ratios."""
     if not 0 < confidence < 1 or resamples < 1:
         raise ValueError(f"confidence {confidence} or resamples {resamples} out of range")
-    terms = GroupTerms.of(_table(values), groups, folds, weighting)
     total, found = len(terms.counts), {"images": terms.images, "draws": min(terms.draws, default=0)}
     mean = float(terms.sums.sum() / terms.counts.sum()) if total else float("nan")
     if total < 2:

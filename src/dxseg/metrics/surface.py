@@ -1,8 +1,9 @@
-"""Distances between mask outlines: 95th-percentile Hausdorff distance, normalized surface Dice.
+"""Distances between outlines or surfaces: 95th-percentile Hausdorff distance, surface Dice.
 
-Both are MONAI's. This module adds the empty-mask cells of `dxseg.metrics.overlap`, where MONAI
-returns NaN or infinity: averaging over the other images would make missing a lesion *improve* the
-mean.
+Masks are of an image, (H, W) with its spacing along y and x, or of a volume, (D, H, W) with the
+distance of its slices first. Both metrics are MONAI's. This module adds the empty-mask cells of
+`dxseg.metrics.overlap`, where MONAI returns NaN or infinity: averaging over the other images would
+make missing a lesion *improve* the mean.
 """
 
 from __future__ import annotations
@@ -15,59 +16,60 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dxseg.metrics.overlap import as_mask_pair
+from dxseg.metrics.overlap import as_mask_pair, crop_mask_pair
 
 if TYPE_CHECKING:
     import torch
 
-Spacing = tuple[float, float]
+Spacing = tuple[float, ...]
+"""Of the axes of a mask: y and x, of a volume z, y and x."""
 DEFAULT_TOLERANCE = 2.0
-_PIXELS: Spacing = (1.0, 1.0)
 
 
-def image_diagonal(shape: tuple[int, int], spacing: Spacing | None = None) -> float:
-    """Compute the length of the image's diagonal, an upper bound of every distance in it.
+def image_diagonal(shape: tuple[int, ...], spacing: Spacing | None = None) -> float:
+    """Compute the length of an image's or volume's diagonal, an upper bound of distances in it.
 
     Args:
-        shape: Height and width in pixels.
-        spacing: Millimeters per pixel along y and x; default: pixels.
+        shape: (H, W) or (D, H, W), in pixels.
+        spacing: Millimeters per pixel along each axis; default: pixels.
 
     Returns:
         Length in millimeters where spacing is given, else in pixels.
 
     Raises:
-        ValueError: The spacing is not two positive finite numbers.
+        ValueError: The spacing is not a positive finite number for each axis.
     """
-    step = _checked(spacing)
-    return float(np.hypot(shape[0] * step[0], shape[1] * step[1]))
+    return float(np.linalg.norm(np.multiply(shape, _checked(spacing, len(shape)))))
 
 
 def hd95(truth: ArrayLike, prediction: ArrayLike, spacing: Spacing | None = None) -> float:
-    """Compute the 95th-percentile symmetric Hausdorff distance between two mask outlines.
+    """Compute the 95th-percentile symmetric Hausdorff distance between two outlines or surfaces.
 
     The larger of the two directed 95th percentiles, between the centers of outline pixels
-    (pixels of a mask that have a background 4-neighbor or touch the image border).
+    (pixels of a mask that share an edge, voxels that share a face, with the background or the
+    border).
 
     Args:
-        truth: (H, W) binary mask.
-        prediction: (H, W) binary mask.
-        spacing: Millimeters per pixel along y and x; default: pixels.
+        truth: (H, W) or (D, H, W) binary mask.
+        prediction: The same shape.
+        spacing: Millimeters per pixel along each axis; default: pixels.
 
     Returns:
-        Distance, 0 and up, in millimeters where spacing is given, else in pixels. The image
+        Distance, 0 and up, in millimeters where spacing is given, else in pixels. The
         diagonal where exactly one mask is empty, 0 where both are.
 
     Raises:
         ValueError: The shapes differ, or the spacing is not positive.
     """
     first, second = as_mask_pair(truth, prediction)
-    step = _checked(spacing)
+    step = _checked(spacing, first.ndim)
     if not first.any() or not second.any():
         one_empty = bool(first.any() or second.any())
-        return image_diagonal((first.shape[0], first.shape[1]), step) if one_empty else 0.0
+        return image_diagonal(first.shape, step) if one_empty else 0.0
 
     from monai.metrics.hausdorff_distance import compute_hausdorff_distance
 
+    first, second = crop_mask_pair(first, second)
     with _silence_monai():
         distance = compute_hausdorff_distance(
             _one_hot(second), _one_hot(first), include_background=True, percentile=95, spacing=step
@@ -84,13 +86,13 @@ def nsd(
 ) -> float:
     """Compute the normalized surface Dice: the fraction of both outlines within a tolerance.
 
-    Outline lengths are weighted as in Nikolov et al. (arXiv 1809.04430), which is correct for
-    anisotropic spacing.
+    Outline lengths, of volumes surface areas, are weighted as in Nikolov et al. (arXiv 1809.04430),
+    which is correct for anisotropic spacing.
 
     Args:
-        truth: (H, W) binary mask.
-        prediction: (H, W) binary mask.
-        spacing: Millimeters per pixel along y and x; default: pixels.
+        truth: (H, W) or (D, H, W) binary mask.
+        prediction: The same shape.
+        spacing: Millimeters per pixel along each axis; default: pixels.
         tolerance: Largest distance that counts as correct, in the unit of the spacing.
 
     Returns:
@@ -100,7 +102,7 @@ def nsd(
         ValueError: The shapes differ, the spacing is not positive, or the tolerance is negative.
     """
     first, second = as_mask_pair(truth, prediction)
-    step = _checked(spacing)
+    step = _checked(spacing, first.ndim)
     if not (np.isfinite(tolerance) and tolerance >= 0):
         raise ValueError(f"tolerance must be a finite number of at least 0, got {tolerance}")
     if not first.any() or not second.any():
@@ -108,6 +110,7 @@ def nsd(
 
     from monai.metrics.surface_dice import compute_surface_dice
 
+    first, second = crop_mask_pair(first, second)
     with _silence_monai():
         fraction = compute_surface_dice(
             _one_hot(second),
@@ -120,13 +123,15 @@ def nsd(
     return min(float(fraction), 1.0)  # a sum in single precision may be slightly above 1
 
 
-def _checked(spacing: Spacing | None) -> Spacing:
+def _checked(spacing: Spacing | None, axes: int) -> Spacing:
     if spacing is None:
-        return _PIXELS
+        return (1.0,) * axes
     values = tuple(float(value) for value in spacing)
-    if len(values) != 2 or not all(np.isfinite(value) and value > 0 for value in values):
-        raise ValueError(f"spacing must be two positive finite numbers (y, x), got {spacing}")
-    return values[0], values[1]
+    if len(values) != axes or not all(np.isfinite(value) and value > 0 for value in values):
+        raise ValueError(
+            f"spacing must be {axes} positive finite numbers, one for each axis, got {spacing}"
+        )
+    return values
 
 
 @contextmanager
@@ -141,7 +146,7 @@ def _silence_monai() -> Iterator[None]:
 
 
 def _one_hot(mask: NDArray[np.bool_]) -> torch.Tensor:
-    """The mask as MONAI's (1, 1, H, W) batch of one class."""
+    """The mask as MONAI's batch of one image and one class, (1, 1, ...)."""
     import torch
 
     return torch.from_numpy(np.ascontiguousarray(mask))[None, None].float()

@@ -30,6 +30,7 @@ from dxseg.reports.metric_columns import (
     IMAGE_METRICS,
     MASK_METRICS,
     MISSING,
+    VOLUME_METRICS,
     MetricColumn,
     format_interval,
     format_number,
@@ -43,7 +44,7 @@ from dxseg.training.run_record import read_run
 REPORT_FILE = "report.html"
 _GALLERY_COUNT = 3
 
-_COLUMNS = {m.key: m for m in (*MASK_METRICS, *IMAGE_METRICS, FALSE_POSITIVE_RATE)}
+_COLUMNS = {m.key: m for m in (*VOLUME_METRICS, *MASK_METRICS, *IMAGE_METRICS, FALSE_POSITIVE_RATE)}
 _FIRST = (*ENDPOINTS, "lesion_sensitivity")
 """The figures that a reader needs first."""
 
@@ -99,7 +100,8 @@ def build_report(run: Path, *, compared: Sequence[Path] = (), dataset: Path | No
         "thresholds": _thresholds(main.record),
         "calibration": calibration(main.table),
         "tables": [
-            _results("Masks", MASK_METRICS, runs, units),
+            *_volumes(runs, units),
+            _results("Masks, by image", MASK_METRICS, runs, units),
             _results("Images and calibration", IMAGE_METRICS, runs, units),
         ],
         "differences": differences,
@@ -130,6 +132,12 @@ def _summary(evaluation: dict[str, Any]) -> str:
     missed = counts.get("missed_lesion_images", 0)
     text += f"{missed} lesion image{'' if missed == 1 else 's'} without any prediction."
     return text
+
+
+def _volumes(runs: Sequence[_Run], units: dict[str, Any]) -> list[dict[str, Any]]:
+    """The table of volumes, where a run has some."""
+    table = _results("Volumes, in three dimensions", VOLUME_METRICS, runs, units)
+    return [table] if table["columns"] else []
 
 
 def _results(

@@ -59,6 +59,46 @@ MASK_METRICS = (
     MetricColumn("lesion_sensitivity", "Lesions found", "Fraction of the lesions that were found."),
     MetricColumn("lesion_f1", "Lesion F1", "Harmonic mean of lesion sensitivity and precision."),
 )
+VOLUME_METRICS = (
+    MetricColumn("volume_dice", "Dice, volumes", "Overlap in 3D of volumes that have a lesion."),
+    MetricColumn(
+        "volume_dice_global",
+        "Dice, all volumes as one",
+        "Overlap of all volumes taken as one, as in LiTS: large lesions weigh most.",
+    ),
+    MetricColumn(
+        "volume_hd95",
+        "HD95, volumes (mm)",
+        "95th percentile of the distance between surfaces; diagonal for a missed lesion.",
+        "lower",
+        1,
+    ),
+    MetricColumn("volume_nsd", "NSD, volumes", "Fraction of the surfaces within the tolerance."),
+    MetricColumn(
+        "volume_lesion_sensitivity",
+        "Lesions found, volumes",
+        "Fraction of the lesions, voxels with 26 neighbors, that were found.",
+    ),
+    MetricColumn(
+        "volume_lesion_f1",
+        "Lesion F1, volumes",
+        "Harmonic mean of their sensitivity and precision.",
+    ),
+    MetricColumn(
+        "volume_absolute_error_ml",
+        "Volume error (ml)",
+        "Mean absolute difference of predicted and true lesion volume.",
+        "lower",
+        1,
+    ),
+    MetricColumn(
+        "volume_false_positive_rate",
+        "False-positive rate, volumes",
+        "Fraction of lesion-free volumes with a predicted mask.",
+        "lower",
+    ),
+)
+"""Of volumes, in three dimensions."""
 IMAGE_METRICS = (
     MetricColumn(
         "auroc_label", "AUROC, classifier", "Lesion or not, ranked by the image-level head."

@@ -145,7 +145,7 @@ def distill_run(
         if coarse is not None:
             source = teacher
         elif builds_on_stage1:
-            stage1 = load_stage1_of(source, splits, config, data.task)
+            stage1 = load_stage1_of(source, splits, config, data)
         first, *rest = (
             {"run": str(one.resolve()), "weights_sha256": digest}
             for one, digest in zip(teachers, digests, strict=True)

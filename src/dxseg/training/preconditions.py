@@ -13,6 +13,7 @@ from dxseg.config.presets import load_config, method_names
 from dxseg.config.schema import RunConfig
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.splits.groups import label_sets
+from dxseg.data.splits.known_labels import known_labels
 from dxseg.data.table.cases import TEST, TRAIN, VALIDATION
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
@@ -31,7 +32,7 @@ def check_trainable(
 
     Args:
         dataset: The cases.
-        splits: With `use_mask`, in the order of the cases.
+        splits: With `use_mask`, and perhaps `label_level`, in the order of the cases.
         config: Of the run.
         drawn: Whether the splits were drawn by the configuration, which then asks for validation
             and test cases.
@@ -42,6 +43,7 @@ def check_trainable(
         DxsegError: Fewer than two labels to tell apart, one patient, no lesion in any mask, or no
             validation or test case; names all of these, and the methods that work.
     """
+    dataset = known_labels(dataset, splits)
     train = splits["split"].eq(TRAIN).to_numpy()
     problems = list(_too_few_groups(splits, config, drawn))
     if labels:

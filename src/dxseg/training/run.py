@@ -15,8 +15,8 @@ from lightning.pytorch.loggers import Logger
 
 from dxseg.config.schema import RunConfig
 from dxseg.data.splits.holdout import make_splits
-from dxseg.data.splits.mask_budget import choose_masks
-from dxseg.data.splits.split_table import read_splits, write_splits
+from dxseg.data.splits.mask_budget import budget_units, choose_masks, lesion_cases
+from dxseg.data.splits.split_table import read_splits, without_masks, write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.inference.model_folder import load_model_folder
@@ -227,18 +227,23 @@ def resolve_splits(
         splits = read_splits(given, dataset)
         if "use_mask" in splits and split.masks is None:
             return splits
-        splits = splits.drop(columns="use_mask", errors="ignore")
+        splits = without_masks(splits)
     else:
         splits = make_splits(
             dataset, fractions=split.fractions, seed=split.split_seed, progress=report
         )
     budget = split.validation_masks
     if budget is not None:
-        in_validation = splits["split"].eq("validation").to_numpy()
-        maskable = in_validation & (dataset.has_mask & ~dataset.lesion_free).to_numpy()
-        budget = min(budget, int(maskable.sum()))
+        unit = budget_units(dataset, split.budget_unit)
+        budget = min(budget, len(lesion_cases(dataset, splits, "validation", unit)))
     return choose_masks(
-        dataset, splits, train_masks=split.masks, validation_masks=budget, seed=config.seed
+        dataset,
+        splits,
+        train_masks=split.masks,
+        validation_masks=budget,
+        seed=config.seed,
+        budget_unit=split.budget_unit,
+        label_unit=split.label_unit,
     )
 
 
@@ -266,7 +271,7 @@ def _stage1_for(work: Work, trained: Trained, other: Path | None) -> CoarseBranc
         if coarse is not None:
             return coarse
     if other is not None:
-        return load_stage1_of(other, work.splits, config, work.data.task)
+        return load_stage1_of(other, work.splits, config, work.data)
     coarse, trained.record["stage1"] = _stage1(work)
     return coarse
 
@@ -282,6 +287,6 @@ def _stage1(work: Work) -> tuple[CoarseBranch, dict[str, float]]:
     if work.fabric.is_global_zero:
         training = work.splits["split"].eq("train").to_numpy()
         case_ids = work.dataset.cases["case_id"][training].tolist()
-        save_stage1(folder, coarse, config, data.task, case_ids, metrics)
+        save_stage1(folder, coarse, config, data, case_ids, metrics)
         remove_checkpoints(folder)
     return coarse, metrics

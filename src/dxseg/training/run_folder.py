@@ -7,11 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from lightning.fabric import Fabric
 
 from dxseg.config.presets import read_config
-from dxseg.config.schema import RunConfig
+from dxseg.config.schema import RunConfig, SplitConfig
+from dxseg.data.splits.known_labels import known_labels
+from dxseg.data.splits.mask_budget import budget_units, resolve_budget_unit
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.model_folder import ModelInfo, save_model_folder
@@ -187,7 +190,7 @@ def finish_run(
         "pixels_sha256": data.pixels_sha256,
         "weights_sha256": info.weights_sha256,
         **_encoder_weights(output),
-        "cases": _count_cases(dataset, splits),
+        "cases": _count_cases(dataset, splits, config.split),
         "parameters": sum(p.numel() for p in segmenter.parameters()),
         "rule_out_threshold": info.rule_out_threshold,
         "rule_in_threshold": info.rule_in_threshold,
@@ -237,13 +240,22 @@ def _encoder_weights(output: Path) -> dict[str, str]:
     return {"encoder_weights_sha256": path.read_text(encoding="utf-8").strip()}
 
 
-def _count_cases(dataset: Dataset, splits: pd.DataFrame) -> dict[str, int]:
-    """Cases of each split; of training and validation, usable masks of lesions, and labels."""
+def _count_cases(dataset: Dataset, splits: pd.DataFrame, split: SplitConfig) -> dict[str, int]:
+    """Cases of each split; of training and validation, usable masks of lesions, and labels.
+
+    Labels are those that may be used. Where budgets count volumes, also the number of volumes with
+    such masks.
+    """
     counts = {str(name): int(count) for name, count in splits["split"].value_counts().items()}
     masks = splits["use_mask"].to_numpy() & ~dataset.lesion_free.to_numpy()
-    labels = (dataset.image_labels.ne("") | dataset.study_labels.ne("")).to_numpy()
-    for split in ("train", "validation"):
-        cases = splits["split"].eq(split).to_numpy()
-        counts[f"{split}_masks"] = int((masks & cases).sum())
-        counts[f"{split}_labels"] = int((labels & cases).sum())
+    known = known_labels(dataset, splits)
+    labels = (known.image_labels.ne("") | known.study_labels.ne("")).to_numpy()
+    counted = resolve_budget_unit(dataset, split.budget_unit)
+    unit = budget_units(dataset, counted)
+    for name in ("train", "validation"):
+        cases = splits["split"].eq(name).to_numpy()
+        counts[f"{name}_masks"] = int((masks & cases).sum())
+        counts[f"{name}_labels"] = int((labels & cases).sum())
+        if counted == "volume":
+            counts[f"{name}_volumes"] = len(np.unique(unit[masks & cases]))
     return counts

@@ -15,6 +15,7 @@ from dxseg.errors import DxsegError
 from dxseg.io.atomic import sha256_file, write_bytes_atomic, write_text_atomic
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.factory import Task, build_coarse_branch
+from dxseg.training.datamodule.training_data import TrainingData
 from dxseg.training.run_record import STAGE1_RECORD, STAGE1_WEIGHTS
 
 
@@ -27,6 +28,7 @@ class Stage1Record(BaseModel):
         image_size: side of its input, pixels.
         case_ids: every training case, so that stage 2 can refuse a classifier that was trained on
             its validation or test cases.
+        labels_sha256: of the labels it was trained on; None in records of earlier versions.
         metrics: the last validation metrics.
         weights_sha256: of the weights beside the record.
     """
@@ -37,6 +39,7 @@ class Stage1Record(BaseModel):
     task: Task
     image_size: int
     case_ids: list[str]
+    labels_sha256: str | None = None
     metrics: dict[str, float]
     weights_sha256: str
 
@@ -55,7 +58,7 @@ def save_stage1(
     folder: Path,
     coarse: CoarseBranch,
     config: RunConfig,
-    task: Task,
+    data: TrainingData,
     case_ids: list[str],
     metrics: dict[str, float],
 ) -> None:
@@ -64,9 +67,10 @@ def save_stage1(
     write_bytes_atomic(folder / STAGE1_WEIGHTS, save(weights))
     record = Stage1Record(
         model=config.model,
-        task=task,
+        task=data.task,
         image_size=config.coarse_size,
         case_ids=case_ids,
+        labels_sha256=data.labels_sha256,
         metrics=metrics,
         weights_sha256=sha256_file(folder / STAGE1_WEIGHTS),
     )
@@ -103,7 +107,7 @@ def load_stage1(folder: Path) -> tuple[CoarseBranch, Stage1Record]:
 
 
 def load_stage1_of(
-    other: Path, splits: pd.DataFrame, config: RunConfig, task: Task
+    other: Path, splits: pd.DataFrame, config: RunConfig, data: TrainingData
 ) -> CoarseBranch:
     """Load the stage 1 of another run.
 
@@ -111,11 +115,11 @@ def load_stage1_of(
         other: the run.
         splits: of this run.
         config: of this run.
-        task: of this run.
+        data: of this run.
 
     Raises:
         DxsegError: it is not finished, is another network, or was trained on cases that are
-            validation or test cases here.
+            validation or test cases here, or on labels that are hidden here.
     """
     coarse, record = load_stage1(other / "stage1")
     seen = splits["case_id"].isin(record.case_ids)
@@ -128,7 +132,13 @@ def load_stage1_of(
             "others of their patient or near-duplicate group) that are validation or test cases "
             "here; train stage 1 on this run's splits, or give both runs the same --splits file"
         )
-    mine = (config.model.backbone, config.model.decoder_channels, task)
+    if "label_level" in splits and record.labels_sha256 != data.labels_sha256:
+        raise DxsegError(
+            f"{other / 'stage1'}: this classifier was trained on other labels than those that are "
+            "known here, where masks of volumes are hidden; train stage 1 in this run, or give "
+            "both runs the same budget, split.budget_unit and split.label_unit"
+        )
+    mine = (config.model.backbone, config.model.decoder_channels, data.task)
     if (record.model.backbone, record.model.decoder_channels, record.task) != mine:
         raise DxsegError(
             f"{other / 'stage1'}: another backbone, decoder or set of labels than this run's; use "

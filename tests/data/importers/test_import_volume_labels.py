@@ -11,7 +11,7 @@ from dxseg.data.importers.volume_dataset import write_volumes
 from dxseg.data.readers.slicing import Slicing
 from dxseg.data.readers.volume import FoundVolume
 from dxseg.data.table.dataset import Dataset
-from dxseg.errors import DxsegError
+from dxseg.errors import DxsegError, UsageError
 from volume_import import bring
 
 
@@ -42,7 +42,7 @@ def test_volumes_without_a_label_map_take_labels_from_the_table(lits: Path, tmp_
     assert cases.loc["volume-1_0000", ["label", "label_level"]].tolist() == ["no tumour", "image"]
     assert cases.loc["volume-1_0001", ["label", "label_level"]].tolist() == ["tumour", "study"]
     assert cases.loc["volume-2_0004", ["label", "label_level"]].tolist() == ["no tumour", "study"]
-    assert cases.loc["volume-0_0005", ["label", "label_level"]].tolist() == ["tumour", "image"]
+    assert cases.loc["volume-0_0005", ["label", "label_level"]].tolist() == ["tumour", "mask"]
     people = cases.groupby("volume_id")["patient_id"].unique().map(list).to_dict()
     assert people == {"volume-0": ["P1"], "volume-1": ["P2"], "volume-2": [""]}
     targets = dict(zip(cases.index, dataset.label_targets(), strict=True))
@@ -106,7 +106,10 @@ def test_rows_join_on_whatever_keys_they_fill_in(tmp_path: Path) -> None:
         ("volume_id,slice_index,label\nvolume-0,-1,a\n", "row 2: slice_index '-1'"),
         ("volume_id,slice_index,label\nvolume-0,1.0,a\n", r"slice_index '1\.0'"),
         ("volume_id,label\n,a\n", "row 2: has none of volume_id"),
-        ("volume,label\nvolume-0,a\n", "expected label and at least one of volume_id"),
+        (
+            "volume,label\nvolume-0,a\n",
+            "expected label or annotated_slices, and at",
+        ),
         ("volume_id,diagnosis\nvolume-0,a\n", "expected label"),
         ("volume_id,slice_index,label\nvolume-0,10,tumour\n", "slice 10.*0 to 9"),
     ],
@@ -120,3 +123,55 @@ def test_wrong_tables_are_refused(lits: Path, tmp_path: Path, text: str, words: 
 def test_a_lesion_free_label_that_nothing_has_is_an_error(lits: Path, tmp_path: Path) -> None:
     with pytest.raises(DxsegError, match=r"'Normal': no volume.*no tumour, tumour"):
         bring(lits, tmp_path / "out", lesion_free=["no tumour", "Normal"])
+
+
+def test_slices_that_nobody_annotated_are_unknown_and_not_empty(lits: Path, tmp_path: Path) -> None:
+    csv = table(tmp_path, "volume_id,annotated_slices\nvolume-0,0-1;5\n")
+    report = bring(lits, tmp_path / "out", labels=csv)
+    cases = Dataset.load(tmp_path / "out").cases
+    first = cases[cases["volume_id"].eq("volume-0")].set_index("slice_index")
+    known = first.index.isin([0, 1, 5])
+    assert first["label"][known].ne("").all()
+    assert (first.loc[~known, ["mask", "label", "label_level"]] == "").all(axis=None)
+    others = cases[cases["volume_id"].ne("volume-0")]
+    assert others["label"].ne("").all()
+    assert f"{(~known).sum()} slices are not annotated throughout" in "\n".join(report.notes)
+    whole = bring(lits, tmp_path / "whole")
+    assert not any("not annotated throughout" in note for note in whole.notes)
+
+
+@pytest.mark.parametrize(
+    ("slices", "message"),
+    [
+        ("first", "row 2: annotated_slices 'first': expected numbers of slices and ranges"),
+        ("3-", "annotated_slices '3-'"),
+        ("0-4000", "volume 'volume-0': annotated_slices has .*, but its slices are 0 to"),
+    ],
+)
+def test_annotated_slices_that_are_none_are_refused(lits, tmp_path, slices, message) -> None:
+    csv = table(tmp_path, f"volume_id,annotated_slices\nvolume-0,{slices}\n")
+    with pytest.raises(DxsegError, match=message):
+        bring(lits, tmp_path / "out", labels=csv)
+
+
+def test_voxels_with_the_ignore_value_make_a_slice_unknown(lits: Path, tmp_path: Path) -> None:
+    # Value 1 of the phantom's label maps is the liver: here, what nobody has judged.
+    with_liver = bring(lits, tmp_path / "liver", mask_values={1: "liver"})
+    assert with_liver.masks
+    liver = Dataset.load(tmp_path / "liver").cases
+    bring(lits, tmp_path / "out", ignore_value=1)
+    cases = Dataset.load(tmp_path / "out").cases
+    judged = liver["mask"].eq("")
+    assert (cases.loc[~judged, ["mask", "label"]] == "").all(axis=None)
+    assert cases.loc[judged, "label"].ne("").all()
+    with pytest.raises(UsageError, match="ignore value 2: expected a value of the label maps"):
+        bring(lits, tmp_path / "again", ignore_value=2)
+
+
+def test_slice_labels_that_are_known_without_the_label_map(lits: Path, tmp_path: Path) -> None:
+    rows = ["volume_id,slice_index,label", "volume-0,0,no tumour", ""]
+    bring(lits, tmp_path / "out", labels=table(tmp_path, "\n".join(rows)))
+    cases = Dataset.load(tmp_path / "out").cases
+    assert cases.loc[cases["label_level"].eq("image"), "case_id"].tolist() == ["volume-0_0000"]
+    bring(lits, tmp_path / "known", slice_labels_known=True)
+    assert Dataset.load(tmp_path / "known").cases["label_level"].eq("image").all()

@@ -84,7 +84,10 @@ def test_several_labels_a_study(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        (("v0", "tumour", "slice"), ["row 9", "label_level", "'slice'", "image, study"]),
+        (
+            ("v0", "tumour", "slice"),
+            ["row 9", "label_level", "'slice'", "image, slab, study, mask"],
+        ),
         (("v9", "", "study"), ["row 9", "label_level", "no label"]),
         (("v0", "cyst", "study"), ["row 9", "label", "'cyst'", "study-level label of an earlier"]),
     ],

@@ -23,7 +23,7 @@ from dxseg.data.readers.dicom.masks import MaskObject, draw_on_image
 from dxseg.data.readers.dicom.objects import open_object, pixel_layout
 from dxseg.data.readers.mask_like import is_mask_like
 from dxseg.data.readers.raster import Pixels
-from dxseg.data.table.cases import LABEL_LEVELS, STUDY_LEVEL
+from dxseg.data.table.volumes import STUDY_LEVEL
 from dxseg.errors import DxsegError, UsageError
 from dxseg.io.atomic import atomic_path
 
@@ -93,8 +93,8 @@ def write_images(
         UsageError: The level is unknown.
         DxsegError: The table is wrong, no image is left, or the destination has other files.
     """
-    if label_level not in (None, *LABEL_LEVELS):
-        raise UsageError(f"label level {label_level!r}: expected {' or '.join(LABEL_LEVELS)}")
+    if label_level not in (None, "image", STUDY_LEVEL):
+        raise UsageError(f"label level {label_level!r}: expected image or {STUDY_LEVEL}")
     table = JoinedLabels()
     if labels is not None:
         table = read_labels(

@@ -6,16 +6,38 @@ from collections.abc import Sequence
 
 from dxseg.data.importers.volume_labels import JoinedLabels
 from dxseg.data.importers.volume_slices import SliceRecord, SliceRules
-from dxseg.data.table.cases import STUDY_LEVEL
+from dxseg.data.table.volumes import MASK_LEVEL, STUDY_LEVEL
 from dxseg.errors import DxsegError, UsageError
 
 
 class SliceLabels:
-    """Names of the labels of slices, and which of them mean lesion-free."""
+    """Names of the labels of slices, and which of them mean lesion-free.
+
+    Attributes:
+        level: Level of labels that follow from a label map.
+    """
 
     def __init__(
-        self, rules: SliceRules, lesion_label: str | None, lesion_free: Sequence[str]
+        self,
+        rules: SliceRules,
+        lesion_label: str | None,
+        lesion_free: Sequence[str],
+        *,
+        known: bool = False,
     ) -> None:
+        """Choose the names.
+
+        Args:
+            rules: Rules of the import.
+            lesion_label: Label of slices with a lesion; default: the only lesion class, or
+                "lesion".
+            lesion_free: Labels that mean lesion-free; default: "no " and the lesion label.
+            known: Whether labels of slices are known without their label maps.
+
+        Raises:
+            UsageError: A label means both.
+        """
+        self.level = "image" if known else MASK_LEVEL
         single = rules.lesion_classes[0] if len(rules.lesion_classes) == 1 else "lesion"
         self.lesion = lesion_label or single
         self.free = list(lesion_free) or [f"no {self.lesion}"]
@@ -41,10 +63,25 @@ class SliceLabels:
         return {"labels": labels, "lesion_free": free}
 
 
+def is_annotated(volume_id: str, index: int, record: SliceRecord, table: JoinedLabels) -> bool:
+    """Whether the mask of a slice is complete, so that what it leaves out is background.
+
+    Args:
+        volume_id: Id of the volume.
+        index: Number of the slice, from 0.
+        record: Files and lesions of the volume's slices.
+        table: Table of labels, perhaps with annotated slices.
+    """
+    listed = table.annotated_slices(volume_id)
+    return index not in record.ignored and (listed is None or index in listed)
+
+
 def slice_label(
     volume_id: str, index: int, record: SliceRecord, table: JoinedLabels, names: SliceLabels
 ) -> tuple[str, str]:
     """Look up the label of a slice and its level.
+
+    A label that follows from a label map is known without it only if the table has it too.
 
     Args:
         volume_id: Id of the volume.
@@ -53,10 +90,12 @@ def slice_label(
         table: Labels from a table.
         names: Names of the labels.
     """
-    if record.masks is not None and index not in record.unknown:
-        return (names.lesion if record.lesion[index] else names.free[0]), "image"
-    label = table.labels.get((volume_id, index), "")
-    if label:
-        return label, "image"
+    given = table.labels.get((volume_id, index), "")
+    known = index not in record.unknown and is_annotated(volume_id, index, record, table)
+    if record.masks is not None and known:
+        label = names.lesion if record.lesion[index] else names.free[0]
+        return label, "image" if label == given else names.level
+    if given:
+        return given, "image"
     label = table.labels.get((volume_id, None), "")
     return label, STUDY_LEVEL if label else ""

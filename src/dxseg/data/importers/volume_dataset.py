@@ -13,7 +13,7 @@ import pandas as pd
 from dxseg.data.importers.destination import UNFINISHED, open_destination
 from dxseg.data.importers.patients import BY_NAMES, PatientRules, Patients, find_patients
 from dxseg.data.importers.report import ImportReport, LeftOut, Progress
-from dxseg.data.importers.slice_labels import SliceLabels, slice_label
+from dxseg.data.importers.slice_labels import SliceLabels, is_annotated, slice_label
 from dxseg.data.importers.slicing_axis import decide_axis
 from dxseg.data.importers.volume_labels import JoinedLabels, read_labels
 from dxseg.data.importers.volume_report import count_dropped, volume_report
@@ -43,6 +43,8 @@ def write_volumes(
     lesion_classes: Sequence[str] = (),
     lesion_label: str | None = None,
     lesion_free: Sequence[str] = (),
+    slice_labels_known: bool = False,
+    ignore_value: int | None = None,
     labels: str | Path | None = None,
     label_columns: Mapping[str, str] | None = None,
     patients: PatientRules = BY_NAMES,
@@ -70,6 +72,10 @@ def write_volumes(
             there are several.
         lesion_free: Labels that mean lesion-free; slices without a lesion get the first. Default:
             "no " and the lesion label.
+        slice_labels_known: Whether labels of slices are known without their label maps; else they
+            have the level `mask`.
+        ignore_value: Value of the label maps for voxels that nobody has judged. A slice with such
+            voxels has no mask: it is unknown, not empty.
         labels: A table of labels; see `read_labels`.
         label_columns: Columns of the table for its fields, where the names differ.
         patients: Where patients come from that neither the files nor the table of labels name.
@@ -86,8 +92,8 @@ def write_volumes(
     volumes = list(found)
     destination = Path(destination).resolve()
     slicing, axis_notes = decide_axis(volumes, slicing)
-    rules = _rules(slicing, mask_values, lesion_classes)
-    names = SliceLabels(rules, lesion_label, lesion_free)
+    rules = _rules(slicing, mask_values, lesion_classes, ignore_value)
+    names = SliceLabels(rules, lesion_label, lesion_free, known=slice_labels_known)
     _check_ids(volumes)
     table = JoinedLabels()
     if labels is not None:
@@ -150,8 +156,16 @@ def _assign_patients(
 
 
 def _rules(
-    slicing: Slicing, mask_values: Mapping[int, str], lesion_classes: Sequence[str]
+    slicing: Slicing,
+    mask_values: Mapping[int, str],
+    lesion_classes: Sequence[str],
+    ignore_value: int | None,
 ) -> SliceRules:
+    if ignore_value is not None and (ignore_value in mask_values or not 0 < ignore_value < 2**16):
+        raise UsageError(
+            f"ignore value {ignore_value}: expected a value of the label maps from 1 to 65535 that "
+            "has no mask class"
+        )
     if not mask_values or not all(0 < value < 2**16 for value in mask_values):
         raise UsageError(
             f"mask values {', '.join(map(str, mask_values)) or 'absent'}: expected at least one, "
@@ -163,7 +177,7 @@ def _rules(
         raise UsageError(
             f"lesion class {unknown[0]!r}: no mask value has it; classes are {', '.join(classes)}"
         )
-    return SliceRules(slicing, dict(mask_values), tuple(lesion_classes or classes))
+    return SliceRules(slicing, dict(mask_values), tuple(lesion_classes or classes), ignore_value)
 
 
 def _check_ids(volumes: Sequence[FoundVolume]) -> None:
@@ -203,25 +217,33 @@ def _check_indices(records: Sequence[tuple[FoundVolume, SliceRecord]], table: Jo
                 f"to {slices[volume_id] - 1}; count from 0, in the order given in docs/data.md"
             )
 
+    for volume_id, count in slices.items():
+        beyond = {n for n in table.annotated_slices(volume_id) or () if n >= count}
+        if beyond:
+            raise DxsegError(
+                f"volume {volume_id!r}: annotated_slices has {min(beyond)}, but its slices are 0 "
+                f"to {count - 1}; count from 0, in the order given in docs/data.md"
+            )
+
 
 def _rows(
     volume: FoundVolume, record: SliceRecord, table: JoinedLabels, names: SliceLabels
 ) -> list[dict[str, Any]]:
     common = {
         "patient_id": volume.patient_id,
-        "spacing_y": record.spacing[0],
-        "spacing_x": record.spacing[1],
+        **dict(zip(("spacing_z", "spacing_y", "spacing_x"), record.spacing, strict=True)),
         "volume_id": volume.volume_id,
     }
     rows = []
     for index, image in enumerate(record.images):
+        masked = record.masks is not None and is_annotated(volume.volume_id, index, record, table)
         label, level = slice_label(volume.volume_id, index, record, table, names)
         rows.append(
             {
                 **common,
                 "case_id": f"{volume.volume_id}_{index:04d}",
                 "image": image,
-                "mask": record.masks[index] if record.masks is not None else "",
+                "mask": record.masks[index] if record.masks is not None and masked else "",
                 "label": label,
                 "label_level": level,
                 "slice_index": index,

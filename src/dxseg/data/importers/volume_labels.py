@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,8 @@ from dxseg.data.table.words import Words
 from dxseg.errors import DxsegError
 from dxseg.io.user_tables import read_user_table
 
-_VALUES = ("label", "slice_index", "patient_id")
+_VALUES = ("label", "slice_index", "patient_id", "annotated_slices")
+_RANGES = re.compile(r"\s*\d{1,6}(\s*-\s*\d{1,6})?\s*([;,]\s*\d{1,6}(\s*-\s*\d{1,6})?\s*)*")
 _LISTED = 10
 
 _Key = TypeVar("_Key")
@@ -38,12 +40,15 @@ class JoinedLabels:
     Attributes:
         labels: Label by volume_id and slice_index; slice_index None: label of the whole volume.
         patients: Patient of a volume, by volume_id.
+        annotated: Slices of a volume that somebody annotated, as `3-7;12`, by volume_id; no entry:
+            all.
         joins: Keys that are columns of the table.
         notes: Rows without a volume and words for nothing, as lines of text that contain no key.
     """
 
     labels: dict[tuple[str, int | None], str] = field(default_factory=dict)
     patients: dict[str, str] = field(default_factory=dict)
+    annotated: dict[str, str] = field(default_factory=dict)
     joins: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -51,6 +56,14 @@ class JoinedLabels:
     def names(self) -> set[str]:
         """Labels of all volumes and slices."""
         return set(self.labels.values())
+
+    def annotated_slices(self, volume_id: str) -> set[int] | None:
+        """The slices of a volume that somebody annotated; None: all."""
+        text = self.annotated.get(volume_id)
+        if text is None:
+            return None
+        ends = [part.split("-") for part in re.split("[;,]", text)]
+        return {index for end in ends for index in range(int(end[0]), int(end[-1]) + 1)}
 
 
 def read_labels(
@@ -60,12 +73,13 @@ def read_labels(
 
     A row labels every volume that matches all keys in it: `volume_id`, and those of the importer
     (`FoundVolume.keys`, such as patient, study and accession). With a `slice_index` it labels that
-    slice, without one the whole volume.
+    slice, without one the whole volume. `annotated_slices`, such as `3-7;12`, lists the slices of
+    the volume whose mask is complete; of the others nothing is known.
 
     Args:
         path: CSV file with comma, semicolon or tab.
-        columns: Columns of the table for label, slice_index, patient_id and the keys, where the
-            names differ. Other columns are ignored.
+        columns: Columns of the table for label, slice_index, patient_id, annotated_slices and the
+            keys, where the names differ. Other columns are ignored.
         found: The volumes.
         given: Labels that the user has named, which stay as they are.
 
@@ -121,10 +135,11 @@ def _table(
         )
     names = {name: name for name in (*_VALUES, *sorted(known)) if name in table} | dict(columns)
     chosen = pd.DataFrame({name: table[given].str.strip() for name, given in names.items()})
-    if "label" not in chosen or not known & set(chosen.columns):
+    if not {"label", "annotated_slices"} & set(chosen.columns) or not known & set(chosen.columns):
         raise DxsegError(
             f"{path}: has the columns {', '.join(map(str, table.columns[:30]))}; expected label "
-            f"and at least one of {', '.join(sorted(known))}; rename them or map them with --column"
+            f"or annotated_slices, and at least one of {', '.join(sorted(known))}; rename them or "
+            "map them with --column"
         )
     notes: list[str] = []
     for words in (Words("label", given=given), Words("patient_id", names_shown=False)):
@@ -149,6 +164,15 @@ def _record_row(
         raise DxsegError(
             f"{path}: row {line}: slice_index {index!r}: expected a whole number from 0, or nothing"
         )
+    annotated = row.get("annotated_slices", "")
+    if annotated and not _RANGES.fullmatch(annotated):
+        raise DxsegError(
+            f"{path}: row {line}: annotated_slices {annotated!r}: expected numbers of slices and "
+            "ranges, counted from 0, such as 3-7;12, or nothing for all"
+        )
+    _record_value(
+        joined.annotated, volume_id, annotated, "annotated_slices", path, line, first_lines
+    )
     slice_index = int(index) if index else None
     _record_value(joined.labels, (volume_id, slice_index), label, "label", path, line, first_lines)
     _record_value(joined.patients, volume_id, patient, "patient_id", path, line, first_lines)

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 from dxseg.data.importers.report import ImportReport, LeftOut, describe_left_out, failures
-from dxseg.data.importers.slice_labels import SliceLabels
+from dxseg.data.importers.slice_labels import SliceLabels, is_annotated
 from dxseg.data.importers.volume_labels import JoinedLabels
 from dxseg.data.importers.volume_slices import SliceRecord
 from dxseg.data.readers.slicing import Slicing
 from dxseg.data.readers.volume import FoundVolume
-from dxseg.data.table.cases import STUDY_LEVEL
 from dxseg.data.table.dataset import Dataset
+from dxseg.data.table.volumes import MASK_LEVEL, STUDY_LEVEL
 
 
 def count_dropped(records: Sequence[tuple[FoundVolume, SliceRecord]]) -> Counter[int]:
@@ -53,12 +53,21 @@ def volume_report(
     with_map = sum(record.masks is not None for _, record in records)
     notes = [
         f"{len(records)} volumes, {len(cases)} slices ({labels})",
-        f"{with_map} volumes with a label map; their slices' labels come from it",
+        f"{with_map} volumes with a label map; their slices' labels come from it"
+        f"{_known_labels(names, with_map)}",
         *found,
         f"axis {slicing.axis}, {_describe_windows(slicing)}, {slicing.channels} channels",
     ]
     if not names.rules.all_lesions:
         notes.append("mask classes that are not lesions: no label means an empty mask")
+    unjudged = sum(
+        not is_annotated(volume.volume_id, index, record, table)
+        for volume, record in records
+        if record.masks is not None
+        for index in range(len(record.images))
+    )
+    if unjudged:
+        notes.append(f"{unjudged} slices are not annotated throughout: their masks are unknown")
     if study:
         notes.append(f"{study} slices have the label of their study, not one of their own")
     for value, count in sorted(count_dropped(records).items()):
@@ -94,6 +103,13 @@ def _describe_windows(slicing: Slicing) -> str:
         f"{one.name} ({window})" for one, window in zip(slicing.sequences, described, strict=True)
     ]
     return f"sequences {', '.join(names)}"
+
+
+def _known_labels(names: SliceLabels, with_map: int) -> str:
+    """What is known of a volume whose label map is hidden."""
+    if not with_map or names.level != MASK_LEVEL:
+        return ""
+    return ", and are known with it only (--slice-labels-known if they are known without)"
 
 
 def _disagreements(

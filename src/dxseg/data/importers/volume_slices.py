@@ -23,7 +23,7 @@ from dxseg.io.atomic import atomic_path, sha256_file, sha256_json, write_text_at
 
 IMAGES, MASKS, RECORDS = "images", "masks", ".volumes"
 
-_FORMAT = 2
+_FORMAT = 3
 """Part of every record: raise it when slicing changes what is written."""
 _VALUES = 2**16
 
@@ -36,11 +36,13 @@ class SliceRules:
         slicing: Rule by which volumes become images.
         mask_values: Mask class of each value of the label maps.
         lesion_classes: Mask classes that are lesions.
+        ignore_value: Value of the label maps for voxels that nobody has judged, or None.
     """
 
     slicing: Slicing
     mask_values: Mapping[int, str]
     lesion_classes: tuple[str, ...]
+    ignore_value: int | None = None
 
     @property
     def mask_classes(self) -> list[str]:
@@ -66,7 +68,8 @@ class SliceRecord(BaseModel):
         masks: One file per slice, "" if the mask is empty; None without a label map.
         lesion: Whether each slice shows a lesion; empty without a label map.
         unknown: Numbers of slices that may show a lesion that their mask lacks.
-        spacing: Millimeters between rows and columns.
+        ignored: Numbers of slices with voxels that nobody has judged: their masks are unknown.
+        spacing: Millimeters between slices, rows and columns.
         sha256: Digest of each file.
         mapped: Number of voxels of the label map with a mask class.
         dropped: Number of voxels of each value without a mask class.
@@ -78,7 +81,8 @@ class SliceRecord(BaseModel):
     masks: list[str] | None
     lesion: list[bool]
     unknown: list[int] = []
-    spacing: tuple[float, float]
+    ignored: list[int] = []
+    spacing: tuple[float, float, float]
     sha256: dict[str, str]
     mapped: int
     dropped: dict[int, int]
@@ -150,6 +154,7 @@ class _VolumeWriter:
         ]
         masks: list[str] | None = None
         lesion: list[bool] = []
+        ignored: list[int] = []
         unknown: NDArray[np.bool_] = np.zeros(len(self.sliced), np.bool_)
         counts = np.zeros(_VALUES, np.int64)
         if labels is not None:
@@ -159,6 +164,8 @@ class _VolumeWriter:
                 unknown = np.asarray(self.sliced.turn(labels.unknown).any(axis=(1, 2)))
             for index, values in enumerate(self.sliced.turn(labels.values)):
                 counts += np.bincount(values.ravel(), minlength=_VALUES)
+                if self.rules.ignore_value is not None and self.rules.ignore_value in values:
+                    ignored.append(index)
                 mask, drawn = self._mask(values)
                 lesion.append(drawn)
                 empty = not drawn and (self.rules.all_lesions or unknown[index])
@@ -168,7 +175,7 @@ class _VolumeWriter:
         dropped = {
             value: count
             for value, count in occurring.items()
-            if value not in self.rules.mask_values
+            if value not in (*self.rules.mask_values, self.rules.ignore_value)
         }
         return SliceRecord(
             key=key,
@@ -176,9 +183,10 @@ class _VolumeWriter:
             masks=masks,
             lesion=lesion,
             unknown=np.flatnonzero(unknown).tolist(),
-            spacing=self.sliced.spacing[1:],
+            ignored=ignored,
+            spacing=self.sliced.spacing,
             sha256=self.sha256,
-            mapped=sum(occurring.values()) - sum(dropped.values()),
+            mapped=sum(occurring.get(value, 0) for value in self.rules.mask_values),
             dropped=dropped,
             notes=notes,
         )
@@ -256,6 +264,7 @@ def _key(found: FoundVolume, rules: SliceRules) -> str:
             "slicing": rules.slicing.model_dump(mode="json"),
             "mask_values": [[value, name] for value, name in rules.mask_values.items()],
             "lesion_classes": list(rules.lesion_classes),
+            "ignore_value": rules.ignore_value,
         }
     )
 

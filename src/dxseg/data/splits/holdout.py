@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from dxseg.data.splits.groups import group_cases, label_sets
-from dxseg.data.splits.split_table import check_groups
+from dxseg.data.splits.split_table import check_groups, without_masks
 from dxseg.data.splits.stratified_split import StratifiedSplitter
 from dxseg.data.table.cases import DROPPED, TEST, TRAIN, VALIDATION
 from dxseg.data.table.dataset import Dataset
@@ -111,7 +111,7 @@ def select_fold(splits: pd.DataFrame, fold: int) -> pd.DataFrame:
     if not chosen.any():
         present = sorted({int(value) for value in splits["fold"].dropna()})
         raise UsageError(f"fold {fold}: no case is in this fold; the table has the folds {present}")
-    result = splits.drop(columns="use_mask", errors="ignore").copy()
+    result = without_masks(splits)
     result.loc[result["split"].isin([TRAIN, VALIDATION]), "split"] = TRAIN
     result.loc[chosen, "split"] = VALIDATION
     return result

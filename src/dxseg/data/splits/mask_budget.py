@@ -1,19 +1,25 @@
-"""Mask budgets: the choice of the few masks that may be used, as a stratified random sample."""
+"""Mask budgets: the choice of the few masks that may be used, as a stratified random sample.
+
+A budget counts images or, where the table has volumes, volumes: the masks of all their slices.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dxseg.data.splits.known_labels import LabelUnit, coarsen_labels, hidden_levels
 from dxseg.data.splits.stratified_split import members_by_stratum
-from dxseg.data.table.cases import DROPPED, TEST, TRAIN, VALIDATION
+from dxseg.data.table.cases import CASES_FILE, DROPPED, TEST, TRAIN, VALIDATION
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import UsageError
+
+BudgetUnit = Literal["volume", "slice"]
 
 
 def choose_masks(
@@ -23,47 +29,109 @@ def choose_masks(
     train_masks: int | float | None,
     validation_masks: int | None,
     seed: int,
+    budget_unit: BudgetUnit | None = None,
+    label_unit: LabelUnit | None = None,
 ) -> pd.DataFrame:
     """Choose the cases whose mask may be used; the budget counts masks of lesions only.
 
-    Lesion-free cases are free: their mask is known to be empty. For one seed a larger budget
-    contains every smaller one, each stratified by label and spread over groups.
+    Cases whose label means lesion-free are free: their mask is known to be empty. A label of a
+    slice that follows from its mask counts only where the mask may be used; see
+    `dxseg.data.splits.known_labels`. For one seed a larger budget contains every smaller one, each
+    stratified by label and spread over groups.
 
     Args:
         dataset: The table of cases.
         splits: One row per case in the same order, as `make_splits` returns.
-        train_masks: Number of training masks, or a fraction of those there are (a float in 0..1);
-            None: all.
-        validation_masks: Number of validation masks; None: all.
+        train_masks: Number of training masks or volumes, or a fraction of those there are (a float
+            in 0..1); None: all.
+        validation_masks: Number of validation masks or volumes; None: all.
         seed: Random seed of the choice.
+        budget_unit: What a budget counts: volumes with a lesion mask, all of whose masks may then
+            be used, or slices; None: volumes where the table has some.
+        label_unit: What labels are known of where masks are hidden; None: as the table says.
 
     Returns:
         A copy of `splits` with the bool column use_mask. In the test split it is True wherever
-        there is a mask, for evaluation only.
+        there is a mask, for evaluation only. Where labels are hidden, also with label_level:
+        `study` or `slab` where the label of the case may be used only as that, else "".
 
     Raises:
         UsageError: A budget is out of range or exceeds the number of masks.
     """
     if list(splits["case_id"]) != list(dataset.cases["case_id"]):
         raise UsageError("splits: other cases, or another order, than the dataset; split it again")
+    counted = resolve_budget_unit(dataset, budget_unit)
+    unit = budget_units(dataset, counted)
     known = dataset.has_mask.to_numpy()
-    free = dataset.lesion_free.to_numpy()
     split = splits["split"].to_numpy()
+    levels = hidden_levels(dataset, label_unit)
+    free = coarsen_labels(dataset, levels).lesion_free.to_numpy()
     use = known & (free | (split == TEST)) & (split != DROPPED)
     for number, (name, budget) in enumerate(((TRAIN, train_masks), (VALIDATION, validation_masks))):
-        lesions = np.flatnonzero(known & ~free & (split == name))
+        lesions = lesion_cases(dataset, splits, name, unit)
         order = nested_order(
             dataset.cases["label"].iloc[lesions].tolist(),
             splits["group"].to_numpy()[lesions],
             np.random.default_rng([seed, 2, number]),
         )
-        use[lesions[order[: _budget(budget, len(lesions), name)]]] = True
+        chosen = lesions[order[: _budget(budget, len(lesions), name, counted)]]
+        use |= known & (split == name) & np.isin(unit, unit[chosen])
     result = splits.copy()
     result["use_mask"] = use
+    levels[use] = ""
+    if (levels != "").any():
+        result["label_level"] = levels
     return result
 
 
-def _budget(budget: int | float | None, available: int, split: str) -> int:
+def resolve_budget_unit(dataset: Dataset, unit: BudgetUnit | None) -> BudgetUnit:
+    """What budgets of a dataset count: what is asked for, else volumes where there are some.
+
+    Raises:
+        UsageError: Volumes are asked for, and the table has none.
+    """
+    volumes = bool(dataset.cases["volume_id"].ne("").any())
+    if unit == "volume" and not volumes:
+        raise UsageError(
+            f"{dataset.root / CASES_FILE}: a budget of volumes, but no case has a volume_id; fill "
+            "it in, or leave the unit out"
+        )
+    return unit or ("volume" if volumes else "slice")
+
+
+def budget_units(dataset: Dataset, unit: BudgetUnit | None) -> NDArray[np.int64]:
+    """Number the units that a budget counts, (N,): a volume, or an image of none.
+
+    Args:
+        dataset: The table of cases.
+        unit: See `resolve_budget_unit`.
+    """
+    cases = dataset.cases
+    if resolve_budget_unit(dataset, unit) == "slice":
+        return np.arange(len(cases))
+    named = cases["volume_id"].ne("")
+    names = ("volume\n" + cases["volume_id"]).where(named, cases["case_id"])
+    return np.asarray(pd.factorize(names)[0], dtype=np.int64)
+
+
+def lesion_cases(
+    dataset: Dataset, splits: pd.DataFrame, split: str, unit: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The first case with a lesion mask of each unit of a split.
+
+    Args:
+        dataset: The table of cases.
+        splits: One row per case in the same order.
+        split: Name of the split.
+        unit: From `budget_units`.
+    """
+    with_lesion = (dataset.has_mask & ~dataset.lesion_free).to_numpy()
+    lesions = np.flatnonzero(with_lesion & splits["split"].eq(split).to_numpy())
+    _, first = np.unique(unit[lesions], return_index=True)
+    return lesions[np.sort(first)]
+
+
+def _budget(budget: int | float | None, available: int, split: str, unit: BudgetUnit) -> int:
     """Resolve a budget to a number of masks; one that cannot be met is an error."""
     if budget is None:
         return available
@@ -75,9 +143,11 @@ def _budget(budget: int | float | None, available: int, split: str) -> int:
         # A fraction above 0 is at least one mask.
         return min(available, max(math.ceil(budget), round(budget * available)))
     if not 0 <= budget <= available:
+        what = "lesion masks" if unit == "slice" else "volumes with a lesion mask"
         raise UsageError(
-            f"{budget} masks for {split}: expected 0 to {available}, the lesion masks that the "
-            f"{split} cases have; use fewer, or leave the number out for all"
+            f"{budget} {'masks' if unit == 'slice' else 'volumes'} for {split}: expected 0 to "
+            f"{available}, the {what} that the {split} cases have; use fewer, or leave the number "
+            "out for all"
         )
     return budget
 

@@ -8,11 +8,13 @@ import pandas as pd
 
 from dxseg.data.table.cases import SPLITS
 from dxseg.data.table.dataset import Dataset
+from dxseg.data.table.volumes import BAG_LEVELS
 from dxseg.errors import DxsegError
 from dxseg.io.atomic import write_text_atomic
 from dxseg.io.csv_io import read_table
 
 COLUMNS = ("case_id", "group", "split", "fold")
+_OPTIONAL = ("use_mask", "label_level")
 
 
 def write_splits(path: str | Path, splits: pd.DataFrame) -> None:
@@ -20,9 +22,18 @@ def write_splits(path: str | Path, splits: pd.DataFrame) -> None:
 
     Args:
         path: The file, replaced if it exists.
-        splits: Columns case_id, group, split, fold and optionally use_mask.
+        splits: Columns case_id, group, split, fold and optionally use_mask and label_level.
     """
     write_text_atomic(path, splits.to_csv(index=False, lineterminator="\n"))
+
+
+def without_masks(splits: pd.DataFrame) -> pd.DataFrame:
+    """A copy without the choice of masks, which belongs to one split and one budget.
+
+    Args:
+        splits: As `read_splits` returns it.
+    """
+    return splits.drop(columns=list(_OPTIONAL), errors="ignore").copy()
 
 
 def read_splits(path: str | Path, dataset: Dataset) -> pd.DataFrame:
@@ -33,8 +44,8 @@ def read_splits(path: str | Path, dataset: Dataset) -> pd.DataFrame:
         dataset: The dataset; its cases and those of the file must be the same.
 
     Returns:
-        The table in the order of the dataset: case_id, group int64, split, fold Int64, and
-        bool use_mask if the file has it.
+        The table in the order of the dataset: case_id, group int64, split, fold Int64, and, if the
+        file has them, bool use_mask and label_level (see `choose_masks`).
 
     Raises:
         DxsegError: The file is absent or malformed, lists other cases, or divides a group.
@@ -55,11 +66,11 @@ def parse_splits(path: str | Path, dataset: Dataset) -> pd.DataFrame:
         DxsegError: The file is absent or malformed, or lists other cases.
     """
     table = read_table(Path(path)).reset_index(drop=True)
-    columns = [*COLUMNS, *(["use_mask"] if "use_mask" in table else [])]
+    columns = [*COLUMNS, *(name for name in _OPTIONAL if name in table)]
     if sorted(table.columns) != sorted(columns):
         raise DxsegError(
             f"{path}: columns {', '.join(map(str, table.columns))}; expected {', '.join(COLUMNS)} "
-            "and optionally use_mask; write it again with `dxseg split`"
+            f"and optionally {' and '.join(_OPTIONAL)}; write it again with `dxseg split`"
         )
     _check_cases(table["case_id"], dataset.cases["case_id"], str(path))
     _check_values(table, "split", SPLITS, str(path))
@@ -69,6 +80,9 @@ def parse_splits(path: str | Path, dataset: Dataset) -> pd.DataFrame:
     if "use_mask" in table:
         _check_values(table, "use_mask", ("True", "False"), str(path))
         result["use_mask"] = table["use_mask"].eq("True").astype(bool)
+    if "label_level" in table:
+        _check_values(table, "label_level", ("", *BAG_LEVELS), str(path))
+        result["label_level"] = table["label_level"]
     return result.set_index("case_id").loc[dataset.cases["case_id"]].reset_index()
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from dxseg.data.table.case_errors import CaseErrors, Flags
 from dxseg.data.table.spec import DatasetSpec
+from dxseg.data.table.volumes import GRID, check_levels, check_volumes
 from dxseg.data.table.words import is_missing
 from dxseg.errors import DxsegError
 from dxseg.io.csv_io import is_formula
@@ -30,14 +31,13 @@ COLUMNS = (
     "fold",
     "spacing_y",
     "spacing_x",
+    "spacing_z",
     "volume_id",
     "slice_index",
     "label_level",
     "group",
 )
 SPLITS = TRAIN, VALIDATION, TEST, DROPPED = ("train", "validation", "test", "dropped")
-STUDY_LEVEL = "study"
-LABEL_LEVELS = ("image", STUDY_LEVEL)
 _REQUIRED = ("case_id", "image")
 _TEXT = (
     *("case_id", "image", "mask", "label", "patient_id", "split", "volume_id"),
@@ -90,13 +90,14 @@ def validate_cases(table: pd.DataFrame, spec: DatasetSpec, source: Path) -> pd.D
             problems.add(wrong, column, _NUMBER_ADVICE[whole])
             typed[column] = pd.Series(numbers).astype("Int64") if whole else numbers
     cases = pd.DataFrame(typed, columns=list(COLUMNS))
-    absent = {name: "" for name in _SPACING if name not in table}
+    absent = {name: "" for name in GRID if name not in table}
     problems.table = table.assign(**{name: cases[name] for name in _TEXT}, **absent)
     _check_text(cases, problems)
     _check_paths(cases, spec, problems)
     _check_labels(cases, spec, problems)
-    _check_levels(cases, problems)
     _check_spacing(cases, problems)
+    check_volumes(cases, problems)
+    check_levels(cases, spec.lesion_free, problems)
     problems.raise_if_any()
     return cases
 
@@ -251,29 +252,6 @@ def _check_labels(cases: pd.DataFrame, spec: DatasetSpec, problems: CaseErrors) 
         ~wrong & _flag(cases["label"], contradicts),
         "label",
         "a lesion-free label beside another one; keep one kind",
-    )
-
-
-def _check_levels(cases: pd.DataFrame, problems: CaseErrors) -> None:
-    level = cases["label_level"]
-    wrong = _flag(level, lambda text: text not in ("", *LABEL_LEVELS))
-    advice = f"expected nothing or one of {', '.join(LABEL_LEVELS)}"
-    problems.add(wrong, "label_level", advice)
-    study = level.eq(STUDY_LEVEL)
-    problems.add(
-        (study & cases["label"].eq("")).to_numpy(),
-        "label_level",
-        "the row has no label; add the study's label, or empty label_level",
-    )
-    named = cases[study & cases["volume_id"].ne("")]
-    first = named.groupby("volume_id")["label"].transform("first")
-    other = pd.Series(False, index=cases.index)
-    other[named.index] = named["label"].ne(first)
-    problems.add(
-        other.to_numpy(),
-        "label",
-        "differs from the study-level label of an earlier slice of its volume; expected one label "
-        "per volume",
     )
 
 

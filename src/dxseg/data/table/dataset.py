@@ -17,13 +17,13 @@ import pandas as pd
 from dxseg.data.table.cases import (
     CASES_FILE,
     COLUMNS,
-    STUDY_LEVEL,
     split_labels,
     validate_cases,
     value_of,
 )
 from dxseg.data.table.records import inside
 from dxseg.data.table.spec import SPEC_FILE, DatasetSpec, read_spec, write_spec
+from dxseg.data.table.volumes import BAG_LEVELS, SLAB_LEVEL, slab_numbers
 from dxseg.errors import DxsegError
 from dxseg.io.atomic import sha256_json, write_bytes_atomic
 from dxseg.io.csv_io import read_table
@@ -31,7 +31,7 @@ from dxseg.io.remote import RemotePath, address_fault, as_path, is_address
 
 __all__ = ["COLUMNS", "Dataset", "DatasetSpec"]
 
-_OPTIONAL_COLUMNS = ("label_level", "group")
+_OPTIONAL_COLUMNS = ("spacing_z", "label_level", "group")
 _STUDY_NAMES = ("volume_id", "patient_id", "group", "case_id")
 
 
@@ -44,8 +44,8 @@ class Dataset:
     Attributes:
         root: Folder of the dataset, absolute.
         spec: Specification, as in `dataset.yaml`.
-        cases: All `COLUMNS`, one row per image: text as str with "" for empty, spacing_y and
-            spacing_x as float64 with NaN, fold and slice_index as Int64 with <NA>.
+        cases: All `COLUMNS`, one row per image: text as str with "" for empty, spacing_y,
+            spacing_x and spacing_z as float64 with NaN, fold and slice_index as Int64 with <NA>.
     """
 
     def __init__(self, root: str | Path, spec: DatasetSpec, cases: pd.DataFrame) -> None:
@@ -164,27 +164,30 @@ class Dataset:
     def image_labels(self) -> pd.Series[str]:
         """Labels of the images themselves, "" where there is none.
 
-        A lesion-free study-level label holds for every slice, any other for none in particular.
+        A lesion-free label of a study or slab holds for every slice, any other for none in
+        particular.
         """
-        of_study_only = self.cases["label_level"].eq(STUDY_LEVEL) & ~self.lesion_free
-        return self.cases["label"].mask(of_study_only, "").rename("image_label")
+        of_bag_only = self.cases["label_level"].isin(BAG_LEVELS) & ~self.lesion_free
+        return self.cases["label"].mask(of_bag_only, "").rename("image_label")
 
     @cached_property
     def study_labels(self) -> pd.Series[str]:
-        """Study-level labels, "" where there is none.
+        """Labels of studies or slabs, "" where there is none.
 
-        Images of one `volume_id` share it. See `studies` for how stage 1 uses them.
+        Images of one `volume_id` share it, or of one of its slabs. See `studies` for how stage 1
+        uses them.
         """
-        of_study = self.cases["label_level"].eq(STUDY_LEVEL)
-        return self.cases["label"].where(of_study, "").rename("study_label")
+        of_bag = self.cases["label_level"].isin(BAG_LEVELS)
+        return self.cases["label"].where(of_bag, "").rename("study_label")
 
     @cached_property
     def studies(self) -> npt.NDArray[np.int64]:
         """Studies whose label names a lesion that at least one of their images shows, (N,).
 
-        A study is a volume; of images without `volume_id` a patient, else a group, else the image
-        alone, each with one label. A study is left out where the image-level label of one of its
-        images already names a lesion: nothing is then known of the others.
+        A study is a volume, or, where labels are of slabs, a slab; of images without `volume_id` a
+        patient, else a group, else the image alone, each with one label. A study is left out where
+        the image-level label of one of its images already names a lesion: nothing is then known of
+        the others.
 
         Each value is the number of the image's study, from 0; -1 for images of none, such as
         lesion-free ones.
@@ -194,8 +197,12 @@ class Dataset:
             values = self.cases[column]
             # No value holds a line break.
             name = (column + "\n" + values).where(values.ne(""), name)
+        slab = self.cases["label_level"].eq(SLAB_LEVEL)
+        in_slab = name + "\n" + pd.Series(slab_numbers(self.cases), name.index).astype(str)
         own = self.image_labels.ne("") & ~self.lesion_free
-        unsettled = self.study_labels.ne("") & ~self.lesion_free & ~name.isin(name[own])
+        settled = in_slab.isin(in_slab[own]).where(slab, name.isin(name[own]))
+        name = in_slab.where(slab, name)
+        unsettled = self.study_labels.ne("") & ~self.lesion_free & ~settled
         numbers = np.full(len(self.cases), -1, dtype=np.int64)
         numbers[unsettled] = pd.factorize((name + "\n" + self.cases["label"])[unsettled])[0]
         return numbers
@@ -231,8 +238,8 @@ class Dataset:
         """Compute a digest of specification and table, not of the pixels.
 
         `roots` is left out: the same dataset on another machine, its images in another folder, has
-        the same digest. So are `label_level`, `group` and `slicing` where they are empty: datasets
-        keep the digest they had before these existed.
+        the same digest. So are `spacing_z`, `label_level`, `group` and `slicing` where they are
+        empty: datasets keep the digest they had before these existed.
 
         Returns:
             64 lower-case hexadecimal digits.
@@ -287,5 +294,5 @@ class Dataset:
 
 def _csv(cases: pd.DataFrame) -> bytes:
     """The table as a file, without those of `_OPTIONAL_COLUMNS` that are empty."""
-    empty = [column for column in _OPTIONAL_COLUMNS if cases[column].eq("").all()]
+    empty = [column for column in _OPTIONAL_COLUMNS if cases[column].isin(["", np.nan]).all()]
     return cases.drop(columns=empty).to_csv(index=False, lineterminator="\n").encode("utf-8")

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from dxseg.data.exporters.brush_rle import encode_brush
 from dxseg.data.readers.dicom.headers import alias_in_errors
-from dxseg.data.table.cases import STUDY_LEVEL
+from dxseg.data.table.volumes import BAG_LEVELS
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.files.table import model_name
 from dxseg.inference.model_folder import ModelInfo
@@ -168,7 +168,7 @@ async def _predict_case(
         )
     with alias_in_errors(cases.root, _DATASET):
         case = await asyncio.to_thread(cases.find, case_id)
-        label = "" if case.row["label_level"] == STUDY_LEVEL else case.row["label"]
+        label = "" if case.row["label_level"] in BAG_LEVELS else case.row["label"]
         await _wait_for_place(service)
         await service.inspect_image(case.image, _IMAGE)
         await _wait_for_place(service)

@@ -14,6 +14,7 @@ from dxseg.config.schema import RunConfig
 from dxseg.data.batches.batches import CaseDataset, Studies
 from dxseg.data.batches.pixel_cache import cached_images, cached_masks
 from dxseg.data.preprocessing import Preprocessing, intensity_range
+from dxseg.data.splits.known_labels import known_labels
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.io.atomic import sha256_json
@@ -36,6 +37,7 @@ class TrainingData:
             if the image has no label of its own.
         lesion_free_train: (N,) the same of each of `mask_train`.
         coarse_images: the images at the size that stage 1 learns from, row for row.
+        labels_sha256: of the labels of the training images and of their studies.
         pixels_sha256: of the files of all these images and masks, and of their size here.
     """
 
@@ -48,6 +50,7 @@ class TrainingData:
     lesion_free: NDArray[np.bool_]
     lesion_free_train: NDArray[np.bool_]
     coarse_images: NDArray[Any]
+    labels_sha256: str
     pixels_sha256: str
 
     def for_stage1(self, cases: CaseDataset) -> CaseDataset:
@@ -62,11 +65,11 @@ def prepare_training_data(
     statistics: tuple[tuple[float, ...], tuple[float, ...]],
     report: Report | None = None,
 ) -> TrainingData:
-    """Decode, resize and cache what training needs.
+    """Decode, resize and cache what training needs; labels that may not be used are hidden.
 
     Args:
         dataset: the cases.
-        splits: with `use_mask`, in the order of the cases.
+        splits: with `use_mask`, and perhaps `label_level`, in the order of the cases.
         config: image size, cache folder.
         statistics: per-channel mean and standard deviation of the backbone's pretraining.
         report: called with (done, total) while images are cached.
@@ -74,6 +77,7 @@ def prepare_training_data(
     Raises:
         DxsegError: no mask that may be used shows a lesion, or a file is unreadable.
     """
+    dataset = known_labels(dataset, splits)
     size = config.data.image_size
     folder = Path(config.data.cache_dir) if config.data.cache_dir else dataset.root / ".cache"
     used = np.flatnonzero(splits["split"].isin(["train", "validation"]))
@@ -113,6 +117,7 @@ def prepare_training_data(
         lesion_free=lesion_free[train],
         lesion_free_train=lesion_free[train & masked],
         coarse_images=coarse_images,
+        labels_sha256=_labels_sha256(dataset, used[train]),
         pixels_sha256=sha256_json([_cache_name(images), _cache_name(masks)]),
     )
 
@@ -124,6 +129,14 @@ def _studies(dataset: Dataset, cases: NDArray[np.int64]) -> Studies | None:
         return None
     places = dataset.cases["slice_index"].fillna(-1).to_numpy(dtype=np.int64)
     return Studies(numbers, dataset.study_targets()[cases], places[cases])
+
+
+def _labels_sha256(dataset: Dataset, cases: NDArray[np.int64]) -> str:
+    """A digest of what stage 1 learns: which image or study has which label."""
+    rows = dataset.cases.iloc[cases]
+    columns = (rows["case_id"], dataset.image_labels[rows.index], dataset.study_labels[rows.index])
+    studies = pd.factorize(dataset.studies[cases])[0].tolist()
+    return sha256_json([*(column.tolist() for column in columns), studies])
 
 
 def task_of(dataset: Dataset) -> Task:
