@@ -51,6 +51,7 @@ sbom: $(VENV)/.installed-dev
 	mkdir -p build
 	$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml \
 	  --mc-type application --output-reproducible --output-file build/sbom.json
+	$(BIN)/python .ci/sbom_version.py build/sbom.json
 
 package: $(VENV)/.installed-dev
 	.ci/package $(BIN)/python dist
