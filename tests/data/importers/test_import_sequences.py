@@ -14,6 +14,7 @@ import pytest
 from dxseg.commands.import_dicom import import_dicom
 from dxseg.commands.import_nnunet import import_nnunet
 from dxseg.commands.import_volumes import import_msd, import_volumes
+from dxseg.data.importers.sequences import note_sequences
 from dxseg.data.readers.images import read_image
 from dxseg.data.readers.slicing import Slicing
 from dxseg.data.table.dataset import Dataset
@@ -74,6 +75,32 @@ def test_neighbors_of_each_sequence_are_together(tmp_path: Path) -> None:
     pixels = read_image(dataset.image_path(next(dataset.cases.iloc[5:6].itertuples())))
     for channel, (voxels, index) in enumerate((v, i) for v in (VOXELS, OTHER) for i in (4, 5, 6)):
         np.testing.assert_array_equal(pixels[:, :, channel], expected(index, voxels, 0, 200))
+
+
+def test_files_that_seem_to_be_sequences_are_named_with_the_options(tmp_path: Path) -> None:
+    source = brats(tmp_path / "in", "P1", "P2")
+    report = import_volumes(source, tmp_path / "out")
+    assert report.volumes == 6
+    [note] = [note for note in report.notes if "--channel" in note]
+    options = "--channel flair=_flair --channel post=_post --channel pre=_pre"
+    assert note.startswith("2 folders have 3 volumes each")
+    assert note.endswith(options)
+    channels = dict(pair.split("=") for pair in options.split() if "=" in pair)
+    assert import_volumes(source, tmp_path / "again", channels=channels).volumes == 2
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("a/v_flair", "b/w_post"), ("a/T1w", "a/T2w"), ("a/1", "a/2", "b/1", "b/2"), ("a", "b", "c")],
+)
+def test_other_folders_are_no_sequences(names: tuple[str, ...]) -> None:
+    assert note_sequences([Path("/x") / f"{name}.nii.gz" for name in names]) == []
+
+
+def test_bids_suffixes_are_whole_words() -> None:
+    paths = [Path(f"/x/sub-{n}/sub-{n}_{end}.nii") for n in (1, 2) for end in ("T1w", "T2w")]
+    [note] = note_sequences(paths)
+    assert note.endswith("--channel T1w=_T1w --channel T2w=_T2w")
 
 
 def test_one_sequence_of_many_files(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from dxseg.data.importers.mask_search import find_masks
 from dxseg.data.importers.names import natural_key, plain_name
 from dxseg.data.importers.pairing import Mask, Pairing
 from dxseg.data.importers.report import LeftOut
-from dxseg.data.importers.sequences import Files, find_files
+from dxseg.data.importers.sequences import Files, find_files, note_sequences
 from dxseg.data.readers.dicom.objects import is_dicom
 from dxseg.data.readers.label_maps import read_label_map
 from dxseg.data.readers.mask_like import is_mask_like
@@ -119,12 +119,13 @@ def find_volumes(
     )
     if suffixes:
         found.drop_images(pairing.masks, left_out)
+    sequences = [] if suffixes else note_sequences(pairing.masks)
     if tree is not None and not any(pairing.masks.values()):
         raise DxsegError(
             f"{tree}: no label map of any of the {len(pairing.masks)} volumes of {source}; "
             "expected the name of the volume, or with --mask-suffix or --mask-replace"
         )
-    notes = note_pairing(pairing, left_out)
+    notes = [*note_pairing(pairing, left_out), *sequences]
     structures = _structures(pairing, regions, lesion_classes)
     if structures.lesions and not lesion_classes:
         notes.append(f"lesions, by their names: {', '.join(structures.lesions)}; --lesion-class")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,9 @@ from typing import Any
 from dxseg.data.importers.report import LeftOut
 from dxseg.data.readers.volume_files import group_sequences, volume_stem
 from dxseg.errors import DxsegError
+
+_ALIKE = 2
+"""Folders whose files end alike, from which on the endings are taken for sequences."""
 
 Files = tuple[Path, ...]
 """The files of a volume; of several sequences in their order."""
@@ -79,3 +85,30 @@ def find_files(
             f"{source}: no volume has files of all sequences ({shown}){first}; correct --channel"
         )
     return found
+
+
+def note_sequences(images: Iterable[Path]) -> list[str]:
+    """Say how to import files that seem to be sequences of one volume each, if there are any.
+
+    Args:
+        images: Files of volumes, one volume each; those of a folder are compared.
+    """
+    folders: dict[Path, list[str]] = defaultdict(list)
+    for path in images:
+        folders[path.parent].append(volume_stem(path.name))
+    endings: Counter[tuple[str, ...]] = Counter()
+    for stems in folders.values():
+        # A sequence is more than the last letters of a name: T1w, not 1w.
+        shared = os.path.commonprefix(stems)  # noqa: RUF071 - of names, not of paths
+        common = re.split(r"[^_\-. ]*$", shared)[0].rstrip("_-. ")
+        endings[tuple(sorted(stem[len(common) :] for stem in stems))] += len(stems) > 1
+    if not endings:
+        return []
+    suffixes, count = endings.most_common(1)[0]
+    if count < _ALIKE or any(suffix.strip("_-. ").isdecimal() for suffix in suffixes):
+        return []
+    options = " ".join(f"--channel {suffix.strip('_-. ')}={suffix}" for suffix in suffixes)
+    return [
+        f"{count} folders have {len(suffixes)} volumes each, of the same endings, imported as "
+        f"separate volumes; if they are sequences on one grid, make them channels: {options}"
+    ]
