@@ -43,8 +43,14 @@ def cases(count: int, specks: int, side: int = 12, speck: int = 2) -> CaseDatase
     return CaseDataset(images, rows, masks, rows, np.full(count, -1), 1)
 
 
+def choose(
+    validation: CaseDataset | None, training: CaseDataset | None = None
+) -> tuple[ComponentFilter | None, dict[str, Any]]:
+    return choose_components(Bright(), INFO, validation, training or cases(2, specks=0))
+
+
 def test_specks_are_removed_by_the_smallest_area_that_does() -> None:
-    chosen, record = choose_components(Bright(), INFO, cases(8, specks=6))
+    chosen, record = choose(cases(8, specks=6))
     assert chosen == ComponentFilter(min_area=8)
     assert record["images"] == 8
     before = 2 * 144 / (144 + 144 + 24)
@@ -54,7 +60,7 @@ def test_specks_are_removed_by_the_smallest_area_that_does() -> None:
 
 
 def test_masks_without_specks_are_left_alone() -> None:
-    chosen, record = choose_components(Bright(), INFO, cases(8, specks=0))
+    chosen, record = choose(cases(8, specks=0))
     assert chosen is None
     assert "no filter gains" in record["note"]
     assert record["dice_before"] == 1
@@ -68,12 +74,22 @@ def test_no_lesion_that_was_found_is_lost() -> None:
     masks = np.concatenate([few.masks, small.masks])
     rows = np.arange(8)
     mixed = CaseDataset(images, rows, masks, rows, np.full(8, -1), 1)
-    chosen, _ = choose_components(Bright(), INFO, mixed)
+    chosen, _ = choose(mixed)
     assert chosen == ComponentFilter(largest_only=True)
 
 
+def test_no_filter_would_change_a_mask_of_training() -> None:
+    validation = cases(8, specks=6)
+    small = cases(1, specks=0, side=2)
+    assert choose(validation, small)[0] == ComponentFilter(largest_only=True)
+    small.masks[0, 40, 40] = 1
+    chosen, record = choose(validation, small)
+    assert chosen is None
+    assert "would remove a part of a true mask" in record["note"]
+
+
 def test_too_few_masks_choose_nothing() -> None:
-    chosen, record = choose_components(Bright(), INFO, cases(4, specks=6))
+    chosen, record = choose(cases(4, specks=6))
     assert chosen is None
     assert "fewer than 5 masks" in record["note"]
-    assert choose_components(Bright(), INFO, None)[0] is None
+    assert choose(None)[0] is None

@@ -177,7 +177,9 @@ def finish_run(
         sensitivity=config.rule_out_sensitivity,
         specificity=config.rule_in_specificity,
     )
-    components, component_record = choose_components(segmenter, info, data.mask_validation)
+    components, component_record = choose_components(
+        segmenter, info, data.mask_validation, data.mask_train
+    )
     info = info.model_copy(update={"components": components})
     info = save_model_folder(output / "model", segmenter, info)
     run = {
