@@ -272,3 +272,12 @@ def test_a_fast_wheel_does_not_predict_what_it_passes(picture: Picture) -> None:
     on_slice(picture, 1)
     until(lambda: picture.page.wait_for_timeout(20) or picture.area() >= 0)
     assert len(asked) <= 6, "each slice once at most"
+
+
+def test_axe_finds_nothing_on_a_volume(picture: Picture) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    picture.page.keyboard.press("n")
+    on_slice(picture, 4)
+    picture.says("Predicted")
+    found = axe.Axe().run(picture.page).response["violations"]
+    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
