@@ -59,7 +59,7 @@ def page_with(page: str, table: pd.DataFrame) -> str:
         f"{known_ahead}.",
     ]
     text = "\n".join(lines)
-    return re.sub(f"{BEGIN}.*{END}", f"{BEGIN}\n{text}\n{END}", page, flags=re.DOTALL)
+    return re.sub(f"{BEGIN}.*{END}", f"{BEGIN}\n\n{text}\n\n{END}", page, flags=re.DOTALL)
 
 
 def main(folder: Path, seeds: int) -> None:

@@ -36,3 +36,9 @@ def test_the_figures_of_the_readme_are_those_of_the_results() -> None:
             )
             found = rf"{re.escape(mean)}\s+\((?:95%\s+interval\s+)?{re.escape(low)}\s+to\s+{high}\)"
             assert re.search(found, text), (method, mean, low, high)
+
+
+def test_the_seeds_of_the_demo_are_those_that_were_kept() -> None:
+    demo = load("demo_seeds")
+    page = demo.PAGE.read_text(encoding="utf-8")
+    assert demo.page_with(page, pd.read_csv(demo.TABLE)) == page
