@@ -73,6 +73,7 @@ def test_a_training_that_was_killed_ends_with_a_model_that_is_compared(
     patiently(lambda: trainer.status().state != "running")
     status = shown(trainer)
     assert status["state"] == "done", status["problem"]
+    assert not (folder / "failure.txt").exists()
     assert status["masks"] == status["in_use"]["masks"] + 3 == status["offered"]["masks"]
     tables = [
         pd.read_csv(folder / name / "per_image_validation.csv").set_index("case_id")
@@ -86,6 +87,21 @@ def test_a_training_that_was_killed_ends_with_a_model_that_is_compared(
     trainer.use(status["offered"]["model"], models.append)
     assert models[0].info.weights_sha256[:12] == status["offered"]["model"]
     assert trainer.status().new_masks == 0
+    trainer.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * PATIENCE)
+def test_a_full_disk_while_it_trains_is_told_and_the_training_stays(
+    served: Callable[[], Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = ("bash", "-c", 'ulimit -f 1; exec "$@"', "bash", sys.executable, "-P", "-c", QUICKLY)
+    trainer = served()
+    monkeypatch.setattr(training_process, "_COMMAND", limited)
+    trainer.begin()
+    patiently(lambda: trainer.status().state == "stopped")
+    assert "File too large; free some space" in trainer.status().problem
+    assert (trainer.folder / "0001/job.json").is_file()
     trainer.close()
 
 

@@ -81,7 +81,7 @@ def _difference(before: Path, after: Path) -> dict[str, float | int | None]:
 
 
 def _exit_with_server() -> None:
-    while sys.stdin.buffer.read(1):
+    while os.read(0, 1):  # sys.stdin has a lock, held at the end of the interpreter
         pass
     os._exit(_STOPPED)
 
