@@ -30,9 +30,8 @@ def main() -> None:
     except DxsegError as error:
         _fail(" ".join(str(error).split()))
     except OSError as error:
-        _fail(
-            f"{error.filename or folder}: {error.strerror or error}; free some space, or see to it"
-        )
+        reason = error.strerror or error
+        _fail(f"{error.filename or folder}: {reason}; free some space, or change its rights")
     except TerminatedError:
         sys.exit(_STOPPED)
 
