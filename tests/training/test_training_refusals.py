@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-from dxseg.data.splits.split_table import read_splits
+from dxseg.config.schema import RunConfig
+from dxseg.data.splits.holdout import make_splits
+from dxseg.data.splits.split_table import read_splits, write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
+from dxseg.training.run import resolve_splits
 from dxseg.training.run_record import read_run
 from trained_runs import same_weights
 
@@ -123,6 +126,22 @@ class TestRefusals:
         dataset.save()
         with pytest.raises(DxsegError, match="stage1: checkpoint 'best'"):
             train("sks", dataset=copied, stage1={"checkpoint": "best"})
+
+    def test_splits_that_use_a_mask_that_no_case_has(
+        self, copied: Path, configure: Callable[..., RunConfig], tmp_path: Path
+    ) -> None:
+        """It would be learned as an empty one."""
+        dataset = Dataset.load(copied)
+        splits = make_splits(dataset).assign(use_mask=True)
+        write_splits(tmp_path / "splits.csv", splits)
+        lesion = dataset.cases["mask"].ne("") & dataset.cases["split"].eq("train")
+        dataset.cases.loc[lesion.idxmax(), "mask"] = ""
+        dataset.save()
+        name = dataset.cases["case_id"][lesion.idxmax()]
+        with pytest.raises(
+            DxsegError, match=f"for 1 cases whose mask is not known, such as '{name}"
+        ):
+            resolve_splits(Dataset.load(copied), configure(), tmp_path / "splits.csv")
 
 
 class TestWhatIsRead:

@@ -226,6 +226,7 @@ def resolve_splits(
     if given is not None:
         splits = read_splits(given, dataset)
         if "use_mask" in splits and split.masks is None:
+            _check_masks(splits, dataset, given)
             return splits
         splits = without_masks(splits)
     else:
@@ -245,6 +246,22 @@ def resolve_splits(
         budget_unit=split.budget_unit,
         label_unit=split.label_unit,
     )
+
+
+def _check_masks(splits: pd.DataFrame, dataset: Dataset, source: Path) -> None:
+    """Refuse masks that the table of cases does not have: they would be learned as empty.
+
+    Raises:
+        DxsegError: a training or validation case without a mask is marked in `use_mask`.
+    """
+    used = splits["use_mask"] & splits["split"].isin(["train", "validation"])
+    absent = splits["case_id"][used.to_numpy() & ~dataset.has_mask.to_numpy()]
+    if len(absent):
+        raise DxsegError(
+            f"{source}: use_mask is True for {len(absent)} cases whose mask is not known, such as "
+            f"{absent.iloc[0]!r}; set it to False, or give their masks in "
+            f"{dataset.root / 'cases.csv'}"
+        )
 
 
 def _stage2_of(run: Path, work: Work) -> Trained:
