@@ -13,6 +13,7 @@ import pytest
 import dicom_phantom
 import volume_phantom
 from browsing import Picture
+from dxseg.commands.import_volumes import import_volumes
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.readers.slicing import Slicing
 from dxseg.data.table.dataset import Dataset
@@ -130,6 +131,51 @@ def test_a_label_map_holds_what_is_drawn_and_what_is_predicted(
     assert np.array_equal(np.unique(np.argwhere(found[:, :, 5])[:, 0]), 31 - np.arange(7, 3, -1))
     assert found[:, :, 4].sum() > 20
     assert "not saved" not in page.inner_text("#slice-text")
+
+
+def test_a_label_map_of_a_volume_of_the_dataset_says_what_it_holds(
+    browser: Any, start_server: Callable[..., Any], tmp_path: Path
+) -> None:
+    source, root = ct(tmp_path / "source"), tmp_path / "data"
+    import_volumes(source.parent, root, name="data", mask_values={1: "class0"}, axis="axial")
+    picture = Picture.open(browser, f"{start_server(dataset=root, token=TOKEN).url}/#token={TOKEN}")
+    page = picture.page
+    page.get_by_text("1 left").wait_for()
+    page.select_option("#role", "trainee")
+    page.keyboard.press("n")
+    on_slice(picture, 6)
+    picture.says("Predicted")
+    page.click("#clear")
+    page.click("[data-tool=polygon]")
+    for corner in ((4, 4), (8, 4), (8, 9), (4, 9)):
+        picture.click(*corner)
+    page.keyboard.press("Enter")
+    picture.says("Drawn: class0 20")
+    page.keyboard.press("PageDown")
+    on_slice(picture, 7)
+    picture.says("Predicted")
+    with page.expect_download():
+        page.keyboard.press("k")
+    picture.says("1 slices as drawn and not saved, 0 as in the dataset, 1 as predicted, 8 empty")
+    assert "1 not saved" in page.inner_text("#slice-text"), "a file does not replace saving"
+    page.keyboard.press("s")
+    picture.says("2 slices saved")
+    with page.expect_download() as download:
+        page.keyboard.press("k")
+    picture.says("0 slices as drawn and not saved, 2 as in the dataset, 0 as predicted, 8 empty")
+    download.value.save_as(tmp_path / "labels.nii.gz")
+    labels = nibabel.load(tmp_path / "labels.nii.gz")
+    assert np.array_equal(labels.affine, nibabel.load(source).affine)
+    assert np.asarray(labels.dataobj)[:, :, 5].sum() == 20
+    picture.page.close()
+
+
+def test_a_volume_without_a_record_has_no_label_map(picture: Picture) -> None:
+    picture.page.keyboard.press("n")
+    on_slice(picture, 4)
+    picture.says("Predicted")
+    picture.page.keyboard.press("k")
+    picture.page.locator("#problem").get_by_text("import the source again").wait_for()
 
 
 def test_leaving_a_volume_that_is_in_no_label_map_is_asked_about(

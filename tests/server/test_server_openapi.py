@@ -45,6 +45,7 @@ WITH_DATASET = {
     ("POST", "/v1/cases/predict"),
     ("GET", "/v1/cases/next"),
     ("GET", "/v1/cases/volume"),
+    ("POST", "/v1/cases/volume/labels"),
     ("GET", "/v1/cases/mask"),
     ("POST", "/v1/cases/mask"),
     ("GET", "/v1/cases/history"),

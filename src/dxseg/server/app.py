@@ -20,6 +20,7 @@ from dxseg.server.claims import Claims
 from dxseg.server.middleware import HEALTH, METRICS, MODEL, RequestGuardMiddleware
 from dxseg.server.problem_details import add_problem_handlers
 from dxseg.server.retraining.trainer import Trainer
+from dxseg.server.routes.case_labels import add_case_label_route
 from dxseg.server.routes.cases import add_case_routes
 from dxseg.server.routes.label_studio import add_label_studio_routes
 from dxseg.server.routes.masks import add_mask_routes
@@ -101,6 +102,7 @@ def create_app(
     if cases is not None:
         claims = Claims()
         add_case_routes(app, service, cases, claims)
+        add_case_label_route(app, service, cases)
         add_mask_routes(app, service, cases, claims)
         add_review_routes(app, service, cases, claims)
         add_label_studio_routes(app, service, cases)

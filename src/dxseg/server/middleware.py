@@ -26,9 +26,12 @@ PREDICT, MODEL, HEALTH, METRICS = "/v1/predict", "/v1/model", "/healthz", "/metr
 QUEUE, NEXT, CASE = "/v1/cases", "/v1/cases/next", "/v1/cases/predict"
 MASK, REVIEW, HISTORY = "/v1/cases/mask", "/v1/cases/review", "/v1/cases/history"
 TRAINING, TRAINING_MODEL = "/v1/training", "/v1/training/model"
-CASE_VOLUME = "/v1/cases/volume"
+CASE_VOLUME, CASE_LABELS = "/v1/cases/volume", "/v1/cases/volume/labels"
 VOLUMES, VOLUME_SLICE, VOLUME_LABELS = "/v1/volumes", "/v1/volumes/slice", "/v1/volumes/labels"
-_CASES = (QUEUE, NEXT, CASE, MASK, REVIEW, HISTORY, CASE_VOLUME, TRAINING, TRAINING_MODEL)
+_CASES = (
+    *(QUEUE, NEXT, CASE, MASK, REVIEW, HISTORY, CASE_VOLUME, CASE_LABELS),
+    *(TRAINING, TRAINING_MODEL),
+)
 LABEL_STUDIO_HEALTH, LABEL_STUDIO_SETUP, LABEL_STUDIO_PREDICT = _LABEL_STUDIO = (
     *("/label-studio/health", "/label-studio/setup", "/label-studio/predict"),
 )

@@ -190,7 +190,7 @@ def _read_file(path: Path, info: ModelInfo, max_bytes: int) -> SliceStack:
         raise DxsegError(_NO_SLICES)
     sequences = len(info.slicing.windows)
     _, shape = volume_grid(path, sequences)
-    _check_bytes(shape, sequences * _VOXEL_BYTES, max_bytes)
+    check_bytes(shape, sequences * _VOXEL_BYTES, max_bytes)
     volume = read_volume_file(path, sequences)
     return VolumeSlices(volume, info.slicing, "", path if is_nifti(path) else None)
 
@@ -206,16 +206,27 @@ def _read_series(headers: Sequence[Header], info: ModelInfo, max_bytes: int) -> 
         raise DxsegError(_NO_SLICES)
     [group] = groups.values()
     stack = stack_slices(group, NAME)
-    _check_bytes(stack.shape, _VOXEL_BYTES, max_bytes)
+    check_bytes(stack.shape, _VOXEL_BYTES, max_bytes)
     unit = "HU" if group[0].modality == "CT" else ""
     return VolumeSlices(read_stack(stack), info.slicing, unit)
 
 
-def _check_bytes(shape: tuple[int, ...], itemsize: int, max_bytes: int) -> None:
+def check_bytes(shape: tuple[int, ...], itemsize: int, max_bytes: int, name: str = NAME) -> None:
+    """Check that a volume fits into memory.
+
+    Args:
+        shape: Of its voxels.
+        itemsize: Bytes of a voxel.
+        max_bytes: Bytes at most.
+        name: Of the volume in messages.
+
+    Raises:
+        TooLargeError: It has more.
+    """
     needed = int(np.prod(shape, dtype=np.float64)) * itemsize
     if needed > max_bytes:
         size = " x ".join(map(str, shape))
         raise TooLargeError(
-            f"{NAME}: {size} voxels of {itemsize} bytes, {needed} in all; expected at most "
+            f"{name}: {size} voxels of {itemsize} bytes, {needed} in all; expected at most "
             f"{max_bytes}; crop or resample it, or start the server with a larger --max-megapixels"
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, PositiveInt, ValidationError
 
 from dxseg.data.readers.mask_like import is_mask_like
 from dxseg.data.readers.sliced_volume import SlicedVolume
@@ -26,6 +26,7 @@ IMAGES, MASKS, RECORDS = "images", "masks", ".volumes"
 _FORMAT = 3
 """Part of every record: raise it when slicing changes what is written."""
 _VALUES = 2**16
+_Row = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class SliceRecord(BaseModel):
         unknown: Numbers of slices that may show a lesion that their mask lacks.
         ignored: Numbers of slices with voxels that nobody has judged: their masks are unknown.
         spacing: Millimeters between slices, rows and columns.
+        affine: (4, 4) of the volume, from voxel indices to millimeters in RAS+.
+        shape: (I, J, K) of the volume.
         sha256: Digest of each file.
         mapped: Number of voxels of the label map with a mask class.
         dropped: Number of voxels of each value without a mask class.
@@ -83,6 +86,8 @@ class SliceRecord(BaseModel):
     unknown: list[int] = []
     ignored: list[int] = []
     spacing: tuple[float, float, float]
+    affine: tuple[_Row, _Row, _Row, _Row]
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     sha256: dict[str, str]
     mapped: int
     dropped: dict[int, int]
@@ -185,6 +190,8 @@ class _VolumeWriter:
             unknown=np.flatnonzero(unknown).tolist(),
             ignored=ignored,
             spacing=self.sliced.spacing,
+            affine=volume.affine.tolist(),
+            shape=volume.voxels.shape,
             sha256=self.sha256,
             mapped=sum(occurring.get(value, 0) for value in self.rules.mask_values),
             dropped=dropped,

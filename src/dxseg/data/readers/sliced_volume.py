@@ -127,9 +127,22 @@ def count_slices(affine: NDArray[np.float64], shape: tuple[int, int, int], slici
         shape: (I, J, K).
         slicing: The rule.
     """
+    return len(slice_grid(affine, shape, slicing))
+
+
+def slice_grid(
+    affine: NDArray[np.float64], shape: tuple[int, int, int], slicing: Slicing
+) -> SlicedVolume:
+    """Slice a grid without its voxels, to turn label maps.
+
+    Args:
+        affine: (4, 4), from voxel indices to millimetres.
+        shape: (I, J, K).
+        slicing: The rule.
+    """
     # One value stands for all voxels.
     grid = Volume(np.broadcast_to(np.uint8(0), shape), affine)
-    return len(SlicedVolume(grid, Slicing(axis=slicing.axis, window=(0.0, 1.0))))
+    return SlicedVolume(grid, Slicing(axis=slicing.axis, window=(0.0, 1.0)))
 
 
 def through_plane(affine: NDArray[np.float64]) -> Plane:

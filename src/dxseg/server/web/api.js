@@ -34,6 +34,7 @@ export const getHistory = (case_id) => request(`v1/cases/history?${new URLSearch
 export const predictCase = (case_id, label_prompt) => send("v1/cases/predict", { case_id, label_prompt });
 export const saveMask = (mask) => send("v1/cases/mask", mask);
 export const getVolume = (case_id) => request(`v1/cases/volume?${new URLSearchParams({ case_id })}`);
+export const labelCaseVolume = (case_id, drawn, predicted) => send("v1/cases/volume/labels", { case_id, drawn, predicted });
 export const predictSlice = (volume, index, label_prompt) => send("v1/volumes/slice", { volume, index, label_prompt });
 export const labelVolume = (volume, masks) => send("v1/volumes/labels", { volume, masks });
 export const saveReview = (review) => send("v1/cases/review", review);

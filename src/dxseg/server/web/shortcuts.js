@@ -50,7 +50,7 @@ export function listenToKeys(page) {
     { keys: ["o"], shown: "o", text: "class activation map", run: () => display.toggle("show-heat") },
     { keys: ["t"], shown: "t", text: "dark or light", run: toggleTheme },
     { keys: ["a"], shown: "a", text: "take the proposal, or the saved mask again", run: () => page.swap() },
-    { keys: ["k"], shown: "k", text: "label map of an uploaded volume", run: () => page.volume?.upload && byId("label-map").click() },
+    { keys: ["k"], shown: "k", text: "label map of the volume", run: () => page.volume && byId("label-map").click() },
     { keys: ["q", "j"], shown: "q, j", text: "show or fold the panel of the case, of the work list", run: (key) => togglePanel(key === "q" ? "case-panel" : "work-panel") },
     { keys: ["?"], shown: "?", text: "this list", run: showKeys },
   ];

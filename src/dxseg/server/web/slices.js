@@ -19,7 +19,6 @@ export function listenToSlices(page) {
 /** Show the place in a volume; null hides the bar. */
 export function showSlices(volume) {
   byId("slices").hidden = !volume;
-  byId("label-map").hidden = !volume?.upload;
   if (!volume) return;
   byId("slice").max = volume.length;
   byId("slice").value = volume.index + 1;
@@ -31,15 +30,15 @@ export function showSlices(volume) {
 async function download(page) {
   const { volume, model } = page;
   page.problem(null);
-  page.say("Making the label map; slices that were not opened are predicted.");
+  page.say(`Making the label map.${volume.upload ? " Slices that were not opened are predicted." : ""}`);
   try {
-    const { bytes, given, predicted } = await labelMap(volume, model.mask_classes);
+    const { bytes, slices } = await labelMap(volume, model.mask_classes);
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([bytes], { type: "application/gzip" }));
     link.download = "labels.nii.gz";
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-    page.say(`Label map: ${given} slices as drawn, ${predicted} as predicted.`);
+    page.say(`Label map: ${slices}.`);
     showSlices(page.volume);
   } catch (error) {
     page.problem(error);

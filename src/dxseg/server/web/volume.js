@@ -1,6 +1,6 @@
 // What is scrolled: the slices of a volume, or the frames of a cine loop, each an open case of its own.
 
-import { getVolume, labelVolume, openVolume, predictCase, predictSlice } from "./api.js";
+import { getVolume, labelCaseVolume, labelVolume, openVolume, predictCase, predictSlice } from "./api.js";
 import { OpenCase } from "./open_case.js";
 import { encode } from "./runs.js";
 
@@ -103,12 +103,27 @@ export async function volumeOfFiles(files) {
   return volume;
 }
 
-/** A label map of a volume that was uploaded: what is drawn, and the prediction on the other slices. */
+/** A label map of a volume, as the bytes of a file, and how many slices come from where. */
 export async function labelMap(volume, classes) {
+  const { nifti, slices } = await (volume.upload ? labelsOfUpload(volume, classes) : labelsOfCases(volume, classes));
+  return { bytes: Uint8Array.from(atob(nifti), (letter) => letter.charCodeAt(0)), slices };
+}
+
+/** Of the dataset: what is drawn and not saved, the dataset's masks, and the prediction where a slice was shown. */
+async function labelsOfCases(volume, classes) {
+  const { seen, unsaved } = volume;
+  const masks = (cases) => Object.fromEntries(cases.map((one) => [one.caseId, encode(one.mask, classes)]));
+  const shown = seen.filter((one) => !one.unsaved && !one.previous);
+  const { nifti, drawn, known, predicted, empty } = await labelCaseVolume(volume.open.caseId, masks(unsaved), masks(shown));
+  return { nifti, slices: `${drawn} slices as drawn and not saved, ${known} as in the dataset, ${predicted} as predicted, ${empty} empty because they have no mask` };
+}
+
+/** Of files: what is drawn, and the prediction on the other slices. */
+async function labelsOfUpload(volume, classes) {
   const drawn = volume.seen.filter((one) => one.mask.version > 0 || one.labelPrompt);
   const versions = drawn.map((one) => [one, one.mask.version]);
   const masks = Object.fromEntries(drawn.map((one) => [volume.number(one) - 1, encode(one.mask, classes)]));
   const { nifti, given, predicted } = await volume.upload.labels(masks);
   for (const [one, version] of versions) one.markKept(version);
-  return { bytes: Uint8Array.from(atob(nifti), (letter) => letter.charCodeAt(0)), given, predicted };
+  return { nifti, slices: `${given} slices as drawn, ${predicted} as predicted` };
 }
