@@ -71,7 +71,8 @@ class TorchBackend:
         except (RuntimeError, AssertionError) as error:
             raise UsageError(f"device {device!r} cannot be used ({error}); try cpu") from error
         # Convolutions are faster in this layout, on the CPU too.
-        self.network = network.eval().to(memory_format=torch.channels_last)
+        module: Any = network.eval()  # not every version of torch declares this form of `to`
+        self.network: SegmentationModel = module.to(memory_format=torch.channels_last)
         self._reduced = precision == "bfloat16"
 
     @torch.inference_mode()
