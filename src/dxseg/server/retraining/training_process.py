@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
+import subprocess  # nosec B404: of one fixed command, without a shell
 import sys
 import threading
 import time
@@ -40,7 +40,7 @@ class TrainingProcess:
         self._first = read_progress(folder, self._job).fraction
         self._started = time.monotonic()
         threads = str(max(1, (os.cpu_count() or 1) // 2))  # the rest is for predictions
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # nosec B603: only the folder varies
             [*_COMMAND, str(folder)],
             stdin=subprocess.PIPE,  # its end tells the process that this one is gone
             stdout=subprocess.DEVNULL,
