@@ -69,13 +69,17 @@ $(BIN)/python:
 	  && $(PYTHON) -m pip --python $(BIN)/python install pip; } || { \
 	  rm -rf $(VENV); echo "no virtual environment; try: apt install python3-venv"; exit 1; }
 
-# Only Linux: elsewhere the package index has builds for processors. What is installed stays.
+# Only Linux: elsewhere the package index has builds for processors. What is installed stays. Other
+# places that pip is configured to look in are left out: torch and torchvision must be of one kind.
 $(VENV)/.installed-torch: | $(BIN)/python
 	@if $(BIN)/python -c 'import torch, torchvision' 2>/dev/null; then :; \
 	elif [ -n "$(TORCH_INDEX)" ] && [ "$$(uname -s)" = Linux ] && ! nvidia-smi >/dev/null 2>&1; then \
 	  echo "no NVIDIA GPU: torch for processors from $(TORCH_INDEX)"; \
-	  $(BIN)/python -m pip install --index-url "$(TORCH_INDEX)" --timeout 15 --retries 1 torch torchvision \
-	  || echo "$(TORCH_INDEX) cannot be used; torch comes from the package index"; \
+	  env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL PIP_CONFIG_FILE=/dev/null \
+	    $(BIN)/python -m pip install --index-url "$(TORCH_INDEX)" --timeout 15 --retries 1 torch torchvision \
+	    && $(BIN)/python -c 'import torch, torchvision' || { \
+	    echo "$(TORCH_INDEX) cannot be used; torch comes from the package index"; \
+	    $(BIN)/python -m pip uninstall --quiet --yes torch torchvision 2>/dev/null || true; }; \
 	fi
 	@touch $@
 

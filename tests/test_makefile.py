@@ -15,14 +15,25 @@ INDEX = "https://example.org/cpu"
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the usual index has them")
 
 
-def install(folder: Path, *, index: str = INDEX, gpu: bool = False, reachable: bool = True):
+def install(
+    folder: Path,
+    *,
+    index: str = INDEX,
+    gpu: bool = False,
+    reachable: bool = True,
+    mixed: bool = False,
+):
     """Run the target in an environment without torch; gives the output and pip's arguments."""
     if shutil.which("make") is None:
         pytest.skip("needs make")
     programs, asked = folder / "venv" / "bin", folder / "asked"
     programs.mkdir(parents=True)
     scripts = {
-        "python": f'[ "$1" = -c ] && exit 1\necho "$@" >> "{asked}"\nexit {int(not reachable)}',
+        # What is not installed cannot be imported, nor what does not belong together.
+        "python": (
+            f'[ "$1" = -c ] && {{ [ -f "{asked}" ] && exit {int(mixed)}; exit 1; }}\n'
+            f'echo "$@" >> "{asked}"\nexit {int(not reachable)}'
+        ),
         "nvidia-smi": f"exit {int(not gpu)}",
     }
     for name, text in scripts.items():
@@ -53,6 +64,13 @@ def test_without_a_gpu_torch_comes_from_the_index_for_processors(tmp_path):
 def test_an_index_that_cannot_be_reached_is_said_and_ends_nothing(tmp_path):
     said, _ = install(tmp_path, reachable=False)
     assert f"{INDEX} cannot be used; torch comes from the package index" in said
+
+
+@LINUX
+def test_builds_that_do_not_belong_together_are_removed(tmp_path):
+    said, asked = install(tmp_path, mixed=True)
+    assert "torch comes from the package index" in said
+    assert "uninstall" in asked.splitlines()[-1]
 
 
 @pytest.mark.parametrize("case", [{"gpu": True}, {"index": ""}], ids=["a GPU", "no index"])
