@@ -40,6 +40,7 @@ def import_volumes(
     mask_suffix: Suffix | None = None,
     mask_replace: Replacement | None = None,
     keep_mask_like: bool = False,
+    masks_by_voxel: bool = False,
     mask_values: MaskValues | None = None,
     regions: Regions | None = None,
     lesion_classes: LesionClasses = (),
@@ -81,6 +82,8 @@ def import_volumes(
         mask_replace: Text of a volume's name and what the label map has instead, such as
             `volume=segmentation`; replaces `mask_suffix`. In Python a pair of texts.
         keep_mask_like: Import a volume that looks like a label map, but is not named so.
+        masks_by_voxel: Lay a label map of its volume's shape on it voxel by voxel where the headers
+            place them apart, as of some volumes of LiTS; default: it is left out.
         mask_values: Mask class of a value of the label maps, such as `2=tumour`; default:
             `1=lesion`. May be repeated. In Python a mapping: `{2: "tumour"}`.
         regions: Mask class of a structure that has its own file, such as `lesion=lesion`; default:
@@ -134,6 +137,7 @@ def import_volumes(
         regions=regions,
         lesion_classes=lesion_classes,
         keep_mask_like=keep_mask_like,
+        masks_by_voxel=masks_by_voxel,
     )
     if not found.volumes:
         if patients is not None or patient_pattern is not None:

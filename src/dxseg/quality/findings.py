@@ -112,6 +112,7 @@ class Statistics(BaseModel):
     Attributes:
         labels: Number of cases of each label; "" for none.
         patients: Number of distinct patient ids.
+        volumes: Number of volumes that the cases are slices of.
         masks: Number of cases with a mask file.
         lesion_masks: Number of cases whose mask is not empty.
         lesion_free: Number of cases whose label means that the mask is empty.
@@ -121,6 +122,7 @@ class Statistics(BaseModel):
         sizes: Number of distinct sizes.
         channels: Number of cases of each number of channels.
         bits: Number of cases of each bit depth.
+        spacing_z: Between slices, in millimetres.
         spacing_y: In the dataset's unit.
         spacing_x: In the dataset's unit.
         intensity_mean: Mean of each image, 0 to 1 of the range of its bit depth.
@@ -131,6 +133,7 @@ class Statistics(BaseModel):
 
     labels: dict[str, int]
     patients: int
+    volumes: int
     masks: int
     lesion_masks: int
     lesion_free: int
@@ -140,6 +143,7 @@ class Statistics(BaseModel):
     sizes: int
     channels: dict[str, int]
     bits: dict[str, int]
+    spacing_z: Quantiles | None
     spacing_y: Quantiles | None
     spacing_x: Quantiles | None
     intensity_mean: Quantiles | None
@@ -154,6 +158,7 @@ class Statistics(BaseModel):
             ("labels", counts),
             ("lesion-free by label", str(self.lesion_free)),
             ("patients", str(self.patients)),
+            ("volumes", str(self.volumes)),
             ("mask files", f"{self.masks}, {self.lesion_masks} with a lesion"),
             ("channels", ", ".join(f"{key}: {n}" for key, n in self.channels.items())),
             ("bits", ", ".join(f"{key}: {n}" for key, n in self.bits.items())),
@@ -162,6 +167,7 @@ class Statistics(BaseModel):
         spread = {
             "height (px)": self.height,
             "width (px)": self.width,
+            "spacing between slices": self.spacing_z,
             "spacing, vertical": self.spacing_y,
             "spacing, horizontal": self.spacing_x,
             "lesion, fraction of the image": self.lesion_fraction,

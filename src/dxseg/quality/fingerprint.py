@@ -26,6 +26,7 @@ def fingerprint(scan: Scan) -> Statistics:
     return Statistics(
         labels=_labels(scan),
         patients=int(cases["patient_id"][cases["patient_id"].ne("")].nunique()),
+        volumes=int(cases["volume_id"][cases["volume_id"].ne("")].nunique()),
         masks=int(cases["mask"].ne("").sum()),
         lesion_masks=int(lesion.sum()),
         lesion_free=int(dataset.lesion_free.sum()),
@@ -35,6 +36,7 @@ def fingerprint(scan: Scan) -> Statistics:
         sizes=len(facts[["height", "width"]].drop_duplicates()),
         channels=_counts(facts["channels"]),
         bits=_counts(facts["bits"]),
+        spacing_z=_quantiles(cases["spacing_z"].dropna()),
         spacing_y=_quantiles(cases["spacing_y"].dropna()),
         spacing_x=_quantiles(cases["spacing_x"].dropna()),
         intensity_mean=_quantiles(facts["mean"]),

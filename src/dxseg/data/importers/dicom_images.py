@@ -12,10 +12,11 @@ import numpy as np
 
 from dxseg.data.importers.destination import open_destination
 from dxseg.data.importers.dicom_export import join_keys, patient_pseudonym
+from dxseg.data.importers.encode import encode_image
 from dxseg.data.importers.image_dataset import FoundCase, write_dataset
 from dxseg.data.importers.report import ImportReport, LeftOut, Progress
 from dxseg.data.importers.volume_labels import JoinedLabels, read_labels
-from dxseg.data.importers.volume_slices import IMAGES, MASKS, encode_image
+from dxseg.data.importers.volume_slices import IMAGES, MASKS
 from dxseg.data.readers.dicom.headers import Header, alias_in_errors, pixel_spacing
 from dxseg.data.readers.dicom.identity import Pseudonyms
 from dxseg.data.readers.dicom.image import displayed_frame

@@ -9,16 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dxseg.data.importers.folder import note_pairing
-from dxseg.data.importers.mask_names import tokens
 from dxseg.data.importers.mask_owner import MaskNaming
 from dxseg.data.importers.mask_search import find_masks
 from dxseg.data.importers.names import natural_key, plain_name
-from dxseg.data.importers.pairing import Mask, Pairing
+from dxseg.data.importers.pairing import Mask
 from dxseg.data.importers.report import LeftOut
 from dxseg.data.importers.sequences import Files, find_files, note_sequences
+from dxseg.data.importers.structures import Structures, choose_structures, merge_structures
 from dxseg.data.readers.dicom.objects import is_dicom
 from dxseg.data.readers.label_maps import read_label_map
 from dxseg.data.readers.mask_like import is_mask_like
@@ -35,14 +33,7 @@ from dxseg.data.readers.volume_files import (
 from dxseg.errors import DxsegError, UsageError
 from dxseg.io.atomic import sha256_file, sha256_json
 
-_MOST_CLASSES = 255
 _EXPECTED = ", ".join(VOLUME_FORMATS)
-_LESION_WORDS = """
-lesion lesions tumor tumors tumour tumours nodule nodules cancer metastasis metastases cyst cysts
-mass hemorrhage hemorrhages haemorrhage haemorrhages edema oedema infarct infarction plaque polyp
-stroke
-"""
-_LESIONS = frozenset(_LESION_WORDS.split())
 
 
 @dataclass
@@ -74,6 +65,7 @@ def find_volumes(
     regions: Mapping[str, str] | None = None,
     lesion_classes: Sequence[str] = (),
     keep_mask_like: bool = False,
+    masks_by_voxel: bool = False,
 ) -> FoundVolumes:
     """Find the volumes of a folder and their label maps; none if it has DICOM series instead.
 
@@ -87,6 +79,7 @@ def find_volumes(
         regions: Mask class of a structure that has its own file; None: each is one.
         lesion_classes: Those of them that are lesions; default: those whose names are lesions.
         keep_mask_like: Whether a volume that looks like a label map, but is not named so, is one.
+        masks_by_voxel: As `by_voxel` of `read_label_map`.
 
     Raises:
         UsageError: The naming is given for DICOM series, a structure does not exist, or none of
@@ -99,9 +92,8 @@ def find_volumes(
     others = LeftOut()
     files = list(_walk(source, exclude, others))
     if not files:
-        _check_dicom(
-            source, {"--channel": suffixes, "naming of masks": tree or not naming.any_word}
-        )
+        given = {"--channel": suffixes, "--masks-by-voxel": masks_by_voxel}
+        _check_dicom(source, {**given, "naming of masks": tree or not naming.any_word})
         return FoundVolumes([], {}, [], [])
     found = find_files(files, suffixes or {}, source, left_out)
     if tree is not None:
@@ -126,7 +118,8 @@ def find_volumes(
             "expected the name of the volume, or with --mask-suffix or --mask-replace"
         )
     notes = [*note_pairing(pairing, left_out), *sequences]
-    structures = _structures(pairing, regions, lesion_classes)
+    named = [mask.structure for masks in pairing.masks.values() for mask in masks]
+    structures = choose_structures(named, regions, lesion_classes)
     if structures.lesions and not lesion_classes:
         notes.append(f"lesions, by their names: {', '.join(structures.lesions)}; --lesion-class")
     ids: dict[Path, Path] = {}
@@ -138,8 +131,9 @@ def find_volumes(
             raise DxsegError(f"{path} and {other}: have the name of the same volume; move one away")
         ids[name] = path
         images = found.volumes.get(path, (path,))
-        one = _volume(name.as_posix(), images, masks, structures, keep_mask_like)
-        volumes.append(replace(one, path=relative.as_posix()))
+        one = _volume(name.as_posix(), images, masks, structures, by_voxel=masks_by_voxel)
+        is_asked = not masks and not keep_mask_like
+        volumes.append(replace(one, path=relative.as_posix(), is_asked=is_asked))
     classes = dict(enumerate(structures.classes, 1))
     return FoundVolumes(volumes, classes, structures.lesions, notes)
 
@@ -156,83 +150,25 @@ def _check_dicom(source: Path, given: Mapping[str, Any]) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Structures:
-    """Label maps of one structure each: the value of each, the classes, and which are lesions."""
-
-    values: Mapping[str, int]
-    classes: list[str]
-    lesions: list[str]
-
-
-def _structures(
-    pairing: Pairing, regions: Mapping[str, str] | None, lesion_classes: Sequence[str]
-) -> _Structures:
-    found = sorted(
-        {mask.structure for masks in pairing.masks.values() for mask in masks} - {""},
-        key=natural_key,
-    )
-    chosen = {name: name for name in found} if regions is None else dict(regions)
-    unknown = sorted(set(chosen) - set(found))
-    if unknown:
-        raise UsageError(
-            f"region {unknown[0]!r}: no label map is of it; there are "
-            f"{', '.join(found[:20]) or 'no files of single structures'}"
-        )
-    names = list(dict.fromkeys(chosen.values()))
-    if len(names) > _MOST_CLASSES:
-        raise UsageError(f"{len(names)} structures: expected at most {_MOST_CLASSES}; --region")
-    lesions = list(lesion_classes or _guess_lesions(names)) if len(names) > 1 else []
-    names.sort(key=lambda name: name in lesions)
-    values = {name: names.index(one) + 1 for name, one in chosen.items()}
-    return _Structures(values, names, lesions)
-
-
 def _volume(
-    name: str, images: Files, masks: Sequence[Mask], structures: _Structures, keep: bool
+    name: str, images: Files, masks: Sequence[Mask], structures: Structures, *, by_voxel: bool
 ) -> FoundVolume:
-    if len(masks) == 1 and not masks[0].structure:
-        return volume_of_files(name, images, masks[0].path)
-    if not masks:
-        return volume_of_files(name, images, None, is_asked=not keep)
+    if not masks or (len(masks) == 1 and not masks[0].structure):
+        mask = masks[0].path if masks else None
+        return volume_of_files(name, images, mask, by_voxel=by_voxel)
     values = structures.values
     chosen = [(mask.path, values[mask.structure]) for mask in masks if mask.structure in values]
     files = [*images, *(path for path, _ in chosen)]
+    read = partial(read_label_map, by_voxel=by_voxel)
+
+    def merge() -> VolumeLabels:
+        return merge_structures(volume_grid(images[0]), chosen, read)
+
     return replace(
         volume_of_files(name, images, None),
-        load_labels=partial(_merge_structures, images[0], chosen) if chosen else None,
-        digest=lambda: sha256_json([_digests(files), [n for _, n in chosen]]),
+        load_labels=merge if chosen else None,
+        digest=lambda: sha256_json([_digests(files, by_voxel), [n for _, n in chosen]]),
     )
-
-
-def _merge_structures(image: Path, structures: Sequence[tuple[Path, int]]) -> VolumeLabels:
-    """Read label maps of one structure each; where they overlap, the last one is kept."""
-    grid = volume_grid(image)
-    merged = np.zeros(grid[1], np.uint16)
-    notes: list[str] = []
-    overlap = 0
-    for path, value in sorted(structures, key=lambda pair: pair[1]):
-        labels = read_label_map(path, grid)
-        notes.extend(labels.notes)
-        inside = labels.values > 0
-        overlap += int((inside & (merged > 0) & (merged != value)).sum())
-        merged[inside] = value
-    if overlap:
-        notes.append(
-            f"label maps: {overlap} voxels are in several structures; a lesion or the last is kept"
-        )
-    return VolumeLabels(merged, notes=tuple(notes))
-
-
-def _guess_lesions(structures: Sequence[str]) -> list[str]:
-    """Find the structures whose names are those of lesions, as not every organ is one."""
-    lesions = [name for name in structures if not _LESIONS.isdisjoint(tokens(name))]
-    if not lesions:
-        raise UsageError(
-            f"structures {', '.join(structures[:20])}: none has the name of a lesion; say which "
-            "are: --lesion-class NAME"
-        )
-    return lesions
 
 
 def _looks_like_labels(path: Path) -> bool:
@@ -243,7 +179,7 @@ def _looks_like_labels(path: Path) -> bool:
 
 
 def volume_of_files(
-    name: str, images: Files, mask: Path | None, *, sequences: int = 1, is_asked: bool = False
+    name: str, images: Files, mask: Path | None, *, sequences: int = 1, by_voxel: bool = False
 ) -> FoundVolume:
     """Make a `FoundVolume` of a volume and its label map, without reading them.
 
@@ -253,7 +189,7 @@ def volume_of_files(
         images: File of the volume, or of each of its sequences.
         mask: File of its label map, or None.
         sequences: Number of sequences in the file, if it is one.
-        is_asked: Whether the volume is left out if it looks like a label map.
+        by_voxel: As of `read_label_map`.
     """
     given = [*images] if mask is None else [*images, mask]
 
@@ -265,15 +201,15 @@ def volume_of_files(
         path=name,
         load=partial(read_sequences, images, sequences),
         grid=grid,
-        load_labels=None if mask is None else lambda: read_label_map(mask, grid()),
-        digest=lambda: sha256_json(_digests(given)),
-        is_asked=is_asked,
+        load_labels=None if mask is None else lambda: read_label_map(mask, grid(), by_voxel),
+        digest=lambda: sha256_json(_digests(given, by_voxel)),
     )
 
 
-def _digests(volumes: Sequence[Path]) -> list[str]:
+def _digests(volumes: Sequence[Path], by_voxel: bool) -> list[str]:
     """Digests of all files of volumes; headers and voxels may be files of their own."""
-    return [sha256_file(file) for path in volumes for file in volume_format(path).files(path)]
+    own = [sha256_file(file) for path in volumes for file in volume_format(path).files(path)]
+    return [*own, "by voxel"] if by_voxel else own
 
 
 def _walk(folder: Path, exclude: Sequence[Path | None], left_out: LeftOut) -> Iterator[Path]:

@@ -15,6 +15,9 @@ _NAMED = re.compile(
 )
 """BIDS, and names that say that they are a patient's."""
 
+_PART = re.compile(r"(volumes?|data(set)?)[-_ ]?(pt|part)[-_ ]?\d+", re.IGNORECASE)
+"""Folders of a part of a download, whose "pt" is no patient: `volume_pt1`."""
+
 _CONTAINER = re.compile(
     r"(images?|imgs?|masks?|labels?|segs?|data|train\w*|tests?|val\w*|raw|derivatives|anat|func|dwi"
     r"|perf|fold|split|part|batch|set|dataset|task|cent(er|re)|site|hospital|vendor|scanner|cohort"
@@ -57,10 +60,14 @@ def derive_patients(
         Patient of each file, "" where its path does not name one, and the origin; None if the
         paths name no patients.
     """
-    named = [_NAMED.search(file.as_posix()) for file in files]
+    named = [_NAMED.search(_without_parts(file)) for file in files]
     if any(named):
         return ["" if match is None else match[1] for match in named], "subject names"
     return _from_folders(files, {fold_name(label) for label in labels}) or _from_sequences(files)
+
+
+def _without_parts(file: PurePosixPath) -> str:
+    return "/".join(part for part in file.parts if not _PART.fullmatch(part))
 
 
 def known_patients(names: Collection[str]) -> bool:
@@ -102,6 +109,7 @@ def _may_be_patient(name: str, labels: Collection[str]) -> bool:
         any(letter.isdigit() for letter in name)
         and fold_name(name) not in labels
         and not _CONTAINER.fullmatch(name)
+        and not _PART.fullmatch(name)
         and not _SESSION.fullmatch(name)
     )
 

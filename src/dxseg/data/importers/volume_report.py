@@ -14,6 +14,10 @@ from dxseg.data.readers.volume import FoundVolume
 from dxseg.data.table.dataset import Dataset
 from dxseg.data.table.volumes import MASK_LEVEL, STUDY_LEVEL
 
+_LISTED = 10
+_LOST = 0.2
+"""Fraction of the outlined voxels outside the window from which the report tells it."""
+
 
 def count_dropped(records: Sequence[tuple[FoundVolume, SliceRecord]]) -> Counter[int]:
     """Count the voxels of each label map value that has no mask class.
@@ -72,9 +76,10 @@ def volume_report(
         notes.append(f"{study} slices have the label of their study, not one of their own")
     for value, count in sorted(count_dropped(records).items()):
         notes.append(f"label map value {value}: {count} voxels DROPPED, it has no mask class")
+    notes.extend(_lost_contrast(records, slicing))
     notes.extend(_disagreements(records, table, names))
     notes.extend(table.notes)
-    notes.extend(f"{volume.volume_id}: {note}" for volume, r in records for note in r.notes)
+    notes.extend(_notes_of_volumes(records))
     notes.extend(describe_left_out(left_out, "left out"))
     return ImportReport(
         destination=dataset.root,
@@ -87,6 +92,36 @@ def volume_report(
         failed=failures(left_out, with_map),
         notes=notes,
     )
+
+
+def _notes_of_volumes(records: Sequence[tuple[FoundVolume, SliceRecord]]) -> list[str]:
+    """Notes of the readers, each once, with the volumes that it is of."""
+    volumes: dict[str, list[str]] = {}
+    for volume, record in records:
+        for note in record.notes:
+            volumes.setdefault(note, []).append(volume.volume_id)
+    return [
+        f"{ids[0] if len(ids) == 1 else f'{len(ids)} volumes ({_listed(ids)})'}: {note}"
+        for note, ids in volumes.items()
+    ]
+
+
+def _listed(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:_LISTED]) + (", ..." if len(ids) > _LISTED else "")
+
+
+def _lost_contrast(
+    records: Sequence[tuple[FoundVolume, SliceRecord]], slicing: Slicing
+) -> list[str]:
+    """Whether a window makes much of what is outlined black or white."""
+    below, above, marked = (sum(record.outside[n] for _, record in records) for n in range(3))
+    if slicing.window is None or below + above < _LOST * max(marked, 1):
+        return []
+    return [
+        f"the window leaves no contrast in {(below + above) / marked:.0%} of the outlined voxels: "
+        f"{below / marked:.0%} are below it and black, {above / marked:.0%} above it and white; "
+        "--window LEVEL,WIDTH sets another"
+    ]
 
 
 def _describe_windows(slicing: Slicing) -> str:
@@ -125,5 +160,5 @@ def _disagreements(
         return []
     return [
         f"{len(differing)} volumes whose label map and label in the table disagree; the label map "
-        f"is used: {', '.join(differing[:10])}{', ...' if len(differing) > 10 else ''}"
+        f"is used: {_listed(differing)}"
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, PositiveInt, ValidationError
 
+from dxseg.data.importers.encode import encode_image
 from dxseg.data.readers.mask_like import is_mask_like
 from dxseg.data.readers.sliced_volume import SlicedVolume
 from dxseg.data.readers.slicing import Slicing
@@ -76,6 +76,8 @@ class SliceRecord(BaseModel):
         sha256: Digest of each file.
         mapped: Number of voxels of the label map with a mask class.
         dropped: Number of voxels of each value without a mask class.
+        outside: Number of voxels with a value in the label map that are below the gray values,
+            above them, and of all.
         notes: Assumptions, and what was left out.
     """
 
@@ -91,6 +93,7 @@ class SliceRecord(BaseModel):
     sha256: dict[str, str]
     mapped: int
     dropped: dict[int, int]
+    outside: tuple[int, int, int] = (0, 0, 0)
     notes: list[str]
 
 
@@ -162,6 +165,7 @@ class _VolumeWriter:
         ignored: list[int] = []
         unknown: NDArray[np.bool_] = np.zeros(len(self.sliced), np.bool_)
         counts = np.zeros(_VALUES, np.int64)
+        outside = np.zeros(3, np.int64)
         if labels is not None:
             masks = []
             notes.extend(labels.notes)
@@ -169,6 +173,7 @@ class _VolumeWriter:
                 unknown = np.asarray(self.sliced.turn(labels.unknown).any(axis=(1, 2)))
             for index, values in enumerate(self.sliced.turn(labels.values)):
                 counts += np.bincount(values.ravel(), minlength=_VALUES)
+                outside += self._outside(index, values > 0)
                 if self.rules.ignore_value is not None and self.rules.ignore_value in values:
                     ignored.append(index)
                 mask, drawn = self._mask(values)
@@ -195,6 +200,7 @@ class _VolumeWriter:
             sha256=self.sha256,
             mapped=sum(occurring.get(value, 0) for value in self.rules.mask_values),
             dropped=dropped,
+            outside=(int(outside[0]), int(outside[1]), int(outside[2])),
             notes=notes,
         )
 
@@ -210,6 +216,11 @@ class _VolumeWriter:
             notes.append(f"imported without its label map: {error}")
             return None
         return labels
+
+    def _outside(self, index: int, marked: NDArray[np.bool_]) -> NDArray[np.int64]:
+        low, high = self.sliced.limits
+        voxels = self.sliced.values(index)[marked]
+        return np.array([(voxels < low).sum(), (voxels > high).sum(), voxels.size])
 
     def _mask(self, values: NDArray[Any]) -> tuple[NDArray[np.uint8], bool]:
         """Make the mask (H, W, 1) of a slice of the label map, and whether it has a lesion."""
@@ -231,34 +242,6 @@ class _VolumeWriter:
         name = path.relative_to(self.destination).as_posix()
         self.sha256[name] = hashlib.sha256(data).hexdigest()
         return name
-
-
-def encode_image(pixels: NDArray[Any]) -> bytes:
-    """Encode an image without loss: as PNG if it has one channel, else as TIFF.
-
-    Args:
-        pixels: (H, W, C) uint8 or uint16.
-    """
-    buffer = io.BytesIO()
-    if pixels.shape[2] == 1:
-        from PIL import Image
-
-        image = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0]))
-        # Level 1 is several times faster than the default; CT noise compresses little either way.
-        image.save(buffer, format="PNG", compress_level=1)
-    else:
-        import tifffile
-
-        tifffile.imwrite(
-            buffer,
-            pixels,
-            photometric="minisblack",
-            planarconfig="contig",
-            compression="zlib",
-            compressionargs={"level": 1},
-            metadata=None,
-        )
-    return buffer.getvalue()
 
 
 def _key(found: FoundVolume, rules: SliceRules) -> str:

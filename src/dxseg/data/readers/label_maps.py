@@ -15,8 +15,14 @@ from dxseg.errors import DxsegError
 _NEARLY = 0.05
 """Values this close to a whole number are that number."""
 
+_REMEDY = (
+    "resample the label map onto the image's grid; if only its header is wrong, `dxseg import "
+    "volumes --masks-by-voxel`"
+)
+_BY_VOXEL = "label map: its header places it elsewhere than its volume; laid on it voxel by voxel"
 
-def read_label_map(path: str | Path, grid: Grid) -> VolumeLabels:
+
+def read_label_map(path: str | Path, grid: Grid, by_voxel: bool = False) -> VolumeLabels:
     """Read the label map of a volume.
 
     A label map whose axes are stored in another order or direction is reoriented, which moves no
@@ -25,20 +31,23 @@ def read_label_map(path: str | Path, grid: Grid) -> VolumeLabels:
     Args:
         path: A file of a format of volumes.
         grid: Of the volume it belongs to.
+        by_voxel: Whether a label map of the volume's shape lies on its voxels where the headers
+            place them apart.
 
     Raises:
         DxsegError: As `read_volume_file`; or the grids differ by half a voxel or more at a corner;
             or values are not nearly whole numbers from 0 to 65535.
     """
-    [values] = onto_grid(
-        read_volume_file(path),
-        grid,
-        path,
-        "its image",
-        "resample the label map onto the image's grid",
-    )
+    volume = read_volume_file(path)
+    placed: tuple[str, ...] = ()
+    try:
+        [values] = onto_grid(volume, grid, path, "its image", _REMEDY)
+    except DxsegError:
+        if not by_voxel or volume.voxels.shape != grid[1]:
+            raise
+        values, placed = volume.voxels, (_BY_VOXEL,)
     whole, notes = _whole_numbers(values, path)
-    return VolumeLabels(whole, notes=notes)
+    return VolumeLabels(whole, notes=(*placed, *notes))
 
 
 def _whole_numbers(

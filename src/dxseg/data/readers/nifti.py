@@ -29,6 +29,10 @@ from dxseg.errors import DxsegError
 SUFFIXES = (".nii.gz", ".nii")
 _GZIP_SLACK = _BLOCK = 2**20
 _MILLIMETRES: Mapping[str, float] = {"meter": 1000.0, "micron": 0.001}
+_IDENTITY = (
+    "its header has the identity for its position, as if nobody had filled it in: sizes in mm, and "
+    "left and right, may be wrong"
+)
 
 
 def is_nifti(path: str | Path) -> bool:
@@ -61,6 +65,8 @@ def read_nifti(path: str | Path, sequences: int = 1) -> Volume:
     notes = []
     if int(image.header["sform_code"]) == int(image.header["qform_code"]) == 0:
         notes.append("its header has no orientation; the first axis is assumed to lead leftwards")
+    elif np.array_equal(affine, np.eye(4)):
+        notes.append(_IDENTITY)
     voxels = _voxels(image, path).reshape((*shape, sequences))
     notes.extend(count_not_finite(voxels))
     first, *others = (voxels[..., number] for number in range(sequences))
