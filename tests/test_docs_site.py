@@ -99,6 +99,50 @@ def test_how_to_use_ct_volumes(do: Follow, here: Path) -> None:
     assert levels == {"no tumour": 24, "tumour": 36}
 
 
+FEW_SCANS = {
+    "SIZE = 64": "SIZE = 48",
+    "range(60)": "range(24)",
+    "28 <= number < 31": "8 <= number < 10",
+    "48 <= number < 50": "12 <= number < 14",
+    "number < 28": "number < 12",
+    "--masks 35": "--masks 4",
+    "--validation-masks 5": "--validation-masks 1",
+}
+
+
+def test_lits_until_its_35_scans_are_chosen(cli: Any, here: Path) -> None:
+    page = (DOCS / "how-to/lits.md").read_text("utf-8")
+    (here / "half.md").write_text(page.split("## The experiment")[0], "utf-8")
+    assert follow(here / "half.md", cli, [], smaller=FEW_SCANS) == []
+    told = dxseg.info("data/lits")
+    assert (told["volumes"], told["patients"], told["masks"] > 0) == (26, 0, True)
+    cases = pd.read_csv("data/lits/cases.csv", keep_default_na=False).set_index("case_id")
+    splits = pd.read_csv("splits.csv", keep_default_na=False).set_index("case_id")
+    train = cases[splits["split"].eq("train") & splits["use_mask"] & cases["mask"].ne("")]
+    assert train["volume_id"].nunique() == 4
+    hidden = splits["split"].eq("train") & ~splits["use_mask"] & cases["label"].ne("")
+    assert set(splits.loc[hidden, "label_level"]) == {"study"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # five methods
+def test_lits_to_a_prediction(do: Follow, here: Path) -> None:
+    smaller = FEW_SCANS | {
+        "masks: [35]": "masks: [4]",
+        "validation_masks: 5": "validation_masks: 1",
+        "data: {image_size: 256}": "\n  ".join(f"{k}: {json.dumps(v)}" for k, v in TINY.items()),
+        "35-masks": "4-masks",
+    }
+    for name in ("unet-stage1-selftrained", "sks-student", "unet-stage1-student"):
+        last = {"self_training" if "selftrained" in name else "student": TINY["stage2"]}
+        short = json.dumps({"name": name, "base_method": name, "set": last})
+        smaller[f"  - {name} "] = f"  - {short} "
+    assert do("how-to/lits.md", smaller=smaller) == []
+    results = pd.read_csv("runs/lits/results.csv")
+    assert list(results["status"]) == ["done"] * 5
+    assert len(list((here / "predictions" / "masks").glob("test-volume-?.nii"))) == 2
+
+
 @pytest.mark.slow
 def test_how_to_predict_an_archive(do: Follow, here: Path) -> None:
     need_ray()
