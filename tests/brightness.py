@@ -52,6 +52,7 @@ class Maker:
         labels: tuple[str, ...] = ("normal", "bright"),
         batch_size: int = 4,
         size: int = 32,
+        spacing: tuple[float, float] | None = None,
         high: float = 255.0,
         threshold: float = 0.5,
         multi_label: bool = False,
@@ -66,6 +67,7 @@ class Maker:
             model=model or ModelConfig(),
             preprocessing=Preprocessing(
                 image_size=size,
+                spacing=spacing,
                 channels=channels,
                 dtype="uint8" if high == 255 else "uint16",
                 high=high,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dxseg.data.geometry import Geometry, attainable_dice, fit_geometry
+from dxseg.data.geometry import Geometry, attainable_dice, fit_geometry, zoom_to
 from dxseg.data.preprocessing import (
     Preprocessing,
     fit_image,
@@ -255,3 +255,55 @@ def test_a_lesion_of_one_pixel_vanishes_and_native_size_loses_nothing() -> None:
     mask[100, 100] = 1
     assert attainable_dice(mask, 64) == 0
     assert attainable_dice(mask, 256) == 1
+
+
+class TestSpacing:
+    """An image is brought to the spacing of the network before it is fitted into the square."""
+
+    @pytest.mark.parametrize(
+        ("size", "spacing", "fitted"),
+        [
+            ((40, 60), (1.0, 1.0), (20, 30)),
+            ((40, 20), (2.0, 4.0), (40, 40)),
+            ((40, 60), None, (40, 60)),
+            ((10, 12), (2.0, 2.0), (10, 12)),
+            ((200, 100), (2.0, 2.0), (64, 32)),
+            ((100, 100), (1e6, 1e-6), (64, 1)),
+        ],
+        ids=["finer", "oblong pixels", "unknown", "small, not enlarged", "too large", "absurd"],
+    )
+    def test_size(
+        self, size: tuple[int, int], spacing: tuple[float, float] | None, fitted: tuple[int, int]
+    ) -> None:
+        square, geometry = preprocessing(spacing=(2.0, 2.0)).fit(
+            np.full((*size, 1), 200, np.uint8), spacing
+        )
+        assert geometry == Geometry(*size, *fitted)
+        assert (square[: fitted[0], : fitted[1]] == 200).all()
+        assert square.sum() == 200 * fitted[0] * fitted[1]
+
+    def test_without_a_spacing_of_the_network_that_of_an_image_changes_nothing(self) -> None:
+        image = np.arange(24, dtype=np.uint8).reshape(4, 6, 1)
+        square, geometry = preprocessing().fit(image, (3.0, 0.1))
+        assert geometry == fit_geometry(4, 6, 64)
+        np.testing.assert_array_equal(square, fit_image(image, 64)[0])
+
+    def test_a_disk_in_millimeters_is_one_in_the_square_and_comes_back(self) -> None:
+        """16 mm across, in pixels of 0.5 x 1 mm."""
+        y, x = np.mgrid[:100, :50]
+        disk = (((y - 40) * 0.5) ** 2 + (x - 25) ** 2 <= 64).astype(np.uint8)
+        p = preprocessing(spacing=(0.8, 0.8))
+        zoom = zoom_to(p.spacing, (0.5, 1.0))
+        square = fit_mask(disk, 64, 1, zoom)
+        sides = [int(square.any(axis=axis).sum()) for axis in (0, 1)]
+        assert sides == pytest.approx([16 / 0.8] * 2, abs=1.5)
+        geometry = fit_geometry(100, 50, 64, zoom)
+        restored = p.postprocess(torch.from_numpy(square)[None].float(), geometry)[0] > 0.5
+        overlap = 2 * (restored.numpy() & (disk > 0)).sum() / (restored.sum() + disk.sum())
+        assert float(overlap) > 0.93
+        assert attainable_dice(disk, 64, zoom) == pytest.approx(float(overlap), abs=0.02)
+
+    def test_a_spacing_that_makes_a_giant_is_refused(self) -> None:
+        p = preprocessing(spacing=(0.001, 0.001))
+        with pytest.raises(DxsegError, match="correct its spacing"):
+            p.resample(np.zeros((100, 100, 1), np.uint8), (5.0, 5.0))

@@ -153,8 +153,8 @@ class ByBrightness:
     """A predictor of images of one grey value: its probability is the value."""
 
     def stream(self, items, labels=None):  # noqa: ARG002
-        for name, path in items:
-            value = float(np.asarray(Image.open(path)).max()) / 255
+        for name, source in items:
+            value = float(np.asarray(Image.open(source.image)).max()) / 255
             yield name, predicted([value], None)
 
 

@@ -46,13 +46,13 @@ class BrightIsLesion:
 
     def stream(self, items, labels=None):
         self.told = labels
-        for name, path in items:
+        for name, source in items:
             if name == self.lose:
                 continue
             try:
-                grey = np.asarray(Image.open(path))
+                grey = np.asarray(Image.open(source.image))
             except OSError as error:
-                yield name, DxsegError(f"{path}: {error}")
+                yield name, DxsegError(f"{source.image}: {error}")
                 continue
             mask = (grey > 128).astype(np.uint8)
             normal = 0.0 if mask.any() else 1.0

@@ -171,12 +171,12 @@ class Pointing:
         self.seen: list[str] = []
 
     def stream(self, items: Any, *, labels: Any = None) -> Any:  # noqa: ARG002
-        for name, path in items:
+        for name, source in items:
             self.seen.append(name)
             try:
-                grey = np.asarray(Image.open(path))
+                grey = np.asarray(Image.open(source.image))
             except OSError as error:
-                yield name, DxsegError(f"{path}: {error}")
+                yield name, DxsegError(f"{source.image}: {error}")
                 continue
             yield name, predicted(grey / 255, self.learnt)
 

@@ -21,6 +21,7 @@ from dxseg.export import quantize as quantising
 from dxseg.export.calibration_data import IMAGES, CalibrationCase, calibration_cases
 from dxseg.export.quantize import ENOUGH_MASKS
 from dxseg.inference.onnx_file import read_onnx
+from dxseg.inference.sources import SpacedImage
 from onnx_models import make_model_folder
 
 Cli = Callable[..., Any]
@@ -154,8 +155,8 @@ def compared(first: list, second: list, cases: list) -> quantising.QuantizationR
 
 def test_the_loss_is_what_dice_says(monkeypatch):
     empty = strip(0, 0)
-    unknown = CalibrationCase(Path("a.png"), None, lesion_free=False, classes=1)
-    free = CalibrationCase(Path("b.png"), None, lesion_free=True, classes=1)
+    unknown = CalibrationCase(SpacedImage(Path("a.png"), None), None, lesion_free=False, classes=1)
+    free = CalibrationCase(SpacedImage(Path("b.png"), None), None, lesion_free=True, classes=1)
     # Dice of 0..4 and 2..6 is 1/2; both empty is no agreement on anything.
     cost = compared([strip(0, 4), empty], [strip(2, 6), empty], [unknown, unknown])
     assert (cost.agreement, cost.dice_loss) == (0.5, 0.5)
@@ -171,7 +172,7 @@ def test_the_loss_is_what_dice_says(monkeypatch):
 
 
 def test_a_check_that_would_say_nothing_is_refused():
-    free = CalibrationCase(Path("b.png"), None, lesion_free=True, classes=1)
+    free = CalibrationCase(SpacedImage(Path("b.png"), None), None, lesion_free=True, classes=1)
     with pytest.raises(DxsegError, match="nothing can be compared"):
         compared([strip(0, 0)], [strip(0, 0)], [free])
 
@@ -186,8 +187,8 @@ def test_test_images_and_hidden_masks_are_left_out(trained, phantoms):
         )
     }
     cases = calibration_cases([phantoms], trained)
-    assert {of_split[case.image][0] for case in cases} == {"train", "validation"}
-    assert all(of_split[case.image][1] for case in cases if case.mask is not None)
+    assert {of_split[case.image.image][0] for case in cases} == {"train", "validation"}
+    assert all(of_split[case.image.image][1] for case in cases if case.mask is not None)
     assert 0 < sum(case.mask is not None for case in cases) < len(cases)
     everything = calibration_cases([phantoms])
     assert len(everything) == len(data) <= IMAGES

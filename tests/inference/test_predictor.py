@@ -9,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dicom_phantom import make_image, save
 from dxseg.config.network import ModelConfig
 from dxseg.data.preprocessing import Preprocessing
 from dxseg.errors import DxsegError, UsageError
@@ -16,6 +17,7 @@ from dxseg.inference.model_folder import ModelInfo, save_model_folder
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.postprocess import to_mask
 from dxseg.inference.predictor import Predictor
+from dxseg.inference.sources import SpacedImage
 from dxseg.models.factory import Task, build_model
 
 
@@ -294,3 +296,31 @@ def test_an_image_on_which_the_network_fails_fails_alone(make_predictor, tmp_pat
     assert isinstance(results["1.png"], DxsegError)
     assert "RuntimeError: out of memory" in str(results["1.png"])
     assert [results[name].mask.shape for name in ("0.png", "2.png")] == [(32, 32)] * 2
+
+
+def test_images_are_predicted_at_the_spacing_of_the_network(make_predictor):
+    """A stripe of one fine column is averaged away at 2 mm, and seen where its pixels are 2 mm."""
+    image = np.full((32, 32, 1), 10, np.uint8)
+    image[:, 8] = 250
+    predictor = make_predictor(spacing=(2.0, 2.0))
+    fine, coarse, unknown = predictor.predict([image] * 3, spacings=[(0.5, 0.5), (2.0, 2.0), None])
+    assert not fine.mask.any()
+    for found in (coarse, unknown):
+        assert (found.mask == (image[:, :, 0] > 127)).all()
+    with pytest.raises(UsageError, match="spacings has 1 entries for 2 images"):
+        predictor.predict([image] * 2, spacings=[None])
+
+
+def test_a_stream_takes_the_spacing_that_is_given_or_that_of_the_file(make_predictor, tmp_path):
+    pixels = np.full((32, 32), 10, np.uint8)
+    pixels[:, 8] = 250
+    path = save(make_image(pixels, PixelSpacing=[0.5, 0.5]), tmp_path / "a.dcm")
+    predictor = make_predictor(spacing=(2.0, 2.0))
+    items = {
+        "of the file": path,
+        "given": SpacedImage(path, (2.0, 2.0)),
+        "unknown": SpacedImage(path, None),
+        "pixels": SpacedImage(lambda: pixels[:, :, None], (0.5, 0.5)),
+    }
+    found = {name: bool(result.mask.any()) for name, result in predictor.stream(items.items())}
+    assert found == {"of the file": False, "given": True, "unknown": True, "pixels": False}

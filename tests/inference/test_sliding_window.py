@@ -60,3 +60,14 @@ def test_padding_is_below_and_beside():
     assert padded.shape == (32, 50, 2)
     assert padded[:3].all()
     assert not padded[3:].any()
+
+
+def test_windows_are_cut_at_the_spacing_of_the_network(make_predictor):
+    """Dots of 2 px of 1 mm are 4 px at 0.5 mm; without a spacing the image is cut as it is."""
+    image = dots(40, 60)
+    predictor = windowed(make_predictor, spacing=(0.5, 0.5))
+    [prediction] = predictor.predict([image], spacings=[(1.0, 1.0)])
+    assert (prediction.mask == (image[:, :, 0] > 127)).all()
+    at_half, _ = predictor._pipeline.preprocess(image, (), (1.0, 1.0)).large.shape[:2]  # type: ignore[union-attr]
+    assert at_half == 80
+    assert predictor._pipeline.preprocess(image).large.shape[:2] == (40, 60)  # type: ignore[union-attr]

@@ -16,6 +16,8 @@ from dxseg.config.mask_budget import parse_mask_budget
 from dxseg.config.network import ModelConfig, StrictConfig
 from dxseg.config.stages import SelfTrainingConfig, Stage1Config, StageConfig, StudentConfig
 
+Millimeters = Annotated[float, Field(gt=0, lt=1e6)]
+
 
 class DataConfig(StrictConfig):
     """Pixels and batches.
@@ -24,6 +26,8 @@ class DataConfig(StrictConfig):
         image_size: side of the square that images are fitted into, pixels.
         patch_size: side of the patches of it that masks are learnt from, pixels, a multiple of 32;
             labels are of whole images. Default: whole images.
+        spacing: height and width of a pixel at which images are seen, mm; `auto`: the median of
+            the training images. Default: as image_size makes it.
         batch_size: images per optimiser step, over all processes.
         bag_size: largest number of images that represent a study in a step of stage 1.
         lesion_free_fraction: fraction of lesion-free images in a stage-2 batch.
@@ -37,6 +41,7 @@ class DataConfig(StrictConfig):
     patch_size: int | None = Field(default=None, ge=32, le=4096, multiple_of=32)
     batch_size: PositiveInt = 16
     bag_size: PositiveInt = 8
+    spacing: Literal["auto"] | tuple[Millimeters, Millimeters] | None = None
     lesion_free_fraction: float = Field(default=0.125, ge=0.0, lt=1.0)
     label_prompt_prob: float = Field(default=0.5, ge=0.0, le=1.0)
     workers: int = Field(default=0, ge=0, le=64)

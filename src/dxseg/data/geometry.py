@@ -6,10 +6,17 @@ Without torch: the check of a dataset runs it in processes that start quickly.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+Spacing = tuple[float, float]
+"""Height and width of a pixel, millimeters."""
+
+Zoom = tuple[float, float]
+"""Factors on the height and the width of an image, pixels."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +41,47 @@ class Geometry:
         return (self.height * self.width) / (self.fitted_height * self.fitted_width)
 
 
-def fit_geometry(height: int, width: int, image_size: int) -> Geometry:
-    """Compute the geometry that fits (height, width) into a square of `image_size`."""
-    scale = image_size / max(height, width)
-    return Geometry(height, width, max(1, round(height * scale)), max(1, round(width * scale)))
+def zoom_to(target: Spacing | None, spacing: Spacing | None) -> Zoom | None:
+    """Compute the zoom that brings an image to a spacing.
+
+    Args:
+        target: The spacing that is wanted; None: any.
+        spacing: Of the image; None where it is not known, it is taken to be the one wanted.
+
+    Returns:
+        None if any spacing will do.
+    """
+    if target is None:
+        return None
+    height, width = spacing or target
+    return height / target[0], width / target[1]
 
 
-def attainable_dice(mask: NDArray[np.uint8], image_size: int) -> float:
+def zoomed_size(height: int, width: int, zoom: Zoom) -> tuple[int, int]:
+    """Compute the size of an image after a zoom, at least one pixel along each axis."""
+    return max(1, round(height * zoom[0])), max(1, round(width * zoom[1]))
+
+
+def fit_geometry(height: int, width: int, image_size: int, zoom: Zoom | None = None) -> Geometry:
+    """Compute the geometry that fits (height, width) into a square of `image_size`.
+
+    Args:
+        height: Native height, pixels.
+        width: Native width, pixels.
+        image_size: Side of the square, pixels.
+        zoom: From `zoom_to`; what would be larger than the square is reduced to it. None: the
+            longer side becomes that of the square.
+    """
+    if zoom is None:
+        scale = image_size / max(height, width)
+        zoom = (scale, scale)
+    else:
+        scale = min(1.0, image_size / max(height * zoom[0], width * zoom[1]))
+        zoom = (zoom[0] * scale, zoom[1] * scale)
+    return Geometry(height, width, *zoomed_size(height, width, zoom))
+
+
+def attainable_dice(mask: NDArray[np.uint8], image_size: int, zoom: Zoom | None = None) -> float:
     """Compute the Dice that a perfect network could reach at an input size.
 
     The true mask is sent through the preprocessing and back: reduced with anti-aliasing, cut at one
@@ -49,18 +90,19 @@ def attainable_dice(mask: NDArray[np.uint8], image_size: int) -> float:
     Args:
         mask: Label map (H, W) with a lesion: some value is not 0.
         image_size: Side of the square that images are fitted into, pixels.
+        zoom: See `fit_geometry`.
 
     Returns:
         0, if the lesion vanishes, to 1.
     """
     lesion = mask > 0
     height, width = mask.shape
-    geometry = fit_geometry(height, width, image_size)
+    geometry = fit_geometry(height, width, image_size, zoom)
     reduced = _resize(lesion, geometry.fitted_height, geometry.fitted_width)
-    predicted = _resize(reduced, height, width)
+    predicted = _resize(reduced >= 0.5, height, width) >= 0.5
     return float(2 * (lesion & predicted).sum() / (lesion.sum() + predicted.sum()))
 
 
-def _resize(lesion: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
-    image = Image.fromarray(lesion.astype(np.float32))
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)) >= 0.5
+def _resize(mask: NDArray[Any], height: int, width: int) -> NDArray[np.float32]:
+    image = Image.fromarray(mask.astype(np.float32))
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))

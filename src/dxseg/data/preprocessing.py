@@ -10,25 +10,32 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
-from dxseg.data.geometry import Geometry, fit_geometry
+from dxseg.data.geometry import Geometry, Spacing, Zoom, fit_geometry, zoom_to, zoomed_size
 from dxseg.errors import DxsegError
 
 Image = NDArray[np.uint8] | NDArray[np.uint16]
+
+LONGEST_SIDE = 2**14
+"""Of an image at the spacing of a network, pixels: a header may claim any spacing."""
 
 
 class Preprocessing(BaseModel):
     """Resize, pad and normalize; stored in the model folder, used in training and inference.
 
-    The aspect ratio is kept: the longer side becomes `image_size`, the rest is zero-padded at
-    the bottom and the right. Postprocessing crops the padding and resizes to native size.
+    The aspect ratio is kept: the longer side becomes `image_size`, or an image is brought to
+    `spacing`; the rest is zero-padded at the bottom and the right. Postprocessing crops the padding
+    and resizes to native size.
 
     Attributes:
         image_size: Side of the square input, pixels.
+        spacing: Height and width of a pixel of the input, millimeters. An image whose spacing is
+            not known is taken to have it; one that is larger than `image_size` then is reduced.
+            None: the longer side of an image becomes `image_size`.
         channels: Number of image channels.
         dtype: Stored type of the training images.
         low: Intensity that maps to 0 before standardization, in stored units.
@@ -40,6 +47,7 @@ class Preprocessing(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     image_size: int = Field(ge=32, le=4096)
+    spacing: tuple[PositiveFloat, PositiveFloat] | None = None
     channels: int = Field(ge=1, le=1024)
     dtype: Literal["uint8", "uint16"] = "uint8"
     low: float = 0.0
@@ -55,8 +63,12 @@ class Preprocessing(BaseModel):
             raise ValueError("high must exceed low, and every std must be positive")
         return self
 
-    def fit(self, image: Image) -> tuple[Image, Geometry]:
+    def fit(self, image: Image, spacing: Spacing | None = None) -> tuple[Image, Geometry]:
         """Resize and pad an image (H, W, C) to (image_size, image_size, C), dtype kept.
+
+        Args:
+            image: Of any size.
+            spacing: Of the image, where it is known; see `spacing`.
 
         Raises:
             DxsegError: The image has another type or number of channels than the model.
@@ -66,7 +78,24 @@ class Preprocessing(BaseModel):
                 f"image of {image.shape[2]} channels, {image.dtype}: the model was trained on "
                 f"{self.channels} channels, {self.dtype}; convert the image"
             )
-        return fit_image(image, self.image_size)
+        return fit_image(image, self.image_size, zoom_to(self.spacing, spacing))
+
+    def resample(self, image: Image, spacing: Spacing | None) -> Image:
+        """Bring an image (H, W, C) to `spacing`, whatever its size; without one it is left alone.
+
+        Raises:
+            DxsegError: It would be too large.
+        """
+        zoom = zoom_to(self.spacing, spacing)
+        if zoom is None:
+            return image
+        size = zoomed_size(image.shape[0], image.shape[1], zoom)
+        if max(size) > LONGEST_SIDE:
+            raise DxsegError(
+                f"an image of {spacing} mm would have {size[0]} x {size[1]} pixels at the "
+                f"{self.spacing} mm of the network; correct its spacing"
+            )
+        return _resize(image, [*size])
 
     def normalise(self, images: Tensor) -> Tensor:
         """Convert stored intensities (B, C, H, W) to the float32 input of a network."""
@@ -89,10 +118,10 @@ class Preprocessing(BaseModel):
         return F.interpolate(inside, size=size, mode="bilinear", align_corners=False)[0]
 
 
-def fit_image(image: Image, image_size: int) -> tuple[Image, Geometry]:
-    """Resize an image (H, W, C) with anti-aliasing, keep its aspect ratio, pad to a square."""
+def fit_image(image: Any, image_size: int, zoom: Zoom | None = None) -> tuple[Any, Geometry]:
+    """Resize an image (H, W, C) with anti-aliasing, as `fit_geometry` says, pad to a square."""
     height, width, channels = image.shape
-    geometry = fit_geometry(height, width, image_size)
+    geometry = fit_geometry(height, width, image_size, zoom)
     size = [geometry.fitted_height, geometry.fitted_width]
     resized = _resize(image, size)
     square = np.zeros((image_size, image_size, channels), dtype=image.dtype)
@@ -100,20 +129,17 @@ def fit_image(image: Image, image_size: int) -> tuple[Image, Geometry]:
     return square, geometry
 
 
-def fit_mask(mask: NDArray[np.uint8], image_size: int, classes: int) -> NDArray[np.uint8]:
+def fit_mask(
+    mask: NDArray[np.uint8], image_size: int, classes: int, zoom: Zoom | None = None
+) -> NDArray[np.uint8]:
     """Resize a label map (H, W) with values 0..classes as its image is, (S, S).
 
     Each class is resized as a soft mask, and a pixel gets the class that covers most of it if that
     is at least half.
     """
-    geometry = fit_geometry(mask.shape[0], mask.shape[1], image_size)
-    size = [geometry.fitted_height, geometry.fitted_width]
-    onehot = np.stack([mask == value for value in range(1, classes + 1)], axis=-1)
-    soft = _resize(onehot.astype(np.float32), size)
-    resized = np.where(soft.max(axis=-1) >= 0.5, soft.argmax(axis=-1) + 1, 0)
-    square = np.zeros((image_size, image_size), dtype=np.uint8)
-    square[: size[0], : size[1]] = resized
-    return square
+    one_hot = np.stack([mask == value for value in range(1, classes + 1)], axis=-1)
+    soft, _ = fit_image(one_hot.astype(np.float32), image_size, zoom)
+    return np.where(soft.max(axis=-1) >= 0.5, soft.argmax(axis=-1) + 1, 0).astype(np.uint8)
 
 
 def _resize(array: NDArray[Any], size: list[int]) -> NDArray[Any]:

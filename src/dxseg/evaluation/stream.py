@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.splits.known_labels import known_labels
+from dxseg.data.table.cases import spacing_of
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.evaluation.cases import EvaluatedCase, PredictionLike, SlicePlace
-from dxseg.metrics.surface import Spacing
+from dxseg.inference.sources import SpacedImage
 
 Progress = Callable[[int, int], None]
 
@@ -77,10 +78,10 @@ def known_rows(data: Dataset, splits: pd.DataFrame, split: str) -> tuple[pd.Data
     return rows, left_out
 
 
-def images(data: Dataset, rows: pd.DataFrame) -> Iterator[tuple[str, Path]]:
-    """Iterate over name and file of each row's image, for `Predictor.stream`."""
+def images(data: Dataset, rows: pd.DataFrame) -> Iterator[tuple[str, SpacedImage]]:
+    """Iterate over name and image of each row, for `Predictor.stream`."""
     for row in rows.itertuples():
-        yield str(row.case_id), data.image_path(row)
+        yield str(row.case_id), SpacedImage(data.image_path(row), spacing_of(row, data.spec))
 
 
 def predicted_cases(
@@ -120,7 +121,7 @@ def predicted_cases(
             label=str(row.label),
             truth=_truth(data, row),
             prediction=prediction,
-            spacing=_spacing(row),
+            spacing=spacing_of(row, data.spec) if row.physical else None,
             place=_place(row),
         )
         if progress is not None:
@@ -154,7 +155,3 @@ def _place(row: Any) -> SlicePlace | None:
 def _truth(data: Dataset, row: Any) -> NDArray[np.uint8] | None:
     path = data.mask_path(row) if row.use_truth else None
     return read_mask(path, len(data.spec.mask_classes)) if path is not None else None
-
-
-def _spacing(row: Any) -> Spacing | None:
-    return (float(row.spacing_y), float(row.spacing_x)) if row.physical else None

@@ -32,6 +32,8 @@ _STAGE2_OPTIONS = {
     ),
     "data": ("lesion_free_fraction", "label_prompt_prob", "patch_size"),
 }
+_LATER_OPTIONS = (("split", "budget_unit"), ("split", "label_unit"), ("data", "spacing"))
+"""Unset, the name of a stage 1 is that of versions which did not have them."""
 
 
 @dataclass(frozen=True)
@@ -173,9 +175,9 @@ def _add(
 def _add_stage1(jobs: dict[str, Job], config: RunConfig, fold: Fold) -> str:
     shared = stage1_config(config)
     values = shared.model_dump(mode="json") | {"seed": 0}
-    for option in ("budget_unit", "label_unit"):  # unset, the name is that of earlier versions
-        if values["split"][option] is None:
-            del values["split"][option]
+    for section, option in _LATER_OPTIONS:
+        if values[section][option] is None:
+            del values[section][option]
     digest = sha256_json(values)
     name = f"{STAGE1}/{digest[:8]}/{fold.name}"
     jobs.setdefault(name, Job(name, shared, fold))

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.splits.split_table import read_splits
-from dxseg.data.table.cases import TRAIN, VALIDATION
+from dxseg.data.table.cases import TRAIN, VALIDATION, spacing_of
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import UsageError
+from dxseg.inference.sources import SpacedImage
 from dxseg.training.run_record import read_run
 
 IMAGES = 100
@@ -27,13 +28,13 @@ class CalibrationCase:
     """One image.
 
     Attributes:
-        image: Its file.
+        image: Its file and its spacing.
         mask: The file of its true mask; None where there is none, or it must not be used.
         lesion_free: Whether its label implies an empty mask.
         classes: Of the mask.
     """
 
-    image: Path
+    image: SpacedImage
     mask: Path | None
     lesion_free: bool
     classes: int
@@ -91,4 +92,5 @@ def _usable(data: Dataset, run: Path | None) -> tuple[NDArray[np.bool_], NDArray
 
 def _case(data: Dataset, row: Any) -> CalibrationCase:
     mask = data.mask_path(row) if row.may_use else None
-    return CalibrationCase(data.image_path(row), mask, bool(row.free), len(data.spec.mask_classes))
+    image = SpacedImage(data.image_path(row), spacing_of(row, data.spec))
+    return CalibrationCase(image, mask, bool(row.free), len(data.spec.mask_classes))

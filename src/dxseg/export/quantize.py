@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from dxseg.data.readers.images import read_image
 from dxseg.errors import DxsegError, UsageError
 from dxseg.export.calibration_data import CalibrationCase
 from dxseg.inference.backends import Inputs, OnnxRuntimeBackend, graph_inputs
@@ -169,7 +168,7 @@ class _Reader:
         info = predictor.info
         prompts = [(), *((label,) for label in info.labels)]
         for index, case in enumerate(cases):
-            image = predictor.network_input(read_image(case.image))
+            image = predictor.network_input(case.image)
             prompt = encode_label_prompts([prompts[index % len(prompts)]], info)
             yield graph_inputs(info, pad_to_multiple(image, STRIDE), prompt)
             progress(index + 1)

@@ -154,6 +154,7 @@ def _contract(info: ModelInfo) -> dict[str, Any]:
         "mask classes": info.mask_classes,
         "predicts labels": info.model.predicts_labels,
         "image size": info.preprocessing.image_size,
+        "spacing": info.preprocessing.spacing,
         "channels": info.preprocessing.channels,
         "type of images": info.preprocessing.dtype,
         "slicing": info.slicing,

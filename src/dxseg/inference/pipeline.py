@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dxseg.data.geometry import Geometry
+from dxseg.data.geometry import Geometry, Spacing
 from dxseg.data.readers.images import to_channels
 from dxseg.errors import DxsegError
 from dxseg.inference.backends import Backend
@@ -84,7 +84,7 @@ class PreprocessedImage:
         geometry: How it was resized and padded.
         label_prompt: The label prompt; empty for none.
         image: The decoded image (H, W, C), where it is kept.
-        large: The image (H, W, C), where it is cut into windows.
+        large: The image (H, W, C), where it is cut into windows, at the spacing of the network.
     """
 
     square: Pixels
@@ -99,7 +99,7 @@ class NetworkOutput:
     """The network's output for one image, as probabilities on the CPU.
 
     Attributes:
-        masks: (K, S, S), or (K, H, W) of an image that was cut into windows.
+        masks: (K, S, S), or (K, H, W) of an image that was cut into windows, as it was cut.
         labels: (L,), tempered; None for a network without labels.
         evidence: (L, h, w), or None.
         features: (F, h, w), or None.
@@ -139,9 +139,20 @@ class InferencePipeline:
         self.sliding_window = sliding_window
 
     def preprocess(
-        self, image: Pixels, label_prompt: LabelNames = (), *, keep_image: bool = False
+        self,
+        image: Pixels,
+        label_prompt: LabelNames = (),
+        spacing: Spacing | None = None,
+        *,
+        keep_image: bool = False,
     ) -> PreprocessedImage:
         """Resize and pad an image (H, W, C) to the network's input.
+
+        Args:
+            image: The decoded image.
+            label_prompt: Empty for none.
+            spacing: Height and width of a pixel, mm, where they are known.
+            keep_image: Whether the result has the decoded image.
 
         Raises:
             DxsegError: The network was trained on other channels or another bit depth.
@@ -154,11 +165,12 @@ class InferencePipeline:
                 f"{preprocessing.channels}: the sequences {names}; predict volumes of all of them"
             )
         pixels = to_channels(image, preprocessing.channels)
-        square, geometry = preprocessing.fit(pixels)
-        large = self.sliding_window and max(pixels.shape[:2]) > preprocessing.image_size
-        return PreprocessedImage(
-            square, geometry, label_prompt, image if keep_image else None, pixels if large else None
-        )
+        square, geometry = preprocessing.fit(pixels, spacing)
+        kept, large = image if keep_image else None, None
+        if self.sliding_window:
+            large = preprocessing.resample(pixels, spacing)
+            large = large if max(large.shape[:2]) > preprocessing.image_size else None
+        return PreprocessedImage(square, geometry, label_prompt, kept, large)
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[PreprocessedImage]) -> list[NetworkOutput]:
@@ -194,8 +206,11 @@ class InferencePipeline:
             # Compared with the threshold, NaN would pass for an image without lesion.
             raise DxsegError("the network's output is not finite; the model or the image is bad")
         preprocessing, masks, labels = self.info.preprocessing, output.masks, None
-        if item.large is None:
-            masks = preprocessing.postprocess(masks, item.geometry)
+        geometry = item.geometry
+        if item.large is not None:
+            height, width, _ = item.large.shape
+            geometry = Geometry(geometry.height, geometry.width, height, width)
+        masks = preprocessing.postprocess(masks, geometry)
         if output.labels is not None and self.info.labels:
             labels = dict(zip(self.info.labels, output.labels.tolist(), strict=True))
         evidence, features = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from dxseg.data.readers.images import read_image
+from dxseg.data.geometry import Spacing
 from dxseg.errors import DxsegError, UsageError, unexpected_error
 from dxseg.inference.backends import Backend, TorchBackend
 from dxseg.inference.ensemble import load_ensemble
@@ -26,10 +26,8 @@ from dxseg.inference.pipeline import (
     Prediction,
     PreprocessedImage,
 )
+from dxseg.inference.sources import Source, file_of, read_source
 from dxseg.models.segmentation_model import SegmentationModel
-
-Source = Path | Callable[[], Pixels]
-"""An image file, or a function that returns the pixels (H, W, C) of an image that is no file."""
 
 _DECODERS = 2
 _BATCHES_AHEAD = 2
@@ -114,7 +112,10 @@ class Predictor:
         return cls(loaded, info, batch_size=batch_size, flip=flip, sliding_window=sliding_window)
 
     def predict(
-        self, images: Sequence[Pixels], labels: Sequence[str | None] | None = None
+        self,
+        images: Sequence[Pixels],
+        labels: Sequence[str | None] | None = None,
+        spacings: Sequence[Spacing | None] | None = None,
     ) -> list[Prediction]:
         """Segment images that are in memory.
 
@@ -122,33 +123,37 @@ class Predictor:
             images: (H, W, C) each, 8 or 16 bit, of any sizes.
             labels: Label prompts: the image-level label of each image in the notation of
                 `cases.csv`; None or "" where it is not known.
+            spacings: Height and width of a pixel of each image, mm, for a network that was trained
+                at a spacing; None where they are not known.
 
         Raises:
-            UsageError: `labels` has not one entry per image, or names a label that the model does
-                not have.
+            UsageError: `labels` or `spacings` has not one entry per image, or the model does not
+                have a label.
             DxsegError: The network was trained on other channels or another bit depth.
         """
-        if labels is not None and len(labels) != len(images):
-            raise UsageError(
-                f"labels has {len(labels)} entries for {len(images)} images; give one each"
-            )
-        prompts = [parse_label_prompt(text, self.info) for text in labels or [None] * len(images)]
+        nothing = [None] * len(images)
+        for name, given in (("labels", labels), ("spacings", spacings)):
+            if given is not None and len(given) != len(images):
+                raise UsageError(
+                    f"{name} has {len(given)} entries for {len(images)} images; give one each"
+                )
+        prompts = [parse_label_prompt(text, self.info) for text in labels or nothing]
+        items = list(zip(images, prompts, spacings or nothing, strict=True))
         predictions = []
         for start in range(0, len(images), self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            pairs = zip(images[rows], prompts[rows], strict=True)
-            batch = [self._pipeline.preprocess(image, prompt) for image, prompt in pairs]
+            rows = items[start : start + self.batch_size]
+            batch = [self._pipeline.preprocess(*row) for row in rows]
             for item, output in zip(batch, self._pipeline.forward(batch), strict=True):
                 predictions.append(self._pipeline.postprocess(item, output))
         return predictions
 
-    def network_input(self, image: Pixels) -> torch.Tensor:
-        """Preprocess an image (H, W, C) to the network's input (1, C, S, S), float32, normalized.
+    def network_input(self, source: Source) -> torch.Tensor:
+        """Read and preprocess an image to the network's input (1, C, S, S), float32, normalized.
 
         Raises:
             DxsegError: As `predict`.
         """
-        return self._pipeline.normalize([self._pipeline.preprocess(image).square])
+        return self._pipeline.normalize([self._preprocess(source).square])
 
     def stream(
         self,
@@ -211,10 +216,9 @@ class Predictor:
     def _read(
         self, name: str, source: Source, label_prompt: LabelNames, keep_image: bool
     ) -> PreprocessedImage | DxsegError:
-        where = str(source) if isinstance(source, Path) else name
+        where = str(file_of(source) or name)
         try:
-            pixels = read_image(source) if isinstance(source, Path) else source()
-            return self._pipeline.preprocess(pixels, label_prompt, keep_image=keep_image)
+            return self._preprocess(source, label_prompt, keep_image)
         except DxsegError as error:
             text = str(error)
             return error if where in text else DxsegError(f"{where}: {text}")
@@ -222,6 +226,13 @@ class Predictor:
             return DxsegError(f"{where}: cannot be read ({error or type(error).__name__})")
         except Exception as error:  # noqa: BLE001 - one image does not stop the others
             return unexpected_error(where, error)
+
+    def _preprocess(
+        self, source: Source, label_prompt: LabelNames = (), keep_image: bool = False
+    ) -> PreprocessedImage:
+        wanted = self.info.preprocessing.spacing is not None
+        pixels, spacing = read_source(source, with_spacing=wanted)
+        return self._pipeline.preprocess(pixels, label_prompt, spacing, keep_image=keep_image)
 
     def _run(self, reading: list[_Read]) -> list[_Ready]:
         """Run the network on the images of a batch that could be read."""

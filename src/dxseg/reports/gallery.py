@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dxseg.data.readers.masks import read_mask
+from dxseg.data.table.cases import spacing_of
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.inference.files.overlay import display_rgb, render_overlay
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
+from dxseg.inference.sources import SpacedImage
 
 RULE = (
     "Selected by rule: the worst, the middle and the best test images by Dice among "
@@ -128,7 +130,7 @@ def draw_gallery(
     predictor = Predictor.from_folder(model)
     pictures = {}
     for title, group in cases.items():
-        items = [(case.case_id, dataset.image_path(rows[case.case_id])) for case in group]
+        items = [(case.case_id, _image(dataset, rows[case.case_id])) for case in group]
         pictures[title] = [
             _picture(case, _checked(result), _truth(dataset, rows[case.case_id]), area_unit)
             for case, (_, result) in zip(
@@ -141,6 +143,10 @@ def draw_gallery(
 def _rows(dataset: Dataset, cases: dict[str, list[GalleryCase]]) -> Sequence[Any]:
     names = [case.case_id for group in cases.values() for case in group]
     return dataset.cases[dataset.cases["case_id"].isin(names)].to_dict("records")
+
+
+def _image(dataset: Dataset, row: Any) -> SpacedImage:
+    return SpacedImage(dataset.image_path(row), spacing_of(row, dataset.spec))
 
 
 def _checked(result: Prediction | DxsegError) -> Prediction:

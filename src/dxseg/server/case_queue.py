@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dxseg.data.geometry import Spacing
 from dxseg.data.readers.masks import Mask, read_mask
 from dxseg.data.table.annotations import (
     ANNOTATIONS_FILE,
@@ -20,7 +20,7 @@ from dxseg.data.table.annotations import (
     find_case,
     remove_leftovers,
 )
-from dxseg.data.table.cases import CASES_FILE
+from dxseg.data.table.cases import CASES_FILE, spacing_of
 from dxseg.data.table.dataset import Dataset
 from dxseg.data.table.records import read_records
 from dxseg.data.table.reviews import REVIEWS_FILE, Review
@@ -28,7 +28,6 @@ from dxseg.errors import DxsegError, UsageError, quote
 from dxseg.inference.model_folder import ModelInfo
 from dxseg.io.atomic import sha256_file
 from dxseg.io.csv_io import read_table
-from dxseg.server.uploads import Spacing
 from dxseg.server.work_list import ListedCase, join_slices, list_cases
 
 _FILES = (CASES_FILE, ANNOTATIONS_FILE, REVIEWS_FILE)
@@ -223,9 +222,7 @@ class CaseQueue:
         """
         dataset = self.dataset()
         row = find_case(dataset, case_id)
-        height, width = float(row["spacing_y"]), float(row["spacing_x"])
-        known = dataset.spec.spacing_unit == "mm" and not math.isnan(height)
-        return FoundCase(row, dataset.image_path(row), (height, width) if known else None)
+        return FoundCase(row, dataset.image_path(row), spacing_of(row, dataset.spec))
 
     def same_image(self, path: Path) -> FoundCase | None:
         """Find the case whose image is the same file, byte for byte; None without one.

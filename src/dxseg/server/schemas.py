@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 
+from dxseg.data.geometry import Spacing
 from dxseg.data.readers.raster import Pixels
 from dxseg.inference.files.overlay import display_rgb
 from dxseg.inference.files.png import encode_png, mask_levels
@@ -17,7 +18,6 @@ from dxseg.inference.files.table import model_name
 from dxseg.inference.model_folder import NOTICE, ModelInfo
 from dxseg.inference.pipeline import Prediction
 from dxseg.server.stored_values import StoredValues
-from dxseg.server.uploads import Spacing
 
 CaseId = Annotated[str, Field(max_length=200, description="As in `cases.csv`.")]
 MaskPath = Annotated[str, Field(max_length=4096)]

@@ -16,7 +16,8 @@ from dxseg.data.readers.dicom.headers import alias_in_errors
 from dxseg.data.readers.images import image_size
 from dxseg.inference.label_prompt import parse_label_prompt
 from dxseg.inference.pipeline import Prediction
-from dxseg.inference.predictor import Predictor, Source
+from dxseg.inference.predictor import Predictor
+from dxseg.inference.sources import Source, file_of
 from dxseg.server.middleware import BUSY
 from dxseg.server.problem_details import MEDIA_TYPE
 from dxseg.server.schemas import Problem
@@ -110,9 +111,10 @@ class Service:
         parse_label_prompt(label_prompt, model.info)
         with _refusals():
             future = self.worker.submit(model, source, label_prompt, keep_image=return_image)
-        if not isinstance(source, Path):  # its errors name no file
+        file = file_of(source)
+        if file is None:  # its errors name no file
             return await asyncio.wrap_future(future)
-        with alias_in_errors(source, name):
+        with alias_in_errors(file, name):
             return await asyncio.wrap_future(future)
 
     async def viewer_values(

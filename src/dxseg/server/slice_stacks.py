@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dxseg.data.geometry import Spacing
 from dxseg.data.readers.budget import TooLargeError
 from dxseg.data.readers.dicom.headers import Header, alias_in_errors, pixel_spacing, read_header
 from dxseg.data.readers.dicom.image import displayed_frame, measured_image_of
@@ -24,7 +25,7 @@ from dxseg.data.readers.volume_files import is_volume_file, read_volume_file, vo
 from dxseg.errors import DxsegError
 from dxseg.inference.model_folder import ModelInfo
 from dxseg.server.stored_values import StoredValues, pack_values
-from dxseg.server.uploads import NAME, Spacing, count_frames
+from dxseg.server.uploads import NAME, count_frames
 
 _VOXEL_BYTES = 4
 """What is read is float32 or smaller integers, but for rare integers of 8 bytes."""
@@ -121,9 +122,8 @@ class Frames:
         with alias_in_errors(path, NAME):
             self._ds = open_object(path, pixels=True)
             self._layout = pixel_layout(self._ds, path)
-        spacing = pixel_spacing(self._ds)
         self.shape = self._layout.frames, self._layout.rows, self._layout.columns
-        self.spacing: Spacing | None = None if spacing is None else (spacing[0], spacing[1])
+        self.spacing: Spacing | None = pixel_spacing(self._ds)
         self.nbytes = path.stat().st_size
 
     def image(self, index: int) -> Pixels:

@@ -14,17 +14,16 @@ from typing import IO
 
 from filelock import FileLock, Timeout
 
+from dxseg.data.geometry import Spacing
 from dxseg.data.readers.budget import TooLargeError
-from dxseg.data.readers.dicom.headers import alias_in_errors, pixel_spacing
+from dxseg.data.readers.dicom.headers import alias_in_errors
 from dxseg.data.readers.dicom.objects import is_dicom, open_object, pixel_layout
-from dxseg.data.readers.images import image_size
+from dxseg.data.readers.images import image_size, image_spacing
 from dxseg.data.readers.volume_files import is_volume_file
 from dxseg.errors import DxsegError
 
 NAME = "the upload"
 """Name of an upload in messages: its own may contain a patient's name."""
-
-Spacing = tuple[float, float]
 
 _NIFTI_HEADER, _GZIP = 348, b"\x1f\x8b"
 _PREFIX, _LOCK = "dxseg-serve-", "lock"
@@ -133,9 +132,7 @@ def inspect_upload(path: Path, max_pixels: int) -> Upload:
                 "send it to /v1/volumes, or use `dxseg predict`"
             )
         check_pixels(str(path), image_size(path), max_pixels)
-        dicom = path.suffix == ".dcm"
-        spacing = pixel_spacing(open_object(path)) if dicom else None
-    return Upload(path, dicom, None if spacing is None else (spacing[0], spacing[1]))
+        return Upload(path, path.suffix == ".dcm", image_spacing(path))
 
 
 def count_frames(path: Path) -> int:

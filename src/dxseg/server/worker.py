@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from dxseg.data.readers.budget import decode_budget
 from dxseg.errors import DxsegError, UnexpectedError
 from dxseg.inference.pipeline import Prediction
-from dxseg.inference.predictor import Predictor, Source
+from dxseg.inference.predictor import Predictor
+from dxseg.inference.sources import Source
 
 
 class QueueFullError(Exception):

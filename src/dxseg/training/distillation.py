@@ -41,7 +41,8 @@ FREE_SECTIONS = (
     *("student", "augment", "device", "data", "method"),
     *("rule_out_sensitivity", "rule_in_specificity"),
 )
-"""What may differ from the teacher's configuration; of `data`, all but the size of the image."""
+"""What may differ from the teacher's configuration; of `data`, all but the size and the spacing of
+the image."""
 
 
 def student_config(teacher: RunConfig, overrides: dict[str, Any]) -> RunConfig:
@@ -55,7 +56,8 @@ def student_config(teacher: RunConfig, overrides: dict[str, Any]) -> RunConfig:
         UsageError: a value that has to be the teacher's is overridden, or is out of range.
     """
     bound = [key for key in overrides if key not in FREE_SECTIONS]
-    bound += ["data.image_size"] if "image_size" in (overrides.get("data") or {}) else []
+    data = overrides.get("data") or {}
+    bound += [f"data.{key}" for key in ("image_size", "spacing") if key in data]
     if bound:
         raise UsageError(
             f"{', '.join(bound)}: a student has these of its teacher; of the others "

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dxseg.data.geometry import attainable_dice
+from dxseg.data.geometry import Spacing, attainable_dice, zoom_to, zoomed_size
 from dxseg.data.readers.masks import read_mask
-from dxseg.data.table.cases import TRAIN
+from dxseg.data.table.cases import TRAIN, spacing_of
 from dxseg.data.table.dataset import Dataset
 
 MAX_MASKS = 200
@@ -27,7 +27,7 @@ class LostDetail:
 
     Attributes:
         image_size: The input size, pixels.
-        side: Median of the longer sides of the images, pixels.
+        side: Median of the longer sides of the images, at the spacing if there is one, pixels.
         areas: (N,) native area of each lesion, pixels, in ascending order.
         dice: (N,) attainable Dice of each.
     """
@@ -61,22 +61,27 @@ class LostDetail:
         )
 
 
-def measure_lost_detail(dataset: Dataset, splits: pd.DataFrame, image_size: int) -> LostDetail:
+def measure_lost_detail(
+    dataset: Dataset, splits: pd.DataFrame, image_size: int, spacing: Spacing | None = None
+) -> LostDetail:
     """Measure it on the training masks that may be used.
 
     Args:
         dataset: The cases.
         splits: With `use_mask`, in the order of the cases.
         image_size: Side of the square that images are fitted into, pixels.
+        spacing: That they are brought to, if they are.
     """
     usable = splits["split"].eq(TRAIN).to_numpy() & splits["use_mask"].to_numpy(dtype=bool)
     rows = dataset.cases[usable & dataset.cases["mask"].ne("").to_numpy()]
     step = max(1, -(-len(rows) // MAX_MASKS))
-    measured = [
-        (np.count_nonzero(mask), attainable_dice(mask, image_size), max(mask.shape))
-        for mask in (_read(dataset, row) for row in rows.iloc[::step].itertuples())
-        if mask.any()
-    ]
+    measured: list[tuple[int, float, int]] = []
+    for row in rows.iloc[::step].itertuples():
+        mask, zoom = _read(dataset, row), zoom_to(spacing, spacing_of(row, dataset.spec))
+        if mask.any():
+            native = max(zoomed_size(mask.shape[0], mask.shape[1], zoom or (1.0, 1.0)))
+            reached = attainable_dice(mask, image_size, zoom)
+            measured.append((int(np.count_nonzero(mask)), reached, native))
     areas, dice, sides = np.array(sorted(measured), dtype=np.float64).reshape(-1, 3).T
     side = int(np.median(sides)) if len(sides) else image_size
     return LostDetail(image_size, side, areas.astype(np.int64), dice)

@@ -23,6 +23,7 @@ from dxseg.inference.model_folder import load_model_folder
 from dxseg.io.progress import Report, console, reporting
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.encoder import PyramidEncoder
+from dxseg.training.datamodule.spacing import spacing_warnings, target_spacing
 from dxseg.training.datamodule.training_data import prepare_training_data
 from dxseg.training.lost_detail import measure_lost_detail
 from dxseg.training.preconditions import check_trainable
@@ -176,9 +177,10 @@ def _prepare(
     splits = _run_splits(dataset, output, config, splits_path, check)
     check_encoder_weights(output, config)
     if fabric.is_global_zero:
-        lost = measure_lost_detail(dataset, splits, config.data.image_size).warning()
-        if lost:
-            console.print(f"Warning: {lost}", style="yellow")
+        spacing = target_spacing(dataset, splits, config)
+        lost = measure_lost_detail(dataset, splits, config.data.image_size, spacing)
+        for text in filter(None, [lost.warning(), *spacing_warnings(dataset, config, spacing)]):
+            console.print(f"Warning: {text}", style="yellow")
     statistics = (encoder.mean, encoder.std)
     with reporting(console, "Reading images") as report:
         data = prepare_training_data(dataset, splits, config, statistics, report)

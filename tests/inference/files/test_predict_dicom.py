@@ -139,3 +139,19 @@ def test_a_single_image_gives_a_mask_of_its_size(tmp_path: Path, use: Any) -> No
         assert mask.shape == (40, 56)
         assert mask[8, 28] == 255
         assert mask[30, 10] == 0
+
+
+def test_images_without_spacing_are_named_where_the_network_has_one(
+    tmp_path: Path, use: Any
+) -> None:
+    use(spacing=(0.5, 0.5))
+    pixels = np.full((20, 20), 10, np.uint8)
+    save(make_image(pixels, PixelSpacing=[0.5, 0.5]), tmp_path / "in/known.dcm")
+    save(make_image(pixels), tmp_path / "in/unknown.dcm")
+    Image.fromarray(pixels).save(tmp_path / "in/picture.png")
+    summary = predict("model_folder", tmp_path / "in", output=tmp_path / "out")
+    assert sorted(summary.of_unknown_spacing) == ["picture.png", "unknown.dcm"]
+    assert "Of unknown spacing" in str(summary)
+    use()
+    summary = predict("model_folder", tmp_path / "in", output=tmp_path / "other")
+    assert summary.of_unknown_spacing == []

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dxseg.data.geometry import Zoom
 from dxseg.data.preprocessing import fit_image, fit_mask
 from dxseg.data.readers.images import read_image, to_channels
 from dxseg.data.readers.masks import read_mask
@@ -30,7 +31,8 @@ from dxseg.io.remote import RemotePath, versions
 from dxseg.io.sqlite_cache import SqliteCache
 
 Progress = Callable[[int, int], None]
-Source = Path | None
+Source = tuple[Path | None, Zoom | None]
+"""A file, and the zoom that brings its image to the spacing of the network."""
 
 _FORMAT = 2
 """Part of every key: raise it when resizing or reading changes what is stored."""
@@ -46,6 +48,7 @@ def cached_images(
     image_size: int,
     folder: Path,
     progress: Progress | None = None,
+    zooms: Sequence[Zoom] | None = None,
 ) -> NDArray[Any]:
     """The images of some cases as a read-only memory map (N, image_size, image_size, C).
 
@@ -55,6 +58,7 @@ def cached_images(
         image_size: side of the square each image is fitted into, pixels.
         folder: where caches lie; a cache of the same content is reused.
         progress: called with (done, total).
+        zooms: of each image, see `dxseg.data.geometry.fit_geometry`.
 
     Returns:
         uint8 or uint16, as the files are.
@@ -64,15 +68,18 @@ def cached_images(
     """
     paths = [dataset.image_path(row) for row in rows.itertuples()]
     channels = dataset.spec.channels
-    key = sha256_json(
-        {"format": _FORMAT, "images": _digests(paths), "size": image_size, "channels": channels}
-    )
+    content = {"images": _digests(paths), "size": image_size, "channels": channels}
     read = partial(_read_image, channels=channels, image_size=image_size)
-    return _memory_map(folder / f"images-{key[:32]}.npy", read, paths, progress)
+    path = folder / f"images-{_key(content, zooms)}.npy"
+    return _memory_map(path, read, _sources(paths, zooms), progress)
 
 
 def cached_masks(
-    dataset: Dataset, rows: pd.DataFrame, image_size: int, folder: Path
+    dataset: Dataset,
+    rows: pd.DataFrame,
+    image_size: int,
+    folder: Path,
+    zooms: Sequence[Zoom] | None = None,
 ) -> NDArray[np.uint8]:
     """The masks of some cases as a read-only memory map (N, image_size, image_size).
 
@@ -83,14 +90,24 @@ def cached_masks(
     """
     classes = len(dataset.spec.mask_classes)
     paths = [dataset.mask_path(row) for row in rows.itertuples()]
-    key = sha256_json(
-        {"format": _FORMAT, "masks": _digests(paths), "size": image_size, "classes": classes}
-    )
+    content = {"masks": _digests(paths), "size": image_size, "classes": classes}
     read = partial(_read_mask, classes=classes, image_size=image_size)
-    return _memory_map(folder / f"masks-{key[:32]}.npy", read, paths, None)
+    path = folder / f"masks-{_key(content, zooms)}.npy"
+    return _memory_map(path, read, _sources(paths, zooms), None)
 
 
-def _digests(paths: Sequence[Source]) -> list[str]:
+def _key(content: dict[str, Any], zooms: Sequence[Zoom] | None) -> str:
+    """Without zooms, that of versions which knew none."""
+    zoomed = {} if zooms is None else {"zooms": list(zooms)}
+    return sha256_json({"format": _FORMAT, **content, **zoomed})[:32]
+
+
+def _sources(paths: Sequence[Path | None], zooms: Sequence[Zoom] | None) -> list[Source]:
+    unzoomed: list[Zoom | None] = [None] * len(paths)
+    return list(zip(paths, zooms or unzoomed, strict=True))
+
+
+def _digests(paths: Sequence[Path | None]) -> list[str]:
     """Identify the files: local ones by their content, others by what their server reports."""
     digests = [""] * len(paths)
     remote = {row: path for row, path in enumerate(paths) if isinstance(path, RemotePath)}
@@ -108,19 +125,21 @@ def _digests(paths: Sequence[Source]) -> list[str]:
 # Called in other processes too, so they stand alone.
 
 
-def _digest(path: Source) -> str:
+def _digest(path: Path | None) -> str:
     return "" if path is None else sha256_file(path)
 
 
-def _read_image(path: Source, *, channels: int, image_size: int) -> bytes:
+def _read_image(source: Source, *, channels: int, image_size: int) -> bytes:
+    path, zoom = source
     assert path is not None, "every case has an image"
-    return _pack(fit_image(to_channels(read_image(path), channels), image_size)[0])
+    return _pack(fit_image(to_channels(read_image(path), channels), image_size, zoom)[0])
 
 
-def _read_mask(path: Source, *, classes: int, image_size: int) -> bytes:
+def _read_mask(source: Source, *, classes: int, image_size: int) -> bytes:
+    path, zoom = source
     if path is None:
         return _pack(np.zeros((image_size, image_size), dtype=np.uint8))
-    return _pack(fit_mask(read_mask(path, classes), image_size, classes))
+    return _pack(fit_mask(read_mask(path, classes), image_size, classes, zoom))
 
 
 def _pack(array: NDArray[Any]) -> bytes:
@@ -203,6 +222,6 @@ def _write(path: Path, store: SqliteCache, sources: Sequence[Source]) -> None:
 def _check_depth(source: Source, found: np.dtype[Any], before: np.dtype[Any]) -> None:
     if found != before:
         raise DxsegError(
-            f"{source}: {found} where the cases before are {before}; a dataset holds 8-bit or "
+            f"{source[0]}: {found} where the cases before are {before}; a dataset holds 8-bit or "
             "16-bit images, not both: convert one kind"
         )

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from dxseg.data.geometry import Spacing
+from dxseg.data.readers.dicom.headers import pixel_spacing
 from dxseg.data.readers.dicom.image import decode_dicom, dicom_size
-from dxseg.data.readers.dicom.objects import is_dicom
+from dxseg.data.readers.dicom.objects import is_dicom, open_object
 from dxseg.data.readers.orientation import UPRIGHT
 from dxseg.data.readers.raster import (
     Pixels,
@@ -34,15 +36,17 @@ class Reader:
         decode: Reads the pixels of a file.
         size: Reads (height, width) without decoding the pixels.
         orientation: Reads the EXIF orientation, 1 to 8, which `decode` and `size` have applied.
+        spacing: Reads the height and width of a pixel, in millimeters.
     """
 
     decode: Callable[[Path], Raster]
     size: Callable[[Path], tuple[int, int]]
     orientation: Callable[[Path], int] = lambda _: UPRIGHT
+    spacing: Callable[[Path], Spacing | None] = lambda _: None
 
 
 _RASTER = Reader(decode_raster, raster_size, raster_orientation)
-_DICOM = Reader(decode_dicom, dicom_size)
+_DICOM = Reader(decode_dicom, dicom_size, spacing=lambda path: pixel_spacing(open_object(path)))
 _RASTER_SUFFIXES = ".png .jpg .jpeg .jpe .jfif .tif .tiff .bmp .webp .gif .pbm .pgm .ppm .pnm"
 _OTHER_SUFFIXES = """
 .avif .dib .heic .heif .hdr .ima .img .j2k .jp2 .jpx .mat .mha .mhd .mrxs .ndpi .nhdr .nii .nii.gz
@@ -130,6 +134,19 @@ def image_orientation(path: str | Path) -> int:
     """
     source = fetch(as_path(path))
     return find_reader(source).orientation(source)
+
+
+def image_spacing(path: str | Path) -> Spacing | None:
+    """Read the height and width of a pixel, in millimeters; None where the file has none.
+
+    Args:
+        path: A file or an address.
+
+    Raises:
+        DxsegError: As `read_image`, as far as the header shows it.
+    """
+    source = fetch(as_path(path))
+    return find_reader(source).spacing(source)
 
 
 def to_channels(array: Pixels, channels: int) -> Pixels:

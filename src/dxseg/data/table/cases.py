@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from dxseg.data.geometry import Spacing
 from dxseg.data.table.case_errors import CaseErrors, Flags
 from dxseg.data.table.spec import DatasetSpec
 from dxseg.data.table.volumes import GRID, check_levels, check_volumes
@@ -284,3 +285,14 @@ def value_of(row: Any, column: str) -> Any:
     """
     # Attribute access would find the method `mask` of a Series.
     return row[column] if isinstance(row, (pd.Series, Mapping)) else getattr(row, column)
+
+
+def spacing_of(row: Any, spec: DatasetSpec) -> Spacing | None:
+    """Read the height and width of a pixel, in millimeters, of a row; None where it is unknown.
+
+    Args:
+        row: As in `value_of`.
+        spec: Specification of the dataset.
+    """
+    height, width = (float(value_of(row, column)) for column in _SPACING)
+    return None if spec.spacing_unit != "mm" or math.isnan(height) else (height, width)

@@ -26,6 +26,7 @@ class PredictSummary:
         skipped: Those that the table already held.
         failed: Name and reason of each one without a mask, or without the DICOM SEG of its mask.
         turned: Number of images with an EXIF orientation; their masks are of the picture as shown.
+        of_unknown_spacing: Images without a spacing, where the network was trained at one.
         label_prompts: Number of all of them with a label prompt.
         passed_over: Files that are no images, and are not predicted.
         of_no_sequence: Volumes that are none of the model's sequences, and are not predicted.
@@ -37,6 +38,7 @@ class PredictSummary:
     skipped: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
     turned: int = 0
+    of_unknown_spacing: list[str] = field(default_factory=list)
     label_prompts: int = 0
     passed_over: list[str] = field(default_factory=list)
     of_no_sequence: list[str] = field(default_factory=list)
@@ -53,8 +55,12 @@ class PredictSummary:
                 f"{self.turned} images have an EXIF orientation: their masks fit them as viewers "
                 "show them, not as stored."
             )
-        unused = {"Not images": self.passed_over, "Of no sequence": self.of_no_sequence}
-        for reason, files in unused.items():
+        listed = {
+            "Of unknown spacing, taken to be the network's": self.of_unknown_spacing,
+            "Not images": self.passed_over,
+            "Of no sequence": self.of_no_sequence,
+        }
+        for reason, files in listed.items():
             if files:
                 more = ", ..." if len(files) > 10 else ""
                 lines.append(f"{reason}: {len(files)} ({', '.join(files[:10])}{more}).")

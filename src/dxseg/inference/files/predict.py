@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dxseg.data.readers.images import image_orientation
+from dxseg.data.readers.images import image_orientation, image_spacing
 from dxseg.data.readers.nifti_writer import write_label_map_at
 from dxseg.data.readers.orientation import UPRIGHT
 from dxseg.data.readers.slicing import Slicing
@@ -298,6 +298,8 @@ class _Job:
             self.summary.done += 1
             if not item.is_volume:
                 self.summary.turned += image_orientation(item.source) != UPRIGHT
+                if self.info.preprocessing.spacing and image_spacing(item.source) is None:
+                    self.summary.of_unknown_spacing.append(item.name)
         # Last: a row promises that its files exist.
         self.table.append(row)
         self.steps += weight

@@ -26,7 +26,8 @@ from dxseg.inference.label_prompt import (
 )
 from dxseg.inference.model_folder import ModelInfo
 from dxseg.inference.pipeline import Prediction
-from dxseg.inference.predictor import Predictor, Source
+from dxseg.inference.predictor import Predictor
+from dxseg.inference.sources import SpacedImage
 from dxseg.models.mil_pooling import study_probabilities
 
 Progress = Callable[[int, int], None]
@@ -88,8 +89,10 @@ def predict_volume(
     sliced = SlicedVolume(volume, info.slicing)
     masks = np.zeros(sliced.shape, np.uint8)
     accumulator = _VolumeAccumulator()
-    slices: list[tuple[str, Source]] = [
-        (f"slice {index}", partial(sliced.image, index)) for index in range(len(sliced))
+    spacing = (sliced.spacing[1], sliced.spacing[2])
+    slices = [
+        (f"slice {index}", SpacedImage(partial(sliced.image, index), spacing))
+        for index in range(len(sliced))
     ]
     labels = {name: label for name, _ in slices} if lesion is False else None
     for index, (_, result) in enumerate(predictor.stream(slices, labels=labels)):
@@ -110,7 +113,7 @@ def predict_volume(
         )
     if lesion and not masks.any():
         likeliest = accumulator.likeliest
-        [result] = predictor.predict([sliced.image(likeliest)], [label])
+        [result] = predictor.predict([sliced.image(likeliest)], [label], [spacing])
         masks[likeliest] = result.mask
         accumulator.add(result)
     return VolumePrediction(

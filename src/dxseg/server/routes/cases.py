@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI, Query, Request
 from pydantic import BaseModel, Field, NonNegativeInt
 
 from dxseg.data.readers.dicom.headers import alias_in_errors
+from dxseg.inference.sources import SpacedImage
 from dxseg.server.case_queue import CaseQueue
 from dxseg.server.claims import Claims
 from dxseg.server.middleware import CASE, CASE_VOLUME, NEXT, QUEUE
@@ -169,8 +170,9 @@ def add_case_routes(app: FastAPI, service: Service, cases: CaseQueue, claims: Cl
                 entry = await asyncio.to_thread(cases.entry_of, sent.case_id)
                 claims.claim(sent.reader, entry)
                 await service.inspect_image(case.image, _IMAGE)
+                image = SpacedImage(case.image, case.spacing)
                 prediction = await service.predict(
-                    model, case.image, sent.label_prompt, _IMAGE, return_image=True
+                    model, image, sent.label_prompt, _IMAGE, return_image=True
                 )
                 values = await service.viewer_values(case.image, _IMAGE, prediction)
             return await asyncio.to_thread(

@@ -7,16 +7,18 @@ from typing import Annotated, Literal
 
 from fastapi import FastAPI, File, Form, Request, Response, UploadFile
 
+from dxseg.data.geometry import Spacing
 from dxseg.data.readers.dicom.headers import alias_in_errors
 from dxseg.errors import UsageError
 from dxseg.inference.files.dicom_seg import image_segmentation
 from dxseg.inference.model_folder import ModelInfo
 from dxseg.inference.pipeline import Prediction
+from dxseg.inference.sources import SpacedImage
 from dxseg.server.case_queue import CaseQueue
 from dxseg.server.middleware import PREDICT
 from dxseg.server.schemas import PredictionResponse, describe_case, describe_prediction
 from dxseg.server.service import Service, problems
-from dxseg.server.uploads import NAME, Spacing, Upload
+from dxseg.server.uploads import NAME, Upload
 
 DICOM = "application/dicom"
 
@@ -63,28 +65,30 @@ def add_predict_route(app: FastAPI, service: Service, cases: CaseQueue | None) -
         ] = None,
     ) -> Response:
         """Segment one image."""
-        model, spacing = service.model, _spacing(spacing_y, spacing_x)
+        model, given = service.model, _spacing(spacing_y, spacing_x)
         accepted = DICOM if DICOM in request.headers.get("accept", "") else ""
         wants_seg = format == "dicom-seg" or (format is None and accepted == DICOM)
         async with service.with_timeout(), service.saved_upload(file) as upload:
             if wants_seg and not upload.is_dicom:
                 raise UsageError("a DICOM SEG refers to a DICOM image; expected one as file")
+            case = None
+            if cases is not None and return_image:
+                case = await asyncio.to_thread(cases.same_image, upload.path)
+            spacing = given or upload.spacing or (case.spacing if case else None)
+            image = SpacedImage(upload.path, spacing)
             prediction = await service.predict(
-                model, upload.path, label_prompt, NAME, return_image=return_image
+                model, image, label_prompt, NAME, return_image=return_image
             )
             if wants_seg:
                 content = await asyncio.to_thread(_segmentation, model.info, upload, prediction)
                 return Response(content, media_type=DICOM)
-            case = None
-            if cases is not None and return_image:
-                case = await asyncio.to_thread(cases.same_image, upload.path)
             values = await service.viewer_values(upload.path, NAME, prediction)
             response = await asyncio.to_thread(
                 describe_prediction,
                 prediction,
                 model.info,
                 request_id=request.state.request_id,
-                spacing=spacing or upload.spacing or (case.spacing if case else None),
+                spacing=spacing,
                 evidence=evidence,
                 values=values,
                 case=None if case is None else describe_case(case.row),

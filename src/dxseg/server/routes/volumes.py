@@ -16,19 +16,21 @@ from fastapi import FastAPI, File, Request, UploadFile
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, NonNegativeInt
 
+from dxseg.data.geometry import Spacing
 from dxseg.data.readers.budget import decode_budget
 from dxseg.errors import UsageError
 from dxseg.inference.files.table import model_name
 from dxseg.inference.model_folder import ModelInfo
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
+from dxseg.inference.sources import SpacedImage
 from dxseg.server.middleware import VOLUME_LABELS, VOLUME_SLICE, VOLUMES
 from dxseg.server.routes.masks import label_map
 from dxseg.server.schemas import CocoRLE, PredictionResponse, describe_prediction
 from dxseg.server.service import Service, problems
 from dxseg.server.settings import Settings
 from dxseg.server.slice_stacks import SliceStack, read_slices
-from dxseg.server.uploads import NAME, Spacing, check_pixels, save_upload
+from dxseg.server.uploads import NAME, check_pixels, save_upload
 from dxseg.server.volume_store import OpenVolume, VolumeStore
 
 VolumeKey = Annotated[str, Field(max_length=64, description="From `POST /v1/volumes`.")]
@@ -171,7 +173,7 @@ class _Volumes:
         self, model: Predictor, opened: OpenVolume, index: int, label_prompt: str
     ) -> Prediction:
         """Predict a slice."""
-        image = partial(opened.slices.image, index)
+        image = SpacedImage(partial(opened.slices.image, index), opened.slices.spacing)
         found = await self.service.predict(model, image, label_prompt, NAME, return_image=True)
         if not label_prompt:
             opened.keep(model_name(model.info), index, found.mask)

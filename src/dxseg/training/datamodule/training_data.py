@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dxseg.config.schema import RunConfig
 from dxseg.data.batches.batches import CaseDataset, Studies
 from dxseg.data.batches.pixel_cache import cached_images, cached_masks
+from dxseg.data.geometry import Spacing
 from dxseg.data.preprocessing import Preprocessing, intensity_range
 from dxseg.data.splits.known_labels import known_labels
 from dxseg.data.table.dataset import Dataset
@@ -20,6 +21,7 @@ from dxseg.errors import DxsegError
 from dxseg.io.atomic import sha256_json
 from dxseg.io.progress import Report
 from dxseg.models.factory import Task
+from dxseg.training.datamodule.spacing import target_spacing, zooms_of
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,16 @@ def prepare_training_data(
     train, masked = split == "train", splits["use_mask"].to_numpy(dtype=bool)[used]
     lesion_free = dataset.lesion_free.to_numpy(dtype=bool)[used]
 
-    images = cached_images(dataset, rows, size, folder, report)
+    spacing = target_spacing(dataset, splits, config)
+    zooms = zooms_of(dataset, rows, spacing)
+    images = cached_images(dataset, rows, size, folder, report, zooms)
     coarse_images = images
     if config.coarse_size != size:
-        coarse_images = cached_images(dataset, rows, config.coarse_size, folder, report)
+        zooms = zooms_of(dataset, rows, spacing, config.model.coarse_reduction)
+        coarse_images = cached_images(dataset, rows, config.coarse_size, folder, report, zooms)
     _check_lesion_masks(dataset, lesion_free[train & masked])
-    masks = cached_masks(dataset, rows[masked], size, folder)
+    zooms = zooms_of(dataset, rows[masked], spacing)
+    masks = cached_masks(dataset, rows[masked], size, folder, zooms)
     # A study's lesion is not in each slice: an image without a label of its own has its mask's.
     unlabeled = dataset.image_labels.eq("").to_numpy()[used]
     lesion_free[masked] |= unlabeled[masked] & np.array([not mask.any() for mask in masks])
@@ -109,7 +115,7 @@ def prepare_training_data(
     labels_only = replace(cases, masks=None)
     return TrainingData(
         task=task_of(dataset),
-        preprocessing=_preprocessing(images, train, dataset.spec.channels, statistics),
+        preprocessing=_preprocessing(images, train, dataset.spec.channels, statistics, spacing),
         label_train=cases.subset(train),
         label_validation=labels_only.subset(validation) if validation.any() else None,
         mask_train=cases.subset(train & masked),
@@ -156,10 +162,12 @@ def _preprocessing(
     train: NDArray[np.bool_],
     channels: int,
     statistics: tuple[tuple[float, ...], tuple[float, ...]],
+    spacing: Spacing | None,
 ) -> Preprocessing:
     low, high = intensity_range(images, np.flatnonzero(train))
     return Preprocessing(
         image_size=images.shape[1],
+        spacing=spacing,
         channels=channels,
         dtype="uint8" if images.dtype == np.uint8 else "uint16",
         low=low,

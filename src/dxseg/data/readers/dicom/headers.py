@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dxseg.data.geometry import Spacing
 from dxseg.data.readers.dicom.elements import functional_group, read_floats, read_items, read_text
 from dxseg.data.readers.dicom.objects import PixelLayout, is_dicom, open_object, pixel_layout
 from dxseg.errors import DxsegError
@@ -221,7 +222,7 @@ def read_plane(ds: Dataset, frame: int) -> Plane:
     )
 
 
-def pixel_spacing(ds: Dataset) -> Numbers | None:
+def pixel_spacing(ds: Dataset) -> Spacing | None:
     """Find the pixel size of an image that is not a slice.
 
     PixelSpacing; else the only region of an ultrasound image, if its units are centimeters; else
@@ -242,7 +243,7 @@ def pixel_spacing(ds: Dataset) -> Numbers | None:
         if units == ["3", "3"] and all(deltas):
             spacing = tuple(10 * abs(delta[0]) for delta in deltas if delta)
     spacing = spacing or read_floats(ds, "ImagerPixelSpacing", 2)
-    return spacing if spacing is not None and min(spacing) > 0 else None
+    return None if spacing is None or min(spacing) <= 0 else (spacing[0], spacing[1])
 
 
 def _accepted(path: Path, name: str) -> Header:

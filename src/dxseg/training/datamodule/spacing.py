@@ -1,0 +1,106 @@
+"""The spacing at which a network sees its images: chosen from those it is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from dxseg.config.schema import RunConfig
+from dxseg.data.geometry import Spacing, Zoom, zoomed_size
+from dxseg.data.readers.images import image_size
+from dxseg.data.table.cases import TRAIN, spacing_of
+from dxseg.data.table.dataset import Dataset
+from dxseg.errors import DxsegError
+
+MAX_IMAGES = 200
+"""The sizes of as many images are looked at, evenly spaced in the table."""
+
+
+def target_spacing(dataset: Dataset, splits: pd.DataFrame, config: RunConfig) -> Spacing | None:
+    """Find the spacing that images are brought to.
+
+    Args:
+        dataset: the cases.
+        splits: in the order of the cases.
+        config: of the run; `auto` is the median of the training images, along each axis, where a
+            volume counts once, as in nnU-Net (Isensee et al. 2021).
+
+    Returns:
+        None if they are not brought to any.
+
+    Raises:
+        DxsegError: `auto`, and no training image has a spacing.
+    """
+    wanted = config.data.spacing
+    if wanted != "auto":
+        return wanted
+    rows = dataset.cases[splits["split"].eq(TRAIN).to_numpy()]
+    unit = rows["volume_id"].where(rows["volume_id"].ne(""), rows["case_id"])
+    spacings = [spacing_of(row, dataset.spec) for row in rows[~unit.duplicated()].itertuples()]
+    known = [spacing for spacing in spacings if spacing is not None]
+    if not known:
+        raise DxsegError(
+            f"{dataset.root / 'cases.csv'}: no training image has a spacing in mm, of which "
+            "data.spacing=auto is the median; give spacing_y and spacing_x, with spacing_unit: mm "
+            "in dataset.yaml, or set data.spacing=null"
+        )
+    height, width = np.median(known, axis=0).tolist()
+    return height, width
+
+
+def zooms_of(
+    dataset: Dataset, rows: pd.DataFrame, target: Spacing | None, reduction: int = 1
+) -> list[Zoom] | None:
+    """Compute the zoom that brings each image to a spacing; None for no spacing.
+
+    Args:
+        dataset: the cases.
+        rows: some of them.
+        target: from `target_spacing`.
+        reduction: factor by which they are reduced beyond it.
+    """
+    if target is None:
+        return None
+    reduced = target[0] * reduction, target[1] * reduction
+    spacings = (spacing_of(row, dataset.spec) or target for row in rows.itertuples())
+    return [(height / reduced[0], width / reduced[1]) for height, width in spacings]
+
+
+def spacing_warnings(dataset: Dataset, config: RunConfig, target: Spacing | None) -> Iterator[str]:
+    """Say which images are not at the spacing, and what to do about it.
+
+    Args:
+        dataset: the cases.
+        config: of the run.
+        target: from `target_spacing`.
+    """
+    if target is None:
+        return
+    shown = f"{target[0]:.4g} x {target[1]:.4g} mm"
+    unknown = [
+        str(row.case_id)
+        for row in dataset.cases.itertuples()
+        if spacing_of(row, dataset.spec) is None
+    ]
+    if unknown:
+        more = ", ..." if len(unknown) > 5 else ""
+        yield (
+            f"{len(unknown)} of {len(dataset)} images have no spacing ({', '.join(unknown[:5])}"
+            f"{more}): they are taken to have {shown}, as data.spacing has it"
+        )
+    rows = dataset.cases.iloc[:: -(-len(dataset) // MAX_IMAGES)]
+    zooms = zooms_of(dataset, rows, target) or []
+    sizes = [
+        max(zoomed_size(*image_size(dataset.image_path(row)), zoom))
+        for row, zoom in zip(rows.itertuples(), zooms, strict=True)
+    ]
+    larger = sum(size > config.data.image_size for size in sizes)
+    if larger:
+        step = 32 * config.model.coarse_reduction
+        yield (
+            f"{larger} of {len(sizes)} images are larger than data.image_size = "
+            f"{config.data.image_size} at {shown} and are reduced further; --set "
+            f"data.image_size={-(-max(sizes) // step) * step} holds all of them"
+        )
