@@ -14,8 +14,10 @@ from pydantic import ValidationError
 from dxseg.data.geometry import Geometry, attainable_dice, fit_geometry, zoom_to
 from dxseg.data.preprocessing import (
     Preprocessing,
+    cut_mask,
     fit_image,
     fit_mask,
+    fit_soft_mask,
     intensity_range,
 )
 from dxseg.errors import DxsegError
@@ -307,3 +309,46 @@ class TestSpacing:
         p = preprocessing(spacing=(0.001, 0.001))
         with pytest.raises(DxsegError, match="correct its spacing"):
             p.resample(np.zeros((100, 100, 1), np.uint8), (5.0, 5.0))
+
+
+class TestSoftMasks:
+    def test_they_are_the_covered_fraction_of_each_pixel(self) -> None:
+        """Native size: all or nothing. At half: the filter 1/8, 3/8, 3/8, 1/8."""
+        mask = np.zeros((64, 64), np.uint8)
+        mask[20:31, 11:40] = 2
+        native = fit_soft_mask(mask, 64, 2)
+        np.testing.assert_array_equal(native, np.stack([mask * 0, (mask == 2) * 255]))
+        half = fit_soft_mask(mask, 32, 2)
+        kernel = np.zeros((32, 64))
+        for row in range(32):
+            for column, weight in enumerate((1, 3, 3, 1), 2 * row - 1):
+                kernel[row, min(max(column, 0), 63)] += weight / 8
+        expected = kernel @ (mask == 2) @ kernel.T
+        assert half.shape == (2, 32, 32)
+        assert not half[0].any()
+        np.testing.assert_allclose(half[1] / 255, expected, atol=0.5 / 255 + 1e-6)
+
+    @settings(deadline=None, max_examples=30)
+    @given(SIZES, st.integers(0, 9999))
+    def test_cut_at_one_half_they_are_the_masks_that_are_not_soft(
+        self, size: tuple[int, int], seed: int
+    ) -> None:
+        mask = np.random.default_rng(seed).integers(0, 3, size, dtype=np.uint8)
+        soft = fit_soft_mask(mask, 32, 2)
+        differs = cut_mask(soft, 255) != fit_mask(mask, 32, 2)
+        top = np.sort(soft.astype(int), axis=0)
+        tie = (np.abs(top[1] - 127.5) < 1) | (top[1] - top[0] <= 1)
+        assert not (differs & ~tie).any()
+
+    def test_true_masks_keep_more_of_themselves(self) -> None:
+        y, x = np.mgrid[:256, :256]
+        disks = [
+            ((y - row) ** 2 + (x - 1.3 * row) ** 2 <= radius**2).astype(np.uint8)
+            for row, radius in ((60.2, 4.3), (100.7, 6.1), (150.1, 9.4))
+        ]
+        cut, soft = (
+            np.mean([attainable_dice(disk, 128, soft=soft) for disk in disks])
+            for soft in (False, True)
+        )
+        assert soft > cut
+        assert soft > 0.97

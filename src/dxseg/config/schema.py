@@ -28,6 +28,8 @@ class DataConfig(StrictConfig):
             labels are of whole images. Default: whole images.
         spacing: height and width of a pixel at which images are seen, mm; `auto`: the median of
             the training images. Default: as image_size makes it.
+        soft_masks: whether targets are how much of a pixel a lesion covers, from 0 to 1, where
+            masks are resized; else they are cut at one half.
         batch_size: images per optimiser step, over all processes.
         bag_size: largest number of images that represent a study in a step of stage 1.
         lesion_free_fraction: fraction of lesion-free images in a stage-2 batch.
@@ -42,6 +44,7 @@ class DataConfig(StrictConfig):
     batch_size: PositiveInt = 16
     bag_size: PositiveInt = 8
     spacing: Literal["auto"] | tuple[Millimeters, Millimeters] | None = None
+    soft_masks: bool = False
     lesion_free_fraction: float = Field(default=0.125, ge=0.0, lt=1.0)
     label_prompt_prob: float = Field(default=0.5, ge=0.0, le=1.0)
     workers: int = Field(default=0, ge=0, le=64)

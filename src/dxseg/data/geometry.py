@@ -81,7 +81,9 @@ def fit_geometry(height: int, width: int, image_size: int, zoom: Zoom | None = N
     return Geometry(height, width, *zoomed_size(height, width, zoom))
 
 
-def attainable_dice(mask: NDArray[np.uint8], image_size: int, zoom: Zoom | None = None) -> float:
+def attainable_dice(
+    mask: NDArray[np.uint8], image_size: int, zoom: Zoom | None = None, *, soft: bool = False
+) -> float:
     """Compute the Dice that a perfect network could reach at an input size.
 
     The true mask is sent through the preprocessing and back: reduced with anti-aliasing, cut at one
@@ -91,6 +93,7 @@ def attainable_dice(mask: NDArray[np.uint8], image_size: int, zoom: Zoom | None 
         mask: Label map (H, W) with a lesion: some value is not 0.
         image_size: Side of the square that images are fitted into, pixels.
         zoom: See `fit_geometry`.
+        soft: Whether the network learns soft masks, which are cut only after they are enlarged.
 
     Returns:
         0, if the lesion vanishes, to 1.
@@ -99,7 +102,7 @@ def attainable_dice(mask: NDArray[np.uint8], image_size: int, zoom: Zoom | None 
     height, width = mask.shape
     geometry = fit_geometry(height, width, image_size, zoom)
     reduced = _resize(lesion, geometry.fitted_height, geometry.fitted_width)
-    predicted = _resize(reduced >= 0.5, height, width) >= 0.5
+    predicted = _resize(reduced if soft else reduced >= 0.5, height, width) >= 0.5
     return float(2 * (lesion & predicted).sum() / (lesion.sum() + predicted.sum()))
 
 

@@ -20,6 +20,9 @@ from dxseg.errors import DxsegError
 
 Image = NDArray[np.uint8] | NDArray[np.uint16]
 
+FULL = 255
+"""Stored value of a pixel of a soft mask that is wholly of the lesion."""
+
 LONGEST_SIDE = 2**14
 """Of an image at the spacing of a network, pixels: a header may claim any spacing."""
 
@@ -137,9 +140,27 @@ def fit_mask(
     Each class is resized as a soft mask, and a pixel gets the class that covers most of it if that
     is at least half.
     """
+    return cut_mask(_fit_coverage(mask, image_size, classes, zoom))
+
+
+def fit_soft_mask(
+    mask: NDArray[np.uint8], image_size: int, classes: int, zoom: Zoom | None = None
+) -> NDArray[np.uint8]:
+    """The same without the cut: how much of a pixel each class covers, (K, S, S) in 255ths."""
+    return np.rint(_fit_coverage(mask, image_size, classes, zoom) * FULL).astype(np.uint8)
+
+
+def cut_mask(soft: NDArray[Any], full: float = 1.0) -> NDArray[np.uint8]:
+    """Cut a soft mask (K, S, S), 0 to `full`, at one half: a label map (S, S)."""
+    return np.where(soft.max(axis=0) >= full / 2, soft.argmax(axis=0) + 1, 0).astype(np.uint8)
+
+
+def _fit_coverage(
+    mask: NDArray[np.uint8], image_size: int, classes: int, zoom: Zoom | None
+) -> NDArray[np.float32]:
     one_hot = np.stack([mask == value for value in range(1, classes + 1)], axis=-1)
-    soft, _ = fit_image(one_hot.astype(np.float32), image_size, zoom)
-    return np.where(soft.max(axis=-1) >= 0.5, soft.argmax(axis=-1) + 1, 0).astype(np.uint8)
+    square: NDArray[np.float32] = fit_image(one_hot.astype(np.float32), image_size, zoom)[0]
+    return square.transpose(2, 0, 1)
 
 
 def _resize(array: NDArray[Any], size: list[int]) -> NDArray[Any]:

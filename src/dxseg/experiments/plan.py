@@ -30,9 +30,12 @@ _STAGE2_OPTIONS = {
         "label_head",
         "classifier",
     ),
-    "data": ("lesion_free_fraction", "label_prompt_prob", "patch_size"),
+    "data": ("lesion_free_fraction", "label_prompt_prob", "patch_size", "soft_masks"),
 }
-_LATER_OPTIONS = (("split", "budget_unit"), ("split", "label_unit"), ("data", "spacing"))
+_LATER_OPTIONS = (
+    *(("split", "budget_unit"), ("split", "label_unit")),
+    *(("data", "spacing"), ("data", "soft_masks")),
+)
 """Unset, the name of a stage 1 is that of versions which did not have them."""
 
 
@@ -176,7 +179,7 @@ def _add_stage1(jobs: dict[str, Job], config: RunConfig, fold: Fold) -> str:
     shared = stage1_config(config)
     values = shared.model_dump(mode="json") | {"seed": 0}
     for section, option in _LATER_OPTIONS:
-        if values[section][option] is None:
+        if not values[section][option]:
             del values[section][option]
     digest = sha256_json(values)
     name = f"{STAGE1}/{digest[:8]}/{fold.name}"

@@ -161,7 +161,7 @@ def _mask_temperature(
         lesion = lesion_probability(one.label_probabilities, info.lesion_free, info.multi_label)
         if is_ruled_out(info.rule_out_threshold, lesion):
             continue
-        mask = validation.mask(row).ravel()
+        mask = validation.label_map(row).ravel()
         lesions += bool(mask.any())
         chosen = generator.choice(mask.size, min(budget, mask.size), replace=False, shuffle=False)
         values.append(one.probabilities.reshape(len(classes), -1)[:, chosen].ravel())

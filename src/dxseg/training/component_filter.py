@@ -54,7 +54,7 @@ def choose_components(
         return None, {"images": len(validation), "note": note}
     scores, lost, lesions = np.zeros(len(candidates) + 1), np.zeros(len(candidates), bool), 0
     for row, one in predictions(segmenter, info, validation, np.arange(len(validation))):
-        truth = validation.mask(row)
+        truth = validation.label_map(row)
         lesions += bool(truth.any())
         scores[0] += _dice(truth, one.mask, len(info.mask_classes))
         found = _overlap(truth, one.mask)
@@ -77,7 +77,7 @@ def _that_keep_true_masks(datasets: Sequence[CaseDataset]) -> list[ComponentFilt
     kept = list(CANDIDATES)
     for cases in datasets:
         for row in range(len(cases)):
-            truth = cases.mask(row)
+            truth = cases.label_map(row)
             kept = [one for one in kept if np.array_equal(one.apply(truth), truth)]
             if not kept:
                 return []

@@ -62,7 +62,12 @@ class LostDetail:
 
 
 def measure_lost_detail(
-    dataset: Dataset, splits: pd.DataFrame, image_size: int, spacing: Spacing | None = None
+    dataset: Dataset,
+    splits: pd.DataFrame,
+    image_size: int,
+    spacing: Spacing | None = None,
+    *,
+    soft: bool = False,
 ) -> LostDetail:
     """Measure it on the training masks that may be used.
 
@@ -71,6 +76,7 @@ def measure_lost_detail(
         splits: With `use_mask`, in the order of the cases.
         image_size: Side of the square that images are fitted into, pixels.
         spacing: That they are brought to, if they are.
+        soft: Whether masks are soft.
     """
     usable = splits["split"].eq(TRAIN).to_numpy() & splits["use_mask"].to_numpy(dtype=bool)
     rows = dataset.cases[usable & dataset.cases["mask"].ne("").to_numpy()]
@@ -80,7 +86,7 @@ def measure_lost_detail(
         mask, zoom = _read(dataset, row), zoom_to(spacing, spacing_of(row, dataset.spec))
         if mask.any():
             native = max(zoomed_size(mask.shape[0], mask.shape[1], zoom or (1.0, 1.0)))
-            reached = attainable_dice(mask, image_size, zoom)
+            reached = attainable_dice(mask, image_size, zoom, soft=soft)
             measured.append((int(np.count_nonzero(mask)), reached, native))
     areas, dice, sides = np.array(sorted(measured), dtype=np.float64).reshape(-1, 3).T
     side = int(np.median(sides)) if len(sides) else image_size

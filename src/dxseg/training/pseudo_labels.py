@@ -15,6 +15,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from dxseg.data.batches.batches import SoftLabelDataset
+from dxseg.data.preprocessing import FULL
 from dxseg.inference.pipeline import flip_average
 from dxseg.io.atomic import atomic_path, preallocate
 from dxseg.io.progress import Report
@@ -24,9 +25,6 @@ from dxseg.training.datamodule.training_data import TrainingData
 from dxseg.training.thresholds import implies_lesion
 
 PSEUDO_LABELS_FILE = "pseudo-labels.npy"
-
-FULL = 255
-"""Stored value of a probability of 1."""
 
 CONFIDENCE = 0.6
 """Where no label confirms or contradicts a pseudo-label, the teacher must be this certain that the
@@ -156,7 +154,7 @@ def _with_true_masks(
     preallocate(path, path.stat().st_size)
     for case in np.flatnonzero(true_row >= 0):
         known = torch.from_numpy(masked.mask(true_row[case]))
-        masks[case] = masked.targets(known).numpy() * FULL
+        masks[case] = (masked.targets(known) * FULL).round().numpy()
     return masks
 
 

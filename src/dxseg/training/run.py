@@ -178,7 +178,8 @@ def _prepare(
     check_encoder_weights(output, config)
     if fabric.is_global_zero:
         spacing = target_spacing(dataset, splits, config)
-        lost = measure_lost_detail(dataset, splits, config.data.image_size, spacing)
+        size, soft = config.data.image_size, config.data.soft_masks
+        lost = measure_lost_detail(dataset, splits, size, spacing, soft=soft)
         for text in filter(None, [lost.warning(), *spacing_warnings(dataset, config, spacing)]):
             console.print(f"Warning: {text}", style="yellow")
     statistics = (encoder.mean, encoder.std)

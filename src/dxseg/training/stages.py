@@ -99,7 +99,9 @@ def train_stage2(
         module: SegmentationModule = MultitaskModule(segmenter, loss, config.model, stage)
         train: Any = {"masks": masks, "labels": label_batches(data, config, stage)}
     else:
-        module, train = SegmentationModule(segmenter, config.model, stage), masks
+        soft = config.data.soft_masks
+        module = SegmentationModule(segmenter, config.model, stage, soft_targets=soft)
+        train = masks
     # A branch that never saw a label must not get one as a prompt either.
     prompts = config.model.has_label_head
     metrics = fit_stage(
@@ -153,6 +155,7 @@ def self_train(
         data.task,
         prompt_teacher=prompts,
         label_loss=_label_loss(data, stage) if config.model.label_head else None,
+        soft_targets=config.data.soft_masks,
     )
     batches = StageData(
         data,

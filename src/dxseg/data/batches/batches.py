@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 from dxseg.data.batches.augment import StrongAugmentation, augment_pair, random_state
 from dxseg.data.batches.patches import PatchSampler
 from dxseg.data.batches.samplers import SampleIndex
-from dxseg.data.preprocessing import Preprocessing
+from dxseg.data.preprocessing import FULL, Preprocessing, cut_mask
 
 _StrongViews = tuple[Tensor, Tensor]
 """Of `StrongAugmentation`: views (V, C, S, S), and boxes (V, 1, S, S)."""
@@ -132,6 +132,10 @@ class CaseDataset:
             return np.zeros(self.images.shape[1:3], dtype=np.uint8)
         return np.array(self.masks[self.mask_rows[case]])
 
+    def label_map(self, case: int) -> NDArray[np.uint8]:
+        """The true label map (S, S) of a case."""
+        return self.mask(case)
+
     def targets(self, mask: Tensor) -> Tensor:
         """Convert an augmented `mask` to a target (K, S, S) of 0 and 1."""
         classes = torch.arange(1, self.mask_classes + 1)[:, None, None]
@@ -152,9 +156,18 @@ class _MappedFile:
 class SoftLabelDataset(CaseDataset):
     """Cases whose `masks` are (P, K, S, S) of probabilities in 255ths, not label maps."""
 
+    def mask(self, case: int) -> NDArray[np.uint8]:
+        """The soft mask (K, S, S) of a case, a copy; empty if it may not be used."""
+        mask = super().mask(case)
+        return mask if mask.ndim == 3 else np.stack([mask] * self.mask_classes)
+
+    def label_map(self, case: int) -> NDArray[np.uint8]:
+        """The soft mask of a case, cut at one half."""
+        return cut_mask(self.mask(case), FULL)
+
     def targets(self, mask: Tensor) -> Tensor:
         """Convert to probabilities (K, S, S), 0 to 1."""
-        return mask.float() / 255
+        return mask.float() / FULL
 
 
 class BatchDataset(Dataset[Batch]):

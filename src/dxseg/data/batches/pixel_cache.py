@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dxseg.data.geometry import Zoom
-from dxseg.data.preprocessing import fit_image, fit_mask
+from dxseg.data.preprocessing import fit_image, fit_mask, fit_soft_mask
 from dxseg.data.readers.images import read_image, to_channels
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset
@@ -80,18 +80,23 @@ def cached_masks(
     image_size: int,
     folder: Path,
     zooms: Sequence[Zoom] | None = None,
+    *,
+    soft: bool = False,
 ) -> NDArray[np.uint8]:
     """The masks of some cases as a read-only memory map (N, image_size, image_size).
 
     Cases without a mask file get an empty mask: pass only those whose mask is known.
 
     Returns:
-        Label maps, 0 for background, 1..K for the mask classes.
+        Label maps, 0 for background, 1..K for the mask classes; if `soft`, how much of a pixel each
+        class covers, in 255ths, (N, K, image_size, image_size).
     """
     classes = len(dataset.spec.mask_classes)
     paths = [dataset.mask_path(row) for row in rows.itertuples()]
     content = {"masks": _digests(paths), "size": image_size, "classes": classes}
-    read = partial(_read_mask, classes=classes, image_size=image_size)
+    content |= {"soft": True} if soft else {}
+    fit = fit_soft_mask if soft else fit_mask
+    read = partial(_read_mask, fit=fit, classes=classes, image_size=image_size)
     path = folder / f"masks-{_key(content, zooms)}.npy"
     return _memory_map(path, read, _sources(paths, zooms), None)
 
@@ -135,11 +140,12 @@ def _read_image(source: Source, *, channels: int, image_size: int) -> bytes:
     return _pack(fit_image(to_channels(read_image(path), channels), image_size, zoom)[0])
 
 
-def _read_mask(source: Source, *, classes: int, image_size: int) -> bytes:
+def _read_mask(
+    source: Source, *, fit: Callable[..., NDArray[Any]], classes: int, image_size: int
+) -> bytes:
     path, zoom = source
-    if path is None:
-        return _pack(np.zeros((image_size, image_size), dtype=np.uint8))
-    return _pack(fit_mask(read_mask(path, classes), image_size, classes, zoom))
+    mask = np.zeros((1, 1), np.uint8) if path is None else read_mask(path, classes)
+    return _pack(fit(mask, image_size, classes, zoom))
 
 
 def _pack(array: NDArray[Any]) -> bytes:

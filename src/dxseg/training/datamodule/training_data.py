@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dxseg.config.schema import RunConfig
-from dxseg.data.batches.batches import CaseDataset, Studies
+from dxseg.data.batches.batches import CaseDataset, SoftLabelDataset, Studies
 from dxseg.data.batches.pixel_cache import cached_images, cached_masks
 from dxseg.data.geometry import Spacing
 from dxseg.data.preprocessing import Preprocessing, intensity_range
@@ -96,13 +96,14 @@ def prepare_training_data(
         coarse_images = cached_images(dataset, rows, config.coarse_size, folder, report, zooms)
     _check_lesion_masks(dataset, lesion_free[train & masked])
     zooms = zooms_of(dataset, rows[masked], spacing)
-    masks = cached_masks(dataset, rows[masked], size, folder, zooms)
+    soft = config.data.soft_masks
+    masks = cached_masks(dataset, rows[masked], size, folder, zooms, soft=soft)
     # A study's lesion is not in each slice: an image without a label of its own has its mask's.
     unlabeled = dataset.image_labels.eq("").to_numpy()[used]
     lesion_free[masked] |= unlabeled[masked] & np.array([not mask.any() for mask in masks])
     _check_lesion_masks(dataset, lesion_free[train & masked])
 
-    cases = CaseDataset(
+    cases = (SoftLabelDataset if soft else CaseDataset)(
         images=images,
         image_rows=np.arange(len(used)),
         masks=masks,

@@ -11,7 +11,7 @@ from dxseg.config.network import ModelConfig
 from dxseg.config.stages import StageConfig
 from dxseg.data.batches.batches import Batch
 from dxseg.models.segmentation_model import SegmentationModel
-from dxseg.training.losses import LabelLoss, MaskLoss
+from dxseg.training.losses import LabelLoss
 from dxseg.training.modules.segmentation import SegmentationModule
 
 
@@ -36,9 +36,8 @@ class MultitaskModule(SegmentationModule):
         model: ModelConfig,
         config: StageConfig,
     ) -> None:
-        super().__init__(segmenter, model, config)
         # The same value where targets are 0 and 1, and right where they lie between.
-        self.loss = MaskLoss(soft_targets=True)
+        super().__init__(segmenter, model, config, soft_targets=True)
         self.label_loss = label_loss
 
     def training_step(self, batch: CombinedBatch, batch_idx: int) -> Tensor:  # type: ignore[override]  # noqa: ARG002

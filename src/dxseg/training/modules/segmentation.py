@@ -20,7 +20,12 @@ class SegmentationModule(pl.LightningModule):
     """Lightning module of stage 2, for every network."""
 
     def __init__(
-        self, segmenter: SegmentationModel, model: ModelConfig, config: StageConfig
+        self,
+        segmenter: SegmentationModel,
+        model: ModelConfig,
+        config: StageConfig,
+        *,
+        soft_targets: bool = False,
     ) -> None:
         """Wrap a segmentation network.
 
@@ -28,12 +33,13 @@ class SegmentationModule(pl.LightningModule):
             segmenter: the network.
             model: its configuration, for the learning rates of its parts.
             config: of the stage.
+            soft_targets: see `MaskLoss`.
         """
         super().__init__()
         self.segmenter = segmenter
         self.model_config = model
         self.config = config
-        self.loss = MaskLoss()
+        self.loss = MaskLoss(soft_targets)
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.val_dice = MeanMetric()
         self.val_false_positives = MeanMetric()

@@ -57,6 +57,7 @@ class SelfTrainingModule(SegmentationModule):
         *,
         prompt_teacher: bool,
         label_loss: LabelLoss | None = None,
+        soft_targets: bool = False,
     ) -> None:
         """Start student and teacher from a network that stage 2 has trained.
 
@@ -68,8 +69,9 @@ class SelfTrainingModule(SegmentationModule):
             prompt_teacher: whether the teacher gets all labels as prompts, since its images are
                 training images; the student gets those of the batch.
             label_loss: of the label head, if the network has one of its own.
+            soft_targets: see `MaskLoss`.
         """
-        super().__init__(segmenter, model, config)
+        super().__init__(segmenter, model, config, soft_targets=soft_targets)
         self.options = config
         self.task = task
         self.prompt_teacher = prompt_teacher

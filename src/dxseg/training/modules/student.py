@@ -10,7 +10,7 @@ from dxseg.config.network import ModelConfig
 from dxseg.config.stages import StudentConfig
 from dxseg.data.batches.batches import Batch
 from dxseg.models.segmentation_model import SegmentationModel
-from dxseg.training.losses import LabelLoss, MaskLoss
+from dxseg.training.losses import LabelLoss
 from dxseg.training.modules.segmentation import SegmentationModule
 from dxseg.training.thresholds import implies_lesion, implies_no_lesion
 
@@ -43,8 +43,7 @@ class StudentModule(SegmentationModule):
             model: its configuration, for the learning rates of its parts.
             config: of the stage.
         """
-        super().__init__(segmenter, model, config)
-        self.loss = MaskLoss(soft_targets=True)
+        super().__init__(segmenter, model, config, soft_targets=True)
         self.label_loss = label_loss
         self.lesion_free = lesion_free
         self.weights = {"label": config.label_weight, "mask_label": config.mask_label_weight}
