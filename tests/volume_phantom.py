@@ -77,3 +77,17 @@ def save(
     path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.Nifti1Image(np.ascontiguousarray(stored), own).to_filename(path)
     return path
+
+
+def depth_in_ball(
+    points: NDArray[np.float64], center: tuple[float, float, float], radius: float
+) -> NDArray[np.float64]:
+    """How deep points (..., 3) lie in a ball, in mm; negative outside."""
+    depth: NDArray[np.float64] = radius - np.linalg.norm(points - np.array(center), axis=-1)
+    return depth
+
+
+def dice(one: NDArray[Any], other: NDArray[Any]) -> float:
+    """Dice of two masks."""
+    both = np.count_nonzero((one > 0) & (other > 0))
+    return 2 * both / (np.count_nonzero(one) + np.count_nonzero(other))

@@ -126,6 +126,7 @@ def import_dicom(
                     export.skipped,
                     unread=export.unread,
                     keep_mask_like=keep_mask_like,
+                    resample=bool(rule.resample),
                 ),
                 target,
                 fields,

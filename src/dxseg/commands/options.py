@@ -158,11 +158,15 @@ class SlicingOptions(TypedDict, total=False):
         window: Grey-value window: `liver`, `lung`, `brain`, `abdomen`, `LEVEL,WIDTH`, or (default)
             `percentiles` of the volume; of one of several sequences `NAME=WINDOW`, which may be
             repeated. In Python also a mapping.
+        resample: Bring volumes of a tilted gantry, of uneven gaps or of oblique slices onto a
+            regular grid along the patient's axes; default: tilted and uneven DICOM series are
+            refused, others sliced as they are stored.
         neighbours: Neighbouring slices added as channels on each side (2.5D); default: 0.
         bits: Bit depth of the slice images; default: 8.
     """
 
     axis: Literal["through-plane", "axial", "coronal", "sagittal"]
     window: Windows
+    resample: bool
     neighbours: int
     bits: Literal[8, 16]

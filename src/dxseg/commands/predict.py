@@ -34,6 +34,7 @@ def predict(
     flip: bool = False,
     sliding_window: bool = False,
     dicom_seg: bool = False,
+    resample: bool = False,
     engine: Literal["local", "ray"] = "local",
     workers: int | None = None,
 ) -> PredictSummary:
@@ -64,6 +65,8 @@ def predict(
         flip: Test-time augmentation: average with the horizontal flip (2x slower).
         sliding_window: Sliding-window inference for images larger than the input size.
         dicom_seg: Also write DICOM SEG for DICOM inputs (contains patient identity).
+        resample: Bring volumes of a tilted gantry, of uneven gaps or of oblique slices onto a
+            regular grid along the patient's axes, and masks back; default: as at the import.
         engine: `ray` uses worker processes and writes Parquet; images only.
         workers: Ray workers (`--engine ray` only); default: cores / 2.
 
@@ -79,6 +82,7 @@ def predict(
         "--channel": channels is not None,
         "--slice-overlays": slice_overlays,
         "--dicom-seg": dicom_seg,
+        "--resample": resample,
         "--device": device != "cpu",
         "--no-overlays": not overlays,
     }
@@ -122,6 +126,7 @@ def predict(
             overlays=overlays,
             slice_overlays=slice_overlays,
             dicom_seg=dicom_seg,
+            resample=resample,
             progress=progress,
         )
 

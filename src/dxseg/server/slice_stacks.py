@@ -205,7 +205,7 @@ def _read_series(headers: Sequence[Header], info: ModelInfo, max_bytes: int) -> 
     if info.slicing is None:
         raise DxsegError(_NO_SLICES)
     [group] = groups.values()
-    stack = stack_slices(group, NAME)
+    stack = stack_slices(group, NAME, resample=bool(info.slicing.resample))
     check_bytes(stack.shape, _VOXEL_BYTES, max_bytes)
     unit = "HU" if group[0].modality == "CT" else ""
     return VolumeSlices(read_stack(stack), info.slicing, unit)

@@ -78,7 +78,8 @@ def read_volume_grid(dataset: Dataset, volume_id: str, max_bytes: int) -> Volume
     check_bytes(record.shape, 1, max_bytes, f"volume {quote(volume_id)}")
     affine = np.array(record.affine)
     check_affine(affine, path)
-    sliced = slice_grid(affine, record.shape, slicing)
+    positions = None if record.positions is None else np.array(record.positions)
+    sliced = slice_grid(affine, record.shape, slicing, positions)
     if len(sliced) != len(record.images):
         raise DxsegError(f"{path}: {len(record.images)} images, but {len(sliced)} slices; {remedy}")
     return VolumeGrid(affine, sliced, {name: n for n, name in enumerate(record.images)})

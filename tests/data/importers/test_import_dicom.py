@@ -436,3 +436,26 @@ def test_lidc_windows_as_a_series(
         path = dataset.mask_path(row)
         drawn = np.zeros_like(mask) if path is None else read_mask(path, 1)
         assert np.array_equal(drawn, mask > 0)
+
+
+def test_series_that_are_no_grid_are_resampled_on_request_with_their_masks(
+    series: Make, store: Store, tmp_path: Path
+) -> None:
+    """Gaps of 2 and 4 mm become slices at 2 mm; the mask is where the box is."""
+    voxels = np.full((9, 12, 9), -1000)
+    voxels[2:6, 3:9, 2:7] = 500
+    sources = series(voxels)
+    del sources[3]
+    mask = np.delete(voxels, 3, axis=0) > 0
+    export = store([*sources, segmentation(sources, {1: mask})])
+    with pytest.raises(DxsegError, match="--resample"):
+        import_dicom(export, tmp_path / "data", dry_run=True)
+    report = import_dicom(export, tmp_path / "data", resample=True, window="0,1000")
+    assert (report.volumes, report.images, report.skipped) == (1, 9, [])
+    dataset = Images.load(tmp_path / "data")
+    for row in dataset.cases.itertuples():
+        bright = read_image(dataset.image_path(row))[:, :, 0] > 127
+        path = dataset.mask_path(row)
+        drawn = np.zeros(bright.shape) if path is None else read_mask(path, 1)
+        np.testing.assert_array_equal(drawn > 0, bright)
+        assert bright.any() == (2 <= row.slice_index < 6)

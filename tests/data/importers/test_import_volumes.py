@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from dxseg.commands.import_volumes import import_volumes
 from dxseg.data.readers.images import read_image
@@ -19,7 +20,7 @@ from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from progress_calls import on_progress
 from volume_import import LIVER, bring
-from volume_phantom import SHAPE, ct, save
+from volume_phantom import SHAPE, ct, depth_in_ball, dice, save
 
 
 def test_slices_masks_and_labels_of_lits(lits: Path, tmp_path: Path) -> None:
@@ -303,3 +304,41 @@ def test_itk_formats_make_the_dataset_that_nifti_makes(lits: Path, tmp_path: Pat
     bring(folder, folder / "out", overwrite=True)
     changed = {p.parent.name for p, time in before.items() if p.stat().st_mtime_ns != time}
     assert changed == {"volume-0"}
+
+
+@pytest.mark.parametrize("kind", ["sheared", "rotated"])
+def test_oblique_volumes_are_resampled_with_their_label_maps_on_request(
+    tmp_path: Path, kind: str
+) -> None:
+    """A ball of 12 mm: slices show it where their masks do, and its volume is kept."""
+    affine = np.diag([1.0, 1.1, 2.5, 1.0])
+    if kind == "sheared":
+        affine[1, 2] = 0.6
+    else:
+        turn = Rotation.from_euler("xz", [15, 25], degrees=True).as_matrix()
+        affine[:3, :3] = turn @ affine[:3, :3]
+    shape = (44, 40, 22)
+    center = tuple((affine @ [*(np.array(shape) - 1) / 2, 1])[:3])
+    indices = np.moveaxis(np.indices(shape), 0, -1)
+    depth = depth_in_ball(indices @ affine[:3, :3].T + affine[:3, 3], center, 12.0)
+    save(tmp_path / "in/a.nii.gz", (100 + 20 * depth).astype(np.int16), affine=affine)
+    save(tmp_path / "in/a_seg.nii.gz", (depth > 0).astype(np.uint8), affine=affine)
+    options = {"axis": "axial", "window": "100,200"}
+    report = import_volumes(tmp_path / "in", tmp_path / "stored", **options)
+    [note] = [note for note in report.notes if "oblique or sheared" in note]
+    assert "--resample" in note
+    report = import_volumes(tmp_path / "in", tmp_path / "data", resample=True, **options)
+    assert "1 volumes were resampled onto the patient's axes: a" in report.notes
+
+    dataset = Dataset.load(tmp_path / "data")
+    assert dataset.spec.slicing is not None
+    assert dataset.spec.slicing.resample is True
+    assert len(dataset) >= 22
+    rows = [row for row in dataset.cases.itertuples() if row.mask]
+    masks = np.stack([read_mask(tmp_path / "data" / str(row.mask), 1) for row in rows])
+    bright = np.stack([read_image(dataset.image_path(row))[:, :, 0] > 127 for row in rows])
+    assert dice(masks, bright) > 0.95
+    voxel = np.prod(dataset.cases[["spacing_z", "spacing_y", "spacing_x"]].iloc[0])
+    assert masks.sum() * voxel == pytest.approx(4 / 3 * np.pi * 12**3, rel=0.04)
+    # As datasets without it are written: their digest stays.
+    assert "resample" not in (tmp_path / "stored/dataset.yaml").read_text()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dxseg.data.readers.sliced_volume import SlicedVolume, count_slices
+from dxseg.data.readers.sliced_volume import SlicedVolume, slice_grid
 from dxseg.data.readers.slicing import WINDOWS, Slicing, make_slicing, parse_window
 from dxseg.data.readers.volume import Volume
 from dxseg.errors import DxsegError, UsageError
@@ -42,7 +42,7 @@ def test_every_order_of_axes_is_shown_in_radiological_orientation(turn) -> None:
             np.testing.assert_allclose(steps, direction * SPACING[patient])
             assert sliced.spacing[axis] == pytest.approx(SPACING[patient])
             assert sliced.shape[axis] == SHAPE[patient]
-        assert count_slices(affine, shape, Slicing(axis=plane)) == len(sliced)
+        assert len(slice_grid(affine, shape, Slicing(axis=plane))) == len(sliced)
 
 
 @pytest.mark.parametrize("turn", TURNS, ids=str)

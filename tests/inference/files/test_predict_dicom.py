@@ -11,12 +11,14 @@ import nibabel
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 from dicom_phantom import make_image, make_series, save
 from dxseg import predict
 from dxseg.data.readers.slicing import Slicing
 from dxseg.inference.predictor import Predictor
 from progress_calls import on_progress
+from volume_phantom import depth_in_ball, dice
 
 # The network finds what is brighter than the level.
 RULE = Slicing(window=(100.0, 200.0))
@@ -155,3 +157,57 @@ def test_images_without_spacing_are_named_where_the_network_has_one(
     use()
     summary = predict("model_folder", tmp_path / "in", output=tmp_path / "other")
     assert summary.of_unknown_spacing == []
+
+
+RADIUS = 14.0
+
+
+def ball(kind: str) -> tuple[list[Any], np.ndarray]:
+    """A series through a ball, and its mask (slice, row, column)."""
+    shape, heights = (24, 40, 44), 2.5 * np.arange(24)
+    orientation: tuple[float, ...] = (1, 0, 0, 0, 1, 0)
+    shift = np.zeros(3)
+    if kind == "uneven":
+        heights = np.cumsum(np.tile([1.5, 2.5, 3.5, 2.5], 6)) - 1.5
+    elif kind == "tilted":
+        shift = np.array([0, np.tan(np.deg2rad(14)), 0])
+    else:
+        turn = Rotation.from_euler("xz", [18, -10], degrees=True).as_matrix()
+        orientation = tuple(turn[:2].flat)
+    objects = make_series(np.zeros(shape), spacing=(2.5, 1.0, 1.1), orientation=orientation)
+    row, column = np.reshape(orientation, (2, 3))
+    across, y, x = np.cross(row, column), *np.mgrid[:40, :44]
+    origin = -(across * 29 + shift * 29 + row * 1.1 * 21 + column * 19)
+    inside = np.zeros(shape, bool)
+    for index, (ds, height) in enumerate(zip(objects, heights, strict=True)):
+        first = origin + (across + shift) * height
+        points = first + x[..., None] * 1.1 * row + y[..., None] * column
+        depth = depth_in_ball(points, (0.0, 0.0, 0.0), RADIUS)
+        inside[index] = depth > 0
+        ds.ImagePositionPatient = [float(value) for value in first]
+        ds.PixelData = (100 + 20 * depth + 1024).clip(0).astype(np.int16).tobytes()
+    return objects, inside
+
+
+@pytest.mark.parametrize("kind", ["uneven", "tilted", "rotated"])
+def test_a_stack_askew_is_resampled_on_request_and_its_mask_comes_back(
+    tmp_path: Path, use: Any, kind: str
+) -> None:
+    use(slicing=Slicing(window=(100.0, 200.0), axis="axial"), size=64)
+    objects, inside = ball(kind)
+    for number, ds in enumerate(objects):
+        save(ds, tmp_path / "in/CT" / f"{number}.dcm")
+    if kind != "rotated":
+        summary = predict("model_folder", tmp_path / "in", output=tmp_path / "refused")
+        [(_, reason)] = summary.failed
+        assert "--resample" in reason
+    options = {"resample": True, "slice_overlays": True}
+    summary = predict("model_folder", tmp_path / "in", output=tmp_path / "out", **options)
+    assert (summary.done, summary.failed) == (1, [])
+    written = nibabel.load(tmp_path / "out/masks/CT.nii.gz")
+    found = np.asarray(written.dataobj).transpose(2, 1, 0)
+    assert found.shape == inside.shape
+    assert dice(found, inside) > 0.95
+    [told] = rows(tmp_path / "out")
+    assert float(told["lesion_volume_mm3"]) == pytest.approx(4 / 3 * np.pi * RADIUS**3, rel=0.06)
+    assert list((tmp_path / "out/overlays/CT.nii.gz").glob("*.png"))

@@ -34,6 +34,7 @@ def find_series(
     *,
     unread: Sequence[Header] = (),
     keep_mask_like: bool = False,
+    resample: bool = False,
 ) -> list[FoundVolume]:
     """Find the volumes among slices, and the masks that belong to them.
 
@@ -44,13 +45,14 @@ def find_series(
         unread: Mask objects that do not show which images they are of; those of the same patient
             or study may have lesions that other masks lack.
         keep_mask_like: Whether a series that looks like a label map is a volume.
+        resample: Whether series that are no regular grid will be resampled.
         skipped: List to which series that are not a regular grid are added, by pseudonym.
     """
     found = []
     for identity, group in group_series(headers).items():
         name = pseudonyms.name("series", *identity)
         try:
-            stack = stack_slices(group, name)
+            stack = stack_slices(group, name, resample=resample)
         except DxsegError as error:
             skipped.image(name, str(error).removeprefix(f"{name}: "))
             continue

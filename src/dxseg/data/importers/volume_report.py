@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+
 from dxseg.data.importers.report import ImportReport, LeftOut, describe_left_out, failures
 from dxseg.data.importers.slice_labels import SliceLabels, is_annotated
 from dxseg.data.importers.volume_labels import JoinedLabels
 from dxseg.data.importers.volume_slices import SliceRecord
+from dxseg.data.readers.regular_grid import oblique_degrees
 from dxseg.data.readers.slicing import Slicing
 from dxseg.data.readers.volume import FoundVolume
 from dxseg.data.table.dataset import Dataset
@@ -17,6 +20,8 @@ from dxseg.data.table.volumes import MASK_LEVEL, STUDY_LEVEL
 _LISTED = 10
 _LOST = 0.2
 """Fraction of the outlined voxels outside the window from which the report tells it."""
+_OBLIQUE = 5.0
+"""Degrees from which slices as they are stored are worth a note."""
 
 
 def count_dropped(records: Sequence[tuple[FoundVolume, SliceRecord]]) -> Counter[int]:
@@ -77,6 +82,7 @@ def volume_report(
     for value, count in sorted(count_dropped(records).items()):
         notes.append(f"label map value {value}: {count} voxels DROPPED, it has no mask class")
     notes.extend(_lost_contrast(records, slicing))
+    notes.extend(_note_oblique(records, slicing))
     notes.extend(_disagreements(records, table, names))
     notes.extend(table.notes)
     notes.extend(_notes_of_volumes(records))
@@ -138,6 +144,28 @@ def _describe_windows(slicing: Slicing) -> str:
         f"{one.name} ({window})" for one, window in zip(slicing.sequences, described, strict=True)
     ]
     return f"sequences {', '.join(names)}"
+
+
+def _note_oblique(
+    records: Sequence[tuple[FoundVolume, SliceRecord]], slicing: Slicing
+) -> list[str]:
+    """Name volumes that are no regular grid along the patient's axes, and what became of them."""
+    angles = {
+        volume.volume_id: oblique_degrees(np.array(record.affine))
+        for volume, record in records
+        if record.is_resampled or not slicing.resample
+    }
+    named = [name for name, angle in angles.items() if slicing.resample or angle >= _OBLIQUE]
+    if not named:
+        return []
+    shown = _listed(named)
+    if slicing.resample:
+        return [f"{len(named)} volumes were resampled onto the patient's axes: {shown}"]
+    return [
+        f"{len(named)} volumes are oblique or sheared, by up to {max(angles.values()):.0f} "
+        "degrees: their slices are as stored; --resample brings them onto the patient's axes: "
+        f"{shown}"
+    ]
 
 
 def _known_labels(names: SliceLabels, with_map: int) -> str:

@@ -73,6 +73,8 @@ class SliceRecord(BaseModel):
         spacing: Millimeters between slices, rows and columns.
         affine: (4, 4) of the volume, from voxel indices to millimeters in RAS+.
         shape: (I, J, K) of the volume.
+        positions: Of each slice of the volume, where they are no regular grid (`Volume`).
+        is_resampled: Whether the slices are of a regular grid that the volume was brought onto.
         sha256: Digest of each file.
         mapped: Number of voxels of the label map with a mask class.
         dropped: Number of voxels of each value without a mask class.
@@ -90,6 +92,8 @@ class SliceRecord(BaseModel):
     spacing: tuple[float, float, float]
     affine: tuple[_Row, _Row, _Row, _Row]
     shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    positions: list[tuple[float, float, float]] | None = None
+    is_resampled: bool = False
     sha256: dict[str, str]
     mapped: int
     dropped: dict[int, int]
@@ -197,6 +201,8 @@ class _VolumeWriter:
             spacing=self.sliced.spacing,
             affine=volume.affine.tolist(),
             shape=volume.voxels.shape,
+            is_resampled=self.sliced.is_resampled,
+            positions=None if volume.positions is None else volume.positions.tolist(),
             sha256=self.sha256,
             mapped=sum(occurring.get(value, 0) for value in self.rules.mask_values),
             dropped=dropped,

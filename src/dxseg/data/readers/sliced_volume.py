@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dxseg.data.readers.regular_grid import RegularGrid, is_regular
 from dxseg.data.readers.slicing import Axis, Plane, Slicing, Window
-from dxseg.data.readers.volume import Volume
+from dxseg.data.readers.volume import Volume, volume_without_voxels
 from dxseg.errors import DxsegError
 
 # Directions of the slice number, the rows and the columns in each plane. Columns lead towards the
@@ -29,24 +30,26 @@ class SlicedVolume:
     Axial slices count from the feet to the head, coronal ones from the back to the front, sagittal
     ones from the left to the right. The patient's front (axial) or head (coronal, sagittal) is at
     the top; the patient's right (axial, coronal) or front (sagittal) is at the left of the image.
-    Oblique volumes are not resampled: each array axis counts as the patient axis it is closest to.
+    Each array axis counts as the patient axis it is closest to, unless the rule resamples volumes
+    that are no regular grid along these axes: slices are then of such a grid.
 
     Attributes:
         plane: Plane of the slices.
         spacing: Millimetres between slices, rows and columns.
         shape: Number of slices, height, width.
+        voxel_mm3: Volume of a voxel of the slices, cubic millimeters.
     """
 
     def __init__(self, volume: Volume, slicing: Slicing) -> None:
-        """Orient the volume; nothing is copied.
+        """Orient the volume; nothing is copied unless it is resampled.
 
         Args:
             volume: A volume with an invertible affine, of as many sequences as the rule has.
             slicing: The rule.
 
         Raises:
-            DxsegError: The rule needs percentiles and no voxel is finite, or the volume has another
-                number of sequences.
+            DxsegError: The rule needs percentiles and no voxel is finite, the volume has another
+                number of sequences, or it would be too large on a regular grid.
         """
         from nibabel import orientations
 
@@ -55,6 +58,10 @@ class SlicedVolume:
                 f"a volume of {len(volume.sequences)} sequence(s); expected "
                 f"{', '.join(one.name for one in slicing.sequences or ()) or 'one file'}"
             )
+        self._regular = RegularGrid(volume) if slicing.resample and not is_regular(volume) else None
+        if self._regular is not None:
+            volume = self._regular.resample(volume)
+        self.voxel_mm3 = float(abs(np.linalg.det(volume.affine[:3, :3])))
         own = orientations.io_orientation(volume.affine)
         self.plane = _plane(own, volume.spacing, slicing.axis)
         shown = orientations.axcodes2ornt(_TOWARDS[self.plane])
@@ -62,7 +69,10 @@ class SlicedVolume:
         self._back = orientations.ornt_transform(shown, own)
         self._slicing = slicing
         self._sequences = [
-            (self.turn(voxels), _limits(voxels, window, slicing.percentiles))
+            (
+                orientations.apply_orientation(voxels, self._there),
+                _limits(voxels, window, slicing.percentiles),
+            )
             for voxels, window in zip(volume.sequences, slicing.windows, strict=True)
         ]
         source = np.argsort(self._there[:, 0])
@@ -72,6 +82,11 @@ class SlicedVolume:
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    @property
+    def is_resampled(self) -> bool:
+        """Whether the slices are of a regular grid that the volume was brought onto."""
+        return self._regular is not None
 
     def image(self, index: int) -> NDArray[Any]:
         """Make an image of one slice.
@@ -105,44 +120,44 @@ class SlicedVolume:
         return values
 
     def turn(self, voxels: NDArray[Any]) -> NDArray[Any]:
-        """Orient an array (I, J, K) of the volume's grid as slices (slice, row, column); a view."""
+        """Orient a label map (I, J, K) of the volume as slices (slice, row, column).
+
+        A view, unless the volume is resampled.
+        """
         from nibabel.orientations import apply_orientation
 
+        if self._regular is not None:
+            voxels = self._regular.labels(voxels)
         turned: NDArray[Any] = apply_orientation(voxels, self._there)
         return turned
 
     def restore(self, slices: NDArray[Any]) -> NDArray[Any]:
-        """Orient slices (slice, row, column) back to an array (I, J, K); the inverse of `turn`."""
+        """Orient slices (slice, row, column) back to a label map (I, J, K), the inverse of `turn`.
+
+        Of a resampled volume, each value gets the voxels that it covers by half or more.
+        """
         from nibabel.orientations import apply_orientation
 
         restored: NDArray[Any] = apply_orientation(slices, self._back)
-        return restored
-
-
-def count_slices(affine: NDArray[np.float64], shape: tuple[int, int, int], slicing: Slicing) -> int:
-    """Count the slices of a volume from its grid.
-
-    Args:
-        affine: (4, 4), from voxel indices to millimetres.
-        shape: (I, J, K).
-        slicing: The rule.
-    """
-    return len(slice_grid(affine, shape, slicing))
+        return restored if self._regular is None else self._regular.restore(restored)
 
 
 def slice_grid(
-    affine: NDArray[np.float64], shape: tuple[int, int, int], slicing: Slicing
+    affine: NDArray[np.float64],
+    shape: tuple[int, int, int],
+    slicing: Slicing,
+    positions: NDArray[np.float64] | None = None,
 ) -> SlicedVolume:
-    """Slice a grid without its voxels, to turn label maps.
+    """Slice a grid without its voxels, to turn label maps or to count slices.
 
     Args:
         affine: (4, 4), from voxel indices to millimetres.
         shape: (I, J, K).
         slicing: The rule.
+        positions: As those of `Volume`.
     """
-    # One value stands for all voxels.
-    grid = Volume(np.broadcast_to(np.uint8(0), shape), affine)
-    return SlicedVolume(grid, Slicing(axis=slicing.axis, window=(0.0, 1.0)))
+    rule = Slicing(axis=slicing.axis, window=(0.0, 1.0), resample=slicing.resample)
+    return SlicedVolume(volume_without_voxels(affine, shape, positions), rule)
 
 
 def through_plane(affine: NDArray[np.float64]) -> Plane:

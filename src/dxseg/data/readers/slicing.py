@@ -64,6 +64,8 @@ class Slicing(BaseModel):
         percentiles: Percentiles of the voxels (0 to 100) that are scaled to the grey values if
             there is no window, as for MR, which has no unit. Padding does not count: NaN, and
             the lowest value if only it is below -1024 and 1% of the voxels have it, as in CT.
+        resample: Whether volumes that are no regular grid along the patient's axes are brought onto
+            one (`dxseg.data.readers.regular_grid`); None: slices are taken as they are stored.
         neighbours: Neighbouring slices on each side that are added as channels (2.5D).
         bits: Bit depth of the grey values.
         sequences: Those of which a volume consists, in the order of the channels, each with its own
@@ -75,6 +77,7 @@ class Slicing(BaseModel):
     axis: Axis = "through-plane"
     window: Window | None = None
     percentiles: tuple[float, float] = (0.5, 99.5)
+    resample: Literal[True] | None = None
     neighbours: int = Field(default=0, ge=0, le=16)
     bits: Literal[8, 16] = 8
     sequences: tuple[SequenceRule, ...] | None = Field(default=None, min_length=1, max_length=64)
@@ -203,6 +206,7 @@ def make_slicing(
             }
             for name, suffix in sequences.items()
         ]
+    fields["resample"] = fields.get("resample") or None
     try:
         return Slicing(**fields)
     except ValidationError as error:

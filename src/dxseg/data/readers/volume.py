@@ -30,12 +30,15 @@ class Volume:
         affine: (4, 4) float64, from voxel indices to millimetres in RAS+ space, as in NIfTI.
         notes: Assumptions of the reader; importers report them.
         more_sequences: Further images on the same grid, such as other sequences of MR.
+        positions: (K, 3) of the first voxel of each slice, RAS+, where slices are no regular grid;
+            `affine` then has their mean distance. Else None.
     """
 
     voxels: NDArray[Any]
     affine: NDArray[np.float64]
     notes: tuple[str, ...] = ()
     more_sequences: tuple[NDArray[Any], ...] = ()
+    positions: NDArray[np.float64] | None = None
 
     @property
     def sequences(self) -> tuple[NDArray[Any], ...]:
@@ -92,6 +95,21 @@ class FoundVolume:
     digest: Callable[[], str] | None = None
     grid: Callable[[], Grid] | None = None
     is_asked: bool = False
+
+
+def volume_without_voxels(
+    affine: NDArray[np.float64],
+    shape: tuple[int, int, int],
+    positions: NDArray[np.float64] | None = None,
+) -> Volume:
+    """Make a volume whose voxels nobody reads: one value in memory stands for all.
+
+    Args:
+        affine: As that of `Volume`.
+        shape: Of its voxels.
+        positions: As those of `Volume`.
+    """
+    return Volume(np.broadcast_to(np.uint8(0), shape), affine, positions=positions)
 
 
 def onto_grid(

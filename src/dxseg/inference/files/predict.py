@@ -70,6 +70,7 @@ def predict_files(
     overlays: bool = True,
     slice_overlays: bool = False,
     dicom_seg: bool = False,
+    resample: bool = False,
     progress: Progress = _no_progress,
 ) -> PredictSummary:
     """Predict images and volumes into masks, overlays and a table.
@@ -98,6 +99,7 @@ def predict_files(
         slice_overlays: Write `overlays/NAME/0007.png`, ... for a volume's slices with a lesion.
         dicom_seg: Write `segmentations/NAME.dcm` for DICOM inputs, a SEG that contains the
             patient's identity (`dxseg.inference.files.dicom_seg`).
+        resample: Resample volumes that are no regular grid, whatever the model's rule is.
         progress: Called with the number of images and slices finished or skipped, and of all.
 
     Raises:
@@ -106,6 +108,9 @@ def predict_files(
         DxsegError: The output folder cannot be written.
     """
     folder = OutputFolder(output)
+    if resample and predictor.info.slicing is not None:
+        slicing = predictor.info.slicing.model_copy(update={"resample": True})
+        predictor.info = predictor.info.model_copy(update={"slicing": slicing})
     info = predictor.info
     results = [folder.root / kind for kind in FOLDERS]
     passed_over: list[Path] = []

@@ -60,8 +60,8 @@ def image_values(prediction: Prediction, info: ModelInfo) -> Row:
 
 def volume_values(prediction: VolumePrediction, info: ModelInfo) -> Row:
     """Cells of a volume's row; height and width are those of its slices."""
-    slices, height, width = prediction.slice_shape
-    sizes = _sizes(VOLUME, prediction.mask, info)
+    slices, height, width = prediction.slices.shape
+    sizes = _sizes(VOLUME, prediction.slices, info)
     return {
         "height": str(height),
         "width": str(width),

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dxseg.data.readers.dicom.series import Stack, read_stack, series_in
-from dxseg.data.readers.sliced_volume import SlicedVolume, count_slices
+from dxseg.data.readers.sliced_volume import SlicedVolume, slice_grid
 from dxseg.data.readers.slicing import Slicing
 from dxseg.data.readers.volume import Volume
 from dxseg.data.readers.volume_files import read_sequences, volume_grid
@@ -39,8 +39,9 @@ class VolumePrediction:
 
     Attributes:
         mask: (I, J, K) label map on the volume's grid.
-        voxel_mm3: Volume of a voxel.
-        slice_shape: Number of slices, their height and width.
+        slices: (slice, height, width) label map of the slices; of a regular grid where the volume
+            is resampled.
+        voxel_mm3: Volume of a voxel of the slices.
         label_probabilities: Of the volume, by label name, 0 to 1: those of its slices, pooled (see
             `dxseg.models.mil_pooling`).
         confidence: 0 to 1, as `Prediction.confidence`, over all voxels.
@@ -48,8 +49,8 @@ class VolumePrediction:
     """
 
     mask: NDArray[np.uint8]
+    slices: NDArray[np.uint8]
     voxel_mm3: float
-    slice_shape: tuple[int, int, int]
     label_probabilities: dict[str, float] | None
     confidence: float
     label_prompt: str = ""
@@ -118,8 +119,8 @@ def predict_volume(
         accumulator.add(result)
     return VolumePrediction(
         mask=np.ascontiguousarray(sliced.restore(masks)),
-        voxel_mm3=float(abs(np.linalg.det(volume.affine[:3, :3]))),
-        slice_shape=sliced.shape,
+        slices=masks,
+        voxel_mm3=sliced.voxel_mm3,
         label_probabilities=pooled,
         confidence=accumulator.confidence,
         label_prompt=format_label_prompt(names),
@@ -137,7 +138,7 @@ def read_volume(item: PredictionInput, slicing: Slicing | None) -> tuple[Volume,
         DxsegError: It cannot be read, or lacks a sequence.
     """
     if item.is_series:
-        stack = series_in(item.source)
+        stack = series_in(item.source, resample=bool(slicing and slicing.resample))
         return read_stack(stack), stack
     files = [path for path in item.sequences if path is not None] or [item.source]
     if len(files) < len(item.sequences):
@@ -166,10 +167,10 @@ def slices_to_predict(item: PredictionInput, slicing: Slicing | None) -> int:
         return 1
     try:
         if item.is_series:
-            stack = series_in(item.source)
-            return count_slices(stack.affine, stack.shape, slicing)
+            stack = series_in(item.source, resample=bool(slicing.resample))
+            return len(slice_grid(stack.affine, stack.shape, slicing, stack.positions))
         in_file = 1 if item.sequences else len(slicing.windows)
-        return count_slices(*volume_grid(item.source, in_file), slicing)
+        return len(slice_grid(*volume_grid(item.source, in_file), slicing))
     except DxsegError:
         return 1
 
@@ -190,7 +191,7 @@ def write_slice_overlays(
     sliced = SlicedVolume(volume, info.slicing.model_copy(update={"neighbours": 0}))
     if folder.is_dir():
         shutil.rmtree(folder)
-    for index, mask in enumerate(sliced.turn(prediction.mask)):
+    for index, mask in enumerate(prediction.slices):
         if mask.any():
             write_overlay_png(folder / f"{index:04d}.png", sliced.image(index)[:, :, :1], mask)
 

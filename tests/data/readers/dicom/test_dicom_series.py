@@ -265,3 +265,27 @@ def test_localisers_and_objects_without_position_are_no_slices(series: Make, sto
         "CT without position; expected slices in space",
         "a localiser, not a slice of the volume",
     ]
+
+
+@pytest.mark.parametrize("spoil", [gap, uneven, tilt])
+def test_series_that_will_be_resampled_need_be_no_grid(
+    series: Make, store: Store, phantom: Any, spoil: Callable[[list[Dataset]], None]
+) -> None:
+    """And every slice is still where DICOM says."""
+    objects = series(phantom)
+    spoil(objects)
+    folder = store(objects)
+    with pytest.raises(DxsegError, match="--resample"):
+        stack_of(folder)
+    headers, _, _ = scan(folder)
+    [group] = group_series(headers).values()
+    stack = stack_slices(group, "series-1", resample=True)
+    volume = read_stack(stack)
+    assert volume.positions is not None
+    for index, part in enumerate(stack.slices):
+        own = np.array(part.plane.position)
+        np.testing.assert_allclose(volume.positions[index], own * [-1, -1, 1])
+        corner = own + np.array([1, 0, 0]) * 0.75 * 3 + np.array([0, 1, 0]) * 0.5 * 2
+        np.testing.assert_allclose(
+            stack.voxels_at(np.stack([own, corner])), [[0, 0, index], [3, 2, index]], atol=1e-6
+        )

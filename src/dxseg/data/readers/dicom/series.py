@@ -15,7 +15,8 @@ from dxseg.data.readers.dicom.headers import Header, Plane, alias_in_errors, rea
 from dxseg.data.readers.dicom.image import measured_frame
 from dxseg.data.readers.dicom.objects import is_dicom, open_object, pixel_layout
 from dxseg.data.readers.images import is_supported
-from dxseg.data.readers.volume import VOXEL_LIMIT, Volume
+from dxseg.data.readers.regular_grid import RegularGrid
+from dxseg.data.readers.volume import VOXEL_LIMIT, Volume, volume_without_voxels
 from dxseg.errors import DxsegError
 
 Array = npt.NDArray[np.float64]
@@ -49,6 +50,8 @@ class Stack:
         affine: (4, 4), from (column, row, slice) to millimeters in RAS+.
         rows: Height of a slice in pixels.
         columns: Width of a slice in pixels.
+        positions: (K, 3) of the first pixel of each slice, RAS+, where they are no regular grid;
+            `affine` then has their mean distance. Else None.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Stack:
     affine: Array
     rows: int
     columns: int
+    positions: Array | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -71,8 +75,12 @@ class Stack:
         Returns:
             (N, 3) column, row and slice, with fractions.
         """
+        points = positions * [-1, -1, 1]
+        if self.positions is not None:
+            own = volume_without_voxels(self.affine, self.shape, self.positions)
+            return RegularGrid(own).to_voxels(points)
         inverse = np.linalg.inv(self.affine)
-        voxels: Array = (positions * [-1, -1, 1]) @ inverse[:3, :3].T + inverse[:3, 3]
+        voxels: Array = points @ inverse[:3, :3].T + inverse[:3, 3]
         return voxels
 
 
@@ -93,17 +101,18 @@ def group_series(headers: Iterable[Header]) -> dict[tuple[str, ...], list[Header
     return dict(groups)
 
 
-def stack_slices(headers: Sequence[Header], name: str) -> Stack:
+def stack_slices(headers: Sequence[Header], name: str, *, resample: bool = False) -> Stack:
     """Sort slices along their normal, and check that they are a regular grid.
 
     Args:
         headers: Headers of the objects of one volume.
         name: Name of the volume in messages.
+        resample: Whether the volume will be resampled, so that it may be no regular grid.
 
     Raises:
-        DxsegError: Slices differ in size, spacing or orientation; have the same position; leave
-            gaps; or are shifted against each other, as by a tilted gantry. Nothing is resampled:
-            masks belong to the slices as they are.
+        DxsegError: Slices differ in size, spacing or orientation, or have the same position; or,
+            unless they are resampled, leave gaps or are shifted against each other, as by a tilted
+            gantry.
     """
     slices = [Slice(header, plane) for header in headers for plane in header.planes]
     rows, columns = _agree(slices, name)
@@ -112,7 +121,11 @@ def stack_slices(headers: Sequence[Header], name: str) -> Stack:
     positions = np.array([part.plane.position for part in slices])
     order = np.argsort(positions @ across, kind="stable")
     positions = positions[order]
-    step = _step(positions, across, spacing, name)
+    step, fault = _step(positions, across, spacing, name)
+    if fault and not resample:
+        raise DxsegError(
+            f"{name}: {fault}; --resample brings it onto a regular grid, and masks back"
+        )
     if step is None:
         thickness = slices[0].plane.thickness
         if thickness is None:
@@ -123,7 +136,8 @@ def stack_slices(headers: Sequence[Header], name: str) -> Stack:
     affine[:3, 2], affine[:3, 3] = step, positions[0]
     # DICOM counts towards left and posterior, NIfTI towards right and anterior.
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-    return Stack(name, tuple(slices[index] for index in order), affine, rows, columns)
+    own = positions * [-1, -1, 1] if fault else None
+    return Stack(name, tuple(slices[index] for index in order), affine, rows, columns, own)
 
 
 def read_stack(stack: Stack) -> Volume:
@@ -148,16 +162,17 @@ def read_stack(stack: Stack) -> Volume:
         voxels[index] = frame
         padded += int(np.isnan(frame).sum())
     notes = (f"{padded} voxels are padding: black, and in no percentile",) if padded else ()
-    return Volume(voxels.transpose(2, 1, 0), stack.affine, notes)
+    return Volume(voxels.transpose(2, 1, 0), stack.affine, notes, positions=stack.positions)
 
 
-def series_in(folder: Path) -> Stack:
+def series_in(folder: Path, *, resample: bool = False) -> Stack:
     """Find the series whose slices are in a folder, not below it.
 
     Masks, localisers and images without a position are ignored. Messages have the paths of files.
 
     Args:
         folder: The folder.
+        resample: See `stack_slices`.
 
     Raises:
         DxsegError: There are slices of no volume or of several, a file is damaged, or the slices
@@ -171,7 +186,7 @@ def series_in(folder: Path) -> Stack:
             "into a separate folder"
         )
     [group] = groups.values()
-    return stack_slices(group, str(folder))
+    return stack_slices(group, str(folder), resample=resample)
 
 
 def holds_slices(folder: Path) -> bool:
@@ -267,10 +282,14 @@ def _cosines(slices: Sequence[Slice], name: str) -> Array:
     return np.asarray(all_cosines[0])
 
 
-def _step(positions: Array, across: Array, spacing: Array, name: str) -> Array | None:
-    """Compute the vector from one slice to the next; None for a single slice."""
+def _step(positions: Array, across: Array, spacing: Array, name: str) -> tuple[Array | None, str]:
+    """Compute the vector from one slice to the next, and why the slices are no regular grid.
+
+    Returns:
+        The mean vector, None for a single slice; and the fault, "" for none.
+    """
     if len(positions) == 1:
-        return None
+        return None, ""
     distances = positions @ across
     gaps = np.diff(distances)
     if gaps.min() < _SAME_PLACE:
@@ -283,18 +302,17 @@ def _step(positions: Array, across: Array, spacing: Array, name: str) -> Array |
     even = distances[0] + (step @ across) * np.arange(len(positions))
     if np.abs(distances - even).max() > _POSITION_TOLERANCE * (step @ across):
         missing = round(float((distances[-1] - distances[0]) / np.median(gaps))) + 1 - len(gaps) - 1
-        raise DxsegError(
-            f"{name}: slices are {gaps.min():.4g} to {gaps.max():.4g} mm apart"
+        return step, (
+            f"slices are {gaps.min():.4g} to {gaps.max():.4g} mm apart"
             + (f", as if {missing} were missing" if missing > 0 else "")
-            + "; expected equal distances; export the series completely, or resample it to NIfTI"
+            + "; expected equal distances; export the series completely"
         )
     shift = positions - positions[0] - np.outer(distances - distances[0], across)
     if np.linalg.norm(shift, axis=1).max() > spacing.min():
         whole = step @ across
         tilt = np.degrees(np.arctan2(np.linalg.norm(step - whole * across), whole))
-        raise DxsegError(
-            f"{name}: each slice is shifted against the one before, as by a gantry tilted by "
-            f"{tilt:.1f} degrees; expected slices above each other; resample it to NIfTI (such as "
-            "with dcm2niix) and import that"
+        return step, (
+            f"each slice is shifted against the one before, as by a gantry tilted by {tilt:.1f} "
+            "degrees; expected slices above each other"
         )
-    return step
+    return step, ""
