@@ -260,3 +260,25 @@ def test_run_lengths_come_back_as_the_mask(mask: np.ndarray) -> None:
     assert sum(rle.counts) == mask.size
     assert min(rle.counts[1:], default=1) > 0
     assert np.array_equal(drawn(rle.model_dump()), mask)
+
+
+def test_a_network_at_a_spacing_uses_the_one_that_is_sent_or_of_the_file(make_client: Any) -> None:
+    """A stripe of one pixel is averaged away at a quarter of the size."""
+    stripe = np.full((32, 32), 10, np.uint8)
+    stripe[:, 8] = 250
+    client = make_client(spacing=(2.0, 2.0))
+    stream = io.BytesIO()
+    make_image(stripe, PixelSpacing=[0.5, 0.5]).save_as(stream, enforce_file_format=True)
+
+    def area(content: bytes, **fields: float) -> int:
+        response = client.post("/v1/predict", **sent(content), data=fields)
+        assert response.status_code == 200, response.text
+        pixels = response.json()["area"]["class0"]["pixels"]
+        assert isinstance(pixels, int)
+        return pixels
+
+    assert area(png(stripe)) == 32
+    assert area(png(stripe), spacing_y=2, spacing_x=2) == 32
+    assert area(png(stripe), spacing_y=0.5, spacing_x=0.5) == 0
+    assert area(stream.getvalue()) == 0
+    assert area(stream.getvalue(), spacing_y=2, spacing_x=2) == 32

@@ -364,3 +364,15 @@ def test_itk_formats_come_back_in_their_own(
     assert image.GetDirection() == source.GetDirection()
     again = predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     assert (again.done, again.skipped) == (0, 1)
+
+
+def test_slices_are_seen_at_the_spacing_of_the_network(tmp_path: Path, use: Any) -> None:
+    """A line of one voxel is kept at the volume's own spacing, and averaged away at four times."""
+    voxels = np.full(SHAPE, -1000, np.int16)
+    voxels[9, :, 3:6] = 500
+    save(tmp_path / "in/a.nii.gz", voxels)
+    for scale, expected in ((1, voxels > 0), (4, np.zeros(SHAPE))):
+        use(spacing=(SPACING[1] * scale, SPACING[0] * scale))
+        output = tmp_path / f"out{scale}"
+        predict("model_folder", tmp_path / "in", output=output)
+        np.testing.assert_array_equal(label_map(output / "masks/a.nii.gz"), expected)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import find_objects, map_coordinates
 
 from dxseg.data.readers.volume import VOXEL_LIMIT, Volume, times
 from dxseg.errors import DxsegError
@@ -169,8 +169,11 @@ def _resample_labels(
     labels, most = np.zeros(shape, values.dtype), np.zeros(shape, np.float32)
     for value in np.unique(values[values > 0]):
         of_value = (values == value).astype(np.uint8)
+        # Where it is, and a voxel around it: most of a volume is background.
+        box = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in find_objects(of_value)[0])
+        first = [side.start for side in box]
         for plane, coordinates in _planes(shape, convert):
-            covered = _interpolate(of_value, coordinates, 0.0)
+            covered = _interpolate(of_value[box], coordinates - first, 0.0)
             wins = (covered >= 0.5) & (covered > most[:, :, plane])
             labels[:, :, plane][wins] = value
             most[:, :, plane][wins] = covered[wins]
