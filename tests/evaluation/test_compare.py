@@ -10,6 +10,8 @@ import pytest
 from dxseg.errors import DxsegError, UsageError
 from dxseg.evaluation.cases import COLUMNS
 from dxseg.evaluation.compare import TESTED, compare_runs
+from dxseg.evaluation.volume_summary import VOLUME_TESTED
+from dxseg.evaluation.volumes import COLUMNS as VOLUME_COLUMNS
 from dxseg.metrics.statistics import holm
 
 CASES = 60
@@ -46,6 +48,27 @@ def make_run(folder: Path, method: str, seed: int, gain: float = 0.0, **changes)
     (run / "evaluation.json").write_text(json.dumps(evaluation))
     (run / "run.json").write_text(json.dumps({"dataset": "d", "method": method, "seed": seed}))
     return run
+
+
+def add_volumes(run: Path, gain: float, seed: int, true_voxels: int = 1000) -> None:
+    """12 volumes of 8 patients, of which two have no lesion."""
+    number = np.arange(12)
+    lesion = number < 10
+    dice = 0.6 + np.random.default_rng(seed).normal(0, 0.1, 12) + gain
+    table = pd.DataFrame(
+        {
+            **dict.fromkeys(VOLUME_COLUMNS, 0.5),
+            "volume_id": [f"v{n}" for n in number],
+            "group": [f"p{n % 8}" for n in number],
+            "lesion_free": ~lesion,
+            "dice": np.where(lesion, dice, 1.0),
+            "volume_error_ml": np.where(lesion, -3.0, 0.0),
+            "true_voxels": np.where(lesion, true_voxels, 0),
+            "predicted_voxels": np.where(lesion, 800, 0),
+            "common_voxels": np.where(lesion, 600, 0),
+        }
+    )
+    table.sample(frac=1, random_state=seed).to_csv(run / "per_volume.csv", index=False)
 
 
 def make_runs(folder: Path, gains: dict[str, float], seeds=(0, 1, 2)) -> list[Path]:
@@ -185,3 +208,38 @@ def test_a_run_without_method_or_seed_is_refused(tmp_path):
     (run / "run.json").write_text(json.dumps({"dataset": "d", "method": "c1"}))
     with pytest.raises(DxsegError, match="seed None"):
         compare_runs([run])
+
+
+def test_runs_of_slices_are_compared_by_volume_too(tmp_path):
+    gains = {"c1": 0.0, "sks": 0.08}
+    runs = make_runs(tmp_path, gains)
+    for run in runs:
+        method, seed = run.name.split("-")
+        add_volumes(run, gains[method], int(seed))
+    comparison = compare_runs(runs)
+    rows = comparison.differences.set_index("metric")
+    assert list(rows.index) == [*TESTED, *VOLUME_TESTED]
+    gain = rows.loc["volume_dice"]
+    assert gain["difference"] == pytest.approx(0.08)
+    assert gain["low"] > 0
+    assert (gain["images"], gain["groups"]) == (10, 8)  # volumes with a lesion, their patients
+    methods = comparison.methods.set_index("method")
+    expected = [
+        pd.read_csv(run / "per_volume.csv").query("~lesion_free")["dice"].mean() for run in runs[:3]
+    ]
+    assert methods.loc["c1", "volume_dice"] == pytest.approx(np.mean(expected))
+    assert methods.loc["c1", "volume_dice_global"] == pytest.approx(1200 / 1800)
+    assert methods.loc["c1", "volume_absolute_error_ml"] == pytest.approx(30 / 12)
+    assert "volume_hd95 (mm)" in comparison.markdown
+    assert "| sks | volume_dice | +0.080" in comparison.markdown
+    assert comparison.summary["per_run"][0]["volume_nsd"] == 0.5
+
+
+def test_runs_with_other_volumes_are_refused(tmp_path):
+    runs = make_runs(tmp_path, {"c1": 0.0, "sks": 0.0}, seeds=(0,))
+    add_volumes(runs[0], 0.0, 0)
+    with pytest.raises(DxsegError, match="differ in the volumes of seed 0"):
+        compare_runs(runs)
+    add_volumes(runs[1], 0.0, 0, true_voxels=999)
+    with pytest.raises(DxsegError, match="true voxels"):
+        compare_runs(runs)

@@ -17,11 +17,15 @@ from dxseg.evaluation.summary import (
     CONFIDENCE,
     ENDPOINTS,
     MEANS,
-    AverageBy,
     point_estimates,
-    values_of,
     weighting,
     without_nan,
+)
+from dxseg.evaluation.volume_summary import (
+    GLOBAL_DICE,
+    VOLUME_MEANS,
+    VOLUME_TESTED,
+    estimate_volumes,
 )
 from dxseg.io.atomic import write_json_atomic, write_text_atomic
 from dxseg.metrics.statistics import RESAMPLES, holm, paired_bootstrap
@@ -42,6 +46,7 @@ FIGURES = (
     "auroc_label",
 )
 TESTED = tuple(name for name in FIGURES if name in MEANS)
+VOLUME_FIGURES = (*VOLUME_MEANS, GLOBAL_DICE)
 DIFFERENCE_COLUMNS = (
     "method",
     "metric",
@@ -62,9 +67,11 @@ class Comparison:
 
     Attributes:
         methods: One row per method, in the order given: method, seeds, then for each of `FIGURES`
-            the mean over seeds and `<figure>_sd`, the standard deviation (NaN for one seed).
-        differences: One row for each other method and figure of `TESTED`: method, metric,
-            difference (method minus reference), low, high, p_value, p_holm, images, groups.
+            the mean over seeds and `<figure>_sd`, the standard deviation (NaN for one seed); where
+            images are slices, also of `VOLUME_FIGURES`.
+        differences: One row for each other method and figure of `TESTED` and, of slices,
+            `VOLUME_TESTED`: method, metric, difference (method minus reference), low, high,
+            p_value, p_holm, images (volumes, where the metric is theirs), groups.
         summary: Both as one JSON object, with `reference`, `seeds`, `averaged_by`, `units`
             and `interval`; None where a figure is undefined.
         markdown: Both as Markdown tables.
@@ -127,14 +134,11 @@ def compare_runs(
     check_comparable(loaded)
 
     average_by = loaded[0].averaged_by
-    per_run = pd.DataFrame(
-        [
-            {"method": run.method, "seed": run.seed, **point_estimates(run.table, average_by)}
-            for run in loaded
-        ]
-    )
+    of_volumes = all(len(run.volumes) for run in loaded)
+    per_run = pd.DataFrame([_estimates(run, of_volumes=of_volumes) for run in loaded])
     methods = _method_table(per_run, names)
-    differences = _differences(loaded, names, reference, average_by, resamples)
+    tested = (*TESTED, *(VOLUME_TESTED if of_volumes else ()))
+    differences = _differences(loaded, names, reference, tested, resamples)
     summary = {
         "reference": reference,
         "seeds": seeds,
@@ -154,10 +158,16 @@ def compare_runs(
     return Comparison(methods, differences, without_nan(summary), markdown)
 
 
+def _estimates(run: EvaluatedRun, *, of_volumes: bool) -> dict[str, Any]:
+    figures = {"method": run.method, "seed": run.seed}
+    figures |= point_estimates(run.table, run.averaged_by)
+    return figures | estimate_volumes(run.volumes, run.averaged_by) if of_volumes else figures
+
+
 def _method_table(per_run: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     by_method = per_run.groupby("method", sort=False)
     methods = pd.DataFrame({"method": names, "seeds": by_method.size().reindex(names).to_numpy()})
-    for figure in FIGURES:
+    for figure in [name for name in (*FIGURES, *VOLUME_FIGURES) if name in per_run]:
         methods[figure] = by_method[figure].mean().reindex(names).to_numpy()
         methods[f"{figure}_sd"] = by_method[figure].std().reindex(names).to_numpy()
     return methods
@@ -167,20 +177,20 @@ def _differences(
     runs: list[EvaluatedRun],
     names: list[str],
     reference: str,
-    average_by: AverageBy,
+    tested: Sequence[str],
     resamples: int,
 ) -> pd.DataFrame:
     others = [name for name in names if name != reference]
     resampled = _resampled(runs)
     rows: list[dict[str, Any]] = []
-    for metric in TESTED:
+    for metric in tested:
         values, groups = _per_case(runs, metric)
         found = [
             paired_bootstrap(
                 _draws(values, method, resampled),
                 _draws(values, reference, resampled),
                 groups,
-                weighting=weighting(average_by),
+                weighting=weighting(runs[0].averaged_by),
                 confidence=CONFIDENCE,
                 resamples=resamples,
             )
@@ -220,12 +230,7 @@ def _draws(values: pd.DataFrame, method: str, resampled: list[str]) -> NDArray[n
 def _per_case(runs: list[EvaluatedRun], metric: str) -> tuple[pd.DataFrame, pd.Series[str]]:
     """Value of each case for each method and seed; and the group of each case."""
     stacked = pd.concat(
-        [
-            run.table[["case_id", "group"]].assign(
-                method=run.method, seed=run.seed, value=values_of(run.table, metric)
-            )
-            for run in runs
-        ]
+        [run.values(metric).assign(method=run.method, seed=run.seed) for run in runs]
     )
     values = stacked.pivot(index="case_id", columns=["method", "seed"], values="value")
     groups = stacked.drop_duplicates("case_id").set_index("case_id")["group"]
@@ -240,11 +245,12 @@ def _markdown(
     run: EvaluatedRun,
 ) -> str:
     unit = run.units.get("distance", "")
-    titles = [f"{name} ({unit})" if name.startswith("hd95") else name for name in FIGURES]
-    lines = ["| method | seeds | " + " | ".join(titles) + " |", "|---" * (len(FIGURES) + 2) + "|"]
-    for row in methods.to_dict("records"):
-        cells = [_with_spread(row[name], row[f"{name}_sd"]) for name in FIGURES]
-        lines.append(f"| {row['method']} | {row['seeds']} | " + " | ".join(cells) + " |")
+    lines = _figure_table(
+        methods, {name: f"{name} ({unit})" if name.startswith("hd95") else name for name in FIGURES}
+    )
+    if GLOBAL_DICE in methods:
+        titles = {name: name for name in VOLUME_FIGURES} | {"volume_hd95": "volume_hd95 (mm)"}
+        lines += ["", *_figure_table(methods, titles)]
     lines += ["", f"Mean ± standard deviation over seeds; averaged by {run.averaged_by}."]
     if len(seeds) < ENOUGH_SEEDS:
         lines.append(f"Only {len(seeds)} seed(s): at least {ENOUGH_SEEDS} are needed to conclude.")
@@ -261,6 +267,16 @@ def _markdown(
             for row in differences.to_dict("records")
         ]
     return "\n".join(lines) + "\n"
+
+
+def _figure_table(methods: pd.DataFrame, titles: dict[str, str]) -> list[str]:
+    """Lines of a Markdown table: a row per method, a column per figure with a title."""
+    lines = ["| method | seeds | " + " | ".join(titles.values()) + " |"]
+    lines.append("|---" * (len(titles) + 2) + "|")
+    for row in methods.to_dict("records"):
+        cells = [_with_spread(row[name], row[f"{name}_sd"]) for name in titles]
+        lines.append(f"| {row['method']} | {row['seeds']} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def _with_spread(mean: float, spread: float) -> str:

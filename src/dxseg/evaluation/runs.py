@@ -164,9 +164,22 @@ def check_comparable(runs: list[EvaluatedRun]) -> None:
                     f"{run.path} and {first.path} differ in {column} of {int(different.sum())} "
                     f"cases ({cases}): the masks have changed; evaluate both again"
                 )
+        _check_volumes(run, first)
         for case, group in zip(run.table["case_id"], run.table["group"], strict=True):
             if group_of.setdefault(case, group) != group:
                 raise DxsegError(
                     f"{run.path}: case {case!r} belongs to group {group!r}, in another run to "
                     f"{group_of[case]!r}; train all runs on splits of one dataset"
                 )
+
+
+def _check_volumes(run: EvaluatedRun, first: EvaluatedRun) -> None:
+    one, other = (
+        one.volumes.set_index("volume_id")["true_voxels"].sort_index() for one in (run, first)
+    )
+    if not one.equals(other):
+        raise DxsegError(
+            f"{run.path} and {first.path} differ in the volumes of seed {run.seed}, or in their "
+            "true voxels: the masks have changed, or one was evaluated by an earlier version; "
+            "evaluate both again"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ import pandas as pd
 from dxseg.errors import DxsegError
 from dxseg.evaluation.summary import CONFIDENCE, AverageBy, weighting, without_nan
 from dxseg.evaluation.volumes import COLUMNS
-from dxseg.metrics.statistics import bootstrap_mean, bootstrap_ratio
+from dxseg.metrics.statistics import bootstrap_mean, bootstrap_ratio, mean_by
 
 VOLUME_MEANS: dict[str, tuple[str, Literal["lesion", "all", "lesion_free"]]] = {
     "volume_dice": ("dice", "lesion"),
@@ -45,6 +46,23 @@ def volume_values(per_volume: pd.DataFrame, metric: str) -> pd.Series[float]:
     free = per_volume["lesion_free"].astype(bool)
     chosen = {"all": free | True, "lesion": ~free, "lesion_free": free}[volumes]
     return values.where(chosen)
+
+
+def estimate_volumes(per_volume: pd.DataFrame, average_by: AverageBy) -> dict[str, float]:
+    """Figures of the volumes without intervals: `VOLUME_MEANS` and `GLOBAL_DICE`.
+
+    Args:
+        per_volume: One row per volume.
+        average_by: Unit of the means.
+    """
+    groups, weigh = per_volume["group"], weighting(average_by)
+    figures = {
+        metric: mean_by(volume_values(per_volume, metric), groups, weighting=weigh)
+        for metric in VOLUME_MEANS
+    }
+    voxels = per_volume[["true_voxels", "predicted_voxels", "common_voxels"]].sum()
+    either = voxels["true_voxels"] + voxels["predicted_voxels"]
+    return figures | {GLOBAL_DICE: 2 * voxels["common_voxels"] / either if either else math.nan}
 
 
 def summarize_volumes(
