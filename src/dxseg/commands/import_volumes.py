@@ -96,7 +96,8 @@ def import_volumes(
             without these; default: of a volume whose label map is hidden only its own label is.
         ignore_value: Value of the label maps for voxels that nobody has judged, such as 255: the
             masks of slices with such voxels are unknown, not empty.
-        labels: Table of labels, for volumes without a label map; and of `annotated_slices`, such as
+        labels: Table of labels, for volumes without a label map: of a `slice_index`, of a `slab`
+            (0, 1 or 2: a third of the slices) or of all slices; and of `annotated_slices`, such as
             `3-7;12`: the masks of the other slices are unknown, not empty.
         label_columns: Column of that table for a field, such as `label=diagnosis`. May be repeated.
             In Python a mapping.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dxseg.data.importers.volume_labels import JoinedLabels
 from dxseg.data.importers.volume_slices import SliceRecord, SliceRules
-from dxseg.data.table.volumes import MASK_LEVEL, STUDY_LEVEL
+from dxseg.data.table.volumes import MASK_LEVEL, SLAB_LEVEL, SLABS, STUDY_LEVEL
 from dxseg.errors import DxsegError, UsageError
 
 
@@ -81,7 +81,8 @@ def slice_label(
 ) -> tuple[str, str]:
     """Look up the label of a slice and its level.
 
-    A label that follows from a label map is known without it only if the table has it too.
+    A label that follows from a label map is known without it only if the table has it too. Where
+    the table has slabs of the volume, a slab without a label is unknown.
 
     Args:
         volume_id: Id of the volume.
@@ -97,5 +98,9 @@ def slice_label(
         return label, "image" if label == given else names.level
     if given:
         return given, "image"
-    label = table.labels.get((volume_id, None), "")
-    return label, STUDY_LEVEL if label else ""
+    slabs = [table.slabs.get((volume_id, number), "") for number in range(SLABS)]
+    if any(slabs):
+        label, level = slabs[index * SLABS // len(record.images)], SLAB_LEVEL
+    else:
+        label, level = table.labels.get((volume_id, None), ""), STUDY_LEVEL
+    return label, level if label else ""

@@ -1,4 +1,4 @@
-"""Labels of volumes from a table: of single slices, or of a volume, study or patient."""
+"""Labels of volumes from a table: of slices, of slabs, or of a volume, study or patient."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any, Protocol, TypeVar
 
 import pandas as pd
 
+from dxseg.data.table.volumes import SLABS
 from dxseg.data.table.words import Words
 from dxseg.errors import DxsegError
 from dxseg.io.user_tables import read_user_table
 
-_VALUES = ("label", "slice_index", "patient_id", "annotated_slices")
+_VALUES = ("label", "slice_index", "slab", "patient_id", "annotated_slices")
 _RANGES = re.compile(r"\s*\d{1,6}(\s*-\s*\d{1,6})?\s*([;,]\s*\d{1,6}(\s*-\s*\d{1,6})?\s*)*")
 _LISTED = 10
 
@@ -39,6 +40,7 @@ class JoinedLabels:
 
     Attributes:
         labels: Label by volume_id and slice_index; slice_index None: label of the whole volume.
+        slabs: Label by volume_id and slab, from 0.
         patients: Patient of a volume, by volume_id.
         annotated: Slices of a volume that somebody annotated, as `3-7;12`, by volume_id; no entry:
             all.
@@ -47,6 +49,7 @@ class JoinedLabels:
     """
 
     labels: dict[tuple[str, int | None], str] = field(default_factory=dict)
+    slabs: dict[tuple[str, int], str] = field(default_factory=dict)
     patients: dict[str, str] = field(default_factory=dict)
     annotated: dict[str, str] = field(default_factory=dict)
     joins: list[str] = field(default_factory=list)
@@ -54,8 +57,8 @@ class JoinedLabels:
 
     @property
     def names(self) -> set[str]:
-        """Labels of all volumes and slices."""
-        return set(self.labels.values())
+        """Labels of all volumes, slabs and slices."""
+        return {*self.labels.values(), *self.slabs.values()}
 
     def annotated_slices(self, volume_id: str) -> set[int] | None:
         """The slices of a volume that somebody annotated; None: all."""
@@ -73,19 +76,21 @@ def read_labels(
 
     A row labels every volume that matches all keys in it: `volume_id`, and those of the importer
     (`FoundVolume.keys`, such as patient, study and accession). With a `slice_index` it labels that
-    slice, without one the whole volume. `annotated_slices`, such as `3-7;12`, lists the slices of
+    slice, with a `slab` (0, 1 or 2) that third of the slices, else the whole volume.
+    `annotated_slices`, such as `3-7;12`, lists the slices of
     the volume whose mask is complete; of the others nothing is known.
 
     Args:
         path: CSV file with comma, semicolon or tab.
-        columns: Columns of the table for label, slice_index, patient_id, annotated_slices and the
-            keys, where the names differ. Other columns are ignored.
+        columns: Columns of the table for label, slice_index, slab, patient_id, annotated_slices and
+            the keys, where the names differ. Other columns are ignored.
         found: The volumes.
         given: Labels that the user has named, which stay as they are.
 
     Raises:
-        DxsegError: The table has no key or no label, a row has no key or a wrong slice_index, or
-            rows contradict each other. Rows are reported by line: keys may identify patients.
+        DxsegError: The table has no key or no label, a row has no key, or a wrong slice_index or
+            slab, or rows contradict each other. Rows are reported by line: keys may identify
+            patients.
     """
     keys = {volume.volume_id: {**volume.keys, "volume_id": volume.volume_id} for volume in found}
     known = {name for own in keys.values() for name in own}
@@ -164,6 +169,12 @@ def _record_row(
         raise DxsegError(
             f"{path}: row {line}: slice_index {index!r}: expected a whole number from 0, or nothing"
         )
+    slab = row.get("slab", "")
+    if slab and (index or slab not in map(str, range(SLABS))):
+        raise DxsegError(
+            f"{path}: row {line}: slab {slab!r}: expected the number of a third of the slices, 0 "
+            f"to {SLABS - 1}, and no slice_index beside it; or nothing"
+        )
     annotated = row.get("annotated_slices", "")
     if annotated and not _RANGES.fullmatch(annotated):
         raise DxsegError(
@@ -173,8 +184,12 @@ def _record_row(
     _record_value(
         joined.annotated, volume_id, annotated, "annotated_slices", path, line, first_lines
     )
-    slice_index = int(index) if index else None
-    _record_value(joined.labels, (volume_id, slice_index), label, "label", path, line, first_lines)
+    if slab:
+        part = volume_id, int(slab)
+        _record_value(joined.slabs, part, label, "label of a slab", path, line, first_lines)
+    else:
+        where = volume_id, int(index) if index else None
+        _record_value(joined.labels, where, label, "label", path, line, first_lines)
     _record_value(joined.patients, volume_id, patient, "patient_id", path, line, first_lines)
 
 
