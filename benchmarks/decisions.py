@@ -39,7 +39,7 @@ from dxseg.data.splits.split_table import read_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.evaluation.cases import EvaluatedCase
 from dxseg.evaluation.runs import is_evaluated, load_run
-from dxseg.evaluation.stream import images, predicted_cases, split_rows
+from dxseg.evaluation.stream import predict_rows, predicted_cases, split_rows
 from dxseg.evaluation.summary import weighting
 from dxseg.experiments.experiment import Experiment, parse_experiment, read_experiment_text
 from dxseg.experiments.plan import plan, select_runs
@@ -107,7 +107,7 @@ def _rows(run: Path, data: Dataset) -> Iterator[dict[str, Any]]:
     rows, _ = split_rows(data, read_splits(file, data), "test", file)
     labels = dict(zip(rows["case_id"], rows["label"], strict=True))
     without, with_label = (
-        predicted_cases(data, rows, predictor.stream(images(data, rows), labels=prompts))
+        predicted_cases(data, rows, predict_rows(predictor, data, rows, labels=prompts))
         for prompts in (None, labels if info.model.predicts_labels else None)
     )
     for case, prompted in zip(without, with_label, strict=True):

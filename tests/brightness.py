@@ -11,6 +11,7 @@ import torch
 from dxseg.config.network import ModelConfig
 from dxseg.data.preprocessing import Preprocessing
 from dxseg.data.readers.slicing import Slicing
+from dxseg.inference.components import ComponentFilter
 from dxseg.inference.model_folder import ModelInfo
 from dxseg.inference.predictor import Predictor
 from dxseg.models.segmentation_model import STRIDE, SegmentationModel, SegmenterOutput
@@ -61,6 +62,8 @@ class Maker:
         rule_in_threshold: float | None = None,
         model: ModelConfig | None = None,
         slicing: Slicing | None = None,
+        smoothing_mm: float = 0.0,
+        components: ComponentFilter | None = None,
         digest: str = "ab" * 32,
     ) -> Predictor:
         info = ModelInfo(
@@ -80,6 +83,8 @@ class Maker:
             rule_out_threshold=rule_out_threshold,
             rule_in_threshold=rule_in_threshold,
             slicing=slicing,
+            smoothing_mm=smoothing_mm,
+            components=components,
             mask_classes=[f"class{index}" for index in range(classes)],
             threshold=threshold,
             weights_sha256=digest,

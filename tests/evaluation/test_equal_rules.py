@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -152,7 +153,9 @@ def test_tables_of_earlier_versions_are_read_with_gaps(tmp_path: Path):
 class ByBrightness:
     """A predictor of images of one grey value: its probability is the value."""
 
-    def stream(self, items, labels=None):  # noqa: ARG002
+    info = SimpleNamespace(joins_slices=False)
+
+    def stream(self, items, **_options):
         for name, source in items:
             value = float(np.asarray(Image.open(source.image)).max()) / 255
             yield name, predicted([value], None)

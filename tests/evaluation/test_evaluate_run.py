@@ -36,6 +36,7 @@ class BrightIsLesion:
     def __init__(self, mask_classes=("lesion",)):
         self.info = SimpleNamespace(
             mask_classes=list(mask_classes),
+            joins_slices=False,
             lesion_free=["normal"],
             multi_label=False,
             threshold=0.5,
@@ -44,7 +45,7 @@ class BrightIsLesion:
         self.lose: str | None = None
         self.told: dict[str, str] | None = None
 
-    def stream(self, items, labels=None):
+    def stream(self, items, labels=None, **_options):
         self.told = labels
         for name, source in items:
             if name == self.lose:

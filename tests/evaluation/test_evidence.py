@@ -44,6 +44,7 @@ def info(multi_label: bool = False) -> Any:
         mask_classes=["lesion"],
         threshold=0.5,
         weights_sha256="0" * 64,
+        joins_slices=False,
     )
 
 
@@ -170,7 +171,7 @@ class Pointing:
         self.info, self.learnt = info(), learnt
         self.seen: list[str] = []
 
-    def stream(self, items: Any, *, labels: Any = None) -> Any:  # noqa: ARG002
+    def stream(self, items: Any, **_options: Any) -> Any:
         for name, source in items:
             self.seen.append(name)
             try:

@@ -201,16 +201,14 @@ def test_of_several_labels_all_must_say_the_same_to_choose_a_threshold():
 def test_too_little_validation_leaves_everything_as_it_is():
     arrays, task = made(60)
     given = data_of(arrays, task)
-    given = replace(
-        given,
-        label_validation=few(arrays, MIN_IMAGES - 1),
-        mask_validation=few(arrays, MIN_LESIONS - 1),
-    )
+    little = few(arrays, MIN_IMAGES - 1)
+    masks = np.where(np.arange(len(little)) < MIN_LESIONS - 1, little.mask_rows, -1)
+    given = replace(given, label_validation=replace(little, mask_rows=masks))
     found, record = calibrate(Overconfident(3.0, 3.0), info(given), given, None)
     assert (found.mask_temperature, found.label_temperature) == (1, 1)
     assert "fewer than" in record["labels"]["note"]
     assert "fewer than" in record["masks"]["note"]
-    nothing = replace(given, label_validation=None, mask_validation=None)
+    nothing = replace(given, label_validation=None)
     found, record = calibrate(Overconfident(3.0, 3.0), info(given), nothing, 0.98, 0.98)
     assert (found.mask_temperature, found.label_temperature) == (1, 1)
     assert (found.rule_out_threshold, found.rule_in_threshold) == (None, None)

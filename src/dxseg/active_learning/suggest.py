@@ -18,7 +18,7 @@ from dxseg.data.splits.known_labels import known_labels
 from dxseg.data.splits.split_table import read_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
-from dxseg.evaluation.stream import Progress, images
+from dxseg.evaluation.stream import Progress, by_volume, predict_rows
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
 from dxseg.metrics.image_level import lesion_probability
@@ -139,7 +139,8 @@ def score_rows(
         progress: Called with the number of images done and their total.
     """
     pool = CandidatePool()
-    stream = predictor.stream(images(data, rows))
+    rows = by_volume(rows)
+    stream = predict_rows(predictor, data, rows)
     for done, (row, (name, found)) in enumerate(zip(rows.itertuples(), stream, strict=True)):
         if progress is not None:
             progress(done + 1, len(rows))

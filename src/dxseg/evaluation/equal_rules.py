@@ -14,7 +14,7 @@ import pandas as pd
 
 from dxseg.data.table.dataset import Dataset
 from dxseg.evaluation.cases import EvaluationProtocol, score_case
-from dxseg.evaluation.stream import images, known_rows, predicted_cases
+from dxseg.evaluation.stream import known_rows, predict_rows, predicted_cases
 
 if TYPE_CHECKING:
     from dxseg.inference.predictor import Predictor
@@ -40,6 +40,6 @@ def validation_scores(
     by_label = rows["label"].ne("") & rows["label_lesion_free"]
     by_mask = rows["label"].eq("") & rows["use_truth"]
     rows = rows[by_label | by_mask].reset_index(drop=True)
-    stream = predictor.stream(images(data, rows))
+    stream = predict_rows(predictor, data, rows)
     scored = [score_case(case, protocol) for case in predicted_cases(data, rows, stream)]
     return [row["decision_score"] for row in scored if row["lesion_free"]]

@@ -24,7 +24,7 @@ from dxseg.evaluation.cases import (
 from dxseg.evaluation.equal_rules import FALSE_POSITIVE_RATE, validation_scores
 from dxseg.evaluation.evidence import EvidenceQuality, summarize_evidence
 from dxseg.evaluation.runs import file_suffix
-from dxseg.evaluation.stream import Progress, images, predicted_cases, split_rows
+from dxseg.evaluation.stream import Progress, predict_rows, predicted_cases, split_rows
 from dxseg.evaluation.summary import (
     AverageBy,
     per_class,
@@ -241,7 +241,7 @@ def evaluate_run(
     scores = [] if label_prompts else validation_scores(predictor, data, splits, protocol)
     limit = lowest_threshold(scores, FALSE_POSITIVE_RATE)
     cases = predicted_cases(
-        data, rows, predictor.stream(images(data, rows), labels=labels), progress
+        data, rows, predict_rows(predictor, data, rows, labels=labels), progress
     )
     evaluation = evaluate_cases(
         evidence.accumulate(cases),

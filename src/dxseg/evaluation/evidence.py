@@ -15,7 +15,7 @@ from dxseg.data.splits.split_table import read_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.evaluation.cases import EvaluatedCase
-from dxseg.evaluation.stream import Progress, images
+from dxseg.evaluation.stream import Progress, by_volume, predict_rows
 from dxseg.evaluation.summary import without_nan
 from dxseg.metrics.image_level import auroc
 from dxseg.training.run_record import read_run
@@ -186,9 +186,9 @@ def measure_evidence(
     usable = splits["split"].eq(split).to_numpy() & data.cases["mask"].ne("").to_numpy()
     if "use_mask" in splits:
         usable &= splits["use_mask"].to_numpy(dtype=bool)
-    rows = data.cases[usable]
+    rows = by_volume(data.cases[usable])
     quality = EvidenceQuality(predictor.info)
-    stream = predictor.stream(images(data, rows))
+    stream = predict_rows(predictor, data, rows)
     for done, (row, (name, prediction)) in enumerate(zip(rows.itertuples(), stream, strict=True)):
         if isinstance(prediction, DxsegError):
             raise DxsegError(f"case {name!r}: {prediction}") from prediction

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,16 @@ from dxseg.data.readers.masks import read_mask
 from dxseg.data.splits.known_labels import known_labels
 from dxseg.data.table.cases import spacing_of
 from dxseg.data.table.dataset import Dataset
+from dxseg.data.table.volumes import slice_positions
 from dxseg.errors import DxsegError, UsageError
 from dxseg.evaluation.cases import EvaluatedCase, PredictionLike, SlicePlace
 from dxseg.inference.sources import SpacedImage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dxseg.inference.pipeline import Prediction
+    from dxseg.inference.predictor import Predictor
 
 Progress = Callable[[int, int], None]
 
@@ -72,16 +79,59 @@ def known_rows(data: Dataset, splits: pd.DataFrame, split: str) -> tuple[pd.Data
     rows = rows[splits["split"].eq(split).to_numpy()]
     known = rows["use_truth"] | rows["label"].ne("")
     left_out = int((~known).sum())
-    rows = _by_volume(rows[known])
+    rows = by_volume(rows[known])
     spaced = rows[["spacing_y", "spacing_x"]].notna().to_numpy().all()
     rows["physical"] = data.spec.spacing_unit == "mm" and bool(spaced)
     return rows, left_out
 
 
-def images(data: Dataset, rows: pd.DataFrame) -> Iterator[tuple[str, SpacedImage]]:
-    """Iterate over name and image of each row, for `Predictor.stream`."""
-    for row in rows.itertuples():
-        yield str(row.case_id), SpacedImage(data.image_path(row), spacing_of(row, data.spec))
+def predict_rows(
+    predictor: Predictor,
+    data: Dataset,
+    rows: pd.DataFrame,
+    *,
+    labels: Mapping[str, str] | None = None,
+    keep_images: bool = False,
+) -> Iterator[tuple[str, Prediction | DxsegError]]:
+    """Predict images; slices with all others of their volume where the model needs these.
+
+    Args:
+        predictor: The model.
+        data: The dataset.
+        rows: Some of its cases, in the order of `by_volume`.
+        labels: Label prompts by case_id.
+        keep_images: Whether predictions carry the decoded pixels.
+
+    Yields:
+        case_id and prediction, or the error, of each row, in their order.
+    """
+    wanted = set(rows["case_id"])
+    if predictor.info.joins_slices:
+        unit = volume_or_case(data.cases)
+        order = {name: number for number, name in enumerate(volume_or_case(rows).unique())}
+        every = data.cases[unit.isin(order)]
+        rows = by_volume(every.iloc[unit[every.index].map(order).argsort(kind="stable")])
+    names, physical = rows["case_id"], data.spec.spacing_unit == "mm"
+    placed = zip(names, slice_positions(rows, physical=physical), strict=True)
+    positions = {name: position for name, position in placed if position is not None}
+    items = (
+        (str(row.case_id), SpacedImage(data.image_path(row), spacing_of(row, data.spec)))
+        for row in rows.itertuples()
+    )
+    stream = predictor.stream(items, labels=labels, keep_images=keep_images, positions=positions)
+    yield from (one for one in stream if one[0] in wanted)
+
+
+def by_volume(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the slices of each volume beside each other, in their order."""
+    places = rows["slice_index"].fillna(-1).to_numpy(dtype=np.int64)
+    order = np.lexsort((places, pd.factorize(volume_or_case(rows))[0]))
+    return rows.iloc[order].reset_index(drop=True)
+
+
+def volume_or_case(rows: pd.DataFrame) -> pd.Series[str]:
+    """Name of the volume of each slice, and of each image that is none."""
+    return ("volume\n" + rows["volume_id"]).where(rows["volume_id"].ne(""), rows["case_id"])
 
 
 def predicted_cases(
@@ -134,14 +184,6 @@ def _group_names(rows: pd.DataFrame) -> pd.Series[str]:
     named = bool(pairs["patient_id"].ne("").all())
     same = named and pairs["group"].is_unique and pairs["patient_id"].is_unique
     return rows["patient_id"] if same else rows["group"].astype(str)
-
-
-def _by_volume(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with the slices of each volume beside each other, in their order."""
-    unit = rows["volume_id"].where(rows["volume_id"].ne(""), rows["case_id"])
-    places = rows["slice_index"].fillna(-1).to_numpy(dtype=np.int64)
-    order = np.lexsort((places, pd.factorize(unit)[0]))
-    return rows.iloc[order].reset_index(drop=True)
 
 
 def _place(row: Any) -> SlicePlace | None:

@@ -88,8 +88,9 @@ def load_ensemble(
 def ensemble_info(infos: Sequence[ModelInfo], names: Sequence[str]) -> ModelInfo:
     """The content of `model.json` of an ensemble.
 
-    Thresholds are the means of those of the members; an image-level threshold that one of them has
-    switched off is off. Only components that all of them remove are removed.
+    Thresholds and the smoothing along the axis of volumes are the means of those of the members; an
+    image-level threshold that one of them has switched off is off. Only components that all of them
+    remove are removed; where some do so by volume and others by slice, none is.
 
     Args:
         infos: Of the models.
@@ -117,6 +118,7 @@ def ensemble_info(infos: Sequence[ModelInfo], names: Sequence[str]) -> ModelInfo
         "rule_in_threshold": _mean_or_none([info.rule_in_threshold for info in infos]),
         "mask_temperature": 1.0,
         "label_temperature": 1.0,
+        "smoothing_mm": sum(info.smoothing_mm for info in infos) / len(infos),
         "components": _common_filter([info.components for info in infos]),
         "weights_sha256": hashlib.sha256("".join(digests).encode()).hexdigest(),
     }
@@ -163,9 +165,10 @@ def _contract(info: ModelInfo) -> dict[str, Any]:
 
 def _common_filter(filters: Sequence[ComponentFilter | None]) -> ComponentFilter | None:
     known = [one for one in filters if one is not None]
-    if len(known) < len(filters):
+    if len(known) < len(filters) or len({one.by_volume for one in known}) > 1:
         return None
     return ComponentFilter(
+        by_volume=known[0].by_volume,
         largest_only=all(one.largest_only for one in known),
         min_area=min(one.min_area for one in known),
     )

@@ -59,6 +59,8 @@ class ModelInfo(BaseModel):
         mask_temperature: Divides the logits of the pixels.
         label_temperature: Divides the logits of the labels; both image-level thresholds are chosen
             after it.
+        smoothing_mm: Standard deviation, millimeters, of the Gaussian that averages mask
+            probabilities along the axis of a volume, before all thresholds; 0: slices alone.
         components: Which components of a mask are removed, after all thresholds; None: none.
         slicing: How training volumes were sliced; None for a network trained on images, which
             cannot predict volumes.
@@ -81,10 +83,17 @@ class ModelInfo(BaseModel):
     rule_in_threshold: float | None = Field(default=None, ge=0, le=1)
     mask_temperature: float = Field(default=1.0, ge=TEMPERATURES[0], le=TEMPERATURES[1])
     label_temperature: float = Field(default=1.0, ge=TEMPERATURES[0], le=TEMPERATURES[1])
+    smoothing_mm: float = Field(default=0.0, ge=0, le=1000)
     components: ComponentFilter | None = None
     slicing: Slicing | None = None
     training: dict[str, Any] = {}
     weights_sha256: str = ""
+
+    @property
+    def joins_slices(self) -> bool:
+        """Whether the prediction of a slice depends on the others of its volume."""
+        by_volume = self.components is not None and self.components.by_volume
+        return self.smoothing_mm > 0 or by_volume
 
     @field_validator("labels", "mask_classes")
     @classmethod

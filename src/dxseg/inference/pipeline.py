@@ -199,6 +199,8 @@ class InferencePipeline:
     def postprocess(self, item: PreprocessedImage, output: NetworkOutput) -> Prediction:
         """Resize the output to the image's own size, apply thresholds and remove components.
 
+        Components of volumes are removed by `dxseg.inference.along_axis`.
+
         Raises:
             DxsegError: The output is not finite.
         """
@@ -230,7 +232,7 @@ class InferencePipeline:
             ),
             known_lesion=known_lesion,
         )
-        if self.info.components is not None:
+        if self.info.components is not None and not self.info.components.by_volume:
             scale = item.geometry.area_scale
             mask = self.info.components.apply(mask, scale=scale, keep_one=bool(known_lesion))
         return Prediction(

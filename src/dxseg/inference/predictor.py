@@ -14,6 +14,7 @@ import torch
 
 from dxseg.data.geometry import Spacing
 from dxseg.errors import DxsegError, UsageError, unexpected_error
+from dxseg.inference.along_axis import Output, Positions, filter_volumes, smooth_along_axis
 from dxseg.inference.backends import Backend, TorchBackend
 from dxseg.inference.ensemble import load_ensemble
 from dxseg.inference.label_prompt import LabelNames, parse_label_prompt
@@ -33,7 +34,6 @@ _DECODERS = 2
 _BATCHES_AHEAD = 2
 
 _Read = tuple[str, Future[PreprocessedImage | DxsegError]]
-_Ready = tuple[str, PreprocessedImage | DxsegError, NetworkOutput | None]
 
 
 class Predictor:
@@ -161,17 +161,24 @@ class Predictor:
         *,
         keep_images: bool = False,
         labels: Mapping[str, str] | None = None,
+        positions: Positions | None = None,
+        whole_volumes: bool = True,
     ) -> Generator[tuple[str, Prediction | DxsegError]]:
         """Segment files or slices, in their order and in constant memory.
 
         While the caller uses the predictions of one batch, the network runs on the next one, and
         threads decode the one after; no more than these three batches are taken from `items` ahead
-        of what has been yielded.
+        of what has been yielded. Slices of a volume wait for their neighbors, or for all of it,
+        where the model needs these (`dxseg.inference.along_axis`).
 
         Args:
             items: Name and source of each image; consumed as needed, so it may be endless.
             keep_images: Whether predictions carry the decoded pixels, for overlays.
             labels: Label prompts by name, in the notation of `cases.csv`.
+            positions: Where in their volumes slices are, by name; those of a volume follow each
+                other, in their order. Other images stand alone.
+            whole_volumes: Whether these are all slices of their volumes; else components of volumes
+                are not removed.
 
         Yields:
             The name, and the prediction or the error; a bad file does not stop the others.
@@ -179,11 +186,30 @@ class Predictor:
         Raises:
             UsageError: The model does not have a label.
         """
+        outputs = self.outputs(items, keep_images=keep_images, labels=labels)
+        places, components = positions or {}, self.info.components
+        smoothed = smooth_along_axis(outputs, places, self.info.smoothing_mm)
+        try:
+            if places and whole_volumes and components is not None and components.by_volume:
+                yield from filter_volumes(smoothed, places, self.info, self.finish)
+            else:
+                yield from ((one[0], self.finish(one)) for one in smoothed)
+        finally:
+            outputs.close()
+
+    def outputs(
+        self,
+        items: Iterable[tuple[str, Source]],
+        *,
+        keep_images: bool = False,
+        labels: Mapping[str, str] | None = None,
+    ) -> Generator[Output]:
+        """Run the network on images as `stream` does, without what follows it."""
         prompts = {
             name: parse_label_prompt(text, self.info) for name, text in (labels or {}).items()
         }
         source = iter(items)
-        ahead: deque[Future[list[_Ready]]] = deque()
+        ahead: deque[Future[list[Output]]] = deque()
         with (
             ThreadPoolExecutor(_DECODERS, thread_name_prefix="dxseg-decode") as decoders,
             ThreadPoolExecutor(1, thread_name_prefix="dxseg-network") as network,
@@ -207,11 +233,23 @@ class Predictor:
                 while ahead:
                     batch = ahead.popleft().result()
                     fill()
-                    for name, item, output in batch:
-                        yield name, self._finish(name, item, output)
+                    yield from batch
             finally:
                 network.shutdown(wait=False, cancel_futures=True)
                 decoders.shutdown(cancel_futures=True)
+
+    def finish(self, one: Output) -> Prediction | DxsegError:
+        """Make the prediction of what `outputs` yields."""
+        name, item, output = one
+        if isinstance(item, DxsegError):
+            return item
+        try:
+            assert output is not None, "an image has an output"
+            return self._pipeline.postprocess(item, output)
+        except DxsegError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - the others go on
+            return unexpected_error(name, error)
 
     def _read(
         self, name: str, source: Source, label_prompt: LabelNames, keep_image: bool
@@ -234,12 +272,12 @@ class Predictor:
         pixels, spacing = read_source(source, with_spacing=wanted)
         return self._pipeline.preprocess(pixels, label_prompt, spacing, keep_image=keep_image)
 
-    def _run(self, reading: list[_Read]) -> list[_Ready]:
+    def _run(self, reading: list[_Read]) -> list[Output]:
         """Run the network on the images of a batch that could be read."""
         items = [(name, future.result()) for name, future in reading]
         batch = [item for _, item in items if isinstance(item, PreprocessedImage)]
         outputs = iter(self._forward(batch))
-        ready: list[_Ready] = []
+        ready: list[Output] = []
         for name, item in items:
             output = item if isinstance(item, DxsegError) else next(outputs)
             if isinstance(output, NetworkOutput):
@@ -258,16 +296,3 @@ class Predictor:
             if len(batch) == 1:
                 return [unexpected_error("the network failed on this image", error)]
         return [output for item in batch for output in self._forward([item])]
-
-    def _finish(
-        self, name: str, item: PreprocessedImage | DxsegError, output: NetworkOutput | None
-    ) -> Prediction | DxsegError:
-        if isinstance(item, DxsegError):
-            return item
-        try:
-            assert output is not None, "an image has an output"
-            return self._pipeline.postprocess(item, output)
-        except DxsegError as error:
-            return error
-        except Exception as error:  # noqa: BLE001 - the others go on
-            return unexpected_error(name, error)

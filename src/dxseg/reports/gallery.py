@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dxseg.data.readers.masks import read_mask
-from dxseg.data.table.cases import spacing_of
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
+from dxseg.evaluation.stream import by_volume, predict_rows
 from dxseg.inference.files.overlay import display_rgb, render_overlay
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
-from dxseg.inference.sources import SpacedImage
 
 RULE = (
     "Selected by rule: the worst, the middle and the best test images by Dice among "
@@ -120,7 +118,9 @@ def draw_gallery(
     """
     if not any(cases.values()):
         return {title: [] for title in cases}
-    rows = {str(row["case_id"]): row for row in _rows(dataset, cases)}
+    names = [case.case_id for group in cases.values() for case in group]
+    table = by_volume(dataset.cases[dataset.cases["case_id"].isin(names)])
+    rows = {str(row["case_id"]): row for row in table.to_dict("records")}
     missing = [c for group in cases.values() for c in group if c.case_id not in rows]
     if missing:
         raise DxsegError(
@@ -128,25 +128,19 @@ def draw_gallery(
             "evaluate the run again"
         )
     predictor = Predictor.from_folder(model)
-    pictures = {}
-    for title, group in cases.items():
-        items = [(case.case_id, _image(dataset, rows[case.case_id])) for case in group]
-        pictures[title] = [
-            _picture(case, _checked(result), _truth(dataset, rows[case.case_id]), area_unit)
-            for case, (_, result) in zip(
-                group, predictor.stream(items, keep_images=True), strict=True
+    predictions = dict(predict_rows(predictor, dataset, table, keep_images=True))
+    return {
+        title: [
+            _picture(
+                case,
+                _checked(predictions[case.case_id]),
+                _truth(dataset, rows[case.case_id]),
+                area_unit,
             )
+            for case in group
         ]
-    return pictures
-
-
-def _rows(dataset: Dataset, cases: dict[str, list[GalleryCase]]) -> Sequence[Any]:
-    names = [case.case_id for group in cases.values() for case in group]
-    return dataset.cases[dataset.cases["case_id"].isin(names)].to_dict("records")
-
-
-def _image(dataset: Dataset, row: Any) -> SpacedImage:
-    return SpacedImage(dataset.image_path(row), spacing_of(row, dataset.spec))
+        for title, group in cases.items()
+    }
 
 
 def _checked(result: Prediction | DxsegError) -> Prediction:

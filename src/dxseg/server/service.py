@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Depends, HTTPException, UploadFile
 from fastapi.security import HTTPBearer
@@ -26,6 +26,8 @@ from dxseg.server.stored_values import StoredValues, stored_values
 from dxseg.server.telemetry import Metrics
 from dxseg.server.uploads import Upload, UploadDir, check_pixels, inspect_upload, save_upload
 from dxseg.server.worker import QueueFullError, StoppingError, Worker
+
+_T = TypeVar("_T")
 
 
 class Service:
@@ -116,6 +118,12 @@ class Service:
             return await asyncio.wrap_future(future)
         with alias_in_errors(file, name):
             return await asyncio.wrap_future(future)
+
+    async def run_task(self, task: Callable[[], _T]) -> _T:
+        """Wait for work in the thread that predicts; see `Worker.submit_task`."""
+        with _refusals():
+            future = self.worker.submit_task(task)
+        return await asyncio.wrap_future(future)
 
     async def viewer_values(
         self, path: Path, name: str, prediction: Prediction

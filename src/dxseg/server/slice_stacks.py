@@ -41,11 +41,13 @@ class SliceStack(Protocol):
     Attributes:
         shape: Number of slices, their height and width.
         spacing: Height and width of a pixel in mm, where they are known.
+        distance: Millimeters between slices; None where the images are no volume.
         nbytes: Memory that it takes.
     """
 
     shape: tuple[int, int, int]
     spacing: Spacing | None
+    distance: float | None
     nbytes: int
 
     def image(self, index: int) -> Pixels:
@@ -80,6 +82,7 @@ class VolumeSlices:
         self._sliced = SlicedVolume(volume, slicing)
         self.shape = self._sliced.shape
         self.spacing: Spacing | None = self._sliced.spacing[1:]
+        self.distance: float | None = self._sliced.spacing[0]
         self.nbytes = sum(voxels.nbytes for voxels in volume.sequences)
 
     def image(self, index: int) -> Pixels:
@@ -124,6 +127,7 @@ class Frames:
             self._layout = pixel_layout(self._ds, path)
         self.shape = self._layout.frames, self._layout.rows, self._layout.columns
         self.spacing: Spacing | None = pixel_spacing(self._ds)
+        self.distance: float | None = None
         self.nbytes = path.stat().st_size
 
     def image(self, index: int) -> Pixels:

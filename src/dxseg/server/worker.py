@@ -5,16 +5,19 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from dxseg.data.readers.budget import decode_budget
 from dxseg.errors import DxsegError, UnexpectedError
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
 from dxseg.inference.sources import Source
+
+_T = TypeVar("_T")
 
 
 class QueueFullError(Exception):
@@ -34,6 +37,12 @@ class _Job:
     future: Future[Prediction] = field(default_factory=Future)
 
 
+@dataclass(frozen=True, eq=False)
+class _Task:
+    run: Callable[[], Any]
+    future: Future[Any] = field(default_factory=Future)
+
+
 class Worker:
     """Predicts images in the order of `submit`, in batches where several wait.
 
@@ -49,7 +58,7 @@ class Worker:
             max_decoded_bytes: Decoded bytes of an image at most.
         """
         self._capacity, self._max_decoded_bytes = capacity, max_decoded_bytes
-        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Job | _Task | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._in_flight, self._stopping = 0, False
         self._thread = threading.Thread(target=self._run, name="dxseg-predict", daemon=True)
@@ -105,11 +114,25 @@ class Worker:
             StoppingError: `stop` was called.
         """
         job = _Job(predictor, source, label_prompt, keep_image)
-        with self._lock:
-            self._count()
-            self._queue.put(job)
-        job.future.add_done_callback(lambda _future: self._leave())
+        self._put(job)
         return job.future
+
+    def submit_task(self, run: Callable[[], _T]) -> Future[_T]:
+        """Queue work that predicts several images which belong together; never waits.
+
+        Args:
+            run: Called in the worker's thread; counts as one image in flight.
+
+        Returns:
+            A future of what it returns or raises.
+
+        Raises:
+            QueueFullError: Too many are in flight.
+            StoppingError: `stop` was called.
+        """
+        task = _Task(run)
+        self._put(task)
+        return task.future
 
     def stop(self) -> None:
         """Accept no more, finish what is in flight, end the thread. May be called again."""
@@ -118,6 +141,12 @@ class Worker:
                 self._stopping = True
                 self._queue.put(None)
         self._thread.join()
+
+    def _put(self, job: _Job | _Task) -> None:
+        with self._lock:
+            self._count()
+            self._queue.put(job)
+        job.future.add_done_callback(lambda _future: self._leave())
 
     def _count(self) -> None:
         if self._stopping:
@@ -141,7 +170,9 @@ class Worker:
             while not self._queue.empty():
                 waiting.append(self._queue.get())
             last = waiting[-1] is None
-            taken = [job for job in waiting if job is not None]
+            for task in (one for one in waiting if isinstance(one, _Task)):
+                _run(task)
+            taken = [job for job in waiting if isinstance(job, _Job)]
             for predictor, jobs in itertools.groupby(taken, lambda job: job.predictor):
                 self._predict(predictor, list(jobs))
 
@@ -167,3 +198,15 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - reported to everyone who waits
             for job in jobs.values():
                 job.future.set_exception(error)
+
+
+def _run(task: _Task) -> None:
+    if not task.future.set_running_or_notify_cancel():
+        return
+    try:
+        task.future.set_result(task.run())
+    except UnexpectedError as error:
+        # A failure of the server: its text may quote the image's header.
+        task.future.set_exception(error.__cause__ or error)
+    except Exception as error:  # noqa: BLE001 - reported to who waits
+        task.future.set_exception(error)

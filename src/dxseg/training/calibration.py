@@ -7,7 +7,6 @@ changes, and no mask at a threshold of 0.5.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,7 @@ from numpy.typing import NDArray
 
 from dxseg.data.batches.batches import CaseDataset
 from dxseg.inference.model_folder import ModelInfo
-from dxseg.inference.pipeline import Prediction
 from dxseg.inference.postprocess import is_ruled_out
-from dxseg.inference.predictor import Predictor
 from dxseg.metrics.calibration import (
     expected_calibration_error,
     fit_temperature,
@@ -27,15 +24,14 @@ from dxseg.metrics.calibration import (
 from dxseg.metrics.image_level import lesion_probability
 from dxseg.models.mil_pooling import study_probabilities
 from dxseg.models.segmentation_model import SegmentationModel
+from dxseg.training.axis_smoothing import choose_smoothing
 from dxseg.training.datamodule.stage_data import has_label
 from dxseg.training.datamodule.training_data import TrainingData
 from dxseg.training.thresholds import validation_thresholds
+from dxseg.training.validation_predictions import MIN_LESIONS, masked_rows, predictions
 
 MIN_IMAGES = 20
 """Label logits are not calibrated with fewer labelled validation images."""
-
-MIN_LESIONS = 5
-"""Pixel logits are not calibrated with fewer validation masks that show a lesion."""
 
 PIXELS = 1 << 19
 """Number of pixels times classes to fit on, sampled evenly from all images."""
@@ -54,8 +50,8 @@ def calibrate(
     """Choose temperatures and thresholds with the predictor that inference uses.
 
     In this order, each step after the ones before it: label temperature, rule-out and rule-in
-    threshold, pixel temperature. Labels and thresholds use validation labels only, pixels the masks
-    that validation may use.
+    threshold, smoothing along the axis of volumes, pixel temperature. Labels and thresholds use
+    validation labels only, the others the masks that validation may use.
 
     Args:
         segmenter: The trained network.
@@ -67,9 +63,9 @@ def calibrate(
             rule-in threshold.
 
     Returns:
-        The info with all four, and the entry of `run.json`: for `labels` and `masks` each
+        The info with all five, and the entry of `run.json`: for `labels` and `masks` each
         temperature, images, ece_before, ece_after (on the same cases, so optimistic), and a note if
-        the temperature stays 1.
+        the temperature stays 1; for `smoothing` see `choose_smoothing`.
     """
     probabilities = _label_probabilities(segmenter, info, data.label_validation)
     cases = data.label_validation or data.label_train
@@ -91,9 +87,11 @@ def calibrate(
         "rule_in_threshold": rule_in_threshold,
     }
     info = info.model_copy(update=chosen)
-    temperature, mask_record = _mask_temperature(segmenter, info, data.mask_validation)
+    sigma, smoothing_record = choose_smoothing(segmenter, info, data.label_validation)
+    info = info.model_copy(update={"smoothing_mm": sigma})
+    temperature, mask_record = _mask_temperature(segmenter, info, data.label_validation)
     info = info.model_copy(update={"mask_temperature": temperature})
-    return info, {"labels": label_record, "masks": mask_record}
+    return info, {"labels": label_record, "masks": mask_record, "smoothing": smoothing_record}
 
 
 def _label_probabilities(
@@ -151,13 +149,14 @@ def _mask_temperature(
     segmenter: SegmentationModel, info: ModelInfo, validation: CaseDataset | None
 ) -> tuple[float, Record]:
     """Fit on images that are not ruled out; others have no probabilities of their own."""
-    if validation is None:
+    rows = masked_rows(validation)
+    if validation is None or not len(rows):
         return 1.0, _record(None, 0, "no validation mask")
-    budget = max(1, PIXELS // (len(validation) * validation.mask_classes))
+    budget = max(1, PIXELS // (len(rows) * validation.mask_classes))
     generator = np.random.default_rng(0)
     values, truths, lesions = [], [], 0
     classes = np.arange(1, validation.mask_classes + 1)[:, None]
-    for row, one in predictions(segmenter, info, validation, np.arange(len(validation))):
+    for row, one in predictions(segmenter, info, validation, rows):
         lesion = lesion_probability(one.label_probabilities, info.lesion_free, info.multi_label)
         if is_ruled_out(info.rule_out_threshold, lesion):
             continue
@@ -173,26 +172,6 @@ def _mask_temperature(
     after = expected_calibration_error(temper_sigmoid(probability, fitted or 1.0), truth)
     errors = _errors(expected_calibration_error(probability, truth), after)
     return fitted or 1.0, _record(fitted, len(values)) | errors
-
-
-def predictions(
-    segmenter: SegmentationModel, info: ModelInfo, cases: CaseDataset, rows: NDArray[np.int64]
-) -> Iterator[tuple[int, Prediction]]:
-    """Predict stored images; they have the network's size, so nothing is resized.
-
-    Args:
-        segmenter: The network.
-        info: Of its model folder.
-        cases: The images.
-        rows: Of those to predict.
-
-    Yields:
-        The row, and its prediction.
-    """
-    predictor = Predictor(segmenter, info)
-    for start in range(0, len(rows), predictor.batch_size):  # constant memory
-        batch = rows[start : start + predictor.batch_size].tolist()
-        yield from zip(batch, predictor.predict([cases.image(r) for r in batch]), strict=True)
 
 
 def _record(

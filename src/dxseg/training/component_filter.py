@@ -2,7 +2,8 @@
 
 Networks that have seen few masks mark scattered specks. Removing them is off unless the validation
 masks show a clear gain, no lesion that was found is lost, and every true mask, of training too,
-would stay as it is: a few validation images alone say little about the smallest lesion.
+would stay as it is: a few validation images alone say little about the smallest lesion. Where
+images are slices, components and Dice are those of volumes.
 """
 
 from __future__ import annotations
@@ -12,20 +13,25 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from dxseg.data.batches.batches import CaseDataset
 from dxseg.inference.components import ComponentFilter
 from dxseg.inference.model_folder import ModelInfo
-from dxseg.metrics.overlap import dice
 from dxseg.models.segmentation_model import SegmentationModel
-from dxseg.training.calibration import MIN_LESIONS, predictions
-
-CANDIDATES = (
-    *(ComponentFilter(min_area=area) for area in (4, 8, 16, 32, 64, 128, 256)),
-    ComponentFilter(largest_only=True),
+from dxseg.training.validation_predictions import (
+    MIN_GAIN,
+    MIN_LESIONS,
+    MIN_VOLUMES,
+    is_slice,
+    masked_units,
+    mean_dice,
+    predicted_masks,
+    true_masks,
 )
-MIN_GAIN = 0.005
-"""A gain of mean Dice below this is noise of a few images."""
+
+AREAS = (4, 8, 16, 32, 64, 128, 256)
+VOLUME_AREAS = (*AREAS, 512, 1024, 2048)
 
 
 def choose_components(
@@ -39,57 +45,73 @@ def choose_components(
     Args:
         segmenter: The trained network.
         info: Of its model folder, with temperatures and thresholds, without a filter.
-        validation: The validation cases whose masks may be used; None if there is none.
+        validation: The validation cases with the masks that may be used; None if there is none.
         training: The training cases whose masks may be used.
 
     Returns:
-        The filter, or None; and the entry of `run.json`: images, dice_before, dice_after, and a
-        note if there is no filter.
+        The filter, or None; and the entry of `run.json`: images, volumes of which they are slices,
+        dice_before, dice_after, and a note if there is no filter.
     """
-    if validation is None:
+    units = masked_units(validation)
+    if validation is None or not units:
         return None, {"images": 0, "note": "off: no validation mask"}
-    candidates = _that_keep_true_masks([validation, training])
+    volumes = [unit for unit in units if is_slice(validation, unit[0])]
+    units = volumes or units
+    record: dict[str, Any] = {
+        "images": int(sum((validation.mask_rows[u] >= 0).sum() for u in units))
+    }
+    record |= {"volumes": len(volumes)} if volumes else {}
+    candidates = _that_keep_true_masks(_candidates(by_volume=bool(volumes)), validation, training)
     if not candidates:
-        note = "off: every filter would remove a part of a true mask"
-        return None, {"images": len(validation), "note": note}
-    scores, lost, lesions = np.zeros(len(candidates) + 1), np.zeros(len(candidates), bool), 0
-    for row, one in predictions(segmenter, info, validation, np.arange(len(validation))):
-        truth = validation.label_map(row)
-        lesions += bool(truth.any())
-        scores[0] += _dice(truth, one.mask, len(info.mask_classes))
-        found = _overlap(truth, one.mask)
+        return None, record | {"note": "off: every filter would remove a part of a true mask"}
+    scores, lost = np.zeros(len(candidates) + 1), np.zeros(len(candidates), bool)
+    lesions = lesion_units = 0
+    for unit, found in zip(units, predicted_masks(segmenter, info, validation, units), strict=True):
+        known = validation.mask_rows[unit] >= 0
+        truth = true_masks(validation, unit)[known]
+        lesions += int(truth.any(axis=(1, 2)).sum())
+        lesion_units += bool(truth.any())
+        scores[0] += mean_dice(truth, found[known], len(info.mask_classes))
+        before = _count_found(truth, found[known])
         for number, candidate in enumerate(candidates):
-            mask = candidate.apply(one.mask)
-            scores[number + 1] += _dice(truth, mask, len(info.mask_classes))
-            lost[number] |= found and not _overlap(truth, mask)
-    before, *after = scores / len(validation)
-    allowed = np.where(lost, -1.0, after)
+            mask = candidate.apply(found)[known]
+            scores[number + 1] += mean_dice(truth, mask, len(info.mask_classes))
+            lost[number] |= _count_found(truth, mask) < before
+    unfiltered, *filtered = scores / len(units)
+    allowed = np.where(lost, -1.0, filtered)
     best = int(allowed.argmax())
-    record = {"images": len(validation), "dice_before": round(float(before), 6)}
+    record |= {"dice_before": round(float(unfiltered), 6)}
     if lesions < MIN_LESIONS:
         return None, record | {"note": f"off: fewer than {MIN_LESIONS} masks with a lesion"}
-    if allowed[best] < before + MIN_GAIN:
+    if volumes and lesion_units < MIN_VOLUMES:
+        return None, record | {"note": f"off: fewer than {MIN_VOLUMES} volumes with a lesion"}
+    if allowed[best] < unfiltered + MIN_GAIN:
         return None, record | {"note": f"off: no filter gains {MIN_GAIN} of validation Dice"}
     return candidates[best], record | {"dice_after": round(float(allowed[best]), 6)}
 
 
-def _that_keep_true_masks(datasets: Sequence[CaseDataset]) -> list[ComponentFilter]:
-    kept = list(CANDIDATES)
+def _candidates(*, by_volume: bool) -> list[ComponentFilter]:
+    areas = VOLUME_AREAS if by_volume else AREAS
+    return [
+        *(ComponentFilter(by_volume=by_volume, min_area=area) for area in areas),
+        ComponentFilter(by_volume=by_volume, largest_only=True),
+    ]
+
+
+def _that_keep_true_masks(
+    candidates: Sequence[ComponentFilter], *datasets: CaseDataset
+) -> list[ComponentFilter]:
+    kept = list(candidates)
     for cases in datasets:
-        for row in range(len(cases)):
-            truth = cases.label_map(row)
+        for unit in masked_units(cases):
+            truth = true_masks(cases, unit)
             kept = [one for one in kept if np.array_equal(one.apply(truth), truth)]
             if not kept:
                 return []
     return kept
 
 
-def _dice(truth: NDArray[np.uint8], mask: NDArray[np.uint8], classes: int) -> float:
-    """Mean Dice of the classes that either mask has; 1 where both are empty."""
-    pairs = [(truth == value, mask == value) for value in range(1, classes + 1)]
-    scores = [dice(*pair) for pair in pairs if pair[0].any() or pair[1].any()]
-    return float(np.mean(scores)) if scores else 1.0
-
-
-def _overlap(truth: NDArray[np.uint8], mask: NDArray[np.uint8]) -> bool:
-    return bool(((truth > 0) & (mask == truth)).any())
+def _count_found(truth: NDArray[np.uint8], mask: NDArray[np.uint8]) -> int:
+    """How many lesions of the truth a mask touches."""
+    numbered, _ = ndimage.label(truth > 0, np.ones((3,) * truth.ndim, bool))
+    return len(np.unique(numbered[(truth > 0) & (mask == truth)]))

@@ -178,7 +178,7 @@ def finish_run(
         specificity=config.rule_in_specificity,
     )
     components, component_record = choose_components(
-        segmenter, info, data.mask_validation, data.mask_train
+        segmenter, info, data.label_validation, data.mask_train
     )
     info = info.model_copy(update={"components": components})
     info = save_model_folder(output / "model", segmenter, info)

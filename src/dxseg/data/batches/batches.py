@@ -87,6 +87,8 @@ class CaseDataset:
         labels: (N,) or (N, L), see `Batch`.
         mask_classes: K.
         studies: labels that several of the cases share, or None.
+        positions: (N,) the `SlicePosition` of each case, or None where it is no slice; None without
+            slices.
     """
 
     images: NDArray[Any]
@@ -96,6 +98,7 @@ class CaseDataset:
     labels: NDArray[Any]
     mask_classes: int
     studies: Studies | None = None
+    positions: NDArray[np.object_] | None = None
 
     def __len__(self) -> int:
         return len(self.image_rows)
@@ -120,6 +123,7 @@ class CaseDataset:
             mask_rows=self.mask_rows[cases],
             labels=self.labels[cases],
             studies=None if self.studies is None else self.studies.subset(cases),
+            positions=None if self.positions is None else self.positions[cases],
         )
 
     def image(self, case: int) -> NDArray[Any]:

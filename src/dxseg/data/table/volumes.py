@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -15,6 +17,38 @@ BAG_LEVELS = (SLAB_LEVEL, STUDY_LEVEL)
 SLABS = 3
 """Slabs of a volume: consecutive slices, of which a label of level slab holds."""
 GRID = ("spacing_y", "spacing_x", "spacing_z")
+
+
+@dataclass(frozen=True)
+class SlicePosition:
+    """Where in a volume a slice is.
+
+    Attributes:
+        volume: Name of the volume.
+        index: Number of the slice.
+        spacing: Millimeters between slices; None where unknown.
+    """
+
+    volume: str
+    index: int
+    spacing: float | None
+
+
+def slice_positions(cases: pd.DataFrame, *, physical: bool) -> list[SlicePosition | None]:
+    """Position of each case in its volume; None where it is no slice, or has no slice_index.
+
+    Args:
+        cases: Table of a dataset, or rows of it.
+        physical: Whether its spacings are millimeters.
+    """
+    return [
+        SlicePosition(volume, int(index), spacing if physical and spacing == spacing else None)
+        if volume and index is not pd.NA
+        else None
+        for volume, index, spacing in zip(
+            cases["volume_id"], cases["slice_index"], cases["spacing_z"], strict=True
+        )
+    ]
 
 
 def slab_numbers(cases: pd.DataFrame) -> npt.NDArray[np.int64]:

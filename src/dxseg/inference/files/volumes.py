@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dxseg.data.geometry import Spacing
 from dxseg.data.readers.dicom.series import Stack, read_stack, series_in
 from dxseg.data.readers.sliced_volume import SlicedVolume, slice_grid
 from dxseg.data.readers.slicing import Slicing
 from dxseg.data.readers.volume import Volume
 from dxseg.data.readers.volume_files import read_sequences, volume_grid
+from dxseg.data.table.volumes import SlicePosition
 from dxseg.errors import DxsegError
+from dxseg.inference.along_axis import smoothing_reach
 from dxseg.inference.files.inputs import PredictionInput
 from dxseg.inference.files.overlay import write_overlay_png
 from dxseg.inference.label_prompt import (
@@ -25,7 +28,7 @@ from dxseg.inference.label_prompt import (
     parse_label_prompt,
 )
 from dxseg.inference.model_folder import ModelInfo
-from dxseg.inference.pipeline import Prediction
+from dxseg.inference.pipeline import Pixels, Prediction
 from dxseg.inference.predictor import Predictor
 from dxseg.inference.sources import SpacedImage
 from dxseg.models.mil_pooling import study_probabilities
@@ -90,15 +93,19 @@ def predict_volume(
     sliced = SlicedVolume(volume, info.slicing)
     masks = np.zeros(sliced.shape, np.uint8)
     accumulator = _VolumeAccumulator()
-    spacing = (sliced.spacing[1], sliced.spacing[2])
-    slices = [
-        (f"slice {index}", SpacedImage(partial(sliced.image, index), spacing))
-        for index in range(len(sliced))
-    ]
-    labels = {name: label for name, _ in slices} if lesion is False else None
-    for index, (_, result) in enumerate(predictor.stream(slices, labels=labels)):
-        if isinstance(result, DxsegError):
-            raise result
+
+    every = range(len(sliced))
+    prompts = dict.fromkeys(every, label) if lesion is False else {}
+    distance, spacing = sliced.spacing[0], (sliced.spacing[1], sliced.spacing[2])
+    for index, result in predict_slices(
+        predictor,
+        sliced.image,
+        every,
+        len(sliced),
+        spacing=spacing,
+        distance=distance,
+        labels=prompts,
+    ):
         masks[index] = result.mask
         accumulator.add(result)
         if progress is not None:
@@ -125,6 +132,57 @@ def predict_volume(
         confidence=accumulator.confidence,
         label_prompt=format_label_prompt(names),
     )
+
+
+def predict_slices(
+    predictor: Predictor,
+    image: Callable[[int], Pixels],
+    wanted: range,
+    count: int,
+    *,
+    spacing: Spacing | None,
+    distance: float | None,
+    labels: Mapping[int, str] | None = None,
+    keep_images: bool = False,
+) -> Iterator[tuple[int, Prediction]]:
+    """Predict slices of a volume, of their neighbors as many as the model needs for these.
+
+    Components of the volume are removed only if all of its slices are wanted.
+
+    Args:
+        predictor: Of a model that was trained on slices.
+        image: Makes the network's input of a slice.
+        wanted: Numbers of the slices, from 0.
+        count: Of all slices.
+        spacing: Height and width of a pixel, mm; None where unknown.
+        distance: Millimeters between slices; None where the images are no volume.
+        labels: Label prompts by slice.
+        keep_images: Whether predictions carry the decoded pixels.
+
+    Yields:
+        Number and prediction of each wanted slice.
+
+    Raises:
+        DxsegError: A slice cannot be predicted.
+    """
+    reach = smoothing_reach(predictor.info.smoothing_mm, distance)
+    read = range(max(wanted.start - reach, 0), min(wanted.stop + reach, count))
+    names = {f"slice {index}": index for index in read}
+    positions = {name: SlicePosition("", index, distance) for name, index in names.items()}
+    items = ((name, SpacedImage(partial(image, i), spacing)) for name, i in names.items())
+    stream = predictor.stream(
+        items,
+        keep_images=keep_images,
+        labels={f"slice {index}": label for index, label in (labels or {}).items()},
+        positions=None if distance is None else positions,
+        whole_volumes=len(wanted) == count,
+    )
+    for name, result in stream:
+        if names[name] not in wanted:
+            continue
+        if isinstance(result, DxsegError):
+            raise result
+        yield names[name], result
 
 
 def read_volume(item: PredictionInput, slicing: Slicing | None) -> tuple[Volume, Stack | None]:

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import dataclasses
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -16,14 +16,15 @@ from fastapi import FastAPI, File, Request, UploadFile
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, NonNegativeInt
 
-from dxseg.data.geometry import Spacing
+from dxseg.data.geometry import Spacing, fit_geometry, zoom_to
 from dxseg.data.readers.budget import decode_budget
 from dxseg.errors import UsageError
 from dxseg.inference.files.table import model_name
+from dxseg.inference.files.volumes import predict_slices
+from dxseg.inference.label_prompt import parse_label_prompt
 from dxseg.inference.model_folder import ModelInfo
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
-from dxseg.inference.sources import SpacedImage
 from dxseg.server.middleware import VOLUME_LABELS, VOLUME_SLICE, VOLUMES
 from dxseg.server.routes.masks import label_map
 from dxseg.server.schemas import CocoRLE, PredictionResponse, describe_prediction
@@ -35,6 +36,8 @@ from dxseg.server.volume_store import OpenVolume, VolumeStore
 
 VolumeKey = Annotated[str, Field(max_length=64, description="From `POST /v1/volumes`.")]
 _LABELS = "labels.nii.gz"
+_TOGETHER = 16
+"""Slices that are predicted together for a label map; other requests wait as long."""
 
 
 class VolumeResponse(BaseModel):
@@ -172,9 +175,14 @@ class _Volumes:
     async def predict(
         self, model: Predictor, opened: OpenVolume, index: int, label_prompt: str
     ) -> Prediction:
-        """Predict a slice."""
-        image = SpacedImage(partial(opened.slices.image, index), opened.slices.spacing)
-        found = await self.service.predict(model, image, label_prompt, NAME, return_image=True)
+        """Predict a slice; components of the volume stay, as its other slices are not known."""
+        parse_label_prompt(label_prompt, model.info)
+
+        def run() -> Prediction:
+            labels = {index: label_prompt} if label_prompt else None
+            return dict(_slices(model, opened, range(index, index + 1), labels))[index]
+
+        found = await self.service.run_task(run)
         if not label_prompt:
             opened.keep(model_name(model.info), index, found.mask)
         return found
@@ -185,15 +193,31 @@ class _Volumes:
         """Make a NIfTI file of masks that are given, and predicted ones where none is."""
         async with self.combining:
             masks = np.zeros(opened.slices.shape, np.uint8)
+            name = model_name(model.info)
+            known = {i: mask for (key, i), mask in opened.predicted.items() if key == name}
             for index in range(len(masks)):
                 if index in given:
                     masks[index] = await asyncio.to_thread(self._mask, given[index], index, opened)
                     continue
-                known = opened.predicted.get((model_name(model.info), index))
-                if known is None:
-                    known = (await self.predict(model, opened, index, "")).mask
-                masks[index] = known
-            return await asyncio.to_thread(_nifti, opened, masks)
+                if index not in known:
+                    known |= await self._predict_from(model, opened, index, given)
+                masks[index] = known[index]
+            return await asyncio.to_thread(_finish, model.info, opened, masks, list(given))
+
+    async def _predict_from(
+        self, model: Predictor, opened: OpenVolume, first: int, given: Iterable[int]
+    ) -> dict[int, NDArray[np.uint8]]:
+        """Predict and keep the masks of a slice and of some that follow it."""
+        last = min([first + _TOGETHER, opened.slices.shape[0], *(i for i in given if i > first)])
+
+        def run() -> dict[int, NDArray[np.uint8]]:
+            masks = {}
+            for index, found in _slices(model, opened, range(first, last), None):
+                masks[index] = found.mask
+                opened.keep(model_name(model.info), index, found.mask)
+            return masks
+
+        return await self.service.run_task(run)
 
     def _mask(self, runs: dict[str, CocoRLE], index: int, opened: OpenVolume) -> NDArray[np.uint8]:
         mask, size = label_map(runs, self.service), opened.slices.shape[1:]
@@ -207,6 +231,37 @@ def _read(paths: list[Path], info: ModelInfo, settings: Settings) -> SliceStack:
         slices = read_slices(paths, info, settings.max_volume_bytes)
     check_pixels(NAME, slices.shape[1:], settings.max_pixels)
     return slices
+
+
+def _slices(
+    model: Predictor, opened: OpenVolume, wanted: range, labels: Mapping[int, str] | None
+) -> Iterator[tuple[int, Prediction]]:
+    slices = opened.slices
+    return predict_slices(
+        model,
+        slices.image,
+        wanted,
+        slices.shape[0],
+        spacing=slices.spacing,
+        distance=slices.distance,
+        labels=labels,
+        keep_images=len(wanted) == 1,
+    )
+
+
+def _finish(
+    info: ModelInfo, opened: OpenVolume, masks: NDArray[np.uint8], given: list[int]
+) -> bytes:
+    """Remove components of the volume from predicted masks; make the file."""
+    in_space = opened.slices.distance is not None
+    if in_space and info.components is not None and info.components.by_volume:
+        _, height, width = masks.shape
+        zoom = zoom_to(info.preprocessing.spacing, opened.slices.spacing)
+        scale = fit_geometry(height, width, info.preprocessing.image_size, zoom).area_scale
+        filtered = info.components.apply(masks, scale=scale)
+        filtered[given] = masks[given]
+        masks = filtered
+    return _nifti(opened, masks)
 
 
 def _nifti(opened: OpenVolume, masks: NDArray[np.uint8]) -> bytes:

@@ -17,6 +17,7 @@ from dxseg.data.geometry import Spacing
 from dxseg.data.preprocessing import Preprocessing, intensity_range
 from dxseg.data.splits.known_labels import known_labels
 from dxseg.data.table.dataset import Dataset
+from dxseg.data.table.volumes import slice_positions
 from dxseg.errors import DxsegError
 from dxseg.io.atomic import sha256_json
 from dxseg.io.progress import Report
@@ -32,7 +33,7 @@ class TrainingData:
         task: channels, classes, labels.
         preprocessing: image geometry and intensity, as the model folder will store it.
         label_train: all training images with their labels, and with the masks that may be used.
-        label_validation: all validation images with their labels, or None.
+        label_validation: the same of all validation images, or None.
         mask_train: training images whose mask may be used.
         mask_validation: validation images whose mask may be used, or None.
         lesion_free: (N,) whether each of `label_train` is lesion-free, by its label, or by its mask
@@ -111,14 +112,14 @@ def prepare_training_data(
         labels=dataset.label_targets()[used],
         mask_classes=len(dataset.spec.mask_classes),
         studies=_studies(dataset, used),
+        positions=_positions(dataset, rows),
     )
     validation, masked_validation = ~train, ~train & masked
-    labels_only = replace(cases, masks=None)
     return TrainingData(
         task=task_of(dataset),
         preprocessing=_preprocessing(images, train, dataset.spec.channels, statistics, spacing),
         label_train=cases.subset(train),
-        label_validation=labels_only.subset(validation) if validation.any() else None,
+        label_validation=cases.subset(validation) if validation.any() else None,
         mask_train=cases.subset(train & masked),
         mask_validation=cases.subset(masked_validation) if masked_validation.any() else None,
         lesion_free=lesion_free[train],
@@ -136,6 +137,12 @@ def _studies(dataset: Dataset, cases: NDArray[np.int64]) -> Studies | None:
         return None
     places = dataset.cases["slice_index"].fillna(-1).to_numpy(dtype=np.int64)
     return Studies(numbers, dataset.study_targets()[cases], places[cases])
+
+
+def _positions(dataset: Dataset, rows: pd.DataFrame) -> NDArray[np.object_] | None:
+    """Where in their volumes these cases are, if any is a slice."""
+    found = slice_positions(rows, physical=dataset.spec.spacing_unit == "mm")
+    return np.fromiter(found, dtype=object) if any(found) else None
 
 
 def _labels_sha256(dataset: Dataset, cases: NDArray[np.int64]) -> str:

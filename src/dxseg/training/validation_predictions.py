@@ -1,0 +1,121 @@
+"""Predictions for validation images, by the predictor that inference uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dxseg.data.batches.batches import CaseDataset
+from dxseg.errors import DxsegError
+from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.pipeline import Prediction
+from dxseg.inference.predictor import Predictor
+from dxseg.metrics.overlap import dice
+from dxseg.models.segmentation_model import SegmentationModel
+
+MIN_LESIONS = 5
+"""Nothing is chosen with fewer validation masks, of images or slices, that show a lesion."""
+MIN_VOLUMES = 2
+"""Nothing is chosen for volumes with fewer validation volumes that show a lesion."""
+MIN_GAIN = 0.005
+"""A gain of mean Dice below this is noise of a few images."""
+
+
+def predictions(
+    segmenter: SegmentationModel, info: ModelInfo, cases: CaseDataset, rows: NDArray[np.int64]
+) -> Iterator[tuple[int, Prediction]]:
+    """Predict stored images; they have the network's size, so nothing is resized.
+
+    Args:
+        segmenter: The network.
+        info: Of its model folder.
+        cases: The images.
+        rows: Of those to predict; slices of a volume beside each other, in their order. Others of
+            the volume are predicted too where the model needs them.
+
+    Yields:
+        The row, and its prediction, in the order of the rows.
+    """
+    wanted, order = set(rows.tolist()), rows.tolist()
+    positions = {}
+    if info.joins_slices and cases.positions is not None:
+        units = [unit.tolist() for unit in volumes(cases)]
+        of_row = {row: unit for unit in units for row in unit}
+        order = list(dict.fromkeys(one for row in order for one in of_row[row]))
+        places = ((str(row), cases.positions[row]) for row in order)
+        positions = {name: place for name, place in places if place is not None}
+    items = ((str(row), partial(cases.image, row)) for row in order)
+    for name, found in Predictor(segmenter, info).stream(items, positions=positions):
+        if isinstance(found, DxsegError):
+            raise found
+        if int(name) in wanted:
+            yield int(name), found
+
+
+def is_slice(cases: CaseDataset, row: int) -> bool:
+    """Whether the place of a case in a volume is known."""
+    return cases.positions is not None and cases.positions[row] is not None
+
+
+def volumes(cases: CaseDataset) -> list[NDArray[np.int64]]:
+    """Rows of the slices of each volume, in their order; of other cases one by one."""
+    if cases.positions is None:
+        return [np.array([row]) for row in range(len(cases))]
+    units: dict[str | int, list[tuple[int, int]]] = {}
+    for row, position in enumerate(cases.positions):
+        if position is None:
+            units[row] = [(0, row)]
+        else:
+            units.setdefault(position.volume, []).append((position.index, row))
+    return [np.array([row for _, row in sorted(unit)]) for unit in units.values()]
+
+
+def masked_units(cases: CaseDataset | None) -> list[NDArray[np.int64]]:
+    """Rows of the images whose mask may be used: all slices of their volumes, or one alone."""
+    if cases is None or cases.masks is None:
+        return []
+    return [unit for unit in volumes(cases) if (cases.mask_rows[unit] >= 0).any()]
+
+
+def masked_rows(cases: CaseDataset | None) -> NDArray[np.int64]:
+    """Rows of the images whose mask may be used, slices of a volume beside each other."""
+    units = masked_units(cases)
+    if cases is None or not units:
+        return np.zeros(0, np.int64)
+    rows = np.concatenate(units)
+    return rows[cases.mask_rows[rows] >= 0]
+
+
+def predicted_masks(
+    segmenter: SegmentationModel,
+    info: ModelInfo,
+    cases: CaseDataset,
+    units: list[NDArray[np.int64]],
+) -> Iterator[NDArray[np.uint8]]:
+    """The predicted masks (D, S, S) of each of some units.
+
+    Args:
+        segmenter: The network.
+        info: Of its model folder.
+        cases: The images.
+        units: From `masked_units`.
+    """
+    stream = predictions(segmenter, info, cases, np.concatenate(units))
+    for unit in units:
+        yield np.stack([found.mask for _, found in islice(stream, len(unit))])
+
+
+def true_masks(cases: CaseDataset, unit: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """The masks (D, S, S) of a unit; empty where one may not be used."""
+    return np.stack([cases.label_map(row) for row in unit])
+
+
+def mean_dice(truth: NDArray[np.uint8], mask: NDArray[np.uint8], classes: int) -> float:
+    """Mean Dice of the classes that either label map has; 1 where both are empty."""
+    pairs = [(truth == value, mask == value) for value in range(1, classes + 1)]
+    scores = [dice(*pair) for pair in pairs if pair[0].any() or pair[1].any()]
+    return float(np.mean(scores)) if scores else 1.0

@@ -1,0 +1,135 @@
+"""The smoothing along the axis of volumes: off unless validation volumes gain by it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dxseg.config.network import ModelConfig
+from dxseg.data.batches.batches import CaseDataset
+from dxseg.data.preprocessing import Preprocessing
+from dxseg.data.table.volumes import SlicePosition
+from dxseg.inference.components import ComponentFilter
+from dxseg.inference.model_folder import ModelInfo
+from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
+from dxseg.training.axis_smoothing import choose_smoothing
+from dxseg.training.component_filter import choose_components
+from dxseg.training.validation_predictions import predictions
+from dxseg.training.validation_predictions import volumes as volumes_of
+
+SIZE, SLICES = 64, 10
+INFO = ModelInfo(
+    model=ModelConfig(),
+    preprocessing=Preprocessing(image_size=SIZE, channels=1, mean=(0.5,), std=(1.0,)),
+    labels=[],
+)
+
+
+class Bright(SegmentationModel):
+    """Marks what is bright."""
+
+    def _forward_padded(self, x: torch.Tensor, known: Any, _whole: Any) -> SegmenterOutput:  # noqa: ARG002
+        return SegmenterOutput(8 * x)
+
+
+def volumes(
+    count: int,
+    *,
+    noise: float = 0.0,
+    specks: int = 0,
+    spacing: float | None = 2.5,
+    through: slice = slice(2, 8),
+) -> CaseDataset:
+    """Volumes whose lesion is the same in `through` slices, in an order that is not theirs."""
+    generator = np.random.default_rng(0)
+    masks = np.zeros((count, SLICES, SIZE, SIZE), np.uint8)
+    masks[:, through, 8:28, 8:28] = 1
+    bright = masks.astype(float)
+    for number in range(specks):
+        bright[:, number, 40:44, 40:44] = 1
+    gray = 60 + 135 * bright + generator.normal(0, noise, bright.shape)
+    images = gray.clip(0, 255).astype(np.uint8).reshape(-1, SIZE, SIZE, 1)
+    places = np.empty(count * SLICES, object)
+    for volume in range(count):
+        for index in range(SLICES):
+            place = SlicePosition(f"v{volume}", index, spacing)
+            places[volume * SLICES + index] = place
+    order = generator.permutation(count * SLICES)
+    flat = masks.reshape(-1, SIZE, SIZE)
+    rows = np.arange(count * SLICES)
+    labels = np.full(len(rows), -1)
+    return CaseDataset(images[order], rows, flat[order], rows, labels, 1, None, places[order])
+
+
+def test_noise_of_single_slices_is_smoothed_away() -> None:
+    cases = volumes(3, noise=60)
+    sigma, record = choose_smoothing(Bright(), INFO, cases)
+    assert sigma in (1.25, 2.5, 5.0)
+    assert record["volumes"] == 3
+    assert record["sigma_mm"] == sigma
+    assert record["dice_after"] > record["dice_before"] + 0.05
+    # What training has measured is what inference does.
+    info = INFO.model_copy(update={"smoothing_mm": sigma})
+    found = dict(predictions(Bright(), info, cases, np.arange(len(cases))))
+    units = volumes_of(cases)
+    dice = []
+    for unit in units:
+        truth = np.stack([cases.mask(row) for row in unit]) > 0
+        mask = np.stack([found[row].mask for row in unit]) > 0
+        dice.append(2 * (truth & mask).sum() / (truth.sum() + mask.sum()))
+    assert np.mean(dice) == pytest.approx(record["dice_after"], abs=1e-6)
+
+
+def test_lesions_of_one_slice_are_not_smoothed_away() -> None:
+    sigma, record = choose_smoothing(Bright(), INFO, volumes(3, through=slice(4, 5)))
+    assert sigma == 0
+    assert record["dice_before"] == 1
+    assert "no smoothing gains" in record["note"]
+
+
+@pytest.mark.parametrize(
+    ("cases", "note"),
+    [
+        (None, "no validation mask"),
+        (volumes(3, noise=60, spacing=None), "distance of slices"),
+        (volumes(1, noise=60), "fewer than 2 volumes"),
+    ],
+)
+def test_too_little_chooses_slices_alone(cases: CaseDataset | None, note: str) -> None:
+    sigma, record = choose_smoothing(Bright(), INFO, cases)
+    assert sigma == 0
+    assert note in record["note"]
+
+
+def test_slices_whose_mask_is_hidden_help_their_neighbors_and_are_not_scored() -> None:
+    cases = volumes(3, noise=60)
+    cases.mask_rows[[place.index % 2 == 1 for place in cases.positions]] = -1
+    sigma, record = choose_smoothing(Bright(), INFO, cases)
+    assert sigma > 0
+    assert record["dice_before"] < record["dice_after"]
+    found = dict(predictions(Bright(), INFO, cases, np.arange(len(cases))))
+    dice = []
+    for unit in volumes_of(cases):
+        known = [row for row in unit if cases.mask_rows[row] >= 0]
+        truth = np.stack([cases.mask(row) for row in known])
+        mask = np.stack([found[row].mask for row in known])
+        dice.append(2 * (truth & mask).sum() / (truth.sum() + mask.sum()))
+    assert record["dice_before"] == pytest.approx(np.mean(dice), abs=1e-6)
+
+
+def test_components_of_volumes_are_chosen_by_their_voxels() -> None:
+    """Specks of 16 pixels in two slices are 32 voxels; a lesion of one slice has 400."""
+    cases = volumes(3, specks=2)
+    chosen, record = choose_components(Bright(), INFO, cases, volumes(2, through=slice(4, 5)))
+    assert chosen == ComponentFilter(by_volume=True, min_area=64)
+    assert (record["images"], record["volumes"]) == (30, 3)
+    voxels = 6 * 400
+    before = 2 * voxels / (2 * voxels + 32)
+    assert record["dice_before"] == pytest.approx(before, abs=1e-6)
+    assert record["dice_after"] == 1
+    few, record = choose_components(Bright(), INFO, volumes(1, specks=2), cases)
+    assert few is None
+    assert "fewer than 2 volumes" in record["note"]
