@@ -52,6 +52,24 @@ def test_volumes_without_a_label_map_take_labels_from_the_table(lits: Path, tmp_
     assert any("1 rows match no volume: lines 6" in note for note in report.notes)
 
 
+def test_slabs_without_a_label_map_take_labels_from_the_table(lits: Path, tmp_path: Path) -> None:
+    (lits / "segmentation-1.nii.gz").unlink()
+    csv = table(
+        tmp_path,
+        "volume_id,slab,slice_index,label\n"
+        "volume-1,1,,tumour\n"
+        "volume-1,0,,no tumour\n"
+        "volume-1,,5,no tumour\n"
+        "volume-1,,,tumour\n",
+    )
+    bring(lits, tmp_path / "out", labels=csv)
+    dataset = Dataset.load(tmp_path / "out")
+    cases = dataset.cases[dataset.cases["volume_id"] == "volume-1"]
+    told = list(zip(cases["label"], cases["label_level"], strict=True))
+    lower, middle = ("no tumour", "slab"), ("tumour", "slab")
+    assert told == [lower] * 4 + [middle, ("no tumour", "image"), middle] + [("", "")] * 3
+
+
 def test_label_maps_that_disagree_with_the_table_are_told(lits: Path, tmp_path: Path) -> None:
     rows = [f"volume-{number},{('no tumour', 'tumour')[number]}" for number in (0, 1)]
     csv = table(tmp_path, "\n".join(["volume_id,label", *rows, ""]))
@@ -105,6 +123,9 @@ def test_rows_join_on_whatever_keys_they_fill_in(tmp_path: Path) -> None:
         ("volume_id,label,patient_id\nvolume-0,a,P\nvolume-0,a,Q\n", "rows 2 and 3.*patient_id"),
         ("volume_id,slice_index,label\nvolume-0,-1,a\n", "row 2: slice_index '-1'"),
         ("volume_id,slice_index,label\nvolume-0,1.0,a\n", r"slice_index '1\.0'"),
+        ("volume_id,slab,label\nvolume-0,3,a\n", "row 2: slab '3': expected .* 0 to 2"),
+        ("volume_id,slab,slice_index,label\nvolume-0,1,4,a\n", "no slice_index beside it"),
+        ("volume_id,slab,label\nvolume-0,1,a\nvolume-0,1,b\n", "rows 2 and 3.*label of a slab"),
         ("volume_id,label\n,a\n", "row 2: has none of volume_id"),
         (
             "volume,label\nvolume-0,a\n",
