@@ -109,14 +109,18 @@ def lung_slice(generator: np.random.Generator) -> NDArray[np.float32]:
         scale * gaussian_filter(generator.standard_normal((SIDE, SIDE)), sigma) * sigma
         for sigma, scale in ((1, 18), (4, 14), (16, 10))
     )
-    air = 30 + noise
+    air = np.maximum(30 + noise, 0)
     for _ in range(90):
         row, column, radius = generator.uniform((0, 0, 0.8), (SIDE, SIDE, 3.5))
         angle, length = generator.uniform(0, np.pi), generator.exponential(12)
-        along = (x - column) * np.cos(angle) + (y - row) * np.sin(angle)
-        across = (y - row) * np.cos(angle) - (x - column) * np.sin(angle)
+        reach = length / 2 + 4 * radius  # beyond, it is darker than one gray value
+        ends = (np.array([row, column])[:, None] + [-reach, reach]).clip(0, SIDE).astype(int)
+        near = tuple(slice(first, last + 1) for first, last in ends)
+        down, right = y[near] - row, x[near] - column
+        along = right * np.cos(angle) + down * np.sin(angle)
+        across = down * np.cos(angle) - right * np.sin(angle)
         distance = np.hypot(np.maximum(np.abs(along) - length / 2, 0), across)
-        air = np.maximum(air, 170 * np.exp(-((distance / radius) ** 2)))
+        air[near] = np.maximum(air[near], 170 * np.exp(-((distance / radius) ** 2)))
     slice_ = np.where(lung, air, body)
     result: NDArray[np.float32] = gaussian_filter(slice_, 0.6).astype(np.float32)
     return result
