@@ -22,6 +22,7 @@ from dxseg.inference.model_folder import read_info
 from dxseg.inference.predictor import Predictor
 from dxseg.training.datamodule.spacing import spacing_warnings, target_spacing
 from dxseg.training.datamodule.training_data import prepare_training_data
+from dxseg.training.run import train_run
 
 STATISTICS = ((0.5,), (0.25,))
 
@@ -137,3 +138,11 @@ def test_prediction_evaluation_and_the_exported_network_use_it(
         np.abs(one.probabilities - other.probabilities).max() > 1e-3
         for one, other in zip(found, elsewhere, strict=True)
     ), "the spacing of the images matters"
+
+
+def test_a_spacing_that_cannot_be_chosen_leaves_no_folder_behind(
+    disks: Path, configure: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    with pytest.raises(DxsegError, match="no training image has a spacing"):
+        train_run(disks, tmp_path / "run", configure("unet-scratch", data={"spacing": "auto"}))
+    assert not (tmp_path / "run" / "config.yaml").exists()

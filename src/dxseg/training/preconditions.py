@@ -17,6 +17,7 @@ from dxseg.data.splits.known_labels import known_labels
 from dxseg.data.table.cases import TEST, TRAIN, VALIDATION
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
+from dxseg.training.datamodule.spacing import target_spacing
 
 
 def check_trainable(
@@ -41,7 +42,8 @@ def check_trainable(
 
     Raises:
         DxsegError: Fewer than two labels to tell apart, one patient, no lesion in any mask, or no
-            validation or test case; names all of these, and the methods that work.
+            validation or test case; names all of these, and the methods that work. Or there is no
+            spacing to choose one from.
     """
     dataset = known_labels(dataset, splits)
     train = splits["split"].eq(TRAIN).to_numpy()
@@ -55,6 +57,7 @@ def check_trainable(
         raise DxsegError(
             "\n  ".join([f"{dataset.root}: too little to train {config.method} on:", *problems])
         )
+    target_spacing(dataset, splits, config)
 
 
 def _needs_labels(model: ModelConfig) -> bool:
