@@ -11,33 +11,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dxseg.data.readers.dicom.headers import Header, Plane, alias_in_errors, read_header
+from dxseg.data.readers.dicom.headers import Header, alias_in_errors, read_header
 from dxseg.data.readers.dicom.image import measured_frame
 from dxseg.data.readers.dicom.objects import is_dicom, open_object, pixel_layout
+from dxseg.data.readers.dicom.slice_checks import (
+    Slice,
+    cosines_of,
+    size_of,
+    spacing_of,
+    step_of,
+)
 from dxseg.data.readers.images import is_supported
 from dxseg.data.readers.regular_grid import RegularGrid
-from dxseg.data.readers.volume import VOXEL_LIMIT, Volume, volume_without_voxels
+from dxseg.data.readers.volume import Volume, volume_without_voxels
 from dxseg.errors import DxsegError
 
 Array = npt.NDArray[np.float64]
 
-_COSINE_TOLERANCE = 1e-3
-_SPACING_TOLERANCE = 1e-3
-# Fraction of the distance between slices. Exports round positions, to 0.01 mm at worst.
-_POSITION_TOLERANCE = 0.05
-_SAME_PLACE = 1e-3
 OFF_PLANE = 0.1
 """Maximum distance of a plane from its slice, in voxels."""
 
 _INT16 = np.iinfo(np.int16)
-
-
-@dataclass(frozen=True)
-class Slice:
-    """A plane and its object."""
-
-    header: Header
-    plane: Plane
 
 
 @dataclass(frozen=True)
@@ -115,13 +109,13 @@ def stack_slices(headers: Sequence[Header], name: str, *, resample: bool = False
             gantry.
     """
     slices = [Slice(header, plane) for header in headers for plane in header.planes]
-    rows, columns = _agree(slices, name)
-    spacing, cosines = _spacing(slices, name), _cosines(slices, name)
+    rows, columns = size_of(slices, name)
+    spacing, cosines = spacing_of(slices, name), cosines_of(slices, name)
     across = np.cross(cosines[0], cosines[1])
     positions = np.array([part.plane.position for part in slices])
     order = np.argsort(positions @ across, kind="stable")
     positions = positions[order]
-    step, fault = _step(positions, across, spacing, name)
+    step, fault = step_of(positions, across, spacing, name)
     if fault and not resample:
         raise DxsegError(
             f"{name}: {fault}; --resample brings it onto a regular grid, and masks back"
@@ -230,89 +224,3 @@ def _frames(stack: Stack) -> Iterator[Array]:
 def _fits_int16(frame: Array) -> bool:
     whole = bool((frame == np.rint(frame)).all())
     return whole and _INT16.min <= frame.min() and frame.max() <= _INT16.max
-
-
-def _agree(slices: Sequence[Slice], name: str) -> tuple[int, int]:
-    layouts = [part.header.layout for part in slices]
-    sizes = {(layout.rows, layout.columns) for layout in layouts if layout is not None}
-    if len(sizes) != 1:
-        shown = ", ".join(f"{rows} x {columns}" for rows, columns in sorted(sizes))
-        raise DxsegError(f"{name}: slices of different sizes ({shown}); export the series again")
-    spaces = {part.header.frame_of_reference for part in slices}
-    if len(spaces) != 1:
-        raise DxsegError(
-            f"{name}: slices in {len(spaces)} frames of reference; expected one; split the series"
-        )
-    [(rows, columns)] = sizes
-    if rows * columns * len(slices) > VOXEL_LIMIT:
-        raise DxsegError(
-            f"{name}: {len(slices)} slices of {rows} x {columns} pixels; expected at most "
-            f"{VOXEL_LIMIT} voxels in all; export a part of it"
-        )
-    return rows, columns
-
-
-def _spacing(slices: Sequence[Slice], name: str) -> Array:
-    known = [part.plane.spacing for part in slices if part.plane.spacing is not None]
-    spacings = np.array(known, dtype=np.float64).reshape(-1, 2)
-    if len(spacings) < len(slices) or spacings.min() <= 0:
-        raise DxsegError(f"{name}: slices without pixel spacing; expected millimetres above 0")
-    if np.ptp(spacings, axis=0).max() > _SPACING_TOLERANCE * spacings.min():
-        raise DxsegError(
-            f"{name}: pixel spacings from {spacings.min():.4g} to {spacings.max():.4g} mm; "
-            "expected one; split the series"
-        )
-    return np.asarray(spacings[0])
-
-
-def _cosines(slices: Sequence[Slice], name: str) -> Array:
-    known = [part.plane.orientation for part in slices if part.plane.orientation is not None]
-    all_cosines = np.array(known, dtype=np.float64).reshape(-1, 2, 3)
-    if len(all_cosines) < len(slices):
-        raise DxsegError(f"{name}: slices without orientation; expected six direction cosines")
-    # Rows and columns must be unit vectors at right angles, or normals mean nothing.
-    products = all_cosines @ all_cosines.transpose(0, 2, 1) - np.eye(2)
-    if np.abs(products).max() > _COSINE_TOLERANCE:
-        raise DxsegError(f"{name}: directions of rows and columns are not at right angles")
-    if np.ptp(all_cosines, axis=0).max() > _COSINE_TOLERANCE:
-        raise DxsegError(
-            f"{name}: slices of mixed orientation, as of a localiser; expected parallel ones; "
-            "split the series"
-        )
-    return np.asarray(all_cosines[0])
-
-
-def _step(positions: Array, across: Array, spacing: Array, name: str) -> tuple[Array | None, str]:
-    """Compute the vector from one slice to the next, and why the slices are no regular grid.
-
-    Returns:
-        The mean vector, None for a single slice; and the fault, "" for none.
-    """
-    if len(positions) == 1:
-        return None, ""
-    distances = positions @ across
-    gaps = np.diff(distances)
-    if gaps.min() < _SAME_PLACE:
-        raise DxsegError(
-            f"{name}: {int((gaps < _SAME_PLACE).sum())} slice(s) have the position of another one, "
-            "as with several phases or repetitions; expected one per position; export each as a "
-            "series"
-        )
-    step: Array = (positions[-1] - positions[0]) / (len(positions) - 1)
-    even = distances[0] + (step @ across) * np.arange(len(positions))
-    if np.abs(distances - even).max() > _POSITION_TOLERANCE * (step @ across):
-        missing = round(float((distances[-1] - distances[0]) / np.median(gaps))) + 1 - len(gaps) - 1
-        return step, (
-            f"slices are {gaps.min():.4g} to {gaps.max():.4g} mm apart"
-            + (f", as if {missing} were missing" if missing > 0 else "")
-            + "; expected equal distances; export the series completely"
-        )
-    shift = positions - positions[0] - np.outer(distances - distances[0], across)
-    if np.linalg.norm(shift, axis=1).max() > spacing.min():
-        whole = step @ across
-        tilt = np.degrees(np.arctan2(np.linalg.norm(step - whole * across), whole))
-        return step, (
-            f"each slice is shifted against the one before, as by a gantry tilted by {tilt:.1f} "
-            "degrees; expected slices above each other"
-        )
-    return step, ""
