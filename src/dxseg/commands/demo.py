@@ -91,8 +91,8 @@ class DemoResult:
             f"of {method} overlap the true ones by {dice[method]:.2f} (Dice, 1 is perfect), those "
             f"of {control} by {dice[control]:.2f}. Both learned from the same {MASKS} masks; "
             f"{method} also learned from the labels of all training images. The difference is "
-            f"{_interval(found)}: {verdict}. Where both are given the label, that there is a lesion, "
-            f"it is {_interval(known)}.\n"
+            f"{_interval(found)}: {verdict}. Where both are given the label, that there is a "
+            f"lesion, it is {_interval(known)}.\n"
             "These are phantoms, made so that labels matter, and one training. What labels are "
             "worth on your images has to be measured on your images."
         )
