@@ -3,6 +3,9 @@
 A tilted gantry, uneven gaps and oblique stacks: the grid has the axes of the patient, RAS+. Voxels
 are interpolated linearly; of label maps each value is, and a voxel gets the value that covers most
 of it if that is at least half, as in nnU-Net.
+
+SciPy interpolates: SimpleITK is an optional extra, and neither it nor MONAI knows slices at uneven
+distances.
 """
 
 from __future__ import annotations

@@ -118,7 +118,8 @@ def stack_slices(headers: Sequence[Header], name: str, *, resample: bool = False
     step, fault = step_of(positions, across, spacing, name)
     if fault and not resample:
         raise DxsegError(
-            f"{name}: {fault}; --resample brings it onto a regular grid, and masks back"
+            f"{name}: {fault}; --resample, of the import or of `dxseg predict`, brings it onto a "
+            "regular grid, and masks back"
         )
     if step is None:
         thickness = slices[0].plane.thickness
