@@ -53,6 +53,16 @@ def test_predict_memory_reads_it_after_a_tenth_a_half_and_all(capsys, monkeypatc
     assert result["last_of_first"] == pytest.approx(last / first, abs=0.001)
 
 
+def test_predict_memory_of_volumes_has_a_peak_and_a_time_for_each(capsys):
+    bench = load("predict_memory")
+    small = ["--volumes", "3", "--side", "64", "--slices", "4", "--threads", "1"]
+    result = bench.main(small)
+    assert json_line(capsys.readouterr().out) == result
+    assert (result["predicted"], result["shape"]) == (3, [64, 64, 4])
+    assert min(result["peak_mb"]) > 50
+    assert len(result["peak_mb"]) == len(result["seconds"]) == 3
+
+
 def test_archive_units_tells_what_a_result_costs(capsys):
     bench = load("archive_units")
     result = bench.main(["--images", "4", "--names", "1100"])

@@ -130,7 +130,9 @@ def test_lits_to_a_prediction(do: Follow, here: Path) -> None:
     smaller = FEW_SCANS | {
         "masks: [35]": "masks: [4]",
         "validation_masks: 5": "validation_masks: 1",
-        "data: {image_size: 256}": "\n  ".join(f"{k}: {json.dumps(v)}" for k, v in TINY.items()),
+        "data: {image_size: 256}\n  stage1: {steps: 900, steps_per_epoch: 300}": "\n  ".join(
+            f"{k}: {json.dumps(v)}" for k, v in TINY.items()
+        ),
         "35-masks": "4-masks",
     }
     for name in ("unet-stage1-selftrained", "sks-student", "unet-stage1-student"):
@@ -140,7 +142,7 @@ def test_lits_to_a_prediction(do: Follow, here: Path) -> None:
     assert do("how-to/lits.md", smaller=smaller) == []
     results = pd.read_csv("runs/lits/results.csv")
     assert list(results["status"]) == ["done"] * 5
-    assert len(list((here / "predictions" / "masks").glob("test-volume-?.nii"))) == 2
+    assert len(list((here / "predictions" / "masks").glob("test-volume-?.nii.gz"))) == 2
 
 
 @pytest.mark.slow
