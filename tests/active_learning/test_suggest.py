@@ -104,6 +104,37 @@ def test_scores_follow_what_the_table_knows(tmp_path: Path) -> None:
     assert table["rank"].tolist() == [1, 2, 3]
 
 
+def test_volumes_are_suggested_once_and_counted_as_one(tmp_path: Path) -> None:
+    """Of a volume that is annotated no slice is left; of the others the highest slice stands."""
+    lesions = {"a1": 8, "b0": 6, "b2": 20, "c1": 14}
+    names = [f"{volume}{index}" for volume in "abc" for index in range(3)] + ["alone"]
+    pictures = {
+        name: bright_square(32, 32, side=lesions[name]) if name in lesions else DARK
+        for name in names
+    }
+    data = make(
+        tmp_path,
+        pictures,
+        mask=["", "m.png", *[""] * 8],
+        volume_id=[*"aaabbbccc", ""],
+        slice_index=["0", "1", "2"] * 3 + [""],
+        patient_id=[*"aaabbbcccd"],
+    )
+    rows = select_rows(data, None)
+    assert rows["case_id"].tolist() == ["a1", "b0", "b1", "b2", "c0", "c1", "c2", "alone"]
+    pool = score_rows(Maker()(lesion_free=("normal",)), data, rows)
+    assert len(pool.annotated) == 1
+    assert len(pool.case_ids) == 7
+    table = rank_candidates(pool, 5, seed=0)
+    assert sorted(table["volume_id"]) == ["", "b", "c"]
+    scores = dict(zip(pool.case_ids, (score.score for score in pool.scores), strict=True))
+    for row in table.to_dict("records"):
+        if row["volume_id"]:
+            own = [score for name, score in scores.items() if name[0] == row["volume_id"]]
+            assert scores[row["case_id"]] == max(own)
+    assert len(rank_candidates(pool, 2, seed=0)) == 2
+
+
 def test_near_duplicates_are_suggested_once(
     cli: Cli, trained: Path, phantoms: Path, tmp_path: Path
 ) -> None:

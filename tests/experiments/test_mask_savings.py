@@ -73,6 +73,23 @@ def test_a_method_that_equals_the_reference_at_60_masks_saves_45(
     ] == pytest.approx(0.1)
 
 
+def test_where_budgets_count_volumes_so_do_masks_saved(
+    make_experiment: Callable[..., Experiment], make_results: Callable[..., list[RunResult]]
+) -> None:
+    """Ten slices of each volume have a mask; a method that equals 6 volumes saves 3, not 30."""
+    experiment = make_experiment(masks=[3, 6, 12])
+    value = {3: 0.4, 6: 0.5, 12: 0.55}
+    gain = {"unet": 0.0, "unet-stage1": 0.1, "sks-evidence": 0.2}
+    results = make_results(experiment, lambda method, n: value[n] + gain[method], noise=0.0)
+    for result in results:
+        masks = result.job.masks
+        result.row.update(cases_train_masks=10 * masks, cases_train_volumes=masks)
+    table = compute_masks_saved(PooledRuns(experiment, results))
+    rows = table[table["metric"] == "dice_lesion_known"].set_index(["method", "masks"])
+    assert rows.loc[("unet-stage1", 3), "equal_at"] == "6"
+    assert rows.loc[("sks-evidence", 3), "equal_at"] == ">12"
+
+
 def test_one_budget_has_no_curve_to_read(
     make_experiment: Callable[..., Experiment], make_results: Callable[..., list[RunResult]]
 ) -> None:
