@@ -22,8 +22,8 @@ from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.validation_predictions import (
     MIN_GAIN,
     MIN_VOLUMES,
-    masked_units,
     mean_dice,
+    measured_units,
     true_masks,
 )
 
@@ -45,10 +45,10 @@ def choose_smoothing(
         Its standard deviation, millimeters, 0 for none; and the entry of `run.json`: volumes,
         sigma_mm, dice_before, dice_after, and a note if nothing is smoothed.
     """
-    volumes = [unit for unit in masked_units(validation) if _spacing(validation, unit)]
+    volumes = [unit for unit in measured_units(validation) if _spacing(validation, unit)]
     record: dict[str, Any] = {"volumes": len(volumes), "sigma_mm": 0.0}
     if validation is None or not volumes:
-        note = "off: no validation mask in volumes whose distance of slices is known"
+        note = "off: no validation volume whose masks and distance of slices are known"
         return 0.0, record | {"note": note}
     distance = float(np.median([_spacing(validation, unit) for unit in volumes]))
     sigmas = [round(candidate * distance, 6) for candidate in CANDIDATES]
@@ -78,14 +78,12 @@ def _spacing(cases: CaseDataset | None, unit: NDArray[np.int64]) -> float | None
 def _scores(
     predictor: Predictor, cases: CaseDataset, unit: NDArray[np.int64], sigmas: list[float]
 ) -> list[float]:
-    """Dice of a volume, on its slices with a known mask, under each smoothing."""
+    """Dice of a volume under each smoothing."""
     assert cases.positions is not None, "volumes have positions"
     positions = {str(row): cases.positions[row] for row in unit}
     items = [(str(row), partial(cases.image, row)) for row in unit]
     outputs = list(predictor.outputs(items))
-    known = cases.mask_rows[unit] >= 0
-    truth = true_masks(cases, unit)[known]
-    scores = []
+    truth, scores = true_masks(cases, unit), []
     for sigma in sigmas:
         masks = []
         for one in smooth_along_axis(outputs, positions, sigma):
@@ -93,5 +91,5 @@ def _scores(
             if isinstance(found, DxsegError):
                 raise found
             masks.append(found.mask)
-        scores.append(mean_dice(truth, np.stack(masks)[known], cases.mask_classes))
+        scores.append(mean_dice(truth, np.stack(masks), cases.mask_classes))
     return scores

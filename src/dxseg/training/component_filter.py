@@ -8,7 +8,8 @@ images are slices, components and Dice are those of volumes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,11 @@ from dxseg.training.validation_predictions import (
     MIN_LESIONS,
     MIN_VOLUMES,
     is_slice,
-    masked_units,
     mean_dice,
+    measured_units,
     predicted_masks,
     true_masks,
+    volumes,
 )
 
 AREAS = (4, 8, 16, 32, 64, 128, 256)
@@ -52,29 +54,29 @@ def choose_components(
         The filter, or None; and the entry of `run.json`: images, volumes of which they are slices,
         dice_before, dice_after, and a note if there is no filter.
     """
-    units = masked_units(validation)
+    units = measured_units(validation)
     if validation is None or not units:
         return None, {"images": 0, "note": "off: no validation mask"}
-    volumes = [unit for unit in units if is_slice(validation, unit[0])]
-    units = volumes or units
-    record: dict[str, Any] = {
-        "images": int(sum((validation.mask_rows[u] >= 0).sum() for u in units))
-    }
-    record |= {"volumes": len(volumes)} if volumes else {}
-    candidates = _that_keep_true_masks(_candidates(by_volume=bool(volumes)), validation, training)
+    by_volume = is_slice(validation, units[0][0])
+    record: dict[str, Any] = {"images": sum(map(len, units))}
+    record |= {"volumes": len(units)} if by_volume else {}
+    truths = chain(
+        (true_masks(validation, unit) for unit in units),
+        (true_masks(training, unit) for unit in volumes(training)),
+    )
+    candidates = _that_keep(truths, _candidates(by_volume=by_volume))
     if not candidates:
         return None, record | {"note": "off: every filter would remove a part of a true mask"}
     scores, lost = np.zeros(len(candidates) + 1), np.zeros(len(candidates), bool)
     lesions = lesion_units = 0
     for unit, found in zip(units, predicted_masks(segmenter, info, validation, units), strict=True):
-        known = validation.mask_rows[unit] >= 0
-        truth = true_masks(validation, unit)[known]
+        truth = true_masks(validation, unit)
         lesions += int(truth.any(axis=(1, 2)).sum())
         lesion_units += bool(truth.any())
-        scores[0] += mean_dice(truth, found[known], len(info.mask_classes))
-        before = _count_found(truth, found[known])
+        scores[0] += mean_dice(truth, found, len(info.mask_classes))
+        before = _count_found(truth, found)
         for number, candidate in enumerate(candidates):
-            mask = candidate.apply(found)[known]
+            mask = candidate.apply(found)
             scores[number + 1] += mean_dice(truth, mask, len(info.mask_classes))
             lost[number] |= _count_found(truth, mask) < before
     unfiltered, *filtered = scores / len(units)
@@ -83,7 +85,7 @@ def choose_components(
     record |= {"dice_before": round(float(unfiltered), 6)}
     if lesions < MIN_LESIONS:
         return None, record | {"note": f"off: fewer than {MIN_LESIONS} masks with a lesion"}
-    if volumes and lesion_units < MIN_VOLUMES:
+    if by_volume and lesion_units < MIN_VOLUMES:
         return None, record | {"note": f"off: fewer than {MIN_VOLUMES} volumes with a lesion"}
     if allowed[best] < unfiltered + MIN_GAIN:
         return None, record | {"note": f"off: no filter gains {MIN_GAIN} of validation Dice"}
@@ -98,17 +100,14 @@ def _candidates(*, by_volume: bool) -> list[ComponentFilter]:
     ]
 
 
-def _that_keep_true_masks(
-    candidates: Sequence[ComponentFilter], *datasets: CaseDataset
+def _that_keep(
+    truths: Iterable[NDArray[np.uint8]], candidates: list[ComponentFilter]
 ) -> list[ComponentFilter]:
-    kept = list(candidates)
-    for cases in datasets:
-        for unit in masked_units(cases):
-            truth = true_masks(cases, unit)
-            kept = [one for one in kept if np.array_equal(one.apply(truth), truth)]
-            if not kept:
-                return []
-    return kept
+    for truth in truths:
+        candidates = [one for one in candidates if np.array_equal(one.apply(truth), truth)]
+        if not candidates:
+            break
+    return candidates
 
 
 def _count_found(truth: NDArray[np.uint8], mask: NDArray[np.uint8]) -> int:

@@ -74,20 +74,23 @@ def volumes(cases: CaseDataset) -> list[NDArray[np.int64]]:
     return [np.array([row for _, row in sorted(unit)]) for unit in units.values()]
 
 
-def masked_units(cases: CaseDataset | None) -> list[NDArray[np.int64]]:
-    """Rows of the images whose mask may be used: all slices of their volumes, or one alone."""
+def masked_rows(cases: CaseDataset | None) -> NDArray[np.int64]:
+    """Rows of the images whose mask may be used."""
+    if cases is None or cases.masks is None:
+        return np.zeros(0, np.int64)
+    return np.flatnonzero(cases.mask_rows >= 0)
+
+
+def measured_units(cases: CaseDataset | None) -> list[NDArray[np.int64]]:
+    """Rows of the volumes whose masks may all be used; without slices, of such images one by one.
+
+    Of a volume whose masks are hidden the slices without a lesion are known all the same: to
+    measure these alone would reward a network that finds nothing.
+    """
     if cases is None or cases.masks is None:
         return []
-    return [unit for unit in volumes(cases) if (cases.mask_rows[unit] >= 0).any()]
-
-
-def masked_rows(cases: CaseDataset | None) -> NDArray[np.int64]:
-    """Rows of the images whose mask may be used, slices of a volume beside each other."""
-    units = masked_units(cases)
-    if cases is None or not units:
-        return np.zeros(0, np.int64)
-    rows = np.concatenate(units)
-    return rows[cases.mask_rows[rows] >= 0]
+    units = [unit for unit in volumes(cases) if (cases.mask_rows[unit] >= 0).all()]
+    return [unit for unit in units if is_slice(cases, unit[0])] or units
 
 
 def predicted_masks(
@@ -102,7 +105,7 @@ def predicted_masks(
         segmenter: The network.
         info: Of its model folder.
         cases: The images.
-        units: From `masked_units`.
+        units: From `measured_units`.
     """
     stream = predictions(segmenter, info, cases, np.concatenate(units))
     for unit in units:
@@ -110,7 +113,7 @@ def predicted_masks(
 
 
 def true_masks(cases: CaseDataset, unit: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """The masks (D, S, S) of a unit; empty where one may not be used."""
+    """The masks (D, S, S) of a unit."""
     return np.stack([cases.label_map(row) for row in unit])
 
 
