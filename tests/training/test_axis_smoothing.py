@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,23 @@ def test_lesions_of_one_slice_are_not_smoothed_away() -> None:
     assert sigma == 0
     assert record["dice_before"] == 1
     assert "no smoothing gains" in record["note"]
+
+
+def test_the_gain_of_one_volume_does_not_decide() -> None:
+    """One volume of noise gains much, two others nothing."""
+    noisy, plain = volumes(1, noise=60), volumes(2)
+    plain.positions[:] = [replace(one, volume=f"plain {one.volume}") for one in plain.positions]
+    for name in ("images", "masks"):
+        joined = np.concatenate([getattr(noisy, name), getattr(plain, name)])
+        noisy = replace(noisy, **{name: joined})
+    rows = np.arange(3 * SLICES)
+    places = np.concatenate([noisy.positions, plain.positions])
+    mixed = replace(
+        noisy, image_rows=rows, mask_rows=rows, labels=np.full(len(rows), -1), positions=places
+    )
+    sigma, record = choose_smoothing(Bright(), INFO, mixed)
+    assert sigma == 0
+    assert "standard error" in record["note"]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 Networks see slices. A lesion goes on in the next slice, the errors of two slices do so less: the
 cheapest use of the third dimension is to average what they predict. Slices alone are one of the
-candidates, and stay unless validation volumes show a clear gain.
+candidates, and stay unless the gain of the validation volumes exceeds its standard error (after the
+rule of Breiman et al., "Classification and Regression Trees", 1984): of few volumes one may decide.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from dxseg.training.validation_predictions import (
 
 CANDIDATES = (0.0, 0.5, 1.0, 2.0)
 """Standard deviations, in the median distance of slices of the validation volumes."""
+_ROUNDING = 1e-9
 
 
 def choose_smoothing(
@@ -55,14 +57,19 @@ def choose_smoothing(
     predictor = Predictor(segmenter, info)
     scores = np.array([_scores(predictor, validation, unit, sigmas) for unit in volumes])
     lesions = sum(true_masks(validation, unit).any() for unit in volumes)
-    lost = ((scores == 0) & (scores[:, :1] > 0)).any(axis=0)
-    means = np.where(lost, -1.0, scores.mean(axis=0))
-    best = int(means.argmax())
+    means, gains = scores.mean(axis=0), scores - scores[:, :1]
     record |= {"dice_before": round(float(means[0]), 6)}
     if lesions < MIN_VOLUMES:
         return 0.0, record | {"note": f"off: fewer than {MIN_VOLUMES} volumes with a lesion"}
-    if means[best] < means[0] + MIN_GAIN:
-        return 0.0, record | {"note": f"off: no smoothing gains {MIN_GAIN} of validation Dice"}
+    lost = ((scores == 0) & (scores[:, :1] > 0)).any(axis=0)
+    error = gains.std(axis=0, ddof=1) / np.sqrt(len(volumes))
+    gain = gains.mean(axis=0)
+    # Where one of three volumes gains and the others do not, both are equal but for rounding.
+    clear = (gain >= MIN_GAIN) & (gain > error + _ROUNDING) & ~lost
+    if not clear.any():
+        note = f"off: no smoothing gains {MIN_GAIN} of validation Dice, and its standard error"
+        return 0.0, record | {"note": note}
+    best = int(np.where(clear, means, -1.0).argmax())
     chosen = {"sigma_mm": sigmas[best], "dice_after": round(float(means[best]), 6)}
     return sigmas[best], record | chosen
 
