@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from difflib import get_close_matches
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -24,7 +25,9 @@ OPTIONAL_STAGES = ("self_training", "student")
 """Sections of a preset that count for methods with such a stage only."""
 
 
+@cache
 def _recipe(name: str) -> dict[str, Any]:
+    """Read a file of this package; what it returns is shared, and not to be changed."""
     text = (resources.files("dxseg") / "config" / f"{name}.yaml").read_text(encoding="utf-8")
     loaded: dict[str, Any] = yaml.safe_load(text)
     return loaded

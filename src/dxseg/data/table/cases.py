@@ -151,6 +151,8 @@ def _numbers(values: pd.Series[Any], *, whole: bool) -> tuple[npt.NDArray[np.flo
 
 def _check_text(cases: pd.DataFrame, problems: CaseErrors) -> None:
     for column in _TEXT:
+        if cases[column].eq("").all():
+            continue
         wrong = _flag(cases[column], _unfit)
         problems.add(
             wrong,

@@ -92,6 +92,8 @@ def check_volumes(cases: pd.DataFrame, problems: CaseErrors) -> None:
     flat = cases["spacing_z"].notna() & ~(of_volume & cases["spacing_y"].notna())
     advice = "given without volume_id and spacing_y; give all, or empty it"
     problems.add(flat.to_numpy(), "spacing_z", advice)
+    if not of_volume.any():
+        return
     slices = cases[of_volume]
     placed = slices[slices["slice_index"].notna()]
     problems.add(
@@ -117,6 +119,8 @@ def check_levels(cases: pd.DataFrame, lesion_free: list[str], problems: CaseErro
         problems: Gets what is wrong.
     """
     level, unlabeled = cases["label_level"], cases["label"].eq("")
+    if level.eq("").all():
+        return
     advice = f"expected nothing or one of {', '.join(LABEL_LEVELS)}"
     problems.add(~level.isin(["", *LABEL_LEVELS]).to_numpy(), "label_level", advice)
     bag, slab = level.isin(BAG_LEVELS), level.eq(SLAB_LEVEL)
