@@ -27,12 +27,13 @@ from dxseg.models import (
 from dxseg.models.coarse_branch import EVIDENCE_STRIDE
 from dxseg.models.heads import LESION_PRIOR
 from dxseg.models.segmentation_model import STRIDE
+from plain_backbone import plain_convolutions
 
 Build = Callable[..., SegmentationModel]
 
 BOTH = (LongSkip, EvidencePrompt)
 RANDOM: dict[str, Any] = {"encoder_weights": None, "coarse_weights": None}
-FEW_LAYERS = "test_efficientnet"
+FEW_LAYERS = plain_convolutions.__name__
 """Backbone for what takes long per layer."""
 
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
