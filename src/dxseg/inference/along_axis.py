@@ -10,10 +10,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dxseg.data.table.volumes import SlicePosition
 from dxseg.errors import DxsegError
@@ -145,32 +146,37 @@ def _average(
 
 
 def _filter(
-    held: Iterable[Output],
+    held: Sequence[Output],
     positions: Positions,
     info: ModelInfo,
     components: ComponentFilter,
     finish: Finish,
-) -> dict[str, np.ndarray]:
+) -> dict[str, NDArray[np.uint8]]:
     """Masks by name, without the components that are removed; none where sizes differ."""
-    masks, known, scale = {}, set(), 1.0
+    indices = [positions[name].index for name, _, _ in held]
+    first, slices = min(indices), max(indices) - min(indices) + 1
+    stack: NDArray[np.uint8] | None = None
+    found, known, scale = [], set(), 1.0
     for one in held:
         name, item, _ = one
         result = finish(one)
-        if isinstance(result, Prediction) and isinstance(item, PreprocessedImage):
-            masks[name], scale = result.mask, item.geometry.area_scale
-            if labels_imply_lesion(item.label_prompt, info):
-                known.add(name)
-    if len({mask.shape for mask in masks.values()}) != 1:
+        if isinstance(result, DxsegError) or isinstance(item, DxsegError):
+            continue
+        if stack is None:
+            stack, scale = (
+                np.zeros((slices, *result.mask.shape), np.uint8),
+                item.geometry.area_scale,
+            )
+        if stack.shape[1:] != result.mask.shape:
+            return {}
+        stack[positions[name].index - first] = result.mask
+        found.append(name)
+        if labels_imply_lesion(item.label_prompt, info):
+            known.add(name)
+    if stack is None:
         return {}
-    places = {name: positions[name].index for name in masks}
-    first = min(places.values())
-    shape = next(iter(masks.values())).shape
-    stack = np.zeros((max(places.values()) - first + 1, *shape), np.uint8)
-    for name, mask in masks.items():
-        stack[places[name] - first] = mask
     kept = components.apply(stack, scale=scale)
-    # Where a slice is known to have a lesion, its mask is never empty.
-    return {
-        name: mask if name in known and not kept[place - first].any() else kept[place - first]
-        for (name, mask), place in zip(masks.items(), places.values(), strict=True)
-    }
+    for index in (positions[name].index - first for name in known):
+        # Where a slice is known to have a lesion, its mask is never empty.
+        kept[index] = kept[index] if kept[index].any() else stack[index]
+    return {name: kept[positions[name].index - first] for name in found}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
@@ -40,19 +42,25 @@ class ComponentFilter(BaseModel):
         """
         kept = np.zeros_like(mask)
         neighbors = np.ones((3,) * mask.ndim, bool)
-        largest = np.zeros_like(mask)
+        largest: tuple[int, Any] = (0, None)
         for value, box in enumerate(ndimage.find_objects(mask), start=1):
             if box is None:
                 continue
-            numbered, _ = ndimage.label(mask[box] == value, neighbors)
-            sizes = np.bincount(numbered.ravel())
+            numbered, count = ndimage.label(mask[box] == value, neighbors)
+            # Plane by plane, for the memory: bincount makes integers of 8 bytes of what it counts.
+            sizes = np.zeros(count + 1, np.int64)
+            for plane in numbered:
+                sizes += np.bincount(plane.ravel(), minlength=count + 1)
             sizes[0] = 0
             first = int(sizes.argmax())
             stays = sizes >= max(self.min_area * scale, 1)
             if self.largest_only:
                 stays &= np.arange(len(sizes)) == first
-            kept[box][stays[numbered]] = value
-            if keep_one and sizes[first] > np.count_nonzero(largest):
-                largest = np.zeros_like(mask)
-                largest[box][numbered == first] = value
-        return largest if keep_one and not kept.any() else kept
+            for plane, numbers in zip(kept[box], numbered, strict=True):
+                plane[stays[numbers]] = value
+            if keep_one and sizes[first] > largest[0]:
+                largest = int(sizes[first]), (box, numbered == first, value)
+        if keep_one and largest[0] and not kept.any():
+            box, inside, value = largest[1]
+            kept[box][inside] = value
+        return kept
