@@ -43,10 +43,13 @@ class ComponentFilter(BaseModel):
         kept = np.zeros_like(mask)
         neighbors = np.ones((3,) * mask.ndim, bool)
         largest: tuple[int, Any] = (0, None)
-        for value, box in enumerate(ndimage.find_objects(mask), start=1):
+        boxes = ndimage.find_objects(mask)
+        for value, box in enumerate(boxes, start=1):
             if box is None:
                 continue
-            numbered, count = ndimage.label(mask[box] == value, neighbors)
+            # Of one class no copy is needed.
+            inside = mask[box] if len(boxes) == 1 else mask[box] == value
+            numbered, count = ndimage.label(inside, neighbors)
             # Plane by plane, for the memory: bincount makes integers of 8 bytes of what it counts.
             sizes = np.zeros(count + 1, np.int64)
             for plane in numbered:
