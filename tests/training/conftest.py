@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from dxseg.config.presets import load_config, merge
+from dxseg.config.presets import OPTIONAL_STAGES, load_config, merge
 from dxseg.config.schema import RunConfig
 from dxseg.data.table.dataset import Dataset, DatasetSpec
 
@@ -20,13 +20,14 @@ SIZE = 64
 SPLITS = {"train": 24, "validation": 9, "test": 6}
 LABELS = ["none", "bright", "dark"]
 
+SHORT = {"steps": 2, "steps_per_epoch": 1, "warmup_steps": 1}
 TINY: dict[str, Any] = {
-    "model": {"backbone": "lcnet_050", "decoder_channels": [16, 16, 8, 8, 8]},
+    "model": {"backbone": "test_efficientnet", "decoder_channels": [16, 16, 8, 8, 8]},
     "data": {"image_size": SIZE, "batch_size": 4},
-    "stage1": {"steps": 2, "steps_per_epoch": 1, "warmup_steps": 1},
-    "stage2": {"steps": 2, "steps_per_epoch": 1, "warmup_steps": 1},
+    "stage1": SHORT,
+    "stage2": SHORT,
 }
-"""A run of seconds: four optimizer steps in all."""
+"""A run of seconds: two optimizer steps a stage."""
 SCRATCH = "unet-scratch"
 """The method for tests of stage 2 alone: no stage 1, no pretrained weights."""
 
@@ -77,7 +78,9 @@ def configure() -> Callable[..., RunConfig]:
     """A tiny configuration of a method, with changes."""
 
     def make(method: str = "sks-evidence", **changes: Any) -> RunConfig:
-        return load_config("cpu", method, merge(TINY, changes))
+        plain = load_config("cpu", method)
+        later = {name: SHORT for name in OPTIONAL_STAGES if getattr(plain, name) is not None}
+        return load_config("cpu", method, merge(TINY, later, changes))
 
     return make
 

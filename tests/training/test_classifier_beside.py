@@ -26,14 +26,20 @@ from dxseg.training.thresholds import validation_thresholds
 from trained_runs import weights_of
 
 METHODS = ("unet-classifier", "unet-stage1-selftrained")
-SHORT = {"steps": 2, "steps_per_epoch": 1, "warmup_steps": 1}
 
 
-@pytest.fixture(params=METHODS)
-def run(request: pytest.FixtureRequest, train: Callable[..., Path], finished: Path) -> Path:
+@pytest.fixture(scope="module", params=METHODS)
+def run(
+    request: pytest.FixtureRequest,
+    disks: Path,
+    configure: Callable[..., RunConfig],
+    finished: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """C1 with the classifier, and C5; both with the stage 1 of the dual-branch run."""
-    more = {"self_training": SHORT} if request.param.endswith("selftrained") else {}
-    return train(request.param, stage1_run=finished, **more)
+    folder = tmp_path_factory.mktemp("beside") / "run"
+    train_run(disks, folder, configure(request.param), stage1_run=finished)
+    return folder
 
 
 def stage1_probabilities(run: Path, stage1: Path, disks: Path, split: str) -> np.ndarray:
@@ -127,10 +133,8 @@ def test_self_training_that_goes_on_from_c2_keeps_its_classifier(
 ) -> None:
     changes = {"split": {"masks": 4}}
     c2 = train("unet-stage1", name="c2", stage1_run=finished, **changes)
-    own = train(
-        "unet-stage1-selftrained", name="own", stage1_run=finished, self_training=SHORT, **changes
-    )
-    config = configure("unet-stage1-selftrained", self_training=SHORT, **changes)
+    own = train("unet-stage1-selftrained", name="own", stage1_run=finished, **changes)
+    config = configure("unet-stage1-selftrained", **changes)
     train_run(disks, tmp_path / "taken", config, stage2_run=c2)
     mine, theirs = weights_of(tmp_path / "taken"), weights_of(own)
     assert [name for name in theirs if not torch.equal(mine[name], theirs[name])] == []

@@ -33,10 +33,14 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
+def own(weights: Path) -> dict[str, str]:
+    return {"backbone": BACKBONE, "encoder_weights": str(weights)}
+
+
 def test_a_run_records_the_digest_and_its_model_needs_no_file(
     weights: Path, disks: Path, configure: Configure, tmp_path: Path
 ) -> None:
-    config = configure("unet", model={"encoder_weights": str(weights)}, **BUDGET)
+    config = configure("unet", model=own(weights), **BUDGET)
     run = train_run(disks, tmp_path / "run", config)
     assert run["encoder_weights_sha256"] == sha256_file(weights)
     weights.unlink()
@@ -55,8 +59,8 @@ def train_run_again(disks: Path, run: Path, config: RunConfig, weights: Path) ->
 def test_a_file_that_has_changed_or_gone_is_refused(
     weights: Path, disks: Path, configure: Configure, tmp_path: Path
 ) -> None:
-    config = configure("unet", model={"encoder_weights": str(weights)}, **BUDGET)
-    gone = configure("unet", model={"encoder_weights": str(tmp_path / "none.pth")}, **BUDGET)
+    config = configure("unet", model=own(weights), **BUDGET)
+    gone = configure("unet", model=own(tmp_path / "none.pth"), **BUDGET)
     with pytest.raises(DxsegError, match=r"none\.pth: not found"):
         train_run(disks, tmp_path / "run", gone)
     assert not (tmp_path / "run" / "config.yaml").exists()
@@ -69,7 +73,7 @@ def test_a_file_that_has_changed_or_gone_is_refused(
 
 @pytest.mark.parametrize("method", ["unet", "sks-no-labels"])
 def test_every_pretrained_encoder_starts_from_it(method: str, weights: Path) -> None:
-    changes = {"model": {"backbone": BACKBONE, "encoder_weights": str(weights)}}
+    changes = {"model": own(weights)}
     model = load_config("cpu", method, changes).model
     network = build_segmenter(model, TASK)
     stage1 = build_coarse_branch(model, TASK, pretrained=True)

@@ -123,9 +123,7 @@ def test_every_method_trains(method: str, train: Callable[..., Path], finished: 
     config = read_config(finished / "config.yaml")
     stage1 = finished if "stage1" in (config.model.encoder_init, config.model.coarse_init) else None
     plain = load_config("cpu", method)
-    stage = {"steps": 2, "steps_per_epoch": 1, "warmup_steps": 1}
-    later = {name: stage for name in ("self_training", "student") if getattr(plain, name)}
-    run = train(method, stage1_run=stage1, **later)
+    run = train(method, stage1_run=stage1)
     segmenter, info = load_model_folder(run / "model")
     assert info.model.architecture == plain.deployed_model.architecture
     with torch.no_grad():
@@ -152,8 +150,7 @@ def test_labels_that_all_mean_a_lesion(train: Callable[..., Path], copied: Path)
     dataset = Dataset.load(copied)
     spec = dataset.spec.model_copy(update={"labels": ["bright", "dark"], "lesion_free": []})
     Dataset.create(copied, spec, dataset.cases[dataset.cases["label"] != "none"])
-    stage = {"steps": 2, "steps_per_epoch": 1, "warmup_steps": 1}
-    run = train(DEFAULT_METHOD, dataset=copied, self_training=stage)
+    run = train(DEFAULT_METHOD, dataset=copied)
     info = load_model_folder(run / "model")[1]
     assert (info.labels, info.rule_out_threshold, info.rule_in_threshold) == (
         ["bright", "dark"],
@@ -181,8 +178,7 @@ def test_a_logger_and_callbacks_of_a_user_are_used_in_every_stage(
     disks: Path, configure: Callable[..., Any], tmp_path: Path
 ) -> None:
     """Through `dxseg.train`, whose overrides are those of the tiny configuration."""
-    stage = {"steps": 2, "steps_per_epoch": 1, "warmup_steps": 1}
-    config = configure("sks-selftrained", self_training=stage)
+    config = configure("sks-selftrained")
     logger, recorder = CSVLogger(tmp_path / "logs"), Recorder()
     dxseg.train(
         disks,
