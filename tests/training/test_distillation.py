@@ -29,13 +29,13 @@ Configure = Callable[..., RunConfig]
 
 STAGE = {"steps": 2, "steps_per_epoch": 1, "warmup_steps": 1}
 QUICK = {"student": STAGE}
-LONG = {"student": {"steps": 240, "steps_per_epoch": 40}}
+LONG = {"student": {"steps": 120, "steps_per_epoch": 40}}
 
 
 @pytest.fixture(scope="module")
 def teacher(disks: Path, configure: Configure, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A two-branch run that was given four masks and learned."""
-    stage = {"steps": 60, "steps_per_epoch": 20, "warmup_steps": 5, "learning_rate": 3e-3}
+    stage = {"steps": 30, "steps_per_epoch": 10, "warmup_steps": 5, "learning_rate": 3e-3}
     config = configure(
         data={"batch_size": 8}, stage1=stage, stage2=stage, split={"masks": 4}, seed=2
     )
@@ -93,7 +93,7 @@ class TestStudent:
         assert (config.seed, config.split, config.augment) == (old.seed, old.split, old.augment)
         assert config.stage2 == old.stage2
         assert config.student is not None
-        assert config.student.steps == 240
+        assert config.student.steps == 120
         assert not list(run.rglob("*.ckpt*"))
         assert not list(run.rglob("*.npy"))
 

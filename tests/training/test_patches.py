@@ -31,7 +31,7 @@ def test_it_learns_from_patches(
     disks: Path, configure: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
     """As on whole images (test_training_runs.py); the disks are enlarged twice."""
-    stage = {"steps": 60, "steps_per_epoch": 30, "warmup_steps": 5, "learning_rate": 3e-3}
+    stage = {"steps": 30, "steps_per_epoch": 15, "warmup_steps": 5, "learning_rate": 3e-3}
     config = configure(
         "sks",
         model=PATCHES["model"],

@@ -358,12 +358,12 @@ class TestRuns:
     def test_rivals_learn(
         self, method: str, disks: Path, configure: Configure, tmp_path: Path
     ) -> None:
-        stage = {"steps": 15, "steps_per_epoch": 60, "warmup_steps": 5, "learning_rate": 3e-3}
+        stage = {"steps": 15, "steps_per_epoch": 30, "warmup_steps": 5, "learning_rate": 3e-3}
         config = configure(
             method,
             data={"batch_size": 8},
             stage2=stage,
-            self_training=stage | {"steps": 60, "ema_decay": 0.9},
+            self_training=stage | {"steps": 30, "ema_decay": 0.9},
             **BUDGET,
         )
         run = train_run(disks, tmp_path / "run", config)
