@@ -29,24 +29,35 @@ def processor_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-def make_predictor(raw: Path, work: Path, mirroring: bool) -> Any:
-    """nnU-Net's predictor with the network that it plans for the dataset."""
-    for name in ("raw", "preprocessed", "results"):  # nnU-Net knows its folders in no other way
+def set_folders(raw: Path, work: Path) -> None:
+    """Tell nnU-Net its folders, before it is imported: it knows them in no other way."""
+    for name in ("raw", "preprocessed", "results"):
         os.environ[f"nnUNet_{name}"] = str(raw.parent if name == "raw" else work / name)
+
+
+def plan(raw: Path, work: Path) -> Path:
+    """The file of the plans that nnU-Net makes for a dataset; `set_folders` comes before."""
     from nnunetv2.experiment_planning.plan_and_preprocess_api import (
         extract_fingerprints,
         plan_experiments,
     )
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     plans = work / "preprocessed" / raw.name / "nnUNetPlans.json"
     if not plans.is_file():
         number = int(raw.name.removeprefix("Dataset").split("_")[0])
         extract_fingerprints([number], num_processes=1)
         plan_experiments([number])
-    manager = PlansManager(str(plans))
+    return plans
+
+
+def make_predictor(raw: Path, work: Path, mirroring: bool) -> Any:
+    """nnU-Net's predictor with the network that it plans for the dataset."""
+    set_folders(raw, work)
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    manager = PlansManager(str(plan(raw, work)))
     configuration = manager.get_configuration("2d")
     description = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
     torch.manual_seed(0)

@@ -16,6 +16,7 @@ from PIL import Image
 
 import dxseg
 from benchmark_scripts import json_line, load
+from dxseg.data.readers.images import read_image
 from dxseg.data.table.dataset import Dataset
 from extras import need_ray
 
@@ -61,6 +62,35 @@ def test_predict_memory_of_volumes_has_a_peak_and_a_time_for_each(capsys):
     assert (result["predicted"], result["shape"]) == (3, [64, 64, 4])
     assert min(result["peak_mb"]) > 50
     assert len(result["peak_mb"]) == len(result["seconds"]) == 3
+
+
+def test_nnunet_2d_scores_saved_probabilities_as_dxseg_evaluate_does(tmp_path, phantoms, tiny, cli):
+    """Those of a run of our own, saved as nnU-Net saves its own, give the run's own figures."""
+    bench = load("nnunet_2d")
+    train = [
+        "train",
+        phantoms,
+        "--out",
+        tmp_path / "run",
+        "--method",
+        "unet",
+        "--masks",
+        6,
+        *tiny(),
+    ]
+    assert cli(*train).exit_code == 0
+    expected = dxseg.evaluate(tmp_path / "run")
+    data = Dataset.load(phantoms)
+    predictor = dxseg.Predictor.from_folder(tmp_path / "run" / "model")
+    splits = tmp_path / "run" / "splits.csv"
+    for row in data.cases.itertuples():
+        [prediction] = predictor.predict([read_image(data.image_path(row))])
+        likely = prediction.probabilities
+        saved = np.stack([1 - likely, likely], axis=1)[0][:, None]
+        np.savez(tmp_path / f"{row.case_id}.npz", probabilities=saved)
+    found = bench.evaluate(data, splits, tmp_path).summary
+    for figure in bench.FIGURES:
+        assert found[figure] == pytest.approx(expected[figure], abs=1e-6), figure
 
 
 def test_archive_units_tells_what_a_result_costs(capsys):
