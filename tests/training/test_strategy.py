@@ -96,7 +96,7 @@ def test_the_loss_of_a_validation_batch_counts_by_its_images(
         seen.append((float(loss), len(logits)))
         return loss
 
-    monkeypatch.setattr("dxseg.training.modules.segmentation.MaskLoss", lambda: noted)
+    monkeypatch.setattr("dxseg.training.modules.segmentation.MaskLoss", lambda _: noted)
     module = SegmentationModule(Weighted(), ModelConfig(), StageConfig())
     figures: dict[str, Tensor] = {}
     module.log = lambda name, value: figures.update({name: value})  # type: ignore[method-assign]
