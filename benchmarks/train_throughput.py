@@ -97,9 +97,9 @@ class TimedModule(SegmentationModule):
 
     seconds: ClassVar[list[tuple[float, float]]] = []
 
-    def __init__(self, bare: BareLoop, steps: int, rounds: int, *args: Any) -> None:
+    def __init__(self, bare: BareLoop, steps: int, rounds: int, *args: Any, **options: Any) -> None:
         """Take the module's own arguments last."""
-        super().__init__(*args)
+        super().__init__(*args, **options)
         # In a tuple, so that torch does not take the bare network for a part of this one.
         self.bare = (bare,)
         self.steps, self.rounds = steps, rounds
@@ -129,8 +129,8 @@ def time_rounds(
     seconds: list[tuple[float, float]] = []
     TimedModule.seconds = seconds  # of the class: what is trained is a copy of the module
 
-    def build(*args: Any) -> TimedModule:
-        return TimedModule(bare, steps, rounds, *args)
+    def build(*args: Any, **options: Any) -> TimedModule:
+        return TimedModule(bare, steps, rounds, *args, **options)
 
     with (
         Path(os.devnull).open("w", encoding="utf-8") as nowhere,

@@ -71,8 +71,19 @@ def test_commands_are_grouped_in_the_order_of_work() -> None:
     assert titles == [*work, "Demo", "Options"]
 
 
+def run_python(script: str, *words: str) -> tuple[subprocess.CompletedProcess[str], float]:
+    """Run a script; also its computing time: the clock also measures what else the machine does."""
+    before = os.times()
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], capture_output=True, text=True, check=True
+    )
+    after = os.times()
+    used = after.children_user + after.children_system
+    return done, used - before.children_user - before.children_system
+
+
 @pytest.mark.parametrize("words", [[], ["train"], ["import"], ["import", "dicom"], ["serve"]])
-def test_help_needs_no_heavy_library_and_less_than_half_a_second(words: list[str]) -> None:
+def test_help_needs_no_heavy_library_and_little_time(words: list[str]) -> None:
     script = (
         "import sys\n"
         "from dxseg.commands.app import run\n"
@@ -80,15 +91,11 @@ def test_help_needs_no_heavy_library_and_less_than_half_a_second(words: list[str
         "heavy = {'torch', 'numpy', 'pandas', 'pydantic', 'yaml'} & set(sys.modules)\n"
         "print('code', code, 'heavy', sorted(heavy))\n"
     )
-    before = os.times()
-    done = subprocess.run(
-        [sys.executable, "-c", script, *words, "--help"], capture_output=True, text=True, check=True
-    )
-    after = os.times()
+    done, used = run_python(script, *words, "--help")
     assert done.stdout.endswith("code 0 heavy []\n"), done.stdout + done.stderr
-    # Computing time: the clock on the wall also measures what else the machine does.
-    used = after.children_user + after.children_system
-    assert used - before.children_user - before.children_system < 0.5
+    # Half a second; on a slow machine as much more as the libraries of a command line take there.
+    _, libraries = run_python("import cyclopts, rich.markdown")
+    assert used < max(0.5, 2.5 * libraries)
 
 
 def test_the_version() -> None:

@@ -43,6 +43,11 @@ class _Calibration(BaseModel):
     note: str = ""
 
 
+class _Calibrations(BaseModel):
+    labels: _Calibration
+    masks: _Calibration
+
+
 class _Record(BaseModel):
     """The keys of `run.json` that may be published."""
 
@@ -53,7 +58,7 @@ class _Record(BaseModel):
     splits_sha256: _Digest
     cases: dict[str, int]
     parameters: int
-    calibration: dict[str, _Calibration]
+    calibration: _Calibrations
     versions: dict[str, str]
     finished: datetime
 
@@ -194,7 +199,7 @@ def _context(
             format_number(one.ece_after, 3),
             plain(one.note),
         )
-        for what, one in record.calibration.items()
+        for what, one in record.calibration
     ]
     return {
         "name": plain(name),
