@@ -88,8 +88,8 @@ def train(arguments: argparse.Namespace, raw: Path) -> dict[str, Any]:
     done = subprocess.run(
         [str(word) for word in command], check=True, stdout=subprocess.PIPE, text=True
     )
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -110,13 +110,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     raw = arguments.out / "raw" / RAW
     if not (raw / "dataset.json").is_file():
         dxseg.export_nnunet(data.root, raw, splits=arguments.splits)
-    told = train(arguments, raw)
+    trained = train(arguments, raw)
     evaluation = evaluate(data, arguments.splits, arguments.out / "predicted")
     evaluation.write(arguments.out)
     summary = evaluation.summary
     figures = {name: summary.get(name) for name in (*FIGURES, *VOLUME_FIGURES)}
     images = pd.Series(json.loads((raw / "splits_final.json").read_text("utf-8"))[0]["train"])
-    result = {"benchmark": "nnunet_2d", "training_images": len(images), **told, **figures}
+    result = {"benchmark": "nnunet_2d", "training_images": len(images), **trained, **figures}
     print(json.dumps(result))
     return result
 

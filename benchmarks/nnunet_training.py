@@ -111,7 +111,7 @@ def main() -> None:
         trained = process_time()
         images = predict(trainer, args.raw, args.out / "predicted")
     configuration = trainer.configuration_manager
-    told = {
+    result = {
         "steps": steps,
         "batch_size": configuration.batch_size,
         "patch_size": list(configuration.patch_size),
@@ -121,7 +121,7 @@ def main() -> None:
         "predict_seconds": round(process_time() - trained, 1),
         "test_images": images,
     }
-    print(json.dumps(told))
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -20,16 +20,16 @@ from dxseg.models.segmentation_model import STRIDE, SegmentationModel, Segmenter
 class BrightnessSegmenter(SegmentationModel):
     """Class k is where channel k is brighter than half; label 1 is "something is bright"."""
 
-    def __init__(self, mask_classes: int = 1, labels: int = 2) -> None:
+    def __init__(self, mask_classes: int = 1, labels: int = 2, gain: float = 20.0) -> None:
         super().__init__()
-        self.mask_classes, self.labels = mask_classes, labels
+        self.mask_classes, self.labels, self.gain = mask_classes, labels, gain
         self.batches: list[tuple[int, ...]] = []
         self.prompts: list[torch.Tensor | None] = []
 
     def _forward_padded(self, x: torch.Tensor, known: Any, _whole: Any) -> SegmenterOutput:
         self.batches.append(tuple(x.shape))
         self.prompts.append(known)
-        logits = 20 * x[:, : self.mask_classes]
+        logits = self.gain * x[:, : self.mask_classes]
         features = torch.nn.functional.avg_pool2d(x, STRIDE)
         if not self.labels:
             return SegmenterOutput(logits, features=features)

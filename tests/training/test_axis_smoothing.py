@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
+from brightness import BrightnessSegmenter
 from dxseg.config.network import ModelConfig
 from dxseg.data.batches.batches import CaseDataset
 from dxseg.data.preprocessing import Preprocessing
 from dxseg.data.table.volumes import SlicePosition
 from dxseg.inference.components import ComponentFilter
 from dxseg.inference.model_folder import ModelInfo
-from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
 from dxseg.training.axis_smoothing import choose_smoothing
 from dxseg.training.component_filter import choose_components
 from dxseg.training.validation_predictions import predictions
@@ -27,13 +26,6 @@ INFO = ModelInfo(
     preprocessing=Preprocessing(image_size=SIZE, channels=1, mean=(0.5,), std=(1.0,)),
     labels=[],
 )
-
-
-class Bright(SegmentationModel):
-    """Marks what is bright."""
-
-    def _forward_padded(self, x: torch.Tensor, known: Any, _whole: Any) -> SegmenterOutput:  # noqa: ARG002
-        return SegmenterOutput(8 * x)
 
 
 def volumes(
@@ -67,14 +59,16 @@ def volumes(
 
 def test_noise_of_single_slices_is_smoothed_away() -> None:
     cases = volumes(3, noise=60)
-    sigma, record = choose_smoothing(Bright(), INFO, cases)
+    sigma, record = choose_smoothing(BrightnessSegmenter(labels=0, gain=8), INFO, cases)
     assert sigma in (1.25, 2.5, 5.0)
     assert record["volumes"] == 3
     assert record["sigma_mm"] == sigma
     assert record["dice_after"] > record["dice_before"] + 0.05
     # What training has measured is what inference does.
     info = INFO.model_copy(update={"smoothing_mm": sigma})
-    found = dict(predictions(Bright(), info, cases, np.arange(len(cases))))
+    found = dict(
+        predictions(BrightnessSegmenter(labels=0, gain=8), info, cases, np.arange(len(cases)))
+    )
     units = volumes_of(cases)
     dice = []
     for unit in units:
@@ -85,7 +79,9 @@ def test_noise_of_single_slices_is_smoothed_away() -> None:
 
 
 def test_lesions_of_one_slice_are_not_smoothed_away() -> None:
-    sigma, record = choose_smoothing(Bright(), INFO, volumes(3, through=slice(4, 5)))
+    sigma, record = choose_smoothing(
+        BrightnessSegmenter(labels=0, gain=8), INFO, volumes(3, through=slice(4, 5))
+    )
     assert sigma == 0
     assert record["dice_before"] == 1
     assert "no smoothing gains" in record["note"]
@@ -103,7 +99,7 @@ def test_the_gain_of_one_volume_does_not_decide() -> None:
     mixed = replace(
         noisy, image_rows=rows, mask_rows=rows, labels=np.full(len(rows), -1), positions=places
     )
-    sigma, record = choose_smoothing(Bright(), INFO, mixed)
+    sigma, record = choose_smoothing(BrightnessSegmenter(labels=0, gain=8), INFO, mixed)
     assert sigma == 0
     assert "standard error" in record["note"]
 
@@ -117,7 +113,7 @@ def test_the_gain_of_one_volume_does_not_decide() -> None:
     ],
 )
 def test_too_little_chooses_slices_alone(cases: CaseDataset | None, note: str) -> None:
-    sigma, record = choose_smoothing(Bright(), INFO, cases)
+    sigma, record = choose_smoothing(BrightnessSegmenter(labels=0, gain=8), INFO, cases)
     assert sigma == 0
     assert note in record["note"]
 
@@ -125,13 +121,18 @@ def test_too_little_chooses_slices_alone(cases: CaseDataset | None, note: str) -
 def test_volumes_of_which_some_masks_are_hidden_are_not_measured() -> None:
     """Their slices without a lesion are known: a network that finds nothing would look best."""
     cases = volumes(6, noise=60)
-    expected = choose_smoothing(Bright(), INFO, cases.subset(in_first(cases, 3)))
+    expected = choose_smoothing(
+        BrightnessSegmenter(labels=0, gain=8), INFO, cases.subset(in_first(cases, 3))
+    )
     hidden = ~in_first(cases, 3) & [cases.mask(row).any() for row in range(len(cases))]
     cases.mask_rows[hidden] = -1
-    assert choose_smoothing(Bright(), INFO, cases) == expected
-    assert choose_components(Bright(), INFO, cases, cases)[1]["volumes"] == 3
+    assert choose_smoothing(BrightnessSegmenter(labels=0, gain=8), INFO, cases) == expected
+    assert (
+        choose_components(BrightnessSegmenter(labels=0, gain=8), INFO, cases, cases)[1]["volumes"]
+        == 3
+    )
     cases.mask_rows[[place.index == 4 for place in cases.positions]] = -1
-    assert choose_smoothing(Bright(), INFO, cases)[0] == 0
+    assert choose_smoothing(BrightnessSegmenter(labels=0, gain=8), INFO, cases)[0] == 0
 
 
 def in_first(cases: CaseDataset, count: int) -> np.ndarray[Any, Any]:
@@ -141,13 +142,17 @@ def in_first(cases: CaseDataset, count: int) -> np.ndarray[Any, Any]:
 def test_components_of_volumes_are_chosen_by_their_voxels() -> None:
     """Specks of 16 pixels in two slices are 32 voxels; a lesion of one slice has 400."""
     cases = volumes(3, specks=2)
-    chosen, record = choose_components(Bright(), INFO, cases, volumes(2, through=slice(4, 5)))
+    chosen, record = choose_components(
+        BrightnessSegmenter(labels=0, gain=8), INFO, cases, volumes(2, through=slice(4, 5))
+    )
     assert chosen == ComponentFilter(by_volume=True, min_area=64)
     assert (record["images"], record["volumes"]) == (30, 3)
     voxels = 6 * 400
     before = 2 * voxels / (2 * voxels + 32)
     assert record["dice_before"] == pytest.approx(before, abs=1e-6)
     assert record["dice_after"] == 1
-    few, record = choose_components(Bright(), INFO, volumes(1, specks=2), cases)
+    few, record = choose_components(
+        BrightnessSegmenter(labels=0, gain=8), INFO, volumes(1, specks=2), cases
+    )
     assert few is None
     assert "fewer than 2 volumes" in record["note"]

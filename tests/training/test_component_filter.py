@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
+from brightness import BrightnessSegmenter
 from dxseg.config.network import ModelConfig
 from dxseg.data.batches.batches import CaseDataset
 from dxseg.data.preprocessing import Preprocessing
 from dxseg.inference.components import ComponentFilter
 from dxseg.inference.model_folder import ModelInfo
-from dxseg.models.segmentation_model import SegmentationModel, SegmenterOutput
 from dxseg.training.component_filter import choose_components
 
 SIZE = 64
@@ -21,13 +20,6 @@ INFO = ModelInfo(
     preprocessing=Preprocessing(image_size=SIZE, channels=1, mean=(0.5,), std=(1.0,)),
     labels=[],
 )
-
-
-class Bright(SegmentationModel):
-    """Marks what is bright."""
-
-    def _forward_padded(self, x: torch.Tensor, known: Any, _whole: Any) -> SegmenterOutput:  # noqa: ARG002
-        return SegmenterOutput(20 * x)
 
 
 def cases(count: int, specks: int, side: int = 12, speck: int = 2) -> CaseDataset:
@@ -46,7 +38,9 @@ def cases(count: int, specks: int, side: int = 12, speck: int = 2) -> CaseDatase
 def choose(
     validation: CaseDataset | None, training: CaseDataset | None = None
 ) -> tuple[ComponentFilter | None, dict[str, Any]]:
-    return choose_components(Bright(), INFO, validation, training or cases(2, specks=0))
+    return choose_components(
+        BrightnessSegmenter(labels=0), INFO, validation, training or cases(2, specks=0)
+    )
 
 
 def test_specks_are_removed_by_the_smallest_area_that_does() -> None:

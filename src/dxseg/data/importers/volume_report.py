@@ -19,7 +19,7 @@ from dxseg.data.table.volumes import MASK_LEVEL, STUDY_LEVEL
 
 _LISTED = 10
 _LOST = 0.2
-"""Fraction of the outlined voxels outside the window from which the report tells it."""
+"""Fraction of the outlined voxels outside the window from which the report names the window."""
 _OBLIQUE = 5.0
 """Degrees from which slices as they are stored are worth a note."""
 
