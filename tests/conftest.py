@@ -61,6 +61,7 @@ def lidc_root() -> Path:
 TINY = [
     "data.image_size=64",
     "data.batch_size=4",
+    "model.backbone=test_efficientnet",
     "model.decoder_channels=[8, 8, 8, 8, 8]",
     *(
         f"{stage}.{knob}"
@@ -74,17 +75,28 @@ TINY = [
 
 
 @pytest.fixture(scope="session")
-def tiny() -> Callable[..., list[str]]:
-    """The options of such a run, with more changes if wanted."""
-    return lambda *more: [word for change in (*TINY, *more) for word in ("--set", change)]
+def tiny_changes(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The changes of such a run; its backbone has no weights on PyPI, so a file has random ones."""
+    import timm
+    from safetensors.torch import save_file
+
+    weights = tmp_path_factory.mktemp("weights") / "test_efficientnet.safetensors"
+    save_file(timm.create_model("test_efficientnet").state_dict(), weights)
+    return [*TINY, f"model.encoder_weights={weights}"]
 
 
 @pytest.fixture(scope="session")
-def tiny_overrides() -> dict[str, Any]:
+def tiny(tiny_changes: list[str]) -> Callable[..., list[str]]:
+    """The same as options of the command line, with more changes if wanted."""
+    return lambda *more: [word for change in (*tiny_changes, *more) for word in ("--set", change)]
+
+
+@pytest.fixture(scope="session")
+def tiny_overrides(tiny_changes: list[str]) -> dict[str, Any]:
     """The same for Python."""
     from dxseg.config.presets import parse_overrides
 
-    return parse_overrides(TINY)
+    return parse_overrides(tiny_changes)
 
 
 @pytest.fixture(scope="session")

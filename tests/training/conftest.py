@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import plain_backbone  # noqa: F401 - registers it
 from dxseg.config.presets import OPTIONAL_STAGES, load_config, merge
 from dxseg.config.schema import RunConfig
 from dxseg.data.table.dataset import Dataset, DatasetSpec
@@ -22,7 +23,7 @@ LABELS = ["none", "bright", "dark"]
 
 SHORT = {"steps": 2, "steps_per_epoch": 1, "warmup_steps": 1}
 TINY: dict[str, Any] = {
-    "model": {"backbone": "test_efficientnet", "decoder_channels": [16, 16, 8, 8, 8]},
+    "model": {"backbone": "plain_convolutions", "decoder_channels": [16, 16, 8, 8, 8]},
     "data": {"image_size": SIZE, "batch_size": 4},
     "stage1": SHORT,
     "stage2": SHORT,
