@@ -63,9 +63,10 @@ def calibrate(
     sensitivity: float | None,
     specificity: float | None = None,
 ) -> tuple[ModelInfo, dict[str, Any]]:
-    return calibration.calibrate(
+    found, records = calibration.calibrate(
         segmenter, model_folder, given, sensitivity=sensitivity, specificity=specificity
     )
+    return found, records["calibration"]
 
 
 def data_of(arrays: CaseDataset, task: Task) -> TrainingData:

@@ -34,6 +34,8 @@ _RESULTS = (
     "rule_out_threshold",
     "rule_in_threshold",
     "calibration",
+    "smoothing",
+    "components",
     "cases",
     "splits_sha256",
     "pixels_sha256",

@@ -63,9 +63,9 @@ def calibrate(
             rule-in threshold.
 
     Returns:
-        The info with all five, and the entry of `run.json`: for `labels` and `masks` each
-        temperature, images, ece_before, ece_after (on the same cases, so optimistic), and a note if
-        the temperature stays 1; for `smoothing` see `choose_smoothing`.
+        The info with all five, and entries of `run.json`: `calibration` has for `labels` and
+        `masks` each temperature, images, ece_before, ece_after (on the same cases, so optimistic),
+        and a note if the temperature stays 1; for `smoothing` see `choose_smoothing`.
     """
     probabilities = _label_probabilities(segmenter, info, data.label_validation)
     cases = data.label_validation or data.label_train
@@ -91,7 +91,8 @@ def calibrate(
     info = info.model_copy(update={"smoothing_mm": sigma})
     temperature, mask_record = _mask_temperature(segmenter, info, data.label_validation)
     info = info.model_copy(update={"mask_temperature": temperature})
-    return info, {"labels": label_record, "masks": mask_record, "smoothing": smoothing_record}
+    temperatures = {"labels": label_record, "masks": mask_record}
+    return info, {"calibration": temperatures, "smoothing": smoothing_record}
 
 
 def _label_probabilities(

@@ -170,7 +170,7 @@ def finish_run(
     Returns:
         The content of `run.json`.
     """
-    info, calibration = calibrate(
+    info, chosen = calibrate(
         segmenter,
         model_info(config, dataset, data, stage=config.stages[-1]),
         data,
@@ -196,7 +196,7 @@ def finish_run(
         "parameters": sum(p.numel() for p in segmenter.parameters()),
         "rule_out_threshold": info.rule_out_threshold,
         "rule_in_threshold": info.rule_in_threshold,
-        "calibration": calibration,
+        **chosen,
         "components": component_record,
         **further,
         "versions": versions(),
