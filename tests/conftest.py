@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A busy machine is no failure; pytest-timeout stops what hangs.
 settings.register_profile("dxseg", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("dxseg")
+
+# Python looks for garbage after 700 new objects: too often beside the millions of torch's modules.
+gc.set_threshold(50_000, 20, 20)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
