@@ -38,6 +38,14 @@ def test_the_figures_of_the_readme_are_those_of_the_results() -> None:
             assert re.search(found, text), (method, mean, low, high)
 
 
+def test_the_figure_of_the_readme_shows_the_results() -> None:
+    drawn = (ROOT / "docs" / "images" / "results.svg").read_text("utf-8")
+    make = load("make_results")
+    tables = make.equal_rules(ROOT / "results").values()
+    wanted = [f"{table.loc[one, 'dice_lesion']:.3f}" for table in tables for one in make.METHODS]
+    assert re.findall(r">(0\.\d{3})</text>", drawn) == wanted
+
+
 def test_the_seeds_of_the_demo_are_those_that_were_kept() -> None:
     demo = load("demo_seeds")
     page = demo.PAGE.read_text(encoding="utf-8")
