@@ -72,6 +72,7 @@ class PooledRuns:
         self.experiment = experiment
         self.results = list(results)
         self._cells: dict[tuple[str, Budget], dict[Fold, EvaluatedRun]] = {}
+        self._stacked: dict[tuple[tuple[str, Budget], str, tuple[Fold, ...]], CaseValues] = {}
         for result in results:
             if result.evaluated is not None:
                 runs = self._cells.setdefault(_cell(result), {})
@@ -111,6 +112,13 @@ class PooledRuns:
             metric: A key of `MEANS` or `VOLUME_MEANS`.
             folds: The draws of folds, or the seeds.
         """
+        # Every table asks for the same ones again.
+        key = (cell, metric, tuple(folds))
+        if key not in self._stacked:
+            self._stacked[key] = self._stack(*key)
+        return self._stacked[key]
+
+    def _stack(self, cell: tuple[str, Budget], metric: str, folds: tuple[Fold, ...]) -> CaseValues:
         stacked = pd.concat(
             [
                 self.values(cell, fold, metric).assign(fold=fold.number or 0, draw=fold.draw)
