@@ -23,6 +23,7 @@ from dxseg.data.table.dataset import Dataset
 from dxseg.phantoms.ultrasound import make_phantoms
 from extras import need_ray
 from following import ROOT, blocks, follow
+from plain_backbone import plain_convolutions
 
 DOCS = ROOT / "docs"
 SMALL_SET = {"images=300, size=128": "images=24, size=64"}
@@ -38,6 +39,8 @@ TINY = {
     "stage1": {"steps": 4, "steps_per_epoch": 2, "warmup_steps": 1},
     "stage2": {"steps": 4, "steps_per_epoch": 2, "warmup_steps": 1},
 }
+
+FEW_LAYERS = plain_convolutions.__name__
 
 Follow = Callable[..., list[str]]
 
@@ -63,6 +66,10 @@ def test_the_tutorial(do: Follow, here: Path) -> None:
 def test_how_to_train_in_a_loop_of_ones_own(do: Follow, here: Path) -> None:
     smaller = {"size=128": "size=64", "128, 128)": "64, 64)", "range(100)": "range(2)"}
     smaller |= {"range(150)": "range(2)", "arange(120)": "arange(24)"}
+    # torch.export takes its time for every layer.
+    smaller |= {
+        '"tf_efficientnet_lite0", labels=3, i': f'"{FEW_LAYERS}", 3, encoder_weights=None, i'
+    }
     assert do("how-to/own-loop.md", smaller=smaller) == []
     assert (here / "sks.pt2").is_file()
 

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 import dxseg
+from dxseg.models import weights
 from following import ROOT
+from plain_backbone import plain_convolutions
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 SMALL: dict[str, Any] = {"images": 24, "size": 64, "masks": 6}
@@ -66,8 +68,10 @@ def test_writing_a_dataset(tmp_path: Path) -> None:
     assert told["labels"] == {"benign": 5, "malignant": 4, "normal": 3}
 
 
-def test_a_loop_of_ones_own(tmp_path: Path) -> None:
+def test_a_loop_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "load_pretrained", lambda _: False)
     small: dict[str, Any] = {"images": 24, "masks": 8, "size": 64, "steps": 2}
+    small["backbone"] = plain_convolutions.__name__  # torch.export takes its time for every layer
     dice = example("05_own_training_loop").main(tmp_path, **small)
     assert 0 <= dice <= 1
     assert (tmp_path / "sks.pt2").is_file()
