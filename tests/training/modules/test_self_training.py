@@ -32,7 +32,7 @@ from dxseg.training.stages import self_train
 from dxseg.training.trainer import TrainerSettings
 
 Configure = Callable[..., RunConfig]
-STAGE = {"steps": 6, "steps_per_epoch": 2, "warmup_steps": 1}
+STAGE = {"steps": 4, "steps_per_epoch": 2, "warmup_steps": 1}
 BUDGET = {"split": {"masks": 4}}
 HEALTHY, BENIGN, MALIGNANT = 0, 1, 2
 TASK = Task(channels=1, mask_classes=1, labels=3, lesion_free=(HEALTHY,))
@@ -338,35 +338,18 @@ def test_masks_beyond_the_budget_are_never_seen(disks: Path, configure: Configur
 
 
 class TestRuns:
-    def test_it_learns(self, disks: Path, configure: Configure, tmp_path: Path) -> None:
+    def test_it_learns(self, disks: Path, learned: Path, teach: Configure, tmp_path: Path) -> None:
         """Four masks, twenty labels: proposals are kept, and validation masks get better."""
-        stage = {"steps": 40, "steps_per_epoch": 20, "warmup_steps": 5, "learning_rate": 3e-3}
-        again = {"steps": 80, "steps_per_epoch": 20, "warmup_steps": 5, "learning_rate": 3e-3}
-        config = configure(
-            "unet-selftrained",
-            data={"batch_size": 8},
-            stage2=stage,
-            self_training=again | {"ema_decay": 0.9},
-            **BUDGET,
-        )
-        run = train_run(disks, tmp_path / "run", config)
+        run = train_run(disks, tmp_path / "run", teach("unet-selftrained"), stage2_run=learned)
         assert 0.3 < run["self_training"]["kept_pseudo_labels"] <= 1
         assert run["self_training"]["val_dice"] > max(0.5, run["stage2"]["val_dice"])
         assert run["seconds"]["self_training"] > 0
 
     @pytest.mark.parametrize("method", ["unet-unimatch", "unet-bcp"])
     def test_rivals_learn(
-        self, method: str, disks: Path, configure: Configure, tmp_path: Path
+        self, method: str, disks: Path, learned: Path, teach: Configure, tmp_path: Path
     ) -> None:
-        stage = {"steps": 15, "steps_per_epoch": 30, "warmup_steps": 5, "learning_rate": 3e-3}
-        config = configure(
-            method,
-            data={"batch_size": 8},
-            stage2=stage,
-            self_training=stage | {"steps": 30, "ema_decay": 0.9},
-            **BUDGET,
-        )
-        run = train_run(disks, tmp_path / "run", config)
+        run = train_run(disks, tmp_path / "run", teach(method), stage2_run=learned)
         assert run["self_training"]["kept_pseudo_labels"] == 1
         assert 0.2 < run["self_training"]["kept_pixels"] <= 1
         assert run["self_training"]["val_dice"] > max(0.4, run["stage2"]["val_dice"])
@@ -378,9 +361,8 @@ class TestRuns:
         """With other labels, unknown and lesion-free ones among them, the weights are the same."""
         weights = {}
         for label_filter in (False, True):
-            config = configure(
-                method, self_training=STAGE | {"label_filter": label_filter}, **BUDGET
-            )
+            stage = STAGE | {"steps": 2, "label_filter": label_filter}
+            config = configure(method, self_training=stage, **BUDGET)
             dataset = Dataset.load(disks)
             splits = resolve_splits(dataset, config, None)
             data = prepare_training_data(dataset, splits, config, ((0.5,), (0.5,)))
@@ -439,16 +421,14 @@ class TestRuns:
         assert not list(run.rglob("*.ckpt*"))
 
     def test_another_run_can_be_gone_on_from(
-        self, disks: Path, configure: Configure, tmp_path: Path
+        self, disks: Path, configure: Configure, plain_run: Path, tmp_path: Path
     ) -> None:
         """The same weights as when stage 2 is trained here; and no label or mask is left over."""
-        plain = configure("unet", self_training=None, **BUDGET)
         config = configure("unet-selftrained", self_training=STAGE, **BUDGET)
-        train_run(disks, tmp_path / "plain", plain)
         train_run(disks, tmp_path / "own", config)
-        run = train_run(disks, tmp_path / "taken", config, stage2_run=tmp_path / "plain")
-        assert run["stage2_from"] == str(tmp_path / "plain")
-        assert run["stage2"] == read_run(tmp_path / "plain")["stage2"]
+        run = train_run(disks, tmp_path / "taken", config, stage2_run=plain_run)
+        assert run["stage2_from"] == str(plain_run)
+        assert run["stage2"] == read_run(plain_run)["stage2"]
         mine, theirs = (
             load_file(tmp_path / name / "model" / "model.safetensors") for name in ("taken", "own")
         )
@@ -494,3 +474,26 @@ def plain_run(
     output = tmp_path_factory.mktemp("plain") / "run"
     train_run(disks, output, configure("unet", **BUDGET))
     return output
+
+
+STAGE2 = {"steps": 25, "steps_per_epoch": 25, "warmup_steps": 5, "learning_rate": 3e-3}
+
+
+@pytest.fixture(scope="module")
+def learned(disks: Path, configure: Configure, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stage 2 that has learned something, for runs that go on from it."""
+    output = tmp_path_factory.mktemp("learned") / "run"
+    train_run(disks, output, configure("unet", data={"batch_size": 8}, stage2=STAGE2, **BUDGET))
+    return output
+
+
+@pytest.fixture
+def teach(configure: Configure) -> Configure:
+    """The configuration of a method that goes on from it."""
+    stage = STAGE2 | {"steps": 30, "steps_per_epoch": 30, "ema_decay": 0.9}
+
+    def make(method: str) -> RunConfig:
+        changes = {"data": {"batch_size": 8}, "stage2": STAGE2, "self_training": stage}
+        return configure(method, **changes, **BUDGET)
+
+    return make
