@@ -29,7 +29,7 @@ from dxseg.experiments.runner import ExperimentOutcome
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
-STAGE = {"steps": 4, "steps_per_epoch": 1, "warmup_steps": 1}
+STAGE = {"steps": 4, "steps_per_epoch": 2, "warmup_steps": 1}
 EXPERIMENT: dict[str, Any] = {
     "name": "tiny",
     "masks": [4],
@@ -50,7 +50,6 @@ EXPERIMENT: dict[str, Any] = {
     "hypotheses": [{"method": "sks-evidence", "against": "unet", "margin": 0.5}],
     "resamples": 200,
     "set": {
-        "model": {"decoder_channels": [8, 8, 8, 8, 8]},
         "data": {"image_size": 32, "batch_size": 4},
         "stage1": STAGE,
         "stage2": STAGE,
@@ -60,11 +59,13 @@ TIMES = [name for name in COST if name.endswith(("seconds", "ms"))]
 
 
 @pytest.fixture(scope="module")
-def experiment_file(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def experiment_file(
+    phantoms: Path, tiny_overrides: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     path = tmp_path_factory.mktemp("experiment") / "experiment.yaml"
-    path.write_text(
-        yaml.safe_dump(EXPERIMENT | {"dataset": os.path.relpath(phantoms, path.parent)})
-    )
+    changes = EXPERIMENT["set"] | {"model": tiny_overrides["model"]}
+    content = EXPERIMENT | {"dataset": os.path.relpath(phantoms, path.parent), "set": changes}
+    path.write_text(yaml.safe_dump(content))
     return path
 
 
