@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,21 @@ def test_help_needs_no_heavy_library_and_little_time(words: list[str]) -> None:
     # Half a second; on a slow machine as much more as the libraries of a command line take there.
     _, libraries = run_python("import cyclopts, rich.markdown")
     assert used < max(0.5, 2.5 * libraries)
+
+
+def test_what_needs_no_network_loads_no_torch(phantoms: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from dxseg.commands.app import run\n"
+        "data, out = sys.argv[1:]\n"
+        "calls = ['info', data], ['split', data, '--out', f'{out}/splits.csv'], ['check', data]\n"
+        "codes = [run(words) for words in calls]\n"
+        "print('codes', codes, 'torch' in sys.modules)\n"
+    )
+    copy = tmp_path / "phantoms"
+    shutil.copytree(phantoms, copy)
+    done, _ = run_python(script, str(copy), str(tmp_path))
+    assert done.stdout.endswith("codes [0, 0, 0] False\n"), done.stdout + done.stderr
 
 
 def test_the_version() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import reduce
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dxseg.errors import DxsegError
 from dxseg.inference.files.png import write_png
-from dxseg.inference.model_folder import ModelInfo
-from dxseg.inference.pipeline import Prediction
+
+if TYPE_CHECKING:  # `dxseg check` draws without a network
+    from dxseg.inference.model_folder import ModelInfo
+    from dxseg.inference.pipeline import Prediction
 
 # Orange, green, purple, ... against sky blue for the reference: color-blind readers can tell them
 # apart (Okabe & Ito, "Color Universal Design", 2008).
