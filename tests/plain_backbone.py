@@ -1,10 +1,11 @@
-"""A backbone of one convolution a level, for what takes long per layer; importing registers it."""
+"""Backbones of a layer a level, for what takes long per layer; importing registers them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from timm.models import FeatureListNet, register_model
+from timm.models.swin_transformer_v2 import swinv2_tiny_window8_256
 from torch import nn
 
 WIDTHS = (8, 12, 16, 24, 32)
@@ -30,3 +31,10 @@ class Convolutions(nn.Module):
 def plain_convolutions(pretrained: bool = False, in_chans: int = 3, **_: Any) -> nn.Module:
     """What `timm.create_model` calls; there are no weights, and nothing but features."""
     return FeatureListNet(Convolutions(in_chans), out_indices=tuple(range(len(WIDTHS))))
+
+
+@register_model
+def small_swin(pretrained: bool = False, **options: Any) -> nn.Module:
+    """Swin-T v2, narrow: nothing at stride 2, channels last, and no weights."""
+    small = {"embed_dim": 24, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
+    return swinv2_tiny_window8_256(**(options | small))

@@ -27,7 +27,7 @@ from dxseg.models import (
 from dxseg.models.coarse_branch import EVIDENCE_STRIDE
 from dxseg.models.heads import LESION_PRIOR
 from dxseg.models.segmentation_model import STRIDE
-from plain_backbone import plain_convolutions
+from plain_backbone import plain_convolutions, small_swin
 
 Build = Callable[..., SegmentationModel]
 
@@ -336,12 +336,12 @@ def test_generated_code_computes_the_same() -> None:
 
 @pytest.mark.parametrize("architecture", ["sks", "unet"])
 def test_backbone_of_four_levels_and_channels_last(architecture: str) -> None:
-    """Swin-T v2 has nothing at stride 2 and computes channels last."""
+    """Swin v2 has nothing at stride 2 and computes channels last."""
     name = "sks, evidence prompt" if architecture == "sks" else architecture
     _, options = NETWORKS[name]
     segmenter = create_model(
         architecture,
-        "swinv2_tiny_window8_256",
+        small_swin.__name__,
         **({"labels": 3} | options),
         in_channels=1,
         decoder_channels=(16, 16, 8, 8, 8),

@@ -16,13 +16,14 @@ from dxseg.models import SKS
 from dxseg.models.encoder import PyramidEncoder
 from dxseg.models.factory import Task, build_coarse_branch, build_model
 from dxseg.models.shared_encoder import EncoderTail, split_into_stages
+from plain_backbone import small_swin
 
 TASK = Task(channels=1, mask_classes=1, labels=3)
 SMALL: dict[str, Any] = {
     "backbone": "mobilenetv3_small_050",
     "decoder_channels": [16, 16, 8, 8, 8],
 }
-CHAINS = ["tf_efficientnet_lite0", "lcnet_050", "resnet18", "swinv2_tiny_window8_256"]
+CHAINS = ["tf_efficientnet_lite0", "lcnet_050", "resnet18", small_swin.__name__]
 
 
 def config(shared: int, **changes: Any) -> ModelConfig:

@@ -20,6 +20,7 @@ from dxseg.errors import UsageError
 from dxseg.models import SKS, CoarseBranch, CoarseOutput, EvidencePrompt, FeatureFusion, LongSkip
 from dxseg.models.coarse_branch import logmeanexp
 from dxseg.models.factory import Task, build_model
+from plain_backbone import small_swin
 
 CHANNELS, STRIDES = (4, 6, 8), (8, 16, 32)
 
@@ -119,7 +120,7 @@ class TestResolutionCompensation:
 class TestFusionInTheEncoder:
     """The reading in which the fine encoder goes on from the fused features (`fuse_in_encoder`)."""
 
-    BACKBONES = ("mobilenetv3_small_050", "resnet18", "swinv2_tiny_window8_256")
+    BACKBONES = ("mobilenetv3_small_050", "resnet18", small_swin.__name__)
 
     def pair(self, backbone: str) -> tuple[SKS, SKS]:
         """One network with fusion after and one with fusion in the encoder, of equal weights."""

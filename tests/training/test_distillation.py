@@ -29,7 +29,7 @@ Configure = Callable[..., RunConfig]
 
 STAGE = {"steps": 2, "steps_per_epoch": 1, "warmup_steps": 1}
 QUICK = {"student": STAGE}
-LONG = {"student": {"steps": 120, "steps_per_epoch": 40}}
+LONG = {"student": {"steps": 80, "steps_per_epoch": 80}}
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ class TestStudent:
         assert (config.seed, config.split, config.augment) == (old.seed, old.split, old.augment)
         assert config.stage2 == old.stage2
         assert config.student is not None
-        assert config.student.steps == 120
+        assert config.student.steps == 80
         assert not list(run.rglob("*.ckpt*"))
         assert not list(run.rglob("*.npy"))
 

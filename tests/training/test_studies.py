@@ -119,7 +119,7 @@ def slice_scores(
     """Lesion probability of the test slices after a stage 1, and whether they show the lesion."""
 
     def score(root: Path) -> pd.DataFrame:
-        stage = {"steps": 60, "steps_per_epoch": 30, "warmup_steps": 5, "learning_rate": 3e-3}
+        stage = {"steps": 40, "steps_per_epoch": 40, "warmup_steps": 5, "learning_rate": 3e-3}
         config = study_config(stage1=stage, data={"batch_size": 32})
         data = data_of(root, config)
         folder = tmp_path_factory.mktemp("stage1")
