@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.backends import ONNX_BACKENDS, TorchBackend
 from dxseg.inference.load import PARITY, load_backend
 from dxseg.inference.model_folder import load_model_folder
-from dxseg.inference.onnx_file import read_onnx
 from dxseg.inference.predictor import Predictor
 from onnx_models import make_model_folder
 
@@ -52,6 +52,17 @@ def exported(
 
 
 @pytest.fixture(scope="module")
+def predictors(exported: dict[str, Path]) -> Callable[[str, str], Predictor]:
+    """Those of exported methods with a backend; each is loaded once."""
+
+    @cache
+    def load(method: str, backend: str) -> Predictor:
+        return Predictor.from_folder(exported[method], batch_size=4, backend=backend)
+
+    return load
+
+
+@pytest.fixture(scope="module")
 def images(phantoms: Path) -> list[np.ndarray]:
     data = Dataset.load(phantoms)
     found = [read_image(data.image_path(row)) for row in data.cases.head(4).itertuples()]
@@ -81,20 +92,19 @@ def assert_alike(one: Predictor, other: Predictor, images: list, known=None, ato
 @each_runtime
 @each_method
 def test_an_exported_model_predicts_as_its_model_folder_does(
-    model_folders, exported, images, method, backend
+    model_folders, predictors, images, method, backend
 ):
     torch_predictor = Predictor.from_folder(model_folders[method], batch_size=4)
-    predictor = Predictor.from_folder(exported[method], batch_size=4, backend=backend)
-    assert_alike(torch_predictor, predictor, images)
+    assert_alike(torch_predictor, predictors(method, backend), images)
     masks = [prediction.probabilities.ravel() for prediction in torch_predictor.predict(images)]
     assert np.ptp(np.concatenate(masks)) > 100 * TOLERANCE, "alike must mean something"
 
 
 @each_runtime
-def test_a_known_label_reaches_the_exported_network(model_folders, exported, images, backend):
+def test_a_known_label_reaches_the_exported_network(model_folders, predictors, images, backend):
     known = ["malignant", "benign", "normal", "", "malignant", ""]
     one = Predictor.from_folder(model_folders["sks-evidence"])
-    other = Predictor.from_folder(exported["sks-evidence"], backend=backend)
+    other = predictors("sks-evidence", backend)
     assert_alike(one, other, images, known)
     told, untold = (other.predict(images[:1], given)[0] for given in (["malignant"], None))
     assert abs(told.evidence - untold.evidence).max() > 100 * TOLERANCE
@@ -114,11 +124,11 @@ def test_a_model_of_several_labels_and_classes(tmp_path, images, backend):
 @each_runtime
 @each_method
 @pytest.mark.parametrize("shape", [(1, 1, 32, 64), (3, 1, 96, 160), (2, 1, 50, 70)])
-def test_batches_of_any_number_and_size(model_folders, exported, method, backend, shape):
+def test_batches_of_any_number_and_size(model_folders, predictors, method, backend, shape):
     segmenter, _ = load_model_folder(model_folders[method])
     x = torch.randn(shape, generator=torch.Generator().manual_seed(2))
     wanted = TorchBackend(segmenter).forward(x)
-    found = ONNX_BACKENDS[backend](read_onnx(exported[method])).forward(x)
+    found = predictors(method, backend).backend.forward(x)
     for name in ("mask_logits", "label_logits", "evidence"):
         one, other = getattr(wanted, name), getattr(found, name)
         assert (one is None) == (other is None)
