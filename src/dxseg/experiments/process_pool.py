@@ -26,7 +26,7 @@ _PRELOADED = [
     "dxseg.training.run",
     "dxseg.evaluation.evaluate",
     "dxseg.inference.predictor",
-    "monai.losses.dice",
+    "monai.metrics.hausdorff_distance",
     "timm",
 ]
 _LOG_LINES = 5
