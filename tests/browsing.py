@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+"""The first has no windows: a page takes a third less processor time."""
 PATIENCE = 120_000
 """Milliseconds: a busy machine is no failure."""
 
@@ -24,7 +25,7 @@ def chromium() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="needs: pip install playwright")
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
-        pytest.skip(f"no browser; looked for {', '.join(NAMES)} (Debian: apt install chromium)")
+        pytest.skip(f"no browser; looked for {', '.join(NAMES)} (Debian: apt install {NAMES[0]})")
     with sync_api.sync_playwright() as playwright:
         # As root, as in containers, Chromium refuses its own sandbox; it opens only our page.
         browser = playwright.chromium.launch(

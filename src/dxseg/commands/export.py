@@ -46,7 +46,7 @@ def export_onnx(
     from dxseg.export.quantize import quantize
     from dxseg.inference.load import export_network
     from dxseg.inference.model_folder import find_model_folder, load_model_folder
-    from dxseg.inference.onnx_file import SUFFIX, is_onnx
+    from dxseg.inference.onnx_suffix import SUFFIX, is_onnx
     from dxseg.inference.predictor import Predictor
     from dxseg.io.atomic import write_bytes_atomic
     from dxseg.io.progress import console, reporting

@@ -140,7 +140,7 @@ def _split(
         UsageError: Models and inputs are swapped; both are paths, so no type checker can tell.
     """
     from dxseg.inference.hub import FILES, PREFIX
-    from dxseg.inference.onnx_file import is_onnx
+    from dxseg.inference.onnx_suffix import is_onnx
 
     def is_model(given: str | Path) -> bool:
         path = Path(given)

@@ -200,7 +200,7 @@ def suggest(
     )
     from dxseg.data.table.dataset import Dataset
     from dxseg.inference.model_folder import find_model_folder
-    from dxseg.inference.onnx_file import is_onnx
+    from dxseg.inference.onnx_suffix import is_onnx
     from dxseg.inference.predictor import Predictor
     from dxseg.io.atomic import write_text_atomic
     from dxseg.io.progress import console, reporting

@@ -10,6 +10,8 @@ import pandas as pd
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.inference.hub import local_copy
+from dxseg.inference.onnx_suffix import is_onnx
+from dxseg.training.run_record import read_run
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -22,19 +24,18 @@ def describe(path: str | Path) -> dict[str, Any]:
         DxsegError: The path is none of them.
     """
     folder = local_copy(path)
-    if (folder / "dataset.yaml").is_file():
-        return _describe_dataset(Dataset.load(folder))
-    # What is no dataset loads torch, which takes seconds.
-    from dxseg.inference.model_folder import load_model_folder
-    from dxseg.inference.onnx_file import is_onnx, read_onnx
-    from dxseg.training.run_record import read_run
-
     if is_onnx(folder):
+        from dxseg.inference.onnx_file import read_onnx
+
         model = read_onnx(folder)
         return model.info.model_dump(mode="json") | {"number_format": model.number_format}
+    if (folder / "dataset.yaml").is_file():
+        return _describe_dataset(Dataset.load(folder))
     if (folder / "config.yaml").is_file():
         return read_run(folder)
     if (folder / "model.json").is_file():
+        from dxseg.inference.model_folder import load_model_folder
+
         return load_model_folder(folder)[1].model_dump(mode="json")
     raise DxsegError(
         f"{folder}: not a dataset (dataset.yaml), a run (config.yaml) or a model (model.json); "

@@ -16,7 +16,8 @@ from dxseg.inference.backends import (
 )
 from dxseg.inference.label_prompt import encode_label_prompts
 from dxseg.inference.model_folder import ModelInfo, find_model_folder, load_model_folder
-from dxseg.inference.onnx_file import OnnxModel, is_onnx, pack, parse_onnx, read_onnx
+from dxseg.inference.onnx_file import OnnxModel, pack, parse_onnx, read_onnx
+from dxseg.inference.onnx_suffix import is_onnx
 from dxseg.models.onnx_export import onnx_graph
 from dxseg.models.segmentation_model import STRIDE, SegmentationModel, SegmenterOutput
 

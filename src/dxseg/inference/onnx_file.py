@@ -20,7 +20,6 @@ from dxseg.models.onnx_export import INPUT, KNOWN, OUTPUTS
 NumberFormat = Literal["float32", "int8"]
 NUMBER_FORMATS: tuple[NumberFormat, ...] = get_args(NumberFormat)
 
-SUFFIX = ".onnx"
 FILE_LIMIT = 1 << 30
 """Largest size of an ONNX file, bytes."""
 
@@ -46,11 +45,6 @@ class OnnxModel:
     info: ModelInfo
     number_format: NumberFormat
     path: Path
-
-
-def is_onnx(path: str | Path) -> bool:
-    """Whether the path is that of an ONNX file, by its suffix."""
-    return Path(path).suffix.lower() == SUFFIX
 
 
 def input_names(info: ModelInfo) -> list[str]:

@@ -9,8 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dxseg.config.schema import DeviceConfig
 from dxseg.errors import DxsegError
 
@@ -80,6 +78,8 @@ def machine(device: DeviceConfig) -> dict[str, Any]:
         `system`, `processor`, `threads` per operation on the CPU, and the `accelerator`, "cpu" if
         there is none. Nothing identifies the machine.
     """
+    import torch  # here, so that reading a record does not wait for it
+
     gpu = device.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     return {
         "system": f"{platform.system()} {platform.machine()}",
