@@ -95,7 +95,7 @@ def finished(
     """A run of the method that really learned; not to be written to."""
     from dxseg.training.run import train_run
 
-    stage = {"steps": 36, "steps_per_epoch": 12, "warmup_steps": 5, "learning_rate": 3e-3}
+    stage = {"steps": 45, "steps_per_epoch": 15, "warmup_steps": 5, "learning_rate": 3e-3}
     config = configure(data={"batch_size": 8}, stage1=stage, stage2=stage)
     run = tmp_path_factory.mktemp("finished") / "run"
     train_run(disks, run, config)

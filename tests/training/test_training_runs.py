@@ -45,7 +45,7 @@ class TestLearning:
     def test_losses_fall_and_validation_is_measured(self, finished: Path) -> None:
         first = metrics_of(finished, "stage1")
         assert list(first["epoch"]) == [0, 1, 2]
-        assert list(first["step"]) == [12, 24, 36]
+        assert list(first["step"]) == [15, 30, 45]
         assert first["train_loss"].iloc[-1] < first["train_loss"].iloc[0]
         assert first["val_accuracy"].iloc[-1] > 0.5  # chance is a third
         assert first["val_auroc"].between(0, 1).all()
