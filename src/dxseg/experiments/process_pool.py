@@ -26,7 +26,7 @@ _PRELOADED = [
     "dxseg.training.run",
     "dxseg.evaluation.evaluate",
     "dxseg.inference.predictor",
-    "monai.metrics.hausdorff_distance",
+    "monai.losses.dice",
     "timm",
 ]
 _LOG_LINES = 5

@@ -1,7 +1,4 @@
-"""Losses of both stages.
-
-Dice is written out: MONAI's is the same, and importing MONAI takes seconds of every process.
-"""
+"""Losses of both stages."""
 
 from __future__ import annotations
 
@@ -12,9 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-SMOOTH = 1e-5
-"""Added to both sides of the quotient of Dice, which is 1 where target and prediction are empty."""
 
 
 class LabelLoss(nn.Module):
@@ -99,8 +93,8 @@ def _ratio(numerator: Any, denominator: NDArray[np.float64]) -> NDArray[np.float
 class MaskLoss(nn.Module):
     """Dice plus binary cross-entropy, both with one sigmoid per mask class.
 
-    Dice (Milletari et al. 2016) is taken over the whole batch: per image it is constant for an
-    empty target, and lesion-free images would have no gradient.
+    Dice (Milletari et al. 2016, MONAI's implementation) is taken over the whole batch: per image
+    it is constant for an empty target, and lesion-free images would have no gradient.
     """
 
     def __init__(self, soft_targets: bool = False) -> None:
@@ -111,7 +105,9 @@ class MaskLoss(nn.Module):
                 target rounded to 0 and 1; its semimetric form (Wang et al. 2023) at the target.
         """
         super().__init__()
-        self.soft_targets = soft_targets
+        from monai.losses.dice import DiceLoss
+
+        self.dice = DiceLoss(batch=True, soft_label=soft_targets)
 
     def forward(self, logits: Tensor, target: Tensor, pixels: Tensor | None = None) -> Tensor:
         """Mean loss of logits (B, K, H, W) against masks of the same shape, 0 to 1.
@@ -124,23 +120,9 @@ class MaskLoss(nn.Module):
         """
         probabilities = logits.sigmoid()
         if pixels is None:
-            return self.dice(probabilities, target) + F.binary_cross_entropy_with_logits(
-                logits, target
-            )
+            dice: Tensor = self.dice(probabilities, target)
+            return dice + F.binary_cross_entropy_with_logits(logits, target)
         known = pixels.to(logits.dtype)
         dice = self.dice(probabilities * known, target * known)
         entropy = F.binary_cross_entropy_with_logits(logits, target, known, reduction="sum")
         return dice + entropy / known.sum().clamp(min=1)
-
-    def dice(self, probabilities: Tensor, target: Tensor) -> Tensor:
-        """One minus Dice, the mean over the mask classes."""
-
-        def over_batch(values: Tensor) -> Tensor:
-            return values.sum(dim=(0, 2, 3))
-
-        total = over_batch(probabilities) + over_batch(target)
-        if self.soft_targets:
-            twice = total - over_batch((probabilities - target).abs())
-        else:
-            twice = 2 * over_batch(probabilities * target)
-        return (1 - (twice + SMOOTH) / (total + SMOOTH)).mean()
