@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
     for job in track(jobs, "Runs"):
         table = per_image(args.out / "runs" / job.name, data)
         tables.append(table.assign(method=job.method, fold=job.fold.name))
-    summary = summarise(experiment, pd.concat(tables), weigh)
+    summary = summarize(experiment, pd.concat(tables), weigh)
     write_text_atomic(args.kept / "decisions.csv", summary.to_csv(index=False))
     print(summary.to_string(index=False, float_format="{:.3f}".format))
 
@@ -157,7 +157,7 @@ def _log_odds(probability: float) -> float:
     return float(np.log(p / (1 - p)))
 
 
-def summarise(experiment: Experiment, table: pd.DataFrame, weigh: Weighting) -> pd.DataFrame:
+def summarize(experiment: Experiment, table: pd.DataFrame, weigh: Weighting) -> pd.DataFrame:
     """One row per method and rule; methods are compared on the folds of the primary method."""
     methods = {
         str(method): add_matched_rules(rows) for method, rows in table.groupby("method", sort=False)

@@ -144,8 +144,8 @@ class Picture:
     def click(self, x: float, y: float) -> None:
         self.page.mouse.click(*self.at(x, y))
 
-    def colour(self, x: float, y: float) -> tuple[int, int, int]:
-        """The colour on the screen at a place of the image.
+    def color(self, x: float, y: float) -> tuple[int, int, int]:
+        """The color on the screen at a place of the image.
 
         A line of 2 pixels through the place covers the pixel that holds it wholly, the
         neighbours perhaps in part.

@@ -35,13 +35,13 @@ def make_image(pixels: Array, **attributes: Any) -> Dataset:
     ds.SOPInstanceUID = generate_uid()
     ds.StudyInstanceUID, ds.SeriesInstanceUID = generate_uid(), generate_uid()
     ds.Modality, ds.PatientID, ds.PatientName, ds.StudyDate = "US", "P1", "", ""
-    colour = pixels.ndim == 3 and pixels.shape[2] == 3
-    if pixels.ndim == 3 and not colour:
+    color = pixels.ndim == 3 and pixels.shape[2] == 3
+    if pixels.ndim == 3 and not color:
         ds.NumberOfFrames = len(pixels)
-    ds.Rows, ds.Columns = pixels.shape[:2] if colour else pixels.shape[-2:]
-    ds.SamplesPerPixel = 3 if colour else 1
-    ds.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
-    if colour:
+    ds.Rows, ds.Columns = pixels.shape[:2] if color else pixels.shape[-2:]
+    ds.SamplesPerPixel = 3 if color else 1
+    ds.PhotometricInterpretation = "RGB" if color else "MONOCHROME2"
+    if color:
         ds.PlanarConfiguration = 0
     ds.BitsAllocated = ds.BitsStored = 8 * pixels.dtype.itemsize
     ds.HighBit = ds.BitsStored - 1

@@ -27,40 +27,40 @@ class Board:
         self.boxes: dict[str, Rectangle] = {}
 
     def box(
-        self, name: str, at: tuple[float, float], colour: str, text: str = "", width: float = 1.1
+        self, name: str, at: tuple[float, float], color: str, text: str = "", width: float = 1.1
     ) -> None:
-        """A box around a centre, labelled by its name unless another text is given."""
+        """A box around a center, labelled by its name unless another text is given."""
         corner = (at[0] - width / 2, at[1] - 0.2)
-        for style in ({"color": "white", "lw": 0}, {"fc": colour + "2e", "ec": colour, "lw": 1.1}):
+        for style in ({"color": "white", "lw": 0}, {"fc": color + "2e", "ec": color, "lw": 1.1}):
             self.boxes[name] = self.axes.add_patch(Rectangle(corner, width, 0.4, zorder=2, **style))
         self.axes.text(*at, text or name, ha="center", va="center", color=INK, fontsize=8, zorder=3)
 
-    def arrow(self, start: str, end: str, colour: str, style: Any = "-", bend: float = 0.0) -> None:
+    def arrow(self, start: str, end: str, color: str, style: Any = "-", bend: float = 0.0) -> None:
         """From the edge of one box to the edge of another."""
         first, last = self.boxes[start], self.boxes[end]
         self.axes.add_patch(
             FancyArrowPatch(
                 first.get_center(), last.get_center(), patchA=first, patchB=last,
-                shrinkA=0, shrinkB=1, arrowstyle="-|>", mutation_scale=9, color=colour, lw=1.1,
+                shrinkA=0, shrinkB=1, arrowstyle="-|>", mutation_scale=9, color=color, lw=1.1,
                 ls=style, connectionstyle=f"arc3,rad={bend}",
             )
         )  # fmt: skip
 
 
-def draw_branch(board: Board, encoder: str, decoder: str, colour: str, words: str) -> None:
+def draw_branch(board: Board, encoder: str, decoder: str, color: str, words: str) -> None:
     """An image, an encoder down, a decoder up."""
     top = TOP[encoder]
     board.box(f"image {encoder}", (-0.4, top), INK, "image", 0.9)
-    board.axes.text(-0.85, top + 0.6, words, color=colour, fontsize=10, weight="bold")
+    board.axes.text(-0.85, top + 0.6, words, color=color, fontsize=10, weight="bold")
     for number, stride in enumerate(STRIDES[:-1]):
         for letter, x in ((encoder, 1.2 + 1.3 * number), (decoder, 9.6 - 1.3 * number)):
-            board.box(f"{letter}, 1/{stride}", (x, top - 0.62 * number), colour)
-    board.box(f"{encoder}, 1/32", (5.4, top - 1.9), colour)
+            board.box(f"{letter}, 1/{stride}", (x, top - 0.62 * number), color)
+    board.box(f"{encoder}, 1/32", (5.4, top - 1.9), color)
     down = [f"image {encoder}", *(f"{encoder}, 1/{stride}" for stride in STRIDES)]
     up = [down[-1], *(f"{decoder}, 1/{stride}" for stride in reversed(STRIDES[:-1]))]
     for path in (down, up):
         for start, end in pairwise(path):
-            board.arrow(start, end, colour)
+            board.arrow(start, end, color)
 
 
 def draw_prompts(board: Board) -> None:

@@ -152,12 +152,12 @@ class TestRestore:
         assert overlap > 0.93
 
 
-class TestNormalise:
+class TestNormalize:
     @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
     def test_closed_form(self, dtype: torch.dtype) -> None:
         stored = torch.tensor([0, 51, 102, 255], dtype=dtype).reshape(1, 1, 2, 2)
         wanted = (torch.tensor([0.0, 0.2, 0.4, 1.0]) - 0.5) / 0.25
-        got = preprocessing().normalise(stored)
+        got = preprocessing().normalize(stored)
         assert got.dtype == torch.float32
         assert torch.allclose(got.flatten(), wanted)
 
@@ -168,7 +168,7 @@ class TestNormalise:
 
     def test_every_channel_has_its_own_statistics(self) -> None:
         p = preprocessing(channels=2, mean=(0.0, 1.0), std=(1.0, 0.5))
-        got = p.normalise(torch.full((3, 2, 4, 4), 255, dtype=torch.uint8))
+        got = p.normalize(torch.full((3, 2, 4, 4), 255, dtype=torch.uint8))
         assert torch.allclose(got[:, 0], torch.ones(3, 4, 4))
         assert torch.allclose(got[:, 1], torch.zeros(3, 4, 4))
 

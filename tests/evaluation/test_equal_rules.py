@@ -151,7 +151,7 @@ def test_tables_of_earlier_versions_are_read_with_gaps(tmp_path: Path):
 
 
 class ByBrightness:
-    """A predictor of images of one grey value: its probability is the value."""
+    """A predictor of images of one gray value: its probability is the value."""
 
     info = SimpleNamespace(joins_slices=False)
 

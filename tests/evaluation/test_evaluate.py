@@ -130,7 +130,7 @@ def test_means_by_patient_weigh_patients_alike():
     assert (low, high) == (0, 1)
 
 
-def test_spacing_turns_distances_and_areas_into_millimetres():
+def test_spacing_turns_distances_and_areas_into_millimeters():
     spaced = [replace(one, spacing=(2.0, 0.5)) for one in FOUR_CELLS]
     evaluation = evaluate_cases(spaced, resamples=20)
     rows = evaluation.per_image.set_index("case_id")

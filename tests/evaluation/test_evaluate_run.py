@@ -51,11 +51,11 @@ class BrightIsLesion:
             if name == self.lose:
                 continue
             try:
-                grey = np.asarray(Image.open(source.image))
+                gray = np.asarray(Image.open(source.image))
             except OSError as error:
                 yield name, DxsegError(f"{source.image}: {error}")
                 continue
-            mask = (grey > 128).astype(np.uint8)
+            mask = (gray > 128).astype(np.uint8)
             normal = 0.0 if mask.any() else 1.0
             labels = {"normal": normal, "benign": 1 - normal}
             yield name, Predicted(mask, mask[None].astype(np.float32), labels)
@@ -132,7 +132,7 @@ def test_patients_name_the_groups_and_weigh_alike(tmp_path, predictor):
     assert evaluation.per_patient["group"].tolist() == ["p", "q", "r"]
 
 
-def test_millimetres_only_where_every_case_has_them(tmp_path, predictor):
+def test_millimeters_only_where_every_case_has_them(tmp_path, predictor):
     spaced = make_run(tmp_path, spacing_unit="mm", spacing_y=[0.5] * 6, spacing_x=[0.25] * 6)
     evaluation = evaluate_run(spaced, *open_run(spaced), resamples=50)
     assert evaluation.summary["units"]["area"] == "mm2"

@@ -175,11 +175,11 @@ class Pointing:
         for name, source in items:
             self.seen.append(name)
             try:
-                grey = np.asarray(Image.open(source.image))
+                gray = np.asarray(Image.open(source.image))
             except OSError as error:
                 yield name, DxsegError(f"{source.image}: {error}")
                 continue
-            yield name, predicted(grey / 255, self.learnt)
+            yield name, predicted(gray / 255, self.learnt)
 
 
 @pytest.fixture

@@ -24,9 +24,7 @@ Cli = Callable[..., Any]
 def fresh(work: Callable[..., Any], *arguments: Any) -> None:
     """Call a function in a process of its own: two trainings in one may round apart."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["dxseg.evaluation.reproduce", "monai.losses.dice", "timm"]
-    )
+    context.set_forkserver_preload(["dxseg.evaluation.reproduce", "monai.losses.dice", "timm"])
     process = context.Process(target=work, args=arguments)
     process.start()
     process.join()

@@ -17,7 +17,7 @@ from dxseg import export_onnx
 from dxseg.data.splits.split_table import read_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
-from dxseg.export import quantize as quantising
+from dxseg.export import quantize as quantizing
 from dxseg.export.calibration_data import IMAGES, CalibrationCase, calibration_cases
 from dxseg.export.quantize import ENOUGH_MASKS
 from dxseg.inference.onnx_file import read_onnx
@@ -120,7 +120,7 @@ def test_int8_is_smaller(tmp_path, phantoms):
 def test_a_model_that_lost_too_much_is_not_written(tmp_path, phantoms, monkeypatch):
     model_folder = make_model_folder(tmp_path / "model_folder", "unet")
     # Random masks hardly lose against true ones; so they are compared with each other.
-    monkeypatch.setattr(quantising, "ENOUGH_MASKS", 1000)
+    monkeypatch.setattr(quantizing, "ENOUGH_MASKS", 1000)
     with pytest.raises(DxsegError, match="nothing was written"):
         export_onnx(
             model_folder,
@@ -149,8 +149,8 @@ def strip(start: int, stop: int) -> np.ndarray:
     return mask
 
 
-def compared(first: list, second: list, cases: list) -> quantising.QuantizationReport:
-    return quantising._compare(Says(first), Says(second), cases, lambda _: None)
+def compared(first: list, second: list, cases: list) -> quantizing.QuantizationReport:
+    return quantizing._compare(Says(first), Says(second), cases, lambda _: None)
 
 
 def test_the_loss_is_what_dice_says(monkeypatch):

@@ -38,7 +38,7 @@ from dxseg.experiments.experiment import parse_experiment, read_experiment_text
 from dxseg.server.uploads import inspect_upload, save_upload
 
 RNG = np.random.default_rng(0)
-GREY = RNG.integers(0, 256, (12, 9), dtype=np.uint8)
+GRAY = RNG.integers(0, 256, (12, 9), dtype=np.uint8)
 DEEP = RNG.integers(0, 65536, (12, 9), dtype=np.uint16)
 AFFINE = np.diag([0.5, 0.6, 3.0, 1.0])
 
@@ -95,19 +95,19 @@ def tiff(array: Any, **options: Any) -> bytes:
 @cache
 def images() -> list[bytes]:
     return [
-        encoded(GREY, "png"),
-        encoded(GREY > 99, "png"),
-        encoded(np.stack([GREY] * 3, -1), "jpeg"),
-        encoded(GREY, "bmp"),
+        encoded(GRAY, "png"),
+        encoded(GRAY > 99, "png"),
+        encoded(np.stack([GRAY] * 3, -1), "jpeg"),
+        encoded(GRAY, "bmp"),
         tiff(DEEP, compression="zlib", predictor=True),
-        tiff(np.stack([GREY] * 2), photometric="minisblack"),
-        encoded(GREY, "tiff", compression="tiff_lzw"),
+        tiff(np.stack([GRAY] * 2), photometric="minisblack"),
+        encoded(GRAY, "tiff", compression="tiff_lzw"),
     ]
 
 
 @cache
 def masks() -> list[bytes]:
-    return [encoded(GREY % 3, "png"), encoded(GREY % 3, "bmp"), tiff(GREY % 2)]
+    return [encoded(GRAY % 3, "png"), encoded(GRAY % 3, "bmp"), tiff(GRAY % 2)]
 
 
 @cache
@@ -122,25 +122,25 @@ def label_maps() -> list[bytes]:
 
 
 def palette() -> Any:
-    ds = make_image(GREY % 4)
+    ds = make_image(GRAY % 4)
     ds.PhotometricInterpretation = "PALETTE COLOR"
-    for colour in ("Red", "Green", "Blue"):
-        setattr(ds, f"{colour}PaletteColorLookupTableDescriptor", [4, 0, 8])
-        setattr(ds, f"{colour}PaletteColorLookupTableData", bytes([0, 90, 180, 255]))
+    for color in ("Red", "Green", "Blue"):
+        setattr(ds, f"{color}PaletteColorLookupTableDescriptor", [4, 0, 8])
+        setattr(ds, f"{color}PaletteColorLookupTableData", bytes([0, 90, 180, 255]))
     return ds
 
 
 @cache
 def dicom() -> list[bytes]:
-    grey, deep = make_image(GREY), make_image(DEEP, WindowCenter=900, WindowWidth=300)
-    packed = make_image(GREY)
+    gray, deep = make_image(GRAY), make_image(DEEP, WindowCenter=900, WindowWidth=300)
+    packed = make_image(GRAY)
     packed.compress(RLELossless)
-    return [_saved(ds) for ds in (grey, deep, packed, palette())]
+    return [_saved(ds) for ds in (gray, deep, packed, palette())]
 
 
 @cache
 def dicom_masks() -> list[bytes]:
-    mask = plain_segmentation(make_image(GREY), (GREY > 128).astype(np.uint8))
+    mask = plain_segmentation(make_image(GRAY), (GRAY > 128).astype(np.uint8))
     series = make_series(np.zeros((2, 9, 9)))
     contours = structure_set(series[:1], [place(series[0], SQUARE)])
     return [_saved(ds) for ds in (mask, contours)]

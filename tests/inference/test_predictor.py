@@ -207,11 +207,11 @@ def test_several_labels_have_a_sigmoid_each(make_predictor):
     assert prediction.label_probabilities["bright"] > 0.99
 
 
-def test_grey_and_colour_turn_into_each_other(make_predictor):
-    grey = square(32, 32)
-    colour = np.repeat(grey, 3, axis=2)
-    [one] = make_predictor(channels=3).predict([grey])
-    [other] = make_predictor(channels=1).predict([colour])
+def test_gray_and_color_turn_into_each_other(make_predictor):
+    gray = square(32, 32)
+    color = np.repeat(gray, 3, axis=2)
+    [one] = make_predictor(channels=3).predict([gray])
+    [other] = make_predictor(channels=1).predict([color])
     assert (one.mask == other.mask).all()
     assert one.mask.any()
     with pytest.raises(DxsegError, match="channel"):

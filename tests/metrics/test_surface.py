@@ -18,9 +18,9 @@ PAIRS = SHAPES.flatmap(lambda shape: st.tuples(arrays(bool, shape), arrays(bool,
 SPACINGS = st.tuples(*[st.sampled_from([0.1, 0.5, 1.0, 2.5])] * 2)
 
 
-def disc(radius: float, centre: tuple[float, float] = (50, 60)) -> np.ndarray:
+def disc(radius: float, center: tuple[float, float] = (50, 60)) -> np.ndarray:
     y, x = np.ogrid[:100, :120]
-    return (y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= radius**2
+    return (y - center[0]) ** 2 + (x - center[1]) ** 2 <= radius**2
 
 
 def outline(mask: np.ndarray) -> np.ndarray:
@@ -59,13 +59,13 @@ def test_concentric_discs_are_as_far_apart_as_their_radii(spacing):
         assert distance == pytest.approx(10, abs=1)
 
 
-@pytest.mark.parametrize(("axis", "millimetres"), [(0, 1.5), (1, 0.4)])
-def test_anisotropic_spacing_counts_along_the_right_axis(axis, millimetres):
+@pytest.mark.parametrize(("axis", "millimeters"), [(0, 1.5), (1, 0.4)])
+def test_anisotropic_spacing_counts_along_the_right_axis(axis, millimeters):
     truth = np.zeros((60, 60), dtype=bool)
     truth[20:30, 20:30] = True
     shifted = np.roll(truth, 6, axis)
-    assert hd95(truth, shifted, (1.5, 0.4)) == pytest.approx(6 * millimetres)
-    assert nsd(truth, shifted, (1.5, 0.4), tolerance=6 * millimetres) == 1
+    assert hd95(truth, shifted, (1.5, 0.4)) == pytest.approx(6 * millimeters)
+    assert nsd(truth, shifted, (1.5, 0.4), tolerance=6 * millimeters) == 1
     assert nsd(truth, shifted, (1.5, 0.4), tolerance=0.3) < 0.6
 
 

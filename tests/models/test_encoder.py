@@ -47,8 +47,8 @@ def test_statistics_are_those_of_the_pretraining() -> None:
     rgb = PyramidEncoder("resnet10t", 3)
     assert rgb.mean == (0.485, 0.456, 0.406)
     assert rgb.std == (0.229, 0.224, 0.225)
-    grey = PyramidEncoder("resnet10t", 1)
-    assert grey.mean == pytest.approx((sum(rgb.mean) / 3,))
+    gray = PyramidEncoder("resnet10t", 1)
+    assert gray.mean == pytest.approx((sum(rgb.mean) / 3,))
 
 
 @pytest.mark.parametrize(

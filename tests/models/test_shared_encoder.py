@@ -104,10 +104,10 @@ def test_shared_levels_keep_weights_and_statistics(rate: float) -> None:
     later = nn.ModuleList(split_into_stages(segmenter.coarse.encoder)[2:])
     before = [{n: t.clone() for n, t in part.state_dict().items()} for part in (shared, later)]
     trainable = [p for p in segmenter.parameters() if p.requires_grad]
-    optimiser = torch.optim.SGD(trainable, lr=0.1)
+    optimizer = torch.optim.SGD(trainable, lr=0.1)
     for _ in range(2):
         segmenter(images(4)).mask_logits.square().mean().backward()
-        optimiser.step()
+        optimizer.step()
     assert all(parameter.grad is None for parameter in shared.parameters())
     after = [part.state_dict() for part in (shared, later)]
     assert all(torch.equal(before[0][name], after[0][name]) for name in before[0])

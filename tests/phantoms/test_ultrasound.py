@@ -94,7 +94,7 @@ def test_an_interrupted_set_is_no_dataset(tmp_path: Path, monkeypatch: pytest.Mo
         Dataset.load(tmp_path)
 
 
-def test_images_use_the_grey_scale(dataset: Dataset) -> None:
+def test_images_use_the_gray_scale(dataset: Dataset) -> None:
     for row in dataset.cases.itertuples():
         image = pixels(dataset.image_path(row))
         assert 40 < image.mean() < 160

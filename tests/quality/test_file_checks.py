@@ -96,7 +96,7 @@ def rgba(folder: Any) -> Any:
     return np.dstack([mask, mask, mask, np.full_like(mask, 255)])
 
 
-def colour(folder: Any) -> Any:
+def color(folder: Any) -> Any:
     return np.dstack([folder.disc(), folder.disc() * 0, folder.disc() * 0])
 
 
@@ -135,7 +135,7 @@ IMAGE, MASK = "c3.png", "c3_mask.png"
         ("mask-unreadable", write(MASK, lambda _: b""), "0 bytes"),
         ("mask-unreadable", cut(MASK), "cut short"),
         ("mask-unreadable", write(MASK, lambda _: bomb()), "60000 x 60000"),
-        ("mask-refused", replaced(MASK, colour), "color mask"),
+        ("mask-refused", replaced(MASK, color), "color mask"),
         ("mask-refused", replaced(MASK, lambda f: f.scene(9)), "expected"),
         ("mask-size", replaced(MASK, lambda f: f.disc()[:30]), "30 x 40"),
         ("mask-on-lesion-free", lambda f: f.set("c3", label="normal"), "pixels"),
@@ -214,7 +214,7 @@ def test_a_case_with_nothing_is_of_no_use(folder: Any, codes: Any) -> None:
     assert list(codes(folder.check())) == ["label-missing", "unused"]
 
 
-def test_millimetres_without_spacing(folder: Any, codes: Any) -> None:
+def test_millimeters_without_spacing(folder: Any, codes: Any) -> None:
     folder.spec["spacing_unit"] = "mm"
     for case in ("c0", "c1", "c2", "c4", "c5"):
         folder.set(case, spacing_y="0.1", spacing_x="0.2")

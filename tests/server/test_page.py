@@ -38,8 +38,8 @@ def save(picture: Picture) -> None:
     picture.says("Saved as")
 
 
-def alike(colour: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    return all(abs(one - two) < 40 for one, two in zip(colour, other, strict=True))
+def alike(color: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    return all(abs(one - two) < 40 for one, two in zip(color, other, strict=True))
 
 
 def test_a_dropped_image_shows_outline_evidence_and_what_the_model_says(
@@ -53,19 +53,19 @@ def test_a_dropped_image_shows_outline_evidence_and_what_the_model_says(
     assert page.locator("#labels tbody tr").first.inner_text().split() == ["bright", "100.0%"]
     assert picture.area() > 100
     assert "mm²" in page.locator("#areas").inner_text()
-    assert alike(picture.colour(37.5, 11), ORANGE), "the upper edge of the square"
-    inside = picture.colour(37.5, 16.5)
+    assert alike(picture.color(37.5, 11), ORANGE), "the upper edge of the square"
+    inside = picture.color(37.5, 16.5)
     assert not alike(inside, ORANGE), "what is inside is not covered"
     page.uncheck("#show-mask")
-    assert not alike(picture.colour(37.5, 11), ORANGE)
-    plain = picture.colour(37.5, 16.5)
+    assert not alike(picture.color(37.5, 11), ORANGE)
+    plain = picture.color(37.5, 16.5)
     page.check("#show-heat")
-    half = picture.colour(37.5, 16.5)
+    half = picture.color(37.5, 16.5)
     page.fill("#opacity", "100")
-    full = picture.colour(37.5, 16.5)
+    full = picture.color(37.5, 16.5)
     assert plain[1] > half[1] + 20 > full[1] + 40, "the more opaque, the less green"
     page.uncheck("#show-heat")
-    assert picture.colour(37.5, 16.5) == plain
+    assert picture.color(37.5, 16.5) == plain
 
 
 def test_the_mask_follows_a_known_diagnosis_and_back(picture: Picture) -> None:

@@ -19,7 +19,7 @@ from dxseg.data.table.dataset import Dataset, DatasetSpec
 from serving import TOKEN
 
 CLASSES = ["class0", "class1"]
-COLOURS = [(230, 159, 0), (0, 158, 115)]  # of their outlines
+COLORS = [(230, 159, 0), (0, 158, 115)]  # of their outlines
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def areas(picture: Picture) -> list[int]:
     return [int(text.split()[0]) for text in told]
 
 
-def alike(colour: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    return all(abs(one - two) < 40 for one, two in zip(colour, other, strict=True))
+def alike(color: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    return all(abs(one - two) < 40 for one, two in zip(color, other, strict=True))
 
 
 def test_dicom_of_any_name_is_shown_and_segmented(
@@ -81,10 +81,10 @@ def test_dicom_of_any_name_is_shown_and_segmented(
     area = picture.area()
     assert 100 < area < 200
     assert f"{area * 0.125:.1f} mm²" in picture.page.locator("#areas").inner_text()
-    assert alike(picture.colour(37.5, 10), COLOURS[0]), "the upper edge of the square"
+    assert alike(picture.color(37.5, 10), COLORS[0]), "the upper edge of the square"
     picture.page.uncheck("#show-mask")
-    assert min(picture.colour(37.5, 15)) > 200, "the square itself"
-    assert max(picture.colour(10, 40)) < 60
+    assert min(picture.color(37.5, 15)) > 200, "the square itself"
+    assert max(picture.color(10, 40)) < 60
     assert "Doe" not in picture.page.content()
     picture.page.close()
 
@@ -93,11 +93,11 @@ def test_each_class_has_its_outline_and_is_painted(two: Picture, root: Path) -> 
     page = two.page
     before = areas(two)
     assert min(before) > 100
-    assert alike(two.colour(37.5, 4), COLOURS[0]), "the upper edge of the red square"
-    assert alike(two.colour(11.5, 34), COLOURS[1]), "the upper edge of the green square"
+    assert alike(two.color(37.5, 4), COLORS[0]), "the upper edge of the red square"
+    assert alike(two.color(11.5, 34), COLORS[1]), "the upper edge of the green square"
     swatches = "all => all.map((one) => getComputedStyle(one).backgroundColor)"
     assert page.locator("#areas .swatch").evaluate_all(swatches) == [
-        f"rgb({red}, {green}, {blue})" for red, green, blue in COLOURS
+        f"rgb({red}, {green}, {blue})" for red, green, blue in COLORS
     ]
     page.click("[data-tool=brush]")
     page.focus("#view")
@@ -109,7 +109,7 @@ def test_each_class_has_its_outline_and_is_painted(two: Picture, root: Path) -> 
     two.drag([(34, 24), (54, 24)])
     assert areas(two)[0] == before[0]
     assert areas(two)[1] > before[1] + 100
-    assert alike(two.colour(44, 20), COLOURS[1]), "the upper edge of what was painted"
+    assert alike(two.color(44, 20), COLORS[1]), "the upper edge of what was painted"
     two.drag([(37, 9), (38, 9)])
     assert areas(two)[0] < before[0] - 50, "a pixel is of one class"
     page.select_option("#class", "class0")

@@ -40,14 +40,14 @@ def test_window_and_level_change_by_preset_drag_and_key(
     page.set_input_files("#file", file)
     picture.says("Predicted")
     page.uncheck("#show-mask")
-    as_delivered = picture.colour(50, 40)[0]
+    as_delivered = picture.color(50, 40)[0]
     page.select_option("#window", "brain")
     picture.says("Level 40, window 80 HU")
-    assert picture.colour(50, 40)[0] == 255, "100 HU is beyond 80"
+    assert picture.color(50, 40)[0] == 255, "100 HU is beyond 80"
     page.select_option("#window", "bone")
-    assert 60 < picture.colour(50, 40)[0] < 100, "100 HU in -500 to 1500"
+    assert 60 < picture.color(50, 40)[0] < 100, "100 HU in -500 to 1500"
     page.select_option("#window", "as delivered")
-    assert abs(picture.colour(50, 40)[0] - as_delivered) <= 2
+    assert abs(picture.color(50, 40)[0] - as_delivered) <= 2
     page.keyboard.press("w")
     picture.drag([(20, 20), (30, 20)])
     assert "window 20" not in page.inner_text("#status"), "wider"
@@ -131,11 +131,11 @@ def test_zoom_stays_when_the_window_changes_and_ends_with_the_case(picture: Pict
 def test_the_mask_hides_while_a_key_is_held_and_the_wheel_sets_the_width(picture: Picture) -> None:
     page = picture.page
     open_next(picture)
-    outline = picture.colour(37.5, 10)
+    outline = picture.color(37.5, 10)
     page.keyboard.down("h")
-    assert picture.colour(37.5, 10) != outline
+    assert picture.color(37.5, 10) != outline
     page.keyboard.up("h")
-    assert picture.colour(37.5, 10) == outline
+    assert picture.color(37.5, 10) == outline
     page.mouse.move(*picture.at(20, 20))
     page.keyboard.down("Control")
     page.mouse.wheel(0, -100)

@@ -81,10 +81,10 @@ def test_the_answer_is_what_the_predictor_says(make_client: Any) -> None:
 def test_several_classes_are_numbers_and_have_an_area_each(make_client: Any) -> None:
     image = np.full((32, 32, 2), 10, np.uint8)
     image[2:6, 2:6, 0], image[20:25, 8:12, 1] = 250, 250
-    colour = np.dstack([image, np.zeros((32, 32), np.uint8)])
+    color = np.dstack([image, np.zeros((32, 32), np.uint8)])
     client = make_client(classes=2, channels=3)
     told = client.post(
-        "/v1/predict", **sent(png(colour)), data={"spacing_y": "0.5", "spacing_x": "2"}
+        "/v1/predict", **sent(png(color)), data={"spacing_y": "0.5", "spacing_x": "2"}
     ).json()
     assert sorted(np.unique(decoded(told["mask"]["png"]))) == [0, 1, 2]
     assert told["area"] == {
@@ -113,7 +113,7 @@ def test_a_known_label_is_used(make_client: Any) -> None:
     assert "normal, bright" in refused.json()["detail"]
 
 
-def test_the_spacing_of_dicom_gives_square_millimetres(make_client: Any) -> None:
+def test_the_spacing_of_dicom_gives_square_millimeters(make_client: Any) -> None:
     client, content = make_client(), dicom(PixelSpacing=[0.5, 0.25])
     told = client.post("/v1/predict", **sent(content, "IM1")).json()
     assert told["image"]["spacing_mm"] == [0.5, 0.25]

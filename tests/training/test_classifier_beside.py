@@ -49,8 +49,8 @@ def stage1_probabilities(run: Path, stage1: Path, disks: Path, split: str) -> np
     pixels = [info.preprocessing.fit(image)[0] for image in images_of(disks, split)]
     batch = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
     with torch.inference_mode():
-        normalised = pad_to_multiple(info.preprocessing.normalise(batch), 32)
-        return coarse.eval()(normalised).label_logits.double().softmax(1).numpy()
+        normalized = pad_to_multiple(info.preprocessing.normalize(batch), 32)
+        return coarse.eval()(normalized).label_logits.double().softmax(1).numpy()
 
 
 def images_of(disks: Path, split: str) -> list[np.ndarray]:

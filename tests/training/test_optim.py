@@ -26,11 +26,11 @@ def built(parts: list[tuple[nn.Module, float]], **changes: Any) -> tuple[Any, An
 
 def rates(steps: int, **changes: Any) -> list[float]:
     """The learning rate of each step."""
-    optimiser, schedule = built([(nn.Linear(2, 2), 1.0)], steps=steps, **changes)
+    optimizer, schedule = built([(nn.Linear(2, 2), 1.0)], steps=steps, **changes)
     seen = []
     for _ in range(steps):
-        seen.append(optimiser.param_groups[0]["lr"])
-        optimiser.step()
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
         schedule.step()
     return seen
 
@@ -58,11 +58,11 @@ def test_any_length_and_warm_up_stay_within_bounds(steps: int, epoch: int, warmu
     assert seen[top:] == sorted(seen[top:], reverse=True)
 
 
-def named_rates(module: nn.Module, optimiser: Any) -> dict[str, tuple[float, float]]:
+def named_rates(module: nn.Module, optimizer: Any) -> dict[str, tuple[float, float]]:
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     return {
         names[id(parameter)]: (group["initial_lr"], group["weight_decay"])
-        for group in optimiser.param_groups
+        for group in optimizer.param_groups
         for parameter in group["params"]
     }
 
@@ -81,13 +81,13 @@ def test_every_trainable_parameter_is_in_one_group_at_its_rate(
     segmenter = build_model(config, Task(1, 1, 3), pretrained=False)
     stage = StageConfig(learning_rate=0.01, encoder_learning_rate_scale=0.5, weight_decay=0.2)
     module = SegmentationModule(segmenter, config, stage)
-    optimiser = module.configure_optimizers()["optimizer"]  # type: ignore[index, call-overload]
-    listed = [id(p) for group in optimiser.param_groups for p in group["params"]]
+    optimizer = module.configure_optimizers()["optimizer"]  # type: ignore[index, call-overload]
+    listed = [id(p) for group in optimizer.param_groups for p in group["params"]]
     trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
     assert len(listed) == len(set(listed))  # disjoint
     assert set(listed) == {id(p) for p in trainable.values()}  # complete
     encoder = {id(p) for p in segmenter.encoder.parameters()}
-    for name, (rate, decay) in named_rates(module, optimiser).items():
+    for name, (rate, decay) in named_rates(module, optimizer).items():
         parameter = trainable[name]
         coarse = name.startswith("segmenter.coarse.")
         scale = coarse_scale if coarse else 0.5 if id(parameter) in encoder else 1.0
@@ -96,21 +96,21 @@ def test_every_trainable_parameter_is_in_one_group_at_its_rate(
 
 
 def test_initial_rates_are_kept_apart_by_the_schedule() -> None:
-    optimiser, schedule = built([(nn.Linear(2, 2), 0.1), (nn.Linear(2, 2), 1.0)], warmup_steps=5)
+    optimizer, schedule = built([(nn.Linear(2, 2), 0.1), (nn.Linear(2, 2), 1.0)], warmup_steps=5)
     for _ in range(50):
-        optimiser.step()
+        optimizer.step()
         schedule.step()
-        slow, fast = (optimiser.param_groups[index]["lr"] for index in (0, 2))
+        slow, fast = (optimizer.param_groups[index]["lr"] for index in (0, 2))
         assert slow == pytest.approx(fast * 0.1)
 
 
 def test_the_schedule_continues_from_its_state() -> None:
-    def run(schedule: Any, optimiser: Any, steps: int) -> list[float]:
+    def run(schedule: Any, optimizer: Any, steps: int) -> list[float]:
         seen = []
         for _ in range(steps):
-            optimiser.step()
+            optimizer.step()
             schedule.step()
-            seen.append(optimiser.param_groups[0]["lr"])
+            seen.append(optimizer.param_groups[0]["lr"])
         return seen
 
     whole = built([(nn.Linear(2, 2), 1.0)], steps=40, steps_per_epoch=20)

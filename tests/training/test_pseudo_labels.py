@@ -139,7 +139,7 @@ class TestPseudoLabels:
         options: Any = {"peak": None, "label_prompts": False}
         both = make_pseudo_labels(teachers, data, path, lambda *_: None, **options)
         row = int(np.flatnonzero(data.label_train.labels == 1)[-1])
-        pixels = data.preprocessing.normalise(
+        pixels = data.preprocessing.normalize(
             torch.from_numpy(data.label_train.image(row)).permute(2, 0, 1)[None]
         )
         mean = torch.stack([predict_averaged(t, pixels, None)[0] for t in teachers]).mean(dim=0)

@@ -130,7 +130,7 @@ def slice_scores(
         pixels = [read_image(dataset.image_path(row)) for row in test.itertuples()]
         images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
         with torch.inference_mode():
-            logits = coarse(data.preprocessing.normalise(images)).label_logits
+            logits = coarse(data.preprocessing.normalize(images)).label_logits
         table = test[["case_id", "volume_id"]].set_index("case_id")
         shows = truth_of(volumes).reindex(table.index)
         return table.assign(score=1 - logits.softmax(1)[:, 0].numpy(), shows=shows)

@@ -117,7 +117,7 @@ def demo(
     Args:
         output: Folder for phantoms and runs.
         images: Number of phantoms.
-        seed: Random seed for phantoms, mask selection and initialisation.
+        seed: Random seed for phantoms, mask selection and initialization.
         overrides: Value of the configuration, such as `stage2.steps=600`; replaces the demo's
             short training. May be repeated. In Python a nested dictionary.
 

@@ -32,10 +32,10 @@ def export_onnx(
     Args:
         model: Folder of a run or of a model.
         output: The `.onnx` file to write.
-        int8: Quantise to 8 bits.
+        int8: Quantize to 8 bits.
         calibration: Dataset whose images calibrate int8; of the run's own dataset, test images are
             left out. May be repeated.
-        max_dice_loss: Maximum Dice drop allowed after quantisation, 0 to 1.
+        max_dice_loss: Maximum Dice drop allowed after quantization, 0 to 1.
 
     Raises:
         UsageError: The file name is wrong, calibration images are missing or not needed, or a

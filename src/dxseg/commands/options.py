@@ -155,7 +155,7 @@ class SlicingOptions(TypedDict, total=False):
     Attributes:
         axis: Plane of the slices; default: `through-plane`, across the coarsest spacing of most
             volumes.
-        window: Grey-value window: `liver`, `lung`, `brain`, `abdomen`, `LEVEL,WIDTH`, or (default)
+        window: Gray-value window: `liver`, `lung`, `brain`, `abdomen`, `LEVEL,WIDTH`, or (default)
             `percentiles` of the volume; of one of several sequences `NAME=WINDOW`, which may be
             repeated. In Python also a mapping.
         resample: Bring volumes of a tilted gantry, of uneven gaps or of oblique slices onto a

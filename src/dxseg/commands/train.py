@@ -58,7 +58,7 @@ def train(
             volume (slab), or the volume; default: as `label_level` in `cases.csv`.
         method: Name of the method; `dxseg methods` lists them.
         preset: Size of images and networks, and length of the training.
-        seed: Random seed of mask selection, initialisation and batches.
+        seed: Random seed of mask selection, initialization and batches.
         splits: A `splits.csv`; default: drawn.
         stage1: Finished run whose stage 1 is used.
         stage2: Finished run whose stage-2 network the further stages start from.

@@ -30,7 +30,7 @@ class DataConfig(StrictConfig):
             the training images. Default: as image_size makes it.
         soft_masks: whether targets are how much of a pixel a lesion covers, from 0 to 1, where
             masks are resized; else they are cut at one half.
-        batch_size: images per optimiser step, over all processes.
+        batch_size: images per optimizer step, over all processes.
         bag_size: largest number of images that represent a study in a step of stage 1.
         lesion_free_fraction: fraction of lesion-free images in a stage-2 batch.
         label_prompt_prob: probability that a training image's label is given to the network (label
@@ -128,7 +128,7 @@ class RunConfig(StrictConfig):
 
     Attributes:
         method: its name.
-        seed: random seed of mask selection, initialisation and batches.
+        seed: random seed of mask selection, initialization and batches.
         self_training: follows stage 2. Default: none.
         student: follows stage 2 or self-training, learns from their network, and is what the run
             ends with. Default: none.

@@ -11,17 +11,17 @@ from dxseg.config.network import StrictConfig
 
 
 class StageConfig(StrictConfig):
-    """Optimisation of one stage: AdamW, linear warm-up, then cosine decay to zero.
+    """Optimization of one stage: AdamW, linear warm-up, then cosine decay to zero.
 
     Attributes:
-        steps: optimiser steps, rounded up to whole epochs.
+        steps: optimizer steps, rounded up to whole epochs.
         steps_per_epoch: a validation and a checkpoint follow each epoch.
         learning_rate: after warm-up.
         encoder_learning_rate_scale: factor on the learning rate of the encoder.
         weight_decay: of AdamW; biases and norm scales are not decayed.
         warmup_steps: of the learning rate.
         gradient_clip_val: largest norm of the gradient.
-        accumulate_grad_batches: batches per optimiser step.
+        accumulate_grad_batches: batches per optimizer step.
         label_smoothing: fraction of a label's target that is spread over all labels.
         ema_decay: decay of the moving average of the weights, which is validated and kept; 0: off.
         early_stopping_patience: validations without improvement before the stage stops. Default:
@@ -49,7 +49,7 @@ class StageConfig(StrictConfig):
 
     @property
     def epoch_steps(self) -> int:
-        """Optimiser steps per epoch."""
+        """Optimizer steps per epoch."""
         return min(self.steps, self.steps_per_epoch)
 
     @property
@@ -62,7 +62,7 @@ MIN_STEPS, MAX_STEPS = 300, 3000
 
 
 class Stage1Config(StageConfig):
-    """Optimisation of stage 1; its length follows the number of labelled images.
+    """Optimization of stage 1; its length follows the number of labelled images.
 
     Attributes:
         steps: as of any stage. Default: from `epochs`.

@@ -100,7 +100,7 @@ class Preprocessing(BaseModel):
             )
         return _resize(image, [*size])
 
-    def normalise(self, images: Tensor) -> Tensor:
+    def normalize(self, images: Tensor) -> Tensor:
         """Convert stored intensities (B, C, H, W) to the float32 input of a network."""
         return self.standardise(self.scale(images))
 

@@ -90,7 +90,7 @@ class EvaluatedCase:
         truth: (H, W) label map of 0..K. None where no mask is known: such an image counts for
             image-level metrics only, unless it is lesion-free, which means an empty mask.
         prediction: Of the model.
-        spacing: Millimetres per pixel along y and x; None where unknown.
+        spacing: Millimeters per pixel along y and x; None where unknown.
         place: Where in its volume the image is; None for an image that is no slice.
     """
 
@@ -112,7 +112,7 @@ class EvaluationProtocol:
         mask_classes: Names of the mask values 1, 2, ...
         lesion_free_labels: The labels that mean "no lesion".
         multi_label: Whether labels are independent instead of exclusive.
-        tolerance: Of the normalised surface Dice, in the unit of the spacing.
+        tolerance: Of the normalized surface Dice, in the unit of the spacing.
         threshold: Probability from which a pixel is lesion.
         decision_threshold: Decision score above which an image gets a mask, at 10% false positives
             (`dxseg.evaluation.equal_rules`); None where it is unknown.
@@ -139,7 +139,7 @@ def score_case(case: EvaluatedCase, protocol: EvaluationProtocol) -> Row:
     With several mask classes dice, iou, hd95 and nsd are means over the classes in truth or
     prediction (without any: the both-empty cell), so that absent classes do not raise them; the
     columns `dice_<class>` and so on are NaN where neither has the class. `lesion_free` in the
-    row follows the mask where there is one. Areas are in square millimetres where spacing is
+    row follows the mask where there is one. Areas are in square millimeters where spacing is
     given, else in pixels.
 
     Args:

@@ -205,7 +205,7 @@ def evaluate_run(
     Masks with `use_mask` False in `splits.csv` are not used: such images count for image-level
     metrics only, and images with neither a usable mask nor a label are left out and counted. Means
     are over patients where every evaluated case has one.
-    Distances are in millimetres where the dataset's unit is mm and every evaluated case has a
+    Distances are in millimeters where the dataset's unit is mm and every evaluated case has a
     spacing, else in pixels.
 
     Args:
@@ -218,7 +218,7 @@ def evaluate_run(
         output: Folder for evaluation.json, per_image.csv, per_patient.csv, and per_volume.csv of
             slices; default: the run. For other splits than test the names end in `_<split>`, with
             label prompts in `_label_prompts`.
-        tolerance: Of the normalised surface Dice, millimetres or pixels.
+        tolerance: Of the normalized surface Dice, millimeters or pixels.
         resamples: Number of bootstrap samples.
         progress: Called with the number of images done and of all.
 

@@ -42,7 +42,7 @@ def split_rows(
 
     Returns:
         The dataset's columns, `label` without labels of study level; and group_name,
-        label_lesion_free, use_truth, physical (whether distances are in millimetres, the same for
+        label_lesion_free, use_truth, physical (whether distances are in millimeters, the same for
         all rows), volume_slices (how many slices its volume has). Slices of a volume come together,
         in their order. And the number of cases left out because they have neither mask nor label.
 

@@ -45,7 +45,7 @@ class EnsembleBackend:
         stored = images * (preprocessing.high - preprocessing.low) + preprocessing.low
         masks, labels, evidence = [], [], []
         for backend, info in self._members:
-            output = backend.forward(info.preprocessing.normalise(stored), label_prompt)
+            output = backend.forward(info.preprocessing.normalize(stored), label_prompt)
             masks.append((output.mask_logits.float() / info.mask_temperature).sigmoid())
             if output.label_logits is not None:
                 tempered = output.label_logits.float() / info.label_temperature

@@ -63,7 +63,7 @@ def pack(graph: bytes, info: ModelInfo, number_format: NumberFormat) -> bytes:
     """Put `model.json` into the metadata of a graph.
 
     Args:
-        graph: A serialised ONNX model.
+        graph: A serialized ONNX model.
         info: Of the exported model.
         number_format: Of the graph.
 

@@ -249,7 +249,7 @@ class InferencePipeline:
     def normalize(self, images: Sequence[Pixels]) -> Tensor:
         """Make the network's input (B, C, H, W), float32, of images (H, W, C) of one size."""
         pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self.backend.device)
-        return self.info.preprocessing.normalise(pixels)
+        return self.info.preprocessing.normalize(pixels)
 
     def _slide(self, item: PreprocessedImage) -> Tensor:
         """Mask probabilities (K, H, W) of an image that is cut into windows."""

@@ -27,7 +27,7 @@ def onnx_graph(
 ) -> bytes:
     """Trace a network.
 
-    The input `image` is (B, C, H, W) float32, normalised, H and W multiples of 32; B is free.
+    The input `image` is (B, C, H, W) float32, normalized, H and W multiples of 32; B is free.
     Networks with a coarse branch also have the input `known`, the label prompt of
     `SegmentationModel` with its values for "unknown".
 
@@ -38,7 +38,7 @@ def onnx_graph(
         any_size: Whether H and W are free; else they are `image_size`, padded.
 
     Returns:
-        A serialised ONNX model without metadata.
+        A serialized ONNX model without metadata.
     """
     side = -(-image_size // STRIDE) * STRIDE
     # Neither square nor of one image, so that a size traced as a constant fails the parity check.

@@ -20,7 +20,7 @@ class SegmenterWithClassifier(SegmentationModel):
 
     Attributes:
         segmenter: The network that masks train.
-        coarse: The classifier; it keeps its weights and normalisation statistics.
+        coarse: The classifier; it keeps its weights and normalization statistics.
     """
 
     def __init__(self, segmenter: SegmentationModel, classifier: CoarseBranch) -> None:

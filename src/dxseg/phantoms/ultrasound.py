@@ -139,8 +139,8 @@ def make_phantom(
     rng = np.random.default_rng(seed)
     scene = draw_scene(label, size * OVERSAMPLING, rng, cysts=cysts)
     decibels = _form(scene, rng)
-    grey = np.clip(_shrink(decibels) * 255, 0, 255).astype(np.uint8)
-    return grey, _largest(_shrink(scene.lesion.astype(np.float32)) >= 0.5)
+    gray = np.clip(_shrink(decibels) * 255, 0, 255).astype(np.uint8)
+    return gray, _largest(_shrink(scene.lesion.astype(np.float32)) >= 0.5)
 
 
 def _form(scene: Scene, rng: np.random.Generator) -> Map:

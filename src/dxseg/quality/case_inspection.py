@@ -17,7 +17,7 @@ from dxseg.data.readers.images import decode, read_image, to_channels
 from dxseg.data.readers.masks import inspect_mask
 from dxseg.data.readers.orientation import UPRIGHT
 from dxseg.data.readers.raster import Pixels, raster_kind
-from dxseg.data.splits.perceptual_hash import BYTES, grey_image, hash_grey
+from dxseg.data.splits.perceptual_hash import BYTES, gray_image, hash_gray
 from dxseg.errors import DxsegError
 from dxseg.io.atomic import sha256_file
 
@@ -125,8 +125,8 @@ def inspect_case(files: CaseFiles) -> bytes:
         raster = decode(files.image)
         pixels, facts.orientation = raster.pixels, raster.orientation
         _measure_image(pixels, facts)
-        grey = grey_image(pixels)
-        arrays = hash_grey(grey) + border_strip(grey).tobytes()
+        gray = gray_image(pixels)
+        arrays = hash_gray(gray) + border_strip(gray).tobytes()
         facts.image_code = "image-channels"
         to_channels(pixels[:1, :1], files.channels)
         facts.image_code = ""
@@ -146,10 +146,10 @@ def unpack(record: bytes) -> tuple[bytes, NDArray[np.uint8], CaseFacts]:
     return record[:BYTES], strip, CaseFacts.model_validate_json(record[BYTES + BORDER_PIXELS :])
 
 
-def border_strip(grey: Image.Image) -> NDArray[np.uint8]:
+def border_strip(gray: Image.Image) -> NDArray[np.uint8]:
     """Reduce an image to 64x64 and keep the outer 8 pixels of it, shape (1792,)."""
     size = (BORDER_SIDE, BORDER_SIDE)
-    small = np.asarray(grey.resize(size, Image.Resampling.BILINEAR), np.uint8)
+    small = np.asarray(gray.resize(size, Image.Resampling.BILINEAR), np.uint8)
     outside = np.ones(size, np.bool_)
     outside[BORDER_WIDTH:-BORDER_WIDTH, BORDER_WIDTH:-BORDER_WIDTH] = False
     return small[outside]

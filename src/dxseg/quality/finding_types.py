@@ -181,7 +181,7 @@ FINDING_TYPES: dict[str, FindingType] = {
         (
             "spacing-missing",
             "cases without spacing although spacing_unit is mm",
-            "add spacing_y and spacing_x: distances of these cases are not in millimetres",
+            "add spacing_y and spacing_x: distances of these cases are not in millimeters",
         ),
         (
             "label-rare",

@@ -122,7 +122,7 @@ class Statistics(BaseModel):
         sizes: Number of distinct sizes.
         channels: Number of cases of each number of channels.
         bits: Number of cases of each bit depth.
-        spacing_z: Between slices, in millimetres.
+        spacing_z: Between slices, in millimeters.
         spacing_y: In the dataset's unit.
         spacing_x: In the dataset's unit.
         intensity_mean: Mean of each image, 0 to 1 of the range of its bit depth.

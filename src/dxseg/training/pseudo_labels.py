@@ -175,7 +175,7 @@ def _predict_soft_masks(
         stored = np.stack([train.image(case) for case in cases])
         pixels = torch.from_numpy(stored).permute(0, 3, 1, 2).to(device)
         labels = torch.from_numpy(train.labels[cases]).to(device) if label_prompts else None
-        images = data.preprocessing.normalise(pixels)
+        images = data.preprocessing.normalize(pixels)
         with torch.inference_mode():
             masks = [predict_averaged(teacher, images, labels) for teacher in teachers]
         yield from torch.stack(masks).mean(dim=0).cpu()

@@ -46,9 +46,9 @@ def decoded(content: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def test_a_dataset_comes_back_through_pycocotools_and_our_importer(tmp_path: Path) -> None:
-    grey = np.random.default_rng(0).integers(0, 200, (20, 30)).astype(np.uint8)
+    gray = np.random.default_rng(0).integers(0, 200, (20, 30)).astype(np.uint8)
     for name in ("lesion/a", "lesion/unknown", "normal/b"):
-        write(tmp_path / f"in/{name}.png", grey + len(name))
+        write(tmp_path / f"in/{name}.png", gray + len(name))
     write(tmp_path / "in/lesion/a_mask.png", MASK)
     import_folder(tmp_path / "in", tmp_path / "data", lesion_free=["normal"])
     report = export_coco(tmp_path / "data", tmp_path / "coco.json")

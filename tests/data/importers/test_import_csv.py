@@ -234,7 +234,7 @@ def test_absolute_paths_elsewhere_are_refused_with_the_option(
 @pytest.mark.parametrize(
     "lists", [("q|p", "p"), ("q, p", "p"), ("['q', 'p']", "['p']"), ("q/p", "p")]
 )
-def test_other_separators_of_lists_are_recognised(
+def test_other_separators_of_lists_are_recognized(
     folder: Path, tmp_path: Path, lists: tuple[str, str]
 ) -> None:
     csv = write(folder, "file\tdiagnosis\ni/a.png\t{}\ni/b.png\t{}\ni/c.png\tNA\n".format(*lists))

@@ -127,10 +127,10 @@ def test_a_table_with_other_column_names(
     assert any("1 rows match no volume: lines 3" in note for note in report.notes)
 
 
-def test_colour_deep_and_moving_images(image: Make, store: Store, tmp_path: Path) -> None:
-    colour = np.random.default_rng(7).integers(0, 256, (12, 9, 3), dtype=np.uint8)
+def test_color_deep_and_moving_images(image: Make, store: Store, tmp_path: Path) -> None:
+    color = np.random.default_rng(7).integers(0, 256, (12, 9, 3), dtype=np.uint8)
     moving = np.stack([picture(seed) for seed in range(3)])
-    import_dicom(store([image(colour), image(moving)]), tmp_path / "data")
+    import_dicom(store([image(color), image(moving)]), tmp_path / "data")
     cases = Images.load(tmp_path / "data").cases
     frames = cases[cases["volume_id"].ne("")]
     assert frames["slice_index"].tolist() == [0, 1, 2]
@@ -138,7 +138,7 @@ def test_colour_deep_and_moving_images(image: Make, store: Store, tmp_path: Path
     for seed, name in enumerate(frames["image"]):
         assert np.array_equal(read_image(tmp_path / "data" / name)[:, :, 0], picture(seed))
     [name] = cases.loc[cases["volume_id"].eq(""), "image"]
-    assert np.array_equal(read_image(tmp_path / "data" / name), colour)
+    assert np.array_equal(read_image(tmp_path / "data" / name), color)
 
     deep = np.random.default_rng(8).integers(0, 65536, (12, 9), dtype=np.uint16)
     import_dicom(store([image(deep)], "deep"), tmp_path / "deep data")
@@ -176,7 +176,7 @@ def region(unit: int) -> Dataset:
         ({"PixelSpacing": [0, 0]}, None),
     ],
 )
-def test_spacing_is_in_millimetres_or_unknown(
+def test_spacing_is_in_millimeters_or_unknown(
     image: Make, store: Store, tmp_path: Path, attributes: Any, spacing: Any
 ) -> None:
     import_dicom(store([image(picture(0), **attributes)]), tmp_path / "data")
@@ -219,8 +219,8 @@ def test_a_series_with_its_mask_becomes_labelled_slices(
     row = dataset.cases.iloc[2]
     assert np.array_equal(read_mask(dataset.mask_path(row), 1), lesion[2])
     assert (row["spacing_y"], row["spacing_x"]) == (0.5, 0.75)
-    grey = np.rint((phantom[2] + 1000) * (255 / 2000)).clip(0, 255)
-    assert np.array_equal(read_image(dataset.image_path(row))[:, :, 0], grey)
+    gray = np.rint((phantom[2] + 1000) * (255 / 2000)).clip(0, 255)
+    assert np.array_equal(read_image(dataset.image_path(row))[:, :, 0], gray)
 
 
 def test_a_slice_whose_contour_cannot_be_filled_is_not_lesion_free(

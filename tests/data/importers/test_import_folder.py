@@ -17,9 +17,9 @@ MASK = np.zeros((8, 9), dtype=np.uint8)
 MASK[2:5, 2:6] = 255
 
 
-def picture(path: Path, colour: tuple[int, int, int] = (80, 80, 80)) -> Path:
+def picture(path: Path, color: tuple[int, int, int] = (80, 80, 80)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (9, 8), colour).save(path)
+    Image.new("RGB", (9, 8), color).save(path)
     return path
 
 
@@ -104,18 +104,18 @@ def test_repaired_and_empty_masks_are_told(tmp_path: Path) -> None:
 
 
 def test_channels_follow_the_images(tmp_path: Path) -> None:
-    picture(tmp_path / "grey" / "x" / "a.png")
-    picture(tmp_path / "colour" / "x" / "a.png", (200, 90, 60))
-    picture(tmp_path / "colour" / "x" / "b.png")
-    assert import_folder(tmp_path / "grey", tmp_path / "o1").channels == 1
-    assert import_folder(tmp_path / "colour", tmp_path / "o2").channels == 3
+    picture(tmp_path / "gray" / "x" / "a.png")
+    picture(tmp_path / "color" / "x" / "a.png", (200, 90, 60))
+    picture(tmp_path / "color" / "x" / "b.png")
+    assert import_folder(tmp_path / "gray", tmp_path / "o1").channels == 1
+    assert import_folder(tmp_path / "color", tmp_path / "o2").channels == 3
     marked = Image.new("RGB", (40, 40), (70, 70, 70))
     marked.paste((255, 255, 0), (0, 0, 8, 8))
     (tmp_path / "marked" / "x").mkdir(parents=True)
     marked.save(tmp_path / "marked" / "x" / "a.png")
     report = import_folder(tmp_path / "marked", tmp_path / "o3")
     assert report.channels == 1
-    assert any("coloured marks" in line for line in report.notes)
+    assert any("colored marks" in line for line in report.notes)
 
 
 def test_equal_names_get_distinct_ids(tmp_path: Path) -> None:

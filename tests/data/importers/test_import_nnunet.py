@@ -23,7 +23,7 @@ RNG = np.random.default_rng(0)
 MASK = np.zeros((8, 9), dtype=np.uint8)
 MASK[2:5, 2:6] = 1
 DESCRIPTION: dict[str, Any] = {
-    "channel_names": {"0": "grey"},
+    "channel_names": {"0": "gray"},
     "labels": {"background": 0, "lesion": 1},
     "numTraining": 2,
     "file_ending": ".png",
@@ -130,7 +130,7 @@ def test_channels_in_several_files_are_stacked(raw: Path, tmp_path: Path, dtype:
         np.testing.assert_array_equal(read, expected[row.case_id])
 
 
-def test_one_colour_file_is_three_channels(raw: Path, tmp_path: Path) -> None:
+def test_one_color_file_is_three_channels(raw: Path, tmp_path: Path) -> None:
     describe(raw, channel_names={"0": "R", "1": "G", "2": "B"})
     for name in ("imagesTr/t_1", "imagesTr/t_2", "imagesTs/u_1"):
         write(raw / f"{name}_0000.png", image(3))

@@ -49,8 +49,8 @@ def test_slices_masks_and_labels_of_lits(lits: Path, tmp_path: Path) -> None:
         voxels, labels = ct(number, number < 2)
         # Axial: the slice number leads to the head, rows to the back, columns to the left.
         truth = labels[::-1, ::-1, row.slice_index].T == 2
-        grey = np.rint((voxels[::-1, ::-1, row.slice_index].T + 45.0) * (255 / 150)).clip(0, 255)
-        np.testing.assert_array_equal(read_image(dataset.image_path(row))[:, :, 0], grey)
+        gray = np.rint((voxels[::-1, ::-1, row.slice_index].T + 45.0) * (255 / 150)).clip(0, 255)
+        np.testing.assert_array_equal(read_image(dataset.image_path(row))[:, :, 0], gray)
         path = dataset.mask_path(row)
         mask = np.zeros(truth.shape) if path is None else read_mask(path, 1)
         np.testing.assert_array_equal(mask, truth)

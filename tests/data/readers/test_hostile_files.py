@@ -24,7 +24,7 @@ from dxseg.data.readers.masks import inspect_mask
 from dxseg.errors import DxsegError
 
 RNG = np.random.default_rng(0)
-GREY = RNG.integers(0, 256, (17, 23), dtype=np.uint8)
+GRAY = RNG.integers(0, 256, (17, 23), dtype=np.uint8)
 RGB = RNG.integers(0, 256, (17, 23, 3), dtype=np.uint8)
 DEEP = RNG.integers(0, 65536, (17, 23), dtype=np.uint16)
 
@@ -43,27 +43,27 @@ def tiff(array: Any, **options: Any) -> bytes:
 
 
 def palette() -> Image.Image:
-    image = Image.fromarray(GREY % 3, mode="P")
+    image = Image.fromarray(GRAY % 3, mode="P")
     image.putpalette([0, 0, 0, 200, 10, 30, 7, 8, 9])
     return image
 
 
 FILES = {
-    "grey png": encoded(GREY, "png"),
+    "gray png": encoded(GRAY, "png"),
     "deep png": encoded(DEEP, "png"),
     "palette png": encoded(palette(), "png"),
-    "1-bit png": encoded(GREY > 127, "png"),
+    "1-bit png": encoded(GRAY > 127, "png"),
     "rgb jpeg": encoded(RGB, "jpeg"),
-    "progressive jpeg": encoded(GREY, "jpeg", progressive=True),
+    "progressive jpeg": encoded(GRAY, "jpeg", progressive=True),
     "rgb bmp": encoded(RGB, "bmp"),
     "palette bmp": encoded(palette(), "bmp"),
     "plain tiff": tiff(RGB),
     "zlib tiff": tiff(DEEP, compression="zlib", predictor=True),
-    "lzw tiff": encoded(GREY, "tiff", compression="tiff_lzw"),
+    "lzw tiff": encoded(GRAY, "tiff", compression="tiff_lzw"),
     "jpeg tiff": encoded(RGB, "tiff", compression="jpeg"),
-    "pages tiff": tiff(np.stack([GREY] * 3), photometric="minisblack", byteorder=">"),
+    "pages tiff": tiff(np.stack([GRAY] * 3), photometric="minisblack", byteorder=">"),
     "tiled tiff": tiff(np.zeros((32, 32), np.uint8), tile=(16, 16)),
-    "big tiff": tiff(GREY, bigtiff=True),
+    "big tiff": tiff(GRAY, bigtiff=True),
 }
 
 

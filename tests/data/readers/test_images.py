@@ -25,7 +25,7 @@ from dxseg.data.readers.raster import decode_raster
 from dxseg.errors import DxsegError
 
 RNG = np.random.default_rng(0)
-GREY = RNG.integers(0, 256, (17, 23), dtype=np.uint8)
+GRAY = RNG.integers(0, 256, (17, 23), dtype=np.uint8)
 RGB = RNG.integers(0, 256, (17, 23, 3), dtype=np.uint8)
 BITS = RNG.random((17, 23)) > 0.5
 DEEP = RNG.integers(0, 65536, (17, 23), dtype=np.uint16)
@@ -36,19 +36,19 @@ def save(path: Path, array: npt.NDArray[Any], **options: Any) -> Path:
     return path
 
 
-def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
+def png(width: int, height: int, depth: int, color: int, rows: bytes) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
             struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         )
 
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".TIFF"])
-@pytest.mark.parametrize("array", [GREY, RGB], ids=["grey", "rgb"])
+@pytest.mark.parametrize("array", [GRAY, RGB], ids=["gray", "rgb"])
 def test_lossless_files_give_back_their_values(
     tmp_path: Path, suffix: str, array: npt.NDArray[Any]
 ) -> None:
@@ -69,7 +69,7 @@ def test_jpeg_is_close_and_has_the_right_channels(tmp_path: Path) -> None:
 
 
 @given(hnp.arrays(np.uint16, st.tuples(st.integers(1, 9), st.integers(1, 9))))
-def test_16_bit_grey_png_keeps_all_bits(
+def test_16_bit_gray_png_keeps_all_bits(
     tmp_path_factory: pytest.TempPathFactory, array: npt.NDArray[np.uint16]
 ) -> None:
     path = save(tmp_path_factory.mktemp("x") / "x.png", array)
@@ -78,13 +78,13 @@ def test_16_bit_grey_png_keeps_all_bits(
     np.testing.assert_array_equal(read[:, :, 0], array)
 
 
-@pytest.mark.parametrize(("colour", "samples", "kept"), [(2, 3, 3), (4, 2, 1), (6, 4, 3)])
-def test_16_bit_colour_png_keeps_all_bits(
-    tmp_path: Path, colour: int, samples: int, kept: int
+@pytest.mark.parametrize(("color", "samples", "kept"), [(2, 3, 3), (4, 2, 1), (6, 4, 3)])
+def test_16_bit_color_png_keeps_all_bits(
+    tmp_path: Path, color: int, samples: int, kept: int
 ) -> None:
     array = RNG.integers(0, 65536, (5, 7, samples), dtype=np.uint16)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
-    (tmp_path / "x.png").write_bytes(png(7, 5, 16, colour, rows))
+    (tmp_path / "x.png").write_bytes(png(7, 5, 16, color, rows))
     read = read_image(tmp_path / "x.png")
     assert read.dtype == np.uint16
     np.testing.assert_array_equal(read, array[:, :, :kept])
@@ -104,16 +104,16 @@ def test_transparency_is_dropped_not_blended(tmp_path: Path, mode: str) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "x.png"), array[:, :, :-1])
 
 
-def test_palettes_become_their_colours(tmp_path: Path) -> None:
-    image = Image.fromarray(GREY % 3, mode="P")
+def test_palettes_become_their_colors(tmp_path: Path) -> None:
+    image = Image.fromarray(GRAY % 3, mode="P")
     image.putpalette([0, 0, 0, 200, 10, 30, 7, 8, 9])
-    image.save(tmp_path / "colour.png")
-    colours = np.array([[0, 0, 0], [200, 10, 30], [7, 8, 9]], dtype=np.uint8)
-    np.testing.assert_array_equal(read_image(tmp_path / "colour.png"), colours[GREY % 3])
+    image.save(tmp_path / "color.png")
+    colors = np.array([[0, 0, 0], [200, 10, 30], [7, 8, 9]], dtype=np.uint8)
+    np.testing.assert_array_equal(read_image(tmp_path / "color.png"), colors[GRAY % 3])
     image.putpalette([9, 9, 9, 5, 5, 5, 0, 0, 0])
-    image.save(tmp_path / "grey.png")
-    expected = np.array([9, 5, 0], dtype=np.uint8)[GREY % 3]
-    np.testing.assert_array_equal(read_image(tmp_path / "grey.png")[:, :, 0], expected)
+    image.save(tmp_path / "gray.png")
+    expected = np.array([9, 5, 0], dtype=np.uint8)[GRAY % 3]
+    np.testing.assert_array_equal(read_image(tmp_path / "gray.png")[:, :, 0], expected)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
@@ -149,23 +149,23 @@ def test_tiff_variants(tmp_path: Path) -> None:
     path = tmp_path / "x.tif"
     tifffile.imwrite(path, DEEP, byteorder=">")
     np.testing.assert_array_equal(read_image(path)[:, :, 0], DEEP)
-    tifffile.imwrite(path, GREY, photometric="miniswhite")
-    np.testing.assert_array_equal(read_image(path)[:, :, 0], 255 - GREY)
+    tifffile.imwrite(path, GRAY, photometric="miniswhite")
+    np.testing.assert_array_equal(read_image(path)[:, :, 0], 255 - GRAY)
     tifffile.imwrite(path, DEEP.astype(np.int32))
     np.testing.assert_array_equal(read_image(path)[:, :, 0], DEEP)
     rgba = RNG.integers(0, 256, (17, 23, 4), dtype=np.uint8)
     tifffile.imwrite(path, rgba, photometric="rgb", extrasamples=["unassalpha"])
     np.testing.assert_array_equal(read_image(path), rgba[:, :, :3])
-    Image.fromarray(GREY).save(path, compression="tiff_lzw")
-    np.testing.assert_array_equal(read_image(path)[:, :, 0], GREY)
+    Image.fromarray(GRAY).save(path, compression="tiff_lzw")
+    np.testing.assert_array_equal(read_image(path)[:, :, 0], GRAY)
 
 
 @pytest.mark.parametrize(
     "array",
     [
-        GREY.astype(np.float32) + 0.5,
+        GRAY.astype(np.float32) + 0.5,
         np.full((4, 5), np.nan, np.float32),
-        GREY / np.float32(-255),
+        GRAY / np.float32(-255),
         DEEP.astype(np.int32) - 70000,
         np.zeros((2, 3, 4, 5), "u1"),
     ],
@@ -182,22 +182,22 @@ def test_floats_of_0_to_1_are_pictures_and_whole_floats_are_their_numbers(tmp_pa
     path = tmp_path / "x.tif"
     tifffile.imwrite(path, DEEP.astype(np.float64) / 65535, photometric="minisblack")
     np.testing.assert_array_equal(read_image(path)[:, :, 0], DEEP)
-    for values in (GREY, DEEP):
+    for values in (GRAY, DEEP):
         tifffile.imwrite(path, values.astype(np.float32), photometric="minisblack")
         assert read_image(path).dtype == values.dtype
         np.testing.assert_array_equal(read_image(path)[:, :, 0], values)
     # A mask of 0.0 and 1.0 is a label map, one with values between is a soft map.
-    labels = (GREY > 100).astype(np.float32)
+    labels = (GRAY > 100).astype(np.float32)
     tifffile.imwrite(path, labels, photometric="minisblack")
     np.testing.assert_array_equal(read_mask(path, 1), labels)
-    tifffile.imwrite(path, GREY.astype(np.float32) / 255, photometric="minisblack")
+    tifffile.imwrite(path, GRAY.astype(np.float32) / 255, photometric="minisblack")
     with pytest.raises(DxsegError, match="between background and lesion"):
         read_mask(path, 1)
 
 
 def test_content_decides_not_the_suffix(tmp_path: Path) -> None:
-    path = save(tmp_path / "x.jpg", GREY, format="png")
-    np.testing.assert_array_equal(read_image(path)[:, :, 0], GREY)
+    path = save(tmp_path / "x.jpg", GRAY, format="png")
+    np.testing.assert_array_equal(read_image(path)[:, :, 0], GRAY)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])
@@ -237,7 +237,7 @@ def test_huge_claims_are_refused_before_decoding(tmp_path: Path) -> None:
         with pytest.raises(DxsegError, match="40000 x 40000"):
             reader(path)
     tiff = tmp_path / "bomb.tif"
-    tifffile.imwrite(tiff, GREY)
+    tifffile.imwrite(tiff, GRAY)
     content = bytearray(tiff.read_bytes())
     with tifffile.TiffFile(tiff) as file:
         for name in ("ImageWidth", "ImageLength"):
@@ -263,7 +263,7 @@ def test_unknown_and_absent_files_are_named(tmp_path: Path, name: str) -> None:
 
 
 @given(hnp.arrays(np.uint16, (3, 4, 1)))
-def test_grey_to_rgb_and_back_is_the_identity(array: npt.NDArray[np.uint16]) -> None:
+def test_gray_to_rgb_and_back_is_the_identity(array: npt.NDArray[np.uint16]) -> None:
     rgb = to_channels(array, 3)
     assert rgb.shape == (3, 4, 3)
     np.testing.assert_array_equal(to_channels(rgb, 1), array)
@@ -280,8 +280,8 @@ def test_luminance_weights_and_refusals() -> None:
     ("name", "array", "options"),
     [
         ("x.webp", RGB, {"lossless": True}),
-        ("x.gif", GREY, {}),
-        ("x.pgm", GREY, {}),
+        ("x.gif", GRAY, {}),
+        ("x.pgm", GRAY, {}),
         ("x.ppm", RGB, {}),
         ("x.pgm", DEEP, {}),
     ],

@@ -62,7 +62,7 @@ def test_masks_in_other_clothes(tmp_path: Path) -> None:
 
 
 def test_low_bit_label_maps_keep_their_numbers(tmp_path: Path) -> None:
-    # Pillow writes no 2-bit grey: header (4 x 1 pixels, depth 2, grey) and one filtered row.
+    # Pillow writes no 2-bit gray: header (4 x 1 pixels, depth 2, gray) and one filtered row.
     chunks = [
         (b"IHDR", struct.pack(">IIBBBBB", 4, 1, 2, 0, 0, 0, 0)),
         (b"IDAT", zlib.compress(b"\0" + bytes([0b00011011]))),
@@ -104,7 +104,7 @@ def test_jpeg_masks_are_repaired(tmp_path: Path, quality: int) -> None:
         disc() * np.uint8(100),
         np.arange(96 * 96, dtype=np.uint16).reshape(96, 96),
     ],
-    ids=["soft", "half-grey region", "void 1 beside 255", "label 2", "dark", "ramp"],
+    ids=["soft", "half-gray region", "void 1 beside 255", "label 2", "dark", "ramp"],
 )
 def test_one_class_masks_that_need_guessing_are_refused(
     tmp_path: Path, values: npt.NDArray[Any]
@@ -113,7 +113,7 @@ def test_one_class_masks_that_need_guessing_are_refused(
         read_mask(save(tmp_path / "m.png", values), 1)
 
 
-def test_colour_and_transparent_masks_are_refused(tmp_path: Path) -> None:
+def test_color_and_transparent_masks_are_refused(tmp_path: Path) -> None:
     red = np.zeros((96, 96, 3), dtype=np.uint8)
     red[disc(), 0] = 255
     with pytest.raises(DxsegError, match="color mask"):

@@ -78,7 +78,7 @@ def test_trailing_dimensions_of_one_are_dropped_and_others_refused(tmp_path: Pat
             read_nifti(write(tmp_path / "b.nii", np.zeros(shape, np.int16)))
 
 
-def test_units_become_millimetres(tmp_path: Path) -> None:
+def test_units_become_millimeters(tmp_path: Path) -> None:
     image = nibabel.Nifti1Image(np.zeros((2, 3, 4), np.uint8), AFFINE)
     for unit, factor in (("mm", 1), ("unknown", 1), ("meter", 1000), ("micron", 0.001)):
         image.header.set_xyzt_units(unit)
@@ -252,7 +252,7 @@ def test_affines_that_are_no_position(tmp_path: Path, name: str, affine: np.ndar
 
 
 @pytest.mark.parametrize("dtype", [[("R", "u1"), ("G", "u1"), ("B", "u1")], "c8", "c16"])
-def test_colours_and_complex_numbers_are_refused(tmp_path: Path, dtype) -> None:
+def test_colors_and_complex_numbers_are_refused(tmp_path: Path, dtype) -> None:
     path = tmp_path / "a.nii"
     nibabel.Nifti1Image(np.zeros((2, 3, 4), dtype), AFFINE).to_filename(path)
     refused(path, "voxels of type .*expected whole numbers or floats")

@@ -108,8 +108,8 @@ def test_a_window_in_closed_form(bits: int) -> None:
     volume = Volume(values.reshape(1, 1, -1), turned_affine(RAS, (1, 1, 9), (1, 1, 1)))
     sliced = SlicedVolume(volume, Slicing(window=WINDOWS["liver"], bits=bits))
     top = 2**bits - 1
-    grey = [int(sliced.image(index)[0, 0, 0]) for index in range(9)]
-    assert grey == [0, 0, 0, round(top / 2), round(0.75 * top), top, top, top, 0]
+    gray = [int(sliced.image(index)[0, 0, 0]) for index in range(9)]
+    assert gray == [0, 0, 0, round(top / 2), round(0.75 * top), top, top, top, 0]
     assert sliced.image(0).dtype == (np.uint8 if bits == 8 else np.uint16)
 
 
@@ -123,8 +123,8 @@ def test_percentiles_do_not_see_the_units_of_mr(gain: float, offset: float) -> N
     for index in range(len(one)):
         difference = one.image(index).astype(int) - other.image(index)
         assert np.abs(difference).max() <= 1
-    grey = np.stack([one.image(index) for index in range(len(one))])
-    assert (grey.min(), grey.max()) == (0, 255)
+    gray = np.stack([one.image(index) for index in range(len(one))])
+    assert (gray.min(), gray.max()) == (0, 255)
 
 
 def test_a_constant_volume_is_black_and_one_without_numbers_is_refused() -> None:
@@ -191,5 +191,5 @@ def test_padding_below_air_is_in_no_percentile() -> None:
         assert np.array_equal(shown[:, :-3], inside.image(index))
     low = scanned.copy()
     low[:3] = np.random.default_rng(1).integers(-3000, -1024, (3, 10, 10))
-    grey = SlicedVolume(Volume(low, affine), Slicing(axis="axial")).image(0)
-    assert grey[:, -3:].any(), "low values of every kind are measured, as in a phase image of MR"
+    gray = SlicedVolume(Volume(low, affine), Slicing(axis="axial")).image(0)
+    assert gray[:, -3:].any(), "low values of every kind are measured, as in a phase image of MR"

@@ -195,11 +195,11 @@ def test_processes_change_nothing(tmp_path: Path) -> None:
     assert near_duplicate_groups(images, workers=2).tolist() == one.tolist()
 
 
-def test_large_images_are_turned_to_grey_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    colour = np.stack([scene(1), scene(2), scene(3)], axis=-1)
-    whole = [hash_image(colour), hash_image(as_16_bit(scene(1)))]
+def test_large_images_are_turned_to_gray_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    color = np.stack([scene(1), scene(2), scene(3)], axis=-1)
+    whole = [hash_image(color), hash_image(as_16_bit(scene(1)))]
     monkeypatch.setattr("dxseg.data.splits.perceptual_hash._ROWS_AT_ONCE", 1000)
-    assert [hash_image(colour), hash_image(as_16_bit(scene(1)))] == whole
+    assert [hash_image(color), hash_image(as_16_bit(scene(1)))] == whole
 
 
 @given(st.lists(st.integers(0, 5), max_size=12), st.randoms())

@@ -74,7 +74,7 @@ def complaints(path: Path) -> list[str]:
     if shutil.which("dciodvfy") is None:
         pytest.skip("dciodvfy is absent; it is in Debian's package dicom3tools")
     told = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, check=False)
-    assert "Segmentation" in told.stderr, "it has recognised what the file is"
+    assert "Segmentation" in told.stderr, "it has recognized what the file is"
     return [line for line in told.stderr.splitlines() if line.startswith("Error")]
 
 

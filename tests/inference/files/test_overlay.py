@@ -30,8 +30,8 @@ def test_overlay_of_any_image_has_its_size_and_keeps_the_inside(tmp_path, channe
     with Image.open(tmp_path / "o.png") as stored:
         drawn = np.array(stored)
     assert drawn.shape == (40, 60, 3)
-    coloured = (drawn == PREDICTION_COLORS[0]).all(-1)
-    assert coloured.sum() == 4 * 12 - 4, "the boundary of a 12 x 12 square, one pixel wide"
+    colored = (drawn == PREDICTION_COLORS[0]).all(-1)
+    assert colored.sum() == 4 * 12 - 4, "the boundary of a 12 x 12 square, one pixel wide"
     assert (drawn[12:20, 12:20] == drawn[0, 0]).all(), "nothing inside a lesion is covered"
 
 
@@ -52,7 +52,7 @@ def test_the_outline_is_what_erosion_takes_away(side, size):
     assert np.array_equal(drawn.any(axis=-1), (mask == 1) & (core == 0))
 
 
-def test_overlay_shows_truth_and_every_class_in_its_own_colour():
+def test_overlay_shows_truth_and_every_class_in_its_own_color():
     mask = square(50, 50, 5, 5, 8) + square(50, 50, 30, 30, 8, value=2)
     drawn = render_overlay(np.zeros((50, 50, 3), np.uint8), mask, truth=square(50, 50, 15, 15, 10))
     assert tuple(drawn[5, 5]) == PREDICTION_COLORS[0]

@@ -142,10 +142,10 @@ def test_overlays_of_slices_are_written_where_asked_for(tmp_path: Path, use: Any
         drawn = np.array(overlay)
     assert drawn.shape == (24, 32, 3)
     own = HOUNSFIELD[::-1, ::-1, found[0]].T
-    grey = np.rint(own * (255 / 200)).clip(0, 255)
+    gray = np.rint(own * (255 / 200)).clip(0, 255)
     plain = (drawn == drawn[:, :, :1]).all(axis=2)
     assert 0 < (~plain).sum() < 100, "an outline"
-    np.testing.assert_array_equal(drawn[plain][:, 0], grey[plain])
+    np.testing.assert_array_equal(drawn[plain][:, 0], gray[plain])
 
 
 def test_what_is_done_is_skipped(tmp_path: Path, use: Any) -> None:

@@ -16,8 +16,8 @@ from dxseg.errors import DxsegError
 from dxseg.io.atomic import atomic_path
 
 _SAMPLE = 200
-_COLOUR_DIFFERENCE = 8
-_COLOUR_FRACTION = 0.1
+_COLOR_DIFFERENCE = 8
+_COLOR_FRACTION = 0.1
 
 
 def infer_channels(images: Sequence[Path]) -> tuple[int, str]:
@@ -46,9 +46,9 @@ def infer_channels(images: Sequence[Path]) -> tuple[int, str]:
             continue
         if is_mask_like(pixels):
             like_masks.append(path.name)
-        fraction = _colour_fraction(pixels)
-        found[1 if pixels.shape[2] == 3 and fraction <= _COLOUR_FRACTION else pixels.shape[2]] += 1
-        marked += 0 < fraction <= _COLOUR_FRACTION
+        fraction = _color_fraction(pixels)
+        found[1 if pixels.shape[2] == 3 and fraction <= _COLOR_FRACTION else pixels.shape[2]] += 1
+        marked += 0 < fraction <= _COLOR_FRACTION
     if set(found) - {1, 3} and len(found) > 1:
         counts = ", ".join(f"{number} in {count}" for number, count in sorted(found.items()))
         raise DxsegError(
@@ -56,8 +56,8 @@ def infer_channels(images: Sequence[Path]) -> tuple[int, str]:
         )
     channels = max(found, default=1)
     examined = f"of {sum(found.values())} images examined"
-    text = f"channels: {channels} ({found[1]} {examined} are grey"
-    text += f", {marked} of them with coloured marks)" if marked else ")"
+    text = f"channels: {channels} ({found[1]} {examined} are gray"
+    text += f", {marked} of them with colored marks)" if marked else ")"
     if like_masks:
         shown = ", ".join(like_masks[:5]) + (", ..." if len(like_masks) > 5 else "")
         text += f"; WARNING: {len(like_masks)} {examined} look like masks: {shown}"
@@ -80,7 +80,7 @@ def stack_channels(paths: Sequence[Path], target: Path) -> None:
     for path, plane in zip(paths, planes, strict=True):
         if plane.shape != (*planes[0].shape[:2], 1) or plane.dtype != planes[0].dtype:
             raise DxsegError(
-                f"{path}: {plane.shape} {plane.dtype} (height, width, channels); expected one grey "
+                f"{path}: {plane.shape} {plane.dtype} (height, width, channels); expected one gray "
                 f"channel of the size and type of {paths[0].name}: {planes[0].shape} "
                 f"{planes[0].dtype}; export all channels in the same way"
             )
@@ -94,9 +94,9 @@ def stack_channels(paths: Sequence[Path], target: Path) -> None:
         )
 
 
-def _colour_fraction(pixels: npt.NDArray[Any]) -> float:
+def _color_fraction(pixels: npt.NDArray[Any]) -> float:
     if pixels.shape[2] != 3:
         return 0.0
     scale = 1 if pixels.dtype == np.uint8 else 257
     spread = pixels.max(axis=2).astype(np.int64) - pixels.min(axis=2)
-    return float((spread > _COLOUR_DIFFERENCE * scale).mean())
+    return float((spread > _COLOR_DIFFERENCE * scale).mean())

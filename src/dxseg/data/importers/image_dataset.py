@@ -105,7 +105,7 @@ def write_dataset(
             progress(done, len(found))
     if not work.rows:
         raise DxsegError(f"{root}: no readable image was found{_first(left_out)}")
-    channels, colour_note = infer_channels(work.images)
+    channels, color_note = infer_channels(work.images)
     spec = make_spec({**spec.model_dump(), "channels": channels}, str(root))
     dataset = Dataset(destination, spec, pd.DataFrame(work.rows))
     dataset.save()
@@ -121,7 +121,7 @@ def write_dataset(
         skipped=left_out,
     )
     report.failed.extend(failures(left_out, report.masks))
-    report.notes.extend(_notes(report, colour_note, work, notes))
+    report.notes.extend(_notes(report, color_note, work, notes))
     report.notes.extend(orientations.notes)
     return report
 
@@ -268,14 +268,12 @@ def _first(skipped: Iterable[tuple[str, str]]) -> str:
     return "".join(f"; first reason: {reason}" for _, reason in list(skipped)[:1])
 
 
-def _notes(
-    report: ImportReport, colour_note: str, work: _Import, found: Sequence[str]
-) -> list[str]:
+def _notes(report: ImportReport, color_note: str, work: _Import, found: Sequence[str]) -> list[str]:
     counts = ", ".join(f"{count} {label or 'unlabelled'}" for label, count in report.labels.items())
     notes = [
         f"{report.images} images ({counts}), {report.masks} with a mask file",
         *found,
-        colour_note,
+        color_note,
     ]
     if report.merged:
         notes.append(f"several masks merged for {_few(report.merged)}")

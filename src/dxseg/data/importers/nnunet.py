@@ -95,7 +95,7 @@ def find_raw_images(folder: Path, description: Description, skipped: Skipped) ->
     """
     ending = description.file_ending
     expected = len(description.channel_names)
-    # nnU-Net takes one colour file for three or four channels.
+    # nnU-Net takes one color file for three or four channels.
     counts = {expected, 1} if expected in (3, 4) else {expected}
     cases: dict[str, FoundCase] = {}
     for images, masks in _FOLDERS:

@@ -172,10 +172,10 @@ def to_channels(array: Pixels, channels: int) -> Pixels:
         repeated: Pixels = np.repeat(array, 3, axis=2)
         return repeated
     if (given, channels) == (3, 1):
-        grey: Pixels = np.rint(array @ _LUMINANCE).astype(array.dtype)[:, :, None]
-        return grey
+        gray: Pixels = np.rint(array @ _LUMINANCE).astype(array.dtype)[:, :, None]
+        return gray
     raise DxsegError(
-        f"an image has {given} channel(s), expected {channels}; only grey and RGB are converted "
+        f"an image has {given} channel(s), expected {channels}; only gray and RGB are converted "
         "into each other; correct channels in dataset.yaml or export the image again"
     )
 

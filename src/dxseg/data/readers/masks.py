@@ -1,7 +1,7 @@
 """Reading and writing masks: the rules for the content of a mask file.
 
 The rules are our own: libraries read numbers, and what a mask of 0 and 200, of soft edges or of a
-colour palette means is where silent errors of segmentation datasets come from.
+color palette means is where silent errors of segmentation datasets come from.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class MaskReading:
         mask: (H, W) uint8 label map, 0 is background.
         repair: Interpretation beyond plain numbers, such as "in-between values along edges, cut at
             half"; empty for a plain mask.
-        layout: Storage of the pixels if it is not one grey value each: "RGB", "transparency",
-            "palette"; empty for grey.
+        layout: Storage of the pixels if it is not one gray value each: "RGB", "transparency",
+            "palette"; empty for gray.
         merged_count: Number of masks that an importer merged into this one.
     """
 
@@ -69,15 +69,15 @@ def inspect_mask(path: str | Path, classes: int) -> MaskReading:
     at least half the range (128 of 255): values of at least half the maximum are then lesion.
     Values between 10% and 90% of the maximum must look like anti-aliased or compressed edges: at
     most 5% of the pixels and no block of 5 x 5; values below 10%, as JPEG makes them around edges,
-    no such block of one value. Soft maps and grey-coded regions are errors. A palette whose used
-    colours are grey is read by colour, any other by position (0 is black).
+    no such block of one value. Soft maps and gray-coded regions are errors. A palette whose used
+    colors are gray is read by color, any other by position (0 is black).
 
     Args:
         path: The file.
         classes: Number of mask classes, without background.
 
     Raises:
-        DxsegError: The file is damaged; channels differ (a colour mask); it is drawn in the
+        DxsegError: The file is damaged; channels differ (a color mask); it is drawn in the
             transparency; it has values above `classes` or in-between values that are not edges.
     """
     raster = decode(path)
@@ -117,16 +117,16 @@ def _layout(raster: Raster) -> str:
 
 
 def _parse_mask(raster: Raster, path: Path, classes: int) -> MaskReading:
-    grey = _grey_values(raster, path)
-    # Grey levels of 1, 2 and 4 bit images were scaled to 0 to 255 in decoding.
-    if grey is not None and grey.max(initial=0) // raster.step <= classes:
-        return MaskReading((grey // raster.step).astype(np.uint8))
+    gray = _gray_values(raster, path)
+    # Gray levels of 1, 2 and 4 bit images were scaled to 0 to 255 in decoding.
+    if gray is not None and gray.max(initial=0) // raster.step <= classes:
+        return MaskReading((gray // raster.step).astype(np.uint8))
     indices = raster.indices
-    by_position = indices is not None and _black_first(raster) and (grey is None or classes > 1)
+    by_position = indices is not None and _black_first(raster) and (gray is None or classes > 1)
     if indices is not None and by_position and indices.max(initial=0) <= classes:
         return MaskReading(indices.astype(np.uint8), "palette read by position")
-    if grey is not None and classes == 1:
-        return _one_class(grey, path)
+    if gray is not None and classes == 1:
+        return _one_class(gray, path)
     values: npt.NDArray[Any] = raster.pixels if indices is None else indices
     raise DxsegError(
         f"{path}: mask values {_listed(values)}; expected 0 to {classes} for {classes} mask "
@@ -135,14 +135,14 @@ def _parse_mask(raster: Raster, path: Path, classes: int) -> MaskReading:
     )
 
 
-def _grey_values(raster: Raster, path: Path) -> npt.NDArray[Any] | None:
-    """Return (H, W) grey values, or None where a palette has colours."""
+def _gray_values(raster: Raster, path: Path) -> npt.NDArray[Any] | None:
+    """Return (H, W) gray values, or None where a palette has colors."""
     pixels = raster.pixels
     if raster.indices is not None and raster.palette is not None:
-        colours = raster.palette[np.unique(raster.indices)]
-        if (colours == colours[:, :1]).all():
-            grey: npt.NDArray[Any] = raster.palette[raster.indices][:, :, 0]
-            return grey
+        colors = raster.palette[np.unique(raster.indices)]
+        if (colors == colors[:, :1]).all():
+            gray: npt.NDArray[Any] = raster.palette[raster.indices][:, :, 0]
+            return gray
         if _black_first(raster):
             return None
     spread = pixels.max(axis=2).astype(np.int64) - pixels.min(axis=2)
@@ -150,7 +150,7 @@ def _grey_values(raster: Raster, path: Path) -> npt.NDArray[Any] | None:
     if spread.max(initial=0) > _CHANNEL_TOLERANCE * scale:
         raise DxsegError(
             f"{path}: a color mask (channels differ at {int((spread > 0).sum())} pixels), colors "
-            f"{_colors(pixels)}; expected one grey value per pixel; `dxseg import` takes "
+            f"{_colors(pixels)}; expected one gray value per pixel; `dxseg import` takes "
             "--mask-color '#RRGGBB=CLASS' for each color"
         )
     alpha = raster.alpha
@@ -205,7 +205,7 @@ def _check_edges(values: npt.NDArray[Any], highest: int, path: Path) -> None:
         raise DxsegError(
             f"{path}: {fraction:.1%} of the pixels are between background and lesion, values "
             f"{_listed(values)}; expected two values, and others only along edges; threshold "
-            "it; `dxseg import` takes --mask-class VALUE=CLASS for grey levels"
+            "it; `dxseg import` takes --mask-class VALUE=CLASS for gray levels"
         )
 
 
@@ -216,7 +216,7 @@ def _listed(values: npt.NDArray[Any]) -> str:
 
 
 def write_mask(path: Path, mask: Mask, classes: int, *, merged_count: int = 1) -> None:
-    """Write a mask as a plain grey PNG.
+    """Write a mask as a plain gray PNG.
 
     Args:
         path: The file, replaced atomically.

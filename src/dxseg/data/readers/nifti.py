@@ -44,7 +44,7 @@ def read_nifti(path: str | Path, sequences: int = 1) -> Volume:
     """Read a volume.
 
     Rescaling (scl_slope, scl_inter) is applied. The affine is the sform, else the qform;
-    metres and micrometres become millimetres. Dimensions of size 1 beyond the third are dropped.
+    metres and micrometres become millimeters. Dimensions of size 1 beyond the third are dropped.
 
     Args:
         path: A `.nii` or `.nii.gz` file, NIfTI-1 or NIfTI-2.
@@ -55,7 +55,7 @@ def read_nifti(path: str | Path, sequences: int = 1) -> Volume:
 
     Raises:
         DxsegError: The file is absent, empty, cut short or damaged; has another fourth
-            dimension, colours or complex numbers; its affine is no position in space; or it is too
+            dimension, colors or complex numbers; its affine is no position in space; or it is too
             large.
     """
     path = Path(path)
@@ -81,7 +81,7 @@ def nifti_grid(path: str | Path, sequences: int = 1) -> Grid:
         sequences: Expected length of the fourth dimension.
 
     Returns:
-        The affine (4, 4), from voxel indices to millimetres, and the shape (I, J, K).
+        The affine (4, 4), from voxel indices to millimeters, and the shape (I, J, K).
 
     Raises:
         DxsegError: As `read_nifti`, as far as the header shows it.
@@ -144,8 +144,8 @@ def _check_claim(image: Any, path: Path) -> None:
     dtype = image.get_data_dtype()
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise DxsegError(
-            f"{path}: voxels of type {dtype}; expected whole numbers or floats; convert colours "
-            "or complex numbers to one grey value"
+            f"{path}: voxels of type {dtype}; expected whole numbers or floats; convert colors "
+            "or complex numbers to one gray value"
         )
     voxels = math.prod(image.shape)
     if voxels > VOXEL_LIMIT:

@@ -26,7 +26,7 @@ MERGED_TAG = "dxseg:united-masks"
 
 _MODE_BYTES = {"I": 4, "F": 4}
 """Bytes per sample of Pillow's modes of more than one byte, but for those of 16 bit."""
-_PNG_RGB, _PNG_GREY_ALPHA, _PNG_RGBA = 2, 4, 6
+_PNG_RGB, _PNG_GRAY_ALPHA, _PNG_RGBA = 2, 4, 6
 
 Pixels = npt.NDArray[Any]
 """(H, W, C), uint8 or uint16."""
@@ -232,11 +232,11 @@ def _pillow(stream: IO[bytes], path: Path, kind: str) -> Any:
 def _decode(stream: IO[bytes], path: Path, kind: str) -> Raster:
     step = 1
     if kind == "png":
-        depth, colour = struct.unpack(">16x8xBB", stream.read(26))
+        depth, color = struct.unpack(">16x8xBB", stream.read(26))
         stream.seek(0)
-        if depth == 16 and colour in (_PNG_RGB, _PNG_GREY_ALPHA, _PNG_RGBA):
-            return _decode_deep_png(stream, path, colour)
-        if depth < 8 and colour == 0:
+        if depth == 16 and color in (_PNG_RGB, _PNG_GRAY_ALPHA, _PNG_RGBA):
+            return _decode_deep_png(stream, path, color)
+        if depth < 8 and color == 0:
             step = 255 // (2**depth - 1)
     image = _pillow(stream, path, kind)
     orientation = pillow_orientation(image)
@@ -253,11 +253,11 @@ def _from_pillow(image: Any, path: Path, step: int = 1) -> Raster:
         return Raster(np.asarray(image).astype(np.uint8)[:, :, None] * np.uint8(255), step=255)
     if mode == "P":
         palette = np.zeros((256, 3), dtype=np.uint8)
-        colours = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
-        palette[: len(colours)] = colours
+        colors = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+        palette[: len(colors)] = colors
         indices = np.asarray(image)
-        grey = (palette == palette[:, :1]).all()
-        pixels = palette[indices][:, :, : 1 if grey else 3]
+        gray = (palette == palette[:, :1]).all()
+        pixels = palette[indices][:, :, : 1 if gray else 3]
         return Raster(pixels, indices=indices, palette=palette)
     if mode in ("PA", "La", "RGBa"):
         image = image.convert("LA" if mode == "La" else "RGBA")
@@ -269,7 +269,7 @@ def _from_pillow(image: Any, path: Path, step: int = 1) -> Raster:
     return Raster(to_integers(array if array.ndim == 3 else array[:, :, None], path), step=step)
 
 
-def _decode_deep_png(stream: IO[bytes], path: Path, colour: int) -> Raster:
+def _decode_deep_png(stream: IO[bytes], path: Path, color: int) -> Raster:
     # Pillow reads 16-bit color as its high bytes and drops the low ones without a warning.
     import imagecodecs
 
@@ -278,7 +278,7 @@ def _decode_deep_png(stream: IO[bytes], path: Path, colour: int) -> Raster:
     orientation = pillow_orientation(image)
     stream.seek(0)
     array = imagecodecs.png_decode(stream.read())
-    if colour == _PNG_RGB:
+    if color == _PNG_RGB:
         # What may follow is a single transparent color (tRNS).
         return Raster(array[:, :, :3]).as_shown(orientation)
     return Raster(array[:, :, :-1], alpha=array[:, :, -1]).as_shown(orientation)

@@ -35,7 +35,7 @@ class SlicedVolume:
 
     Attributes:
         plane: Plane of the slices.
-        spacing: Millimetres between slices, rows and columns.
+        spacing: Millimeters between slices, rows and columns.
         shape: Number of slices, height, width.
         voxel_mm3: Volume of a voxel of the slices, cubic millimeters.
     """
@@ -151,7 +151,7 @@ def slice_grid(
     """Slice a grid without its voxels, to turn label maps or to count slices.
 
     Args:
-        affine: (4, 4), from voxel indices to millimetres.
+        affine: (4, 4), from voxel indices to millimeters.
         shape: (I, J, K).
         slicing: The rule.
         positions: As those of `Volume`.
@@ -164,7 +164,7 @@ def through_plane(affine: NDArray[np.float64]) -> Plane:
     """The plane across the coarsest spacing of a volume.
 
     Args:
-        affine: (4, 4), from voxel indices to millimetres.
+        affine: (4, 4), from voxel indices to millimeters.
     """
     from nibabel import orientations
 

@@ -60,14 +60,14 @@ class Slicing(BaseModel):
         axis: The plane of the slices, in patient space; "through-plane" slices each volume across
             the array axis of its coarsest spacing; imports decide on one plane for all. Of spacings
             within 1% of each other, axial is preferred, then coronal.
-        window: Level and width that are scaled to the grey values, in the volume's units.
-        percentiles: Percentiles of the voxels (0 to 100) that are scaled to the grey values if
+        window: Level and width that are scaled to the gray values, in the volume's units.
+        percentiles: Percentiles of the voxels (0 to 100) that are scaled to the gray values if
             there is no window, as for MR, which has no unit. Padding does not count: NaN, and
             the lowest value if only it is below -1024 and 1% of the voxels have it, as in CT.
         resample: Whether volumes that are no regular grid along the patient's axes are brought onto
             one (`dxseg.data.readers.regular_grid`); None: slices are taken as they are stored.
         neighbours: Neighbouring slices on each side that are added as channels (2.5D).
-        bits: Bit depth of the grey values.
+        bits: Bit depth of the gray values.
         sequences: Those of which a volume consists, in the order of the channels, each with its own
             window; None: a volume is one file.
     """

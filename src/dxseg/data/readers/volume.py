@@ -18,7 +18,7 @@ GZIP_RATIO = 1032
 """A gzip stream cannot expand more than this."""
 
 Grid = tuple[NDArray[np.float64], tuple[int, int, int]]
-"""The affine (4, 4), from voxel indices to millimetres in RAS+, and the shape (I, J, K)."""
+"""The affine (4, 4), from voxel indices to millimeters in RAS+, and the shape (I, J, K)."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Volume:
 
     Attributes:
         voxels: (I, J, K), integers or float32; CT in Hounsfield units.
-        affine: (4, 4) float64, from voxel indices to millimetres in RAS+ space, as in NIfTI.
+        affine: (4, 4) float64, from voxel indices to millimeters in RAS+ space, as in NIfTI.
         notes: Assumptions of the reader; importers report them.
         more_sequences: Further images on the same grid, such as other sequences of MR.
         positions: (K, 3) of the first voxel of each slice, RAS+, where slices are no regular grid;
@@ -47,7 +47,7 @@ class Volume:
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """Millimetres between voxels along each axis of the array."""
+        """Millimeters between voxels along each axis of the array."""
         i, j, k = np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(i), float(j), float(k)
 

@@ -222,11 +222,11 @@ def _cells(points: NDArray[np.float32]) -> list[NDArray[np.int64]]:
     count = round(total**0.5)
     sample = np.random.default_rng(0).choice(total, min(total, _SAMPLE * count), replace=False)
     kmeans = MiniBatchKMeans(count, init="random", n_init=1, max_iter=20, random_state=0)
-    centres = kmeans.fit(points[sample]).cluster_centers_.astype(np.float32)
+    centers = kmeans.fit(points[sample]).cluster_centers_.astype(np.float32)
     nearest = np.empty((total, NEAREST), np.int64)
     for start in range(0, total, COLUMNS):
         rows = slice(start, start + COLUMNS)
-        distance = (centres**2).sum(axis=1) - 2 * points[rows] @ centres.T
+        distance = (centers**2).sum(axis=1) - 2 * points[rows] @ centers.T
         nearest[rows] = np.argpartition(distance, NEAREST, axis=1)[:, :NEAREST]
     order = np.argsort(nearest.ravel(), kind="stable")
     ends = np.searchsorted(nearest.ravel()[order], np.arange(1, count))
@@ -278,9 +278,9 @@ def _correlated(
 
 def _standardised(rows: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Center rows and scale them to length 1; a flat row correlates with flat rows only."""
-    centred = rows.astype(np.float32)
-    centred -= centred.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    centered = rows.astype(np.float32)
+    centered -= centered.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(centered, axis=1, keepdims=True)
     flat = length < 1e-6
-    centred /= np.where(flat, np.float32(1), length)
-    return np.concatenate([centred, flat.astype(np.float32)], axis=1)
+    centered /= np.where(flat, np.float32(1), length)
+    return np.concatenate([centered, flat.astype(np.float32)], axis=1)

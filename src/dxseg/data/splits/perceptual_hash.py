@@ -52,20 +52,20 @@ def hash_image(pixels: NDArray[Any]) -> bytes:
         `BYTES` bytes: the 48x48 gray copy, then the 64-bit perceptual hash (DCT of a 32x32
         reduction, Zauner 2010, as in `imagehash`); a hash of zeros where the copy is flat.
     """
-    return hash_grey(grey_image(pixels))
+    return hash_gray(gray_image(pixels))
 
 
-def hash_grey(grey: Image.Image) -> bytes:
+def hash_gray(gray: Image.Image) -> bytes:
     """Compute the thumbnail and the hash of an 8-bit gray image, as `hash_image`."""
     import imagehash
 
     # BILINEAR with Pillow's reduction window is a triangle filter: smoother than a box, so that
     # rescaled copies of one frame, whose pixels fall on other grid points, still correlate.
-    thumbnail = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.uint8)
+    thumbnail = np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.uint8)
     if thumbnail.min() == thumbnail.max():
         # The hash of a flat image is rounding noise; all flat images get the same hash.
         return thumbnail.tobytes() + bytes(8)
-    return thumbnail.tobytes() + np.packbits(imagehash.phash(grey).hash.ravel()).tobytes()
+    return thumbnail.tobytes() + np.packbits(imagehash.phash(gray).hash.ravel()).tobytes()
 
 
 def hash_images(
@@ -135,7 +135,7 @@ def _hash(image: Path | NDArray[Any]) -> bytes:
     return hash_image(read_image(image) if isinstance(image, Path) else image)
 
 
-def grey_image(pixels: NDArray[Any]) -> Image.Image:
+def gray_image(pixels: NDArray[Any]) -> Image.Image:
     """Average the channels and, unless they are 8-bit, stretch the range to 0..255.
 
     Args:
@@ -143,17 +143,17 @@ def grey_image(pixels: NDArray[Any]) -> Image.Image:
     """
     low, gain = 0.0, 1.0
     if pixels.dtype != np.uint8:
-        extremes = [(float(block.min()), float(block.max())) for _, block in _grey_blocks(pixels)]
+        extremes = [(float(block.min()), float(block.max())) for _, block in _gray_blocks(pixels)]
         low, high = min(e[0] for e in extremes), max(e[1] for e in extremes)
         # Correlation and hash ignore gain and offset, so a stretch per image is safe.
         gain = 255 / (high - low) if high > low else 0.0
-    grey = np.empty(pixels.shape[:2], np.uint8)
-    for rows, block in _grey_blocks(pixels):
-        grey[rows] = np.rint((block - np.float32(low)) * np.float32(gain))
-    return Image.fromarray(grey)
+    gray = np.empty(pixels.shape[:2], np.uint8)
+    for rows, block in _gray_blocks(pixels):
+        gray[rows] = np.rint((block - np.float32(low)) * np.float32(gain))
+    return Image.fromarray(gray)
 
 
-def _grey_blocks(pixels: NDArray[Any]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+def _gray_blocks(pixels: NDArray[Any]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     height = max(1, _ROWS_AT_ONCE // max(1, int(np.prod(pixels.shape[1:]))))
     for start in range(0, pixels.shape[0], height):
         rows = slice(start, start + height)

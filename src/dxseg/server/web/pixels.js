@@ -1,6 +1,6 @@
 // The pixels of the open image, with window and level.
 
-/** Windows of CT in Hounsfield units: centre and width. */
+/** Windows of CT in Hounsfield units: center and width. */
 const CT = { brain: [40, 80], "soft tissue": [50, 400], lung: [-600, 1500], bone: [500, 2000] };
 
 export class Pixels {
@@ -30,7 +30,7 @@ export class Pixels {
 
   /** Windows to choose from: name to [low, high]. */
   get presets() {
-    const around = ([centre, width]) => [centre - width / 2, centre + width / 2];
+    const around = ([center, width]) => [center - width / 2, center + width / 2];
     const ct = this.unit === "HU" ? Object.entries(CT).map(([name, window]) => [name, around(window)]) : [];
     return { "as delivered": this.delivered, "whole range": this.whole, ...Object.fromEntries(ct) };
   }
@@ -47,8 +47,8 @@ export class Pixels {
     const [low, high] = this.window;
     const size = this.whole[1] - this.whole[0];
     const half = Math.max((high - low) / 2 + (width * size) / 2, size / 2000);
-    const centre = (low + high) / 2 + level * size;
-    this.setWindow([centre - half, centre + half]);
+    const center = (low + high) / 2 + level * size;
+    this.setWindow([center - half, center + half]);
   }
 
   /** How light the picture is shown, 0 to 1, as a function of whole x and y. */

@@ -82,7 +82,7 @@ export class Pointers {
     this.#drawing = null;
   }
 
-  /** The centre of the first two pointers, and their distance. */
+  /** The center of the first two pointers, and their distance. */
   get #hold() {
     const [one, other = one] = this.#down.values();
     const spread = Math.hypot(one.x - other.x, one.y - other.y);

@@ -140,7 +140,7 @@ function fence({ gray, prior, map }, seeds, { from, to }, grid) {
   }
 }
 
-/** The pixels of a box where the chance, between the centres of the cells, is at least a half. */
+/** The pixels of a box where the chance, between the centers of the cells, is at least a half. */
 function cover(chance, grid, box, cell) {
   const covered = new Uint8Array(box.width * box.height);
   const across = between(box.width, grid.width, cell.x);

@@ -41,7 +41,7 @@ export class Tools {
     this.#view.showCross(null);
   }
 
-  /** For a new image: put the cross in its centre. */
+  /** For a new image: put the cross in its center. */
   reset() {
     this.cancel();
     this.#cross = { x: Math.floor(this.#view.width / 2) + 0.5, y: Math.floor(this.#view.height / 2) + 0.5 };

@@ -167,7 +167,7 @@ export class View {
     this.#place(this.scale, old.x + x, old.y + y);
   }
 
-  /** Keep zoom and centre when the window changes; start on a whole screen pixel, or lines would blur. */
+  /** Keep zoom and center when the window changes; start on a whole screen pixel, or lines would blur. */
   #resize() {
     const { left, top } = this.element.parentElement.getBoundingClientRect();
     Object.assign(this.element.style, { left: `${Math.ceil(left) - left}px`, top: `${Math.ceil(top) - top}px` });

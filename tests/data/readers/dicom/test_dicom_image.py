@@ -36,7 +36,7 @@ from dxseg.errors import DxsegError
 Make = Callable[..., Dataset]
 
 RNG = np.random.default_rng(0)
-GREY = RNG.integers(0, 256, (65, 71), dtype=np.uint8)
+GRAY = RNG.integers(0, 256, (65, 71), dtype=np.uint8)
 RGB = RNG.integers(0, 256, (65, 71, 3), dtype=np.uint8)
 DEEP = RNG.integers(0, 4096, (65, 71), dtype=np.uint16)
 
@@ -87,14 +87,14 @@ def test_most_bundled_images_are_read() -> None:
     assert sum(readable(path) for path in (BUNDLED / "test_files").glob("*.dcm")) >= 45
 
 
-@pytest.mark.parametrize("pixels", [GREY, RGB], ids=["grey", "rgb"])
+@pytest.mark.parametrize("pixels", [GRAY, RGB], ids=["gray", "rgb"])
 def test_eight_bit_without_window_is_left_as_it_is(image: Make, read: Any, pixels: Any) -> None:
     assert np.array_equal(read(image(pixels)).squeeze(), pixels)
 
 
 def test_monochrome1_is_inverted(image: Make, read: Any) -> None:
-    pixels = read(image(GREY, PhotometricInterpretation="MONOCHROME1"))
-    assert np.array_equal(pixels[:, :, 0], 255 - GREY)
+    pixels = read(image(GRAY, PhotometricInterpretation="MONOCHROME1"))
+    assert np.array_equal(pixels[:, :, 0], 255 - GRAY)
 
 
 def test_twelve_bit_without_window_fills_sixteen(image: Make, read: Any) -> None:
@@ -124,8 +124,8 @@ def test_a_window_after_rescaling_follows_the_standard(image: Make, read: Any) -
 
 @pytest.mark.parametrize("function", ["LINEAR_EXACT", "SIGMOID"])
 def test_other_window_functions(image: Make, read: Any, function: str) -> None:
-    ds = image(GREY, WindowCenter=100, WindowWidth=50, VOILUTFunction=function)
-    shifted = (GREY.astype(float) - 100) / 50
+    ds = image(GRAY, WindowCenter=100, WindowWidth=50, VOILUTFunction=function)
+    shifted = (GRAY.astype(float) - 100) / 50
     exact, sigmoid = (shifted + 0.5).clip(0, 1), 1 / (1 + np.exp(-4 * shifted))
     expected = 255 * (exact if function == "LINEAR_EXACT" else sigmoid)
     assert np.abs(read(ds)[:, :, 0] - expected).max() <= 0.5 + 1e-6
@@ -140,18 +140,18 @@ def test_a_narrow_window_is_one_where_the_standard_has_it(image: Make, read: Any
 
 @pytest.mark.parametrize("slope", [-2, -0.5])
 def test_a_falling_rescale_keeps_what_is_bright(image: Make, read: Any, slope: float) -> None:
-    ds = image(GREY, RescaleSlope=slope, RescaleIntercept=100)
-    assert np.array_equal(read(ds)[:, :, 0], 255 - GREY)
+    ds = image(GRAY, RescaleSlope=slope, RescaleIntercept=100)
+    assert np.array_equal(read(ds)[:, :, 0], 255 - GRAY)
     ds.WindowCenter, ds.WindowWidth, ds.VOILUTFunction = 100 + slope * 128, 50, "LINEAR_EXACT"
-    shares = ((slope * (GREY - 128.0)) / 50 + 0.5).clip(0, 1)
+    shares = ((slope * (GRAY - 128.0)) / 50 + 0.5).clip(0, 1)
     assert np.abs(read(ds)[:, :, 0] - 255 * shares).max() <= 0.5 + 1e-6
 
 
 @pytest.mark.parametrize("width", [0, -5, "", float("nan")])
 def test_a_window_of_no_width_counts_as_none(image: Make, read: Any, width: Any) -> None:
-    ds = image(GREY, WindowCenter=100)
+    ds = image(GRAY, WindowCenter=100)
     ds.add_new("WindowWidth", "FD" if width != "" else "DS", width)
-    assert np.array_equal(read(ds)[:, :, 0], GREY)
+    assert np.array_equal(read(ds)[:, :, 0], GRAY)
 
 
 def test_a_voi_table_is_applied(image: Make, read: Any) -> None:
@@ -159,8 +159,8 @@ def test_a_voi_table_is_applied(image: Make, read: Any) -> None:
     table.LUTDescriptor = [256, 0, 12]
     table.LUTData = [4095 - 16 * value for value in range(256)]
     table["LUTData"].VR = "US"
-    expected = np.rint((4095 - 16 * GREY.astype(float)) * (255 / 4095))
-    assert np.array_equal(read(image(GREY, VOILUTSequence=[table]))[:, :, 0], expected)
+    expected = np.rint((4095 - 16 * GRAY.astype(float)) * (255 / 4095))
+    assert np.array_equal(read(image(GRAY, VOILUTSequence=[table]))[:, :, 0], expected)
 
 
 def test_a_modality_table_is_applied(image: Make, read: Any) -> None:
@@ -168,16 +168,16 @@ def test_a_modality_table_is_applied(image: Make, read: Any) -> None:
     table.LUTDescriptor, table.ModalityLUTType = [256, 0, 16], "US"
     table.LUTData = [257 * (255 - value) for value in range(256)]
     table["LUTData"].VR = "US"
-    assert np.array_equal(read(image(GREY, ModalityLUTSequence=[table]))[:, :, 0], 255 - GREY)
+    assert np.array_equal(read(image(GRAY, ModalityLUTSequence=[table]))[:, :, 0], 255 - GRAY)
 
 
-def test_palettes_become_colours(image: Make, read: Any) -> None:
-    ds = image(GREY, PhotometricInterpretation="PALETTE COLOR")
+def test_palettes_become_colors(image: Make, read: Any) -> None:
+    ds = image(GRAY, PhotometricInterpretation="PALETTE COLOR")
     tables = RNG.permuted(np.tile(np.arange(256, dtype=np.uint16), (3, 1)), axis=1)
     for name, table in zip(("Red", "Green", "Blue"), tables, strict=True):
         setattr(ds, f"{name}PaletteColorLookupTableDescriptor", [256, 0, 16])
         setattr(ds, f"{name}PaletteColorLookupTableData", (table << 8).tobytes())
-    assert np.array_equal(read(ds), tables[:, GREY].transpose(1, 2, 0))
+    assert np.array_equal(read(ds), tables[:, GRAY].transpose(1, 2, 0))
 
 
 def test_ybr_becomes_rgb(image: Make, read: Any) -> None:
@@ -185,14 +185,14 @@ def test_ybr_becomes_rgb(image: Make, read: Any) -> None:
     assert np.array_equal(pixels, convert_color_space(RGB, "YBR_FULL", "RGB"))
 
 
-def test_colour_by_plane_equals_colour_by_pixel(image: Make, read: Any) -> None:
+def test_color_by_plane_equals_color_by_pixel(image: Make, read: Any) -> None:
     ds = image(RGB, PlanarConfiguration=1)
     ds.PixelData = RGB.transpose(2, 0, 1).tobytes() + b"\0"
     assert np.array_equal(read(ds), RGB)
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
-@pytest.mark.parametrize("pixels", [GREY, DEEP, RGB], ids=["grey", "deep", "rgb"])
+@pytest.mark.parametrize("pixels", [GRAY, DEEP, RGB], ids=["gray", "deep", "rgb"])
 def test_lossless_compression_changes_nothing(
     image: Make, read: Any, syntax: Any, pixels: Any
 ) -> None:
@@ -224,7 +224,7 @@ def test_without_its_decoder_the_extra_is_named(
 ) -> None:
     from pydicom.pixels.decoders.base import get_decoder
 
-    ds = image(GREY)
+    ds = image(GRAY)
     ds.compress(JPEG2000Lossless)
     monkeypatch.setattr(get_decoder(JPEG2000Lossless), "_available", {})
     with pytest.raises(DxsegError, match=r"JPEG 2000.*pip install 'dxseg\[dicom\]'"):
@@ -232,7 +232,7 @@ def test_without_its_decoder_the_extra_is_named(
 
 
 def test_a_mask_may_be_dicom(image: Make, tmp_path: Path) -> None:
-    mask = (GREY > 128).astype(np.uint8)
+    mask = (GRAY > 128).astype(np.uint8)
     path = tmp_path / "mask.dcm"
     image(mask * np.uint8(255)).save_as(path, enforce_file_format=True)
     assert np.array_equal(read_mask(path, 1), mask)
@@ -244,8 +244,8 @@ def test_a_mask_may_be_dicom(image: Make, tmp_path: Path) -> None:
 
 def test_the_content_tells_dicom_without_a_suffix(image: Make, tmp_path: Path) -> None:
     for name in ("IM0001", "1.2.840.10008.7"):
-        image(GREY).save_as(tmp_path / name, enforce_file_format=True)
-        assert np.array_equal(read_image(tmp_path / name)[:, :, 0], GREY)
+        image(GRAY).save_as(tmp_path / name, enforce_file_format=True)
+        assert np.array_equal(read_image(tmp_path / name)[:, :, 0], GRAY)
 
 
 def absurd_size(ds: Dataset) -> None:
@@ -286,7 +286,7 @@ def more_bits_than_there_are(ds: Dataset) -> None:
     ds.BitsStored = 16
 
 
-def unknown_colours(ds: Dataset) -> None:
+def unknown_colors(ds: Dataset) -> None:
     ds.PhotometricInterpretation = "CMYK"
 
 
@@ -314,7 +314,7 @@ def float_pixels(ds: Dataset) -> None:
         (no_samples, "0 sample"),
         (odd_bits, "12 bits per sample"),
         (more_bits_than_there_are, "16 of 8 bits"),
-        (unknown_colours, "unknown colour model"),
+        (unknown_colors, "unknown color model"),
         (no_syntax, "transfer syntax"),
         (float_pixels, "no whole-number pixel data"),
     ],
@@ -322,7 +322,7 @@ def float_pixels(ds: Dataset) -> None:
 def test_impossible_headers_are_refused(
     image: Make, read: Any, spoil: Callable[[Dataset], None], told: str
 ) -> None:
-    ds = image(GREY)
+    ds = image(GRAY)
     spoil(ds)
     with pytest.raises(DxsegError, match=told):
         read(ds)
@@ -347,7 +347,7 @@ def test_what_is_no_dicom_is_refused(tmp_path: Path, content: bytes, told: str) 
 
 def test_a_codestream_of_another_size_is_not_decoded(image: Make, read: Any) -> None:
     for syntax in (JPEG2000Lossless, JPEGLSLossless):
-        ds = image(GREY)
+        ds = image(GRAY)
         ds.compress(syntax)
         ds.Rows = 64
         with pytest.raises(DxsegError, match=r"\(65, 71\), in the header \(64, 71\)"):
@@ -365,18 +365,18 @@ def contents(ds: Any) -> tuple[bytes, bytes]:
 
 def test_deflated_images_are_read(image: Make, tmp_path: Path) -> None:
     path = tmp_path / "x.dcm"
-    ds = image(GREY)
+    ds = image(GRAY)
     ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     ds.save_as(path, enforce_file_format=True)
-    assert np.array_equal(read_image(path)[:, :, 0], GREY)
-    assert image_size(path) == GREY.shape
+    assert np.array_equal(read_image(path)[:, :, 0], GRAY)
+    assert image_size(path) == GRAY.shape
 
 
 @pytest.mark.parametrize("place", ["header", "pixels"])
 def test_a_deflate_bomb_costs_no_more_than_the_budget(
     image: Make, tmp_path: Path, place: str
 ) -> None:
-    ds = image(GREY)
+    ds = image(GRAY)
     if place == "header":
         ds.add_new(0x00091001, "OB", bytes(2**26))
     _, plain = contents(ds)
@@ -394,8 +394,8 @@ def test_a_deflate_bomb_costs_no_more_than_the_budget(
             with decode_budget(2**20), pytest.raises(TooLargeError, match="inflates beyond"):
                 reading(path)
     else:
-        assert np.array_equal(read_image(path)[:, :, 0], GREY), "what follows is not inflated"
-        assert image_size(path) == GREY.shape
+        assert np.array_equal(read_image(path)[:, :, 0], GRAY), "what follows is not inflated"
+        assert image_size(path) == GRAY.shape
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**25.5
@@ -404,7 +404,7 @@ def test_a_deflate_bomb_costs_no_more_than_the_budget(
 @pytest.fixture(scope="module")
 def sound(image: Make, tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     path = tmp_path_factory.mktemp("sound") / "x.dcm"
-    ds = image(GREY[:20, :20], PatientName="ZZPLANTED", WindowCenter=100, WindowWidth=50)
+    ds = image(GRAY[:20, :20], PatientName="ZZPLANTED", WindowCenter=100, WindowWidth=50)
     contents = []
     for syntax in (None, RLELossless, JPEGLSLossless):
         if syntax is not None:

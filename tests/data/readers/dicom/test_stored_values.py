@@ -56,11 +56,11 @@ def test_padding_of_a_series_is_in_no_window(
     assert np.array_equal(voxels[inside], MEASURED[inside])
     assert volume.notes == (f"{(~inside).sum()} voxels are padding: black, and in no percentile",)
     sliced = SlicedVolume(volume, Slicing(axis="axial", percentiles=(0, 100)))
-    grey = np.stack([sliced.image(index)[:, :, 0] for index in range(4)])
-    assert not grey[~inside].any()
+    gray = np.stack([sliced.image(index)[:, :, 0] for index in range(4)])
+    assert not gray[~inside].any()
     low, high = MEASURED[inside].min(), MEASURED[inside].max()
     expected = np.rint(255 * (MEASURED[inside] - low) / (high - low))
-    assert np.abs(grey[inside] - expected).max() <= 1
+    assert np.abs(gray[inside] - expected).max() <= 1
 
 
 @pytest.mark.parametrize("bits", [12, 16])

@@ -45,7 +45,7 @@ def decode_frame(code: bytes, runner: DecodeRunner) -> bytes:
 
     extended = runner.transfer_syntax == JPEGExtended12Bit
     if extended and runner.samples_per_pixel != 1:
-        raise ValueError("colour of more than 8 bit")
+        raise ValueError("color of more than 8 bit")
     array = imagecodecs.jpeg8_decode(code) if extended else imagecodecs.jpegsof3_decode(code)
     samples: Any = np.asarray(array).astype(f"<u{runner.bits_allocated // 8}", casting="safe")
     decoded: bytes = samples.tobytes()

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from dxseg.data.readers.dicom.codestream import check_codestream
 from dxseg.data.readers.dicom.elements import functional_group, read_floats, read_items, read_text
 from dxseg.data.readers.dicom.objects import (
-    COLOUR,
-    GREY,
+    COLOR,
+    GRAY,
     PixelLayout,
     open_object,
     pixel_layout,
@@ -87,7 +87,7 @@ def displayed_frame(ds: FileDataset, index: int, layout: PixelLayout, path: Path
     depth = np.dtype(np.uint8 if layout.bits_stored <= 8 else np.uint16)
     if layout.photometric == "PALETTE COLOR":
         return _through_palette(ds, stored, path)
-    if layout.photometric in COLOUR:
+    if layout.photometric in COLOR:
         return _spread(stored, 0, 2**layout.bits_stored - 1, depth)
     context = _frame_context(ds, index, layout)
     with translate_errors(path):
@@ -118,8 +118,8 @@ def measured_frame(
     Raises:
         DxsegError: The frame is damaged or colored, or there is no decoder for its compression.
     """
-    if layout.photometric not in GREY:
-        raise DxsegError(f"{path}: a slice in colour; expected grey values; leave the series out")
+    if layout.photometric not in GRAY:
+        raise DxsegError(f"{path}: a slice in color; expected gray values; leave the series out")
     raw = _raw_frame(ds, index, layout, path)
     context = _frame_context(ds, index, layout)
     with translate_errors(path):
@@ -174,8 +174,8 @@ def measured_image_of(
     context = _frame_context(ds, index, layout)
     window = None
     if _has_window(context):
-        centre, width = float(context.WindowCenter), float(context.WindowWidth)
-        window = centre - width / 2, centre + width / 2
+        center, width = float(context.WindowCenter), float(context.WindowWidth)
+        window = center - width / 2, center + width / 2
     unit = "HU" if read_text(ds, "Modality") == "CT" else ""
     return MeasuredImage(measured_frame(ds, index, layout, path), unit, window)
 
@@ -217,7 +217,7 @@ def _raw_frame(ds: FileDataset, index: int, layout: PixelLayout, path: Path) -> 
             if layout.bits_allocated > 1 or plugin
             else _packed_frame(ds.PixelData, index, layout)
         )
-    samples = array.shape[2:] if layout.photometric in COLOUR[:-1] else ()
+    samples = array.shape[2:] if layout.photometric in COLOR[:-1] else ()
     if array.shape != (layout.rows, layout.columns, *samples):
         raise DxsegError(f"{path}: its pixels do not have the size in its header; export it again")
     return array
@@ -277,9 +277,9 @@ def _frame_context(ds: FileDataset, index: int, layout: PixelLayout) -> Dataset:
     if values[0] and values[1] and values[0][0]:
         context.RescaleSlope, context.RescaleIntercept = values[0][0], values[1][0]
     window = functional_group(ds, index, "FrameVOILUTSequence") or ds
-    centres, widths = (_first(window, name) for name in ("WindowCenter", "WindowWidth"))
-    if centres is not None and widths is not None:
-        context.WindowCenter, context.WindowWidth = centres, widths
+    centers, widths = (_first(window, name) for name in ("WindowCenter", "WindowWidth"))
+    if centers is not None and widths is not None:
+        context.WindowCenter, context.WindowWidth = centers, widths
         context.VOILUTFunction = read_text(window, "VOILUTFunction") or "LINEAR"
     for source, name in ((ds, "ModalityLUTSequence"), (window, "VOILUTSequence")):
         if found := read_items(source, name):
@@ -349,6 +349,6 @@ def _through_palette(ds: FileDataset, stored: npt.NDArray[Any], path: Path) -> P
     from pydicom.pixels.processing import apply_color_lut
 
     with translate_errors(path):
-        colours = apply_color_lut(stored, ds)[:, :, :3]
+        colors = apply_color_lut(stored, ds)[:, :, :3]
     # Tables of 16 bit have screen colors in their high bytes (PS3.3 C.7.6.3.1.6).
-    return colours if colours.dtype == np.uint8 else (colours >> 8).astype(np.uint8)
+    return colors if colors.dtype == np.uint8 else (colors >> 8).astype(np.uint8)

@@ -18,8 +18,8 @@ from dxseg.io.remote import RemotePath
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset, FileDataset
 
-GREY = ("MONOCHROME1", "MONOCHROME2")
-COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
+GRAY = ("MONOCHROME1", "MONOCHROME2")
+COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 _PREAMBLE = 132
 
 
@@ -31,7 +31,7 @@ class PixelLayout:
         rows: Height of a frame in pixels.
         columns: Width of a frame in pixels.
         frames: Number of frames, at least 1.
-        photometric: One of `GREY` or `COLOUR`.
+        photometric: One of `GRAY` or `COLOR`.
         bits_allocated: Bits per sample: 1, 8, 16 or 32.
         bits_stored: Number of these bits that are used.
         high_bit: The highest of them, from 0.
@@ -135,13 +135,13 @@ def pixel_layout(ds: FileDataset, path: Path) -> PixelLayout:
     photometric = read_text(ds, "PhotometricInterpretation")
     if rows < 1 or columns < 1:
         raise DxsegError(f"{path}: has no image (no rows and columns); expected pixels")
-    known = (samples == 1 and photometric in (*GREY, "PALETTE COLOR")) or (
-        samples == 3 and photometric in COLOUR[:-1]
+    known = (samples == 1 and photometric in (*GRAY, "PALETTE COLOR")) or (
+        samples == 3 and photometric in COLOR[:-1]
     )
     if not known:
         raise DxsegError(
-            f"{path}: {samples} sample(s) per pixel of an unknown colour model; expected one of "
-            f"{', '.join(GREY + COLOUR)}; export it again in one of them"
+            f"{path}: {samples} sample(s) per pixel of an unknown color model; expected one of "
+            f"{', '.join(GRAY + COLOR)}; export it again in one of them"
         )
     limit = 32 if samples == 1 else 16
     if allocated not in (1, 8, 16, 32) or not 1 <= stored <= allocated or allocated > limit:

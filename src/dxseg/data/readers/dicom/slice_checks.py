@@ -71,7 +71,7 @@ def spacing_of(slices: Sequence[Slice], name: str) -> Array:
     known = [part.plane.spacing for part in slices if part.plane.spacing is not None]
     spacings = np.array(known, dtype=np.float64).reshape(-1, 2)
     if len(spacings) < len(slices) or spacings.min() <= 0:
-        raise DxsegError(f"{name}: slices without pixel spacing; expected millimetres above 0")
+        raise DxsegError(f"{name}: slices without pixel spacing; expected millimeters above 0")
     if np.ptp(spacings, axis=0).max() > _SPACING_TOLERANCE * spacings.min():
         raise DxsegError(
             f"{name}: pixel spacings from {spacings.min():.4g} to {spacings.max():.4g} mm; "
