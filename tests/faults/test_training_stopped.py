@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from filelock import FileLock
 from torch.nn import functional as F
 from torch.utils.data import get_worker_info
 
+from cli_results import call
 from dxseg.commands.app import TERMINATED
 from dxseg.config.presets import load_config
 from dxseg.config.schema import RunConfig
@@ -49,9 +52,9 @@ def configure(**changes: Any) -> RunConfig:
     return load_config("cpu", "unet-scratch", merge(parse_overrides(TINY), changes))
 
 
-def test_sigterm_ends_with_a_checkpoint_and_a_code_to_requeue(
-    cli: Callable[..., Any], phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def end_by_sigterm(command: list[object], answer: Path) -> None:
+    """What a process of its own does: a test that failed here would end all tests."""
+    weights.load_pretrained = lambda _: False
     step, steps = SegmentationModule.training_step, [0]
 
     def terminated(self: Any, batch: Any, batch_idx: int) -> Any:
@@ -60,16 +63,28 @@ def test_sigterm_ends_with_a_checkpoint_and_a_code_to_requeue(
             os.kill(os.getpid(), signal.SIGTERM)
         return step(self, batch, batch_idx)
 
+    SegmentationModule.training_step = terminated  # type: ignore[method-assign]
+    result = call(*command)
+    restored = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    answer.write_text(json.dumps([result.exit_code, result.output, steps[0], restored]))
+
+
+def test_sigterm_ends_with_a_checkpoint_and_a_code_to_requeue(
+    cli: Callable[..., Any], phantoms: Path, tmp_path: Path
+) -> None:
     command = ["train", phantoms, "--method", "unet-scratch", "--out", tmp_path / "run"]
     command += [word for change in TINY for word in ("--set", change)]
-    with monkeypatch.context() as patch:
-        patch.setattr(SegmentationModule, "training_step", terminated)
-        result = cli(*command)
-    assert result.exit_code == TERMINATED == 128 + signal.SIGTERM
-    assert "Terminated. Repeat the same command to continue" in result.output
-    assert steps == [3], "it does not go on"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["dxseg.training.run", "timm"])
+    process = context.Process(target=end_by_sigterm, args=(command, tmp_path / "answer"))
+    process.start()
+    process.join()
+    code, output, steps, restored = json.loads((tmp_path / "answer").read_text("utf-8"))
+    assert code == TERMINATED == 128 + signal.SIGTERM
+    assert "Terminated. Repeat the same command to continue" in output
+    assert steps == 3, "it does not go on"
+    assert restored
     assert read_checkpoint(tmp_path / "run" / "stage2" / "last.ckpt")["global_step"] == 2
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     result = cli(*command)
     assert result.exit_code == 0, result.output
 

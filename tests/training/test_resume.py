@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import plain_backbone  # noqa: F401 - registers it in the processes too
 from dxseg.config.schema import RunConfig
 from dxseg.errors import DxsegError
 from dxseg.models import weights
