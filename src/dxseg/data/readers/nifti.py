@@ -44,7 +44,7 @@ def read_nifti(path: str | Path, sequences: int = 1) -> Volume:
     """Read a volume.
 
     Rescaling (scl_slope, scl_inter) is applied. The affine is the sform, else the qform;
-    metres and micrometres become millimeters. Dimensions of size 1 beyond the third are dropped.
+    meters and micrometers become millimeters. Dimensions of size 1 beyond the third are dropped.
 
     Args:
         path: A `.nii` or `.nii.gz` file, NIfTI-1 or NIfTI-2.
