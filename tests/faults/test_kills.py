@@ -36,7 +36,9 @@ WIDTHS = (9, 6, 12, 10, 24)
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["faults.kill_jobs", "timm", "dxseg.server.uvicorn_server"])
+CONTEXT.set_forkserver_preload(
+    ["faults.kill_jobs", "monai.losses.dice", "timm", "dxseg.server.uvicorn_server"]
+)
 
 
 def begin(work: Callable[[Path, Path], None], inputs: Path, folder: Path, ready: Event) -> None:

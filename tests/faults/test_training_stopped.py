@@ -75,7 +75,7 @@ def test_sigterm_ends_with_a_checkpoint_and_a_code_to_requeue(
     command = ["train", phantoms, "--method", "unet-scratch", "--out", tmp_path / "run"]
     command += [word for change in TINY for word in ("--set", change)]
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dxseg.training.run", "timm"])
+    context.set_forkserver_preload(["dxseg.training.run", "monai.losses.dice", "timm"])
     process = context.Process(target=end_by_sigterm, args=(command, tmp_path / "answer"))
     process.start()
     process.join()

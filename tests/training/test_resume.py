@@ -105,7 +105,7 @@ def train(dataset: Path, output: Path, config: RunConfig, moment: str, number: i
 def spawn(disks: Path) -> Callable[..., int | None]:
     """Train in a process of its own; gives its exit code."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dxseg.training.run", "timm"])
+    context.set_forkserver_preload(["dxseg.training.run", "monai.losses.dice", "timm"])
 
     def run(
         output: Path, config: RunConfig, moment: str = "", number: int = signal.SIGKILL
