@@ -19,7 +19,7 @@ from make_results import HEADLINE, METHODS, RESULTS, equal_rules
 COLOR, EMPHASIS = "#5b6b7b", "#0b6e99"
 SHORT = {
     "masks and labels, two branches, the default": "masks and labels, two branches",
-    "its student: one branch, taught by the default": "a student of these",
+    "its student: one branch, taught by the default": "a student of two branches",
 }
 
 

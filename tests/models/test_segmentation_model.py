@@ -51,7 +51,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
 """Architecture and options of everything that can be built."""
 
 IN_OTHERS = ("sks", "sks, coarse branch trained", "unet")
-"""Networks that, evaluated, run no code but that of others, which is why these are traced alone."""
+"""Networks that are not traced: in evaluation mode they run only code that the others run."""
 
 GOLDEN: dict[str, tuple[float, ...]] = {
     "sks": (-1.23210, -0.50877, -1.54408, 1.32483),
