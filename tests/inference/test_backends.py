@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -178,6 +180,29 @@ def test_a_backend_that_is_not_installed_names_the_extra(model_folders, monkeypa
     monkeypatch.setitem(__import__("sys").modules, backend, None)
     with pytest.raises(UsageError, match=r"pip install 'dxseg\["):
         load_backend(model_folders["unet"], backend)
+
+
+SIGNALLED = """
+import gc, signal, sys
+from dxseg.inference.load import load_backend
+
+received = []
+signal.signal(signal.SIGUSR1, lambda *_: received.append(True))
+first, second = (load_backend(sys.argv[1], "openvino") for _ in range(2))
+del first
+gc.collect()
+del second
+gc.collect()
+signal.raise_signal(signal.SIGUSR1)
+assert received
+"""
+
+
+def test_a_signal_after_the_last_model_of_openvino_is_handled(exported: dict[str, Path]) -> None:
+    """OpenVINO's core sets a stack for signal handlers, and frees it: this was a crash."""
+    command = [sys.executable, "-c", SIGNALLED, str(exported["unet"])]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.real_data

@@ -6,6 +6,8 @@ Preprocessing and postprocessing are in `dxseg.inference.pipeline`, the same for
 from __future__ import annotations
 
 import io
+from functools import cache
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -195,7 +197,7 @@ class OpenVinoBackend(OnnxBackend):
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
-        core = openvino.Core()
+        core = _process_core(openvino)
         try:
             read = core.read_model(io.BytesIO(model.content))
             self._compiled = core.compile_model(read, "CPU", settings)
@@ -205,6 +207,17 @@ class OpenVinoBackend(OnnxBackend):
     def _run(self, inputs: Inputs) -> list[NDArray[np.float32]]:
         found = self._compiled(inputs, share_inputs=True)
         return [np.array(found[name]) for name in self._names]
+
+
+@cache
+def _process_core(openvino: ModuleType) -> Any:
+    """OpenVINO's core, one until the process ends.
+
+    A core gives the process a stack for signal handlers, and frees it together with its last model.
+    Of two cores the second restores the stack of the first, which may be freed by then: the next
+    signal (Ctrl-C, the end of a data worker) would be a segmentation fault.
+    """
+    return openvino.Core()
 
 
 ONNX_BACKENDS: dict[str, type[OnnxRuntimeBackend | OpenVinoBackend]] = {
