@@ -12,7 +12,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 help:
 	@echo "make demo   install, then train and report on phantoms, in dxseg-demo/"
 	@echo "make test   install with the test tools, then run the tests"
-	@echo "make slow   the tests that take minutes"
+	@echo "make slow   the tests that make test leaves out"
 	@echo "make lint   ruff, mypy, who may import whom, insecure calls"
 	@echo "make check  lint, then test"
 	@echo "make docs   the documentation as a site, in build/site/; a warning is an error"

@@ -20,6 +20,8 @@ from dxseg.data.readers.images import read_image
 from dxseg.data.table.dataset import Dataset
 from extras import need_ray
 
+pytestmark = pytest.mark.slow  # nothing of the package depends on them
+
 
 @pytest.fixture(autouse=True)
 def _same_threads_afterwards() -> Iterator[None]:
@@ -102,7 +104,6 @@ def test_archive_units_tells_what_a_result_costs(capsys):
     assert 0 < result["bytes"]["result"] < result["bytes"]["image"]
 
 
-@pytest.mark.slow
 def test_ray_predict_compares_the_engines(capsys):
     need_ray()
     bench = load("ray_predict")
@@ -114,7 +115,6 @@ def test_ray_predict_compares_the_engines(capsys):
         assert min(side.values()) >= 0
 
 
-@pytest.mark.slow
 def test_inference_backends_reports_every_side_against_the_eager_loop(capsys):
     bench = load("inference_backends")
     tiny = ["--images", "3", "--native", "64", "--size", "32", "--rounds", "1", "--threads", "1"]
@@ -128,7 +128,6 @@ def test_inference_backends_reports_every_side_against_the_eager_loop(capsys):
     assert result["of_eager"]["eager"] == result["network_of_eager"]["eager"] == 1.0
 
 
-@pytest.mark.slow
 def test_predict_steps_times_every_step_of_every_side(capsys):
     bench = load("predict_steps")
     tiny = ["--images", "3", "--native", "64", "--size", "32", "--rounds", "1"]
@@ -223,7 +222,6 @@ def use_mask(splits: Path) -> np.ndarray:
     return pd.read_csv(splits)["use_mask"].to_numpy()
 
 
-@pytest.mark.slow
 def test_journeys_end_and_are_no_longer_than_they_were(capsys):
     counts = load("journeys").main([])
     assert json_line(capsys.readouterr().out) == {"benchmark": "journeys", **counts}
@@ -235,7 +233,6 @@ def test_journeys_end_and_are_no_longer_than_they_were(capsys):
         assert files < functions <= most_functions, title
 
 
-@pytest.mark.slow
 def test_serve_load_loses_nothing(capsys):
     bench = load("serve_load")
     small = ["--requests", "30", "--clients", "4", "--slow", "2", "--queue", "2", "--size", "64"]
@@ -264,7 +261,6 @@ def test_help_describes_what_is_measured(name, capsys):
     assert "medians over rounds" in " ".join(shown.split()) or "median over these rounds" in shown
 
 
-@pytest.mark.slow
 def test_native_resolution_compares_patches_with_reduced_slices(tmp_path):
     bench = load("native_resolution")
     y, x = np.mgrid[:56, :56]

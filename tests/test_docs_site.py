@@ -63,6 +63,7 @@ def test_the_tutorial(do: Follow, here: Path) -> None:
     assert len(list((here / "predictions" / "masks").glob("*.png"))) == 24
 
 
+@pytest.mark.slow
 def test_how_to_train_in_a_loop_of_ones_own(do: Follow, here: Path) -> None:
     smaller = {"size=128": "size=64", "128, 128)": "64, 64)", "range(100)": "range(2)"}
     smaller |= {"range(150)": "range(2)", "arange(120)": "arange(24)"}
@@ -117,6 +118,7 @@ FEW_SCANS = {
 }
 
 
+@pytest.mark.slow
 def test_lits_until_its_35_scans_are_chosen(cli: Any, here: Path) -> None:
     page = (DOCS / "how-to/lits.md").read_text("utf-8")
     (here / "half.md").write_text(page.split("## The experiment")[0], "utf-8")
@@ -162,6 +164,7 @@ def test_how_to_predict_an_archive(do: Follow, here: Path) -> None:
     assert len(list(here.glob("*.png"))) == 3
 
 
+@pytest.mark.slow
 def test_how_to_use_a_pacs_export(do: Follow, here: Path) -> None:
     make_export(here / "export")
     [table] = [b.text for b in blocks(DOCS / "how-to/dicom.md") if b.language == "text"]
@@ -249,6 +252,7 @@ def test_the_table_of_empty_masks(do: Follow) -> None:
     assert do("explanation/evaluation-rules.md") == []
 
 
+@pytest.mark.slow
 def test_the_python_page(do: Follow, here: Path, phantoms: Path) -> None:
     (here / "phantoms").symlink_to(phantoms)
     assert do("reference/python.md") == []
@@ -288,6 +292,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
     loaded = re.compile(
         r"<(?:script|img|iframe|source)[^>]+src=[\"']?(?:https?:)?//|"
@@ -299,6 +304,7 @@ def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
     assert "googleapis" not in (site / "index.html").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_the_search_works_without_a_server(site: Path) -> None:
     with chromium() as browser:
         page = browser.new_page()
@@ -310,6 +316,7 @@ def test_the_search_works_without_a_server(site: Path) -> None:
         assert found.startswith("file:")
 
 
+@pytest.mark.slow
 def test_every_public_name_is_in_the_reference(site: Path) -> None:
     page = (site / "reference" / "python.html").read_text("utf-8")
     documented = set(re.findall(r'id="dxseg\.(?:\w+\.)+(\w+)"', page))

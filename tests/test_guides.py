@@ -15,6 +15,8 @@ import pytest
 
 from following import ROOT, Block, blocks, change, command_lines
 
+pytestmark = pytest.mark.slow  # tests of their own, in other processes
+
 GUIDES = sorted((ROOT / "docs" / "contributing").glob("*.md"))
 IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info")
 
@@ -83,7 +85,6 @@ def test_what_the_guides_add_is_in_the_style_of_the_house(followed: Path) -> Non
         assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.slow
 def test_the_tests_of_a_guide_fail_without_its_changes(followed: Path, tmp_path: Path) -> None:
     """On the skip: all but its module is followed, and its test tells what is missing."""
     root = tmp_path / "half"
@@ -103,7 +104,6 @@ def test_the_tests_of_a_guide_fail_without_its_changes(followed: Path, tmp_path:
     assert "skips.doubt" in done.stdout
 
 
-@pytest.mark.slow
 def test_the_guide_to_skips_ends_with_a_training_of_its_method(
     followed: Path, phantoms: Path, tiny: Callable[..., list[str]], tmp_path: Path
 ) -> None:

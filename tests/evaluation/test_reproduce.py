@@ -18,6 +18,8 @@ from dxseg.errors import DxsegError
 from dxseg.evaluation.reproduce import RESULT_FILE
 from dxseg.phantoms.ultrasound import make_phantoms
 
+pytestmark = pytest.mark.slow  # three trainings
+
 Cli = Callable[..., Any]
 
 

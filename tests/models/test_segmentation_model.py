@@ -53,6 +53,14 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
 IN_OTHERS = ("sks", "sks, coarse branch trained", "unet")
 """Networks that are not traced: in evaluation mode they run only code that the others run."""
 
+TRACED = [
+    pytest.param(
+        name, marks=() if name in ("sks, evidence prompt", "unet, label head") else pytest.mark.slow
+    )
+    for name in NETWORKS
+    if name not in IN_OTHERS
+]
+
 GOLDEN: dict[str, tuple[float, ...]] = {
     "sks": (-1.23210, -0.50877, -1.54408, 1.32483),
     "sks, evidence prompt": (0.76604, 0.50440, -2.89971, 2.70687),
@@ -286,7 +294,7 @@ class TestContract:
         assert tuple(map(float, found)) == pytest.approx(GOLDEN[name], rel=1e-3, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in IN_OTHERS])
+@pytest.mark.parametrize("name", TRACED)
 def test_an_exported_program_gives_the_same_typed_output(name: str) -> None:
     """`torch.export` with a free batch size, through a file."""
     segmenter = evaluated(name)
@@ -307,7 +315,7 @@ def test_an_exported_program_gives_the_same_typed_output(name: str) -> None:
         torch.testing.assert_close(tensors(found)[field], value, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in IN_OTHERS])
+@pytest.mark.parametrize("name", TRACED)
 def test_compiled_without_graph_breaks_it_gives_the_same_output(name: str) -> None:
     """`torch.compile` traces the whole network; code is generated in another test."""
     segmenter = evaluated(name)

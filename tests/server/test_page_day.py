@@ -15,6 +15,8 @@ from dxseg.data.table.dataset import Dataset
 from dxseg.io.csv_io import read_table
 from serving import TOKEN, squares
 
+pytestmark = pytest.mark.slow  # test_page and test_page_faults are always run
+
 CASES = 60
 SLOW = {"offline": False, "latency": 60, "downloadThroughput": 400_000, "uploadThroughput": 200_000}
 
@@ -37,7 +39,6 @@ def choose_role(page: Any, role: str) -> None:
     page.locator("#view").focus()
 
 
-@pytest.mark.slow
 def test_a_day_of_60_cases_with_keys_alone(
     browser: Any, start_server: Callable[..., Any], tmp_path: Path
 ) -> None:

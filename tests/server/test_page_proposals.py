@@ -9,6 +9,8 @@ from scipy.sparse.linalg import spsolve
 
 from browsing import Picture
 
+pytestmark = pytest.mark.slow  # test_page and test_page_faults are always run
+
 CONTRAST = 0.05
 LONGEST_MS = 300
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from browsing import Picture
@@ -13,6 +14,8 @@ from dxseg.data.table.annotations import save_mask
 from dxseg.data.table.dataset import Dataset
 from dxseg.io.csv_io import read_table
 from serving import png, until
+
+pytestmark = pytest.mark.slow  # test_page and test_page_faults are always run
 
 
 def open_case(picture: Picture, case_id: str, says: str = "Predicted") -> None:

@@ -14,6 +14,8 @@ from browsing import Picture
 from dicom_phantom import make_image
 from dicom_phantom import save as save_dicom
 
+pytestmark = pytest.mark.slow  # test_page and test_page_faults are always run
+
 STROKE_MS = 100
 """A stroke's release may take this long at 15 megapixels."""
 
@@ -190,7 +192,6 @@ def test_in_800_by_600_the_picture_comes_first(picture: Picture) -> None:
     assert [one["id"] for one in found] == [], "light"
 
 
-@pytest.mark.slow
 def test_a_stroke_of_15_megapixels_is_shown_at_once(
     browser: Any, start_server: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -12,6 +12,8 @@ from browsing import PATIENCE, Picture
 from retrained import FIRST, SECOND, Loop
 from serving import TOKEN
 
+pytestmark = pytest.mark.slow  # test_page and test_page_faults are always run
+
 pytest.importorskip("fastapi")
 
 
