@@ -20,6 +20,7 @@ from dxseg.server.settings import Settings
 from retrained import Loop
 from serving import TOKEN, png, sent, squares
 
+pytestmark = pytest.mark.slow  # thousands of requests; what a route does has tests of its own
 schemathesis = pytest.importorskip("schemathesis")
 GenerationMode = schemathesis.GenerationMode
 
