@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dxseg.data.readers.dicom.codestream import check_codestream
-from dxseg.data.readers.dicom.elements import functional_group, read_floats, read_items, read_text
+from dxseg.data.readers.dicom.elements import read_text
 from dxseg.data.readers.dicom.objects import (
     COLOR,
     GRAY,
@@ -25,13 +25,17 @@ from dxseg.data.readers.dicom.stored_values import (
     used_bits,
     without_padding,
 )
+from dxseg.data.readers.dicom.windows import (
+    apply_modality,
+    apply_window,
+    first_window,
+    frame_context,
+)
 from dxseg.data.readers.raster import Pixels, Raster
 from dxseg.errors import DxsegError
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset, FileDataset
-
-_FAR = 1e12
+    from pydicom.dataset import FileDataset
 
 
 def decode_dicom(path: Path) -> Raster:
@@ -89,9 +93,9 @@ def displayed_frame(ds: FileDataset, index: int, layout: PixelLayout, path: Path
         return _through_palette(ds, stored, path)
     if layout.photometric in COLOR:
         return _spread(stored, 0, 2**layout.bits_stored - 1, depth)
-    context = _frame_context(ds, index, layout)
+    context = frame_context(ds, index, layout)
     with translate_errors(path):
-        values, low, high = _windowed(_modality(stored, context), context)
+        values, low, high = apply_window(apply_modality(stored, context), context)
     pixels = _spread(values, low, high, depth)
     if layout.photometric == "MONOCHROME1":
         pixels = ~pixels  # of unsigned numbers: the maximum less the value
@@ -121,9 +125,9 @@ def measured_frame(
     if layout.photometric not in GRAY:
         raise DxsegError(f"{path}: a slice in color; expected gray values; leave the series out")
     raw = _raw_frame(ds, index, layout, path)
-    context = _frame_context(ds, index, layout)
+    context = frame_context(ds, index, layout)
     with translate_errors(path):
-        values = np.asarray(_modality(used_bits(raw, layout), context), dtype=np.float64)
+        values = np.asarray(apply_modality(used_bits(raw, layout), context), dtype=np.float64)
     return without_padding(values, find_padding(raw, ds, layout, path), ds)
 
 
@@ -171,11 +175,7 @@ def measured_image_of(
     """
     if layout.photometric != "MONOCHROME2":
         return None
-    context = _frame_context(ds, index, layout)
-    window = None
-    if _has_window(context):
-        center, width = float(context.WindowCenter), float(context.WindowWidth)
-        window = center - width / 2, center + width / 2
+    window = first_window(frame_context(ds, index, layout))
     unit = "HU" if read_text(ds, "Modality") == "CT" else ""
     return MeasuredImage(measured_frame(ds, index, layout, path), unit, window)
 
@@ -262,77 +262,6 @@ def _packed_frame(packed: bytes, index: int, layout: PixelLayout) -> npt.NDArray
     part = np.frombuffer(packed[first // 8 : (first + pixels + 7) // 8], np.uint8)
     bits = np.unpackbits(part, bitorder="little")[first % 8 :][:pixels]
     return bits.reshape(layout.rows, layout.columns)
-
-
-def _frame_context(ds: FileDataset, index: int, layout: PixelLayout) -> Dataset:
-    """Collect the elements for rescaling and windows; multi-frame objects have them per frame."""
-    from pydicom.dataset import Dataset
-
-    context = Dataset()
-    context.PhotometricInterpretation = layout.photometric
-    context.PixelRepresentation = int(layout.signed)
-    context.BitsStored = layout.bits_stored
-    rescaling = functional_group(ds, index, "PixelValueTransformationSequence") or ds
-    values = [read_floats(rescaling, name, 1) for name in ("RescaleSlope", "RescaleIntercept")]
-    if values[0] and values[1] and values[0][0]:
-        context.RescaleSlope, context.RescaleIntercept = values[0][0], values[1][0]
-    window = functional_group(ds, index, "FrameVOILUTSequence") or ds
-    centers, widths = (_first(window, name) for name in ("WindowCenter", "WindowWidth"))
-    if centers is not None and widths is not None:
-        context.WindowCenter, context.WindowWidth = centers, widths
-        context.VOILUTFunction = read_text(window, "VOILUTFunction") or "LINEAR"
-    for source, name in ((ds, "ModalityLUTSequence"), (window, "VOILUTSequence")):
-        if found := read_items(source, name):
-            context.add_new(name, "SQ", found[:1])
-    return context
-
-
-def _first(ds: Dataset, keyword: str) -> float | None:
-    """Read the first of one or several numbers."""
-    try:
-        value = np.atleast_1d(np.array(ds.get(keyword), dtype=np.float64))[0]
-    except Exception:  # noqa: BLE001 - a damaged element raises when it is read
-        return None
-    return float(value) if np.isfinite(value) else None
-
-
-def _modality(stored: npt.NDArray[Any], context: Dataset) -> npt.NDArray[Any]:
-    from pydicom.pixels.processing import apply_modality_lut
-
-    return apply_modality_lut(stored, context)
-
-
-def _windowed(values: npt.NDArray[Any], context: Dataset) -> tuple[npt.NDArray[Any], float, float]:
-    """Apply the VOI LUT or the first window; also return the range of the results."""
-    from pydicom.pixels.processing import apply_voi, apply_windowing
-
-    if "VOILUTSequence" in context:
-        bits = int(context.VOILUTSequence[0].LUTDescriptor[2])
-        return apply_voi(np.rint(values).astype(np.int64), context), 0, 2**bits - 1
-    if not _has_window(context):
-        context.WindowCenter, context.WindowWidth = 0, 2 * _FAR
-        context.VOILUTFunction = "LINEAR_EXACT"
-        low, high = sorted(_range(context, apply_windowing))
-        return values, low, high
-    low, high = _range(context, apply_windowing)
-    with np.errstate(over="ignore"):
-        windowed = apply_windowing(values, context)
-    return windowed, low, high
-
-
-def _has_window(context: Dataset) -> bool:
-    """Whether there is a window as wide as PS3.3 C.11.2.1.2 requires; many exports write 0."""
-    if "WindowWidth" not in context:
-        return False
-    width = float(context.WindowWidth)
-    return width >= 1 if context.VOILUTFunction == "LINEAR" else width > 0
-
-
-def _range(context: Dataset, apply_windowing: Any) -> tuple[float, float]:
-    """Find the output range of a window from very low and very high values."""
-    with np.errstate(over="ignore"):
-        low, high = apply_windowing(np.array([-2 * _FAR, 2 * _FAR]), context)
-    return float(low), float(high)
 
 
 def _spread(values: npt.NDArray[Any], low: float, high: float, depth: np.dtype[Any]) -> Pixels:
