@@ -239,6 +239,7 @@ def test_how_to_work_without_a_hub(do: Follow, here: Path, phantoms: Path) -> No
     assert [line.split()[:2] for line in others] == [["pip", "wheel"], ["pip", "install"]]
 
 
+@pytest.mark.slow
 def test_how_to_read_the_report(do: Follow, here: Path, trained: Path) -> None:
     for run in ("method", "control"):
         shutil.copytree(trained, here / "runs" / run)

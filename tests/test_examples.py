@@ -14,6 +14,8 @@ from dxseg.models import weights
 from following import ROOT
 from plain_backbone import plain_convolutions
 
+pytestmark = pytest.mark.slow  # trainings in other processes
+
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 SMALL: dict[str, Any] = {"images": 24, "size": 64, "masks": 6}
 

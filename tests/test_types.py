@@ -9,6 +9,8 @@ import pytest
 
 from following import ROOT, blocks
 
+pytestmark = pytest.mark.slow  # of the documentation; make lint checks the package
+
 PAGES = [
     ROOT / "README.md",
     # The guides for contributors hold fragments, which test_guides.py puts in their places.

@@ -27,6 +27,8 @@ from dxseg.errors import DxsegError, UsageError
 from dxseg.experiments.results import COST, METRICS
 from dxseg.experiments.runner import ExperimentOutcome
 
+pytestmark = pytest.mark.slow  # whole experiments; what they consist of has tests of its own
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 STAGE = {"steps": 4, "steps_per_epoch": 2, "warmup_steps": 1}

@@ -78,6 +78,7 @@ def test_a_run_is_converted_for_a_backend(cli, trained, phantoms, tmp_path):
     assert cli(*words, "--flip", "--sliding-window").exit_code == 0
 
 
+@pytest.mark.slow
 def test_int8_reports_what_it_costs_and_predicts(cli, phantoms, tmp_path):
     path = tmp_path / "int8.onnx"
     model_folder = make_model_folder(tmp_path / "model_folder", "sks-evidence")

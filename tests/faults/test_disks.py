@@ -16,6 +16,8 @@ import pytest
 
 from dxseg.data.table.dataset import Dataset
 
+pytestmark = pytest.mark.slow  # commands on disks of their own, in another process
+
 PRIVATE = [
     *("unshare", "--user", "--map-root-user", "--mount"),
     *("setpriv", "--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search"),

@@ -15,7 +15,7 @@ from dxseg.data.table.dataset import Dataset
 from dxseg.io.csv_io import read_table
 from serving import TOKEN, squares
 
-pytestmark = pytest.mark.slow  # test_page and test_page_faults are always run
+pytestmark = pytest.mark.slow  # test_page is always run
 
 CASES = 60
 SLOW = {"offline": False, "latency": 60, "downloadThroughput": 400_000, "uploadThroughput": 200_000}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from browsing import Picture
@@ -16,6 +17,8 @@ from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.annotations import save_mask
 from dxseg.data.table.dataset import Dataset
 from serving import TOKEN, until
+
+pytestmark = pytest.mark.slow  # test_page is always run
 
 NEW = "another-token-0123456789"
 

@@ -18,7 +18,7 @@ from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset, DatasetSpec
 from serving import TOKEN
 
-pytestmark = pytest.mark.slow  # test_page and test_page_faults are always run
+pytestmark = pytest.mark.slow  # test_page is always run
 
 CLASSES = ["class0", "class1"]
 COLORS = [(230, 159, 0), (0, 158, 115)]  # of their outlines

@@ -9,7 +9,7 @@ from scipy.sparse.linalg import spsolve
 
 from browsing import Picture
 
-pytestmark = pytest.mark.slow  # test_page and test_page_faults are always run
+pytestmark = pytest.mark.slow  # test_page is always run
 
 CONTRAST = 0.05
 LONGEST_MS = 300

@@ -15,7 +15,7 @@ from dxseg.data.table.dataset import Dataset
 from dxseg.io.csv_io import read_table
 from serving import png, until
 
-pytestmark = pytest.mark.slow  # test_page and test_page_faults are always run
+pytestmark = pytest.mark.slow  # test_page is always run
 
 
 def open_case(picture: Picture, case_id: str, says: str = "Predicted") -> None:

@@ -14,7 +14,7 @@ from browsing import Picture
 from dicom_phantom import make_image
 from dicom_phantom import save as save_dicom
 
-pytestmark = pytest.mark.slow  # test_page and test_page_faults are always run
+pytestmark = pytest.mark.slow  # test_page is always run
 
 STROKE_MS = 100
 """A stroke's release may take this long at 15 megapixels."""

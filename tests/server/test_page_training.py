@@ -12,7 +12,7 @@ from browsing import PATIENCE, Picture
 from retrained import FIRST, SECOND, Loop
 from serving import TOKEN
 
-pytestmark = pytest.mark.slow  # test_page and test_page_faults are always run
+pytestmark = pytest.mark.slow  # test_page is always run
 
 pytest.importorskip("fastapi")
 

@@ -19,7 +19,7 @@ from dxseg.data.readers.slicing import Slicing
 from dxseg.data.table.dataset import Dataset
 from serving import TOKEN, until, volumes
 
-pytestmark = pytest.mark.slow  # test_page and test_page_faults are always run
+pytestmark = pytest.mark.slow  # test_page is always run
 
 SLICING = Slicing(axis="axial", window=(0.0, 200.0))
 

@@ -26,6 +26,8 @@ from dxseg.server.retraining.trainer import Trainer, TrainingStateError
 from retrained import COMPARED, FIRST, SECOND, Loop, shown, split_table, write_run
 from serving import squares, until
 
+pytestmark = pytest.mark.slow  # the server trains: not the main job
+
 
 @pytest.fixture
 def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:

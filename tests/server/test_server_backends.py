@@ -23,6 +23,8 @@ from dxseg.server import uvicorn_server
 from onnx_models import make_model_folder
 from serving import png, sent
 
+pytestmark = pytest.mark.slow  # backends and the server have tests of their own
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:

@@ -70,6 +70,7 @@ print("ended", flush=True)
 """
 
 
+@pytest.mark.slow
 def test_sigterm_answers_what_was_accepted_and_ends_well(
     client: httpx2.Client, tmp_path: Path
 ) -> None:

@@ -47,6 +47,7 @@ def pretrained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "load_pretrained", load_pretrained)
 
 
+@pytest.mark.slow
 def test_two_processes_validate_every_case_once_with_the_figures_of_one(
     disks: Path, configure: Callable[..., RunConfig], tmp_path: Path
 ) -> None:

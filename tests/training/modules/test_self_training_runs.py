@@ -58,6 +58,7 @@ class TestRuns:
         assert run["seconds"]["self_training"] > 0
 
     @pytest.mark.parametrize("method", ["unet-unimatch", "unet-bcp"])
+    @pytest.mark.slow
     def test_rivals_learn(
         self, method: str, disks: Path, learned: Path, teach: Configure, tmp_path: Path
     ) -> None:
@@ -67,6 +68,7 @@ class TestRuns:
         assert run["self_training"]["val_dice"] > max(0.4, run["stage2"]["val_dice"])
 
     @pytest.mark.parametrize("method", ["unet-unimatch", "unet-bcp"])
+    @pytest.mark.slow
     def test_without_the_filter_no_label_of_an_image_without_a_mask_is_read(
         self, method: str, disks: Path, configure: Configure, tmp_path: Path
     ) -> None:
