@@ -24,7 +24,7 @@ ARCHIVE = "runs.tar.xz"
 EXPERIMENT_FILES = ("registration.json", "experiment.yaml", "cost.json")
 RUN_FILES = (
     *("config.yaml", "run.json", "evaluation.json", "per_image.csv", "stage1.json"),
-    *("metrics.csv", "decisions_per_image.csv"),
+    *("metrics.csv", "decisions_per_image.csv", "per_volume.csv"),
 )
 
 
