@@ -171,6 +171,22 @@ def test_evaluated_runs_may_lose_everything_but_their_figures(
     )
 
 
+def test_the_tables_of_a_volume_run_are_kept(tmp_path: Path) -> None:
+    """`dxseg experiment` compares by volume what is kept, so per_volume.csv is part of it."""
+    keep_experiment = runpy.run_path(str(BENCHMARKS / "keep_experiment.py"))
+    run = tmp_path / "out" / "runs" / "unet" / "4-masks" / "fold-0"
+    run.mkdir(parents=True)
+    for name in ("evaluation.json", "per_image.csv", "per_volume.csv", "predictions.csv"):
+        (run / name).write_text(name)
+    for name in keep_experiment["TABLES"]:
+        (tmp_path / "out" / name).write_text(name)
+    (tmp_path / "kept").mkdir()
+    keep_experiment["keep"](tmp_path / "out", tmp_path / "kept")
+    keep_experiment["restore"](tmp_path / "again", tmp_path / "kept")
+    restored = {path.name for path in (tmp_path / "again").rglob("*.*")}
+    assert restored == {"evaluation.json", "per_image.csv", "per_volume.csv"}
+
+
 def test_decisions_are_those_of_evaluation(
     experiment_file: Path, finished: ExperimentOutcome
 ) -> None:
