@@ -42,11 +42,13 @@ EQUAL_RULE = "label_prompt"
 METHODS = {
     "unet": "a U-Net: masks only",
     "unet-stage1-selftrained": "masks and labels, one branch",
-    "sks-selftrained": "masks and labels, two branches, the default",
-    "sks-student": "its student: one branch, taught by the default",
+    "sks-selftrained": "masks and labels, two branches",
+    "unet-stage1-student": "a student of this one branch",
+    "sks-student": "a student of these two branches",
 }
 PRIMARY = "sks-selftrained"
 """The method that decisions.csv subtracts the others from."""
+NOT_MEASURED = "–"
 NOT_RUN = "Not run yet.\n"
 AT_RATE, AT_SENSITIVITY = "fpr_", "sensitivity_"
 """Prefixes of the rules of benchmarks/decisions.py by which all methods have the same rate."""
@@ -114,14 +116,15 @@ def summary_of(results: Path) -> str:
         "|---" * (len(HEADLINE) + 1) + "|",
     ]
     for method, title in METHODS.items():
-        cells = [f"{found[name].loc[method, 'dice_lesion']:.3f}" for name in HEADLINE]
+        cells = [_dice(found[name], method) for name in HEADLINE]
         lines.append(f"| {title} (`{method}`) | " + " | ".join(cells) + " |")
-    lines += ["", f"What the 95% intervals say of the default (`{PRIMARY}`):", ""]
-    lines += ["| the default minus | " + " | ".join(HEADLINE.values()) + " |"]
+    lines += ["", f"What the 95% intervals say of the two branches (`{PRIMARY}`):", ""]
+    lines += ["| two branches minus | " + " | ".join(HEADLINE.values()) + " |"]
     lines += ["|---" * (len(HEADLINE) + 1) + "|"]
     for method in METHODS:
         if method != PRIMARY:
-            cells = [_difference(found[name].loc[method]) for name in HEADLINE]
+            tables = [found[name] for name in HEADLINE]
+            cells = [_difference(t.loc[method]) if method in t.index else NOT_MEASURED for t in tables]
             lines.append(f"| `{method}` | " + " | ".join(cells) + " |")
     note = (
         "The intervals are over patients or groups of near-duplicates. They do not include the "
@@ -136,8 +139,12 @@ def equal_rules(results: Path) -> dict[str, pd.DataFrame]:
     return {n: t[t["rule"] == EQUAL_RULE].set_index("method") for n, t in tables.items()}
 
 
+def _dice(table: pd.DataFrame, method: str) -> str:
+    return f"{table.loc[method, 'dice_lesion']:.3f}" if method in table.index else NOT_MEASURED
+
+
 def _difference(row: pd.Series[Any]) -> str:
-    """A difference from the default in figures and in words, which follow from its interval."""
+    """A difference from the primary method in figures and in words, which follow from its interval."""
     low, high = row["difference_low"], row["difference_high"]
     words = "better" if low > 0 else "worse" if high < 0 else "no difference shown"
     return f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f}): {words}"

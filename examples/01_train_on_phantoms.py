@@ -11,7 +11,7 @@ from dxseg.phantoms.ultrasound import make_phantoms
 SHORT: dict[str, Any] = {
     "stage1": {"steps": 120},
     "stage2": {"steps": 120},
-    "self_training": {"steps": 80},
+    "student": {"steps": 120},
 }
 
 

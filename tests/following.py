@@ -45,9 +45,9 @@ def command_lines(text: str) -> Iterator[list[str]]:
 SHORT = [
     word
     for knob in ("steps=4", "steps_per_epoch=2", "warmup_steps=1")
-    for word in ("--set", f"self_training.{knob}")
+    for word in ("--set", f"student.{knob}")
 ]
-"""Makes self-training short: the method that is trained where none is named ends with it."""
+"""Makes the student short: the method that is trained where none is named ends with one."""
 
 
 def follow(

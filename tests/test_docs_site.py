@@ -29,7 +29,7 @@ DOCS = ROOT / "docs"
 SMALL_SET = {"images=300, size=128": "images=24, size=64"}
 SMALL_SPLIT = {"--masks 24 --validation-masks 8": "--masks 6 --validation-masks 2"}
 SHORT = {
-    " --set stage1.steps=120 --set stage2.steps=120 --set self_training.steps=80": "",
+    " --set stage1.steps=120 --set stage2.steps=120 --set student.steps=120": "",
     " --set stage2.steps=120": "",
 }
 
@@ -89,7 +89,7 @@ def test_how_to_work_with_few_masks(do: Follow, here: Path) -> None:
         "[:30]": "[:12]",
         "folds: 5": "folds: 2",
     }
-    smaller |= {", sks-selftrained]": "]", "unet-stage1-selftrained": "unet-stage1"}
+    smaller |= {", unet-stage1-student]": "]"}
     smaller |= {"set: {}": f"set: {json.dumps(TINY)}"}
     assert do("how-to/few-masks.md", smaller=smaller) == []
     results = pd.read_csv(here / "runs" / "experiment" / "results.csv")

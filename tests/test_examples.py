@@ -40,7 +40,7 @@ def test_they_are_numbered_told_and_tested() -> None:
 
 
 def test_training(tmp_path: Path, tiny_overrides: dict[str, Any]) -> None:
-    stages = tiny_overrides | {"self_training": tiny_overrides["stage2"]}
+    stages = tiny_overrides | {"student": tiny_overrides["stage2"]}
     figures = example("01_train_on_phantoms").main(tmp_path, **SMALL, overrides=stages)
     assert 0 <= figures["dice_lesion"] <= 1
     assert (tmp_path / "method" / "model" / "model.json").is_file()

@@ -11,9 +11,9 @@ from pathlib import Path
 from PIL import Image
 
 from browsing import chromium
-from dxseg.config import DEFAULT_METHOD
+from dxseg.commands.demo import METHODS
 
-REPORT = f"{DEFAULT_METHOD}/report.html"
+REPORT = f"{METHODS[0]}/report.html"
 WIDTH = 1000
 
 

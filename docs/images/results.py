@@ -18,8 +18,8 @@ from make_results import HEADLINE, METHODS, RESULTS, equal_rules
 
 COLOR, EMPHASIS = "#5b6b7b", "#0b6e99"
 SHORT = {
-    "masks and labels, two branches, the default": "masks and labels, two branches",
-    "its student: one branch, taught by the default": "a student of two branches",
+    "a student of this one branch": "a student of one branch",
+    "a student of these two branches": "a student of two branches",
 }
 
 
@@ -28,7 +28,7 @@ def draw_figure() -> bytes:
     tables = equal_rules(RESULTS)
     style = {"svg.hashsalt": "results", "svg.fonttype": "none", "font.size": 10}
     with mpl.rc_context(style):
-        figure = Figure(figsize=(9, 2.6), layout="constrained")
+        figure = Figure(figsize=(9, 3.0), layout="constrained")
         panels = figure.subplots(1, len(tables), sharex=True, sharey=True)
         for panel, (name, table) in zip(panels, tables.items(), strict=True):
             _draw_panel(panel, HEADLINE[name], table)
@@ -40,6 +40,9 @@ def draw_figure() -> bytes:
 
 def _draw_panel(panel: Axes, title: str, table: pd.DataFrame) -> None:
     for place, method in enumerate(METHODS):
+        if method not in table.index:
+            panel.annotate("not measured under this rule", (0.6, place), va="center", fontsize=9)
+            continue
         row = table.loc[method]
         color = COLOR if place == 0 else EMPHASIS
         panel.plot([row["low"], row["high"]], [place, place], color=color, linewidth=3, alpha=0.4)

@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from dxseg.commands.options import OutputPath, Overrides
-from dxseg.config import DEFAULT_METHOD
 
 if TYPE_CHECKING:
     from dxseg.config.schema import RunConfig
@@ -27,8 +26,9 @@ SIZE = 64
 CYSTS = 0.5
 """Simple cysts in an image: what a few masks do not tell from lesions, and many labels do."""
 
-METHODS = (DEFAULT_METHOD, "unet")
-"""The method, and the control C1: the same backbone, masks and batches, and no labels."""
+METHODS = ("sks-selftrained", "unet")
+"""The method of the paper with self-training, and the control C1: the same backbone, masks and batches,
+and no labels."""
 
 OVERRIDES: dict[str, Any] = {
     "data": {"image_size": SIZE, "batch_size": 8},
@@ -137,7 +137,7 @@ def demo(
     parts = len(configs) + 2
     console.print(
         "Phantoms: simulated ultrasound, no patients. Two methods learn from the same few masks; "
-        f"{DEFAULT_METHOD} also from the labels of all training images.\n"
+        f"{METHODS[0]} also from the labels of all training images.\n"
         f"Part 1 of {parts}: {images} phantoms"
     )
     folder = Path(output)

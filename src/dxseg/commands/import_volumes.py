@@ -80,7 +80,7 @@ def import_volumes(
         mask_suffix: The only text that a label map adds to the name of its volume, such as
             `_outline`; default: any usual word.
         mask_replace: Text of a volume's name and what the label map has instead, such as
-            `volume=segmentation`; replaces `mask_suffix`. In Python a pair of texts.
+            `volume=segmentation`, in place of such an added text. In Python a pair of texts.
         keep_mask_like: Import a volume that looks like a label map, but is not named so.
         masks_by_voxel: Lay a label map of its volume's shape on it voxel by voxel where the headers
             place them apart, as of some volumes of LiTS; default: it is left out.

@@ -36,7 +36,7 @@ def train(
     masks: MaskBudget | None = None,
     budget_unit: BudgetUnit | None = None,
     label_unit: LabelUnit | None = None,
-    method: str = "sks-selftrained",
+    method: str = "unet-stage1-student",
     preset: Preset = "cpu",
     seed: int = 0,
     splits: StrPath | None = None,

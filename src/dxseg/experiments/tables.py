@@ -79,7 +79,7 @@ def _main(
     best = {
         name: (complete[name].min() if name in LOWER_IS_BETTER else complete[name].max())
         for name in (*ENDPOINTS, "dice_all", "false_positive_rate", "hd95_lesion")
-        if len(complete)
+        if len(complete) > 1
     }
     cells = [
         [

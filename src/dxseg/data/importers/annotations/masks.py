@@ -52,7 +52,7 @@ class DrawnMasks:
     _names: dict[str, list[str]] = field(default_factory=dict)
 
     def find(self, images: Sequence[AnnotatedImage]) -> Iterator[tuple[Path, list[AnnotatedImage]]]:
-        """Find the file of each image; annotations of one image in several files are united."""
+        """Find the file of each image; annotations of one image in several files are merged."""
         index = FileIndex(self.root)
         owners: dict[Path, list[AnnotatedImage]] = defaultdict(list)
         for image in images:

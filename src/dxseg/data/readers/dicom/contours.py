@@ -2,7 +2,7 @@
 
 The standard has one rule for holes, which few exports follow; the rule here is the one that
 planning systems share: on a slice, a contour inside another one of its structure is a hole, one
-inside that an island, and contours that overlap are united.
+inside that an island, and contours that overlap are merged.
 """
 
 from __future__ import annotations
