@@ -123,8 +123,10 @@ def summary_of(results: Path) -> str:
     lines += ["|---" * (len(HEADLINE) + 1) + "|"]
     for method in METHODS:
         if method != PRIMARY:
-            tables = [found[name] for name in HEADLINE]
-            cells = [_difference(t.loc[method]) if method in t.index else NOT_MEASURED for t in tables]
+            cells = [
+                _difference(table.loc[method]) if method in table.index else NOT_MEASURED
+                for table in found.values()
+            ]
             lines.append(f"| `{method}` | " + " | ".join(cells) + " |")
     note = (
         "The intervals are over patients or groups of near-duplicates. They do not include the "
@@ -144,7 +146,7 @@ def _dice(table: pd.DataFrame, method: str) -> str:
 
 
 def _difference(row: pd.Series[Any]) -> str:
-    """A difference from the primary method in figures and in words, which follow from its interval."""
+    """A difference from `PRIMARY` in figures and in words, which follow from its interval."""
     low, high = row["difference_low"], row["difference_high"]
     words = "better" if low > 0 else "worse" if high < 0 else "no difference shown"
     return f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f}): {words}"

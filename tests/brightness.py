@@ -65,6 +65,7 @@ class Maker:
         smoothing_mm: float = 0.0,
         components: ComponentFilter | None = None,
         digest: str = "ab" * 32,
+        **options: Any,
     ) -> Predictor:
         info = ModelInfo(
             model=model or ModelConfig(),
@@ -91,7 +92,7 @@ class Maker:
         )
         network = BrightnessSegmenter(classes, len(labels))
         self.networks.append(network)
-        return Predictor(network, info, batch_size=batch_size)
+        return Predictor(network, info, batch_size=batch_size, **options)
 
 
 def bright_square(height: int, width: int, side: int = 8, dtype: type = np.uint8) -> np.ndarray:

@@ -179,6 +179,7 @@ def test_volumes_that_are_not_known_throughout_are_left_out_and_counted(missing)
 def test_images_that_are_no_slices_make_no_table(tmp_path):
     cases = (replace(case, place=None) for case in slices("a", LESION, LESION))
     evaluation = evaluate(cases)
+    (tmp_path / "per_volume.csv").write_text("of an earlier evaluation")
     evaluation.write(tmp_path)
     assert not (tmp_path / "per_volume.csv").exists()
     assert "volume_dice" not in evaluation.summary

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from dxseg.errors import DxsegError
 from dxseg.evaluation.summary import ENDPOINTS
+from dxseg.evaluation.volumes import COLUMNS as VOLUME_COLUMNS
 from dxseg.experiments.aggregate import PooledRuns, compute_curves
 from dxseg.experiments.differences import compute_differences
 from dxseg.experiments.experiment import Experiment
+from dxseg.experiments.mask_savings import compute_masks_saved
 from dxseg.experiments.results import RunResult
 from dxseg.experiments.retraining import compute_retraining
+from dxseg.experiments.tables import MISSING, make_tables
 
 Make = Callable[..., Experiment]
 MakeResults = Callable[..., list[RunResult]]
@@ -43,6 +50,46 @@ def test_the_spread_of_draws_within_folds_by_hand(
     paired = table[table["against"] == "unet"]
     assert paired["method"].unique().tolist() == ["sks"]
     assert paired["sd"].tolist() == pytest.approx([0, 0, 0], abs=1e-9)
+
+
+def test_endpoints_that_do_not_exist_are_a_dash(
+    make_experiment: Make, make_results: MakeResults
+) -> None:
+    """Without lesion-free images for validation there is no threshold at 10% false positives."""
+    runs = pooled(make_experiment, make_results, 2)
+    for result in runs.results:
+        assert result.evaluated is not None
+        result.evaluated.table["dice_fp10"] = np.nan
+    curves, retraining = compute_curves(runs), compute_retraining(runs)
+    differences = compute_differences(runs, lambda _done, _all: None)
+    rows = pd.DataFrame([result.row for result in runs.results])
+    tables = make_tables(
+        runs.experiment, rows, curves, differences, compute_masks_saved(runs), retraining
+    )
+    [moved] = [table for table in tables if table.title == "What a retraining moves"]
+    assert {row[-1].value for row in moved.rows} == {MISSING}
+
+
+def test_volumes_in_which_one_draw_finds_nothing(
+    make_experiment: Make, make_results: MakeResults
+) -> None:
+    """Precision is then undefined in that draw only, and has a mean but no interval."""
+    runs = pooled(make_experiment, make_results, 2)
+    results = []
+    for result in runs.results:
+        table = pd.DataFrame(dict.fromkeys(VOLUME_COLUMNS, 0.5), index=range(4))
+        table["volume_id"] = table["group"] = [f"{result.job.fold.number}-{n}" for n in range(4)]
+        table["lesion_free"] = table["false_positive"] = False
+        table.loc[0, "lesion_precision"] = np.nan if result.job.fold.draw == 0 else 0.5
+        assert result.evaluated is not None
+        results.append(replace(result, evaluated=replace(result.evaluated, volumes=table)))
+    curves = compute_curves(PooledRuns(runs.experiment, results)).set_index("method")
+    assert curves.loc["sks", "volume_lesion_precision"] == pytest.approx(0.5)
+    assert curves.loc["sks", ["volume_dice_low", "volume_dice_high"]].tolist() == [0.5, 0.5]
+    for name in ("lesion_precision", "volume_lesion_precision"):
+        hypothesis = {"method": "sks-evidence", "against": "unet", "metric": name}
+        with pytest.raises(DxsegError, match="expected one of"):
+            make_experiment(hypotheses=[hypothesis])
 
 
 def test_without_draws_there_is_nothing_to_tell(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from dxseg.inference.components import ComponentFilter
 from dxseg.inference.predictor import Predictor
 from dxseg.inference.sliding_window import pad_to_window, predict_windows
 
@@ -60,6 +61,15 @@ def test_padding_is_below_and_beside():
     assert padded.shape == (32, 50, 2)
     assert padded[:3].all()
     assert not padded[3:].any()
+
+
+def test_small_components_are_those_of_the_windows(make_predictor):
+    """Areas are of the network's input: a dot of 2 x 2 px has 4 where nothing is resized."""
+    image = dots(200, 150)
+    [kept] = windowed(make_predictor, components=ComponentFilter(min_area=3)).predict([image])
+    assert (kept.mask == (image[:, :, 0] > 127)).all()
+    [removed] = windowed(make_predictor, components=ComponentFilter(min_area=5)).predict([image])
+    assert not removed.mask.any()
 
 
 def test_windows_are_cut_at_the_spacing_of_the_network(make_predictor):

@@ -27,7 +27,7 @@ CYSTS = 0.5
 """Simple cysts in an image: what a few masks do not tell from lesions, and many labels do."""
 
 METHODS = ("sks-selftrained", "unet")
-"""The method of the paper with self-training, and the control C1: the same backbone, masks and batches,
+"""The paper's skips with self-training, and the control C1: the same backbone, masks and batches,
 and no labels."""
 
 OVERRIDES: dict[str, Any] = {

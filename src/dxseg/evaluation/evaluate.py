@@ -72,6 +72,8 @@ class Evaluation:
         tables = {"per_image": self.per_image, "per_patient": self.per_patient}
         if len(self.per_volume):
             tables["per_volume"] = self.per_volume
+        else:  # of an earlier evaluation
+            (folder / f"per_volume{suffix}.csv").unlink(missing_ok=True)
         for name, table in tables.items():
             write_text_atomic(folder / f"{name}{suffix}.csv", table.to_csv(index=False))
         # Last, so that a summary never belongs to other tables.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dxseg.evaluation.runs import EvaluatedRun
 from dxseg.evaluation.summary import CONFIDENCE, INTERVALS, MEANS, weighting
-from dxseg.evaluation.volume_summary import VOLUME_MEANS
+from dxseg.evaluation.volume_summary import VOLUME_MEANS, VOLUME_TESTED
 from dxseg.experiments.experiment import Budget, Experiment
 from dxseg.experiments.plan import Fold
 from dxseg.experiments.results import COST, METRICS, RunResult
@@ -39,7 +39,7 @@ LOWER_IS_BETTER = (
 CURVE_COLUMNS = (
     *("experiment", "dataset", "method", "masks", "train_masks", "runs", "planned", "added_later"),
     *("images", "groups", "draws", *METRICS),
-    *(f"{metric}_{end}" for metric in (*INTERVALS, *VOLUME_MEANS) for end in ("low", "high")),
+    *(f"{metric}_{end}" for metric in (*INTERVALS, *VOLUME_TESTED) for end in ("low", "high")),
     *("dice_lesion_sd", *COST),
 )
 
@@ -154,7 +154,8 @@ def compute_curves(pooled: PooledRuns) -> pd.DataFrame:
     """Compute the metrics of every method and budget, over the cases of all folds or seeds.
 
     Means are over images, those of `VOLUME_MEANS` over volumes; intervals are from a bootstrap of
-    groups and of the draws of each fold; AUROC, calibration errors and the Dice of all volumes as
+    groups and of the draws of each fold, but precision has none, which is undefined where a method
+    finds nothing; AUROC, calibration errors and the Dice of all volumes as
     one are means over runs, because scores of different networks do not rank together.
 
     Args:
@@ -188,7 +189,7 @@ def compute_curves(pooled: PooledRuns) -> pd.DataFrame:
                 row[metric] = mean_by(cases.values, cases.groups, weighting=weigh)
             else:
                 row[metric] = pd.to_numeric(done[metric]).mean()
-        for metric in (*INTERVALS, *(VOLUME_MEANS if pooled.has_volumes else ())):
+        for metric in (*INTERVALS, *(VOLUME_TESTED if pooled.has_volumes else ())):
             cases = pooled.cases(cell, metric, folds)
             interval = bootstrap_mean(
                 cases.values,

@@ -100,7 +100,8 @@ class Hypothesis(_Strict):
     Attributes:
         method: Name of the method.
         against: Name of the method it is compared with.
-        metric: A metric that is a mean over images or over volumes.
+        metric: A metric that is a mean over images or over volumes; not precision, which is
+            undefined where a method finds nothing.
         margin: Smallest difference that meets the hypothesis, in the direction in which the metric
             is better.
         masks: Budget of the method; default: the experiment's first.
@@ -117,7 +118,7 @@ class Hypothesis(_Strict):
     @field_validator("metric")
     @classmethod
     def _check_metric(cls, metric: str) -> str:
-        means = (*MEANS, *VOLUME_MEANS)
+        means = [name for name in (*MEANS, *VOLUME_MEANS) if not name.endswith("precision")]
         if metric not in means:
             raise ValueError(f"expected one of {', '.join(means)}")
         return metric

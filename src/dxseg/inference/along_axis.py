@@ -165,7 +165,7 @@ def _filter(
         if stack is None:
             stack, scale = (
                 np.zeros((slices, *result.mask.shape), np.uint8),
-                item.geometry.area_scale,
+                item.mask_geometry.area_scale,
             )
         if stack.shape[1:] != result.mask.shape:
             return {}

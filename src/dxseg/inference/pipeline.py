@@ -93,6 +93,13 @@ class PreprocessedImage:
     image: Pixels | None = None
     large: Pixels | None = None
 
+    @property
+    def mask_geometry(self) -> Geometry:
+        """How the pixels were resized that the mask probabilities are of."""
+        if self.large is None:
+            return self.geometry
+        return Geometry(self.geometry.height, self.geometry.width, *self.large.shape[:2])
+
 
 @dataclass(frozen=True)
 class NetworkOutput:
@@ -208,11 +215,7 @@ class InferencePipeline:
             # Compared with the threshold, NaN would pass for an image without lesion.
             raise DxsegError("the network's output is not finite; the model or the image is bad")
         preprocessing, masks, labels = self.info.preprocessing, output.masks, None
-        geometry = item.geometry
-        if item.large is not None:
-            height, width, _ = item.large.shape
-            geometry = Geometry(geometry.height, geometry.width, height, width)
-        masks = preprocessing.postprocess(masks, geometry)
+        masks = preprocessing.postprocess(masks, item.mask_geometry)
         if output.labels is not None and self.info.labels:
             labels = dict(zip(self.info.labels, output.labels.tolist(), strict=True))
         evidence, features = (
@@ -233,7 +236,7 @@ class InferencePipeline:
             known_lesion=known_lesion,
         )
         if self.info.components is not None and not self.info.components.by_volume:
-            scale = item.geometry.area_scale
+            scale = item.mask_geometry.area_scale
             mask = self.info.components.apply(mask, scale=scale, keep_one=bool(known_lesion))
         return Prediction(
             probabilities,

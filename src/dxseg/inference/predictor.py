@@ -72,6 +72,8 @@ class Predictor:
             TorchBackend(network, device) if isinstance(network, SegmentationModel) else network
         )
         self.backend: Backend = backend
+        self.flip = flip
+        self.sliding_window = sliding_window
         self._pipeline = InferencePipeline(
             backend, info, batch_size, flip=flip, sliding_window=sliding_window
         )

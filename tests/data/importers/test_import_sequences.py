@@ -177,34 +177,40 @@ def test_dicom_has_no_sequences(tmp_path: Path) -> None:
         import_dicom(tmp_path, tmp_path / "out", window={"a": "liver"})
 
 
-def test_the_channels_of_nnunet(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "names", [("CT", "PET"), ("zscore 0", "zscore 1")], ids=["names", "one rule twice"]
+)
+def test_the_channels_of_nnunet(tmp_path: Path, names: tuple[str, str]) -> None:
+    """The names can be rules of normalization, which are then told apart by their number."""
+    first, second = names
     raw = tmp_path / "Dataset001_Two"
     for number, voxels in enumerate((VOXELS, OTHER)):
         save(raw / f"imagesTr/a_{number:04d}.nii.gz", voxels)
     save(raw / "imagesTs/b_0000.nii.gz", VOXELS)
     save(raw / "labelsTr/a.nii.gz", (LABELS == 2).astype(np.uint8))
     description = {
-        "channel_names": {"0": "CT", "1": "PET"},
+        "channel_names": {"0": first.split()[0], "1": second.split()[0]},
         "labels": {"background": 0, "tumor": 1},
         "file_ending": ".nii.gz",
     }
     (raw / "dataset.json").write_text(json.dumps(description))
-    report = import_nnunet(raw, tmp_path / "out", window={"CT": "100,200", "PET": "250,500"})
+    report = import_nnunet(raw, tmp_path / "out", window={first: "100,200", second: "250,500"})
     assert any("case b has 1 channel(s); expected 2" in note for note in report.notes)
     dataset = Dataset.load(tmp_path / "out")
     check_pixels(dataset, [(VOXELS, 0, 200), (OTHER, 0, 500)])
     assert dataset.spec.slicing is not None
-    assert dataset.spec.slicing.suffixes == {"CT": "_0000", "PET": "_0001"}
+    assert dataset.spec.slicing.suffixes == {first: "_0000", second: "_0001"}
 
 
-def test_the_fourth_dimension_of_the_decathlon(tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [("FLAIR", "T1w"), ("MRI 0", "MRI 1")])
+def test_the_fourth_dimension_of_the_decathlon(tmp_path: Path, names: tuple[str, str]) -> None:
     task = tmp_path / "Task01_Two"
     both = nibabel.Nifti1Image(np.stack([VOXELS, OTHER], axis=3), turned_affine(RAS))
     (task / "imagesTr").mkdir(parents=True)
     both.to_filename(task / "imagesTr/a.nii.gz")
     save(task / "labelsTr/a.nii.gz", (LABELS == 2).astype(np.uint8))
     listing = {
-        "modality": {"0": "FLAIR", "1": "T1w"},
+        "modality": {str(number): name.split()[0] for number, name in enumerate(names)},
         "labels": {"0": "background", "1": "tumor"},
         "training": [{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}],
     }
@@ -212,7 +218,7 @@ def test_the_fourth_dimension_of_the_decathlon(tmp_path: Path) -> None:
     import_msd(task, tmp_path / "out", window="100,200")
     dataset = Dataset.load(tmp_path / "out")
     check_pixels(dataset, [(VOXELS, 0, 200), (OTHER, 0, 200)])
-    assert dataset.spec.modality == "FLAIR, T1w"
+    assert dataset.spec.modality == ", ".join(names)
     assert dataset.has_mask.all()
     # A volume of one sequence among them is left out.
     save(task / "imagesTr/a.nii.gz", VOXELS)

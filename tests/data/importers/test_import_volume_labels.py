@@ -166,6 +166,7 @@ def test_slices_that_nobody_annotated_are_unknown_and_not_empty(lits: Path, tmp_
     [
         ("first", "row 2: annotated_slices 'first': expected numbers of slices and ranges"),
         ("3-", "annotated_slices '3-'"),
+        ("0-1;5-3", "annotated_slices '0-1;5-3'"),
         ("0-4000", "volume 'volume-0': annotated_slices has .*, but its slices are 0 to"),
     ],
 )

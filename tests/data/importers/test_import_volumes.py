@@ -327,6 +327,9 @@ def test_oblique_volumes_are_resampled_with_their_label_maps_on_request(
     report = import_volumes(tmp_path / "in", tmp_path / "stored", **options)
     [note] = [note for note in report.notes if "oblique or sheared" in note]
     assert "--resample" in note
+    stored = Dataset.load(tmp_path / "stored").cases
+    voxel = stored[["spacing_x", "spacing_y", "spacing_z"]].astype(float).prod(axis=1)
+    assert voxel.tolist() == pytest.approx([abs(np.linalg.det(affine))] * len(stored), rel=1e-3)
     report = import_volumes(tmp_path / "in", tmp_path / "data", resample=True, **options)
     assert "1 volumes were resampled onto the patient's axes: a" in report.notes
 

@@ -61,6 +61,23 @@ def test_the_highest_folder_of_a_patient_or_the_name_without_sequence(layout: li
 
 
 @pytest.mark.parametrize(
+    ("folders", "patients"),
+    [
+        (["GLI-00005-000", "GLI-00005-001", "GLI-00006-000", "GLI-00009-000"], [0, 0, 1, 2]),
+        (["PDGM-0004", "PDGM-0005", "PDGM-0004_FU016d", "PDGM-0006"], [0, 1, 0, 2]),
+        (["site-2021-001", "site-2021-002", "site-2021-003"], [0, 1, 2]),
+        (["IMD001-1", "IMD001-2", "IMD001-3"], [0, 1, 2]),
+    ],
+)
+def test_time_points_of_one_patient_are_one_patient(
+    folders: list[str], patients: list[int]
+) -> None:
+    """A year is no patient, and not everything is one."""
+    found = derived(*[f"{folder}/t1.nii.gz" for folder in folders])
+    assert [list(dict.fromkeys(found)).index(name) for name in found] == patients
+
+
+@pytest.mark.parametrize(
     "files",
     [
         [f"{n}.png" for n in range(9)],

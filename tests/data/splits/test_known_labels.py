@@ -112,6 +112,20 @@ def test_slabs_have_one_label_each_and_those_without_a_lesion_are_empty():
     assert splits["use_mask"].to_numpy()[~hidden].all()
 
 
+def test_a_used_slice_gives_its_slab_the_label_of_the_lesion():
+    """With a budget of slices: the others of that slab are not known to be lesion-free."""
+    data = dataset("image")
+    splits = choose(data, 2, budget_unit="slice", label_unit="slab")
+    known = known_labels(data, splits)
+    used = splits["use_mask"] & ~data.lesion_free & splits["split"].eq("train")
+    beside = data.cases["volume_id"].isin(data.cases["volume_id"][used])
+    beside &= data.cases["slice_index"].isin([0, 2])
+    assert (used.sum(), beside.sum()) == (2, 4)
+    assert (known.study_labels[beside] == "tumor").all()
+    assert not known.lesion_free[beside].any()
+    assert not splits["use_mask"][beside].any()
+
+
 def test_slice_labels_that_are_known_stay_known():
     for data, unit in ((dataset("image"), None), (dataset(), "slice")):
         splits = choose(data, 2, label_unit=unit)

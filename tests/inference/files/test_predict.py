@@ -194,12 +194,24 @@ def test_another_model_does_not_inherit_results(tmp_path, use, write_image):
     predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     assert read == ["a.png"]
     row = table(tmp_path / "out")["a.png"]
-    assert (row["model"], row["lesion_area_px"]) == ("cdcdcdcdcdcd", "0")
+    assert (row["model"].split("-")[0], row["lesion_area_px"]) == ("cdcdcdcdcdcd", "0")
     use(labels=("other",))
     with pytest.raises(DxsegError, match="another output folder"):
         predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     predict("model_folder", tmp_path / "in", output=tmp_path / "out", overwrite=True)
     assert "p_other" in table(tmp_path / "out")["a.png"]
+
+
+@pytest.mark.parametrize("changed", [{"threshold": 0.9}, {"flip": True}, {"sliding_window": True}])
+def test_results_of_other_settings_are_predicted_anew(tmp_path, use, write_image, changed):
+    use()
+    write_image(tmp_path / "in/a.png")
+    predict("model_folder", tmp_path / "in", output=tmp_path / "out")
+    use()
+    assert predict("model_folder", tmp_path / "in", output=tmp_path / "out").skipped == 1
+    read = use(**changed)
+    predict("model_folder", tmp_path / "in", output=tmp_path / "out")
+    assert read == ["a.png"]
 
 
 def test_another_file_of_the_same_name_is_no_skip_and_no_overwriting(tmp_path, use, write_image):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,6 +95,14 @@ def parse_json(path: Path, model: type[Model]) -> Model:
         raise DxsegError(f"{path}: field {field}: {first['msg']}; correct it") from error
     except (ValueError, RecursionError) as error:
         raise DxsegError(f"{path}: not JSON ({error}); copy it again") from error
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Number the names that occur twice: nnU-Net's names of channels are rules such as `zscore`."""
+    return [
+        f"{name} {position}" if names.count(name) > 1 else name
+        for position, name in enumerate(names)
+    ]
 
 
 def class_names(labels: dict[str, int | list[int]], source: Path) -> tuple[list[str], int | None]:

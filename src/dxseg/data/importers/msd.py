@@ -6,7 +6,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dxseg.data.exporters.nnunet_format import DESCRIPTION_FILE, class_names, parse_json
+from dxseg.data.exporters.nnunet_format import (
+    DESCRIPTION_FILE,
+    class_names,
+    distinct,
+    parse_json,
+)
 from dxseg.data.importers.names import natural_key
 from dxseg.data.importers.nifti import volume_of_files
 from dxseg.data.readers.nifti import is_nifti
@@ -37,7 +42,8 @@ class Task(BaseModel):
     @property
     def sequences(self) -> list[str]:
         """Names of the modalities, in the order of the fourth dimension."""
-        return [self.modality[number] for number in sorted(self.modality, key=natural_key)]
+        numbers = sorted(self.modality, key=natural_key)
+        return distinct([self.modality[number] for number in numbers])
 
 
 def read_task(folder: Path) -> Task:

@@ -12,6 +12,7 @@ from dxseg.data.exporters.nnunet_format import (
     DESCRIPTION_FILE,
     Description,
     class_names,
+    distinct,
     find_channel_files,
 )
 from dxseg.data.importers.image_dataset import FoundCase
@@ -79,7 +80,8 @@ def channel_suffixes(description: Description) -> dict[str, str] | None:
     if len(description.channel_names) == 1:
         return None
     numbers = sorted(description.channel_names, key=natural_key)
-    return {description.channel_names[n]: f"_{position:04d}" for position, n in enumerate(numbers)}
+    names = distinct([description.channel_names[number] for number in numbers])
+    return {name: f"_{position:04d}" for position, name in enumerate(names)}
 
 
 def find_raw_images(folder: Path, description: Description, skipped: Skipped) -> list[FoundCase]:

@@ -44,6 +44,11 @@ _SEQUENCE = re.compile(
 """The end of a name that says which sequence or session of a patient it is."""
 
 _LONG_WORD = re.compile(r"[^\W\d_]{5,}")
+_TIME_POINT = re.compile(
+    r"(.*(?<!\d)(?!(?:19|20)\d\d[-_])\d{3,})[-_](?:\d{1,3}|fu\w*)", re.IGNORECASE | re.DOTALL
+)
+"""A patient's number, which is no year, and the number of a scan: `BraTS-GLI-00005-001`."""
+
 _FEW, _MANY, _DIGITS = 3, 10, 3
 
 
@@ -100,8 +105,16 @@ def _from_folders(
         distinct = {name for name in names if name}
         subjects = {name for name in distinct if _may_be_patient(name, labels)}
         if len(subjects) >= _FEW and 2 * len(subjects) > len(distinct):
-            return [name if name in subjects else "" for name in names], "folder names"
+            patients = _without_time_points(subjects)
+            return [patients.get(name, "") for name in names], "folder names"
     return None
+
+
+def _without_time_points(names: Collection[str]) -> dict[str, str]:
+    """The patient of each folder: two scans of one patient can have a folder each."""
+    bases = {name: _TIME_POINT.fullmatch(name) for name in names}
+    shortened = {name: name if match is None else match[1] for name, match in bases.items()}
+    return shortened if len(set(shortened.values())) >= _FEW else {name: name for name in names}
 
 
 def _may_be_patient(name: str, labels: Collection[str]) -> bool:

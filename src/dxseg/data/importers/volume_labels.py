@@ -65,8 +65,13 @@ class JoinedLabels:
         text = self.annotated.get(volume_id)
         if text is None:
             return None
-        ends = [part.split("-") for part in re.split("[;,]", text)]
-        return {index for end in ends for index in range(int(end[0]), int(end[-1]) + 1)}
+        return {index for first, last in _ranges(text) for index in range(first, last + 1)}
+
+
+def _ranges(text: str) -> list[tuple[int, int]]:
+    """First and last number of each range of `3-7;12`."""
+    ends = [part.split("-") for part in re.split("[;,]", text)]
+    return [(int(end[0]), int(end[-1])) for end in ends]
 
 
 def read_labels(
@@ -176,7 +181,9 @@ def _record_row(
             f"to {SLABS - 1}, and no slice_index beside it; or nothing"
         )
     annotated = row.get("annotated_slices", "")
-    if annotated and not _RANGES.fullmatch(annotated):
+    if annotated and not (
+        _RANGES.fullmatch(annotated) and all(first <= last for first, last in _ranges(annotated))
+    ):
         raise DxsegError(
             f"{path}: row {line}: annotated_slices {annotated!r}: expected numbers of slices and "
             "ranges, counted from 0, such as 3-7;12, or nothing for all"

@@ -35,7 +35,7 @@ class SlicedVolume:
 
     Attributes:
         plane: Plane of the slices.
-        spacing: Millimeters between slices, rows and columns.
+        spacing: Millimeters between slices (perpendicular to them), rows and columns.
         shape: Number of slices, height, width.
         voxel_mm3: Volume of a voxel of the slices, cubic millimeters.
     """
@@ -76,8 +76,9 @@ class SlicedVolume:
             for voxels, window in zip(volume.sequences, slicing.windows, strict=True)
         ]
         source = np.argsort(self._there[:, 0])
-        slices, rows, columns = (volume.spacing[axis] for axis in source)
-        self.spacing = (slices, rows, columns)
+        _, rows, columns = (volume.spacing[axis] for axis in source)
+        # Perpendicular to the slices: with a tilted gantry the way to the next one is longer.
+        self.spacing = (self.voxel_mm3 / (rows * columns), rows, columns)
         self.shape: tuple[int, int, int] = self._sequences[0][0].shape
 
     def __len__(self) -> int:

@@ -84,7 +84,9 @@ def coarsen_labels(dataset: Dataset, levels: Levels) -> Dataset:
     if not hidden.any():
         return dataset
     cases = dataset.cases.copy()
-    units = bag_names(cases, levels == SLAB_LEVEL)
+    # Slices whose mask is used belong to the slabs of their volume too.
+    in_slabs = cases["volume_id"].isin(set(cases["volume_id"][levels == SLAB_LEVEL]))
+    units = bag_names(cases, in_slabs.to_numpy() & (levels != STUDY_LEVEL))
     known = cases.assign(free=dataset.lesion_free)[units.isin(set(units[hidden]))]
     labels = {
         str(unit): _label_of(dataset, str(unit), rows)

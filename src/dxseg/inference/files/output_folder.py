@@ -166,7 +166,7 @@ class ResumeState:
     Attributes:
         folder: The output folder.
         items: The images and volumes, by `PredictionInput.name`.
-        model: Their model's name in the table.
+        model: Name of the model and its settings in the table.
         labels: Label prompts by `PredictionInput.name`.
         overlays: Whether images need an overlay.
         dicom_seg: Whether DICOM inputs need a SEG.

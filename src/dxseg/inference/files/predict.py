@@ -37,7 +37,7 @@ from dxseg.inference.files.table import (
     Row,
     columns,
     image_values,
-    model_name,
+    settings_name,
     volume_values,
 )
 from dxseg.inference.files.volumes import (
@@ -130,7 +130,9 @@ def predict_files(
     joined = LabelJoin() if labels is None else join_labels(labels, items, info)
     table = PredictionTable(folder.table, columns(info))
     named = {item.name: item for item in items}
-    resume = ResumeState(folder, named, model_name(info), joined.by_name, overlays, dicom_seg)
+    resume = ResumeState(
+        folder, named, settings_name(predictor), joined.by_name, overlays, dicom_seg
+    )
     try:
         folder.prepare(overwrite)
         table.open(resume.is_still_valid)
@@ -287,7 +289,7 @@ class _Job:
         row |= {
             "name": item.name,
             "source": item.shown_source,
-            "model": model_name(self.info),
+            "model": settings_name(self.predictor),
         }
         try:
             row |= {"status": "ok", **work()}

@@ -16,7 +16,8 @@ from dxseg.errors import DxsegError
 from dxseg.inference.files.volumes import VolumePrediction
 from dxseg.inference.model_folder import ModelInfo
 from dxseg.inference.pipeline import Prediction
-from dxseg.io.atomic import atomic_path
+from dxseg.inference.predictor import Predictor
+from dxseg.io.atomic import atomic_path, sha256_json
 
 Row = dict[str, str]
 
@@ -43,6 +44,13 @@ def columns(info: ModelInfo) -> list[str]:
 def model_name(info: ModelInfo) -> str:
     """The first digits of the weights' SHA-256."""
     return info.weights_sha256[:12]
+
+
+def settings_name(predictor: Predictor) -> str:
+    """The model's name, and the first digits of the digest of all else that its masks depend on."""
+    kept = predictor.info.model_dump(mode="json", exclude={"training", "dxseg_version"})
+    digest = sha256_json([kept, predictor.flip, predictor.sliding_window])
+    return f"{model_name(predictor.info)}-{digest[:8]}"
 
 
 def image_values(prediction: Prediction, info: ModelInfo) -> Row:
