@@ -153,6 +153,31 @@ def test_classes_are_measured_each_for_itself_and_missing_ones_do_not_count():
     assert row["common_voxels"] == 108
 
 
+def test_organs_are_no_lesions():
+    """A scan whose liver is outlined is lesion-free, and a tumour found in it a false positive."""
+    liver = 2 * LESION
+    found = np.where(box(slice(3, 4), slice(3, 5), slice(3, 5)) > 0, 1, liver).astype(np.uint8)
+    protocol = EvaluationProtocol(("tumour", "liver"), lesion_classes=["tumour"])
+    cases = (
+        replace(case, prediction=Predicted(case.prediction.mask, one_hot(case.prediction.mask)))
+        for case in slices("a", liver, found)
+    )
+    evaluation = evaluate(cases, protocol=protocol)
+    [row] = evaluation.per_volume.to_dict("records")
+    assert (row["lesion_free"], row["false_positive"]) == (True, True)
+    assert (row["lesions_true"], row["lesions_predicted"]) == (0, 1)
+    assert (row["true_ml"], row["predicted_ml"]) == (0, pytest.approx(4 * np.prod(SPACING) / 1000))
+    assert row["dice_liver"] > 0.9
+    images = evaluation.per_image
+    assert images["lesion_free"].all()
+    assert images["false_positive"].sum() == 1
+    assert images["predicted_area"].sum() == pytest.approx(4 * np.prod(SPACING[1:]))
+
+
+def one_hot(mask: np.ndarray) -> np.ndarray:
+    return np.stack([mask == 1, mask == 2]).astype(np.float32)
+
+
 def test_without_a_distance_of_slices_there_are_no_millimeters():
     row = evaluate(slices("a", LESION, LESION, spacing=None)).per_volume.iloc[0]
     assert row["dice"] == 1

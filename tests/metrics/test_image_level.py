@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 from sklearn.metrics import roc_auc_score
 
-from dxseg.metrics.image_level import area_fraction, auroc, lesion_probability
+from dxseg.metrics.image_level import auroc, lesion_probability
 
 SCORED = st.lists(
     st.tuples(st.booleans(), st.sampled_from([0.0, 0.25, 0.3, 0.5, 0.9, 1.0])), min_size=2
@@ -62,15 +62,6 @@ def test_takes_read_only_columns_without_a_warning():
 def test_refuses_lengths_that_differ_and_tables(first, second):
     with pytest.raises(ValueError, match="one length"):
         auroc(first, second)
-
-
-def test_area_fraction():
-    mask = np.zeros((10, 20), dtype=np.uint8)
-    mask[:5] = 2
-    assert area_fraction(mask) == 0.5
-    assert area_fraction([[True]]) == 1
-    with pytest.raises(ValueError, match=r"^mask holds no pixel$"):
-        area_fraction(np.zeros((0, 3)))
 
 
 def test_lesion_probability_of_exclusive_and_of_independent_labels():

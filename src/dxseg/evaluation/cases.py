@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dxseg.errors import DxsegError
-from dxseg.metrics.image_level import area_fraction, decision_score, lesion_probability
+from dxseg.metrics.image_level import decision_score, lesion_probability
 from dxseg.metrics.lesions import LesionCounts, match_lesions
 from dxseg.metrics.overlap import dice, iou
 from dxseg.metrics.surface import DEFAULT_TOLERANCE, Spacing, hd95, nsd
@@ -116,6 +116,8 @@ class EvaluationProtocol:
         threshold: Probability from which a pixel is lesion.
         decision_threshold: Decision score above which an image gets a mask, at 10% false positives
             (`dxseg.evaluation.equal_rules`); None where it is unknown.
+        lesion_classes: The mask classes that are lesions and not organs; None: all. Others count in
+            `MASK_METRICS` only.
     """
 
     mask_classes: Sequence[str] = ("lesion",)
@@ -124,6 +126,13 @@ class EvaluationProtocol:
     tolerance: float = DEFAULT_TOLERANCE
     threshold: float = 0.5
     decision_threshold: float | None = None
+    lesion_classes: Sequence[str] | None = None
+
+    @property
+    def lesion_values(self) -> list[int]:
+        """The mask values of lesions."""
+        lesions = self.mask_classes if self.lesion_classes is None else self.lesion_classes
+        return [value for value, name in enumerate(self.mask_classes, 1) if name in lesions]
 
 
 def known_truth(case: EvaluatedCase) -> NDArray[np.uint8] | None:
@@ -154,9 +163,12 @@ def score_case(case: EvaluatedCase, protocol: EvaluationProtocol) -> Row:
         DxsegError: Truth, prediction and label contradict each other, or a value is impossible.
     """
     _check(case, protocol)
-    truth, found = known_truth(case), case.prediction.mask
+    truth, values = known_truth(case), protocol.lesion_values
+    found = np.isin(case.prediction.mask, values)
+    lesion = None if truth is None else np.isin(truth, values)
     pixel = case.spacing[0] * case.spacing[1] if case.spacing else 1.0
-    lesion_free = bool(case.lesion_free) if truth is None else not truth.any()
+    lesion_free = bool(case.lesion_free) if lesion is None else not lesion.any()
+    channels = [value - 1 for value in values]
     row: Row = dict.fromkeys((*COLUMNS, *EQUAL_RULES_COLUMNS), float("nan"))
     row |= {
         "case_id": case.case_id,
@@ -165,20 +177,20 @@ def score_case(case: EvaluatedCase, protocol: EvaluationProtocol) -> Row:
         "lesion_free": lesion_free,
         "predicted_area": np.count_nonzero(found) * pixel,
         "false_positive": lesion_free and bool(found.any()),
-        "mask_peak_probability": min(float(case.prediction.probabilities.max()), 1.0),
+        "mask_peak_probability": min(float(case.prediction.probabilities[channels].max()), 1.0),
         "lesion_probability": lesion_probability(
             case.prediction.label_probabilities, protocol.lesion_free_labels, protocol.multi_label
         ),
     }
-    peak = float(case.prediction.network_probabilities.max())
+    peak = float(case.prediction.network_probabilities[channels].max())
     row["decision_score"] = decision_score(peak, row["lesion_probability"])
     if lesion_free:
-        row["false_positive_area_fraction"] = area_fraction(found)
+        row["false_positive_area_fraction"] = np.count_nonzero(found) / found.size
     row |= _equal_rules(row, case, truth, protocol)
-    if truth is None:
+    if truth is None or lesion is None:
         return row
-    row["true_area"] = np.count_nonzero(truth) * pixel
-    return row | score_masks(truth, found, case.spacing, protocol)
+    row["true_area"] = np.count_nonzero(lesion) * pixel
+    return row | score_masks(truth, case.prediction.mask, case.spacing, protocol)
 
 
 def score_masks(
@@ -255,9 +267,9 @@ def _overlaps(
 def _lesions(
     truth: NDArray[np.uint8], found: NDArray[np.uint8], protocol: EvaluationProtocol
 ) -> Row:
-    """Lesions of all classes, matched within their class."""
+    """Lesions, matched within their class."""
     counts = LesionCounts(0, 0, 0)
-    for value in range(1, len(protocol.mask_classes) + 1):
+    for value in protocol.lesion_values:
         counts += match_lesions(truth == value, found == value)
     return {
         "lesions_true": counts.true,

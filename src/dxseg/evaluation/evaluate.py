@@ -237,7 +237,12 @@ def evaluate_run(
     by_patient = bool(rows["patient_id"].ne("").all())
     evidence = EvidenceQuality(info)
     protocol = EvaluationProtocol(
-        info.mask_classes, info.lesion_free, info.multi_label, tolerance, info.threshold
+        info.mask_classes,
+        info.lesion_free,
+        info.multi_label,
+        tolerance,
+        info.threshold,
+        lesion_classes=data.spec.lesion_classes,
     )
     # With the true labels as prompts, lesion-free images have no mask: there is nothing to decide.
     scores = [] if label_prompts else validation_scores(predictor, data, splits, protocol)

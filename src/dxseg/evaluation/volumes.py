@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -122,13 +121,15 @@ def _score(slices: list[EvaluatedSlice], protocol: EvaluationProtocol) -> Row:
     known = first.spacing is not None and first.place.spacing is not None
     spacing = (first.place.spacing or 1.0, *(first.spacing or (1.0, 1.0)))
     scores = score_masks(truth, found, spacing, protocol)
+    lesion, found_lesion = (np.isin(mask, protocol.lesion_values) for mask in (truth, found))
     row: Row = {
         "volume_id": first.volume_id,
         "group": first.group,
         "slices": len(ordered),
-        "lesion_free": not truth.any(),
-        "false_positive": not truth.any() and bool(found.any()),
-        **_sizes(truth, found, float(np.prod(spacing)) / 1000),
+        "lesion_free": not lesion.any(),
+        "false_positive": not lesion.any() and bool(found_lesion.any()),
+        **_sizes(truth, found),
+        **_volumes(lesion, found_lesion, float(np.prod(spacing)) / 1000),
         **scores,
     }
     if not known:
@@ -137,15 +138,21 @@ def _score(slices: list[EvaluatedSlice], protocol: EvaluationProtocol) -> Row:
     return {name: row[name] for name in (*COLUMNS, *others)}
 
 
-def _sizes(truth: NDArray[np.uint8], found: NDArray[np.uint8], voxel_ml: float) -> dict[str, Any]:
-    """Voxels of all classes, those with the right class, and volumes."""
-    voxels = {
+def _sizes(truth: NDArray[np.uint8], found: NDArray[np.uint8]) -> dict[str, int]:
+    """Voxels of all classes, and those with the right class."""
+    return {
         "true_voxels": int(np.count_nonzero(truth)),
         "predicted_voxels": int(np.count_nonzero(found)),
         "common_voxels": int(np.count_nonzero((truth == found) & (truth > 0))),
     }
-    true, predicted = voxels["true_voxels"] * voxel_ml, voxels["predicted_voxels"] * voxel_ml
-    return voxels | {
+
+
+def _volumes(
+    lesion: NDArray[np.bool_], found: NDArray[np.bool_], voxel_ml: float
+) -> dict[str, float]:
+    """Volumes of lesions in milliliters."""
+    true, predicted = np.count_nonzero(lesion) * voxel_ml, np.count_nonzero(found) * voxel_ml
+    return {
         "true_ml": true,
         "predicted_ml": predicted,
         "volume_error_ml": predicted - true,

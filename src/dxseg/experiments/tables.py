@@ -178,14 +178,11 @@ def _retraining(experiment: Experiment, retraining: pd.DataFrame) -> Table:
     main = retraining[retraining["masks"] == experiment.masks[0]]
     rows = []
     for (method, against), own in main.groupby(["method", "against"], sort=False):
-        by_metric = own.set_index("metric")
+        found = {str(row["metric"]): row for row in own.to_dict("records")}
         # Without lesion-free validation images there is no threshold at 10% false positives.
         cells = [
-            Cell(
-                f"{by_metric.loc[metric, 'sd']:.3f}",
-                f"at most {by_metric.loc[metric, 'largest']:.3f}",
-            )
-            if metric in by_metric.index
+            Cell(f"{found[metric]['sd']:.3f}", f"at most {found[metric]['largest']:.3f}")
+            if metric in found
             else Cell(MISSING)
             for metric in ENDPOINTS
         ]

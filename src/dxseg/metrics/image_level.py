@@ -41,26 +41,6 @@ def auroc(lesion: ArrayLike, score: ArrayLike) -> float:
     return float(binary_auroc(torch.tensor(values), torch.tensor(target, dtype=torch.int64)))
 
 
-def area_fraction(mask: ArrayLike) -> float:
-    """Compute the fraction of an image that a mask covers.
-
-    Of a lesion-free image it is the false-positive area.
-
-    Args:
-        mask: (H, W), zero is background.
-
-    Returns:
-        Fraction, 0 to 1.
-
-    Raises:
-        ValueError: The mask holds no pixel.
-    """
-    values = np.asarray(mask)
-    if values.size == 0:
-        raise ValueError("mask holds no pixel")
-    return int(np.count_nonzero(values)) / values.size
-
-
 def lesion_probability(
     label_probabilities: Mapping[str, float] | None, lesion_free: Sequence[str], multi_label: bool
 ) -> float:

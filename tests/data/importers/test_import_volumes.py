@@ -63,6 +63,7 @@ def test_organs_keep_their_masks_and_no_label_means_empty(lits: Path, tmp_path: 
     bring(lits, tmp_path / "out", mask_values=values, lesion_classes=["tumour"])
     dataset = Dataset.load(tmp_path / "out")
     assert dataset.spec.mask_classes == ["liver", "tumour"]
+    assert dataset.spec.lesion_classes == ["tumour"]
     assert dataset.spec.labels == ["no tumour", "tumour"]
     assert dataset.spec.lesion_free == []
     assert dataset.cases["mask"].ne("").all()

@@ -103,6 +103,7 @@ def write_volumes(
         **fields,
         "patients_from": guesses.derived_from,
         "mask_classes": rules.mask_classes,
+        "lesion_classes": None if rules.all_lesions else list(rules.lesion_classes),
         "channels": slicing.channels,
         "spacing_unit": "mm",
         "slicing": slicing.model_dump(mode="json"),

@@ -32,6 +32,7 @@ class DatasetSpec(BaseModel):
         lesion_free: Labels of images without a lesion; their mask is empty.
         multi_label: Whether an image may have several labels, written "a;b".
         mask_classes: Names of the mask values 1, 2, ...; 0 is background. At most 255.
+        lesion_classes: Those of them that are lesions, where others are organs; None: all.
         channels: Number of image channels the models use.
         spacing_unit: Unit of the spacing columns; "pixel" where there is no physical size.
         provenance: Origin of the images.
@@ -51,6 +52,7 @@ class DatasetSpec(BaseModel):
     lesion_free: list[_Name] = []
     multi_label: bool = False
     mask_classes: list[_Name] = Field(default=["lesion"], min_length=1, max_length=255)
+    lesion_classes: list[_Name] | None = None
     channels: int = Field(default=1, ge=1, le=1024)
     spacing_unit: Literal["mm", "pixel"] = "pixel"
     provenance: str = ""
@@ -89,6 +91,9 @@ class DatasetSpec(BaseModel):
         unknown = [name for name in self.lesion_free if name not in self.labels]
         if unknown:
             raise ValueError(f"lesion_free lists {unknown}, which labels does not list")
+        others = [name for name in self.lesion_classes or () if name not in self.mask_classes]
+        if others:
+            raise ValueError(f"lesion_classes lists {others}, which mask_classes does not list")
         if self.multi_label and any(";" in name for name in self.labels):
             raise ValueError(
                 "a label contains ';', which separates the labels of one image; rename it"
