@@ -17,7 +17,7 @@ from dxseg.data.splits.split_table import write_splits
 from dxseg.data.table.dataset import Dataset, DatasetSpec
 from dxseg.errors import DxsegError
 from dxseg.evaluation.evaluate import evaluate_run, open_run
-from dxseg.evaluation.evidence import CUTS, EvidenceQuality, evidence_quality
+from dxseg.evaluation.evidence import CUTS, EvidenceQuality
 from dxseg.inference.predictor import Predictor
 
 SIDE = 20
@@ -216,35 +216,24 @@ def use(monkeypatch: pytest.MonkeyPatch, predictor: Pointing) -> Pointing:
     return predictor
 
 
-def test_a_run_is_measured_and_evaluation_records_the_same(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_evaluation_records_the_evidence(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = use(monkeypatch, Pointing())
-    found = evidence_quality(run)
-    assert found is not None
+    found = evaluate_run(run, *open_run(run), resamples=20).summary["evidence"]
     assert (found["images"], found["pixel_auroc"], found["validation_images"]) == (2, 0.5, 1)
-    assert sorted(predictor.seen) == ["a", "b", "d"], "hidden masks stay hidden"
-    evaluation = evaluate_run(run, *open_run(run), resamples=20)
-    assert evaluation.summary["evidence"] == found
+    assert "e" not in predictor.seen, "hidden masks stay hidden"
     assert json.loads((run / "evaluation.json").read_text())["evidence"] == found
 
 
 def test_on_validation_the_cut_is_chosen_there(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, Pointing())
-    found = evidence_quality(run, "validation")
-    assert found is not None
-    assert (found["images"], found["dice"]) == (1, 1)
-    assert (
-        evaluate_run(run, *open_run(run), split="validation", resamples=20).summary["evidence"]
-        == found
-    )
+    summary = evaluate_run(run, *open_run(run), split="validation", resamples=20).summary
+    assert (summary["evidence"]["images"], summary["evidence"]["dice"]) == (1, 1)
 
 
 def test_without_learnt_evidence_nothing_is_recorded(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, Pointing(learnt=False))
-    assert evidence_quality(run) is None
     assert "evidence" not in evaluate_run(run, *open_run(run), resamples=20).summary
 
 
@@ -252,4 +241,4 @@ def test_an_unreadable_image_is_named(run: Path, monkeypatch: pytest.MonkeyPatch
     use(monkeypatch, Pointing())
     (run.parent / "data" / "d.png").write_bytes(b"no image")
     with pytest.raises(DxsegError, match="case 'd'"):
-        evidence_quality(run)
+        evaluate_run(run, *open_run(run), resamples=20)

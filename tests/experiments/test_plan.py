@@ -190,7 +190,7 @@ def test_two_branches_teach_alone() -> None:
     assert len(set(names)) == len(names) == 2 * (1 + 2 * 3)
     assert taught.config.method == "sks-evidence-selftrained-student"
     assert (taught.config.seed, taught.config.split.masks) == (1, 9)
-    assert taught.config.deployed_model.architecture == "unet"
+    assert taught.config.model.student.architecture == "unet"
     assert taught.config.student is not None
     assert taught.config.student.steps == 450
 

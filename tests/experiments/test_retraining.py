@@ -18,7 +18,8 @@ from dxseg.experiments.experiment import Experiment
 from dxseg.experiments.mask_savings import compute_masks_saved
 from dxseg.experiments.results import RunResult
 from dxseg.experiments.retraining import compute_retraining
-from dxseg.experiments.tables import MISSING, make_tables
+from dxseg.experiments.tables import make_tables
+from dxseg.reports.metric_columns import MISSING
 
 Make = Callable[..., Experiment]
 MakeResults = Callable[..., list[RunResult]]

@@ -125,7 +125,8 @@ def test_every_method_trains(method: str, train: Callable[..., Path], finished: 
     plain = load_config("cpu", method)
     run = train(method, stage1_run=stage1)
     segmenter, info = load_model_folder(run / "model")
-    assert info.model.architecture == plain.deployed_model.architecture
+    deployed = plain.model if plain.student is None else plain.model.student
+    assert info.model.architecture == deployed.architecture
     with torch.no_grad():
         assert segmenter(torch.zeros(1, 1, 64, 64)).mask_logits.isfinite().all()
     assert len(metrics_of(run)) == 2

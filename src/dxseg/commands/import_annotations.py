@@ -70,14 +70,14 @@ def import_annotations(
     from dxseg.data.importers.annotations.read import read_annotations
     from dxseg.data.importers.destination import open_destination
     from dxseg.data.importers.image_dataset import write_dataset
-    from dxseg.data.importers.patients import fill_patients, patient_rules
+    from dxseg.data.importers.patients import PatientRules, fill_patients
     from dxseg.io.progress import console, reporting
 
     path, target = Path(source).resolve(), Path(destination).resolve()
     root = Path(images_root).resolve() if images_root else path if path.is_dir() else path.parent
     if not root.is_dir():
         raise DxsegError(f"{root}: no such folder; expected the folder of the images")
-    rules = patient_rules(patients, patient_pattern, root)
+    rules = PatientRules(patients, patient_pattern, root)
     annotations = read_annotations(path)
     joined = join_labels(annotations, [*(regions or {}), *lesion_free])
     classes, values = mask_values(annotations, regions or {})

@@ -106,7 +106,7 @@ def import_csv(
     from dxseg.data.importers.image_dataset import write_dataset
     from dxseg.data.importers.labels import describe_labels
     from dxseg.data.importers.mask_values import parse_rule
-    from dxseg.data.importers.patients import Patients, fill_patients, patient_rules
+    from dxseg.data.importers.patients import PatientRules, Patients, fill_patients
     from dxseg.data.importers.report import LeftOut
     from dxseg.io.progress import console, reporting
 
@@ -121,7 +121,7 @@ def import_csv(
         one_hot=one_hot,
         missing=missing,
     )
-    patients_from = patient_rules(patients, patient_pattern, root)
+    patients_from = PatientRules(patients, patient_pattern, root)
     rule = parse_rule(mask_classes, mask_colors or {})
     if rule.structures:
         raise UsageError(f"--mask-class {mask_classes[0]}: expected CLASS or VALUE=CLASS")

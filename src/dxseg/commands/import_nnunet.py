@@ -80,7 +80,7 @@ def import_nnunet(
     from dxseg.data.importers.image_dataset import write_dataset
     from dxseg.data.importers.labels import describe_labels
     from dxseg.data.importers.names import plain_name
-    from dxseg.data.importers.patients import fill_patients, patient_rules
+    from dxseg.data.importers.patients import PatientRules, fill_patients
     from dxseg.data.importers.report import LeftOut
     from dxseg.data.importers.volume_dataset import write_volumes
     from dxseg.data.readers.slicing import make_slicing
@@ -88,7 +88,7 @@ def import_nnunet(
     from dxseg.io.progress import console, reporting
 
     folder = Path(source).resolve()
-    rules = patient_rules(patients, patient_pattern, folder)
+    rules = PatientRules(patients, patient_pattern, folder)
     description = read_description(folder)
     fields: dict[str, Any] = {
         "name": name or folder.name,

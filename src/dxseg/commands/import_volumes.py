@@ -119,14 +119,14 @@ def import_volumes(
     """
     from dxseg.data.importers.mask_owner import MaskNaming
     from dxseg.data.importers.nifti import find_volumes
-    from dxseg.data.importers.patients import patient_rules
+    from dxseg.data.importers.patients import PatientRules
     from dxseg.data.importers.report import LeftOut
     from dxseg.data.importers.volume_dataset import DEFAULT_MASK_VALUES, write_volumes
     from dxseg.data.readers.slicing import make_slicing
     from dxseg.io.progress import console, reporting
 
     rule = make_slicing(sequences=channels, **slicing)
-    rules = patient_rules(patients, patient_pattern, Path(source).resolve())
+    rules = PatientRules(patients, patient_pattern, Path(source).resolve())
     left_out = LeftOut()
     found = find_volumes(
         source,
@@ -234,13 +234,13 @@ def import_msd(
         DxsegError: `dataset.json` is wrong, or the destination has other files.
     """
     from dxseg.data.importers.msd import find_task_volumes, read_task
-    from dxseg.data.importers.patients import patient_rules
+    from dxseg.data.importers.patients import PatientRules
     from dxseg.data.importers.volume_dataset import write_volumes
     from dxseg.data.readers.slicing import make_slicing
     from dxseg.io.progress import console, reporting
 
     folder = Path(source).resolve()
-    rules = patient_rules(patients, patient_pattern, folder)
+    rules = PatientRules(patients, patient_pattern, folder)
     task = read_task(folder)
     several = dict.fromkeys(task.sequences) if len(task.sequences) > 1 else None
     rule = make_slicing(sequences=several, **slicing)

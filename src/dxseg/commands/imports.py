@@ -130,12 +130,12 @@ def import_folder(
     from dxseg.data.importers.labels import check_lesion_free, describe_labels, read_case_labels
     from dxseg.data.importers.mask_owner import MaskNaming
     from dxseg.data.importers.mask_values import DEFAULT_CLASSES, parse_rule
-    from dxseg.data.importers.patients import fill_patients, patient_rules
+    from dxseg.data.importers.patients import PatientRules, fill_patients
     from dxseg.data.importers.report import LeftOut
     from dxseg.data.table.words import Words
     from dxseg.io.progress import console, reporting
 
-    rules = patient_rules(patients, patient_pattern, Path(source).resolve())
+    rules = PatientRules(patients, patient_pattern, Path(source).resolve())
     left_out = LeftOut()
     found = find_in_folders(
         source,

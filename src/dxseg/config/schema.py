@@ -196,11 +196,6 @@ class RunConfig(StrictConfig):
         students = [f"student{n}" if n > 1 else "student" for n in range(1, rounds + 1)]
         return ["stage2", *(["self_training"] if self.self_training else []), *students]
 
-    @property
-    def deployed_model(self) -> ModelConfig:
-        """The network that the run ends with."""
-        return self.model if self.student is None else self.model.student
-
     def to_yaml(self) -> str:
         """The configuration as YAML, every default written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

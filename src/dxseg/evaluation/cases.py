@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from dxseg.metrics.image_level import decision_score, lesion_probability
 from dxseg.metrics.lesions import LesionCounts, match_lesions
 from dxseg.metrics.overlap import dice, iou
 from dxseg.metrics.surface import DEFAULT_TOLERANCE, Spacing, hd95, nsd
+
+if TYPE_CHECKING:
+    from dxseg.inference.pipeline import Prediction
 
 MASK_METRICS = ("dice", "iou", "hd95", "nsd")
 COLUMNS = (
@@ -39,26 +42,6 @@ EQUAL_RULES_COLUMNS = ("decision_score", "dice_known", "dice_fp10", "false_posit
 """Absent in tables of earlier versions."""
 ROUNDING = 1e-4
 Row = dict[str, Any]
-
-
-class PredictionLike(Protocol):
-    """The attributes of a prediction that evaluation uses, at the image's native resolution."""
-
-    @property
-    def mask(self) -> NDArray[np.uint8]:
-        """(H, W) label map, 0 is background, k the k-th mask class."""
-
-    @property
-    def probabilities(self) -> NDArray[np.float32]:
-        """(K, H, W), 0 to 1, one map per mask class."""
-
-    @property
-    def network_probabilities(self) -> NDArray[np.float32]:
-        """The same before image-level thresholds."""
-
-    @property
-    def label_probabilities(self) -> Mapping[str, float] | None:
-        """Probability of each image-level label, or None without a label head."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +82,7 @@ class EvaluatedCase:
     lesion_free: bool | None
     label: str
     truth: NDArray[np.uint8] | None
-    prediction: PredictionLike
+    prediction: Prediction
     spacing: Spacing | None = None
     place: SlicePlace | None = None
 

@@ -16,7 +16,6 @@ from dxseg.errors import DxsegError
 from dxseg.evaluation.cases import (
     EvaluatedCase,
     EvaluationProtocol,
-    PredictionLike,
     Row,
     known_truth,
     score_case,
@@ -34,6 +33,7 @@ from dxseg.evaluation.summary import (
 )
 from dxseg.evaluation.volume_summary import count_volumes, summarize_volumes
 from dxseg.evaluation.volumes import VolumeScorer
+from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
 from dxseg.io.atomic import sha256_file, write_json_atomic, write_text_atomic
 from dxseg.metrics.calibration import CalibrationHistogram
@@ -284,7 +284,7 @@ def evaluate_run(
 def _calibrate(
     histogram: CalibrationHistogram,
     truth: np.ndarray[Any, np.dtype[np.uint8]],
-    prediction: PredictionLike,
+    prediction: Prediction,
 ) -> None:
     for value, probability in enumerate(prediction.probabilities, start=1):
         histogram.update(np.clip(probability, 0, 1), truth == value)

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dxseg.data.readers.masks import read_mask
-from dxseg.data.splits.split_table import read_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.evaluation.cases import EvaluatedCase
-from dxseg.evaluation.stream import Progress, by_volume, predict_rows
+from dxseg.evaluation.stream import by_volume, predict_rows
 from dxseg.evaluation.summary import without_nan
 from dxseg.metrics.image_level import auroc
-from dxseg.training.run_record import read_run
 
 if TYPE_CHECKING:
     from dxseg.inference.model_folder import ModelInfo
@@ -99,44 +95,6 @@ class EvidenceQuality:
         return figures
 
 
-def evidence_quality(
-    run: str | Path,
-    split: str = "test",
-    *,
-    dataset: str | Path | None = None,
-    device: str = "cpu",
-    batch_size: int = 8,
-    progress: Progress | None = None,
-) -> dict[str, Any] | None:
-    """Compare the evidence of a trained run with the masks of a split.
-
-    Masks with `use_mask` False in `splits.csv` are not used.
-
-    Args:
-        run: A run folder with `model/`, `splits.csv` and `run.json`.
-        split: `test`, `validation` or `train`.
-        dataset: Folder of the dataset; default: as in `run.json`.
-        device: Torch device string.
-        batch_size: Images per forward pass.
-        progress: Called with the number of images done and of all, for the split.
-
-    Returns:
-        `evidence` of `evaluation.json`, see docs/evaluation.md; None where the network has no
-        trained evidence or the split has no lesion mask that may be used.
-
-    Raises:
-        DxsegError: The run is incomplete, or an image or mask is missing or unreadable.
-    """
-    from dxseg.inference.predictor import Predictor
-
-    run = Path(run)
-    data = Dataset.load(dataset or read_run(run)["dataset"])
-    predictor = Predictor.from_folder(run / "model", device, batch_size)
-    splits = read_splits(run / "splits.csv", data)
-    measured = measure_evidence(predictor, data, splits, split, progress)
-    return summarize_evidence(measured, predictor, data, splits, split)
-
-
 def summarize_evidence(
     measured: EvidenceQuality,
     predictor: Predictor,
@@ -165,11 +123,7 @@ def summarize_evidence(
 
 
 def measure_evidence(
-    predictor: Predictor,
-    data: Dataset,
-    splits: pd.DataFrame,
-    split: str,
-    progress: Progress | None = None,
+    predictor: Predictor, data: Dataset, splits: pd.DataFrame, split: str
 ) -> EvidenceQuality:
     """Predict the images of a split whose mask may be used, and accumulate their evidence.
 
@@ -178,7 +132,6 @@ def measure_evidence(
         data: Its dataset.
         splits: Its splits, in the order of the dataset.
         split: The split.
-        progress: Called with the number of images done and of all.
 
     Raises:
         DxsegError: An image or mask is missing or unreadable.
@@ -189,14 +142,10 @@ def measure_evidence(
     rows = by_volume(data.cases[usable])
     quality = EvidenceQuality(predictor.info)
     stream = predict_rows(predictor, data, rows)
-    for done, (row, (name, prediction)) in enumerate(zip(rows.itertuples(), stream, strict=True)):
+    for row, (name, prediction) in zip(rows.itertuples(), stream, strict=True):
         if isinstance(prediction, DxsegError):
             raise DxsegError(f"case {name!r}: {prediction}") from prediction
-        mask = data.mask_path(row)
-        assert mask is not None, "chosen by its mask"
-        quality.add(read_mask(mask, len(data.spec.mask_classes)), prediction)
-        if progress is not None:
-            progress(done + 1, len(rows))
+        quality.add(data.read_mask(row), prediction)
     return quality
 
 

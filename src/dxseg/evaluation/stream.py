@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from dxseg.data.readers.masks import read_mask
 from dxseg.data.splits.known_labels import known_labels
 from dxseg.data.table.cases import spacing_of
 from dxseg.data.table.dataset import Dataset
 from dxseg.data.table.volumes import slice_positions
 from dxseg.errors import DxsegError, UsageError
-from dxseg.evaluation.cases import EvaluatedCase, PredictionLike, SlicePlace
+from dxseg.evaluation.cases import EvaluatedCase, SlicePlace
 from dxseg.inference.sources import SpacedImage
 
 if TYPE_CHECKING:
@@ -137,7 +135,7 @@ def volume_or_case(rows: pd.DataFrame) -> pd.Series[str]:
 def predicted_cases(
     data: Dataset,
     rows: pd.DataFrame,
-    predictions: Iterable[tuple[str, PredictionLike | DxsegError]],
+    predictions: Iterable[tuple[str, Prediction | DxsegError]],
     progress: Progress | None = None,
 ) -> Iterator[EvaluatedCase]:
     """Join each row to its prediction.
@@ -169,7 +167,7 @@ def predicted_cases(
             group=str(row.group_name),
             lesion_free=bool(row.label_lesion_free) if row.label else None,
             label=str(row.label),
-            truth=_truth(data, row),
+            truth=data.read_mask(row) if row.use_truth else None,
             prediction=prediction,
             spacing=spacing_of(row, data.spec) if row.physical else None,
             place=_place(row),
@@ -192,8 +190,3 @@ def _place(row: Any) -> SlicePlace | None:
     index = None if pd.isna(row.slice_index) else int(row.slice_index)
     spacing = float(row.spacing_z) if row.physical and not pd.isna(row.spacing_z) else None
     return SlicePlace(str(row.volume_id), index, int(row.volume_slices), spacing)
-
-
-def _truth(data: Dataset, row: Any) -> NDArray[np.uint8] | None:
-    path = data.mask_path(row) if row.use_truth else None
-    return read_mask(path, len(data.spec.mask_classes)) if path is not None else None

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
@@ -18,6 +16,7 @@ from pydantic import (
 )
 
 from dxseg.config.mask_budget import parse_mask_budget
+from dxseg.config.network import StrictConfig
 from dxseg.config.presets import Preset, load_config, merge
 from dxseg.config.schema import RunConfig
 from dxseg.errors import UsageError
@@ -34,11 +33,7 @@ _NAME = re.compile(r"\w[\w .,+()=%-]{0,79}", re.ASCII)
 _FIXED_KEYS = (("method",), ("seed",), ("split", "masks"), ("split", "split_seed"))
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Method(_Strict):
+class Method(StrictConfig):
     """One line of the comparison: a method of `dxseg methods`, perhaps with overrides.
 
     In the file, a name alone stands for the method of that name.
@@ -94,7 +89,7 @@ class Method(_Strict):
         return re.sub(r"[^\w.-]+", "_", self.name, flags=re.ASCII).strip("_.").lower()
 
 
-class Hypothesis(_Strict):
+class Hypothesis(StrictConfig):
     """A difference that the experiment is meant to show, stated before it runs.
 
     Attributes:
@@ -124,7 +119,7 @@ class Hypothesis(_Strict):
         return metric
 
 
-class Experiment(_Strict):
+class Experiment(StrictConfig):
     """The content of an experiment file.
 
     Attributes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,12 +9,13 @@ import pandas as pd
 
 from dxseg.evaluation.summary import ENDPOINTS, PRIMARY_ENDPOINTS
 from dxseg.experiments.aggregate import CURVE_COLUMNS, LOWER_IS_BETTER, select_complete
+from dxseg.experiments.cells import difference_cell, metric_cell
 from dxseg.experiments.experiment import Experiment
 from dxseg.experiments.results import DONE
 from dxseg.experiments.volume_table import make_volume_table
+from dxseg.reports.metric_columns import MISSING, format_number
 from dxseg.reports.tables import Cell, Table
 
-MISSING = "–"
 _VALIDATION = "The test cases were left alone: these values are of the validation cases."
 
 
@@ -84,14 +84,14 @@ def _main(
     cells = [
         [
             Cell(_method_name(experiment, row) + _marks(row, rows)),
-            *(_metric(row, endpoint, best) for endpoint in ENDPOINTS),
-            _metric(row, "dice_all", best),
-            _metric(row, "false_positive_rate", best),
-            _metric(row, "hd95_lesion", best, 1),
+            *(metric_cell(row, endpoint, best) for endpoint in ENDPOINTS),
+            metric_cell(row, "dice_all", best),
+            metric_cell(row, "false_positive_rate", best),
+            metric_cell(row, "hd95_lesion", best, 1),
             *(cell for endpoint in compared for cell in _paired(against, row["method"], endpoint)),
-            Cell(_number(row["parameters"] / 1e6, 1)),
-            Cell(_number(row["multiply_adds"] / 1e9, 2)),
-            Cell(_number(row["inference_ms"], 1)),
+            Cell(format_number(row["parameters"] / 1e6, 1)),
+            Cell(format_number(row["multiply_adds"] / 1e9, 2)),
+            Cell(format_number(row["inference_ms"], 1)),
         ]
         for row in rows.to_dict("records")
     ]
@@ -113,7 +113,7 @@ def _compared_endpoints(against: _Against) -> list[str]:
 def _paired(against: _Against, method: str, endpoint: str) -> list[Cell]:
     """Difference from the reference, and its p-value."""
     row = against.get((method, endpoint))
-    return [_difference(row), Cell(_p(row["p_holm"]))] if row else [Cell(MISSING), Cell(MISSING)]
+    return [difference_cell(row), Cell(_p(row["p_holm"]) if row else MISSING)]
 
 
 def _title(experiment: Experiment, results: pd.DataFrame, masks: Any) -> str:
@@ -158,7 +158,7 @@ def _hypotheses(differences: pd.DataFrame) -> Table:
         [
             Cell(f"{_at(row, 'method', 'masks')} − {_at(row, 'against', 'against_masks')}"),
             Cell(row["metric"]),
-            _difference(row),
+            difference_cell(row),
             Cell(_p(row["p_holm"])),
             Cell(f"{row['margin']:+.3f}"),
             Cell("yes" if row["met"] else "no"),
@@ -220,7 +220,7 @@ def _efficiency(experiment: Experiment, curves: pd.DataFrame, endpoint: str) -> 
 
 def _at_budget(curves: pd.DataFrame, method: str, masks: Any, endpoint: str) -> Cell:
     for row in curves[(curves["method"] == method) & (curves["masks"] == masks)].to_dict("records"):
-        cell = _metric(row, endpoint, {})
+        cell = metric_cell(row, endpoint, {})
         return replace(cell, value=cell.value + _marks(row, curves))
     return Cell(MISSING)
 
@@ -232,7 +232,7 @@ def _saved(experiment: Experiment, saved: pd.DataFrame) -> Table:
             Cell(row["method"]),
             Cell(str(row["masks"])),
             Cell(ENDPOINTS[row["metric"]]),
-            Cell(_number(row["value"], 3)),
+            Cell(format_number(row["value"], 3)),
             Cell(str(row["equal_at"]), f"{row['low']} to {row['high']}"),
         ]
         for row in sorted(saved.to_dict("records"), key=lambda row: order.index(str(row["masks"])))
@@ -297,25 +297,6 @@ def _legend(rows: pd.DataFrame) -> str:
 
 def _at(row: dict[Any, Any], method: str, masks: str) -> str:
     return f"{row[method]} at {row[masks]}"
-
-
-def _metric(row: dict[Any, Any], name: str, best: dict[str, Any], decimals: int = 3) -> Cell:
-    interval = ""
-    if f"{name}_low" in row and not pd.isna(row[f"{name}_low"]):
-        interval = f"{row[f'{name}_low']:.{decimals}f} to {row[f'{name}_high']:.{decimals}f}"
-    is_best = name in best and row[name] == best[name]
-    return Cell(_number(row[name], decimals), interval, bool(is_best))
-
-
-def _difference(row: dict[Any, Any]) -> Cell:
-    if pd.isna(row["difference"]):
-        return Cell(MISSING)
-    return Cell(f"{row['difference']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}")
-
-
-def _number(value: Any, decimals: int) -> str:
-    defined = value is not None and not pd.isna(value) and math.isfinite(value)
-    return f"{value:.{decimals}f}" if defined else MISSING
 
 
 def _p(value: Any) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-from dxseg.reports.metric_columns import VOLUME_METRICS, format_number
+from dxseg.experiments.cells import difference_cell, metric_cell
+from dxseg.reports.metric_columns import VOLUME_METRICS
 from dxseg.reports.tables import Cell, Table
 
 _NOTE = (
@@ -38,8 +39,8 @@ def make_volume_table(
         [
             Cell(str(row["method"])),
             Cell(str(row["masks"])),
-            *(_figure(row, figure.key, figure.decimals) for figure in shown),
-            _difference(against.get((row["method"], row["masks"]))),
+            *(metric_cell(row, figure.key, decimals=figure.decimals) for figure in shown),
+            difference_cell(against.get((row["method"], row["masks"])), with_p=True),
         ]
         for budget in masks
         for row in curves[curves["masks"] == budget].to_dict("records")
@@ -47,16 +48,3 @@ def make_volume_table(
     titles = [figure.title for figure in shown]
     columns = ("method", "masks", *titles, f"Dice, volumes, minus {reference}")
     return Table("Volumes, in three dimensions", columns, rows, _NOTE)
-
-
-def _figure(row: Mapping[Any, Any], key: str, decimals: int) -> Cell:
-    low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
-    interval = "" if low is None or pd.isna(low) else f"{low:.{decimals}f} to {high:.{decimals}f}"
-    return Cell(format_number(row[key], decimals), interval)
-
-
-def _difference(row: Mapping[Any, Any] | None) -> Cell:
-    if row is None or pd.isna(row["difference"]):
-        return Cell(format_number(None, 3))
-    p = "" if pd.isna(row["p_holm"]) else f", p (Holm) {row['p_holm']:.4f}"
-    return Cell(f"{row['difference']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}{p}")

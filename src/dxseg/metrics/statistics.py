@@ -114,8 +114,8 @@ def bootstrap_mean(
         ValueError: The lengths differ, an image lacks a draw, or confidence or resamples are out of
             range.
     """
-    interval, _ = _bootstrap(values, groups, folds, weighting, confidence, resamples, seed)
-    return interval
+    terms = GroupTerms.of(_table(values), groups, folds, weighting)
+    return _interval(terms, confidence, resamples, seed)[0]
 
 
 def bootstrap_ratio(
@@ -191,9 +191,8 @@ def paired_bootstrap(
     absent = np.isnan(first), np.isnan(second)
     if not (absent[0].all() or absent[1].all() or np.array_equal(*absent)):
         raise ValueError("an image has a value in one method only: the methods are not paired")
-    interval, means = _bootstrap(
-        first - second, groups, folds, weighting, confidence, resamples, seed
-    )
+    terms = GroupTerms.of(_table(first - second), groups, folds, weighting)
+    interval, means = _interval(terms, confidence, resamples, seed)
     p_value = float("nan")
     if len(means):
         below, above = int((means <= 0).sum()), int((means >= 0).sum())
@@ -269,20 +268,6 @@ def _table(values: ArrayLike) -> NDArray[np.float64]:
     """Values (N,) or (N, D) of one method, as (N, 1, D)."""
     numbers = np.asarray(values, dtype=np.float64)
     return numbers[:, None, None] if numbers.ndim == 1 else numbers[:, None]
-
-
-def _bootstrap(
-    values: ArrayLike,
-    groups: ArrayLike,
-    folds: ArrayLike | None,
-    weighting: Weighting,
-    confidence: float,
-    resamples: int,
-    seed: int,
-) -> tuple[Interval, NDArray[np.float64]]:
-    """The interval and the resampled means it comes from (none with fewer than two groups)."""
-    terms = GroupTerms.of(_table(values), groups, folds, weighting)
-    return _interval(terms, confidence, resamples, seed)
 
 
 def _interval(

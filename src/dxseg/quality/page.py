@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 
 from dxseg.data.readers.images import read_image
-from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.inference.files.overlay import display_rgb, render_overlay
@@ -78,9 +77,8 @@ def _draw(dataset: Dataset, row: Any) -> bytes:
     image = read_image(dataset.image_path(row))
     colors = display_rgb(image)
     try:
-        path = dataset.mask_path(row)
-        if path is not None:
-            truth = read_mask(path, len(dataset.spec.mask_classes))
+        truth = dataset.read_mask(row)
+        if truth is not None:
             colors = render_overlay(image, np.zeros_like(truth), truth=truth)
     except (DxsegError, OSError):
         # The image alone still illustrates the finding.

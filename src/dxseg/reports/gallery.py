@@ -5,14 +5,12 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.evaluation.stream import by_volume, predict_rows
@@ -134,7 +132,7 @@ def draw_gallery(
             _picture(
                 case,
                 _checked(predictions[case.case_id]),
-                _truth(dataset, rows[case.case_id]),
+                dataset.read_mask(rows[case.case_id]),
                 area_unit,
             )
             for case in group
@@ -147,11 +145,6 @@ def _checked(result: Prediction | DxsegError) -> Prediction:
     if isinstance(result, DxsegError):
         raise result
     return result
-
-
-def _truth(dataset: Dataset, row: Any) -> NDArray[np.uint8] | None:
-    path = dataset.mask_path(row)
-    return None if path is None else read_mask(path, len(dataset.spec.mask_classes))
 
 
 def _picture(

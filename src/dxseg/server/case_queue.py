@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dxseg.data.geometry import Spacing
-from dxseg.data.readers.masks import Mask, read_mask
+from dxseg.data.readers.masks import Mask
 from dxseg.data.table.annotations import (
     ANNOTATIONS_FILE,
     Annotation,
@@ -189,9 +189,9 @@ class CaseQueue:
         known = {one.mask for one in read.annotations if one.case_id == case_id}
         if not name or name not in {row["mask"], *known}:
             raise UnknownCaseError(f"case {quote(case_id)}: never had the mask {quote(name)}")
-        path = read.dataset.mask_path({"case_id": case_id, "mask": name})
-        assert path is not None, "the name is not empty"
-        return read_mask(path, len(read.dataset.spec.mask_classes))
+        mask = read.dataset.read_mask({"case_id": case_id, "mask": name})
+        assert mask is not None, "the name is not empty"
+        return mask
 
     def _current(self) -> _Read:
         """Read what has changed."""

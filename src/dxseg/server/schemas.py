@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import itertools
 from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 
+from dxseg.data.exporters.coco_rle import encode_runs
 from dxseg.data.geometry import Spacing
 from dxseg.data.readers.raster import Pixels
 from dxseg.inference.files.overlay import display_rgb
@@ -246,17 +246,8 @@ def describe_case(row: Any) -> CaseResponse:
 
 
 def run_lengths(mask: NDArray[np.bool_]) -> CocoRLE:
-    """Encode a binary mask as COCO does, uncompressed.
-
-    Args:
-        mask: (H, W).
-    """
-    column_wise = mask.ravel(order="F")
-    changes = np.flatnonzero(np.diff(column_wise)) + 1
-    edges = [0, *changes.tolist(), column_wise.size]
-    counts = [end - start for start, end in itertools.pairwise(edges)]
-    first_is_one = bool(column_wise[0])
-    return CocoRLE(size=mask.shape, counts=[0, *counts] if first_is_one else counts)
+    """Encode a binary mask (H, W) as COCO does, uncompressed."""
+    return CocoRLE(size=mask.shape, counts=encode_runs(mask))
 
 
 def _display_gray_or_rgb(image: Pixels) -> NDArray[np.uint8]:

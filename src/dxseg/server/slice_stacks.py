@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +34,8 @@ _NO_SLICES = (
 )
 
 
-class SliceStack(Protocol):
-    """Images in an order, which become one label map.
+class VolumeSlices:
+    """The slices of a volume, made as those that the network was trained on.
 
     Attributes:
         shape: Number of slices, their height and width.
@@ -44,27 +43,6 @@ class SliceStack(Protocol):
         distance: Millimeters between slices; None where the images are no volume.
         nbytes: Memory that it takes.
     """
-
-    shape: tuple[int, int, int]
-    spacing: Spacing | None
-    distance: float | None
-    nbytes: int
-
-    def image(self, index: int) -> Pixels:
-        """Make the network's input (H, W, C) of a slice."""
-
-    def shown(self, image: Pixels) -> Pixels:
-        """The channels of that input that are the slice itself."""
-
-    def values(self, index: int) -> StoredValues | None:
-        """Pack the values of a slice for window and level; None for 8 bit or color."""
-
-    def write(self, masks: NDArray[np.uint8], target: Path) -> None:
-        """Write masks (slices, H, W) as a label map (.nii.gz) in the volume's grid."""
-
-
-class VolumeSlices:
-    """The slices of a volume, made as those that the network was trained on."""
 
     def __init__(
         self, volume: Volume, slicing: Slicing, unit: str, source: Path | None = None
@@ -86,22 +64,22 @@ class VolumeSlices:
         self.nbytes = sum(voxels.nbytes for voxels in volume.sequences)
 
     def image(self, index: int) -> Pixels:
-        """See `SliceStack.image`."""
+        """Make the network's input (H, W, C) of a slice."""
         return self._sliced.image(index)
 
     def shown(self, image: Pixels) -> Pixels:
-        """See `SliceStack.shown`."""
+        """The channels of that input that are the slice itself."""
         return image[:, :, self._neighbors : self._neighbors + 1]
 
     def values(self, index: int) -> StoredValues | None:
-        """See `SliceStack.values`."""
+        """Pack the values of a slice for window and level; None for 8 bit or color."""
         values = self._sliced.values(index).astype(np.float64)
         # Padding is black.
         values[~np.isfinite(values)] = min(values[np.isfinite(values)], default=0.0)
         return pack_values(values, self._unit, self._sliced.limits)
 
     def write(self, masks: NDArray[np.uint8], target: Path) -> None:
-        """See `SliceStack.write`."""
+        """Write masks (slices, H, W) as a label map (.nii.gz) in the volume's grid."""
         labels = np.ascontiguousarray(self._sliced.restore(masks))
         if self._source is None:
             write_label_map_at(target, labels, self._volume.affine)
@@ -110,7 +88,14 @@ class VolumeSlices:
 
 
 class Frames:
-    """The frames of a DICOM object that is no volume, such as a cine loop."""
+    """The frames of a DICOM object that is no volume, such as a cine loop.
+
+    Attributes:
+        shape: Number of frames, their height and width.
+        spacing: As of `VolumeSlices`.
+        distance: None.
+        nbytes: Memory that it takes.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open the object; its pixels stay in memory, compressed as they are.
@@ -131,16 +116,16 @@ class Frames:
         self.nbytes = path.stat().st_size
 
     def image(self, index: int) -> Pixels:
-        """See `SliceStack.image`."""
+        """See `VolumeSlices.image`."""
         with alias_in_errors(self._path, NAME):
             return displayed_frame(self._ds, index, self._layout, self._path)
 
     def shown(self, image: Pixels) -> Pixels:
-        """See `SliceStack.shown`."""
+        """See `VolumeSlices.shown`."""
         return image
 
     def values(self, index: int) -> StoredValues | None:
-        """See `SliceStack.values`."""
+        """See `VolumeSlices.values`."""
         if self._layout.bits_stored <= 8:
             return None
         with alias_in_errors(self._path, NAME):
@@ -150,10 +135,14 @@ class Frames:
         return pack_values(found.values, found.unit, found.window)
 
     def write(self, masks: NDArray[np.uint8], target: Path) -> None:
-        """See `SliceStack.write`; frames have no position in space, the grid is (x, y, frame)."""
+        """See `VolumeSlices.write`; frames have no position in space, the grid is (x, y, frame)."""
         height, width = self.spacing or (1.0, 1.0)
         affine = np.diag([-width, -height, 1.0, 1.0])
         write_label_map_at(target, np.ascontiguousarray(masks.transpose(2, 1, 0)), affine)
+
+
+SliceStack = VolumeSlices | Frames
+"""Images in an order, which become one label map."""
 
 
 def read_slices(paths: Sequence[Path], info: ModelInfo, max_bytes: int) -> SliceStack:

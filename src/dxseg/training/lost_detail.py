@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from dxseg.data.geometry import Spacing, attainable_dice, zoom_to, zoomed_size
-from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.cases import TRAIN, spacing_of
 from dxseg.data.table.dataset import Dataset
 
@@ -83,17 +81,11 @@ def measure_lost_detail(
     step = max(1, -(-len(rows) // MAX_MASKS))
     measured: list[tuple[int, float, int]] = []
     for row in rows.iloc[::step].itertuples():
-        mask, zoom = _read(dataset, row), zoom_to(spacing, spacing_of(row, dataset.spec))
-        if mask.any():
+        mask, zoom = dataset.read_mask(row), zoom_to(spacing, spacing_of(row, dataset.spec))
+        if mask is not None and mask.any():
             native = max(zoomed_size(mask.shape[0], mask.shape[1], zoom or (1.0, 1.0)))
             reached = attainable_dice(mask, image_size, zoom, soft=soft)
             measured.append((int(np.count_nonzero(mask)), reached, native))
     areas, dice, sides = np.array(sorted(measured), dtype=np.float64).reshape(-1, 3).T
     side = int(np.median(sides)) if len(sides) else image_size
     return LostDetail(image_size, side, areas.astype(np.int64), dice)
-
-
-def _read(dataset: Dataset, row: Any) -> NDArray[np.uint8]:
-    path = dataset.mask_path(row)
-    assert path is not None, "the table names a mask"
-    return read_mask(path, len(dataset.spec.mask_classes))

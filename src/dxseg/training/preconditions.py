@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from dxseg.config.network import ModelConfig
 from dxseg.config.presets import load_config, method_names
 from dxseg.config.schema import RunConfig
-from dxseg.data.readers.masks import read_mask
 from dxseg.data.splits.groups import label_sets
 from dxseg.data.splits.known_labels import known_labels
 from dxseg.data.table.cases import TEST, TRAIN, VALIDATION
@@ -114,12 +113,8 @@ def _no_lesion(dataset: Dataset, usable: NDArray[np.bool_]) -> Iterator[str]:
             "raise --masks"
         )
         return
-    classes = len(dataset.spec.mask_classes)
-    for row in lesions.itertuples():
-        path = dataset.mask_path(row)
-        assert path is not None
-        if read_mask(path, classes).any():
-            return
+    if any(np.any(dataset.read_mask(row)) for row in lesions.itertuples()):
+        return
     yield (
         f"{where}: none of the {len(lesions)} training masks shows a lesion; draw some, or correct "
         "the column mask"

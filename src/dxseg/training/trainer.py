@@ -26,6 +26,7 @@ from torch.multiprocessing.spawn import ProcessException
 from dxseg.config.schema import DeviceConfig
 from dxseg.config.stages import StageConfig
 from dxseg.errors import DxsegError, TerminatedError
+from dxseg.io.signals import raise_terminated, sigterm_raises
 from dxseg.training.callbacks import MetricsTable, StageProgress, StepSeed, diverged
 from dxseg.training.checkpoints import CheckpointFiles, read_checkpoint
 from dxseg.training.datamodule.stage_data import StageData
@@ -168,7 +169,7 @@ def _explained_errors(trainer: pl.Trainer) -> Iterator[None]:
     launcher = trainer.strategy.launcher
     spawns = isinstance(launcher, _MultiProcessingLauncher)
     try:
-        with _raise_on_sigterm() if spawns else nullcontext():
+        with sigterm_raises() if spawns else nullcontext():
             yield
     except SIGTERMException as error:
         # After the current step: what is lost is what came after the last epoch.
@@ -219,10 +220,6 @@ def _ended(checkpoint: dict[str, Any], config: StageConfig) -> bool:
     return stopped or checkpoint["global_step"] >= config.total_steps
 
 
-def _stop(*_: Any) -> None:
-    raise TerminatedError
-
-
 class EndOnSigterm(pl.Callback):
     """Ends each of several processes that a launcher started at once, by its own SIGTERM.
 
@@ -235,20 +232,7 @@ class EndOnSigterm(pl.Callback):
         spawned = isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
         in_main_thread = threading.current_thread() is threading.main_thread()
         if trainer.world_size > 1 and not spawned and in_main_thread:
-            signal.signal(signal.SIGTERM, _stop)
-
-
-@contextmanager
-def _raise_on_sigterm() -> Iterator[None]:
-    """Raise TerminatedError on SIGTERM while spawned processes train; Lightning does in theirs."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, raise_terminated)
 
 
 @contextmanager

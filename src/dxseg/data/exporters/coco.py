@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from dxseg.data.exporters.coco_rle import encode_runs, pack_runs
 from dxseg.data.readers.images import image_size
-from dxseg.data.readers.masks import Mask, read_mask
+from dxseg.data.readers.masks import Mask
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.io.atomic import write_json_atomic
@@ -119,15 +119,12 @@ def dataset_images(dataset: Dataset) -> list[CocoImage]:
     Args:
         dataset: The dataset.
     """
-    classes = len(dataset.spec.mask_classes)
     known = dataset.cases[dataset.has_mask]
 
     def loader(row: Any) -> Callable[[], Mask]:
         def load() -> Mask:
-            path = dataset.mask_path(row)
-            if path is None:
-                return np.zeros(image_size(dataset.image_path(row)), np.uint8)
-            return read_mask(path, classes)
+            mask = dataset.read_mask(row)
+            return np.zeros(image_size(dataset.image_path(row)), np.uint8) if mask is None else mask
 
         return load
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from dxseg.data.importers.file_index import FileIndex
 from dxseg.data.importers.image_dataset import FoundCase
-from dxseg.data.importers.labels import check_lesion_free, read_labels, read_patients
+from dxseg.data.importers.labels import check_lesion_free, read_labels
 from dxseg.data.importers.mask_owner import MaskNaming
 from dxseg.data.importers.mask_search import find_masks
 from dxseg.data.importers.one_hot import SEPARATOR, read_one_hot
@@ -142,7 +142,7 @@ def _read(csv: Path, rules: TableRules) -> tuple[pd.DataFrame, dict[str, Any], l
     for column in chosen.columns.difference(["image", "case_id", "label"]):
         words = Words(column, rules.missing, names_shown=column != "patient_id")
         if column == "patient_id":
-            chosen[column] = read_patients(chosen[column], words)
+            chosen[column] = chosen[column].map(words.spellings(chosen[column]))
             notes.extend(words.notes())
         else:
             chosen[column] = chosen[column].map(

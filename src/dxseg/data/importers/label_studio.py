@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dxseg.data.exporters.brush_rle import decode_brush
 from dxseg.data.importers.report import Progress
 from dxseg.data.readers.images import image_size
-from dxseg.data.readers.masks import Mask, read_mask
+from dxseg.data.readers.masks import Mask
 from dxseg.data.table.annotations import find_case, save_mask
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
@@ -201,10 +201,8 @@ def _layers(
 
 
 def _same(drawn: _Drawn, data: Dataset) -> bool:
-    path = data.mask_path(drawn.row)
-    if path is None:
-        return False
-    return np.array_equal(read_mask(path, len(data.spec.mask_classes)), drawn.mask)
+    kept = data.read_mask(drawn.row)
+    return kept is not None and np.array_equal(kept, drawn.mask)
 
 
 def _notes(report: LabelStudioImport) -> list[str]:

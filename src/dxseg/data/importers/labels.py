@@ -52,16 +52,6 @@ def read_labels(
     return values.map(read)
 
 
-def read_patients(values: pd.Series[str], words: Words) -> pd.Series[str]:
-    """Read a column of patients: words for nothing are empty, each patient has one spelling.
-
-    Args:
-        values: The column.
-        words: How its values are read; it records what was done.
-    """
-    return values.map(words.spellings(values))
-
-
 def read_case_labels(cases: Sequence[FoundCase], names: Sequence[str], words: Words) -> list[str]:
     """Read the labels of images that an importer took from the names of folders.
 

@@ -50,9 +50,6 @@ _PART = re.compile(r"(?<![^\W_])[tT][12](?:ce|gd|[cw])?(?![^\W_])|[^\W\d_]+|\d+"
 _ANY_MARK = re.compile(rf"ground[\W_]*truth|{'|'.join(_shortest(_MARKS))}")
 _ANY_NOUN = re.compile(rf"ground[\W_]*truth|{'|'.join(_shortest(_NOUNS))}")
 _ENDS = re.compile(r"^[\W_]+|[\W_]+$")
-_READERS = frozenset(
-    ["rater", "raters", "reader", "observer", "annotator", "expert", "radiologist", "grader"]
-)
 _CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]")
 _IMAGE_ENDS = re.compile(
     rf"^(?:{'|'.join(_IMAGE)})[_\-. ]+|[_\-. ]+(?:{'|'.join(_IMAGE)})$", re.IGNORECASE

@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from dxseg.data.importers.labels import read_patients
 from dxseg.data.importers.names import fold_name
 from dxseg.data.table.words import Words
 from dxseg.errors import DxsegError
@@ -104,7 +103,7 @@ def _columns(table: pd.DataFrame, path: Path) -> tuple[str, str]:
 
 def _read_patients(column: pd.Series[str], path: Path) -> tuple[pd.Series[str], Words]:
     words = Words("patient_id", names_shown=False)
-    patients = read_patients(column, words)
+    patients = column.map(words.spellings(column))
     if not any(patients):
         raise DxsegError(
             f"{path}: its column {column.name!r} names no patient, but has words for nothing such "

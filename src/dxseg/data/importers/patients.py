@@ -32,7 +32,7 @@ class PatientRules:
         root: Folder that is imported.
     """
 
-    table: Path | None = None
+    table: str | Path | None = None
     pattern: str | None = None
     root: Path = Path()
 
@@ -53,20 +53,6 @@ class PatientRules:
     def are_derived(self) -> bool:
         """Whether nothing but names says who the patients are."""
         return self.table is None and self.pattern is None
-
-
-def patient_rules(table: str | Path | None, pattern: str | None, root: Path) -> PatientRules:
-    """Make the rules of the options `--patients` and `--patient-pattern`.
-
-    Args:
-        table: Table of patients.
-        pattern: Regular expression.
-        root: Folder that is imported; resolved.
-
-    Raises:
-        UsageError: Both are given, or the pattern is no regular expression.
-    """
-    return PatientRules(None if table is None else Path(table), pattern, root)
 
 
 BY_NAMES = PatientRules()
@@ -102,7 +88,7 @@ def find_patients(
         DxsegError: The table is wrong, or neither it nor the pattern matches any file.
     """
     if rules.table is not None:
-        return Patients(*read_patient_table(rules.table, files, rules.root))
+        return Patients(*read_patient_table(Path(rules.table), files, rules.root))
     if rules.pattern is not None:
         return _match(files, rules.pattern)
     derived = derive_patients(files, labels)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
@@ -15,23 +15,15 @@ from dxseg.data.table.words import Words
 from dxseg.errors import DxsegError
 from dxseg.io.user_tables import read_user_table
 
+if TYPE_CHECKING:
+    from dxseg.data.importers.dicom_images import KeyedImage
+    from dxseg.data.readers.volume import FoundVolume
+
 _VALUES = ("label", "slice_index", "slab", "patient_id", "annotated_slices")
 _RANGES = re.compile(r"\s*\d{1,6}(\s*-\s*\d{1,6})?\s*([;,]\s*\d{1,6}(\s*-\s*\d{1,6})?\s*)*")
 _LISTED = 10
 
 _Key = TypeVar("_Key")
-
-
-class Keyed(Protocol):
-    """An object that a table may label: a volume, or an image that is not a slice."""
-
-    @property
-    def volume_id(self) -> str:
-        """Its id in the dataset."""
-
-    @property
-    def keys(self) -> Mapping[str, str]:
-        """Keys on which a table may be joined."""
 
 
 @dataclass
@@ -75,7 +67,10 @@ def _ranges(text: str) -> list[tuple[int, int]]:
 
 
 def read_labels(
-    path: Path, columns: Mapping[str, str], found: Sequence[Keyed], given: Sequence[str] = ()
+    path: Path,
+    columns: Mapping[str, str],
+    found: Sequence[FoundVolume | KeyedImage],
+    given: Sequence[str] = (),
 ) -> JoinedLabels:
     """Read a table of labels and join it to the volumes.
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from dxseg.data.readers.masks import Mask, read_mask
 from dxseg.data.table.cases import (
     CASES_FILE,
     COLUMNS,
@@ -143,6 +144,18 @@ class Dataset:
         """
         mask = str(value_of(row, "mask"))
         return self._locate(mask, str(value_of(row, "case_id")), "mask") if mask else None
+
+    def read_mask(self, row: Any) -> Mask | None:
+        """Read the mask of a case, a label map (H, W); None where `mask_path` is.
+
+        Args:
+            row: As of `mask_path`.
+
+        Raises:
+            DxsegError: The file is missing or no mask.
+        """
+        path = self.mask_path(row)
+        return None if path is None else read_mask(path, len(self.spec.mask_classes))
 
     @cached_property
     def lesion_free(self) -> pd.Series[bool]:

@@ -28,7 +28,6 @@ def write_overlay_png(
     image: NDArray[np.uint8] | NDArray[np.uint16],
     mask: NDArray[np.uint8],
     *,
-    truth: NDArray[np.uint8] | None = None,
     caption: str = "",
 ) -> None:
     """Write what `render_overlay` draws, as a PNG.
@@ -37,10 +36,9 @@ def write_overlay_png(
         path: File to write, atomically.
         image: (H, W, C).
         mask: (H, W).
-        truth: (H, W).
         caption: One line.
     """
-    write_png(path, render_overlay(image, mask, truth=truth, caption=caption))
+    write_png(path, render_overlay(image, mask, caption=caption))
 
 
 def render_overlay(

@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from types import FrameType
 
-from dxseg.errors import DxsegError, TerminatedError, UsageError
+from dxseg.errors import DxsegError, UsageError
+from dxseg.io.signals import sigterm_raises
 
 _TRIES = 2
 _AUTHENTICATION = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
@@ -46,7 +44,7 @@ def running_ray(cpus: int) -> Iterator[None]:
     # file names. TMPDIR chooses the place; its path has to be short, because sockets lie in it.
     with (
         tempfile.TemporaryDirectory(prefix="dxseg-", ignore_cleanup_errors=True) as folder,
-        _sigterm_as_interrupt(),
+        sigterm_raises(),
         # Ray prints events of its processes; standard output is for results.
         redirect_stdout(sys.stderr),
     ):
@@ -101,21 +99,3 @@ def _start(cpus: int, folder: str) -> None:
                     f"Ray does not start on this machine ({reason}); try again when it is less "
                     "busy, or leave --engine ray out"
                 ) from error
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Stop cleanly when a scheduler takes the machine away; Ray would stop at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise TerminatedError
-
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        signal.signal(signal.SIGTERM, stop)
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from dxseg.data.readers.dicom.headers import alias_in_errors
-from dxseg.data.readers.masks import read_mask
 from dxseg.data.readers.nifti_writer import write_label_map_at
 from dxseg.data.table.annotations import find_case
 from dxseg.errors import DxsegError, UsageError, quote
@@ -86,11 +85,10 @@ def _combine(sent: CaseLabelsRequest, service: Service, cases: CaseQueue) -> Cas
     masks = np.zeros(grid.sliced.shape, np.uint8)
     counts = dict.fromkeys(("drawn", "known", "predicted"), 0)
     for row, lesion_free in zip(rows, dataset.lesion_free[chosen], strict=True):
-        path = dataset.mask_path(row)
         if row.case_id in sent.drawn:
             kind, mask = "drawn", label_map(sent.drawn[row.case_id], service)
-        elif path is not None:
-            kind, mask = "known", read_mask(path, len(dataset.spec.mask_classes))
+        elif (known := dataset.read_mask(row)) is not None:
+            kind, mask = "known", known
         elif lesion_free:
             kind, mask = "known", np.zeros(masks.shape[1:], np.uint8)
         elif row.case_id in sent.predicted:
