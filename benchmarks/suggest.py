@@ -31,7 +31,7 @@ from dxseg.data.splits.split_table import read_splits, write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.inference.predictor import Predictor
 from dxseg.io.atomic import write_text_atomic
-from dxseg.training.run import resolve_splits
+from dxseg.training.run_splits import resolve_splits
 
 STRATEGIES = ("random", "suggest", "score", "diverse")
 REFERENCE = STRATEGIES[0]

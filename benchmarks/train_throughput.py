@@ -46,7 +46,7 @@ from dxseg.phantoms.ultrasound import make_phantoms
 from dxseg.training import callbacks, stages
 from dxseg.training.datamodule.training_data import TrainingData, prepare_training_data
 from dxseg.training.modules.segmentation import SegmentationModule
-from dxseg.training.run import resolve_splits
+from dxseg.training.run_splits import resolve_splits
 from dxseg.training.trainer import TrainerSettings
 
 PHANTOMS = 64

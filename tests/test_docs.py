@@ -30,10 +30,9 @@ from dxseg.quality.findings import (
     CheckReport,
     Finding,
     Probe,
-    Quantiles,
     Repair,
-    Statistics,
 )
+from dxseg.quality.fingerprint import Quantiles, Statistics
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [

@@ -27,7 +27,8 @@ from dxseg.models.mil_pooling import study_probabilities
 from dxseg.training.datamodule.stage_data import LabelBatches
 from dxseg.training.datamodule.training_data import TrainingData, prepare_training_data
 from dxseg.training.modules.classification import ClassificationModule
-from dxseg.training.run import resolve_splits, train_run
+from dxseg.training.run import train_run
+from dxseg.training.run_splits import resolve_splits
 from dxseg.training.stages import train_stage1, validate_selection
 from dxseg.training.trainer import TrainerSettings
 

@@ -14,8 +14,8 @@ from dxseg.data.splits.holdout import make_splits
 from dxseg.data.splits.split_table import read_splits, write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
-from dxseg.training.run import resolve_splits
 from dxseg.training.run_record import read_run
+from dxseg.training.run_splits import resolve_splits
 from trained_runs import same_weights
 
 

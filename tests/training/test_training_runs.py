@@ -74,7 +74,7 @@ class TestLearning:
         def forbidden(*_: Any, **__: Any) -> None:
             raise AssertionError("worked again")
 
-        for name in ("prepare_training_data", "_run_splits", "train_stage1", "train_stages"):
+        for name in ("prepare_training_data", "run_splits", "train_stage1", "train_stages"):
             monkeypatch.setattr(run_module, name, forbidden)
         config = read_config(finished / "config.yaml")
         assert train_run(disks, finished, config) == read_run(finished)

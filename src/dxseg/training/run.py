@@ -8,19 +8,14 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import pandas as pd
 from lightning.fabric import Fabric
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger
 
 from dxseg.config.schema import RunConfig
-from dxseg.data.splits.holdout import make_splits
-from dxseg.data.splits.mask_budget import budget_units, choose_masks, lesion_cases
-from dxseg.data.splits.split_table import read_splits, without_masks, write_splits
 from dxseg.data.table.dataset import Dataset
-from dxseg.errors import DxsegError
 from dxseg.inference.model_folder import load_model_folder
-from dxseg.io.progress import Report, console, reporting
+from dxseg.io.progress import console, reporting
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.encoder import PyramidEncoder
 from dxseg.training.datamodule.spacing import spacing_warnings, target_spacing
@@ -34,9 +29,9 @@ from dxseg.training.run_folder import (
     encoder_weights_digest,
     finish_run,
     lock_folder,
-    start_folder,
 )
 from dxseg.training.run_record import RUN_FILE, has_stage1, read_run
+from dxseg.training.run_splits import run_splits
 from dxseg.training.sequence import Trained, Work, train_stages
 from dxseg.training.stage1_folder import load_stage1, load_stage1_of, save_stage1
 from dxseg.training.stages import train_stage1, validate_selection
@@ -174,7 +169,7 @@ def _prepare(
 ) -> Work:
     encoder = PyramidEncoder(config.model.backbone, dataset.spec.channels)
     encoder_weights_digest(config)  # a file that is missing leaves no folder behind
-    splits = _run_splits(dataset, output, config, splits_path, check)
+    splits = run_splits(dataset, output, config, splits_path, check)
     check_encoder_weights(output, config)
     if fabric.is_global_zero:
         spacing = target_spacing(dataset, splits, config)
@@ -187,84 +182,6 @@ def _prepare(
         data = prepare_training_data(dataset, splits, config, statistics, report)
     validate_selection(data, config)
     return Work(dataset, splits, data, config, output, settings, fabric)
-
-
-def _run_splits(
-    dataset: Dataset,
-    output: Path,
-    config: RunConfig,
-    given: Path | None,
-    check: Callable[..., None],
-) -> pd.DataFrame:
-    """The splits of a run; its folder is started once they are known to be enough to train on.
-
-    Otherwise a budget of masks that cannot be met would leave a folder behind that refuses the
-    corrected command.
-    """
-    path = output / "splits.csv"
-    if not path.is_file():
-        with reporting(console, "Looking for near-duplicates") as report:
-            splits = resolve_splits(dataset, config, given, report)
-        drawn = given is None and not dataset.cases["split"].ne("").all()
-        check(dataset, splits, config, drawn=drawn)
-        start_folder(output, config, dataset)
-        write_splits(path, splits)
-        return splits
-    recorded = read_splits(path, dataset)
-    if given is not None and not resolve_splits(dataset, config, given).equals(recorded):
-        raise DxsegError(
-            f"{output}: was started on other splits than {given}; choose another folder with --out"
-        )
-    return recorded
-
-
-def resolve_splits(
-    dataset: Dataset, config: RunConfig, given: Path | None, report: Report | None = None
-) -> pd.DataFrame:
-    """The splits of a run with its mask budget, from a file or drawn.
-
-    A file with a column `use_mask` is used unchanged, unless the configuration has a budget.
-    """
-    split = config.split
-    if given is not None:
-        splits = read_splits(given, dataset)
-        if "use_mask" in splits and split.masks is None:
-            _check_masks(splits, dataset, given)
-            return splits
-        splits = without_masks(splits)
-    else:
-        splits = make_splits(
-            dataset, fractions=split.fractions, seed=split.split_seed, progress=report
-        )
-    budget = split.validation_masks
-    if budget is not None:
-        unit = budget_units(dataset, split.budget_unit)
-        budget = min(budget, len(lesion_cases(dataset, splits, "validation", unit)))
-    return choose_masks(
-        dataset,
-        splits,
-        train_masks=split.masks,
-        validation_masks=budget,
-        seed=config.seed,
-        budget_unit=split.budget_unit,
-        label_unit=split.label_unit,
-    )
-
-
-def _check_masks(splits: pd.DataFrame, dataset: Dataset, source: Path) -> None:
-    """Refuse masks that the table of cases does not have: they would be learned as empty.
-
-    Raises:
-        DxsegError: a training or validation case without a mask is marked in `use_mask`.
-    """
-    used = splits["use_mask"] & splits["split"].isin(["train", "validation"])
-    absent = splits["case_id"][used.to_numpy() & ~dataset.has_mask.to_numpy()]
-    if len(absent):
-        raise DxsegError(
-            f"{source}: use_mask is True for {len(absent)} cases whose mask is not known, such as "
-            f"{absent.iloc[0]!r}; set it to False, or give their masks in "
-            f"{dataset.root / 'cases.csv'}"
-        )
 
 
 def _stage2_of(run: Path, work: Work) -> Trained:

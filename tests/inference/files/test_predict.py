@@ -17,7 +17,7 @@ import dicom_phantom
 from dxseg import predict
 from dxseg.data.readers.images import READERS
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.files import predict as predict_module
+from dxseg.inference.files import job as job_module
 from dxseg.inference.predictor import Predictor
 from progress_calls import on_progress
 
@@ -373,14 +373,14 @@ def test_an_unforeseen_exception_costs_one_row(tmp_path, use, write_image, monke
     use()
     for name in ("a", "b", "c"):
         write_image(tmp_path / f"in/{name}.png")
-    write = predict_module.write_mask_png
+    write = job_module.write_mask_png
 
     def fail(path, *args):
         if path.name == "b.png":
             raise KeyError("no field of name db_name")
         write(path, *args)
 
-    monkeypatch.setattr(predict_module, "write_mask_png", fail)
+    monkeypatch.setattr(job_module, "write_mask_png", fail)
     summary = predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     assert summary.done == 2
     [(name, reason)] = summary.failed

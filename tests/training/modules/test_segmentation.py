@@ -17,7 +17,7 @@ from dxseg.training import stages
 from dxseg.training.datamodule.stage_data import StageData
 from dxseg.training.datamodule.training_data import prepare_training_data
 from dxseg.training.modules.segmentation import SegmentationModule
-from dxseg.training.run import resolve_splits
+from dxseg.training.run_splits import resolve_splits
 from dxseg.training.trainer import TrainerSettings
 
 

@@ -21,8 +21,9 @@ from dxseg.models.factory import build_segmenter
 from dxseg.training import sequence
 from dxseg.training.datamodule.training_data import prepare_training_data
 from dxseg.training.modules.self_training import SelfTrainingModule
-from dxseg.training.run import resolve_splits, train_run
+from dxseg.training.run import train_run
 from dxseg.training.run_record import read_run
+from dxseg.training.run_splits import resolve_splits
 from dxseg.training.stages import self_train
 from dxseg.training.trainer import TrainerSettings
 
