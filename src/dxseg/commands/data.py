@@ -133,8 +133,8 @@ def split(
             default: volumes where the dataset has some.
         label_unit: What labels are known of where masks are hidden: each slice, each third of a
             volume (slab), or the volume; default: as `label_level` in `cases.csv`.
-        validation_masks: Validation masks to use; default: all. `dxseg train` uses 10 where it chooses
-            the masks itself.
+        validation_masks: Validation masks to use; default: all. `dxseg train` uses 10 where it
+            chooses the masks itself.
         fractions: Fractions of training, validation and test cases.
         folds: Number of cross-validation folds (test cases excluded).
         fold: Fold used for validation, the other folds for training; default: the drawn validation
