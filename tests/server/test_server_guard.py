@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dxseg.errors import UsageError
+from dxseg.server.middleware import _SECRET
 from dxseg.server.routes import predict
 from dxseg.server.settings import Settings, read_token
 from dxseg.server.telemetry import JsonFormatter
@@ -82,6 +83,23 @@ def test_without_the_token_nothing_is_told(make_client: Any, headers: dict[str, 
         assert answer.headers["content-type"] == "application/problem+json"
         assert "bright" not in answer.text
     assert client.get("/healthz", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("ending", ["%0A", "%0D", "%00", "%C2%85", "%E2%80%A8", "/", ""])
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_no_spelling_of_a_path_passes_without_the_token(
+    make_client: Any, method: str, ending: str
+) -> None:
+    """Starlette's routes match before a final line feed; a slash at the end is redirected."""
+    client = make_client(WITH_TOKEN)
+    for route in (*_SECRET, "/v1/of-the-future"):
+        answer = client.request(method, route + ending, follow_redirects=False)
+        assert answer.status_code in (401, 404), (method, route, ending)
+
+
+def test_paths_with_control_characters_are_no_routes(make_client: Any) -> None:
+    answer = make_client().post("/v1/predict%0A", **sent(png()))
+    assert answer.status_code == 404
 
 
 def test_with_the_token_all_is(make_client: Any) -> None:

@@ -37,7 +37,9 @@ LABEL_STUDIO_HEALTH, LABEL_STUDIO_SETUP, LABEL_STUDIO_PREDICT = _LABEL_STUDIO = 
 )
 _VOLUMES = (VOLUMES, VOLUME_SLICE, VOLUME_LABELS)
 _SECRET = (PREDICT, MODEL, *_CASES, *_VOLUMES, METRICS, *_LABEL_STUDIO)
-"""Routes that need the token; the others return nothing about patients or the model."""
+"""Routes that return something about patients or the model."""
+_PROTECTED = ("/v1/", "/label-studio/", METRICS)
+"""Beginnings of all paths that need the token, those of routes of the future too."""
 ROUTES = (*_SECRET, HEALTH, "/openapi.json")
 _PREDICTING = (PREDICT, CASE, VOLUMES, VOLUME_SLICE, LABEL_STUDIO_PREDICT)
 _UPLOADING = (PREDICT, VOLUMES)
@@ -145,19 +147,22 @@ class RequestGuardMiddleware:
 
     def _authorize(self, scope: Scope) -> None:
         """Refuse a request by its headers alone."""
-        headers, settings = Headers(scope=scope), self._settings
+        headers, settings, path = Headers(scope=scope), self._settings, scope["path"]
         self._check_source(headers)
-        if settings.token is not None and scope["path"] in _SECRET:
-            given = _bearer_token(headers, basic=scope["path"] in _LABEL_STUDIO)
+        if not path.isprintable():
+            # Starlette finds the route of a path that a line feed follows; no check here would.
+            raise HTTPException(404, "no such route")
+        if settings.token is not None and path.startswith(_PROTECTED):
+            given = _bearer_token(headers, basic=path in _LABEL_STUDIO)
             if not secrets.compare_digest(given, settings.token.encode()):
                 raise HTTPException(
                     401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"}
                 )
         length = headers.get("content-length", "0")
-        max_bytes = self._max_bytes(scope["path"])
+        max_bytes = self._max_bytes(path)
         if length.isdecimal() and int(length) > max_bytes:
             raise HTTPException(413, too_large(max_bytes))
-        if scope["path"] in _PREDICTING and scope["method"] == "POST":
+        if path in _PREDICTING and scope["method"] == "POST":
             if self._stopping():
                 raise HTTPException(503, "the server is stopping", headers={"Retry-After": "10"})
             if self._worker.full or self._receiving >= _UPLOADS * settings.queue:
