@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as arrays
 
 from dxseg.config.presets import load_config
 from dxseg.errors import UsageError
+from dxseg.inference.label_prompt import labels_imply_lesion
 from dxseg.inference.postprocess import MIN_THRESHOLD, RELATIVE_THRESHOLD, apply_thresholds, to_mask
 
 LABELS = ("normal", "benign", "malignant")
@@ -39,6 +40,14 @@ def test_a_known_lesion_free_image_has_an_empty_mask_and_no_probability(predicto
     assert not ruled.probabilities.any()
     assert ruled.label_probabilities == seen.label_probabilities, "the network's own opinion stays"
     assert (seen.label_prompt, ruled.label_prompt) == ("", "normal")
+
+
+def test_without_a_lesion_organs_may_have_a_mask(predictor):
+    organs = {"lesion_free": [], "organs_only": ["normal"]}
+    info = predictor.info.model_copy(update=organs)
+    assert labels_imply_lesion(("normal",), predictor.info) is False
+    assert labels_imply_lesion(("normal",), info) is None
+    assert labels_imply_lesion(("benign",), info) is True
 
 
 def test_a_known_lesion_opens_the_gate(make_predictor):

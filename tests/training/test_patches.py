@@ -61,6 +61,14 @@ def test_every_stage_trains_on_patches(method: str, train: Callable[..., Path]) 
     assert prediction.mask.shape == (50, 70)
 
 
+def test_sizes_that_are_no_multiple_of_32_are_padded(train: Callable[..., Path]) -> None:
+    """Those of stage 1, and of the whole images behind patches."""
+    data = {"image_size": 72, "patch_size": 32}
+    run = train("sks", model={"coarse_reduction": 2}, data=data)
+    assert load_stage1(run / "stage1")[1].image_size == 36
+    assert (run / "run.json").is_file()
+
+
 def test_the_exported_network_reduces_the_image_itself(
     train: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -152,6 +152,7 @@ def _contract(info: ModelInfo) -> dict[str, Any]:
     return {
         "labels": info.labels,
         "lesion_free": info.lesion_free,
+        "organs_only": info.organs_only,
         "multi_label": info.multi_label,
         "mask classes": info.mask_classes,
         "predicts labels": info.model.predicts_labels,

@@ -59,11 +59,14 @@ def format_label_prompt(names: LabelNames) -> str:
 
 
 def labels_imply_lesion(names: LabelNames, info: ModelInfo) -> bool | None:
-    """Whether labels imply a lesion; None where there are none.
+    """Whether labels imply a lesion, or an empty mask; None where they imply neither.
 
-    As in a dataset, labels mean lesion-free if all of them do.
+    As in a dataset, labels mean lesion-free if all of them do. Without a lesion, organs may still
+    have masks: such labels imply neither.
     """
-    return not set(names) <= set(info.lesion_free) if names else None
+    if set(names) <= {*info.lesion_free, *(info.organs_only or ())}:
+        return False if names and set(names) <= set(info.lesion_free) else None
+    return True
 
 
 def encode_label_prompts(prompts: Sequence[LabelNames], info: ModelInfo) -> Tensor | None:

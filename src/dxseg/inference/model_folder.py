@@ -49,6 +49,8 @@ class ModelInfo(BaseModel):
         labels: Names of the image-level labels, in the order of the network's outputs. A network
             without a label head has them too, for label prompts.
         lesion_free: Those of them that mean an empty mask.
+        organs_only: Those of them that mean no lesion, where organs have masks; None: there are
+            none.
         multi_label: Whether an image may have several labels.
         mask_classes: Names of mask values 1, 2, ...
         threshold: Probability from which a pixel is lesion, in (0, 1).
@@ -76,6 +78,7 @@ class ModelInfo(BaseModel):
     preprocessing: Preprocessing
     labels: list[_Name] = Field(max_length=10_000)
     lesion_free: list[_Name] = []
+    organs_only: list[_Name] | None = None
     multi_label: bool = False
     mask_classes: list[_Name] = Field(default=["lesion"], min_length=1, max_length=255)
     threshold: float = Field(default=0.5, gt=0, lt=1)
@@ -107,9 +110,10 @@ class ModelInfo(BaseModel):
 
     @model_validator(mode="after")
     def _lesion_free_are_labels(self) -> ModelInfo:
-        unexpected = sorted(set(self.lesion_free) - set(self.labels))
-        if unexpected:
-            raise ValueError(f"lesion_free names {unexpected}, which labels does not list")
+        for field in ("lesion_free", "organs_only"):
+            unexpected = sorted(set(getattr(self, field) or ()) - set(self.labels))
+            if unexpected:
+                raise ValueError(f"{field} names {unexpected}, which labels does not list")
         return self
 
     @model_validator(mode="after")
@@ -264,6 +268,7 @@ def _build(info: ModelInfo, path: Path) -> SegmentationModel:
         len(info.labels),
         info.multi_label,
         tuple(info.labels.index(label) for label in info.lesion_free),
+        tuple(info.labels.index(label) for label in info.organs_only or ()),
     )
     try:
         return build_model(info.model, task, pretrained=False)

@@ -80,6 +80,7 @@ class Task:
         labels: Number of image-level labels.
         multi_label: Whether an image can have several labels at once.
         lesion_free: Positions of the labels that mean: no lesion.
+        organs_only: Positions of those that mean: no lesion, but organs may be outlined.
     """
 
     channels: int
@@ -87,6 +88,12 @@ class Task:
     labels: int
     multi_label: bool = False
     lesion_free: tuple[int, ...] = ()
+    organs_only: tuple[int, ...] = ()
+
+    @property
+    def without_lesion(self) -> tuple[int, ...]:
+        """Positions of all labels that mean no lesion, whether or not the mask is empty."""
+        return (*self.lesion_free, *self.organs_only)
 
 
 def build_coarse_branch(config: ModelConfig, task: Task, *, pretrained: bool) -> CoarseBranch:

@@ -83,7 +83,7 @@ def make_pseudo_labels(
     true_row = np.full(len(train), -1)
     # Both are in the order of the table, and an image has one row.
     true_row[np.searchsorted(train.image_rows, masked.image_rows)] = np.arange(len(masked))
-    lesion = implies_lesion(train.labels, data.task.lesion_free)
+    lesion = implies_lesion(train.labels, data.task.without_lesion)
     unmasked = (true_row < 0) & ~lesion_free
     if not path.is_file():
         with atomic_path(path) as temporary:

@@ -227,6 +227,7 @@ def model_info(config: RunConfig, dataset: Dataset, data: TrainingData, *, stage
         preprocessing=data.preprocessing,
         labels=spec.labels,
         lesion_free=spec.lesion_free,
+        organs_only=spec.organs_only,
         multi_label=spec.multi_label,
         mask_classes=spec.mask_classes,
         slicing=spec.slicing,

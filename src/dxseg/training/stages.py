@@ -208,7 +208,7 @@ def train_student(
     segmenter = build_segmenter(model, task, stage1=stage1)
     balance = label_balance(labels.cases.labels, task.labels, task.multi_label)
     label_loss = LabelLoss(balance, task.multi_label, stage.label_smoothing)
-    module = StudentModule(segmenter, label_loss, task.lesion_free, model, stage)
+    module = StudentModule(segmenter, label_loss, task, model, stage)
     metrics = fit_stage(
         _to_channels_last(module),
         StageData(

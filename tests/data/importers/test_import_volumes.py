@@ -66,6 +66,7 @@ def test_organs_keep_their_masks_and_no_label_means_empty(lits: Path, tmp_path: 
     assert dataset.spec.lesion_classes == ["tumour"]
     assert dataset.spec.labels == ["no tumour", "tumour"]
     assert dataset.spec.lesion_free == []
+    assert dataset.spec.organs_only == ["no tumour"]
     assert dataset.cases["mask"].ne("").all()
     for row in dataset.cases.itertuples():
         labels = ct(int(row.volume_id[-1]), row.volume_id != "volume-2")[1]

@@ -67,6 +67,23 @@ def by_volume(data: Dataset, flags) -> dict[str, int]:
     return pd.Series(np.asarray(flags)).groupby(data.cases["volume_id"].to_numpy()).sum().to_dict()
 
 
+def test_slices_without_a_lesion_in_which_organs_are_outlined_leave_a_volume_its_lesion():
+    """A slice of organs only is no lesion label; of a volume, it holds for every slice."""
+    spec = SPEC.model_copy(update={"lesion_free": [], "organs_only": ["none"]})
+    cases = table().assign(mask=[f"m{row}.png" for row in range(SLICES * VOLUMES)])
+    data = Dataset(Path("/data"), spec, cases)
+    splits = choose(data, 2)
+    known = known_labels(data, splits)
+    assert not known.lesion_free.any()
+    hidden = ~splits["use_mask"] & data.cases["volume_id"].ne(f"v{VOLUMES - 1}")
+    assert set(known.study_labels[hidden]) == {"tumor"}
+    assert (known.image_labels[hidden] == "").all()
+    assert (known.studies[hidden] >= 0).all()
+    last = data.cases["volume_id"].eq(f"v{VOLUMES - 1}")
+    assert set(known.image_labels[last]) == {"none"}
+    assert (known.studies[last] == -1).all()
+
+
 @pytest.mark.parametrize("unit", [None, "volume"])
 def test_a_budget_of_volumes_is_the_masks_of_all_their_slices(unit):
     data = dataset()

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from dxseg.models.factory import Task
 from dxseg.models.heads import LESION_PRIOR
 from dxseg.training.modules.student import LESION_AREA, mask_label_loss
 from dxseg.training.pseudo_labels import raise_peak
+from dxseg.training.thresholds import implies_lesion
 
+TASK = Task(channels=1, mask_classes=1, labels=3, lesion_free=(0,))
 SIDE = 20
 """The pixels that decide are then `LESION_AREA` of 400: two."""
 
@@ -30,19 +35,24 @@ class TestMaskLabelLoss:
     @pytest.mark.parametrize(("label", "target"), [(0, 0.0), (1, 1.0), (2, 1.0)])
     def test_it_is_cross_entropy_of_the_highest_pixels(self, label: int, target: float) -> None:
         assert round(LESION_AREA * SIDE * SIDE) == 2
-        loss = mask_label_loss(logits(3.0, 1.0, 0.5), torch.tensor([label]), (0,))
+        loss = mask_label_loss(logits(3.0, 1.0, 0.5), torch.tensor([label]), TASK)
         wanted = F.binary_cross_entropy_with_logits(torch.tensor(2.0), torch.tensor(target))
         assert float(loss) == pytest.approx(float(wanted), rel=1e-6)
 
     def test_unknown_labels_do_not_count(self) -> None:
         both = torch.cat([logits(3.0, 1.0), logits(-9.0)])
-        one = mask_label_loss(both[:1], torch.tensor([1]), (0,))
-        assert float(mask_label_loss(both, torch.tensor([1, -1]), (0,))) == pytest.approx(
+        one = mask_label_loss(both[:1], torch.tensor([1]), TASK)
+        assert float(mask_label_loss(both, torch.tensor([1, -1]), TASK)) == pytest.approx(
             float(one)
         )
-        none = mask_label_loss(both.requires_grad_(), torch.tensor([-1, -1]), (0,))
+        none = mask_label_loss(both.requires_grad_(), torch.tensor([-1, -1]), TASK)
         none.backward()
         assert float(none.detach()) == 0
+
+    def test_organs_only_is_neither_a_lesion_nor_an_empty_mask(self) -> None:
+        organs = replace(TASK, lesion_free=(), organs_only=(0,))
+        assert float(mask_label_loss(logits(3.0, 1.0), torch.tensor([0]), organs)) == 0
+        assert implies_lesion(np.array([0, 1]), organs.without_lesion).tolist() == [False, True]
 
     def test_several_labels_at_once(self) -> None:
         """Labels (lesion-free, a, b): with a, without a lesion, not known."""
@@ -51,16 +61,16 @@ class TestMaskLabelLoss:
         wanted = F.binary_cross_entropy_with_logits(
             torch.tensor([2.0, -1.0]), torch.tensor([1.0, 0.0])
         )
-        assert float(mask_label_loss(images, label, (0,))) == pytest.approx(float(wanted))
+        assert float(mask_label_loss(images, label, TASK)) == pytest.approx(float(wanted))
 
     def test_any_class_may_be_the_lesion(self) -> None:
         two = torch.cat([logits(-4.0), logits(3.0, 3.0)], dim=1)
-        loss = mask_label_loss(two, torch.tensor([1]), (0,))
+        loss = mask_label_loss(two, torch.tensor([1]), TASK)
         assert float(loss) == pytest.approx(math.log1p(math.exp(-3)), rel=1e-5)
 
     def test_a_lesion_that_is_missed_pulls_the_likeliest_pixels_up(self) -> None:
         image = logits(-1.0, -1.5, -2.0).requires_grad_()
-        mask_label_loss(image, torch.tensor([1]), (0,)).backward()
+        mask_label_loss(image, torch.tensor([1]), TASK).backward()
         pull: Any = image.grad
         assert (pull.view(-1)[:2] < 0).all()
         assert not pull.view(-1)[2:].any()

@@ -48,8 +48,8 @@ class SliceLabels:
                 f"label {self.lesion!r}: cannot mean both a lesion and none; give another name"
             )
 
-    def fields(self, masked: bool, occurring: set[str]) -> dict[str, list[str]]:
-        """Make the fields `labels` and `lesion_free` of the dataset from labels of slices."""
+    def fields(self, masked: bool, occurring: set[str]) -> dict[str, list[str] | None]:
+        """Make the fields of the dataset that list labels, from the labels of slices."""
         derived = [self.free[0], self.lesion] if masked else []
         labels = [*derived, *sorted(occurring - set(derived))]
         unknown = sorted(set(self._given) - set(labels))
@@ -59,8 +59,10 @@ class SliceLabels:
                 f"labels are {', '.join(labels) or 'absent'}"
             )
         # If organs have mask classes, no label means that the mask is empty.
-        free = [name for name in labels if name in self.free] if self.rules.all_lesions else []
-        return {"labels": labels, "lesion_free": free}
+        free = [name for name in labels if name in self.free]
+        if self.rules.all_lesions:
+            return {"labels": labels, "lesion_free": free, "organs_only": None}
+        return {"labels": labels, "lesion_free": [], "organs_only": free}
 
 
 def is_annotated(volume_id: str, index: int, record: SliceRecord, table: JoinedLabels) -> bool:

@@ -70,8 +70,8 @@ def known_labels(dataset: Dataset, splits: pd.DataFrame) -> Dataset:
 def coarsen_labels(dataset: Dataset, levels: Levels) -> Dataset:
     """Replace labels of slices by the label of their volume or slab.
 
-    It names the lesion that some of its slices show; it means lesion-free if all of its slices are,
-    and is unknown if it is unknown of some.
+    It names the lesion that some of its slices show; it means no lesion if the labels of all of its
+    slices do, and is unknown if it is unknown of some.
 
     Args:
         dataset: The table of cases.
@@ -87,7 +87,7 @@ def coarsen_labels(dataset: Dataset, levels: Levels) -> Dataset:
     # Slices whose mask is used belong to the slabs of their volume too.
     in_slabs = cases["volume_id"].isin(set(cases["volume_id"][levels == SLAB_LEVEL]))
     units = bag_names(cases, in_slabs.to_numpy() & (levels != STUDY_LEVEL))
-    known = cases.assign(free=dataset.lesion_free)[units.isin(set(units[hidden]))]
+    known = cases.assign(free=dataset.without_lesion)[units.isin(set(units[hidden]))]
     labels = {
         str(unit): _label_of(dataset, str(unit), rows)
         for unit, rows in known.groupby(units[known.index])

@@ -6,6 +6,7 @@ The table has one row per image; its mask and its label may each be absent.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -163,10 +164,13 @@ class Dataset:
 
         A study without a lesion has none in any slice, so the level of the label does not matter.
         """
-        free = set(self.spec.lesion_free)
-        codes, names = self._distinct_labels(self.cases["label"])
-        verdicts = np.array([bool(labels) and free.issuperset(labels) for labels in names])
-        return pd.Series(verdicts[codes], index=self.cases.index, name="lesion_free")
+        return self._labeled_only(self.spec.lesion_free).rename("lesion_free")
+
+    @cached_property
+    def without_lesion(self) -> pd.Series[bool]:
+        """As `lesion_free`, or with organs only: then the mask need not be empty."""
+        names = [*self.spec.lesion_free, *(self.spec.organs_only or ())]
+        return self._labeled_only(names).rename("without_lesion")
 
     @cached_property
     def has_mask(self) -> pd.Series[bool]:
@@ -177,10 +181,10 @@ class Dataset:
     def image_labels(self) -> pd.Series[str]:
         """Labels of the images themselves, "" where there is none.
 
-        A lesion-free label of a study or slab holds for every slice, any other for none in
+        A label of a study or slab that means no lesion holds for every slice, any other for none in
         particular.
         """
-        of_bag_only = self.cases["label_level"].isin(BAG_LEVELS) & ~self.lesion_free
+        of_bag_only = self.cases["label_level"].isin(BAG_LEVELS) & ~self.without_lesion
         return self.cases["label"].mask(of_bag_only, "").rename("image_label")
 
     @cached_property
@@ -203,7 +207,7 @@ class Dataset:
         the others.
 
         Each value is the number of the image's study, from 0; -1 for images of none, such as
-        lesion-free ones.
+        those without a lesion.
         """
         name = self.cases["case_id"]
         for column in reversed(_STUDY_NAMES):
@@ -212,10 +216,10 @@ class Dataset:
             name = (column + "\n" + values).where(values.ne(""), name)
         slab = self.cases["label_level"].eq(SLAB_LEVEL)
         in_slab = name + "\n" + pd.Series(slab_numbers(self.cases), name.index).astype(str)
-        own = self.image_labels.ne("") & ~self.lesion_free
+        own = self.image_labels.ne("") & ~self.without_lesion
         settled = in_slab.isin(in_slab[own]).where(slab, name.isin(name[own]))
         name = in_slab.where(slab, name)
-        unsettled = self.study_labels.ne("") & ~self.lesion_free & ~settled
+        unsettled = self.study_labels.ne("") & ~self.without_lesion & ~settled
         numbers = np.full(len(self.cases), -1, dtype=np.int64)
         numbers[unsettled] = pd.factorize((name + "\n" + self.cases["label"])[unsettled])[0]
         return numbers
@@ -267,6 +271,13 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.cases)
+
+    def _labeled_only(self, expected: Iterable[str]) -> pd.Series[bool]:
+        """Whether a case has labels, and none but these."""
+        allowed = set(expected)
+        codes, names = self._distinct_labels(self.cases["label"])
+        verdicts = np.array([bool(labels) and allowed.issuperset(labels) for labels in names])
+        return pd.Series(verdicts[codes], index=self.cases.index)
 
     def _distinct_labels(
         self, column: pd.Series[str]

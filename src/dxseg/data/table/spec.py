@@ -30,6 +30,8 @@ class DatasetSpec(BaseModel):
         modality: Free text, such as "ultrasound" or "CT".
         labels: Names of the image-level labels, in the order of the classifier's outputs.
         lesion_free: Labels of images without a lesion; their mask is empty.
+        organs_only: Labels of images without a lesion in which organs may be outlined: their mask
+            is not known; None: there are none.
         multi_label: Whether an image may have several labels, written "a;b".
         mask_classes: Names of the mask values 1, 2, ...; 0 is background. At most 255.
         lesion_classes: Those of them that are lesions, where others are organs; None: all.
@@ -50,6 +52,7 @@ class DatasetSpec(BaseModel):
     modality: str = "unknown"
     labels: list[_Name]
     lesion_free: list[_Name] = []
+    organs_only: list[_Name] | None = None
     multi_label: bool = False
     mask_classes: list[_Name] = Field(default=["lesion"], min_length=1, max_length=255)
     lesion_classes: list[_Name] | None = None
@@ -88,9 +91,16 @@ class DatasetSpec(BaseModel):
 
     @model_validator(mode="after")
     def _labels_agree(self) -> DatasetSpec:
-        unknown = [name for name in self.lesion_free if name not in self.labels]
-        if unknown:
-            raise ValueError(f"lesion_free lists {unknown}, which labels does not list")
+        for field in ("lesion_free", "organs_only"):
+            unknown = [name for name in getattr(self, field) or () if name not in self.labels]
+            if unknown:
+                raise ValueError(f"{field} lists {unknown}, which labels does not list")
+        both = [name for name in self.organs_only or () if name in self.lesion_free]
+        if both:
+            raise ValueError(
+                f"organs_only and lesion_free both list {both}; remove them from lesion_free if "
+                "organs are outlined in such images, else from organs_only"
+            )
         others = [name for name in self.lesion_classes or () if name not in self.mask_classes]
         if others:
             raise ValueError(f"lesion_classes lists {others}, which mask_classes does not list")

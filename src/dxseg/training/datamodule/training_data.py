@@ -162,6 +162,7 @@ def task_of(dataset: Dataset) -> Task:
         len(spec.labels),
         spec.multi_label,
         tuple(spec.labels.index(label) for label in spec.lesion_free),
+        tuple(spec.labels.index(label) for label in spec.organs_only or ()),
     )
 
 

@@ -16,8 +16,10 @@ from torchmetrics.utilities import dim_zero_cat
 
 from dxseg.config.stages import StageConfig
 from dxseg.data.batches.batches import Batch
-from dxseg.models.coarse_branch import CoarseBranch
+from dxseg.models.coarse_branch import CoarseBranch, CoarseOutput
+from dxseg.models.encoder import pad_to_multiple
 from dxseg.models.mil_pooling import pool_images, split_by_study
+from dxseg.models.segmentation_model import STRIDE
 from dxseg.training.losses import LabelLoss
 from dxseg.training.optim import average_weights, build_optimizer
 
@@ -113,7 +115,7 @@ class ClassificationModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """Loss of both heads."""
-        output = self.coarse(batch["image"])
+        output = self._classify(batch["image"])
         labels = batch["label"], batch["study"], batch["study_label"]
         loss: Tensor = self.loss(*self._pool_studies(output.global_logits, *labels)) + self.loss(
             *self._pool_studies(output.pooled_logits, *labels)
@@ -125,7 +127,7 @@ class ClassificationModule(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Collect logits: the images of a study may be in several batches."""
         if len(batch["image"]):
-            logits = self.coarse(batch["image"]).label_logits
+            logits = self._classify(batch["image"]).label_logits
         else:  # only the other processes have images left
             logits = batch["image"].new_zeros(0, self.labels)
         self.predictions.update(logits, batch)
@@ -147,6 +149,11 @@ class ClassificationModule(pl.LightningModule):
             self.accuracy.update(logits, target)
             self.log("val_accuracy", self.accuracy)
         self.log("val_auroc", self.auroc)
+
+    def _classify(self, images: Tensor) -> CoarseOutput:
+        """Images of any size, padded as `SegmentationModel` pads them."""
+        output: CoarseOutput = self.coarse(pad_to_multiple(images, STRIDE))
+        return output
 
     def _pool_studies(
         self, logits: Tensor, label: Tensor, study: Tensor, study_label: Tensor

@@ -10,7 +10,8 @@ from torchmetrics import MeanMetric
 from dxseg.config.network import ModelConfig
 from dxseg.config.stages import StageConfig
 from dxseg.data.batches.batches import Batch
-from dxseg.models.segmentation_model import SegmentationModel
+from dxseg.models.encoder import pad_to_multiple
+from dxseg.models.segmentation_model import STRIDE, SegmentationModel
 from dxseg.models.whole_view import WholeView, reduce_image
 from dxseg.training.losses import MaskLoss
 from dxseg.training.optim import average_weights, build_optimizer
@@ -56,7 +57,8 @@ class SegmentationModule(pl.LightningModule):
         chosen = slice(None) if rows is None else rows
         whole, corner = batch["whole"][chosen], batch["corner"][chosen]
         reduction = self.segmenter.coarse_reduction
-        return WholeView(reduce_image(whole, reduction), reduction, corner, _sides(batch["image"]))
+        image = pad_to_multiple(reduce_image(whole, reduction), STRIDE)
+        return WholeView(image, reduction, corner, _sides(batch["image"]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """Dice plus binary cross-entropy; some labels are prompts."""

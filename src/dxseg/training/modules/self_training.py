@@ -204,7 +204,7 @@ class SelfTrainingModule(SegmentationModule):
         usable = peak > self.options.confidence
         certain_of_none = peak < 1 - self.options.confidence
         if self.options.label_filter and whole is None:
-            lesion = implies_lesion(labels.cpu().numpy(), self.task.lesion_free)
+            lesion = implies_lesion(labels.cpu().numpy(), self.task.without_lesion)
             certain_of_none &= ~torch.from_numpy(lesion).to(peak.device)
         return probabilities, usable | certain_of_none
 
@@ -219,7 +219,7 @@ def _product_of_experts(output: SegmenterOutput, task: Task, weight: float) -> T
     logits = output.mask_logits
     if output.evidence is None or weight == 0:
         return logits
-    lesions = [i for i in range(output.evidence.shape[1]) if i not in task.lesion_free]
+    lesions = [i for i in range(output.evidence.shape[1]) if i not in task.without_lesion]
     evidence = output.evidence[:, lesions].sum(dim=1, keepdim=True)
     excess = torch.logit(evidence, eps=1e-4) - EVIDENCE_CUT
     excess = F.interpolate(excess, logits.shape[-2:], mode="bilinear", align_corners=False)

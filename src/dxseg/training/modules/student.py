@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from dxseg.config.network import ModelConfig
 from dxseg.config.stages import StudentConfig
 from dxseg.data.batches.batches import Batch
+from dxseg.models.factory import Task
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.losses import LabelLoss
 from dxseg.training.modules.segmentation import SegmentationModule
@@ -30,7 +31,7 @@ class StudentModule(SegmentationModule):
         self,
         segmenter: SegmentationModel,
         label_loss: LabelLoss,
-        lesion_free: tuple[int, ...],
+        task: Task,
         model: ModelConfig,
         config: StudentConfig,
     ) -> None:
@@ -39,13 +40,13 @@ class StudentModule(SegmentationModule):
         Args:
             segmenter: the network.
             label_loss: of the label head.
-            lesion_free: positions of the labels that mean: no lesion.
+            task: channels, classes, labels.
             model: its configuration, for the learning rates of its parts.
             config: of the stage.
         """
         super().__init__(segmenter, model, config, soft_targets=True)
         self.label_loss = label_loss
-        self.lesion_free = lesion_free
+        self.task = task
         self.weights = {"label": config.label_weight, "mask_label": config.mask_label_weight}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
@@ -56,9 +57,7 @@ class StudentModule(SegmentationModule):
             losses["label"] = self.label_loss(output.label_logits, batch["label"])
         # A patch need not show the lesion of its image: there the target says whether it does.
         shown = (batch["mask"].flatten(1).amax(1) > 0.5) if "whole" in batch else None
-        losses["mask_label"] = mask_label_loss(
-            output.mask_logits, batch["label"], self.lesion_free, shown
-        )
+        losses["mask_label"] = mask_label_loss(output.mask_logits, batch["label"], self.task, shown)
         total = sum(self.weights.get(name, 1.0) * loss for name, loss in losses.items())
         figures = {f"train_{name}_loss": loss for name, loss in losses.items()}
         self.log_dict(
@@ -73,7 +72,7 @@ class StudentModule(SegmentationModule):
 
 
 def mask_label_loss(
-    logits: Tensor, label: Tensor, lesion_free: tuple[int, ...], shown: Tensor | None = None
+    logits: Tensor, label: Tensor, task: Task, shown: Tensor | None = None
 ) -> Tensor:
     """Binary cross-entropy between what a label says of a lesion and what a mask shows of one.
 
@@ -83,17 +82,18 @@ def mask_label_loss(
     Args:
         logits: (B, K, H, W) of the mask.
         label: as in `dxseg.data.batches.batches.Batch`.
-        lesion_free: positions of the labels that mean: no lesion.
+        task: which labels mean: no lesion.
         shown: (B,) whether each image shows the lesion that its label means, if it has one; those
             that do not are left out. None: all do.
 
     Returns:
-        The mean over the images whose label says whether they have a lesion; 0 if there is none.
+        The mean over the images whose label means a lesion or an empty mask; 0 if there is none.
     """
     pixels = logits.amax(dim=1).flatten(1)
     pooled = pixels.topk(max(1, round(LESION_AREA * pixels.shape[1])), dim=1).values.mean(dim=1)
     labels = label.cpu().numpy()
-    lesion, none = (rule(labels, lesion_free) for rule in (implies_lesion, implies_no_lesion))
+    lesion = implies_lesion(labels, task.without_lesion)
+    none = implies_no_lesion(labels, task.lesion_free)  # organs are masks, too
     with_lesion = torch.from_numpy(lesion).to(pooled.device)
     known = torch.from_numpy(none).to(pooled.device) | (
         with_lesion if shown is None else with_lesion & shown
