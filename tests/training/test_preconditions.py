@@ -47,6 +47,18 @@ def test_one_label_names_the_methods_that_work(
     assert not {"sks", "sks-selftrained", "unet-stage1", "unet-multitask"} & set(named)
 
 
+@pytest.mark.parametrize("method", ["unet-stage1-student", "unet-multitask"])
+def test_label_heads_need_labels_of_images(
+    method: str, train: Callable[..., Path], copied: Path, tmp_path: Path
+) -> None:
+    """Lesion labels of studies name no image: a head would learn "none" for all."""
+    message = refuse(train, tmp_path / "run", method, dataset=change(copied, label_level="study"))
+    assert "it would learn 'none' for all" in message
+    named = re.findall(r"--method NAME: (.*?)\)", message)[0].split(", ")
+    assert {"sks", "unet-stage1", "unet-classifier", "unet-stage1-selftrained"} <= set(named)
+    assert not {"unet-stage1-student", "sks-student", "unet-multitask", "unet"} & set(named)
+
+
 def test_a_method_without_labels_trains_on_one_label(
     train: Callable[..., Path], copied: Path
 ) -> None:

@@ -26,6 +26,7 @@ from dxseg.io.progress import console, reporting
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.datamodule.training_data import prepare_training_data
+from dxseg.training.preconditions import check_label_head
 from dxseg.training.run import finish
 from dxseg.training.run_folder import check_folder, lock_folder, start_folder
 from dxseg.training.run_record import RUN_FILE, has_stage1, read_run
@@ -130,6 +131,7 @@ def distill_run(
             f"{dataset.root}: not the dataset that {teacher} was trained on, or changed since; "
             "give that one with --dataset, or train the teacher again"
         )
+    check_label_head(dataset, read_splits(teacher / "splits.csv", dataset), config)
     digests = [sha256_file(one / "model" / WEIGHTS_FILE) for one in teachers]
     with lock_folder(output, fabric):
         with fabric.rank_zero_first():

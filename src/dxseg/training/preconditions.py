@@ -40,7 +40,7 @@ def check_trainable(
         masks: Whether this run learns from masks.
 
     Raises:
-        DxsegError: Fewer than two labels to tell apart, one patient, no lesion in any mask, or no
+        DxsegError: Fewer than two labels to tell apart (of images, for a label head), one patient, no lesion in any mask, or no
             validation or test case; names all of these, and the methods that work. Or there is no
             spacing to choose one from.
     """
@@ -50,6 +50,7 @@ def check_trainable(
     if labels:
         problems.extend(_too_few_labels(dataset, train, config))
     if masks:
+        problems.extend(_too_few_for_label_head(dataset, train, config))
         usable = train & splits["use_mask"].to_numpy(dtype=bool)
         problems.extend(_no_lesion(dataset, usable))
     if problems:
@@ -81,6 +82,47 @@ def _too_few_labels(dataset: Dataset, train: NDArray[np.bool_], config: RunConfi
         f"all labelled training cases have the label {label!r}, and {config.method} learns to tell "
         f"labels apart; add images with another label, such as lesion-free ones, or {methods}"
     )
+
+
+def check_label_head(dataset: Dataset, splits: pd.DataFrame, config: RunConfig) -> None:
+    """Refuse to train a label head on one label of images: it would learn that label for all.
+
+    Args:
+        dataset: The cases.
+        splits: As in `check_trainable`.
+        config: Of the run.
+
+    Raises:
+        DxsegError: There is a label head, and no two labels of training images to tell apart.
+    """
+    train = splits["split"].eq(TRAIN).to_numpy()
+    for problem in _too_few_for_label_head(known_labels(dataset, splits), train, config):
+        raise DxsegError(f"{dataset.root}: {problem}")
+
+
+def _too_few_for_label_head(
+    dataset: Dataset, train: NDArray[np.bool_], config: RunConfig
+) -> Iterator[str]:
+    student = config.student is not None and config.model.student.label_head
+    if not (config.model.label_head or student) or not (dataset.studies[train] >= 0).any():
+        return
+    known = sorted(set(dataset.image_labels[train]) - {""})
+    if len(known) > 1:
+        return
+    models = {name: load_config("cpu", name) for name in method_names()}
+    others = [name for name, one in models.items() if _classifies_beside(one)]
+    yield (
+        f"{config.method} trains a label head on labels of images, and those of lesions are of "
+        f"studies (label_level) only: it would learn {known[0] if known else 'nothing'!r} for all; "
+        "train a method whose stage-1 classifier, which learns from studies, decides (--method "
+        f"NAME: {', '.join(others)}), or label images of both kinds"
+    )
+
+
+def _classifies_beside(config: RunConfig) -> bool:
+    """Whether the last network of a method decides by its stage-1 classifier."""
+    model = config.model if config.student is None else config.model.student
+    return model.contains_stage1
 
 
 def _too_few_groups(splits: pd.DataFrame, config: RunConfig, drawn: bool) -> Iterator[str]:
