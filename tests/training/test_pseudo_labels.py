@@ -116,6 +116,10 @@ class TestPseudoLabels:
         assert (everywhere.counts["teacher_mask"], everywhere.counts["left_out"]) == (20, 0)
         undecided = Brightness(-9)
         undecided.scale = 0.0
+        assert not everywhere.lesion_free.any()
+        (tmp_path / "masks.npy").unlink()
+        empty = taught(Brightness(99), unlabeled, tmp_path)
+        assert empty.lesion_free.sum() == empty.counts["teacher_mask"] == 20
         (tmp_path / "masks.npy").unlink()
         nowhere = taught(undecided, unlabeled, tmp_path)
         assert (nowhere.counts["teacher_mask"], nowhere.counts["left_out"]) == (0, 20)

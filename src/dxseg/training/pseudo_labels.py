@@ -39,7 +39,8 @@ class PseudoLabels:
 
     Attributes:
         cases: with their masks, true ones or the teacher's.
-        lesion_free: (N,) whether each of them is lesion-free.
+        lesion_free: (N,) whether each of them is lesion-free, by its label, or by an empty mask where
+            no label means a lesion.
         counts: how many have a `true_mask`, are `lesion_free`, have a `teacher_mask`, and how many
             training images are `left_out`.
     """
@@ -111,7 +112,8 @@ def make_pseudo_labels(
         "teacher_mask": int(is_pseudo.sum()),
         "left_out": len(train) - len(kept),
     }
-    return PseudoLabels(cases, lesion_free[kept], counts)
+    empty = is_pseudo & ~lesion & (highest < 0.5)
+    return PseudoLabels(cases, (lesion_free | empty)[kept], counts)
 
 
 def raise_peak(probabilities: Tensor, peak: float) -> Tensor:

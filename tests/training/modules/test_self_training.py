@@ -239,6 +239,16 @@ class TestSteps:
         assert all_channels == 8
         assert 0 < some < 8
 
+    def test_a_process_without_weak_images_runs_that_view_too(self) -> None:
+        """The batch norms of the others wait for it; it adds nothing to the loss."""
+        network = Leveled()
+        passes: list[int] = []
+        network.register_forward_hook(lambda *_: passes.append(1))
+        batch = self.batch(0.3)
+        with_view = module(network, feature_dropout=0.5).training_step(batch, 0).item()
+        assert len(passes) == 2
+        assert with_view == module(network).training_step(batch, 0).item()
+
     @pytest.mark.parametrize("label_filter", [True, False])
     def test_labels_are_read_by_the_filter_alone(self, label_filter: bool) -> None:
         """Whatever the labels of images without a mask are, the step is the same without it."""
@@ -254,11 +264,14 @@ class TestTeacher:
     def test_it_is_the_moving_average_of_the_student(self) -> None:
         student = Constant()
         training = module(student, ema_decay=0.9)
+        optimizer = torch.optim.SGD([student.weight])
         expected = 1.0
         for step, value in enumerate((1.0, 2.0, 5.0)):
-            with torch.no_grad():
-                student.weight.fill_(value)
-            training.on_train_batch_end(None, {}, step)  # type: ignore[typeddict-item]
+
+            def closure(value: float = value) -> None:
+                student.weight.data.fill_(value)
+
+            training.optimizer_step(0, step, optimizer, closure)
             expected = value if step == 0 else 0.9 * expected + 0.1 * value
         assert isinstance(training.teacher, Constant)
         assert training.teacher.weight.item() == pytest.approx(expected)

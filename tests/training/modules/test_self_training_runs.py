@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from dxseg.config.schema import RunConfig
 from dxseg.data.batches.batches import BatchDataset
@@ -48,6 +49,16 @@ def test_masks_beyond_the_budget_are_never_seen(disks: Path, configure: Configur
     assert int(lesions.sum()) == 4
     assert batch["mask"][lesions].flatten(1).any(dim=1).all()
     assert batch["masked"][batch["label"] == HEALTHY].all()
+
+
+def test_the_teacher_follows_once_per_optimizer_step(
+    train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not once per batch."""
+    updates: list[int] = []
+    monkeypatch.setattr(AveragedModel, "update_parameters", lambda *_: updates.append(1))
+    train("unet-selftrained", self_training={"accumulate_grad_batches": 3}, **BUDGET)
+    assert len(updates) == 2
 
 
 class TestRuns:

@@ -115,7 +115,10 @@ class SelfTrainingModule(SegmentationModule):
         seen = mix(masked, views, boxes, self.options.mix)
         output = self._predict(batch, seen)
         on_pseudo_labels = self.loss(output.mask_logits, seen.mask, seen.pseudo)
-        if self.options.feature_dropout and len(weak):
+        if self.options.feature_dropout:
+            # In every process, as synchronized batch norms wait for all; the loss of images with a
+            # mask, which have no pseudo-label, is 0.
+            weak = weak if len(weak) else masked
             with dropped_features(self.segmenter.encoder, self.options.feature_dropout):
                 logits = self._predict(batch, weak).mask_logits
             with_dropout = self.loss(logits, weak.mask, weak.pseudo)
@@ -169,8 +172,9 @@ class SelfTrainingModule(SegmentationModule):
         masks = probabilities > 0.5
         return (keep_largest(masks) if self.options.largest_component else masks).float()
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        """The teacher follows the student."""
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        """The teacher follows the student, once per step, of however many batches it is."""
+        super().optimizer_step(*arguments, **options)
         self.average.update_parameters(self.segmenter)
 
     @torch.no_grad()
