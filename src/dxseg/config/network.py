@@ -155,6 +155,11 @@ class ModelConfig(StrictConfig):
         return self.prompted or self.classifier
 
     @property
+    def keeps_stage1(self) -> bool:
+        """Whether the trained model contains the stage-1 classifier as stage 1 left it."""
+        return self.classifier or (self.prompted and self.coarse_learning_rate_scale == 0)
+
+    @property
     def has_coarse_branch(self) -> bool:
         """Whether the trained model has a coarse branch, as its second one or beside it."""
         return self.architecture == "sks" or self.classifier

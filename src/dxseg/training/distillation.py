@@ -86,15 +86,16 @@ def distill_run(
     The student gets the teacher's split and masks, and the pseudo-labels of
     `dxseg.training.pseudo_labels.make_pseudo_labels`. Its encoder and its label head start from the
     stage-1 classifier in the teacher's model, the coarse branch or the classifier beside it, and
-    not from the encoder that masks trained: stage 1 trained the two together, so the student
-    predicts labels from the start. A teacher whose model contains no classifier needs the run
-    whose stage 1 it started from.
+    not from an encoder that masks trained: stage 1 trained the two together, so the student
+    predicts labels from the start. A teacher whose model contains no classifier, or one that masks
+    have trained on (`model.coarse_learning_rate_scale`), needs the run whose stage 1 it started
+    from.
 
     Args:
         teachers: folders of runs, of the same dataset, split and masks.
         output: folder of the student's run, created if necessary.
         config: of the student, by `student_config`.
-        stage1_run: for a teacher without a classifier, the run whose stage 1 it started from.
+        stage1_run: for a teacher without such a classifier, the run whose stage 1 it started from.
             Default: the teacher.
         dataset_path: the dataset, if it is no longer where the teacher was trained.
         logger: see `dxseg.training.run.train_run`.
@@ -118,12 +119,14 @@ def distill_run(
     network, info = load_model_folder(teacher / "model")
     networks = [network, *_load_others(teacher, others)]
     builds_on_stage1 = config.model.requires_stage1
-    coarse: CoarseBranch | None = getattr(network, "coarse", None)
+    kept = info.model.keeps_stage1
+    coarse: CoarseBranch | None = getattr(network, "coarse", None) if kept else None
     if builds_on_stage1 and coarse is None and not has_stage1(source / "stage1"):
         raise UsageError(
             f"{source}: holds no stage 1, from which the student of {record.get('method')} starts, "
-            "and the teacher's model contains no classifier; give the run whose stage 1 it started "
-            "from with --stage1, or distill a method with a classifier, such as sks"
+            "and the teacher's model contains no classifier that masks have not changed; give the "
+            "run whose stage 1 it started from with --stage1, or distill a method with a "
+            "classifier, such as sks"
         )
     dataset = Dataset.load(dataset_path or str(record.get("dataset")))
     if dataset.digest() != record.get("dataset_digest"):

@@ -198,15 +198,15 @@ def _stage2_of(run: Path, work: Work) -> Trained:
 def _stage1_for(work: Work, trained: Trained, other: Path | None) -> CoarseBranch | None:
     """The classifier that the stages which are left start from, if they need one.
 
-    A network of two branches, or with a classifier beside it, brings it along.
+    A network of two branches, or with a classifier beside it, brings it along, unless masks have
+    changed it.
     """
     config = work.config
     if not config.model.requires_stage1 or (trained.networks and config.student is None):
         return None
-    for network in trained.networks:
-        coarse: CoarseBranch | None = getattr(network, "coarse", None)
-        if coarse is not None:
-            return coarse
+    if trained.networks and config.model.keeps_stage1:
+        coarse: CoarseBranch = trained.networks[0].coarse  # type: ignore[assignment]
+        return coarse
     if other is not None:
         return load_stage1_of(other, work.splits, config, work.data)
     coarse, trained.record["stage1"] = _stage1(work)

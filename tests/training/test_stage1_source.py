@@ -1,0 +1,56 @@
+"""Which stage 1 a run or a student starts from, and that it stays the one it was started with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dxseg import distill
+from dxseg.config.schema import RunConfig
+from dxseg.errors import DxsegError
+from dxseg.models.coarse_branch import CoarseBranch
+from dxseg.training import distillation, run
+from dxseg.training.run import train_run
+
+Configure = Callable[..., RunConfig]
+
+
+class StoppedError(Exception):
+    """Before the first stage."""
+
+
+def test_a_branch_that_masks_have_changed_is_no_stage_1(
+    disks: Path,
+    train: Callable[..., Path],
+    configure: Configure,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From another stage 2, and in a student of its own, as where all is trained in one run."""
+    model = {"coarse_learning_rate_scale": 1.0}
+    sks = train("sks", model=model, stage2={"learning_rate": 0.01})
+    untouched = load_file(sks / "stage1" / "coarse.safetensors")
+    changed = load_file(sks / "model" / "model.safetensors")
+    assert any(not torch.equal(changed[f"coarse.{name}"], untouched[name]) for name in untouched)
+    started: list[CoarseBranch] = []
+
+    def stop(*arguments: Any) -> None:
+        started.append(arguments[3])
+        raise StoppedError
+
+    for module in (run, distillation):
+        monkeypatch.setattr(module, "train_stages", stop)
+    with pytest.raises(StoppedError):
+        config = configure("sks-student", model=model, stage2={"learning_rate": 0.01})
+        train_run(disks, tmp_path / "again", config, stage2_run=sks)
+    with pytest.raises(StoppedError):
+        distill(sks, output=tmp_path / "student")
+    for stage1 in started:
+        weights = stage1.state_dict()
+        assert all(torch.equal(weights[name], untouched[name]) for name in untouched)
+    assert len(started) == 2
