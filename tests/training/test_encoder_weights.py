@@ -10,6 +10,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from dxseg import distill
 from dxseg.config.presets import load_config
 from dxseg.config.schema import RunConfig
 from dxseg.errors import DxsegError, UsageError
@@ -65,8 +66,13 @@ def test_a_file_that_has_changed_or_gone_is_refused(
         train_run(disks, tmp_path / "run", gone)
     assert not (tmp_path / "run" / "config.yaml").exists()
     train_run(disks, tmp_path / "run", config)
-    (tmp_path / "run" / "run.json").unlink()
     save_file({"other": torch.zeros(1)}, weights)
+    longer = configure("unet-selftrained", model=own(weights), **BUDGET)
+    with pytest.raises(DxsegError, match="other encoder weights; give a run"):
+        train_run(disks, tmp_path / "longer", longer, stage2_run=tmp_path / "run")
+    with pytest.raises(DxsegError, match=r"has changed since .*run was trained"):
+        distill(tmp_path / "run", output=tmp_path / "student")
+    (tmp_path / "run" / "run.json").unlink()
     with pytest.raises(DxsegError, match="has changed since"):
         train_run(disks, tmp_path / "run", config)
 

@@ -1,4 +1,4 @@
-"""A stage 1 that knows labels which are hidden here is refused; one that knows the same is not."""
+"""A stage 1 that does not fit is refused, such as one that knows labels which are hidden here."""
 
 from __future__ import annotations
 
@@ -66,8 +66,7 @@ def other(data: Dataset, config: RunConfig, tmp_path: Path) -> Path:
     splits = split(data, 2)
     prepared = prepare(data, config, splits)
     coarse = build_coarse_branch(config.model, prepared.task, pretrained=False)
-    train = splits.loc[splits["split"] == "train", "case_id"].tolist()
-    save_stage1(tmp_path / "stage1", coarse, config, prepared, train, {})
+    save_stage1(tmp_path / "stage1", coarse, config, prepared, splits, {})
     return tmp_path
 
 
@@ -97,3 +96,31 @@ def test_a_stage_one_that_learnt_the_same_labels_is_used(
     splits = split(data, 2)
     assert "label_level" in splits
     load_stage1_of(other, splits, config, prepare(data, config, splits))
+
+
+def test_a_stage_one_of_another_size_is_refused(
+    data: Dataset, config: RunConfig, other: Path
+) -> None:
+    splits = split(data, 2)
+    larger = config.model_copy(update={"data": config.data.model_copy(update={"image_size": 64})})
+    with pytest.raises(DxsegError, match=r"learned from images of 32 px, and classifies .* 64 px"):
+        load_stage1_of(other, splits, larger, prepare(data, config, splits))
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "last"])
+def test_a_stage_one_that_was_selected_on_test_cases_is_refused(
+    data: Dataset, config: RunConfig, tmp_path: Path, checkpoint: str
+) -> None:
+    splits = split(data, 2)
+    prepared = prepare(data, config, splits)
+    stage = config.stage1.model_copy(update={"checkpoint": checkpoint})
+    coarse = build_coarse_branch(config.model, prepared.task, pretrained=False)
+    changed = config.model_copy(update={"stage1": stage})
+    save_stage1(tmp_path / "stage1", coarse, changed, prepared, splits, {})
+    load_stage1_of(tmp_path, splits, config, prepared)
+    here = splits.assign(split=splits["split"].replace("validation", "test"))
+    if checkpoint == "last":
+        load_stage1_of(tmp_path, here, config, prepared)
+        return
+    with pytest.raises(DxsegError, match=f"selected on {SLICES} cases .* that are test cases"):
+        load_stage1_of(tmp_path, here, config, prepared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from dxseg.config.schema import RunConfig
 from dxseg.errors import DxsegError
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.training import distillation, run
-from dxseg.training.run import train_run
+from dxseg.training.run import train_run, train_stage1_run
 
 Configure = Callable[..., RunConfig]
 
@@ -45,8 +46,8 @@ def test_a_branch_that_masks_have_changed_is_no_stage_1(
 
     for module in (run, distillation):
         monkeypatch.setattr(module, "train_stages", stop)
+    config = configure("sks-student", model=model, stage2={"learning_rate": 0.01})
     with pytest.raises(StoppedError):
-        config = configure("sks-student", model=model, stage2={"learning_rate": 0.01})
         train_run(disks, tmp_path / "again", config, stage2_run=sks)
     with pytest.raises(StoppedError):
         distill(sks, output=tmp_path / "student")
@@ -54,3 +55,24 @@ def test_a_branch_that_masks_have_changed_is_no_stage_1(
         weights = stage1.state_dict()
         assert all(torch.equal(weights[name], untouched[name]) for name in untouched)
     assert len(started) == 2
+
+
+def test_a_run_goes_on_from_the_weights_that_it_was_started_with(
+    disks: Path, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure("unet-stage1")
+    train_stage1_run(disks, tmp_path / "source", config)
+    shutil.copytree(tmp_path / "source", tmp_path / "other")
+    weights = tmp_path / "other" / "stage1" / "coarse.safetensors"
+    weights.write_bytes(weights.read_bytes() + b"trained again")
+
+    def stop(*_: Any) -> None:
+        raise StoppedError
+
+    monkeypatch.setattr(run, "train_stages", stop)
+    for _ in range(2):  # started, and continued
+        with pytest.raises(StoppedError):
+            train_run(disks, tmp_path / "run", config, stage1_run=tmp_path / "source")
+    for source in (tmp_path / "other", None):
+        with pytest.raises(DxsegError, match="started from other weights than"):
+            train_run(disks, tmp_path / "run", config, stage1_run=source)

@@ -26,6 +26,7 @@ class TestRefusals:
         with pytest.raises(DxsegError, match=r"another configuration \(seed: 0 there, 1 asked\)"):
             train(seed=1)
         assert (run / "config.yaml").read_bytes() == before
+        train(data={"workers": 1, "cache_dir": str(run)})  # changes no weight
 
     def test_another_dataset_in_the_same_folder(
         self, train: Callable[..., Path], copied: Path

@@ -43,6 +43,11 @@ class StageConfig(StrictConfig):
     checkpoint: Literal["last", "best"] = "last"
 
     @property
+    def is_selected(self) -> bool:
+        """Whether validation decides which weights the stage ends with."""
+        return self.checkpoint == "best" or self.early_stopping_patience is not None
+
+    @property
     def max_epochs(self) -> int:
         """Whole epochs."""
         return -(-self.steps // self.steps_per_epoch)

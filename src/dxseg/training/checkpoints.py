@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,34 @@ class CheckpointFiles(TorchCheckpointIO):
                 raise OSError(reason.errno, reason.strerror, str(path)) from error
             raise
         replace_durably(temporary, Path(path))
+
+    def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Read a checkpoint, whose folder may have been moved since."""
+        checkpoint = super().load_checkpoint(path, *arguments, **options)
+        _follow_move(checkpoint.get("callbacks", {}).values(), Path(path))
+        return checkpoint
+
+
+def _follow_move(states: Collection[Any], path: Path) -> None:
+    """Name files of callbacks where they are now: else Lightning forgets which epoch was best.
+
+    Args:
+        states: of the callbacks; changed.
+        path: the checkpoint. The callback that wrote it names it at the place it had then.
+    """
+    here = path.parent.resolve()  # as Lightning does
+    saved = [state for state in states if isinstance(state, dict) and "dirpath" in state]
+    names = [Path(state["best_model_path"]) for state in saved]
+    moved = {str(name.parent) for name in names if name.name == path.name} - {str(here)}
+    for state in saved:
+        if state["dirpath"] in moved:
+            state["dirpath"] = str(here)
+            for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+                state[key] = state[key] and str(here / Path(state[key]).name)
+            files = state["best_k_models"]
+            state["best_k_models"] = {
+                str(here / Path(file).name): score for file, score in files.items()
+            }
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -28,8 +28,16 @@ from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.datamodule.training_data import prepare_training_data
 from dxseg.training.preconditions import check_label_head
 from dxseg.training.run import finish
-from dxseg.training.run_folder import check_folder, lock_folder, start_folder
-from dxseg.training.run_record import RUN_FILE, has_stage1, read_run
+from dxseg.training.run_folder import (
+    check_encoder_weights,
+    check_folder,
+    check_source,
+    encoder_weights_digest,
+    lock_folder,
+    record_source,
+    start_folder,
+)
+from dxseg.training.run_record import RUN_FILE, STAGE1_WEIGHTS, has_stage1, read_run
 from dxseg.training.sequence import Trained, Work, train_stages
 from dxseg.training.stage1_folder import load_stage1_of
 from dxseg.training.stages import validate_selection
@@ -107,9 +115,9 @@ def distill_run(
 
     Raises:
         UsageError: the teachers have different splits, labels, classes or inputs.
-        DxsegError: a run is not finished or its dataset has changed; the first's model contains no
-            classifier and there is no stage 1, or one that does not fit; the folder holds something
-            else.
+        DxsegError: a run is not finished, or its dataset or file of encoder weights has changed;
+            the first's model contains no classifier and there is no stage 1, or one that does not
+            fit; the folder holds something else.
         KeyboardInterrupt: the user stopped the run.
     """
     fabric = join_processes(config.device)
@@ -134,12 +142,15 @@ def distill_run(
             f"{dataset.root}: not the dataset that {teacher} was trained on, or changed since; "
             "give that one with --dataset, or train the teacher again"
         )
+    _check_encoder_weights(teacher, record, config)
     check_label_head(dataset, read_splits(teacher / "splits.csv", dataset), config)
     digests = [sha256_file(one / "model" / WEIGHTS_FILE) for one in teachers]
     with lock_folder(output, fabric):
         with fabric.rank_zero_first():
             check_folder(output, config, dataset)
             _start_student_folder(teacher, output, config, dataset, " ".join(digests))
+            if config.model.student.encoder_init == "pretrained":
+                check_encoder_weights(output, config)
             if (output / RUN_FILE).is_file():
                 return read_run(output)
             splits = read_splits(output / "splits.csv", dataset)
@@ -147,12 +158,18 @@ def distill_run(
             with reporting(console, "Reading images") as report:
                 data = prepare_training_data(dataset, splits, config, statistics, report)
             validate_selection(data, config)
+            sources = (
+                [source / "stage1" / STAGE1_WEIGHTS] if builds_on_stage1 and coarse is None else []
+            )
+            check_source(output, sources)
         work = Work(dataset, splits, data, config, output, settings, fabric)
         stage1 = coarse
         if coarse is not None:
             source = teacher
         elif builds_on_stage1:
             stage1 = load_stage1_of(source, splits, config, data)
+        if fabric.is_global_zero:
+            record_source(output, sources)
         first, *rest = (
             {"run": str(one.resolve()), "weights_sha256": digest}
             for one, digest in zip(teachers, digests, strict=True)
@@ -186,6 +203,21 @@ def _load_others(teacher: Path, others: Sequence[Path]) -> list[SegmentationMode
         infos = [read_info(teacher / "model"), *(info for _, info in loaded)]
         require_one_input(infos, [str(run) for run in (teacher, *others)])
     return [network for network, _ in loaded]
+
+
+def _check_encoder_weights(teacher: Path, record: dict[str, Any], config: RunConfig) -> None:
+    """Check that a student starts from the file of encoder weights that its teacher started from.
+
+    Raises:
+        DxsegError: it has changed, or is gone.
+    """
+    if config.model.student.encoder_init != "pretrained":
+        return
+    if encoder_weights_digest(config) != record.get("encoder_weights_sha256"):
+        raise DxsegError(
+            f"{config.model.encoder_weights}: has changed since {teacher} was trained; give that "
+            "file again, or train the teacher again"
+        )
 
 
 def _start_student_folder(

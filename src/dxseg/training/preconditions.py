@@ -40,8 +40,8 @@ def check_trainable(
         masks: Whether this run learns from masks.
 
     Raises:
-        DxsegError: Fewer than two labels to tell apart (of images, for a label head), one patient, no lesion in any mask, or no
-            validation or test case; names all of these, and the methods that work. Or there is no
+        DxsegError: Fewer than two labels to tell apart (of images, for a label head), one patient,
+            no lesion in any mask, or no validation or test case; names all of these, and the methods that work. Or there is no
             spacing to choose one from.
     """
     dataset = known_labels(dataset, splits)

@@ -39,8 +39,8 @@ class PseudoLabels:
 
     Attributes:
         cases: with their masks, true ones or the teacher's.
-        lesion_free: (N,) whether each of them is lesion-free, by its label, or by an empty mask where
-            no label means a lesion.
+        lesion_free: (N,) whether each of them is lesion-free, by its label, or by an empty mask
+            where no label means a lesion.
         counts: how many have a `true_mask`, are `lesion_free`, have a `teacher_mask`, and how many
             training images are `left_out`.
     """

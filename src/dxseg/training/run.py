@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import Logger
 
 from dxseg.config.schema import RunConfig
 from dxseg.data.table.dataset import Dataset
-from dxseg.inference.model_folder import load_model_folder
+from dxseg.inference.model_folder import WEIGHTS_FILE, load_model_folder
 from dxseg.io.progress import console, reporting
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.encoder import PyramidEncoder
@@ -25,12 +25,14 @@ from dxseg.training.preconditions import check_trainable
 from dxseg.training.run_folder import (
     check_encoder_weights,
     check_folder,
+    check_source,
     check_stage2,
     encoder_weights_digest,
     finish_run,
     lock_folder,
+    record_source,
 )
-from dxseg.training.run_record import RUN_FILE, has_stage1, read_run
+from dxseg.training.run_record import RUN_FILE, STAGE1_WEIGHTS, has_stage1, read_run
 from dxseg.training.run_splits import run_splits
 from dxseg.training.sequence import Trained, Work, train_stages
 from dxseg.training.stage1_folder import load_stage1, load_stage1_of, save_stage1
@@ -69,14 +71,17 @@ def train_run(
         The content of `run.json`.
 
     Raises:
-        DxsegError: the folder holds a run of another configuration or dataset; the given stage 1
-            does not fit or was trained on validation or test cases; the given stage 2 is of another
+        DxsegError: the folder holds a run of another configuration or dataset, or one that started
+            from another run; the given stage 1 does not fit, was trained on validation or test
+            cases, or selected on test cases; the given stage 2 is of another
             configuration or split; files are damaged; another process trains this run.
         KeyboardInterrupt: the user stopped the run.
     """
     fabric = join_processes(config.device)
     settings = TrainerSettings(config.device, config.seed, logger, callbacks)
     dataset = Dataset.load(dataset_path)
+    sources = [] if stage1_run is None else [stage1_run / "stage1" / STAGE1_WEIGHTS]
+    sources += [] if stage2_run is None else [stage2_run / "model" / WEIGHTS_FILE]
     with lock_folder(output, fabric):
         with fabric.rank_zero_first():
             check_folder(output, config, dataset)
@@ -87,14 +92,16 @@ def train_run(
             )
             check = partial(check_trainable, labels=labels)
             work = _prepare(dataset, output, config, splits_path, settings, fabric, check)
+            check_source(output, sources)
         trained = Trained() if stage2_run is None else _stage2_of(stage2_run, work)
         started = monotonic()
         stage1 = _stage1_for(work, trained, stage1_run or stage2_run)
         trained.seconds["stage1"] = monotonic() - started
+        if fabric.is_global_zero:
+            record_source(output, sources)
         stages = config.stages if stage2_run is None else config.stages[1:]
         train_stages(work, stages, trained, stage1)
-        sources = {"stage1_from": stage1_run, "stage2_from": stage2_run}
-        return finish(work, trained, sources)
+        return finish(work, trained, {"stage1_from": stage1_run, "stage2_from": stage2_run})
 
 
 def train_stage1_run(
@@ -222,8 +229,6 @@ def _stage1(work: Work) -> tuple[CoarseBranch, dict[str, float]]:
     coarse, metrics = train_stage1(data, config, folder, work.settings)
     work.fabric.barrier()  # until all have read the checkpoint
     if work.fabric.is_global_zero:
-        training = work.splits["split"].eq("train").to_numpy()
-        case_ids = work.dataset.cases["case_id"][training].tolist()
-        save_stage1(folder, coarse, config, data, case_ids, metrics)
+        save_stage1(folder, coarse, config, data, work.splits, metrics)
         remove_checkpoints(folder)
     return coarse, metrics

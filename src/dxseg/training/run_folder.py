@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +31,11 @@ from dxseg.training.trainer import remove_checkpoints
 
 ENCODER_WEIGHTS_DIGEST = "encoder_weights.sha256"
 
+SOURCE_DIGEST = "source.sha256"
+
+UNBOUND: dict[str, Any] = {"data": {"workers", "cache_dir"}}
+"""What may change while a run is continued: no weight depends on it."""
+
 LOCK_SECONDS = 10.0
 """How long to wait for the lock: the processes of an experiment that was killed take a moment to
 notice it."""
@@ -55,8 +61,8 @@ def check_folder(output: Path, config: RunConfig, dataset: Dataset) -> None:
     path = output / "config.yaml"
     if path.is_file():
         recorded = read_config(path)
-        if recorded != config:
-            theirs, ours = recorded.model_dump(), config.model_dump()
+        theirs, ours = (one.model_dump(exclude=UNBOUND) for one in (recorded, config))
+        if theirs != ours:
             changed = [key for key in ours if ours[key] != theirs[key]]
             details = "; ".join(f"{key}: {theirs[key]} there, {ours[key]} asked" for key in changed)
             raise DxsegError(
@@ -99,6 +105,39 @@ def check_encoder_weights(output: Path, config: RunConfig) -> None:
         )
 
 
+def check_source(output: Path, sources: Sequence[Path]) -> None:
+    """Check that a run that is continued goes on from the weights that it was started with.
+
+    Args:
+        output: folder of the run.
+        sources: files of weights of other runs.
+
+    Raises:
+        DxsegError: these are others, or have changed.
+    """
+    path, digests = output / SOURCE_DIGEST, _digests(sources)
+    if path.is_file() and digests is not None and path.read_text(encoding="utf-8") != digests:
+        given = ", ".join(map(str, sources)) or "weights of its own"
+        raise DxsegError(
+            f"{output}: was started from other weights than {given}, or they have changed since; "
+            "repeat --stage1 or --stage2 of that run, or choose another folder with --out"
+        )
+
+
+def record_source(output: Path, sources: Sequence[Path]) -> None:
+    """Record what the stages of a run start from, once it is known to fit; see `check_source`."""
+    digests = _digests(sources)
+    if digests is not None:
+        write_text_atomic(output / SOURCE_DIGEST, digests)
+
+
+def _digests(files: Sequence[Path]) -> str | None:
+    """Digests, a line for each; None where a file is absent, which is refused where it is read."""
+    if not all(path.is_file() for path in files):
+        return None
+    return "".join(f"{sha256_file(path)}\n" for path in files)
+
+
 def encoder_weights_digest(config: RunConfig) -> str | None:
     """The digest of the file that encoders start from, if there is one.
 
@@ -128,14 +167,17 @@ def check_stage2(other: Path, output: Path, config: RunConfig, dataset: Dataset)
             "leave the option out, or choose a method with self-training or a student"
         )
     theirs, record = read_config(other / "config.yaml"), read_run(other)
-    ignored = {"method", "self_training", "student", "device"}
-    ignored |= {"rule_out_sensitivity", "rule_in_specificity"}
+    names = ("method", "self_training", "student", "device")
+    names += ("rule_out_sensitivity", "rule_in_specificity")
+    ignored = UNBOUND | dict.fromkeys(names, True)
     differing = [
         key
         for key, value in config.model_dump(exclude=ignored).items()
         if theirs.model_dump(exclude=ignored)[key] != value
     ]
     differing += theirs.stages[1:]
+    if record.get("encoder_weights_sha256") != encoder_weights_digest(config):
+        differing.append("encoder weights")
     if record["splits_sha256"] != sha256_file(output / "splits.csv"):
         differing.append("splits")
     if record["dataset_digest"] != dataset.digest():

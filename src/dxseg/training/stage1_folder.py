@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,10 +12,12 @@ from safetensors.torch import load_file, save
 
 from dxseg.config.network import ModelConfig
 from dxseg.config.schema import RunConfig
+from dxseg.data.table.cases import TEST, TRAIN, VALIDATION
 from dxseg.errors import DxsegError
 from dxseg.io.atomic import sha256_file, write_bytes_atomic, write_text_atomic
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.factory import Task, build_coarse_branch
+from dxseg.training.datamodule.stage_data import has_label
 from dxseg.training.datamodule.training_data import TrainingData
 from dxseg.training.run_record import STAGE1_RECORD, STAGE1_WEIGHTS
 
@@ -28,6 +31,8 @@ class Stage1Record(BaseModel):
         image_size: side of its input, pixels.
         case_ids: every training case, so that stage 2 can refuse a classifier that was trained on
             its validation or test cases.
+        selected_on: the validation cases by which its epoch was chosen, if it was: checkpoint
+            "best" or early stopping.
         labels_sha256: of the labels it was trained on; None in records of earlier versions.
         metrics: the last validation metrics.
         weights_sha256: of the weights beside the record.
@@ -39,6 +44,7 @@ class Stage1Record(BaseModel):
     task: Task
     image_size: int
     case_ids: list[str]
+    selected_on: list[str] = []
     labels_sha256: str | None = None
     metrics: dict[str, float]
     weights_sha256: str
@@ -59,7 +65,7 @@ def save_stage1(
     coarse: CoarseBranch,
     config: RunConfig,
     data: TrainingData,
-    case_ids: list[str],
+    splits: pd.DataFrame,
     metrics: dict[str, float],
 ) -> None:
     """Write weights and record, in this order: with both, stage 1 is finished."""
@@ -69,7 +75,8 @@ def save_stage1(
         model=config.model,
         task=data.task,
         image_size=config.coarse_size,
-        case_ids=case_ids,
+        case_ids=splits.loc[splits["split"].eq(TRAIN), "case_id"].tolist(),
+        selected_on=_selection_cases(config, data, splits),
         labels_sha256=data.labels_sha256,
         metrics=metrics,
         weights_sha256=sha256_file(folder / STAGE1_WEIGHTS),
@@ -118,19 +125,26 @@ def load_stage1_of(
         data: of this run.
 
     Raises:
-        DxsegError: it is not finished, is another network, or was trained on cases that are
-            validation or test cases here, or on labels that are hidden here.
+        DxsegError: it is not finished, is another network or of another size, was trained on cases
+            that are validation or test cases here, or selected on test cases, or learned labels
+            that are hidden here.
     """
     coarse, record = load_stage1(other / "stage1")
-    seen = splits["case_id"].isin(record.case_ids)
-    unseen = splits["split"].isin(["validation", "test"])
-    seen_groups = set(splits.loc[seen, "group"])
-    leaked = unseen & (seen | splits["group"].isin(seen_groups))
-    if leaked.any():
+    for verb, cases, unseen in (
+        ("trained", record.case_ids, (VALIDATION, TEST)),
+        ("selected", record.selected_on, (TEST,)),
+    ):
+        if leaked := _count_leaked(splits, cases, unseen):
+            raise DxsegError(
+                f"{other / 'stage1'}: this classifier was {verb} on {leaked} cases (or others of "
+                f"their patient or near-duplicate group) that are {' or '.join(unseen)} cases "
+                "here; train stage 1 on this run's splits, or give both runs the same --splits file"
+            )
+    if record.image_size != config.coarse_size:
         raise DxsegError(
-            f"{other / 'stage1'}: this classifier was trained on {int(leaked.sum())} cases (or "
-            "others of their patient or near-duplicate group) that are validation or test cases "
-            "here; train stage 1 on this run's splits, or give both runs the same --splits file"
+            f"{other / 'stage1'}: this classifier learned from images of {record.image_size} px, "
+            f"and classifies images of {config.coarse_size} px here (data.image_size / "
+            "model.coarse_reduction); train stage 1 in this run, or set both as in that one"
         )
     if "label_level" in splits and record.labels_sha256 != data.labels_sha256:
         raise DxsegError(
@@ -145,3 +159,21 @@ def load_stage1_of(
             "the same preset and dataset for both"
         )
     return coarse
+
+
+def _selection_cases(config: RunConfig, data: TrainingData, splits: pd.DataFrame) -> list[str]:
+    """The validation cases that chose the epoch of a stage 1, if any did."""
+    validation = data.label_validation
+    if validation is None or not config.stage1.is_selected:
+        return []
+    labeled = has_label(validation.labels)
+    if validation.studies is not None:
+        labeled |= validation.studies.numbers >= 0
+    return splits.loc[splits["split"].eq(VALIDATION), "case_id"][labeled].tolist()
+
+
+def _count_leaked(splits: pd.DataFrame, cases: Sequence[str], unseen: Sequence[str]) -> int:
+    """How many cases of the unseen splits are among some cases, or in a group with one."""
+    seen = splits["case_id"].isin(cases)
+    groups = set(splits.loc[seen, "group"])
+    return int((splits["split"].isin(unseen) & (seen | splits["group"].isin(groups))).sum())

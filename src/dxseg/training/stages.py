@@ -246,8 +246,7 @@ def validate_selection(data: TrainingData, config: RunConfig) -> None:
     ):
         if stage is None or (name == "stage1" and not config.model.requires_stage1):
             continue
-        chosen = stage.checkpoint == "best" or stage.early_stopping_patience is not None
-        if chosen and not possible:
+        if stage.is_selected and not possible:
             raise DxsegError(
                 f"{name}: checkpoint 'best' and early stopping are decided on validation, which "
                 f"needs {remedy}; add some, or set {name}.checkpoint=last and no "
