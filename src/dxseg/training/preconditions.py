@@ -41,8 +41,8 @@ def check_trainable(
 
     Raises:
         DxsegError: Fewer than two labels to tell apart (of images, for a label head), one patient,
-            no lesion in any mask, or no validation or test case; names all of these, and the methods that work. Or there is no
-            spacing to choose one from.
+            no lesion in any mask, or no validation or test case; names all of these, and the
+            methods that work. Or there is no spacing to choose one from.
     """
     dataset = known_labels(dataset, splits)
     train = splits["split"].eq(TRAIN).to_numpy()
