@@ -167,8 +167,8 @@ def check_stage2(other: Path, output: Path, config: RunConfig, dataset: Dataset)
             "leave the option out, or choose a method with self-training or a student"
         )
     theirs, record = read_config(other / "config.yaml"), read_run(other)
-    names = ("method", "self_training", "student", "device")
-    names += ("rule_out_sensitivity", "rule_in_specificity")
+    names = ["method", "self_training", "student", "device"]
+    names += ["rule_out_sensitivity", "rule_in_specificity"]
     ignored = UNBOUND | dict.fromkeys(names, True)
     differing = [
         key
