@@ -262,7 +262,11 @@ def test_masks_that_the_table_uses_or_that_name_another_case_are_not_left_out(
 def test_a_numbered_mask_may_be_of_an_image_that_is_not_in_the_table(
     folder: Any, codes: Any, image: str, mask: str, other: str, its_mask: str
 ) -> None:
-    for name, pixels in ((image, folder.scene(9)), (mask, folder.disc()), (its_mask, folder.disc())):
+    for name, pixels in (
+        (image, folder.scene(9)),
+        (mask, folder.disc()),
+        (its_mask, folder.disc()),
+    ):
         folder.image(name, pixels)
     folder.set("c9", image=image, mask=mask, label="benign")
     assert codes(folder.check())["mask-left-out"].case_ids == ["c9"]

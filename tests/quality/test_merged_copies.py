@@ -83,9 +83,7 @@ def test_copies_that_stay_are_told(folder: Any, tmp_path: Path) -> None:
     assert "duplicates-exact" in repair.remaining
 
 
-def test_a_label_that_followed_from_a_removed_mask_is_removed(
-    folder: Any, tmp_path: Path
-) -> None:
+def test_a_label_that_followed_from_a_removed_mask_is_removed(folder: Any, tmp_path: Path) -> None:
     for case in ("c2", "c3"):
         number = case[1:]
         folder.set(case, patient_id="V", volume_id="V", slice_index=number, label_level="mask")
@@ -93,9 +91,9 @@ def test_a_label_that_followed_from_a_removed_mask_is_removed(
     repair, rows = fixed(folder, tmp_path)
     assert rows.loc["c2", ["mask", "label", "label_level"]].tolist() == ["", "", ""]
     assert rows.loc["c3", "label_level"] == "mask"
-    assert ["their labels too, which followed from the mask"] == [
-        one.reason for one in repair.actions if one.case_ids == ["c2"]
-    ][1:]
+    assert [one.reason for one in repair.actions if one.case_ids == ["c2"]][1:] == [
+        "their labels too, which followed from the mask"
+    ]
 
 
 def test_the_copy_reads_images_from_addresses(folder: Any, tmp_path: Path) -> None:

@@ -172,9 +172,10 @@ class _RepairedTable:
         self.cases.loc[first, "patient_id"] = patient
         of_study = own["label_level"].isin(BAG_LEVELS)
         # The label of another patient's study says nothing about this one.
-        known = own[own["label"].ne("") & (~of_study | own["patient_id"].isin(["", patient]))]
-        if not self.cases.loc[first, "label"] and len(known):
-            self.cases.loc[first, ["label", "label_level"]] = known[["label", "label_level"]].iloc[0]
+        valid = own["label"].ne("") & (~of_study | own["patient_id"].isin(["", patient]))
+        labels = own.loc[valid, ["label", "label_level"]]
+        if not self.cases.loc[first, "label"] and len(labels):
+            self.cases.loc[first, labels.columns] = labels.iloc[0]
 
     def write_masks(self, progress: Callable[[int, int], None] | None) -> None:
         """Write the masks that are merged or were not plain."""

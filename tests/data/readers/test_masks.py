@@ -157,6 +157,8 @@ def test_merging_is_or_and_refuses_other_sizes(tmp_path: Path) -> None:
 
 def test_a_mask_of_five_different_channels_is_refused_by_name(tmp_path: Path) -> None:
     tifffile = pytest.importorskip("tifffile")
-    tifffile.imwrite(tmp_path / "m.tif", np.random.default_rng(0).integers(0, 255, (5, 7, 11), "u1"))
+    tifffile.imwrite(
+        tmp_path / "m.tif", np.random.default_rng(0).integers(0, 255, (5, 7, 11), "u1")
+    )
     with pytest.raises(DxsegError, match=r"m\.tif: a color mask"):
         inspect_mask(tmp_path / "m.tif", 1)

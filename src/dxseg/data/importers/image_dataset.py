@@ -248,12 +248,12 @@ def _refuse_shadowed(found: Sequence[FoundCase], root: Path, destination: Path) 
     """Refuse files whose name is taken in the dataset's folder, which is searched first."""
     if root == destination or not destination.is_dir():
         return
-    there = set(os.listdir(destination))
+    there = {path.name for path in destination.iterdir()}
     # Text, as thousands of paths take long to compare.
     above, own = f"{root}{os.sep}", f"{destination}{os.sep}"
     for path in (str(path) for case in found for path in (case.image, *case.masks)):
         name = path.removeprefix(above)
-        if name == path or path.startswith(own) or name.split(os.sep)[0] not in there:
+        if name == path or path.startswith(own) or name.partition(os.sep)[0] not in there:
             continue
         if (destination / name).exists():
             raise DxsegError(

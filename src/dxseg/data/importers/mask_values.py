@@ -52,8 +52,8 @@ class MaskRule:
             structure: What it shows, where each structure has a file.
 
         Raises:
-            DxsegError: The file cannot be read, has no value of the rule, or is a color mask where a
-            value is meant.
+            DxsegError: The file cannot be read, has no value of the rule, or is a color mask where
+                values are given.
         """
         if self.structures:
             reading = inspect_mask(path, 1)

@@ -64,8 +64,8 @@ class SliceRecord(BaseModel):
     """The files that were written for a volume.
 
     Attributes:
-        key: Digest of the volume's files and the rules; "" if its label map could not be read, which
-            may have a passing reason: the next import tries again.
+        key: Digest of the volume's files and the rules; "" if its label map could not be read, for
+            a reason that may pass: the next import tries again.
         images: One file per slice, relative to the dataset.
         masks: One file per slice, "" if the mask is empty; None without a label map.
         lesion: Whether each slice shows a lesion; empty without a label map.

@@ -134,9 +134,10 @@ def _check_extensions(path: Path) -> None:
     """
     import nibabel
 
-    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    opened: Any = gzip.open if path.name.lower().endswith(".gz") else open
     with opened(path, "rb") as stream:
-        for kind in (nibabel.Nifti1Header, nibabel.Nifti2Header):
+        kinds: Any = (nibabel.Nifti1Header, nibabel.Nifti2Header)
+        for kind in kinds:
             stream.seek(0)
             start = stream.read(kind.sizeof_hdr)
             if kind.may_contain_header(start) and stream.read(4)[:1] > b"\0":
