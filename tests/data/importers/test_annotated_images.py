@@ -16,7 +16,9 @@ from dxseg.data.table.dataset import Dataset
 SQUARE = [2, 2, 6, 2, 6, 6, 2, 6]
 
 
-def imported(folder: Path, on_disk: list[str], *listed: list[str]) -> ImportReport:
+def imported(
+    folder: Path, on_disk: list[str], *listed: list[str], files: str = "{}.json"
+) -> ImportReport:
     """Import squares on the images of some COCO files."""
     for name in on_disk:
         path = folder / "in" / name
@@ -31,7 +33,9 @@ def imported(folder: Path, on_disk: list[str], *listed: list[str]) -> ImportRepo
                 for n in range(len(names))
             ],
         }
-        (folder / "in" / f"{number}.json").write_text(json.dumps(content))
+        path = folder / "in" / files.format(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
     return import_annotations(folder / "in", folder / "out")
 
 
@@ -62,6 +66,18 @@ def test_two_names_that_lead_to_one_file_by_its_base_name_are_left_out(tmp_path:
     assert images(tmp_path) == ["b.png"]
     assert [name for name, _ in report.skipped] == ["P1/0001.png", "P2/0001.png"]
     assert all("an entry of another name" in reason for _, reason in report.skipped)
+
+
+def test_one_name_in_two_folders_of_annotations_may_be_two_images(tmp_path: Path) -> None:
+    report = imported(
+        tmp_path,
+        ["images/P1/a.png", "b.png"],
+        ["a.png"],
+        ["a.png", "b.png"],
+        files="json/P{}/a.json",
+    )
+    assert images(tmp_path) == ["b.png"]
+    assert [name for name, _ in report.skipped] == ["a.png", "a.png"]
 
 
 def test_one_name_in_two_files_is_one_image(tmp_path: Path) -> None:

@@ -130,16 +130,18 @@ class DrawnMasks:
     ) -> list[AnnotatedImage]:
         """The annotations of a file without those that only a part of its name led to it.
 
-        These stay if no entry has another name: of two names, one may be an absent image's.
+        These stay if no other entry may be of another image: of two names, and of two folders of
+        annotations, one may be an absent image's.
         """
-        names = {fold_name("/".join(_parts(image.name))) for image, _ in given}
-        kept = [image for image, guessed in given if not guessed or len(names) == 1]
+        distinct = len({_place(image) for image, _ in given})
+        kept = [image for image, guessed in given if not guessed or distinct == 1]
         for image, guessed in given:
-            if guessed and len(names) > 1:
+            if guessed and distinct > 1:
                 self.skipped.image(
                     image.name,
                     f"no such image; {path} has the same base name, but an entry of another name "
-                    "is of it; write the path of the file into both, or add the absent image",
+                    "or folder is of it; write the path of the file into both, or add the absent "
+                    "image",
                 )
         return kept
 
@@ -289,6 +291,12 @@ def draw_all(found: Annotations, masks: DrawnMasks) -> Iterator[FoundCase]:
 def _parts(name: str) -> list[str]:
     """The folders and the file of a path, without what only leads there."""
     return [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+
+
+def _place(image: AnnotatedImage) -> str:
+    """Where an entry has its image: a name without folders may be meant beside its file."""
+    parts = _parts(image.name)
+    return fold_name("/".join(parts) if len(parts) > 1 else f"{image.source.parent}/{parts[-1]}")
 
 
 def _end_alike(folders: Sequence[str], others: Sequence[str]) -> bool:
