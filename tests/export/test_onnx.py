@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -191,8 +192,19 @@ def test_test_images_and_hidden_masks_are_left_out(trained, phantoms):
     assert {of_split[case.image.image][0] for case in cases} == {"train", "validation"}
     assert all(of_split[case.image.image][1] for case in cases if case.mask is not None)
     assert 0 < sum(case.mask is not None for case in cases) < len(cases)
+    assert calibration_cases([phantoms], trained / "model") == cases, "the model of the run"
     everything = calibration_cases([phantoms])
     assert len(everything) == len(data) <= IMAGES
+
+
+def test_masks_that_were_drawn_since_open_no_test_image(trained, phantoms, tmp_path):
+    shutil.copytree(phantoms, tmp_path / "data")
+    data = Dataset.load(tmp_path / "data")
+    data.cases.loc[data.cases["mask"].ne("").to_numpy().argmax(), "mask"] = ""
+    data.save()
+    splits = read_splits(trained / "splits.csv", data)
+    test = {data.image_path(row) for row in data.cases[splits["split"].eq("test")].itertuples()}
+    assert not test & {case.image.image for case in calibration_cases([data.root], trained)}
 
 
 def test_calibration_needs_images(tmp_path, trained):

@@ -252,6 +252,28 @@ def test_masks_that_the_table_uses_or_that_name_another_case_are_not_left_out(
     assert codes(folder.check()) == {}
 
 
+@pytest.mark.parametrize(
+    ("image", "mask", "other", "its_mask"),
+    [
+        ("images/a.png", "masks/a.png", "images/a_1.JPG", "masks/a_1.png"),
+        ("b.png", "b_mask.png", "b_1.png", "b_mask_1.png"),
+    ],
+)
+def test_a_numbered_mask_may_be_of_an_image_that_is_not_in_the_table(
+    folder: Any, codes: Any, image: str, mask: str, other: str, its_mask: str
+) -> None:
+    for name, pixels in (
+        (image, folder.scene(9)),
+        (mask, folder.disc()),
+        (its_mask, folder.disc()),
+    ):
+        folder.image(name, pixels)
+    folder.set("c9", image=image, mask=mask, label="benign")
+    assert codes(folder.check())["mask-left-out"].case_ids == ["c9"]
+    folder.root.joinpath(other).write_bytes(b"damaged")
+    assert "mask-left-out" not in codes(folder.check())
+
+
 def test_labels_with_too_few_groups_are_named(folder: Any) -> None:
     folder.spec["labels"] = [*folder.spec["labels"], "cyst"]
     for number in range(10, 18):

@@ -278,7 +278,7 @@ def test_slices_of_a_volume_of_the_dataset_are_saved_together(
     page.keyboard.press("Home")
     page.locator("#slice").fill("3")
     on_slice(picture, 3)
-    page.keyboard.press("S")
+    page.keyboard.press("Shift+S")
     dialog = page.get_by_role("dialog")
     dialog.get_by_text("Save 1 slices as they were shown? 2 that were not").wait_for()
     dialog.get_by_role("button", name="Save them").click()

@@ -163,6 +163,7 @@ def export_label_studio(dataset: StrPath, destination: StrPath) -> LabelStudioTa
     from urllib.parse import quote
 
     from dxseg.data.readers.images import read_image
+    from dxseg.data.readers.slicing import shown_slice
     from dxseg.data.table.dataset import Dataset
     from dxseg.export.label_studio import LOCAL_FILES, labeling_config
     from dxseg.inference.files.overlay import display_rgb
@@ -181,7 +182,8 @@ def export_label_studio(dataset: StrPath, destination: StrPath) -> LabelStudioTa
         for number, row in enumerate(unlabeled.itertuples(), 1):
             # Numbers as names, and 8-bit PNG, which browsers show.
             name = f"images/{number:05}.png"
-            shown = display_rgb(read_image(data.image_path(row)))
+            pixels = read_image(data.image_path(row))
+            shown = display_rgb(shown_slice(pixels, data.spec.slicing))
             write_bytes_atomic(target / name, encode_png(shown))
             task = {"image": LOCAL_FILES + quote(name), "case_id": row.case_id, "label": row.label}
             tasks.append({"data": task})

@@ -15,7 +15,7 @@ from dxseg.data.readers.masks import read_mask
 from dxseg.data.splits.split_table import read_splits
 from dxseg.data.table.cases import TRAIN, VALIDATION, spacing_of
 from dxseg.data.table.dataset import Dataset
-from dxseg.errors import UsageError
+from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.sources import SpacedImage
 from dxseg.training.run_record import read_run
 
@@ -80,12 +80,16 @@ def calibration_cases(
 def _usable(data: Dataset, run: Path | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """For each case, whether its image and whether its mask may be used."""
     everything = np.ones(len(data), bool)
-    splits_file = None if run is None else run / "splits.csv"
-    if run is None or splits_file is None or not splits_file.is_file():
+    if run is not None and not (run / "splits.csv").is_file():
+        run = run.parent  # the model folder of a run
+    if run is None or not (run / "splits.csv").is_file():
         return everything, everything
-    if read_run(run).get("dataset_digest") != data.digest():
+    try:
+        splits: pd.DataFrame = read_splits(run / "splits.csv", data)
+    except DxsegError:
+        if read_run(run).get("dataset_name") == data.spec.name:
+            raise  # rather than calibrate on test images of the run
         return everything, everything
-    splits: pd.DataFrame = read_splits(splits_file, data)
     masks = splits["use_mask"].to_numpy(bool) if "use_mask" in splits else everything
     return splits["split"].isin([TRAIN, VALIDATION]).to_numpy(), masks
 

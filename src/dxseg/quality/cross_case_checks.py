@@ -64,9 +64,12 @@ def duplicate_findings(scan: Scan, near: NDArray[np.int64]) -> list[RowFinding]:
 
 
 def group_exact_duplicates(scan: Scan) -> NDArray[np.int64]:
-    """Find the groups of cases whose image files have the same content; (N,) group numbers."""
+    """Find the groups of cases whose image files have the same content; (N,) group numbers.
+
+    A constant image is a group of its own: black slices of two patients are not copies.
+    """
     content = scan.facts["sha256"].astype(object).to_numpy(copy=True)
-    alone = content == ""
+    alone = (content == "") | scan.facts["minimum"].eq(scan.facts["maximum"]).to_numpy()
     content[alone] = np.flatnonzero(alone)
     # Slices of one file are not copies of each other.
     number = scan.dataset.cases["slice_index"].fillna(-1).astype("int64").to_numpy()

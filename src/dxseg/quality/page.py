@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from dxseg.data.readers.images import read_image
+from dxseg.data.readers.slicing import shown_slice
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.inference.files.overlay import display_rgb, render_overlay
@@ -74,7 +75,7 @@ class _Gallery:
 
 
 def _draw(dataset: Dataset, row: Any) -> bytes:
-    image = read_image(dataset.image_path(row))
+    image = shown_slice(read_image(dataset.image_path(row)), dataset.spec.slicing)
     colors = display_rgb(image)
     try:
         truth = dataset.read_mask(row)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from dxseg.data.importers.destination import UNFINISHED, open_destination
 from dxseg.data.readers.masks import read_masks_merged, write_mask
-from dxseg.data.splits.groups import contradicting, link_groups
+from dxseg.data.splits.groups import IDENTITIES, contradicting, link_groups
 from dxseg.data.table.dataset import Dataset
+from dxseg.data.table.volumes import BAG_LEVELS, MASK_LEVEL
 from dxseg.errors import DxsegError, UsageError
 from dxseg.io.atomic import write_text_atomic
 from dxseg.quality.cross_case_checks import group_exact_duplicates
@@ -34,7 +35,7 @@ _DROP = (
 _REMOVE_MASK = ("mask-not-found", "mask-unreadable", "mask-refused", "mask-size")
 _REWRITE = ("mask-repaired", "mask-layout")
 _SPLIT = ("patients-across-splits", "duplicates-across-splits", "labels-contradict-in-splits")
-_GROUPED = ("duplicates-exact", "duplicates-near", "duplicates-across-patients")
+_GROUPED = ("duplicates-near", "duplicates-across-patients")
 
 
 def prepare_destination(dataset: Dataset, destination: Path) -> None:
@@ -112,8 +113,6 @@ class _RepairedTable:
         self.fixed: set[str] = set()
         self.actions: list[Action] = []
         self.extra: dict[int, list[Path]] = {}
-        roots = [self.source.root, *(self.source.root / name for name in self.source.spec.roots)]
-        self.roots = [root.resolve() for root in roots]
 
     def drop(self) -> None:
         for code in _DROP:
@@ -128,23 +127,55 @@ class _RepairedTable:
             rows = rows[self.keep[rows]]
             self._note("remove-mask", rows, FINDING_TYPES[code].title)
             self.cases.loc[rows, "mask"] = ""
+            derived = rows[self.cases.loc[rows, "label_level"].eq(MASK_LEVEL)]
+            self._note("remove-mask", derived, "their labels too, which followed from the mask")
+            self.cases.loc[derived, ["label", "label_level"]] = ""
             self.fixed.add(code)
 
     def merge_duplicates(self) -> None:
-        """Keep the first of several cases whose image files are equal, with the masks of all."""
+        """Keep the first of several cases whose image files are equal, with the masks of all.
+
+        Slices stay: a volume without some of its slices is another one. Copies that contradict each
+        other are dropped, since any may be wrong.
+        """
         exact = group_exact_duplicates(self.scan)
-        clear = self.keep & ~contradicting(exact, image_label_sets(self.scan))
+        single = self.keep & self.cases["volume_id"].eq("").to_numpy()
+        doubtful = contradicting(exact, image_label_sets(self.scan)) | self._half_lesion_free(exact)
+        copied = pd.Series(single).groupby(exact).transform("sum").gt(1).to_numpy()
+        contrary = np.flatnonzero(single & doubtful & copied)
+        self._note("drop", contrary, "copies of another image that contradict it")
+        self.keep[contrary] = False
+        clear = single & ~doubtful
         gone = []
         for _, rows in pd.Series(np.flatnonzero(clear)).groupby(exact[clear]):
             first, *copies = rows.tolist()
             gone.extend(copies)
+            self._take_columns(first, copies)
             for copy in copies:
-                self.cases.loc[first, "label"] = (
-                    self.cases.loc[first, "label"] or self.cases.loc[copy, "label"]
-                )
                 self.extra.setdefault(first, []).extend(self._mask_paths(copy))
         self._note("drop", gone, "copies of another image; their masks are merged into its mask")
         self.keep[gone] = False
+        if not pd.Series(exact[self.keep]).duplicated().any():
+            self.fixed.add("duplicates-exact")
+
+    def _half_lesion_free(self, exact: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Groups of copies of which one is lesion-free and another has a mask with a lesion."""
+        drawn = self.cases["mask"].ne("") & self.scan.facts["mask_area"].gt(0) & self.keep
+        free = self.source.lesion_free & self.keep
+        both = drawn.groupby(exact).transform("any") & free.groupby(exact).transform("any")
+        return both.to_numpy()
+
+    def _take_columns(self, first: int, copies: list[int]) -> None:
+        """Complete the patient and the label of the case that is kept from its copies."""
+        own = self.cases.loc[[first, *copies]]
+        patient = next(filter(None, own["patient_id"]), "")
+        self.cases.loc[first, "patient_id"] = patient
+        of_study = own["label_level"].isin(BAG_LEVELS)
+        # The label of another patient's study says nothing about this one.
+        valid = own["label"].ne("") & (~of_study | own["patient_id"].isin(["", patient]))
+        labels = own.loc[valid, ["label", "label_level"]]
+        if not self.cases.loc[first, "label"] and len(labels):
+            self.cases.loc[first, labels.columns] = labels.iloc[0]
 
     def write_masks(self, progress: Callable[[int, int], None] | None) -> None:
         """Write the masks that are merged or were not plain."""
@@ -171,13 +202,18 @@ class _RepairedTable:
             self.fixed.add("mask-left-out")
 
     def group(self) -> None:
-        """Fill the column group, so that splits keep near-duplicates together."""
-        number = link_groups(self.cases[["group"]], self.near)
+        """Fill the column group: splits keep together near-duplicates, and what dropped rows link.
+
+        A dropped copy under another patient still says that both patients belong together.
+        """
+        number = link_groups(self.cases[[*IDENTITIES, "image"]], self.near)
+        kept = np.flatnonzero(self.keep)
+        known = pd.Series(link_groups(self.cases.loc[kept, list(IDENTITIES)], None))
+        joined = known.groupby(number[kept]).transform("nunique").gt(1).to_numpy()
         width = len(str(number.max() + 1))
         self.cases["group"] = [f"g{value + 1:0{width}}" for value in number]
-        sizes = np.bincount(number[self.keep], minlength=number.max() + 1)
-        together = np.flatnonzero(self.keep & (sizes[number] > 1))
-        self._note("group", together, "near-duplicates, kept in one split by the column group")
+        reason = "near-duplicates, kept in one split by the column group"
+        self._note("group", kept[joined], reason)
         self.fixed.update(_GROUPED)
 
     def empty_split(self) -> None:
@@ -196,7 +232,7 @@ class _RepairedTable:
                 f"{self.source.root}: no case is left after the repairs; see the findings in the "
                 "report of a check without --fix"
             )
-        roots = [str(root) for root in self.roots]
+        roots = [str(root) for root in self.source.folders]
         spec = self.source.spec.model_copy(update={"roots": roots})
         Dataset.create(self.destination, spec, kept)
         remaining = [
@@ -227,7 +263,7 @@ class _RepairedTable:
         if mask.shape != size:
             raise DxsegError(f"{masks[0]}: {mask.shape} pixels, but its image has {size}")
         name = f"masks/{self.cases['case_id'].iloc[row]}_repaired.png"
-        while any((root / name).exists() for root in self.roots):
+        while any((root / name).exists() for root in self.source.folders):
             # The copy's folder is searched first: the name must not shadow a file of the source.
             name = f"{name.removesuffix('.png')}_.png"
         merged = max(len(masks), int(facts["mask_merged"]))

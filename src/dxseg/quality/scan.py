@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dxseg.data.readers.images import READERS
 from dxseg.data.splits.perceptual_hash import BYTES, ImageHashes, stack_hashes
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
@@ -145,9 +146,14 @@ def _find_unlisted_masks(cases: Sequence[_CasePaths]) -> dict[int, list[Path]]:
         if files is None or files.mask is None or not files.mask.stem.startswith(files.image.stem):
             continue
         for number in count(1):
-            name = f"{files.mask.stem}_{number}"
+            name, image = f"{files.mask.stem}_{number}", f"{files.image.stem}_{number}"
             other = files.mask.with_name(name + files.mask.suffix)
-            if other in used or name in stems or not other.is_file():
+            if other in used or not stems.isdisjoint((name, image)) or not other.is_file():
+                break
+            suffixes = {files.image.suffix, *READERS, *map(str.upper, READERS)}
+            others = {files.image.with_name(image + suffix) for suffix in suffixes} - {other}
+            # It may be the mask of an image that an import has left out.
+            if any(path.is_file() for path in others):
                 break
             result.setdefault(row, []).append(other)
     return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from dxseg.data.readers.slicing import Slicing, shown_slice
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.evaluation.stream import by_volume, predict_rows
@@ -131,7 +132,7 @@ def draw_gallery(
         title: [
             _picture(
                 case,
-                _checked(predictions[case.case_id]),
+                _checked(predictions[case.case_id], dataset.spec.slicing),
                 dataset.read_mask(rows[case.case_id]),
                 area_unit,
             )
@@ -141,10 +142,12 @@ def draw_gallery(
     }
 
 
-def _checked(result: Prediction | DxsegError) -> Prediction:
+def _checked(result: Prediction | DxsegError, slicing: Slicing | None) -> Prediction:
+    """The prediction, with the slice itself as its image."""
     if isinstance(result, DxsegError):
         raise result
-    return result
+    assert result.image is not None, "keep_images is set"
+    return replace(result, image=shown_slice(result.image, slicing))
 
 
 def _picture(

@@ -94,7 +94,7 @@ class CaseQueue:
         self._lock = threading.Lock()
         self._read: _Read | None = None
         self._suggested: dict[str, tuple[int, float | None]] = {}
-        self._by_bytes: dict[int, list[str]] | None = None
+        self._by_bytes: tuple[Dataset, dict[int, list[str]]] | None = None
         dataset = Dataset.load(self.root)
         if dataset.spec.mask_classes != info.mask_classes:
             raise UsageError(
@@ -232,9 +232,10 @@ class CaseQueue:
         """
         dataset = self.dataset()
         with self._lock:
-            if self._by_bytes is None:
-                self._by_bytes = _images_by_size(dataset)
-        alike = self._by_bytes.get(path.stat().st_size, [])
+            if self._by_bytes is None or self._by_bytes[0] is not dataset:
+                self._by_bytes = dataset, _images_by_size(dataset)
+            by_size = self._by_bytes[1]
+        alike = by_size.get(path.stat().st_size, [])
         digest = sha256_file(path) if alike else ""
         for case_id in alike:
             case = self.find(case_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 from dxseg.data.exporters.coco_rle import encode_runs
 from dxseg.data.geometry import Spacing
 from dxseg.data.readers.raster import Pixels
+from dxseg.data.readers.slicing import Slicing, shown_slice
 from dxseg.inference.files.overlay import display_rgb
 from dxseg.inference.files.png import encode_png, mask_levels
 from dxseg.inference.files.table import model_name
@@ -243,6 +245,13 @@ def describe_case(row: Any) -> CaseResponse:
         row: Of the dataset's table.
     """
     return CaseResponse(case_id=row["case_id"], label=row["label"], mask=row["mask"])
+
+
+def with_shown_slice(prediction: Prediction, slicing: Slicing | None) -> Prediction:
+    """The prediction of a slice with the slice itself as its image, without its neighbors."""
+    if prediction.image is None:
+        return prediction
+    return replace(prediction, image=shown_slice(prediction.image, slicing))
 
 
 def run_lengths(mask: NDArray[np.bool_]) -> CocoRLE:

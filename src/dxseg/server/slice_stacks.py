@@ -18,7 +18,7 @@ from dxseg.data.readers.nifti import is_nifti
 from dxseg.data.readers.nifti_writer import write_label_map, write_label_map_at
 from dxseg.data.readers.raster import Pixels
 from dxseg.data.readers.sliced_volume import SlicedVolume
-from dxseg.data.readers.slicing import Slicing
+from dxseg.data.readers.slicing import Slicing, shown_slice
 from dxseg.data.readers.volume import Volume
 from dxseg.data.readers.volume_files import is_volume_file, read_volume_file, volume_grid
 from dxseg.errors import DxsegError
@@ -56,7 +56,7 @@ class VolumeSlices:
             source: The NIfTI file, whose header label maps get; None for another format.
         """
         self._volume, self._unit, self._source = volume, unit, source
-        self._neighbors = slicing.neighbours
+        self._slicing = slicing
         self._sliced = SlicedVolume(volume, slicing)
         self.shape = self._sliced.shape
         self.spacing: Spacing | None = self._sliced.spacing[1:]
@@ -69,7 +69,7 @@ class VolumeSlices:
 
     def shown(self, image: Pixels) -> Pixels:
         """The channels of that input that are the slice itself."""
-        return image[:, :, self._neighbors : self._neighbors + 1]
+        return shown_slice(image, self._slicing)
 
     def values(self, index: int) -> StoredValues | None:
         """Pack the values of a slice for window and level; None for 8 bit or color."""

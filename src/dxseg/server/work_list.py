@@ -22,6 +22,7 @@ class ListedCase:
     Attributes:
         case_id: As in `cases.csv`; of a volume, the slice to begin with.
         label: Its label there, or "".
+        label_prompt: The same where it is of the image itself; "" where it is of its study.
         score: From the table of suggestions; None where the case is not in it.
         state: `waiting` without a mask; `drawn` with a mask that somebody saved here, `confirmed`
             with one that a second reader confirmed; `given` with one that came with the dataset,
@@ -40,6 +41,7 @@ class ListedCase:
     volume_id: str = ""
     slices: int = 1
     left: int = 0
+    label_prompt: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,15 +84,16 @@ def list_cases(
     drawn = {one.mask for one in annotations}
     last_review = {one.case_id: one for one in reviews if one.kind != "label"}
     names = ("case_id", "label", "mask", "split", "volume_id")
-    rows = zip(*(dataset.cases[name] for name in names), dataset.lesion_free, strict=True)
+    columns = (dataset.cases[name] for name in names)
+    rows = zip(*columns, dataset.lesion_free, dataset.image_labels, strict=True)
     listed = []
-    for case_id, label, mask, split, volume_id, lesion_free in rows:
+    for case_id, label, mask, split, volume_id, lesion_free, own in rows:
         if split == "dropped":
             continue
         state = _state(mask, mask in drawn, bool(lesion_free), last_review.get(case_id))
         _, score = suggested.get(case_id, (0, None))
         waits = int(state == "waiting")
-        listed.append(ListedCase(case_id, label, score, state, volume_id, 1, waits))
+        listed.append(ListedCase(case_id, label, score, state, volume_id, 1, waits, own))
     return sorted(listed, key=lambda case: suggested.get(case.case_id, (len(suggested),))[0])
 
 

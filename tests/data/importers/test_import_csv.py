@@ -91,6 +91,19 @@ def test_paths_absolute_below_the_root_or_without_suffix(folder: Path, tmp_path:
     assert cases["mask"].tolist() == ["m/a1.png", ""]
 
 
+@pytest.mark.parametrize("other", ["b.jpg", "b.PNG"])
+def test_a_name_without_suffix_that_fits_several_files_is_refused(
+    folder: Path, tmp_path: Path, other: str
+) -> None:
+    Image.new("L", (9, 8), 50).save(folder / "i" / other)
+    csv = write(folder, "file,diagnosis\ni/b,y\n")
+    with pytest.raises(DxsegError, match=rf"table\.csv.*'b' may be .*'{other}'.*suffix"):
+        import_csv(csv, tmp_path / "out", columns=COLUMNS)
+    write(folder, "file,diagnosis\ni/b.png,y\n")
+    import_csv(csv, tmp_path / "out", columns=COLUMNS)
+    assert Dataset.load(tmp_path / "out").cases["image"].tolist() == ["i/b.png"]
+
+
 def test_spacing_is_taken_only_where_given(folder: Path, tmp_path: Path) -> None:
     csv = write(folder, "file,diagnosis,dy,dx\ni/a.png,y,0.1,0.2\ni/b.png,y,,\n")
     columns = {**COLUMNS, "spacing_y": "dy", "spacing_x": "dx"}

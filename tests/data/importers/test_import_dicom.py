@@ -185,6 +185,32 @@ def test_spacing_is_in_millimeters_or_unknown(
     assert found == pytest.approx(spacing or (np.nan, np.nan), nan_ok=True)
 
 
+def test_only_an_image_that_a_row_names_has_a_label_of_its_own(
+    ultrasound: list[Dataset], image: Make, store: Store, tmp_path: Path
+) -> None:
+    loops = [
+        image(np.stack([picture(seed), picture(seed + 1)]), PatientID="P3") for seed in (10, 20)
+    ]
+    named = [ultrasound[3], *loops]
+    csv = table(
+        tmp_path / "labels.csv",
+        patient=["P1", "", "", ""],
+        instance=["", *(ds.SOPInstanceUID for ds in named)],
+        label=["malignant", "benign", "benign", "normal"],
+    )
+    import_dicom(
+        store([*ultrasound, *loops]), tmp_path / "data", labels=csv, lesion_free=["normal"]
+    )
+    cases = Images.load(tmp_path / "data").cases
+    found = cases.groupby(["label", "label_level"]).size().to_dict()
+    assert found == {
+        ("malignant", "study"): 3,
+        ("benign", "image"): 1,
+        ("benign", "study"): 2,
+        ("normal", "image"): 2,
+    }
+
+
 def test_a_segmentation_becomes_the_mask_of_its_image(
     ultrasound: list[Dataset], store: Store, tmp_path: Path
 ) -> None:

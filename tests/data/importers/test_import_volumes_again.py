@@ -103,6 +103,21 @@ def test_importing_anew_takes_over_what_is_the_same_and_drops_what_is_gone(
     assert len(list((tmp_path / "out/images/volume-0").iterdir())) == SHAPE[0]
 
 
+def test_a_label_map_that_could_not_be_read_is_tried_again(
+    lits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(*_: Any, **__: Any) -> None:
+        raise DxsegError("a package is not installed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dxseg.data.importers.nifti.read_label_map", lacking)
+        bring(lits, tmp_path / "out")
+    assert Dataset.load(tmp_path / "out").cases["label"].eq("").all()
+    bring(lits, tmp_path / "out", overwrite=True)
+    bring(lits, tmp_path / "fresh")
+    assert files(tmp_path / "out") == files(tmp_path / "fresh")
+
+
 def test_nothing_is_written_through_a_link(lits: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     bring(lits, tmp_path / "out")

@@ -58,6 +58,25 @@ def test_a_dark_value_is_a_class_by_its_number(tmp_path: Path) -> None:
         np.testing.assert_array_equal(mask, PLAIN > 0)
 
 
+def test_a_value_is_of_no_color_mask_and_not_of_the_transparency(tmp_path: Path) -> None:
+    drawn = (PLAIN > 0) * np.uint8(255)
+    red_green = np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0)], np.uint8)[PLAIN]
+    transparent = np.dstack([np.full_like(drawn, 255)] * 3 + [drawn])
+    for name, mask, reason in (
+        ("color", red_green, "--mask-color"),
+        ("alpha", transparent, "drawn in the transparency"),
+    ):
+        source = folder(tmp_path / name, mask)
+        report = import_folder(source, tmp_path / f"{name} out", mask_classes=["255=lesion"])
+        assert report.masks == 0
+        assert all(reason in text for _, text in report.skipped)
+        assert report.failed
+    gray = folder(tmp_path / "gray", np.dstack([drawn] * 3))
+    import_folder(gray, tmp_path / "gray out", mask_classes=["255=lesion"])
+    for mask in masks(tmp_path / "gray out"):
+        np.testing.assert_array_equal(mask, PLAIN > 0)
+
+
 @pytest.mark.parametrize(("suffix", "options"), [(".png", {}), (".jpg", {"quality": 100})])
 def test_colors_are_classes(tmp_path: Path, suffix: str, options: dict[str, int]) -> None:
     colors = np.array([(0, 0, 0), (0, 255, 0), (250, 50, 83)], np.uint8)[PLAIN]

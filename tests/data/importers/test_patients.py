@@ -104,6 +104,26 @@ def test_what_is_derived_is_told_as_a_guess() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("files", "patients"),
+    [
+        (["Patient12/a.png", "patient_12/b.png", "x/PATIENT-12.png", "Patient12_c.png"], [12] * 4),
+        (["sub-01/a.nii", "SUB-01_T1w.nii", "sub-1/b.nii", "sub-01/c.nii"], [1, 1, 2, 1]),
+        (["IMD_003/a.png", "imd003/b.png", "IMD 003/c.png", "IMD004/d.png"], [3, 3, 3, 4]),
+        (
+            [f"{name}.nii" for name in ("p7_t1", "P_7_t2", "P8_t1", "P8_t2", "P9_t1", "P9_t2")],
+            [7, 7, 8, 8, 9, 9],
+        ),
+    ],
+)
+def test_spellings_of_a_derived_patient_are_one(files: list[str], patients: list[int]) -> None:
+    found = find_patients(paths(*files), PatientRules())
+    names = dict(zip(found.names, patients, strict=True))
+    assert [names[name] for name in found.names] == patients
+    assert len(names) == len(set(patients))
+    assert "other spellings of these names" in found.notes[1]
+
+
 def test_a_pattern() -> None:
     files = paths("a/P1_x.png", "b/P1_y.png", "c/z.png")
     found = find_patients(files, PatientRules(pattern=r"/(P\d)"))

@@ -153,3 +153,12 @@ def test_merging_is_or_and_refuses_other_sizes(tmp_path: Path) -> None:
     other = save(tmp_path / "c.png", disc(90) * np.uint8(255))
     with pytest.raises(DxsegError, match=r"c\.png.*90 x 90"):
         read_masks_merged([first, other], 1)
+
+
+def test_a_mask_of_five_different_channels_is_refused_by_name(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(
+        tmp_path / "m.tif", np.random.default_rng(0).integers(0, 255, (5, 7, 11), "u1")
+    )
+    with pytest.raises(DxsegError, match=r"m\.tif: a color mask"):
+        inspect_mask(tmp_path / "m.tif", 1)

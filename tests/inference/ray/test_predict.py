@@ -215,6 +215,10 @@ def test_results_of_another_model_are_not_mixed_in(
     predict("model", images, output=out, engine="ray")
     with pytest.raises(UsageError, match="other settings; choose another folder, or overwrite"):
         predict("model", images, output=out, flip=True, engine="ray")
+    other = make_predictor(threshold=0.9)
+    monkeypatch.setattr(Predictor, "from_folder", lambda *_args, **_options: other)
+    with pytest.raises(UsageError, match="other settings"):
+        predict("model", images, output=out, engine="ray")
     other = make_predictor()
     other.info = other.info.model_copy(update={"weights_sha256": "f" * 64})
     monkeypatch.setattr(Predictor, "from_folder", lambda *_args, **_options: other)

@@ -84,7 +84,8 @@ def write_images(
         fields: Fields of `DatasetSpec`.
         labels: CSV file of labels; see `read_labels`.
         label_columns: Columns of the table for its fields, where the names differ.
-        label_level: Level of these labels; None: inferred from the keys of the table.
+        label_level: Level of these labels; None: of the image where a row names it, else, and for a
+            lesion in one of several frames, of the study.
         keep_mask_like: Whether what looks like a mask is an image.
         skipped: Files left out so far; the report adds to it.
         overwrite: Replace the dataset in `destination` if it has the same name.
@@ -96,12 +97,9 @@ def write_images(
     """
     if label_level not in (None, "image", STUDY_LEVEL):
         raise UsageError(f"label level {label_level!r}: expected image or {STUDY_LEVEL}")
-    table = JoinedLabels()
+    table, lesion_free = JoinedLabels(), fields.get("lesion_free", ())
     if labels is not None:
-        table = read_labels(
-            Path(labels), label_columns or {}, images, fields.get("lesion_free", ())
-        )
-    level = label_level or ("image" if INSTANCE in table.joins else STUDY_LEVEL)
+        table = read_labels(Path(labels), label_columns or {}, images, lesion_free)
     open_destination(destination, fields["name"], overwrite)
     left_out = skipped
     cases: list[FoundCase] = []
@@ -115,6 +113,9 @@ def write_images(
         except DxsegError as error:
             frames = []
             left_out.image(image.header.name, _reason(error, image.header.name))
+        own = INSTANCE in table.keys.get(image.volume_id, ())
+        of_image = own and (len(frames) == 1 or label in lesion_free)
+        level = label_level or ("image" if of_image else STUDY_LEVEL)
         for case in frames:
             case.label = label
             case.values["label_level"] = level if label else ""

@@ -40,7 +40,7 @@ class FileIndex:
             The file; `root / name` if there is none.
 
         Raises:
-            DxsegError: Several files differ from the name only in Unicode form or case.
+            DxsegError: Several files differ from the name only in suffix, Unicode form or case.
         """
         path = self.root / name
         folder = self._folder(path.parent)
@@ -94,20 +94,17 @@ class _Folder:
         return folded
 
     def find(self, name: str) -> str | None:
-        """The name itself, else with a suffix, else either in another form."""
+        """The name itself, else the only one that it is without suffix or in another form."""
+        if name in self._names:
+            return name
         completed = [name]
         if Path(name).suffix.lower() not in READERS:
             completed += [name + suffix for suffix in READERS]
-        for candidate in completed:
-            if candidate in self._names:
-                return candidate
-        for candidate in completed:
-            found = self._folded.get(fold_name(candidate), [])
-            if len(found) > 1:
-                raise DxsegError(
-                    f"{self.path}: {name!r} may be {' or '.join(map(repr, found))}, which differ "
-                    "in Unicode form or case; write the one that is meant"
-                )
-            if found:
-                return found[0]
-        return None
+        fits = [found for text in completed for found in self._folded.get(fold_name(text), ())]
+        fits = [found for found in fits if found.startswith(name)] or fits
+        if len(fits) > 1:
+            raise DxsegError(
+                f"{self.path}: {name!r} may be {' or '.join(map(repr, fits))}, which differ in "
+                "suffix, Unicode form or case; write the one that is meant"
+            )
+        return fits[0] if fits else None

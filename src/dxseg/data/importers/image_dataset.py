@@ -92,6 +92,7 @@ def write_dataset(
         DxsegError: The destination has other files, or no image is left.
     """
     root, destination = root.resolve(), Path(destination).resolve()
+    _refuse_shadowed(found, root, destination)
     roots = [] if root == destination else [str(root)]
     spec = make_spec({**fields, "roots": roots}, str(root))
     open_destination(destination, spec.name, overwrite)
@@ -241,6 +242,24 @@ class _Import:
         while (self.root / f"{stem}{suffix}").exists() and self.root != self.destination:
             stem = f"{stem}_"
         return f"{stem}{suffix}"
+
+
+def _refuse_shadowed(found: Sequence[FoundCase], root: Path, destination: Path) -> None:
+    """Refuse files whose name is taken in the dataset's folder, which is searched first."""
+    if root == destination or not destination.is_dir():
+        return
+    there = {path.name for path in destination.iterdir()}
+    # Text, as thousands of paths take long to compare.
+    above, own = f"{root}{os.sep}", f"{destination}{os.sep}"
+    for path in (str(path) for case in found for path in (case.image, *case.masks)):
+        name = path.removeprefix(above)
+        if name == path or path.startswith(own) or name.partition(os.sep)[0] not in there:
+            continue
+        if (destination / name).exists():
+            raise DxsegError(
+                f"{destination / name}: is there already, such as from an earlier import, and "
+                f"would be read instead of {path}; choose a new destination, or remove it"
+            )
 
 
 def _case_ids(found: Sequence[FoundCase], root: Path) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dxseg.data.readers.images import decode
-from dxseg.data.readers.masks import Mask, MaskReading, inspect_mask
+from dxseg.data.readers.masks import Mask, MaskReading, gray_values, inspect_mask
 from dxseg.data.readers.raster import Raster
 from dxseg.errors import DxsegError, UsageError
 
@@ -52,7 +52,8 @@ class MaskRule:
             structure: What it shows, where each structure has a file.
 
         Raises:
-            DxsegError: The file cannot be read, or has no value of the rule.
+            DxsegError: The file cannot be read, has no value of the rule, or is a color mask where
+                values are given.
         """
         if self.structures:
             reading = inspect_mask(path, 1)
@@ -63,9 +64,12 @@ class MaskRule:
         return _by_color(raster, self.colors, path) if self.colors else self._by_value(raster, path)
 
     def _by_value(self, raster: Raster, path: Path) -> MaskReading:
-        values = raster.pixels.max(axis=2) // raster.step
         if raster.indices is not None and raster.pixels.shape[2] == 3:
-            values = raster.indices
+            values: npt.NDArray[Any] = raster.indices
+        else:
+            gray = gray_values(raster, path)
+            assert gray is not None, "only palettes of colors have none"
+            values = gray // raster.step
         mask = np.zeros(values.shape, np.uint8)
         for value, number in self.values.items():
             mask[values == value] = number

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -15,8 +16,11 @@ from pathlib import Path, PurePosixPath
 from dxseg.data.importers.image_dataset import FoundCase
 from dxseg.data.importers.patient_names import derive_patients
 from dxseg.data.importers.patient_table import read_patient_table
-from dxseg.data.table.words import Words, is_missing
+from dxseg.data.table.words import Words, is_missing, spelling_key
 from dxseg.errors import DxsegError, UsageError
+
+_SEPARATOR = re.compile(r"(?<=[^\W\d_])[-_ ]+(?=\d)")
+"""Between a word and a number."""
 
 OPTIONS = "--patients FILE or --patient-pattern REGEX"
 
@@ -97,12 +101,25 @@ def find_patients(
             [""] * len(files), notes=[f"no patient is named; if you know them, give {OPTIONS}"]
         )
     names, origin = ["" if is_missing(name) else name for name in derived[0]], derived[1]
+    spelled = _spellings(names)
+    names = [spelled[name] for name in names]
     known = sorted({name for name in names if name})
     note = (
         f"patients: {len(known)} derived from {origin}, such as {known[0]!r}, for "
         f"{sum(map(bool, names))} of {len(names)}; this is a guess: if it is wrong, give {OPTIONS}"
     )
-    return Patients(names, origin, [note])
+    others = len(spelled) - len(set(names))
+    joined = [f"patients: {others} other spellings of these names"] if others else []
+    return Patients(names, origin, [note, *joined])
+
+
+def _spellings(names: Sequence[str]) -> dict[str, str]:
+    """The most frequent spelling of each name; `Patient12` and `patient_12` are one patient."""
+    keys = {name: spelling_key(_SEPARATOR.sub("", name)) for name in names}
+    chosen: dict[str, str] = {}
+    for name, _ in Counter(names).most_common():
+        chosen.setdefault(keys[name], name)
+    return {name: chosen[key] for name, key in keys.items()}
 
 
 def fill_patients(

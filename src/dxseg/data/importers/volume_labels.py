@@ -36,7 +36,7 @@ class JoinedLabels:
         patients: Patient of a volume, by volume_id.
         annotated: Slices of a volume that somebody annotated, as `3-7;12`, by volume_id; no entry:
             all.
-        joins: Keys that are columns of the table.
+        keys: Keys of the rows that label a volume, by volume_id.
         notes: Rows without a volume and words for nothing, as lines of text that contain no key.
     """
 
@@ -44,7 +44,7 @@ class JoinedLabels:
     slabs: dict[tuple[str, int], str] = field(default_factory=dict)
     patients: dict[str, str] = field(default_factory=dict)
     annotated: dict[str, str] = field(default_factory=dict)
-    joins: list[str] = field(default_factory=list)
+    keys: dict[str, set[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -96,7 +96,7 @@ def read_labels(
     known = {name for own in keys.values() for name in own}
     table, notes = _table(path, columns, known, given)
     joins = [name for name in table.columns if name not in _VALUES]
-    joined = JoinedLabels(joins=joins, notes=notes)
+    joined = JoinedLabels(notes=notes)
     unmatched: list[int] = []
     first_lines: dict[tuple[object, str], int] = {}
     for filled, rows in table.groupby(_filled(table[joins]), sort=False):
@@ -112,6 +112,8 @@ def read_labels(
                 unmatched.append(int(line))
             for volume_id in matches:
                 _record_row(joined, row, volume_id, path, int(line), first_lines)
+                if row.get("label"):
+                    joined.keys.setdefault(volume_id, set()).update(used)
     if unmatched:
         lines = ", ".join(str(line) for line in sorted(unmatched)[:_LISTED])
         more = ", ..." if len(unmatched) > _LISTED else ""

@@ -64,7 +64,8 @@ class SliceRecord(BaseModel):
     """The files that were written for a volume.
 
     Attributes:
-        key: Digest of the volume's files and the rules.
+        key: Digest of the volume's files and the rules; "" if its label map could not be read, for
+            a reason that may pass: the next import tries again.
         images: One file per slice, relative to the dataset.
         masks: One file per slice, "" if the mask is empty; None without a label map.
         lesion: Whether each slice shows a lesion; empty without a label map.
@@ -192,7 +193,7 @@ class _VolumeWriter:
             if value not in (*self.rules.mask_values, self.rules.ignore_value)
         }
         return SliceRecord(
-            key=key,
+            key="" if labels is None and self.found.load_labels is not None else key,
             images=images,
             masks=masks,
             lesion=lesion,

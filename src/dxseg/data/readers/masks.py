@@ -117,7 +117,7 @@ def _layout(raster: Raster) -> str:
 
 
 def _parse_mask(raster: Raster, path: Path, classes: int) -> MaskReading:
-    gray = _gray_values(raster, path)
+    gray = gray_values(raster, path)
     # Gray levels of 1, 2 and 4 bit images were scaled to 0 to 255 in decoding.
     if gray is not None and gray.max(initial=0) // raster.step <= classes:
         return MaskReading((gray // raster.step).astype(np.uint8))
@@ -135,8 +135,16 @@ def _parse_mask(raster: Raster, path: Path, classes: int) -> MaskReading:
     )
 
 
-def _gray_values(raster: Raster, path: Path) -> npt.NDArray[Any] | None:
-    """Return (H, W) gray values, or None where a palette has colors."""
+def gray_values(raster: Raster, path: Path) -> npt.NDArray[Any] | None:
+    """Return (H, W) gray values, or None where a palette has colors.
+
+    Args:
+        raster: A decoded mask.
+        path: The file named in errors.
+
+    Raises:
+        DxsegError: Its channels differ, or it is drawn in the transparency.
+    """
     pixels = raster.pixels
     if raster.indices is not None and raster.palette is not None:
         colors = raster.palette[np.unique(raster.indices)]
@@ -164,8 +172,8 @@ def _gray_values(raster: Raster, path: Path) -> npt.NDArray[Any] | None:
 
 
 def _colors(pixels: npt.NDArray[Any]) -> str:
-    """The most frequent colors of an image (H, W, 3), but for black."""
-    found, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
+    """The most frequent colors of an image (H, W, C), but for black."""
+    found, counts = np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0, return_counts=True)
     order = [index for index in np.argsort(-counts) if found[index].any()][:3]
     scale = 1 if pixels.dtype == np.uint8 else 257
     shown = [bytes(int(part) // scale for part in found[index]).hex() for index in order]

@@ -10,7 +10,7 @@ import gzip
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from dxseg.errors import DxsegError
 
 SUFFIXES = (".nii.gz", ".nii")
 _GZIP_SLACK = _BLOCK = 2**20
+_EXTENSIONS, _EXTENSION_BYTES, _EXTENSION_START = 1024, 2**26, 16
 _MILLIMETRES: Mapping[str, float] = {"meter": 1000.0, "micron": 0.001}
 _IDENTITY = (
     "its header has the identity for its position, as if nobody had filled it in: sizes in mm, and "
@@ -106,8 +107,11 @@ def open_nifti(path: Path) -> Any:
     if size == 0:
         raise DxsegError(f"{path}: is empty (0 bytes); expected NIfTI; copy it again")
     try:
+        _check_extensions(path)
         # Not memory-mapped: a file that shrinks while it is read would end the process.
         image = nibabel.load(path, mmap=False)
+    except DxsegError:
+        raise
     except Exception as error:
         # nibabel and gzip raise nearly every type there is on hostile files.
         raise DxsegError(
@@ -117,6 +121,43 @@ def open_nifti(path: Path) -> Any:
     if not isinstance(image, nibabel.Nifti1Image):
         raise DxsegError(f"{path}: is {type(image).__name__}; expected one file of NIfTI-1 or -2")
     return image
+
+
+def _check_extensions(path: Path) -> None:
+    """Check the sizes of the header's extensions, whose content nibabel reads.
+
+    It takes a size of 7, or voxels that begin before the extensions, for "up to the end", which a
+    small gzip stream may have far away.
+
+    Raises:
+        DxsegError: They are nonsense.
+    """
+    import nibabel
+
+    opened: Any = gzip.open if path.name.lower().endswith(".gz") else open
+    with opened(path, "rb") as stream:
+        kinds: Any = (nibabel.Nifti1Header, nibabel.Nifti2Header)
+        for kind in kinds:
+            stream.seek(0)
+            start = stream.read(kind.sizeof_hdr)
+            if kind.may_contain_header(start) and stream.read(4)[:1] > b"\0":
+                _walk_extensions(stream, kind(start, check=False), path)
+
+
+def _walk_extensions(stream: IO[bytes], header: Any, path: Path) -> None:
+    order: Literal["little", "big"] = "little" if header.endianness == "<" else "big"
+    place, end, number = stream.tell(), float(header["vox_offset"]), 0
+    while not 0 <= end - place < _EXTENSION_START:
+        stream.seek(place)
+        length = int.from_bytes(stream.read(4), order, signed=True)
+        place, number = place + length, number + 1
+        fits = length >= _EXTENSION_START and place <= min(end, _EXTENSION_BYTES)
+        if not fits or number > _EXTENSIONS:
+            raise DxsegError(
+                f"{path}: extension {number} of its header claims {length} bytes, with voxels from "
+                f"byte {end:.0f} on; expected at most {_EXTENSIONS}, before the voxels and below "
+                f"{_EXTENSION_BYTES} bytes; save it without extensions"
+            )
 
 
 def _grid(image: Any, path: Path, sequences: int) -> Grid:

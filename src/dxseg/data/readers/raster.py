@@ -239,12 +239,30 @@ def _decode(stream: IO[bytes], path: Path, kind: str) -> Raster:
         if depth < 8 and color == 0:
             step = 255 // (2**depth - 1)
     image = _pillow(stream, path, kind)
+    if kind == "pnm":
+        step = _pnm_step(image, path)
     orientation = pillow_orientation(image)
     image.load()
     merged = str(image.info.get(MERGED_TAG, "")) if kind == "png" else ""
     count = int(merged) if merged.isdecimal() and len(merged) < 6 else 1
     raster = replace(_from_pillow(image, path, step), merged_count=count)
     return raster.as_shown(orientation)
+
+
+def _pnm_step(image: Any, path: Path) -> int:
+    """What Pillow multiplies the values of a PNM file by, to 8 bit; refuse what it would round."""
+    form = image.tile[0][3]
+    if isinstance(form, str):  # one bit, 8 bit, or gray of 16 bit
+        return 1
+    highest = int(form[1])
+    if highest == 65535 and image.mode == "I":
+        return 1
+    if highest <= 255 and 255 % highest == 0:
+        return 255 // highest
+    raise DxsegError(
+        f"{path}: PNM with the highest value {highest}; expected 255, or 65535 if it is gray; "
+        "convert it to PNG or TIFF"
+    )
 
 
 def _from_pillow(image: Any, path: Path, step: int = 1) -> Raster:
@@ -290,6 +308,11 @@ def _decode_tiff(stream: IO[bytes], path: Path) -> Raster:
     stream.seek(0)
     plain = page.photometric.name in ("RGB", "MINISBLACK", "MINISWHITE")
     if (len(layout.axes) == 2 and page.bitspersample < 8) or not plain:
+        if not set(layout.axes) <= set("YXS"):
+            raise DxsegError(
+                f"{path}: several pages of {page.photometric.name}; expected one, or pages of gray "
+                "values; save a page as a file of its own"
+            )
         # Palettes, 1-bit and CMYK are decoded by Pillow, and left raw by tifffile. Pillow turns
         # TIFF itself.
         raster = _from_pillow(_pillow(stream, path, "tiff"), path)

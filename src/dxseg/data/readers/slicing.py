@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dxseg.errors import UsageError
@@ -125,6 +126,18 @@ class Slicing(BaseModel):
                 f"{', '.join(names) or 'volumes of one file'}; give exactly these"
             )
         return {name: given[name] for name in names}
+
+
+def shown_slice(image: NDArray[Any], slicing: Slicing | None) -> NDArray[Any]:
+    """The channels of an image that are the slice itself, of the first sequence, to be looked at.
+
+    Args:
+        image: (H, W, C).
+        slicing: The rule that made it; an image of another number of channels is returned as it is.
+    """
+    if slicing is None or image.shape[2] != slicing.channels:
+        return image
+    return image[:, :, slicing.neighbours : slicing.neighbours + 1]
 
 
 def _check_window(window: Window | None) -> None:

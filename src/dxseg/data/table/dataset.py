@@ -48,6 +48,7 @@ class Dataset:
         spec: Specification, as in `dataset.yaml`.
         cases: All `COLUMNS`, one row per image: text as str with "" for empty, spacing_y,
             spacing_x and spacing_z as float64 with NaN, fold and slice_index as Int64 with <NA>.
+        folders: Where files are searched, in this order: `root`, then the roots of `spec`.
     """
 
     def __init__(self, root: str | Path, spec: DatasetSpec, cases: pd.DataFrame) -> None:
@@ -65,7 +66,7 @@ class Dataset:
         self.spec = spec
         self.cases = validate_cases(cases, spec, self.root / CASES_FILE)
         roots = [as_path(root) if is_address(root) else self.root / root for root in spec.roots]
-        self._roots = [folder.resolve() for folder in (self.root, *roots)]
+        self.folders = [folder.resolve() for folder in (self.root, *roots)]
 
     @classmethod
     def load(cls, path: str | Path) -> Dataset:
@@ -293,22 +294,22 @@ class Dataset:
                 return path  # below a root, as the validation of the table has checked
             if path.is_file():
                 return self._check_inside(path, where)
-        for folder in () if is_address(name) else self._roots:
+        for folder in () if is_address(name) else self.folders:
             candidate = folder / name
             if isinstance(folder, RemotePath) and (fault := address_fault(str(candidate))):
                 raise DxsegError(f"{where}: at {candidate}: {fault}")
             # No request for each file at the last address: that would double their number.
-            last = folder is self._roots[-1] and isinstance(folder, RemotePath)
+            last = folder is self.folders[-1] and isinstance(folder, RemotePath)
             if last or candidate.is_file():
                 return self._check_inside(candidate.resolve(), where)
-        searched = ", ".join(str(folder) for folder in self._roots)
+        searched = ", ".join(str(folder) for folder in self.folders)
         raise DxsegError(
             f"{where}: no such file in {searched}; correct the table, or roots in {SPEC_FILE} "
             "if the files have moved"
         )
 
     def _check_inside(self, path: Path, where: str) -> Path:
-        if any(path.is_relative_to(allowed) for allowed in self._roots):
+        if any(path.is_relative_to(allowed) for allowed in self.folders):
             return path
         raise DxsegError(
             f"{where}: leads to {path}, outside the dataset; add its folder to roots in "

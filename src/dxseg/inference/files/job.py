@@ -11,6 +11,7 @@ from functools import partial
 from dxseg.data.readers.images import image_orientation, image_spacing
 from dxseg.data.readers.nifti_writer import write_label_map_at
 from dxseg.data.readers.orientation import UPRIGHT
+from dxseg.data.readers.slicing import shown_slice
 from dxseg.data.readers.volume_files import volume_format
 from dxseg.errors import DxsegError, unexpected_error
 from dxseg.inference.files.dicom_seg import (
@@ -113,7 +114,8 @@ class PredictionJob:
                 self.folder.path(OVERLAYS, item),
                 caption_of(result, self.info),
             )
-            write_overlay_png(path, result.image, result.mask, caption=caption)
+            shown = shown_slice(result.image, self.info.slicing)
+            write_overlay_png(path, shown, result.mask, caption=caption)
         write_mask_png(mask_path, result.mask, len(self.info.mask_classes))
         row = image_values(result, self.info)
         if self.dicom_seg and item.is_dicom:

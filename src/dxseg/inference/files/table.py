@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,10 +47,15 @@ def model_name(info: ModelInfo) -> str:
     return info.weights_sha256[:12]
 
 
+def deciding(info: ModelInfo) -> dict[str, Any]:
+    """What of `model.json` predictions depend on, beside the weights."""
+    return info.model_dump(mode="json", exclude={"training", "dxseg_version"})
+
+
 def settings_name(predictor: Predictor) -> str:
     """The model's name, and the first digits of the digest of all else that its masks depend on."""
-    kept = predictor.info.model_dump(mode="json", exclude={"training", "dxseg_version"})
-    digest = sha256_json([kept, predictor.flip, predictor.sliding_window])
+    settings = [deciding(predictor.info), predictor.flip, predictor.sliding_window]
+    digest = sha256_json(settings)
     return f"{model_name(predictor.info)}-{digest[:8]}"
 
 

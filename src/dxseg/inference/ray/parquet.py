@@ -36,6 +36,7 @@ class ArchiveManifest(BaseModel):
 
     Attributes:
         model: SHA-256 of the weights.
+        info: SHA-256 of the other content of `model.json` that decides, such as thresholds.
         precision: float32 or bfloat16.
         flip: Whether predictions were averaged with the horizontal flip.
         sliding_window: Whether large images were cut into windows.
@@ -44,6 +45,7 @@ class ArchiveManifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
+    info: str
     precision: str
     flip: bool
     sliding_window: bool

@@ -12,6 +12,7 @@ from typing import Any
 
 from dxseg.errors import UsageError
 from dxseg.inference.files.output_folder import PredictSummary
+from dxseg.inference.files.table import deciding
 from dxseg.inference.label_prompt import LabelJoin, join_labels
 from dxseg.inference.model_folder import find_model_folder
 from dxseg.inference.predictor import Predictor
@@ -19,6 +20,7 @@ from dxseg.inference.ray.cluster import import_ray, running_ray
 from dxseg.inference.ray.inputs import archive_items
 from dxseg.inference.ray.parquet import ArchiveManifest, finished, prepare_results
 from dxseg.inference.ray.worker import PartPredictor
+from dxseg.io.atomic import sha256_json
 from dxseg.io.file_lock import exclusive_lock
 
 PART_IMAGES = 512
@@ -82,7 +84,9 @@ def predict_archive(
     joined = LabelJoin() if labels is None else join_labels(labels, items, info)
     wanted = {item.name: (str(item.source), joined.by_name.get(item.name, "")) for item in items}
     settings = {name: options[name] for name in ("precision", "flip", "sliding_window")}
-    manifest = ArchiveManifest(model=info.weights_sha256, **settings)
+    manifest = ArchiveManifest(
+        model=info.weights_sha256, info=sha256_json(deciding(info)), **settings
+    )
     summary = PredictSummary(label_prompts=len(joined.by_name), unmatched_labels=joined.unmatched)
     with exclusive_lock(root, "archive"):
         folder = prepare_results(root, manifest, overwrite)

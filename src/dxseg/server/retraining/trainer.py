@@ -247,7 +247,7 @@ class Trainer:
 
     def _make(self) -> Path:
         kept = [run.parent for run in (self.run, self._models.previous) if run is not None]
-        begun, dataset, usable = now(), self.cases.dataset(), self._usable()
+        begun, (dataset, usable) = now(), self._counted_masks()
         weights = self.run / "model" / WEIGHTS_FILE
         with self._folders.made(kept, _WEIGHTS * weights.stat().st_size) as folder:
             make_job(folder, dataset, usable, self.run, begun)
@@ -279,12 +279,16 @@ class Trainer:
         return folder is None or (folder / COMPARISON).is_file()
 
     def _usable(self) -> UsableMasks:
+        return self._counted_masks()[1]
+
+    def _counted_masks(self) -> tuple[Dataset, UsableMasks]:
+        """The dataset, and its masks that may be used, of one reading of the table."""
         dataset = self.cases.dataset()
         if self._counted is None or self._counted[:2] != (dataset, self.run):
             annotations = read_records(self.root, ANNOTATIONS_FILE, Annotation)
             found = usable_masks(dataset, annotations, self.run)
             self._counted = dataset, self.run, found
-        return self._counted[2]
+        return dataset, self._counted[2]
 
     def _look_out(self) -> None:
         assert self._train_after is not None

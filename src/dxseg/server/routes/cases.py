@@ -10,11 +10,17 @@ from fastapi import Depends, FastAPI, Query, Request
 from pydantic import BaseModel, Field, NonNegativeInt
 
 from dxseg.data.readers.dicom.headers import alias_in_errors
-from dxseg.inference.sources import SpacedImage
+from dxseg.server.case_prediction import predict_case as predict_with_neighbors
 from dxseg.server.case_queue import CaseQueue
 from dxseg.server.claims import Claims
 from dxseg.server.middleware import CASE, CASE_VOLUME, NEXT, QUEUE
-from dxseg.server.schemas import CaseId, PredictionResponse, Reader, describe_case
+from dxseg.server.schemas import (
+    CaseId,
+    PredictionResponse,
+    Reader,
+    describe_case,
+    with_shown_slice,
+)
 from dxseg.server.schemas import describe_prediction as describe
 from dxseg.server.service import Service, problems
 from dxseg.server.work_list import STATES, CaseFilter, CaseState, ListedCase, next_case
@@ -28,6 +34,9 @@ class ListedCaseOut(BaseModel):
 
     case_id: str
     label: str = Field(description='As the dataset has it; "" for none.')
+    label_prompt: str = Field(
+        description='The label of the image itself, to predict with; "" where it is of its study.'
+    )
     score: float | None = Field(description="In the table of suggestions; null without one.")
     state: CaseState = Field(
         description="waiting: without a mask; drawn: saved here; confirmed: by a second reader; "
@@ -170,10 +179,10 @@ def add_case_routes(app: FastAPI, service: Service, cases: CaseQueue, claims: Cl
                 entry = await asyncio.to_thread(cases.entry_of, sent.case_id)
                 claims.claim(sent.reader, entry)
                 await service.inspect_image(case.image, _IMAGE)
-                image = SpacedImage(case.image, case.spacing)
-                prediction = await service.predict(
-                    model, image, sent.label_prompt, _IMAGE, return_image=True
+                found = await predict_with_neighbors(
+                    service, model, cases, case, sent.label_prompt, return_image=True
                 )
+                prediction = with_shown_slice(found, model.info.slicing)
                 values = await service.viewer_values(case.image, _IMAGE, prediction)
             return await asyncio.to_thread(
                 describe,

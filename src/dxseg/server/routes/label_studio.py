@@ -18,7 +18,7 @@ from dxseg.inference.files.table import model_name
 from dxseg.inference.model_folder import ModelInfo
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
-from dxseg.inference.sources import SpacedImage
+from dxseg.server.case_prediction import predict_case
 from dxseg.server.case_queue import CaseQueue
 from dxseg.server.middleware import LABEL_STUDIO_HEALTH, LABEL_STUDIO_PREDICT, LABEL_STUDIO_SETUP
 from dxseg.server.service import Service, problems
@@ -173,8 +173,7 @@ async def _predict_case(
         await _wait_for_place(service)
         await service.inspect_image(case.image, _IMAGE)
         await _wait_for_place(service)
-        image = SpacedImage(case.image, case.spacing)
-        return await service.predict(model, image, label, _IMAGE, return_image=False)
+        return await predict_case(service, model, cases, case, label, return_image=False)
 
 
 async def _wait_for_place(service: Service) -> None:

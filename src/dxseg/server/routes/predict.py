@@ -16,7 +16,12 @@ from dxseg.inference.pipeline import Prediction
 from dxseg.inference.sources import SpacedImage
 from dxseg.server.case_queue import CaseQueue
 from dxseg.server.middleware import PREDICT
-from dxseg.server.schemas import PredictionResponse, describe_case, describe_prediction
+from dxseg.server.schemas import (
+    PredictionResponse,
+    describe_case,
+    describe_prediction,
+    with_shown_slice,
+)
 from dxseg.server.service import Service, problems
 from dxseg.server.uploads import NAME, Upload
 
@@ -82,6 +87,7 @@ def add_predict_route(app: FastAPI, service: Service, cases: CaseQueue | None) -
             if wants_seg:
                 content = await asyncio.to_thread(_segmentation, model.info, upload, prediction)
                 return Response(content, media_type=DICOM)
+            prediction = with_shown_slice(prediction, model.info.slicing)
             values = await service.viewer_values(upload.path, NAME, prediction)
             response = await asyncio.to_thread(
                 describe_prediction,

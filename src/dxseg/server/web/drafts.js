@@ -3,7 +3,6 @@
 import { encode } from "./runs.js";
 
 const PREFIX = "dxseg-draft:";
-const MOST = 50;
 const WAIT = 500; // ms after the last change
 const DAYS = 30;
 
@@ -26,22 +25,31 @@ export class Drafts {
     this.#timer = setTimeout(() => this.flush(), WAIT);
   }
 
-  /** Keep at once what waits to be kept. */
+  /** Keep at once what waits to be kept; returns how many the browser refuses. */
   flush() {
     clearTimeout(this.#timer);
-    for (const open of this.#waiting.values()) this.#write(open);
+    const lost = [...this.#waiting.values()].filter((open) => !this.#write(open)).length;
     this.#waiting.clear();
+    return lost;
   }
 
-  find(caseId) { return this.#all().find((one) => one.caseId === caseId) ?? null; }
+  /** The newest draft of a case that was not made since it was opened. */
+  find(open) { return this.list.find((one) => one.caseId === open.caseId && one.key !== open.draftKey) ?? null; }
   get list() { return this.#all().sort((one, other) => other.time - one.time); }
 
-  remove(caseId) {
-    this.#waiting.delete(caseId);
-    localStorage.removeItem(this.#key(caseId));
+  /** What is drawn on an open case is saved: its draft goes, others of the case stay. */
+  remove(open) {
+    this.#waiting.delete(open.caseId);
+    if (open.draftKey) localStorage.removeItem(open.draftKey);
   }
 
-  #key(caseId) { return `${PREFIX}${this.dataset}:${caseId}`; }
+  discard(draft) { localStorage.removeItem(draft.key); }
+
+  /** A draft is gone on with, in place of what was drawn; returns the key under which it is kept. */
+  continue(draft, drawnKey) {
+    if (drawnKey) localStorage.removeItem(drawnKey);
+    return draft.key;
+  }
 
   #all() {
     const found = [];
@@ -57,15 +65,17 @@ export class Drafts {
   }
 
   #write(open) {
-    if (!open.unsaved) return;
+    if (!open.unsaved) return true;
     const { mask, caseId, previous, labelPrompt } = open;
     const draft = { caseId, volumeId: open.source.volumeId ?? "", previous, labelPrompt, time: Date.now(), mask: encode(mask, this.classes) };
-    const oldest = this.list.filter((one) => one.caseId !== caseId);
-    while (oldest.length >= MOST) localStorage.removeItem(oldest.pop().key);
+    // Each opening of a case has a key of its own, so that no draft replaces another.
+    open.draftKey ??= `${PREFIX}${this.dataset}:${caseId}#${draft.time}`;
     try {
-      localStorage.setItem(this.#key(caseId), JSON.stringify(draft));
+      localStorage.setItem(open.draftKey, JSON.stringify(draft));
+      return true;
     } catch {
       this.failed("The browser cannot keep a draft of this mask: save it before you leave.");
+      return false;
     }
   }
 }

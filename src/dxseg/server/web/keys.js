@@ -24,13 +24,19 @@ export class Keys {
     const action = this.#find(event);
     if (!action) return;
     event.preventDefault();
-    action.run(event.key, event);
+    action.run(typed(event), event);
   }
 
-  #find({ key, ctrlKey, metaKey }) {
-    const name = ctrlKey || metaKey ? `Ctrl+${key}` : key;
+  #find(event) {
+    const name = event.ctrlKey || event.metaKey ? `Ctrl+${typed(event)}` : typed(event);
     return this.#actions.find(({ keys }) => keys.includes(name));
   }
+}
+
+/** The key of an event; Caps Lock is no Shift. */
+function typed({ key, shiftKey }) {
+  if (!/^[a-z]$/i.test(key)) return key;
+  return shiftKey ? key.toUpperCase() : key.toLowerCase();
 }
 
 /** A dialog that lists the keys. */

@@ -107,7 +107,7 @@ class Page {
 
   /** Another model is served; what is open keeps its prediction. */
   #modelChanged(model) {
-    results.showModel({ ...this.model, model });
+    results.showModelName({ ...this.model, model }); // the chosen class stays
     this.say(`Model ${model} is in use from the next case on.`);
   }
 

@@ -9,6 +9,7 @@ export class OpenCase {
   saved = null; // label map of the case's mask in the dataset
   mask = null; // what is drawn
   draft = null; // of an earlier time, while the reader has not decided about it
+  draftKey = null; // under which the browser keeps what is drawn; null for nothing yet
   saving = false;
   savedHere = false; // whether the case's mask is the one that was saved from here
   opened = Date.now();

@@ -27,10 +27,10 @@ export class Opening {
     return this.#openImage({ name: file.name, caseId: "", predict, files }, "");
   }
 
-  openCase({ case_id, label, volume_id }) {
+  openCase({ case_id, label_prompt = "", volume_id }) {
     if (volume_id) return this.#openVolume(() => volumeOfCase(case_id, (own) => this.#known(own)), case_id);
     const predict = (labelPrompt) => predictCase(case_id, labelPrompt);
-    return this.#openImage({ name: case_id, caseId: case_id, predict }, this.#known(label));
+    return this.#openImage({ name: case_id, caseId: case_id, predict }, this.#known(label_prompt));
   }
 
   /** The label prompt of a label of the table; "" where the model does not have it. */
@@ -95,8 +95,9 @@ export class Opening {
     const { open, volume } = this;
     if (!volume || !open?.mask) return;
     const labels = open.mask.labels.slice();
-    const from = volume.index + 1;
-    await this.goTo(volume.index + step, step);
+    const [from, wanted] = [volume.index + 1, volume.index + step];
+    await this.goTo(wanted, step);
+    if (this.volume !== volume || volume.index !== wanted) return; // another slice was opened meanwhile
     if (this.open !== open && this.open === volume.open && this.page.editor.open === this.open) {
       this.page.step("take", `As on slice ${from}`, labels);
     }

@@ -4,8 +4,12 @@ import { color } from "./colors.js";
 
 const byId = (id) => document.getElementById(id);
 
-export function showModel(model) {
+export function showModelName(model) {
   byId("model").textContent = `Model ${model.model}, ${model.labels.join(", ") || "without labels"}`;
+}
+
+export function showModel(model) {
+  showModelName(model);
   byId("notice").textContent = model.notice;
   fillOptions(byId("class"), model.mask_classes);
   byId("classes").hidden = model.mask_classes.length < 2;

@@ -14,6 +14,7 @@ const WHAT = {
 export class Review {
   #open = null;
   #request = 0;
+  #compared = null; // label map that what is drawn is compared with
 
   /** `page` has the view, and callbacks for messages; `done(kind)` is called after a review was stored. */
   constructor(page, model, done) {
@@ -95,8 +96,15 @@ export class Review {
     }
     if (open !== this.#open || byId("compare").value !== name) return;
     this.page.view.compare(labels);
-    byId("dice").textContent = labels ? `Dice ${dice(labels, open.mask.labels).toFixed(3)} with what is drawn` : "";
+    this.#compared = labels;
+    this.changed();
     if (labels) this.page.say(`Compared with ${byId("compare").selectedOptions[0].text}: ${byId("dice").textContent}.`);
+  }
+
+  /** What is drawn has changed. */
+  changed() {
+    const [labels, drawn] = [this.#compared, this.#open?.mask?.labels];
+    byId("dice").textContent = labels && drawn ? `Dice ${dice(labels, drawn).toFixed(3)} with what is drawn` : "";
   }
 
   /** Read a mask that the case has or had, as a label map. */

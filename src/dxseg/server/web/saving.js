@@ -17,6 +17,9 @@ export class Saving {
   /** `page` has the open case, the editor, and callbacks for messages; `saved(open)` follows a save. */
   constructor(page, model, saved) {
     Object.assign(this, { page, model, saved });
+    addEventListener("beforeunload", (event) => {
+      if (this.#unsaved.length && (this.drafts || this.page.volume?.upload)) event.preventDefault();
+    });
     if (model.dataset === null) return;
     this.drafts = new Drafts(model.dataset, model.mask_classes, (text) => page.problem(new Error(text)));
     byId("role").value = localStorage.getItem(ROLE) ?? "";
@@ -29,7 +32,6 @@ export class Saving {
       localStorage.setItem(ROLE, target.value);
       this.show();
     });
-    addEventListener("beforeunload", (event) => this.#unsaved.length && event.preventDefault());
   }
 
   /** Say whether the open case can be saved, or why not. */
@@ -64,6 +66,7 @@ export class Saving {
   /** The mask has changed. */
   changed() {
     this.show();
+    this.page.review?.changed();
     const { open } = this.page;
     if (this.drafts && open.prediction.case) this.drafts.keep(open);
   }
@@ -87,8 +90,9 @@ export class Saving {
     const kept = unsaved.filter((one) => this.drafts && one.prediction.case);
     if (!kept.length) return true;
     for (const one of kept) this.drafts.keep(one);
-    this.drafts.flush();
-    const leave = await ask("The correction is not saved. A draft of it stays in this browser.", "Leave it", "Stay");
+    const lost = this.drafts.flush();
+    const drafts = lost ? `${lost} drafts do not fit into this browser and are lost.` : "A draft of it stays in this browser.";
+    const leave = await ask(`The correction is not saved. ${drafts}`, "Leave it", "Stay");
     if (leave) this.#showDrafts();
     return leave;
   }
@@ -141,7 +145,8 @@ export class Saving {
     const runs = encode(mask, this.model.mask_classes);
     const saved = await saveMask({ ...sent, mask: runs }).catch((error) => this.#arrived(open, labels, error));
     open.markSaved(version, labels, saved.case);
-    if (!open.unsaved) this.drafts.remove(caseId);
+    this.#decided(open, true);
+    if (!open.unsaved) this.drafts.remove(open);
     note(saved.case.mask, (Date.now() - open.opened) / 1000);
     return saved;
   }
@@ -164,10 +169,7 @@ export class Saving {
     const open = opens.find((one) => one.draft);
     if (!open) return true;
     const discard = await ask("A draft of this case is waiting. Save what is shown, and discard the draft?", "Discard the draft", "Go back");
-    if (discard) {
-      for (const one of opens) one.draft = null;
-      byId("draft").hidden = true;
-    }
+    if (discard) byId("draft").hidden = true;
     return discard;
   }
 
@@ -188,8 +190,8 @@ export class Saving {
 
   /** Offer the draft of a case that was opened. */
   offerDraft(open) {
-    // Kept with the case: what is drawn before the reader decides becomes the draft in the browser.
-    const draft = (open.draft = this.drafts?.find(open.caseId) ?? null);
+    // What is drawn before the reader decides becomes another draft in the browser.
+    const draft = (open.draft = this.drafts?.find(open) ?? null);
     byId("draft").hidden = !draft;
     if (!draft) return;
     const changed = draft.previous === open.previous ? "" : " The saved mask has changed since.";
@@ -200,23 +202,30 @@ export class Saving {
     const { open, editor } = this.page;
     const draft = open?.draft;
     if (!draft) return;
-    open.draft = null;
-    byId("draft").hidden = true;
-    editor.step("replace", "Draft", decode(draft.mask, this.model.mask_classes, open.mask));
+    this.#decided(open, false);
+    editor.step("take", "Draft", decode(draft.mask, this.model.mask_classes, open.mask));
+    this.offerDraft(open);
   }
 
   discardDraft() {
     const { open } = this.page;
-    open.draft = null;
-    byId("draft").hidden = true;
-    if (!open.unsaved) this.drafts.remove(open.caseId);
+    this.#decided(open, true);
+    this.offerDraft(open);
     this.#showDrafts();
+  }
+
+  /** The reader has decided about the draft that waits: it is gone, or is what is drawn from now on. */
+  #decided(open, discarded) {
+    if (!open.draft) return;
+    if (discarded) this.drafts.discard(open.draft);
+    else open.draftKey = this.drafts.continue(open.draft, open.draftKey);
+    open.draft = null;
   }
 
   #showDrafts() {
     const buttons = this.drafts.list.map(({ caseId, volumeId }) => {
       const button = Object.assign(document.createElement("button"), { textContent: caseId });
-      button.addEventListener("click", () => this.page.opening.openCase({ case_id: caseId, label: "", volume_id: volumeId }));
+      button.addEventListener("click", () => this.page.opening.openCase({ case_id: caseId, volume_id: volumeId }));
       return button;
     });
     byId("drafts").hidden = !buttons.length;

@@ -13,7 +13,7 @@ import numpy as np
 from dxseg.data.importers.annotations.shapes import AnnotatedImage, Annotations, Shape
 from dxseg.data.importers.file_index import FileIndex
 from dxseg.data.importers.image_dataset import FoundCase
-from dxseg.data.importers.names import plain_name, unique_names
+from dxseg.data.importers.names import fold_name, plain_name, unique_names
 from dxseg.data.importers.report import LeftOut
 from dxseg.data.readers.images import image_orientation, image_size, is_supported
 from dxseg.data.readers.masks import Mask, write_mask
@@ -54,12 +54,14 @@ class DrawnMasks:
     def find(self, images: Sequence[AnnotatedImage]) -> Iterator[tuple[Path, list[AnnotatedImage]]]:
         """Find the file of each image; annotations of one image in several files are merged."""
         index = FileIndex(self.root)
-        owners: dict[Path, list[AnnotatedImage]] = defaultdict(list)
+        hits: dict[Path, list[tuple[AnnotatedImage, bool]]] = defaultdict(list)
         for image in images:
             try:
-                owners[self._file(image, index)].append(image)
+                path, guessed = self._file(image, index)
+                hits[path].append((image, guessed))
             except DxsegError as error:
                 self.skipped.image(image.name or image.source, str(error))
+        owners = {path: kept for path, given in hits.items() if (kept := self._sure(path, given))}
         listed = {path.resolve() for path in owners}
         others = [path for path in self._images() if path.resolve() not in listed]
         if others:
@@ -123,29 +125,55 @@ class DrawnMasks:
         notes.extend(f"{count} {what}" for what, count in self._ignored.items())
         return notes
 
-    def _file(self, image: AnnotatedImage, index: FileIndex) -> Path:
+    def _sure(
+        self, path: Path, given: Sequence[tuple[AnnotatedImage, bool]]
+    ) -> list[AnnotatedImage]:
+        """The annotations of a file without those that only a part of its name led to it.
+
+        These stay if no other entry may be of another image: of two names, and of two folders of
+        annotations, one may be an absent image's.
+        """
+        distinct = len({_place(image) for image, _ in given})
+        kept = [image for image, guessed in given if not guessed or distinct == 1]
+        for image, guessed in given:
+            if guessed and distinct > 1:
+                self.skipped.image(
+                    image.name,
+                    f"no such image; {path} has the same base name, but an entry of another name "
+                    "or folder is of it; write the path of the file into both, or add the absent "
+                    "image",
+                )
+        return kept
+
+    def _file(self, image: AnnotatedImage, index: FileIndex) -> tuple[Path, bool]:
+        """The file of an image, and whether only a part of its name led there."""
         name = image.name.replace("\\", "/")
         parts = PurePosixPath(name).parts
         if not parts:
             raise DxsegError(f"{image.source}: an image without a name")
         beside = Path(os.path.normpath(image.source.parent / name))
         if beside.is_relative_to(self.root) and beside.is_file():
-            return beside
+            return beside, False
         if ".." not in parts and not name.startswith("/"):
             found = index.find(name)
             if found.is_file():
-                return found
+                return found, False
         if not self._names:
             for path in self._images():
                 self._names.setdefault(path.name, []).append(str(path))
                 self._names.setdefault(path.stem, []).append(str(path))
-        candidates = self._names.get(parts[-1], [])
+        folders = _parts(name)[:-1]
+        candidates = [
+            path
+            for path in self._names.get(parts[-1], [])
+            if _end_alike(folders, Path(path).relative_to(self.root).parts[:-1])
+        ]
         if len(candidates) != 1:
             raise DxsegError(
                 f"{len(candidates) or 'no'} such images below {self.root}; expected one; give the "
                 "folder of the images as --images-root"
             )
-        return Path(candidates[0])
+        return Path(candidates[0]), True
 
     def _images(self) -> list[Path]:
         return [
@@ -258,6 +286,23 @@ def draw_all(found: Annotations, masks: DrawnMasks) -> Iterator[FoundCase]:
         case = masks.draw(path, given, folder / f"{case_id}.png")
         case.values["case_id"] = case_id
         yield case
+
+
+def _parts(name: str) -> list[str]:
+    """The folders and the file of a path, without what only leads there."""
+    return [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+
+
+def _place(image: AnnotatedImage) -> str:
+    """Where an entry has its image: a name without folders may be meant beside its file."""
+    parts = _parts(image.name)
+    return fold_name("/".join(parts) if len(parts) > 1 else f"{image.source.parent}/{parts[-1]}")
+
+
+def _end_alike(folders: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether two lists of folders end alike, as far as both go."""
+    pairs = zip(reversed(folders), reversed(others), strict=False)
+    return all(fold_name(one) == fold_name(other) for one, other in pairs)
 
 
 def _listed(paths: Sequence[Path]) -> str:
