@@ -202,6 +202,7 @@ def _gather(table: pd.DataFrame, root: Path, left_out: LeftOut) -> list[FoundCas
             cases[key].masks.append(mask)
         else:
             left_out.mask(mask, "no such mask; its image is imported without it")
+            cases[key].lacks_masks = True
     return list(cases.values())
 
 

@@ -203,6 +203,7 @@ def _draw(
             mask = draw_on_image(mask_object, values, image.header)
         except DxsegError as error:
             left_out.mask(name, _reason(error, name))
+            frames[0].lacks_masks = True
             continue
         shown = mask * np.uint8(255) if classes == 1 else mask
         own = frames[0].masks

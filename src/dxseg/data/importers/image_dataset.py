@@ -35,6 +35,8 @@ from dxseg.data.table.dataset import Dataset
 from dxseg.data.table.spec import DatasetSpec, make_spec
 from dxseg.errors import DxsegError
 
+_LACKING = "another mask of its image is left out: the mask of the image is unknown"
+
 
 @dataclass(slots=True)
 class FoundCase:
@@ -47,6 +49,7 @@ class FoundCase:
         values: Values of other columns of the table.
         more_channels: Files with further channels of the image; all are stacked into one file.
         structures: What a mask shows, where an image has masks of several structures.
+        lacks_masks: Whether a mask was left out: the others then are not the whole mask.
     """
 
     image: Path
@@ -55,6 +58,7 @@ class FoundCase:
     values: dict[str, Any] = field(default_factory=dict)
     more_channels: list[Path] = field(default_factory=list)
     structures: dict[Path, str] = field(default_factory=dict)
+    lacks_masks: bool = False
 
 
 def write_dataset(
@@ -160,8 +164,13 @@ class _Import:
             self.left_out.image(case.image, _reason(error, case.image))
             self.left_out.masks += len(case.masks)
             return
-        fitting = (self._fit(mask, size, case, case_id) for mask in case.masks)
-        masks = [mask for mask in fitting if mask is not None]
+        fitting = {mask: self._fit(mask, size, case, case_id) for mask in case.masks}
+        masks = [mask for mask in fitting.values() if mask is not None]
+        if case.lacks_masks or len(masks) < len(fitting):
+            # The rest as the whole mask would call the lesions that it lacks background.
+            for path in (path for path, mask in fitting.items() if mask is not None):
+                self.left_out.mask(path, _LACKING)
+            masks = []
         stored = ""
         if len(masks) == 1:
             stored = self._name(masks[0])
