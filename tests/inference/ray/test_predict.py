@@ -225,7 +225,7 @@ def test_results_of_another_model_are_not_mixed_in(
     with pytest.raises(UsageError, match="another model"):
         predict("model", images, output=out, engine="ray")
     assert predict("model", images, output=out, overwrite=True, engine="ray").done == 10
-    assert set(results(out)["model"]) == {"f" * 12}
+    assert set(results(out)["model"].str.split("-").str[0]) == {"f" * 12}
 
 
 def test_a_damaged_part_is_named(here: Here, images: Path, tmp_path: Path) -> None:

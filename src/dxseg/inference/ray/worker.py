@@ -11,7 +11,7 @@ import torch
 
 from dxseg.errors import DxsegError
 from dxseg.inference.files.png import encode_png, mask_levels
-from dxseg.inference.files.table import image_values, model_name
+from dxseg.inference.files.table import image_values, settings_name
 from dxseg.inference.model_folder import ModelInfo
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
@@ -74,14 +74,15 @@ class PartPredictor:
             if isinstance(result, DxsegError):
                 failed[name] = " ".join(str(result).split())
                 continue
-            rows.append(archive_row(name, sources[name], result, info))
+            row = archive_row(name, sources[name], result, info)
+            rows.append(row | {"model": settings_name(self._predictor)})
         if rows:
             write_part(self._folder / part_name(sources), rows, info)
         return failed
 
 
 def archive_row(name: str, source: str, prediction: Prediction, info: ModelInfo) -> dict[str, Any]:
-    """The row of an image in a part file.
+    """The row of an image in a part file, but its model.
 
     Args:
         name: Of the image.
@@ -92,7 +93,6 @@ def archive_row(name: str, source: str, prediction: Prediction, info: ModelInfo)
     return {
         "name": name,
         "source": source,
-        "model": model_name(info),
         **image_values(prediction, info),
         MASK: encode_png(mask_levels(prediction.mask, len(info.mask_classes))),
     }
