@@ -52,6 +52,12 @@ class Picture:
         page.goto(url)
         return cls(page, messages)
 
+    def close(self) -> None:
+        """Close the page, which has had no error of its own."""
+        wrong = [told for told in self.messages if told.startswith("error")]
+        self.page.close()
+        assert [told for told in wrong if "Failed to load resource" not in told] == []
+
     def says(self, text: str) -> None:
         """Wait until the page's status holds a text."""
         from playwright.sync_api import expect

@@ -37,9 +37,7 @@ def open_page(browser: Any, start_server: Callable[..., Any], loop: Loop) -> Ite
 
     yield make
     for tab in opened:
-        wrong = [told for told in tab.messages if told.startswith("error")]
-        tab.page.close()
-        assert [told for told in wrong if "Failed to load resource" not in told] == []
+        tab.close()
 
 
 def holds(picture: Picture, place: str, text: str) -> None:

@@ -117,6 +117,14 @@ class EvaluationProtocol:
         lesions = self.mask_classes if self.lesion_classes is None else self.lesion_classes
         return [value for value, name in enumerate(self.mask_classes, 1) if name in lesions]
 
+    def lesions(self, mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Where a label map shows a lesion."""
+        return np.isin(mask, self.lesion_values)
+
+    def peak(self, probabilities: NDArray[np.float32]) -> float:
+        """The highest probability (K, H, W) of a lesion."""
+        return max(float(probabilities[value - 1].max()) for value in self.lesion_values)
+
 
 def known_truth(case: EvaluatedCase) -> NDArray[np.uint8] | None:
     """The true mask of a case, empty where its label means lesion-free; None where unknown."""
@@ -146,12 +154,10 @@ def score_case(case: EvaluatedCase, protocol: EvaluationProtocol) -> Row:
         DxsegError: Truth, prediction and label contradict each other, or a value is impossible.
     """
     _check(case, protocol)
-    truth, values = known_truth(case), protocol.lesion_values
-    found = np.isin(case.prediction.mask, values)
-    lesion = None if truth is None else np.isin(truth, values)
+    truth, found = known_truth(case), protocol.lesions(case.prediction.mask)
+    lesion = None if truth is None else protocol.lesions(truth)
     pixel = case.spacing[0] * case.spacing[1] if case.spacing else 1.0
     lesion_free = bool(case.lesion_free) if lesion is None else not lesion.any()
-    channels = [value - 1 for value in values]
     row: Row = dict.fromkeys((*COLUMNS, *EQUAL_RULES_COLUMNS), float("nan"))
     row |= {
         "case_id": case.case_id,
@@ -160,12 +166,12 @@ def score_case(case: EvaluatedCase, protocol: EvaluationProtocol) -> Row:
         "lesion_free": lesion_free,
         "predicted_area": np.count_nonzero(found) * pixel,
         "false_positive": lesion_free and bool(found.any()),
-        "mask_peak_probability": min(float(case.prediction.probabilities[channels].max()), 1.0),
+        "mask_peak_probability": min(protocol.peak(case.prediction.probabilities), 1.0),
         "lesion_probability": lesion_probability(
             case.prediction.label_probabilities, protocol.lesion_free_labels, protocol.multi_label
         ),
     }
-    peak = float(case.prediction.network_probabilities[channels].max())
+    peak = protocol.peak(case.prediction.network_probabilities)
     row["decision_score"] = decision_score(peak, row["lesion_probability"])
     if lesion_free:
         row["false_positive_area_fraction"] = np.count_nonzero(found) / found.size

@@ -12,7 +12,7 @@ import pandas as pd
 from dxseg.data.splits.known_labels import known_labels
 from dxseg.data.table.cases import spacing_of
 from dxseg.data.table.dataset import Dataset
-from dxseg.data.table.volumes import slice_positions
+from dxseg.data.table.volumes import SlicePosition, slice_positions
 from dxseg.errors import DxsegError, UsageError
 from dxseg.evaluation.cases import EvaluatedCase, SlicePlace
 from dxseg.inference.sources import SpacedImage
@@ -109,15 +109,24 @@ def predict_rows(
         order = {name: number for number, name in enumerate(volume_or_case(rows).unique())}
         every = data.cases[unit.isin(order)]
         rows = by_volume(every.iloc[unit[every.index].map(order).argsort(kind="stable")])
-    names, physical = rows["case_id"], data.spec.spacing_unit == "mm"
-    placed = zip(names, slice_positions(rows, physical=physical), strict=True)
-    positions = {name: position for name, position in placed if position is not None}
-    items = (
-        (str(row.case_id), SpacedImage(data.image_path(row), spacing_of(row, data.spec)))
-        for row in rows.itertuples()
+    positions = positions_of(data, rows)
+    stream = predictor.stream(
+        sources_of(data, rows), labels=labels, keep_images=keep_images, positions=positions
     )
-    stream = predictor.stream(items, labels=labels, keep_images=keep_images, positions=positions)
     yield from (one for one in stream if one[0] in wanted)
+
+
+def sources_of(data: Dataset, rows: pd.DataFrame) -> Iterator[tuple[str, SpacedImage]]:
+    """The case_id and the image of each row, as `Predictor.stream` takes them."""
+    for row in rows.itertuples():
+        yield str(row.case_id), SpacedImage(data.image_path(row), spacing_of(row, data.spec))
+
+
+def positions_of(data: Dataset, rows: pd.DataFrame) -> dict[str, SlicePosition]:
+    """Where in their volumes slices are, by case_id; other images have none."""
+    physical = data.spec.spacing_unit == "mm"
+    placed = zip(rows["case_id"], slice_positions(rows, physical=physical), strict=True)
+    return {str(name): position for name, position in placed if position is not None}
 
 
 def by_volume(rows: pd.DataFrame) -> pd.DataFrame:

@@ -121,7 +121,7 @@ def _score(slices: list[EvaluatedSlice], protocol: EvaluationProtocol) -> Row:
     known = first.spacing is not None and first.place.spacing is not None
     spacing = (first.place.spacing or 1.0, *(first.spacing or (1.0, 1.0)))
     scores = score_masks(truth, found, spacing, protocol)
-    lesion, found_lesion = (np.isin(mask, protocol.lesion_values) for mask in (truth, found))
+    lesion, found_lesion = protocol.lesions(truth), protocol.lesions(found)
     row: Row = {
         "volume_id": first.volume_id,
         "group": first.group,

@@ -220,7 +220,7 @@ def _efficiency(experiment: Experiment, curves: pd.DataFrame, endpoint: str) -> 
 
 def _at_budget(curves: pd.DataFrame, method: str, masks: Any, endpoint: str) -> Cell:
     for row in curves[(curves["method"] == method) & (curves["masks"] == masks)].to_dict("records"):
-        cell = metric_cell(row, endpoint, {})
+        cell = metric_cell(row, endpoint)
         return replace(cell, value=cell.value + _marks(row, curves))
     return Cell(MISSING)
 

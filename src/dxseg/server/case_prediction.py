@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dxseg.data.table.cases import spacing_of
+import pandas as pd
+
 from dxseg.data.table.dataset import Dataset
-from dxseg.data.table.volumes import SlicePosition, slice_positions
+from dxseg.data.table.volumes import SlicePosition
 from dxseg.errors import DxsegError
-from dxseg.evaluation.stream import by_volume
+from dxseg.evaluation.stream import by_volume, positions_of, sources_of
 from dxseg.inference.along_axis import smoothing_reach
 from dxseg.inference.label_prompt import parse_label_prompt
 from dxseg.inference.pipeline import Prediction
@@ -39,23 +40,17 @@ async def predict_case(
         label_prompt: Its label prompt; "" for none.
         return_image: Whether the prediction carries the decoded pixels.
     """
-    image = SpacedImage(case.image, case.spacing)
-    positions = _neighborhood(cases.dataset(), case, model.info.smoothing_mm)
-    if len(positions) < 2:
+    dataset, name = cases.dataset(), str(case.row["case_id"])
+    rows, positions = _neighborhood(dataset, case, model.info.smoothing_mm)
+    if len(rows) < 2:
+        image = SpacedImage(case.image, case.spacing)
         return await service.predict(model, image, label_prompt, _IMAGE, return_image=return_image)
     parse_label_prompt(label_prompt, model.info)
-    name, dataset = str(case.row["case_id"]), cases.dataset()
-    rows = dataset.cases.set_index("case_id", drop=False).loc[list(positions)]
 
     def run() -> Prediction | DxsegError:
-        items = (
-            (str(row.case_id), SpacedImage(dataset.image_path(row), spacing_of(row, dataset.spec)))
-            for row in rows.itertuples()
-        )
-        labels = {name: label_prompt} if label_prompt else None
         found = model.stream(
-            items,
-            labels=labels,
+            sources_of(dataset, rows),
+            labels={name: label_prompt} if label_prompt else None,
             positions=positions,
             keep_images=return_image,
             whole_volumes=False,
@@ -68,17 +63,16 @@ async def predict_case(
     return result
 
 
-def _neighborhood(dataset: Dataset, case: FoundCase, sigma_mm: float) -> dict[str, SlicePosition]:
-    """Positions of a slice and of those that count in its average; none of other images."""
-    volume = case.row["volume_id"]
-    if not (sigma_mm and volume):
-        return {}
-    rows = by_volume(dataset.cases[dataset.cases["volume_id"].eq(volume)])
-    physical = dataset.spec.spacing_unit == "mm"
-    placed = zip(rows["case_id"], slice_positions(rows, physical=physical), strict=True)
-    positions = {str(name): position for name, position in placed if position is not None}
+def _neighborhood(
+    dataset: Dataset, case: FoundCase, sigma_mm: float
+) -> tuple[pd.DataFrame, dict[str, SlicePosition]]:
+    """A slice and those that count in its average, in their order; none for other images."""
+    volume = case.row["volume_id"] if sigma_mm else ""
+    rows = by_volume(dataset.cases[dataset.cases["volume_id"].eq(volume) & (volume != "")])
+    positions = positions_of(dataset, rows)
     own = positions.get(str(case.row["case_id"]))
     if own is None:
-        return {}
+        return rows.head(0), {}
     reach = smoothing_reach(sigma_mm, own.spacing)
-    return {name: one for name, one in positions.items() if abs(one.index - own.index) <= reach}
+    near = {name: one for name, one in positions.items() if abs(one.index - own.index) <= reach}
+    return rows[rows["case_id"].isin(near)], near

@@ -67,6 +67,7 @@ class PredictionJob:
 
     def __post_init__(self) -> None:
         self.info = self.predictor.info
+        self.model = settings_name(self.predictor)
 
     def run(self, items: Sequence[PredictionInput], done: set[str]) -> None:
         """Predict the images that are not done, then the volumes one by one."""
@@ -166,7 +167,7 @@ class PredictionJob:
         row |= {
             "name": item.name,
             "source": item.shown_source,
-            "model": settings_name(self.predictor),
+            "model": self.model,
         }
         try:
             row |= {"status": "ok", **work()}

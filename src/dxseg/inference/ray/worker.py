@@ -64,7 +64,7 @@ class PartPredictor:
         Returns:
             The images without a row in it, by name, with the reason.
         """
-        info = self._predictor.info
+        info, model = self._predictor.info, settings_name(self._predictor)
         sources = {name: source for name, source, _ in images}
         labels = {name: label for name, _, label in images if label}
         rows, failed = [], {}
@@ -75,7 +75,7 @@ class PartPredictor:
                 failed[name] = " ".join(str(result).split())
                 continue
             row = archive_row(name, sources[name], result, info)
-            rows.append(row | {"model": settings_name(self._predictor)})
+            rows.append(row | {"model": model})
         if rows:
             write_part(self._folder / part_name(sources), rows, info)
         return failed
