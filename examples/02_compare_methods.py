@@ -1,4 +1,4 @@
-"""Compare the method with its two nearest rivals: one split, the same masks, stage 1 shared."""
+"""Compare the paper's two branches with their nearest rivals: one split, the same masks, stage 1 shared."""
 
 from __future__ import annotations
 

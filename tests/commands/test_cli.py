@@ -13,6 +13,7 @@ import pytest
 
 from cli_results import assert_fails, lines
 from dxseg.commands.app import INTERRUPTED
+from dxseg.config import DEFAULT_METHOD
 from dxseg.config.presets import method_names
 
 Cli = Callable[..., Any]
@@ -106,6 +107,11 @@ def test_methods_lists_the_method_and_its_controls(cli: Cli) -> None:
     assert result.exit_code == 0
     for name in method_names():
         assert re.search(rf"\b{name}\b", result.stdout), name
+    rows = {line.split()[1]: line for line in result.stdout.splitlines() if line.startswith("│")}
+    assert [name for name, line in rows.items() if "(default)" in line] == [DEFAULT_METHOD]
+    uses_labels = {name: re.search(r"│ (yes|no) ", line)[1] for name, line in rows.items()}
+    assert uses_labels["unet-selftrained"] == uses_labels["unet-student"] == "yes"
+    assert uses_labels["unet"] == uses_labels["unet-bcp"] == "no"
 
 
 # Mistakes

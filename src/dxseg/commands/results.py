@@ -11,10 +11,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from dxseg.config import DEFAULT_METHOD
+
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dxseg.config.network import ModelConfig
+    from dxseg.config.schema import RunConfig
     from dxseg.export.quantize import QuantizationReport
 
 
@@ -171,20 +173,24 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-class Methods(dict[str, "ModelConfig"]):
-    """The named methods and their networks; shown as a table."""
+class Methods(dict[str, "RunConfig"]):
+    """The named methods and their configurations; shown as a table."""
 
     def __rich__(self) -> Table:
-        table = Table("method", "architecture", "encoder from", "learns labels", "skips")
+        table = Table("method", "network", "encoder from", "uses labels", "after stage 2")
         table.columns[0].no_wrap = True  # a name that is cut cannot be copied
-        for name, model in self.items():
-            skips = [key for key, on in model.skips.model_dump().items() if on]
+        for column in table.columns:
+            column.overflow = "fold"
+        for name, config in self.items():
+            model, training = config.model, config.self_training
+            filters = training is not None and training.label_filter
+            learns = model.requires_stage1 or model.label_head or config.student is not None
             table.add_row(
-                name,
+                f"{name} (default)" if name == DEFAULT_METHOD else name,
                 model.architecture,
                 model.encoder_init,
-                "yes" if model.requires_stage1 or model.label_head else "no",
-                ", ".join(skips) if model.architecture == "sks" else "",
+                "yes" if learns or filters else "no",
+                ", ".join(config.stages[1:]),
             )
         return table
 

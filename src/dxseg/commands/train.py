@@ -153,14 +153,14 @@ def distill(
 
 
 def methods() -> Methods:
-    """List the named methods: the method of this package and its controls.
+    """List the named methods: the default, the paper's two branches and the controls.
 
     Returns:
-        The network of each method, by name.
+        The configuration of each method, by name, with the preset `cpu`.
     """
     from dxseg.config.presets import load_config, method_names
 
-    return Methods({name: load_config("cpu", name).model for name in method_names()})
+    return Methods({name: load_config("cpu", name) for name in method_names()})
 
 
 def suggest(

@@ -34,7 +34,7 @@ def _recipe(name: str) -> dict[str, Any]:
 
 
 def method_names() -> list[str]:
-    """Names of the methods: the default, its published form and the controls."""
+    """Names of the methods: the default, the paper's two branches and the controls."""
     return list(_recipe("methods"))
 
 

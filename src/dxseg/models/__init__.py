@@ -1,6 +1,6 @@
 """Networks in plain PyTorch: nothing here needs a dataset, a configuration file or Lightning.
 
-`SKS` is the method, `CoarseBranch` its stage-1 classifier, `create_model` builds `SKS` and its
+`SKS` is the paper's two branches, `CoarseBranch` the stage-1 classifier, `create_model` builds `SKS` and its
 baselines by name; every segmentation model returns a `SegmenterOutput`.
 """
 

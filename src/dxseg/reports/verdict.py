@@ -89,8 +89,8 @@ def sentences(evidence: Evidence) -> list[str]:
     points += [_against(method, evidence.differences) for method in methods]
     if not methods:
         points.append(
-            "No other method was evaluated on the same images. Train one, such as "
-            "unet-stage1-selftrained, and add it to the report (--with)."
+            "No other method was evaluated on the same images. Train one, such as unet, which "
+            "learns from the masks alone, and add it to the report (--with)."
         )
     return [point for point in points if point]
 

@@ -230,9 +230,11 @@ def _check_indices(records: Sequence[tuple[FoundVolume, SliceRecord]], table: Jo
 def _rows(
     volume: FoundVolume, record: SliceRecord, table: JoinedLabels, names: SliceLabels
 ) -> list[dict[str, Any]]:
+    # To a nanometer: digits beyond are of the arithmetic, and would change the digest of a dataset.
+    spacing = (round(length, 6) for length in record.spacing)
     common = {
         "patient_id": volume.patient_id,
-        **dict(zip(("spacing_z", "spacing_y", "spacing_x"), record.spacing, strict=True)),
+        **dict(zip(("spacing_z", "spacing_y", "spacing_x"), spacing, strict=True)),
         "volume_id": volume.volume_id,
     }
     rows = []
