@@ -16,6 +16,10 @@ was evaluated by this script when it had one. Rules:
 - rule_out: with the rule-out threshold too.
 - rule_out_rule_in: with the rule-in threshold too, which is what `dxseg predict` does.
 - label_prompt: the same with the true label of every image.
+- shared_classifier: every method with the classifier and the thresholds of the primary method's run
+  of the same fold, so also those that kept no classifier. A ruled-in image gets the mask of an
+  image that is known to have a lesion; where no pixel is above 0.17 that mask is a little larger
+  than the rule-in threshold would give.
 
 For each rule also: the false-positive rate and area on lesion-free images, and the fraction of
 lesion images without a mask. Differences are the experiment's primary method minus the method, by
@@ -44,9 +48,10 @@ from dxseg.evaluation.summary import weighting
 from dxseg.experiments.experiment import Experiment, parse_experiment, read_experiment_text
 from dxseg.experiments.plan import plan, select_runs
 from dxseg.inference.model_folder import ModelInfo, load_model_folder
-from dxseg.inference.postprocess import apply_thresholds
+from dxseg.inference.postprocess import apply_thresholds, is_ruled_in, is_ruled_out
 from dxseg.inference.predictor import Predictor
 from dxseg.io.atomic import write_text_atomic
+from dxseg.io.json_io import read_json
 from dxseg.metrics.image_level import lesion_probability
 from dxseg.metrics.overlap import dice
 from dxseg.metrics.statistics import Weighting, bootstrap_mean, mean_by, paired_bootstrap
@@ -54,6 +59,7 @@ from dxseg.metrics.statistics import Weighting, bootstrap_mean, mean_by, paired_
 RATES = (0.05, 0.1, 0.2, 0.3)
 SENSITIVITIES = (0.8, 0.9, 0.95, 0.98)
 RULES = ("plain", "rule_out", "rule_out_rule_in", "label_prompt")
+SHARED = "shared_classifier"
 PER_IMAGE = "decisions_per_image.csv"
 
 
@@ -78,7 +84,13 @@ def main(arguments: list[str] | None = None) -> None:
     for job in track(jobs, "Runs"):
         table = per_image(args.out / "runs" / job.name, data)
         tables.append(table.assign(method=job.method, fold=job.fold.name))
-    summary = summarize(experiment, pd.concat(tables), weigh)
+    table = pd.concat(tables)
+    shared = [job for job in jobs if job.method == primary_of(experiment)]
+    if shared:
+        table = with_classifier(
+            table, {job.fold.name: args.out / "runs" / job.name for job in shared}
+        )
+    summary = summarize(experiment, table, weigh)
     write_text_atomic(args.kept / "decisions.csv", summary.to_csv(index=False))
     print(summary.to_string(index=False, float_format="{:.3f}".format))
 
@@ -157,6 +169,31 @@ def _log_odds(probability: float) -> float:
     return float(np.log(p / (1 - p)))
 
 
+def primary_of(experiment: Experiment) -> str:
+    """The method that the others are compared with."""
+    return experiment.primary or experiment.reference
+
+
+def with_classifier(table: pd.DataFrame, runs: dict[str, Path]) -> pd.DataFrame:
+    """Add the rule `shared_classifier` to the folds of which there is a run."""
+    folds = []
+    for name, fold in table[table["fold"].isin(runs)].groupby("fold"):
+        record = read_json(runs[str(name)] / "run.json", "train it again")
+        path = runs[str(name)] / "per_image.csv"
+        images = pd.read_csv(path, dtype={"case_id": str}).set_index("case_id")
+        probability = images["lesion_probability"].reindex(fold["case_id"]).to_numpy()
+        ruled = [
+            [is_ruled_out(record["rule_out_threshold"], one) for one in probability],
+            [is_ruled_in(record["rule_in_threshold"], one) for one in probability],
+        ]
+        empty = {"dice": (~fold["lesion"]).astype(float), "area": 0.0}
+        for figure, none in empty.items():
+            masks = [none, fold[f"{figure}_known_lesion"]]
+            fold[f"{figure}_{SHARED}"] = np.select(ruled, masks, fold[f"{figure}_plain"])
+        folds.append(fold)
+    return pd.concat(folds)
+
+
 def summarize(experiment: Experiment, table: pd.DataFrame, weigh: Weighting) -> pd.DataFrame:
     """One row per method and rule; methods are compared on the folds of the primary method."""
     methods = {
@@ -166,8 +203,9 @@ def summarize(experiment: Experiment, table: pd.DataFrame, weigh: Weighting) -> 
         *(f"fpr_{rate}" for rate in RATES),
         *(f"sensitivity_{s}" for s in SENSITIVITIES),
         *RULES,
+        *([SHARED] if f"dice_{SHARED}" in table else []),
     ]
-    primary = methods.get(experiment.primary or experiment.reference)
+    primary = methods.get(primary_of(experiment))
     rows = []
     for method, own in methods.items():
         for rule in rules:

@@ -9,7 +9,7 @@ and decisions.csv if benchmarks/decisions.py was run. Its tables are written int
 between the lines `<!-- begin NAME -->` and `<!-- end NAME -->`; the text around them is kept. A
 folder with curve.csv is a simulation of benchmarks/suggest.py instead. Between lines for a folder
 with neither is "Not run yet." Between the lines for `summary` is the table for readers in a hurry,
-of `HEADLINE`.
+and between those for `shared-classifier` what the decision rules give by themselves, of `HEADLINE`.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ HEADLINE = {
     "busi-again": "breast ultrasound (BUSI), 3 folds",
 }
 """Experiments of the summary, and their names there."""
+SHARED, AS_USED = "shared-classifier", "rule_out_rule_in"
 EQUAL_RULE = "label_prompt"
 """The rule of decisions.csv that is the same for every method: the diagnosis is known."""
 METHODS = {
@@ -83,7 +84,7 @@ def fill(pages: list[str], results: Path) -> list[str]:
         for path in results.glob(f"*/{name}")
     }
     if all((results / name / "decisions.csv").is_file() for name in HEADLINE):
-        tables[SUMMARY] = summary_of(results)
+        tables |= {SUMMARY: summary_of(results), SHARED: shared_classifier_of(results)}
     marked = [name for text in pages for name in _marked(text)]
     if len(set(marked)) < len(marked) or set(tables) - set(marked):
         raise SystemExit(
@@ -135,10 +136,36 @@ def summary_of(results: Path) -> str:
     return "\n".join([*lines, "", note]) + "\n"
 
 
+def shared_classifier_of(results: Path) -> str:
+    """Make the table of Dice as used, before and after every method decides by one classifier."""
+    lines = [
+        "| method | " + " | ".join(HEADLINE.values()) + " |",
+        "|---" * (len(HEADLINE) + 1) + "|",
+    ]
+    before, after = (_rows_of(results, rule) for rule in (AS_USED, SHARED.replace("-", "_")))
+    for method in before[0].index.intersection(after[0].index, sort=False):
+        cells = [
+            f"{_dice(old, method)} → {_dice(new, method)}" if method in new.index else NOT_MEASURED
+            for old, new in zip(before, after, strict=True)
+        ]
+        lines.append(f"| `{method}` | " + " | ".join(cells) + " |")
+    for method in ("unet", "unet-stage1", "unet-stage1-selftrained"):
+        cells = [
+            f"{old.loc[method, 'difference']:+.3f} → {_difference(new.loc[method])}"
+            for old, new in zip(before, after, strict=True)
+        ]
+        lines.append(f"| `{PRIMARY}` minus `{method}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _rows_of(results: Path, rule: str) -> list[pd.DataFrame]:
+    tables = (pd.read_csv(results / name / "decisions.csv") for name in HEADLINE)
+    return [table[table["rule"] == rule].set_index("method") for table in tables]
+
+
 def equal_rules(results: Path) -> dict[str, pd.DataFrame]:
     """Of each experiment of the summary, the rows of `EQUAL_RULE` by method."""
-    tables = {name: pd.read_csv(results / name / "decisions.csv") for name in HEADLINE}
-    return {n: t[t["rule"] == EQUAL_RULE].set_index("method") for n, t in tables.items()}
+    return dict(zip(HEADLINE, _rows_of(results, EQUAL_RULE), strict=True))
 
 
 def _dice(table: pd.DataFrame, method: str) -> str:

@@ -1,4 +1,4 @@
-"""Compare the paper's two branches with their nearest rivals: one split, the same masks, stage 1 shared."""
+"""Compare the paper's two branches with their rivals: one split, the same masks, stage 1 shared."""
 
 from __future__ import annotations
 

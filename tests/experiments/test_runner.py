@@ -216,7 +216,11 @@ def test_decisions_are_those_of_evaluation(
     text = runpy.run_path(str(BENCHMARKS / "make_results.py"))["decisions_of"](
         experiment_file.parent / "decisions.csv"
     )
-    assert text.count("| sks-evidence |") == 1 + 1 + 4
+    assert text.count("| sks-evidence |") == 1 + 1 + 5
+    found = table.xs("shared_classifier", level="rule")["dice_lesion"]
+    own = table.loc[("sks-evidence", "rule_out_rule_in"), "dice_lesion"]
+    assert found["sks-evidence"] == pytest.approx(own), "the classifier is its own"
+    assert found["unet"] != table.loc[("unet", "plain"), "dice_lesion"], "which kept none"
 
 
 def test_decisions_are_kept_where_models_are_not(

@@ -1,7 +1,7 @@
 """Networks in plain PyTorch: nothing here needs a dataset, a configuration file or Lightning.
 
-`SKS` is the paper's two branches, `CoarseBranch` the stage-1 classifier, `create_model` builds `SKS` and its
-baselines by name; every segmentation model returns a `SegmenterOutput`.
+`SKS` is the paper's two branches, `CoarseBranch` the stage-1 classifier, `create_model` builds
+`SKS` and its baselines by name; every segmentation model returns a `SegmenterOutput`.
 """
 
 from dxseg.models.coarse_branch import CoarseBranch, CoarseOutput
