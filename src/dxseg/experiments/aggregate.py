@@ -119,15 +119,16 @@ class PooledRuns:
         return self._stacked[key]
 
     def _stack(self, cell: tuple[str, Budget], metric: str, folds: tuple[Fold, ...]) -> CaseValues:
-        stacked = pd.concat(
-            [
-                self.values(cell, fold, metric).assign(fold=fold.number or 0, draw=fold.draw)
-                for fold in folds
-            ]
-        )
-        values = stacked.pivot(index="case_id", columns="draw", values="value")
-        cases = stacked.drop_duplicates("case_id").set_index("case_id").loc[values.index]
-        return CaseValues(values.to_numpy(), cases["group"].to_numpy(), cases["fold"].to_numpy())
+        tables = [self.values(cell, fold, metric) for fold in folds]
+        cases = pd.Index(sorted({case for table in tables for case in table["case_id"]}))
+        draws = sorted({fold.draw for fold in folds})
+        values = np.full((len(cases), len(draws)), np.nan)
+        groups, numbers = np.empty(len(cases), object), np.empty(len(cases), np.int64)
+        for fold, table in zip(folds, tables, strict=True):
+            rows = cases.get_indexer(table["case_id"])
+            values[rows, draws.index(fold.draw)] = table["value"]
+            groups[rows], numbers[rows] = table["group"], fold.number or 0
+        return CaseValues(values, groups, numbers)
 
     def difference(
         self, first: tuple[str, Budget], second: tuple[str, Budget], metric: str
