@@ -22,8 +22,8 @@ was evaluated by this script when it had one. Rules:
   than the rule-in threshold would give.
 
 For each rule also: the false-positive rate and area on lesion-free images, and the fraction of
-lesion images without a mask. Differences are the experiment's primary method minus the method, by
-paired bootstrap.
+lesion images without a mask. Differences are the experiment's primary method minus the method, and
+(`gain`) the method minus the experiment's reference, by paired bootstrap.
 """
 
 from __future__ import annotations
@@ -205,14 +205,16 @@ def summarize(experiment: Experiment, table: pd.DataFrame, weigh: Weighting) -> 
         *RULES,
         *([SHARED] if f"dice_{SHARED}" in table else []),
     ]
-    primary = methods.get(primary_of(experiment))
+    primary, reference = (methods.get(m) for m in (primary_of(experiment), experiment.reference))
     rows = []
     for method, own in methods.items():
         for rule in rules:
             row = {"method": method, "folds": own["fold"].nunique(), "rule": rule}
             row |= _metrics(own, rule, weigh)
             if primary is not None and primary is not own:
-                row |= _difference(primary, own, rule, weigh)
+                row |= _difference(primary, own, rule, weigh, "difference")
+            if reference is not None and reference is not own:
+                row |= _difference(own, reference, rule, weigh, "gain")
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -269,10 +271,10 @@ def _metrics(table: pd.DataFrame, rule: str, weigh: Weighting) -> dict[str, Any]
 
 
 def _difference(
-    primary: pd.DataFrame, other: pd.DataFrame, rule: str, weigh: Weighting
+    one: pd.DataFrame, other: pd.DataFrame, rule: str, weigh: Weighting, name: str
 ) -> dict[str, Any]:
     keys = ["fold", "case_id"]
-    both = primary.merge(other, on=keys, suffixes=("", "_other"), validate="one_to_one")
+    both = one.merge(other, on=keys, suffixes=("", "_other"), validate="one_to_one")
     lesion = both["lesion"]
     difference = paired_bootstrap(
         both[f"dice_{rule}"].where(lesion),
@@ -281,10 +283,10 @@ def _difference(
         weighting=weigh,
     )
     return {
-        "difference": difference.mean,
-        "difference_low": difference.low,
-        "difference_high": difference.high,
-        "p_value": difference.p_value,
+        name: difference.mean,
+        f"{name}_low": difference.low,
+        f"{name}_high": difference.high,
+        f"{name}_p_value": difference.p_value,
     }
 
 

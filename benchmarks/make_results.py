@@ -47,8 +47,8 @@ METHODS = {
     "unet-stage1-student": "a student of this one branch",
     "sks-student": "a student of these two branches",
 }
-PRIMARY = "sks-selftrained"
-"""The method that decisions.csv subtracts the others from."""
+PRIMARY, ONE_BRANCH = "sks-selftrained", "unet-stage1-selftrained"
+"""The method that decisions.csv subtracts the others from, and the same with one branch."""
 NOT_MEASURED = "–"
 NOT_RUN = "Not run yet.\n"
 AT_RATE, AT_SENSITIVITY = "fpr_", "sensitivity_"
@@ -119,16 +119,16 @@ def summary_of(results: Path) -> str:
     for method, title in METHODS.items():
         cells = [_dice(found[name], method) for name in HEADLINE]
         lines.append(f"| {title} (`{method}`) | " + " | ".join(cells) + " |")
-    lines += ["", f"What the 95% intervals say of the two branches (`{PRIMARY}`):", ""]
-    lines += ["| two branches minus | " + " | ".join(HEADLINE.values()) + " |"]
+    lines += ["", "What the 95% intervals say of the differences:", ""]
+    lines += ["| difference | " + " | ".join(HEADLINE.values()) + " |"]
     lines += ["|---" * (len(HEADLINE) + 1) + "|"]
-    for method in METHODS:
-        if method != PRIMARY:
-            cells = [
-                _difference(table.loc[method]) if method in table.index else NOT_MEASURED
-                for table in found.values()
-            ]
-            lines.append(f"| `{method}` | " + " | ".join(cells) + " |")
+    gains = [(method, "unet", method, "gain") for method in METHODS if method != "unet"]
+    for one, other, row, name in (*gains, (PRIMARY, ONE_BRANCH, ONE_BRANCH, "difference")):
+        cells = [
+            _difference(table.loc[row], name) if row in table.index else NOT_MEASURED
+            for table in found.values()
+        ]
+        lines.append(f"| `{one}` minus `{other}` | " + " | ".join(cells) + " |")
     note = (
         "The intervals are over patients or groups of near-duplicates. They do not include the "
         "noise of\ntraining, by which a method moved up to 0.02 when it was trained again."
@@ -149,7 +149,7 @@ def shared_classifier_of(results: Path) -> str:
             for old, new in zip(before, after, strict=True)
         ]
         lines.append(f"| `{method}` | " + " | ".join(cells) + " |")
-    for method in ("unet", "unet-stage1", "unet-stage1-selftrained"):
+    for method in ("unet", "unet-stage1", ONE_BRANCH):
         cells = [
             f"{old.loc[method, 'difference']:+.3f} → {_difference(new.loc[method])}"
             for old, new in zip(before, after, strict=True)
@@ -172,11 +172,11 @@ def _dice(table: pd.DataFrame, method: str) -> str:
     return f"{table.loc[method, 'dice_lesion']:.3f}" if method in table.index else NOT_MEASURED
 
 
-def _difference(row: pd.Series[Any]) -> str:
-    """A difference from `PRIMARY` in figures and in words, which follow from its interval."""
-    low, high = row["difference_low"], row["difference_high"]
+def _difference(row: pd.Series[Any], name: str = "difference") -> str:
+    """A difference in figures and in words, which follow from its interval."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
     words = "better" if low > 0 else "worse" if high < 0 else "no difference shown"
-    return f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f}): {words}"
+    return f"{row[name]:+.3f} ({low:+.3f} to {high:+.3f}): {words}"
 
 
 def tables_of(folder: Path) -> str:
