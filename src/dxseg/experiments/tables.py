@@ -238,13 +238,7 @@ def _saved(experiment: Experiment, saved: pd.DataFrame, unit: str) -> Table:
         ]
         for row in sorted(saved.to_dict("records"), key=lambda row: order.index(str(row["masks"])))
     ]
-    columns = (
-        "method",
-        unit,
-        "Dice",
-        "value",
-        f"{unit} {experiment.reference} needs to equal it",
-    )
+    columns = ("method", unit, "Dice", "value", f"{unit} {experiment.reference} needs to equal it")
     note = (
         f"Where the curve of {experiment.reference}, linear in the logarithm of the number of "
         f"{unit}, first reaches the method's Dice."
