@@ -79,7 +79,10 @@ def measure(run: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     tables = []
     for variant, own in zip(VARIANTS, (alone, smoothed, both), strict=True):
         predictor = Predictor(network, own)
-        scorer = VolumeScorer(EvaluationProtocol(info.mask_classes, info.lesion_free))
+        lesions = data.spec.lesion_classes
+        scorer = VolumeScorer(
+            EvaluationProtocol(info.mask_classes, info.lesion_free, lesion_classes=lesions)
+        )
         for case in predicted_cases(data, rows, predict_rows(predictor, data, rows)):
             scorer.add(case)
         tables.append(scorer.table().assign(variant=variant))

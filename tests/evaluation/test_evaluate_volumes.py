@@ -22,6 +22,7 @@ from volume_import import bring
 from volume_phantom import SPACING, TURNS, ct, save
 
 SMOOTHED = {"smoothing_mm": SPACING[2]}
+SMALLEST = {"components": ComponentFilter(by_volume=True, min_volume_mm3=60.0)}
 IN_SPACE = SMOOTHED | {"components": ComponentFilter(by_volume=True, largest_only=True)}
 
 
@@ -53,7 +54,7 @@ def model(data: Dataset, **options: object) -> Predictor:
     return Maker()(slicing=data.spec.slicing, size=32, labels=(), threshold=0.9, **options)
 
 
-@pytest.mark.parametrize("options", [{}, SMOOTHED, IN_SPACE])
+@pytest.mark.parametrize("options", [{}, SMOOTHED, SMALLEST, IN_SPACE])
 def test_volumes_are_evaluated_as_they_are_predicted(run: Path, options: dict) -> None:
     data = Dataset.load(run.parent / "data")
     predictor = model(data, **options)
@@ -67,7 +68,7 @@ def test_volumes_are_evaluated_as_they_are_predicted(run: Path, options: dict) -
         truth = np.asarray(ct(int(str(name)[-1]))[1]) == 2
         assert row["true_voxels"] == np.count_nonzero(truth)
     lesions = rows["lesions_predicted"].tolist()
-    if options is IN_SPACE:
+    if options in (SMALLEST, IN_SPACE):
         assert lesions == [1, 1]
     if not options:
         assert min(lesions) > 1

@@ -174,6 +174,30 @@ def test_organs_are_no_lesions():
     assert images["predicted_area"].sum() == pytest.approx(4 * np.prod(SPACING[1:]))
 
 
+def test_tumours_that_are_missed_are_not_hidden_by_the_organ():
+    """LiTS measures liver and tumour each for itself."""
+    tumour = box(slice(3, 4), slice(3, 5), slice(3, 5))
+    truth, found = np.where(tumour, 1, 2 * LESION).astype(np.uint8), 2 * LESION
+    protocol = EvaluationProtocol(("tumour", "liver"), lesion_classes=["tumour"])
+    cases = (
+        replace(case, prediction=Predicted(case.prediction.mask, one_hot(case.prediction.mask)))
+        for name in "ab"
+        for case in slices(name, truth, found)
+    )
+    evaluation = evaluate(cases, protocol=protocol)
+    summary, rows = evaluation.summary, evaluation.per_volume
+    assert summary["counts"]["missed_lesion_volumes"] == 2
+    assert summary["volume_dice_global"] == 0
+    assert summary["per_class"]["tumour"]["volume_dice_global"] == 0
+    assert summary["per_class"]["tumour"]["volume_dice"] == 0
+    liver = 2 * 140 / (140 + 144)
+    assert summary["per_class"]["liver"]["volume_dice_global"] == pytest.approx(liver)
+    assert summary["per_class"]["liver"]["volume_dice"] == pytest.approx(liver)
+    assert summary["volume_dice"] == pytest.approx(liver / 2)
+    assert rows["true_voxels"].tolist() == rows["true_voxels_tumour"].tolist() == [4, 4]
+    assert rows["predicted_voxels_liver"].tolist() == [144, 144]
+
+
 def one_hot(mask: np.ndarray) -> np.ndarray:
     return np.stack([mask == 1, mask == 2]).astype(np.float32)
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from dxseg.data.table.dataset import Dataset
+from dxseg.evaluation.volumes import COLUMNS as VOLUME_COLUMNS
 from dxseg.experiments.aggregate import PooledRuns, compute_curves
 from dxseg.experiments.experiment import Experiment
 from dxseg.experiments.page import draw_curves
@@ -86,6 +89,41 @@ def test_budgets_rise_in_the_tables_whatever_their_order_in_the_experiment(
         assert f"**Dice on lesion images, {way}, over the number of training masks**" in markdown
 
 
+def test_budgets_of_volumes_are_called_so_and_have_the_dice_of_volumes(
+    make_experiment: Callable[..., Experiment],
+    make_results: Callable[..., list[RunResult]],
+    phantoms: Path,
+    tmp_path: Path,
+) -> None:
+    experiment = make_experiment(masks=[6, 12])
+    level = {"unet": 0.4, "unet-stage1": 0.45, "sks-evidence": 0.5}
+    results = [
+        with_volumes(result, level[str(result.job.method)] + 0.01 * int(str(result.job.masks)))
+        for result in make_results(experiment, lambda method, masks: level[method] + masks / 100)
+    ]
+    markdown = write(experiment, results, phantoms, tmp_path)
+    assert "**Volumes saved**" in markdown
+    assert "| method | volumes | Dice | value | volumes unet needs to equal it |" in markdown
+    assert "| unet-stage1 | 6 | of volumes | 0.510 | 11 (11 to 11) |" in markdown
+    assert "| method | 6 volumes | 12 volumes |" in markdown
+    assert "data, 6 volumes**" in markdown
+    page = (tmp_path / "report.html").read_text()
+    for text in (markdown, page):
+        assert not re.search("(saved|training|6|all) masks|[Mm]asks (saved|unet)", text)
+
+
+def with_volumes(result: RunResult, dice: float) -> RunResult:
+    """The same run with two volumes, of which every slice has a mask."""
+    assert result.evaluated is not None
+    row = dict.fromkeys(VOLUME_COLUMNS, 0.5) | {"dice": dice, "lesion_free": False}
+    fold = result.job.fold.number
+    names = [f"{fold}-{number}" for number in range(2)]
+    volumes = pd.DataFrame([row, row]).assign(volume_id=names, group=names, true_voxels=9)
+    counted = {"cases_train_volumes": result.job.masks}
+    evaluated = replace(result.evaluated, volumes=volumes)
+    return replace(result, evaluated=evaluated, row=result.row | counted)
+
+
 def test_methods_on_fewer_folds_are_marked_and_never_the_best(
     make_experiment: Callable[..., Experiment],
     make_results: Callable[..., list[RunResult]],
@@ -112,9 +150,12 @@ def test_points_on_fewer_images_are_not_drawn(
     whole = make_results(experiment, lambda _, masks: 0.4 + masks / 1000)
     table = compute_curves(PooledRuns(experiment, whole))
     few = table["method"] == "sks-evidence"
-    drawn = draw_curves(experiment, table)
-    assert draw_curves(experiment, table.assign(images=table["images"] - few)) not in (drawn, b"")
-    assert draw_curves(experiment, table.assign(images=range(len(table)))) == b""
+
+    def draw(**columns: object) -> bytes:
+        return draw_curves(experiment, table.assign(**columns), "masks")
+
+    assert draw(images=table["images"] - few) not in (draw(), b"")
+    assert draw(images=range(len(table))) == b""
 
 
 def test_an_experiment_of_failures_only_still_writes_its_page(

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter1d
 
 from dxseg.data.readers.slicing import Slicing
 from dxseg.data.readers.volume import Volume
-from dxseg.data.table.volumes import SlicePosition
+from dxseg.data.table.volumes import SlicePosition, slice_positions
 from dxseg.errors import DxsegError
 from dxseg.inference.components import ComponentFilter
 from dxseg.inference.files.volumes import predict_slices, predict_volume
@@ -159,6 +160,51 @@ def test_a_slice_that_is_known_to_have_a_lesion_keeps_it(make_predictor):
     assert masks["a4"].sum() == 4
     unprompted = dict(predictor.stream(items(gray), positions=positions(9)))
     assert not unprompted["a0"].mask.any()
+
+
+def lesion_of_160_mm3(distance: float) -> np.ndarray:
+    """4 x 4 pixels of 1 mm through 10 mm, and a speck of one voxel."""
+    gray = np.full((round(30 / distance), SIZE, SIZE), 10, np.uint8)
+    gray[2 : 2 + round(10 / distance), 4:8, 4:8] = 250
+    gray[0, 20, 20] = 250
+    return gray
+
+
+@pytest.mark.parametrize("distance", [1.0, 2.5, 5.0])
+@pytest.mark.parametrize(
+    ("chosen", "stays"),
+    [
+        (ComponentFilter(by_volume=True, min_volume_mm3=150), True),
+        (ComponentFilter(by_volume=True, min_volume_mm3=170), False),
+    ],
+)
+def test_the_smallest_volume_does_not_depend_on_the_distance_of_slices(
+    make_predictor, distance, chosen, stays
+):
+    gray = lesion_of_160_mm3(distance)
+    slicing = Slicing(axis="axial", window=(127.5, 255.0))
+    predictor = make_predictor(size=SIZE, slicing=slicing, components=chosen)
+    voxels = gray.transpose(2, 1, 0)[::-1, ::-1].astype(np.float32)
+    affine = np.diag([1.0, 1.0, distance, 1.0])
+    found = predict_volume(predictor, Volume(np.ascontiguousarray(voxels), affine)).slices
+    assert found.sum() * distance == (160 if stays else 0)
+    rows = {"volume_id": "a", "slice_index": pd.array(range(len(gray)), "Int64")}
+    table = pd.DataFrame(rows | {"spacing_y": 1.0, "spacing_x": 1.0, "spacing_z": distance})
+    places = slice_positions(table, physical=True)
+    stream = predictor.stream(
+        items(gray), positions={f"a{place.index}": place for place in places if place}
+    )
+    np.testing.assert_array_equal(np.stack([result.mask for _, result in stream]), found)
+
+
+def test_a_model_that_recorded_pixels_still_counts_pixels(make_predictor):
+    recorded = '{"by_volume": true, "largest_only": false, "min_area": 64}'
+    predictor = make_predictor(size=SIZE, components=ComponentFilter.model_validate_json(recorded))
+    for distance, stays in ((1.0, True), (5.0, False)):
+        gray = lesion_of_160_mm3(distance)
+        places = {f"a{n}": SlicePosition("a", n, distance, distance) for n in range(len(gray))}
+        stream = predictor.stream(items(gray), positions=places)
+        assert any(result.mask.any() for _, result in stream) == stays
 
 
 def test_a_volume_is_predicted_as_its_slices_are(make_predictor):

@@ -42,6 +42,14 @@ def test_areas_are_of_the_networks_input() -> None:
     assert (ComponentFilter(min_area=64).apply(MASK, scale=0.25) > 0).sum() == 16
 
 
+def test_volumes_are_of_known_voxels() -> None:
+    chosen = ComponentFilter(by_volume=True, min_volume_mm3=8)
+    stack = MASK[None]
+    assert (chosen.apply(stack, voxel_mm3=0.5, scale=9.0) > 0).sum() == 16
+    assert (chosen.apply(stack, voxel_mm3=2.0) > 0).sum() == 16 + 5
+    np.testing.assert_array_equal(chosen.apply(stack), stack)
+
+
 def test_a_known_lesion_stays() -> None:
     filter_ = ComponentFilter(min_area=100)
     assert not filter_.apply(MASK).any()

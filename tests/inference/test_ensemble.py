@@ -104,14 +104,17 @@ def test_ranges_of_sixteen_bit_are_those_of_each_model(tmp_path: Path) -> None:
 
 
 def test_thresholds_of_an_ensemble() -> None:
-    filters = [ComponentFilter(min_area=8, largest_only=True), ComponentFilter(min_area=4)]
+    filters = [
+        ComponentFilter(min_area=8, min_volume_mm3=3, largest_only=True),
+        ComponentFilter(min_area=4, min_volume_mm3=5),
+    ]
     one, other = (
         info(threshold=t, rule_out_threshold=r, components=c, weights_sha256=w * 64)
         for t, r, c, w in zip((0.4, 0.6), (0.1, 0.3), filters, "12", strict=True)
     )
     found = ensemble_info([one, other], ["a", "b"])
     assert (found.threshold, found.rule_out_threshold) == (pytest.approx(0.5), pytest.approx(0.2))
-    assert found.components == ComponentFilter(min_area=4)
+    assert found.components == ComponentFilter(min_area=4, min_volume_mm3=3)
     assert (found.mask_temperature, found.label_temperature) == (1, 1)
     assert found.weights_sha256 not in (one.weights_sha256, other.weights_sha256)
     off = info(weights_sha256="3" * 64)

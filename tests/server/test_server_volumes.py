@@ -14,6 +14,7 @@ import pytest
 import dicom_phantom
 import volume_phantom
 from dxseg.data.readers.slicing import Slicing
+from dxseg.inference.components import ComponentFilter
 from dxseg.server.settings import Settings
 
 SLICING = Slicing(axis="axial", window=(0.0, 200.0))
@@ -79,6 +80,19 @@ def test_a_label_map_has_the_grid_of_its_volume(
     shown = [slice_of(client, told["volume"], index).json() for index in (5, 6)]
     assert shown[0]["area"]["class0"]["pixels"] == found[:, :, 5].sum() > 0
     assert shown[1]["area"]["class0"]["pixels"] != 4, "what is drawn is not what is predicted"
+
+
+def test_the_smallest_volume_of_a_label_map_is_in_cubic_millimeters(
+    make_client: Any, tmp_path: Path
+) -> None:
+    """Voxels have 3 mm3: a lesion of two, and a speck of one."""
+    chosen = ComponentFilter(by_volume=True, min_volume_mm3=4.0)
+    client = make_client(slicing=SLICING, channels=1, size=32, components=chosen)
+    hounsfield = np.full(volume_phantom.SHAPE, -1000, np.int16)
+    hounsfield[10, 10, 4:6] = hounsfield[20, 20, 8] = 190
+    told = opened(client, volume_phantom.save(tmp_path / "ct.nii", hounsfield))
+    _, labels = labels_of(client, told["volume"], {}, tmp_path)
+    assert np.argwhere(np.asarray(labels.dataobj)).tolist() == [[10, 10, 4], [10, 10, 5]]
 
 
 @pytest.mark.parametrize("suffix", [".mha", ".nrrd"])

@@ -139,6 +139,19 @@ def in_first(cases: CaseDataset, count: int) -> np.ndarray[Any, Any]:
     return np.array([int(place.volume[1:]) < count for place in cases.positions])
 
 
+def with_voxels(cases: CaseDataset, voxel_mm3: float) -> CaseDataset:
+    places = [replace(place, voxel_mm3=voxel_mm3) for place in cases.positions]
+    return replace(cases, positions=np.array(places, object))
+
+
+def test_no_filter_would_remove_a_lesion_of_training_by_its_volume() -> None:
+    """Its 400 voxels are as small as 12 of the others."""
+    cases = with_voxels(volumes(3, specks=2), 10.0)
+    small = with_voxels(volumes(1, through=slice(4, 5)), 0.3)
+    chosen, _ = choose_components(BrightnessSegmenter(labels=0, gain=8), INFO, cases, small)
+    assert chosen == ComponentFilter(by_volume=True, largest_only=True)
+
+
 def test_components_of_volumes_are_chosen_by_their_voxels() -> None:
     """Specks of 16 pixels in two slices are 32 voxels; a lesion of one slice has 400."""
     cases = volumes(3, specks=2)
@@ -151,6 +164,11 @@ def test_components_of_volumes_are_chosen_by_their_voxels() -> None:
     before = 2 * voxels / (2 * voxels + 32)
     assert record["dice_before"] == pytest.approx(before, abs=1e-6)
     assert record["dice_after"] == 1
+    sized = with_voxels(cases, 12.5)
+    training = with_voxels(volumes(2, through=slice(4, 5)), 12.5)
+    physical, own = choose_components(BrightnessSegmenter(labels=0, gain=8), INFO, sized, training)
+    assert physical == ComponentFilter(by_volume=True, min_volume_mm3=64 * 12.5)
+    assert own == record
     few, record = choose_components(
         BrightnessSegmenter(labels=0, gain=8), INFO, volumes(1, specks=2), cases
     )

@@ -113,6 +113,21 @@ def test_images_masks_and_reduced_images_are_at_the_spacing(spaced: Dataset) -> 
     assert areas[areas > 0].max() < np.pi * 13**2 / 4 * 1.1
 
 
+@pytest.mark.parametrize("spacing", [None, (2.0, 2.0)])
+def test_voxels_of_slices_are_those_that_the_network_sees(
+    spaced: Dataset, spacing: tuple[float, float] | None
+) -> None:
+    """Slices of 64 mm fill 64 px, or 32 px at 2 mm."""
+    cases = spaced.cases.assign(volume_id=spaced.cases["case_id"], slice_index=0, spacing_z=3.0)
+    cases.loc[cases.index[:2], "spacing_z"] = np.nan
+    volumes = Dataset.create(spaced.root, spaced.spec, cases)
+    splits = splits_of(volumes).assign(split="train")
+    data = prepare_training_data(volumes, splits, at(spacing), STATISTICS)
+    assert data.label_train.positions is not None
+    voxels = [place.voxel_mm3 for place in data.label_train.positions]
+    assert voxels == [None, None] + [3.0 if spacing is None else 12.0] * (len(voxels) - 2)
+
+
 def test_prediction_evaluation_and_the_exported_network_use_it(
     spaced: Dataset, train: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -41,6 +41,16 @@ class Geometry:
         return (self.height * self.width) / (self.fitted_height * self.fitted_width)
 
 
+def voxel_volume(spacing: Spacing | None, distance: float | None) -> float | None:
+    """Compute the volume of a voxel, cubic millimeters.
+
+    Args:
+        spacing: Height and width of a pixel of a slice, mm; None where unknown.
+        distance: Millimeters between slices; None where unknown.
+    """
+    return None if spacing is None or distance is None else spacing[0] * spacing[1] * distance
+
+
 def zoom_to(target: Spacing | None, spacing: Spacing | None) -> Zoom | None:
     """Compute the zoom that brings an image to a spacing.
 

@@ -31,7 +31,7 @@ from dxseg.evaluation.summary import (
     summarize,
     without_nan,
 )
-from dxseg.evaluation.volume_summary import count_volumes, summarize_volumes
+from dxseg.evaluation.volume_summary import count_volumes, summarize_volumes, volumes_per_class
 from dxseg.evaluation.volumes import VolumeScorer
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
@@ -151,12 +151,15 @@ def evaluate_cases(
         "nsd_tolerance": protocol.tolerance,
     }
     summary["counts"]["lesion_labels_with_empty_mask"] = lesion_label_empty_mask
-    if len(protocol.mask_classes) > 1:
-        summary["per_class"] = per_class(per_image, list(protocol.mask_classes), average_by)
+    classes = protocol.mask_classes if len(protocol.mask_classes) > 1 else ()
+    if classes:
+        summary["per_class"] = per_class(per_image, classes, average_by)
     per_volume = volumes.table()
     if len(per_volume):
         summary |= summarize_volumes(per_volume, average_by, resamples=resamples, seed=seed)
         summary["counts"] |= count_volumes(per_volume)
+        for name, figures in volumes_per_class(per_volume, classes, average_by).items():
+            summary["per_class"][name] |= figures
     if volumes.left_out:
         summary["counts"]["volumes_left_out"] = dict(volumes.left_out)
     return Evaluation(per_image, per_patient(per_image), per_volume, summary)

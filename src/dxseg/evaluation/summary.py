@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -155,14 +156,20 @@ def summarize(
 
 
 def per_class(
-    per_image: pd.DataFrame, mask_classes: list[str], average_by: AverageBy
+    rows: pd.DataFrame, mask_classes: Sequence[str], average_by: AverageBy
 ) -> dict[str, dict[str, float | None]]:
-    """Means of the mask metrics of each class, over images with it in truth or prediction."""
+    """Means of the mask metrics of each class, over images with it in truth or prediction.
+
+    Args:
+        rows: One per image, or one per volume.
+        mask_classes: Names of the classes.
+        average_by: Unit of the means.
+    """
     result: dict[str, dict[str, float]] = {}
     for name in mask_classes:
         result[name] = {
             metric: mean_by(
-                per_image[f"{metric}_{name}"], per_image["group"], weighting=weighting(average_by)
+                rows[f"{metric}_{name}"], rows["group"], weighting=weighting(average_by)
             )
             for metric in MASK_METRICS
         }

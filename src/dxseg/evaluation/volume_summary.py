@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from dxseg.errors import DxsegError
-from dxseg.evaluation.summary import CONFIDENCE, AverageBy, weighting, without_nan
-from dxseg.evaluation.volumes import COLUMNS
+from dxseg.evaluation.summary import CONFIDENCE, AverageBy, per_class, weighting, without_nan
+from dxseg.evaluation.volumes import COLUMNS, VOXELS
 from dxseg.metrics.statistics import bootstrap_mean, bootstrap_ratio, mean_by
 
 VOLUME_MEANS: dict[str, tuple[str, Literal["lesion", "all", "lesion_free"]]] = {
@@ -29,7 +30,7 @@ VOLUME_MEANS: dict[str, tuple[str, Literal["lesion", "all", "lesion_free"]]] = {
 VOLUME_TESTED = tuple(name for name in VOLUME_MEANS if name != "volume_lesion_precision")
 """Means that methods are compared by: precision is undefined where a method finds nothing."""
 GLOBAL_DICE = "volume_dice_global"
-"""Dice of all volumes taken as one, as in LiTS (Bilic et al., Med Image Anal 84:102680, 2023)."""
+"""Dice of the lesions of all volumes as one, as in LiTS (Bilic et al., Med Image Anal, 2023)."""
 
 
 def volume_values(per_volume: pd.DataFrame, metric: str) -> pd.Series[float]:
@@ -60,9 +61,7 @@ def estimate_volumes(per_volume: pd.DataFrame, average_by: AverageBy) -> dict[st
         metric: mean_by(volume_values(per_volume, metric), groups, weighting=weigh)
         for metric in VOLUME_MEANS
     }
-    voxels = per_volume[["true_voxels", "predicted_voxels", "common_voxels"]].sum()
-    either = voxels["true_voxels"] + voxels["predicted_voxels"]
-    return figures | {GLOBAL_DICE: 2 * voxels["common_voxels"] / either if either else math.nan}
+    return figures | {GLOBAL_DICE: _global_dice(per_volume[list(VOXELS)])}
 
 
 def summarize_volumes(
@@ -98,6 +97,34 @@ def summarize_volumes(
         summary |= {metric: interval.mean, f"{metric}_ci": [interval.low, interval.high]}
     cleaned: dict[str, Any] = without_nan(summary)
     return cleaned
+
+
+def volumes_per_class(
+    per_volume: pd.DataFrame, mask_classes: Sequence[str], average_by: AverageBy
+) -> dict[str, dict[str, float | None]]:
+    """Figures of each class: means over volumes with it in truth or prediction, and `GLOBAL_DICE`.
+
+    Args:
+        per_volume: One row per volume, of several mask classes.
+        mask_classes: Their names.
+        average_by: Unit of the means.
+
+    Returns:
+        By class `volume_dice`, `volume_iou`, `volume_hd95`, `volume_nsd` and `GLOBAL_DICE`.
+    """
+    found = {
+        name: {f"volume_{metric}": value for metric, value in means.items()}
+        | {GLOBAL_DICE: _global_dice(per_volume[[f"{count}_{name}" for count in VOXELS]])}
+        for name, means in per_class(per_volume, mask_classes, average_by).items()
+    }
+    cleaned: dict[str, dict[str, float | None]] = without_nan(found)
+    return cleaned
+
+
+def _global_dice(voxels: pd.DataFrame) -> float:
+    """Dice of all volumes as one, from columns in the order of `VOXELS`."""
+    true, predicted, common = voxels.sum()
+    return float(2 * common / (true + predicted)) if true + predicted else math.nan
 
 
 def count_volumes(per_volume: pd.DataFrame) -> dict[str, int]:

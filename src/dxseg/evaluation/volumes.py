@@ -18,12 +18,14 @@ from dxseg.evaluation.cases import (
     score_masks,
 )
 
+VOXELS = ("true_voxels", "predicted_voxels", "common_voxels")
+"""Counts of a volume, of lesions; `<count>_<class>` of a class."""
 COLUMNS = (
     *("volume_id", "group", "slices", "lesion_free", *MASK_METRICS),
     *("lesion_sensitivity", "lesion_precision", "lesion_f1"),
     *("lesions_true", "lesions_predicted", "lesions_matched"),
     *("true_ml", "predicted_ml", "volume_error_ml", "false_positive"),
-    *("true_voxels", "predicted_voxels", "common_voxels"),
+    *VOXELS,
 )
 _IN_SPACE = ("hd95", "nsd", "true_ml", "predicted_ml", "volume_error_ml")
 _PARTLY_KNOWN = "slices whose mask is unknown or that the table lacks"
@@ -70,9 +72,9 @@ class VolumeScorer:
     def table(self) -> pd.DataFrame:
         """Finish the last volume and return one row per volume, with `COLUMNS`.
 
-        With several mask classes also `<metric>_<class>`. Distances, in millimeters, and volumes,
-        in milliliters, are NaN where the distance of the slices or the size of the pixels is
-        unknown.
+        With several mask classes also `<metric>_<class>` and `<count>_<class>`. Distances, in
+        millimeters, and volumes, in milliliters, are NaN where the distance of the slices or the
+        size of the pixels is unknown.
         """
         self._finish()
         table = pd.DataFrame(self._rows, columns=None if self._rows else list(COLUMNS))
@@ -128,7 +130,7 @@ def _score(slices: list[EvaluatedSlice], protocol: EvaluationProtocol) -> Row:
         "slices": len(ordered),
         "lesion_free": not lesion.any(),
         "false_positive": not lesion.any() and bool(found_lesion.any()),
-        **_sizes(truth, found),
+        **_voxels(truth, found, protocol),
         **_volumes(lesion, found_lesion, float(np.prod(spacing)) / 1000),
         **scores,
     }
@@ -138,13 +140,18 @@ def _score(slices: list[EvaluatedSlice], protocol: EvaluationProtocol) -> Row:
     return {name: row[name] for name in (*COLUMNS, *others)}
 
 
-def _sizes(truth: NDArray[np.uint8], found: NDArray[np.uint8]) -> dict[str, int]:
-    """Voxels of all classes, and those with the right class."""
-    return {
-        "true_voxels": int(np.count_nonzero(truth)),
-        "predicted_voxels": int(np.count_nonzero(found)),
-        "common_voxels": int(np.count_nonzero((truth == found) & (truth > 0))),
-    }
+def _voxels(
+    truth: NDArray[np.uint8], found: NDArray[np.uint8], protocol: EvaluationProtocol
+) -> dict[str, int]:
+    """Voxels of lesions and those with the right class; with several classes also of each."""
+    lesions, per_class = dict.fromkeys(VOXELS, 0), {}
+    for value, name in enumerate(protocol.mask_classes, start=1):
+        true, predicted = truth == value, found == value
+        counts = (int(np.count_nonzero(one)) for one in (true, predicted, true & predicted))
+        for column, count in zip(VOXELS, counts, strict=True):
+            per_class[f"{column}_{name}"] = count
+            lesions[column] += count * (value in protocol.lesion_values)
+    return lesions | per_class if len(protocol.mask_classes) > 1 else lesions
 
 
 def _volumes(

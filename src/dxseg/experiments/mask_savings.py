@@ -1,6 +1,6 @@
 """Masks saved: the number of masks with which the reference equals a method.
 
-Where budgets count volumes, so do these numbers.
+Where budgets count volumes, so do these numbers, and the Dice of volumes is an endpoint too.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 from dxseg.evaluation.summary import CONFIDENCE, ENDPOINTS, weighting
 from dxseg.experiments.aggregate import PooledRuns, count_draws
 from dxseg.experiments.plan import Fold
+from dxseg.experiments.results import budget_unit, make_results_table
 from dxseg.metrics.statistics import mean_by, resampled_means
 
+VOLUME_DICE = "volume_dice"
+"""The endpoint beside `ENDPOINTS` where budgets count volumes."""
 COLUMNS = (
     *("experiment", "dataset", "method", "masks", "reference", "metric", "value"),
     "reference_value",
@@ -67,6 +70,8 @@ def compute_masks_saved(pooled: PooledRuns) -> pd.DataFrame:
     """
     reference = pooled.experiment.reference
     budgets = [cell for cell in pooled.cells if cell[0] == reference]
+    by_volume = budget_unit(make_results_table(pooled.results)) == "volumes"
+    endpoints = (VOLUME_DICE, *ENDPOINTS) if by_volume and pooled.has_volumes else (*ENDPOINTS,)
     rows: list[dict[str, Any]] = []
     for cell in pooled.cells:
         folds = pooled.folds(cell, *budgets) if len(budgets) > 1 else []
@@ -74,7 +79,7 @@ def compute_masks_saved(pooled: PooledRuns) -> pd.DataFrame:
             continue
         rows += [
             row
-            for metric in ENDPOINTS
+            for metric in endpoints
             for row in [_row(pooled, cell, budgets, folds, metric)]
             if not np.isnan(row["value"])
         ]

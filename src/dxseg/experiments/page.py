@@ -15,14 +15,14 @@ from dxseg.data.table.dataset import Dataset
 from dxseg.experiments.aggregate import select_complete
 from dxseg.experiments.experiment import Experiment
 from dxseg.experiments.preregistration import Registration
-from dxseg.experiments.results import DONE, strip_paths
+from dxseg.experiments.results import DONE, budget_unit, strip_paths
 from dxseg.io.atomic import write_text_atomic
 from dxseg.reports.page import png_uri, render
 from dxseg.reports.plots import efficiency_curves
 from dxseg.reports.tables import Table
 
 
-def draw_curves(experiment: Experiment, curves: pd.DataFrame) -> bytes:
+def draw_curves(experiment: Experiment, curves: pd.DataFrame, unit: str) -> bytes:
     """Plot the label-efficiency curves.
 
     Points on fewer images than others are left out.
@@ -30,6 +30,7 @@ def draw_curves(experiment: Experiment, curves: pd.DataFrame) -> bytes:
     Args:
         experiment: The experiment.
         curves: curves.csv.
+        unit: What budgets count.
 
     Returns:
         PNG bytes; empty with a single budget.
@@ -47,7 +48,7 @@ def draw_curves(experiment: Experiment, curves: pd.DataFrame) -> bytes:
                     "high": own["dice_lesion_high"],
                 }
             ).sort_values("masks")
-    return efficiency_curves(lines, "Dice on lesion images (band: 95% interval)")
+    return efficiency_curves(lines, "Dice on lesion images (band: 95% interval)", unit)
 
 
 def write_experiment_page(
@@ -83,6 +84,7 @@ def write_experiment_page(
         "plot": png_uri(plot),
         "differences": _rows(differences),
         "reference": experiment.reference,
+        "unit": budget_unit(results),
         "protocol": _protocol(experiment, dataset, registration, results),
         "text": strip_paths(str(versions[-1]["text"])),
     }
@@ -118,7 +120,7 @@ def _protocol(
         ("Dataset", f"{dataset.spec.name}; labels {', '.join(dataset.spec.labels)}"),
         ("Provenance", dataset.spec.provenance or "not given"),
         ("Splits", splits),
-        ("Training masks", ", ".join(str(masks) for masks in experiment.masks)),
+        (f"Training {budget_unit(results)}", ", ".join(str(masks) for masks in experiment.masks)),
         ("Preset", experiment.preset),
         ("Primary method", experiment.primary or "none named"),
         ("Runs", ", ".join(f"{count} {status}" for status, count in counts.items())),

@@ -173,6 +173,16 @@ def make_results_table(results: Sequence[RunResult]) -> pd.DataFrame:
     return table.astype(dict.fromkeys(integers, "Int64") | dict.fromkeys(floats, "float64"))
 
 
+def budget_unit(results: pd.DataFrame) -> str:
+    """What the budgets of an experiment count: "volumes" or "masks".
+
+    Args:
+        results: results.csv; without `cases_train_volumes`, of earlier versions, they count masks.
+    """
+    volumes = results.get("cases_train_volumes")
+    return "volumes" if volumes is not None and (volumes > 0).any() else "masks"
+
+
 def strip_paths(text: str) -> str:
     """Remove the folders of this machine from an error: only the last name of each path stays.
 

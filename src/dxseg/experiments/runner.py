@@ -22,6 +22,7 @@ from dxseg.experiments.process_pool import run_jobs
 from dxseg.experiments.results import (
     ExperimentContext,
     RunResult,
+    budget_unit,
     collect_results,
     make_results_table,
 )
@@ -155,7 +156,7 @@ def write_outputs(
     }
     for name, frame in frames.items():
         _write_csv(frame, output, name, split)
-    plot = draw_curves(experiment, curves)
+    plot = draw_curves(experiment, curves, budget_unit(table))
     suffix = file_suffix(split)
     if plot:
         write_bytes_atomic(output / f"curves{suffix}.png", plot)

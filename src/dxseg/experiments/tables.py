@@ -11,7 +11,8 @@ from dxseg.evaluation.summary import ENDPOINTS, PRIMARY_ENDPOINTS
 from dxseg.experiments.aggregate import CURVE_COLUMNS, LOWER_IS_BETTER, select_complete
 from dxseg.experiments.cells import difference_cell, metric_cell
 from dxseg.experiments.experiment import Experiment
-from dxseg.experiments.results import DONE
+from dxseg.experiments.mask_savings import VOLUME_DICE
+from dxseg.experiments.results import DONE, budget_unit
 from dxseg.experiments.volume_table import make_volume_table
 from dxseg.reports.metric_columns import MISSING, format_number
 from dxseg.reports.tables import Cell, Table
@@ -38,15 +39,15 @@ def make_tables(
         retraining: retraining.csv.
     """
     # What results of earlier versions lack is a dash.
-    curves = curves.reindex(columns=list(CURVE_COLUMNS))
+    curves, unit = curves.reindex(columns=list(CURVE_COLUMNS)), budget_unit(results)
     tables = [
         _main(experiment, results, curves, differences),
-        make_volume_table(curves, differences, experiment.masks, experiment.reference),
+        make_volume_table(curves, differences, experiment.masks, experiment.reference, unit),
         _hypotheses(differences),
         _retraining(experiment, retraining),
-        *(_efficiency(experiment, curves, endpoint) for endpoint in ENDPOINTS),
-        _saved(experiment, saved),
-        _failures(results),
+        *(_efficiency(experiment, curves, endpoint, unit) for endpoint in ENDPOINTS),
+        _saved(experiment, saved, unit),
+        _failures(results, unit),
     ]
     return [table for table in tables if table.rows]
 
@@ -118,8 +119,7 @@ def _paired(against: _Against, method: str, endpoint: str) -> list[Cell]:
 
 def _title(experiment: Experiment, results: pd.DataFrame, masks: Any) -> str:
     dataset = results["dataset"].iloc[0] if len(results) else ""
-    budget = "all masks" if masks == "all" else f"{masks} masks"
-    return f"{experiment.name}: {dataset}, {budget}"
+    return f"{experiment.name}: {dataset}, {masks} {budget_unit(results)}"
 
 
 def _main_note(experiment: Experiment, results: pd.DataFrame, rows: pd.DataFrame) -> str:
@@ -197,7 +197,7 @@ def _retraining(experiment: Experiment, retraining: pd.DataFrame) -> Table:
     return Table("What a retraining moves", columns, rows, note)
 
 
-def _efficiency(experiment: Experiment, curves: pd.DataFrame, endpoint: str) -> Table:
+def _efficiency(experiment: Experiment, curves: pd.DataFrame, endpoint: str, unit: str) -> Table:
     curves = curves[curves[endpoint].notna()]
     if len(experiment.masks) < 2:
         return Table("", (), [])
@@ -213,8 +213,8 @@ def _efficiency(experiment: Experiment, curves: pd.DataFrame, endpoint: str) -> 
         for method in experiment.methods
         if (shown["method"] == method.name).any()
     ]
-    columns = ("method", *(f"{masks} masks" for masks in experiment.ascending_masks))
-    title = f"Dice on lesion images, {ENDPOINTS[endpoint]}, over the number of training masks"
+    columns = ("method", *(f"{masks} {unit}" for masks in experiment.ascending_masks))
+    title = f"Dice on lesion images, {ENDPOINTS[endpoint]}, over the number of training {unit}"
     return Table(title, columns, rows, _legend(shown))
 
 
@@ -225,33 +225,28 @@ def _at_budget(curves: pd.DataFrame, method: str, masks: Any, endpoint: str) -> 
     return Cell(MISSING)
 
 
-def _saved(experiment: Experiment, saved: pd.DataFrame) -> Table:
+def _saved(experiment: Experiment, saved: pd.DataFrame, unit: str) -> Table:
     order = [str(masks) for masks in experiment.ascending_masks]
+    names = ENDPOINTS | {VOLUME_DICE: "of volumes"}
     rows = [
         [
             Cell(row["method"]),
             Cell(str(row["masks"])),
-            Cell(ENDPOINTS[row["metric"]]),
+            Cell(names[row["metric"]]),
             Cell(format_number(row["value"], 3)),
             Cell(str(row["equal_at"]), f"{row['low']} to {row['high']}"),
         ]
         for row in sorted(saved.to_dict("records"), key=lambda row: order.index(str(row["masks"])))
     ]
-    columns = (
-        "method",
-        "masks",
-        "Dice",
-        "value",
-        f"masks {experiment.reference} needs to equal it",
-    )
+    columns = ("method", unit, "Dice", "value", f"{unit} {experiment.reference} needs to equal it")
     note = (
         f"Where the curve of {experiment.reference}, linear in the logarithm of the number of "
-        "masks, first reaches the method's Dice."
+        f"{unit}, first reaches the method's Dice."
     )
-    return Table("Masks saved", columns, rows, note)
+    return Table(f"{unit.capitalize()} saved", columns, rows, note)
 
 
-def _failures(results: pd.DataFrame) -> Table:
+def _failures(results: pd.DataFrame, unit: str) -> Table:
     """One row for runs that ended with the same error; their seeds in one cell."""
     keys = ["method", "masks", "status", "error"]
     rows = [
@@ -266,7 +261,7 @@ def _failures(results: pd.DataFrame) -> Table:
             keys, sort=False
         )
     ]
-    columns = ("method", "masks", "seeds", "status", "error")
+    columns = ("method", unit, "seeds", "status", "error")
     return Table("Runs that failed or are missing", columns, rows)
 
 

@@ -19,7 +19,11 @@ _NOTE = (
 
 
 def make_volume_table(
-    curves: pd.DataFrame, differences: pd.DataFrame, masks: Sequence[Any], reference: str
+    curves: pd.DataFrame,
+    differences: pd.DataFrame,
+    masks: Sequence[Any],
+    reference: str,
+    unit: str,
 ) -> Table:
     """Make the table of volumes, of all budgets; without rows where images are no slices.
 
@@ -28,6 +32,7 @@ def make_volume_table(
         differences: differences.csv.
         masks: Budgets in the order of the experiment.
         reference: The method that others are compared with.
+        unit: What budgets count.
     """
     shown = [figure for figure in VOLUME_METRICS if figure.key in curves]
     curves = curves[curves["volume_dice_all"].notna()] if shown else curves.head(0)
@@ -46,5 +51,5 @@ def make_volume_table(
         for row in curves[curves["masks"] == budget].to_dict("records")
     ]
     titles = [figure.title for figure in shown]
-    columns = ("method", "masks", *titles, f"Dice, volumes, minus {reference}")
+    columns = ("method", unit, *titles, f"Dice, volumes, minus {reference}")
     return Table("Volumes, in three dimensions", columns, rows, _NOTE)

@@ -175,7 +175,8 @@ def _filter(
             known.add(name)
     if stack is None:
         return {}
-    kept = components.apply(stack, scale=scale)
+    voxel_mm3 = positions[found[0]].voxel_mm3
+    kept = components.apply(stack, scale=scale, voxel_mm3=voxel_mm3)
     for index in (positions[name].index - first for name in known):
         # Where a slice is known to have a lesion, its mask is never empty.
         kept[index] = kept[index] if kept[index].any() else stack[index]

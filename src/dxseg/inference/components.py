@@ -19,6 +19,8 @@ class ComponentFilter(BaseModel):
         largest_only: Whether only the largest stays.
         min_area: Smallest size that stays, in pixels of the network's input; of a volume, the sum
             over its slices.
+        min_volume_mm3: Smallest volume that stays, in cubic millimeters; of volumes whose voxels
+            have an unknown size nothing is removed for it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -26,15 +28,22 @@ class ComponentFilter(BaseModel):
     by_volume: bool = False
     largest_only: bool = False
     min_area: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    min_volume_mm3: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
     def apply(
-        self, mask: NDArray[np.uint8], *, scale: float = 1.0, keep_one: bool = False
+        self,
+        mask: NDArray[np.uint8],
+        *,
+        scale: float = 1.0,
+        voxel_mm3: float | None = None,
+        keep_one: bool = False,
     ) -> NDArray[np.uint8]:
         """Remove components from a mask.
 
         Args:
             mask: (H, W) or (D, H, W) label map.
             scale: Pixels of the mask per pixel of the network's input, as areas.
+            voxel_mm3: Volume of a voxel of the mask; None where unknown.
             keep_one: Whether the largest stays, however small, as where a lesion is known.
 
         Returns:
@@ -57,6 +66,8 @@ class ComponentFilter(BaseModel):
             sizes[0] = 0
             first = int(sizes.argmax())
             stays = sizes >= max(self.min_area * scale, 1)
+            if voxel_mm3 is not None:
+                stays &= sizes * voxel_mm3 >= self.min_volume_mm3
             if self.largest_only:
                 stays &= np.arange(len(sizes)) == first
             for plane, numbers in zip(kept[box], numbered, strict=True):

@@ -172,6 +172,7 @@ def _common_filter(filters: Sequence[ComponentFilter | None]) -> ComponentFilter
         by_volume=known[0].by_volume,
         largest_only=all(one.largest_only for one in known),
         min_area=min(one.min_area for one in known),
+        min_volume_mm3=min(one.min_volume_mm3 for one in known),
     )
 
 

@@ -100,13 +100,14 @@ def score_distribution(scores: Mapping[str, NDArray[np.float64]], name: str) -> 
     return _png(figure)
 
 
-def efficiency_curves(lines: Mapping[str, pd.DataFrame], name: str) -> bytes:
-    """Plot a score over the number of masks, one line per method, with its interval as a band.
+def efficiency_curves(lines: Mapping[str, pd.DataFrame], name: str, unit: str) -> bytes:
+    """Plot a score over a number of masks or volumes: a line per method, a band its interval.
 
     Args:
         lines: Method to a table with the columns masks, value, low, high, masks ascending; a single
             row is drawn as a point.
         name: Name of the score on the axis.
+        unit: What is counted, "masks" or "volumes".
 
     Returns:
         PNG bytes; empty if there is nothing to plot.
@@ -129,7 +130,7 @@ def efficiency_curves(lines: Mapping[str, pd.DataFrame], name: str) -> bytes:
     ticks = sorted({float(value) for table in lines.values() for value in table["masks"]})
     axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
     axes.minorticks_off()
-    axes.set_xlabel("training masks")
+    axes.set_xlabel(f"training {unit}")
     axes.set_ylabel(_label_text(name))
     axes.legend(fontsize=8)
     return _png(figure)

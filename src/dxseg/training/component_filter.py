@@ -3,13 +3,13 @@
 Networks that have seen few masks mark scattered specks. Removing them is off unless the validation
 masks show a clear gain, no lesion that was found is lost, and every true mask, of training too,
 would stay as it is: a few validation images alone say little about the smallest lesion. Where
-images are slices, components and Dice are those of volumes.
+images are slices, components and Dice are those of volumes, and the smallest one that stays is in
+cubic millimeters if all volumes have known voxels: these differ between volumes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import chain
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,10 +30,13 @@ from dxseg.training.validation_predictions import (
     predicted_masks,
     true_masks,
     volumes,
+    voxel_mm3,
 )
 
 AREAS = (4, 8, 16, 32, 64, 128, 256)
 VOLUME_AREAS = (*AREAS, 512, 1024, 2048)
+
+_Unit = tuple[CaseDataset, NDArray[np.int64]]
 
 
 def choose_components(
@@ -60,11 +63,9 @@ def choose_components(
     by_volume = is_slice(validation, units[0][0])
     record: dict[str, Any] = {"images": sum(map(len, units))}
     record |= {"volumes": len(units)} if by_volume else {}
-    truths = chain(
-        (true_masks(validation, unit) for unit in units),
-        (true_masks(training, unit) for unit in volumes(training)),
-    )
-    candidates = _that_keep(truths, _candidates(by_volume=by_volume))
+    known = [(validation, unit) for unit in units]
+    known += [(training, unit) for unit in volumes(training)]
+    candidates = _that_keep(known, _volume_candidates(known) if by_volume else _candidates())
     if not candidates:
         return None, record | {"note": "off: every filter would remove a part of a true mask"}
     scores, lost = np.zeros(len(candidates) + 1), np.zeros(len(candidates), bool)
@@ -76,7 +77,7 @@ def choose_components(
         scores[0] += mean_dice(truth, found, len(info.mask_classes))
         before = _count_found(truth, found)
         for number, candidate in enumerate(candidates):
-            mask = candidate.apply(found)
+            mask = candidate.apply(found, voxel_mm3=voxel_mm3(validation, unit))
             scores[number + 1] += mean_dice(truth, mask, len(info.mask_classes))
             lost[number] |= _count_found(truth, mask) < before
     unfiltered, *filtered = scores / len(units)
@@ -92,19 +93,31 @@ def choose_components(
     return candidates[best], record | {"dice_after": round(float(allowed[best]), 6)}
 
 
-def _candidates(*, by_volume: bool) -> list[ComponentFilter]:
-    areas = VOLUME_AREAS if by_volume else AREAS
-    return [
-        *(ComponentFilter(by_volume=by_volume, min_area=area) for area in areas),
-        ComponentFilter(by_volume=by_volume, largest_only=True),
-    ]
+def _candidates() -> list[ComponentFilter]:
+    smallest = (ComponentFilter(min_area=area) for area in AREAS)
+    return [*smallest, ComponentFilter(largest_only=True)]
 
 
-def _that_keep(
-    truths: Iterable[NDArray[np.uint8]], candidates: list[ComponentFilter]
-) -> list[ComponentFilter]:
-    for truth in truths:
-        candidates = [one for one in candidates if np.array_equal(one.apply(truth), truth)]
+def _volume_candidates(known: Sequence[_Unit]) -> list[ComponentFilter]:
+    """In cubic millimeters, as multiples of the median voxel, where all volumes' are known."""
+    voxels = [voxel_mm3(*unit) for unit in known if is_slice(unit[0], unit[1][0])]
+    sizes = [voxel for voxel in voxels if voxel is not None]
+    if len(sizes) == len(voxels):
+        unit = float(np.median(sizes))
+        smallest = [
+            ComponentFilter(by_volume=True, min_volume_mm3=area * unit) for area in VOLUME_AREAS
+        ]
+    else:
+        smallest = [ComponentFilter(by_volume=True, min_area=area) for area in VOLUME_AREAS]
+    return [*smallest, ComponentFilter(by_volume=True, largest_only=True)]
+
+
+def _that_keep(known: Iterable[_Unit], candidates: list[ComponentFilter]) -> list[ComponentFilter]:
+    for cases, unit in known:
+        truth, voxel = true_masks(cases, unit), voxel_mm3(cases, unit)
+        candidates = [
+            one for one in candidates if np.array_equal(one.apply(truth, voxel_mm3=voxel), truth)
+        ]
         if not candidates:
             break
     return candidates

@@ -61,6 +61,12 @@ def is_slice(cases: CaseDataset, row: int) -> bool:
     return cases.positions is not None and cases.positions[row] is not None
 
 
+def voxel_mm3(cases: CaseDataset, unit: NDArray[np.int64]) -> float | None:
+    """The volume of a stored voxel of a unit; None for an image, or where unknown."""
+    position = None if cases.positions is None else cases.positions[unit[0]]
+    return None if position is None else position.voxel_mm3
+
+
 def volumes(cases: CaseDataset) -> list[NDArray[np.int64]]:
     """Rows of the slices of each volume, in their order; of other cases one by one."""
     if cases.positions is None:

@@ -106,3 +106,15 @@ def test_a_link_to_a_missing_image_is_an_input_that_fails_by_name(tmp_path):
     found = find_images([tmp_path], passed_over=passed_over)
     assert [item.name for item in found] == ["a.png", "b.png"]
     assert [path.name for path in passed_over] == ["notes.txt"]
+
+
+def test_the_voxels_of_a_header_are_no_file_of_their_own(tmp_path):
+    header = "NDims = 3\nDimSize = 2 2 2\nElementType = MET_UCHAR\nElementDataFile = ct.raw\n"
+    (tmp_path / "ct.mhd").write_text(header)
+    (tmp_path / "damaged.mhd").write_text("NDims = 3\n")
+    for name in ("ct.raw", "other.raw"):
+        (tmp_path / name).write_bytes(bytes(8))
+    passed_over: list[Path] = []
+    found = find_images([tmp_path], passed_over=passed_over)
+    assert [item.name for item in found] == ["ct.mhd", "damaged.mhd"]
+    assert [path.name for path in passed_over] == ["other.raw"]

@@ -27,11 +27,13 @@ class SlicePosition:
         volume: Name of the volume.
         index: Number of the slice.
         spacing: Millimeters between slices; None where unknown.
+        voxel_mm3: Volume of a voxel, that is of a pixel of the slice; None where unknown.
     """
 
     volume: str
     index: int
     spacing: float | None
+    voxel_mm3: float | None = None
 
 
 def slice_positions(cases: pd.DataFrame, *, physical: bool) -> list[SlicePosition | None]:
@@ -41,12 +43,17 @@ def slice_positions(cases: pd.DataFrame, *, physical: bool) -> list[SlicePositio
         cases: Table of a dataset, or rows of it.
         physical: Whether its spacings are millimeters.
     """
+
+    def known(value: float) -> float | None:
+        return value if physical and value == value else None
+
+    voxels = cases[list(GRID)].prod(axis=1, skipna=False)
     return [
-        SlicePosition(volume, int(index), spacing if physical and spacing == spacing else None)
+        SlicePosition(volume, int(index), known(spacing), known(voxel))
         if volume and index is not pd.NA
         else None
-        for volume, index, spacing in zip(
-            cases["volume_id"], cases["slice_index"], cases["spacing_z"], strict=True
+        for volume, index, spacing, voxel in zip(
+            cases["volume_id"], cases["slice_index"], cases["spacing_z"], voxels, strict=True
         )
     ]
 

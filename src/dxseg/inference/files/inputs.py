@@ -19,7 +19,7 @@ from dxseg.data.readers.volume_files import (
     volume_format,
     volume_stem,
 )
-from dxseg.errors import UsageError
+from dxseg.errors import DxsegError, UsageError
 from dxseg.io.csv_io import escape_formula, escape_unprintable
 
 
@@ -93,7 +93,8 @@ def find_images(
         skip: Folders whose files are skipped (earlier results).
         series: Whether folders of DICOM slices are volumes; else each slice is an image.
         suffixes: End of the name of the file of each sequence; None: a volume is one file.
-        passed_over: List to which files that are no image of a known type are added.
+        passed_over: List to which files are added that are no image of a known type, nor the
+            voxels of a header.
         of_no_sequence: List to which volumes are added whose name has none of the suffixes.
 
     Returns:
@@ -124,6 +125,9 @@ def find_images(
             )
         bases.append(base)
         found.update(dict.fromkeys(kept))
+    if passed_over:
+        parts = {part for path in found if is_volume_file(path) for part in _files_of(path)}
+        passed_over[:] = [path for path in passed_over if path not in parts]
     if not found:
         raise UsageError("no input; give a file, a folder or a quoted pattern")
     root = Path(os.path.commonpath(bases))
@@ -201,6 +205,14 @@ def _walk(folder: Path, series: bool) -> list[Path]:
 def _is_image(path: Path) -> bool:
     known = is_supported(path) or is_volume_file(path)
     return known and (path.is_file() or _is_broken_link(path))
+
+
+def _files_of(path: Path) -> list[Path]:
+    """All files of a volume; of a damaged one itself, which the prediction reports."""
+    try:
+        return volume_format(path).files(path)
+    except DxsegError:
+        return [path]
 
 
 def _is_broken_link(path: Path) -> bool:

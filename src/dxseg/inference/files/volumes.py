@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dxseg.data.geometry import Spacing
+from dxseg.data.geometry import Spacing, voxel_volume
 from dxseg.data.readers.dicom.series import Stack, read_stack, series_in
 from dxseg.data.readers.sliced_volume import SlicedVolume, slice_grid
 from dxseg.data.readers.slicing import Slicing
@@ -168,7 +168,8 @@ def predict_slices(
     reach = smoothing_reach(predictor.info.smoothing_mm, distance)
     read = range(max(wanted.start - reach, 0), min(wanted.stop + reach, count))
     names = {f"slice {index}": index for index in read}
-    positions = {name: SlicePosition("", index, distance) for name, index in names.items()}
+    voxel = voxel_volume(spacing, distance)
+    positions = {name: SlicePosition("", index, distance, voxel) for name, index in names.items()}
     items = ((name, SpacedImage(partial(image, i), spacing)) for name, i in names.items())
     stream = predictor.stream(
         items,

@@ -16,7 +16,7 @@ from fastapi import FastAPI, File, Request, UploadFile
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, NonNegativeInt
 
-from dxseg.data.geometry import Spacing, fit_geometry, zoom_to
+from dxseg.data.geometry import Spacing, fit_geometry, voxel_volume, zoom_to
 from dxseg.data.readers.budget import decode_budget
 from dxseg.errors import UsageError
 from dxseg.inference.files.table import model_name
@@ -253,12 +253,13 @@ def _finish(
     info: ModelInfo, opened: OpenVolume, masks: NDArray[np.uint8], given: list[int]
 ) -> bytes:
     """Remove components of the volume from predicted masks; make the file."""
-    in_space = opened.slices.distance is not None
-    if in_space and info.components is not None and info.components.by_volume:
+    spacing, distance = opened.slices.spacing, opened.slices.distance
+    if distance is not None and info.components is not None and info.components.by_volume:
         _, height, width = masks.shape
-        zoom = zoom_to(info.preprocessing.spacing, opened.slices.spacing)
+        zoom = zoom_to(info.preprocessing.spacing, spacing)
         scale = fit_geometry(height, width, info.preprocessing.image_size, zoom).area_scale
-        filtered = info.components.apply(masks, scale=scale)
+        voxel = voxel_volume(spacing, distance)
+        filtered = info.components.apply(masks, scale=scale, voxel_mm3=voxel)
         filtered[given] = masks[given]
         masks = filtered
     return _nifti(opened, masks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from dxseg.config.schema import RunConfig
 from dxseg.data.batches.batches import CaseDataset, SoftLabelDataset, Studies
 from dxseg.data.batches.pixel_cache import cached_images, cached_masks
-from dxseg.data.geometry import Spacing
+from dxseg.data.geometry import Spacing, Zoom, fit_geometry
 from dxseg.data.preprocessing import Preprocessing, intensity_range
+from dxseg.data.readers.images import image_size
 from dxseg.data.splits.known_labels import known_labels
 from dxseg.data.table.dataset import Dataset
 from dxseg.data.table.volumes import slice_positions
@@ -112,7 +114,7 @@ def prepare_training_data(
         labels=dataset.label_targets()[used],
         mask_classes=len(dataset.spec.mask_classes),
         studies=_studies(dataset, used),
-        positions=_positions(dataset, rows),
+        positions=_positions(dataset, rows, size, spacing),
     )
     validation, masked_validation = ~train, ~train & masked
     return TrainingData(
@@ -139,9 +141,21 @@ def _studies(dataset: Dataset, cases: NDArray[np.int64]) -> Studies | None:
     return Studies(numbers, dataset.study_targets()[cases], places[cases])
 
 
-def _positions(dataset: Dataset, rows: pd.DataFrame) -> NDArray[np.object_] | None:
-    """Where in their volumes these cases are, if any is a slice."""
+def _positions(
+    dataset: Dataset, rows: pd.DataFrame, size: int, spacing: Spacing | None
+) -> NDArray[np.object_] | None:
+    """Where in their volumes these cases are, if any is a slice; voxels are of stored slices."""
     found = slice_positions(rows, physical=dataset.spec.spacing_unit == "mm")
+    zooms: Sequence[Zoom | None] = zooms_of(dataset, rows, spacing) or [None] * len(rows)
+    scales: dict[str, float] = {}
+    for number, (row, position) in enumerate(zip(rows.itertuples(), found, strict=True)):
+        if position is None or position.voxel_mm3 is None:
+            continue
+        if position.volume not in scales:  # its slices have one grid
+            native = image_size(dataset.image_path(row))
+            scales[position.volume] = fit_geometry(*native, size, zooms[number]).area_scale
+        voxel = position.voxel_mm3 * scales[position.volume]
+        found[number] = replace(position, voxel_mm3=voxel)
     return np.fromiter(found, dtype=object) if any(found) else None
 
 
