@@ -161,6 +161,18 @@ def test_slices_that_nobody_annotated_are_unknown_and_not_empty(lits: Path, tmp_
     assert not any("not annotated throughout" in note for note in whole.notes)
 
 
+@pytest.mark.parametrize(("slab", "known"), [("", ""), ("1", ""), ("2", "789")])
+def test_a_label_map_with_a_lesion_outweighs_a_lesion_free_label(
+    lits: Path, tmp_path: Path, slab: str, known: str
+) -> None:
+    """The label map has lesions in slices 4 to 6, the second slab; nobody marked 4 to 9."""
+    text = f"volume_id,slab,annotated_slices,label\nvolume-0,{slab},0-3,no tumour\n"
+    bring(lits, tmp_path / "out", labels=table(tmp_path, text))
+    dataset = Dataset.load(tmp_path / "out")
+    rows = dataset.cases[dataset.has_mask & dataset.cases["volume_id"].eq("volume-0")]
+    assert "".join(map(str, rows["slice_index"])) == f"0123{known}"
+
+
 @pytest.mark.parametrize(
     ("slices", "message"),
     [

@@ -84,7 +84,8 @@ def slice_label(
     """Look up the label of a slice and its level.
 
     A label that follows from a label map is known without it only if the table has it too. Where
-    the table has slabs of the volume, a slab without a label is unknown.
+    the table has slabs of the volume, a slab without a label is unknown. A label of a volume or slab
+    that means no lesion does not count where its label map shows one.
 
     Args:
         volume_id: Id of the volume.
@@ -100,9 +101,16 @@ def slice_label(
         return label, "image" if label == given else names.level
     if given:
         return given, "image"
+    count = len(record.images)
+    slab = index * SLABS // count
     slabs = [table.slabs.get((volume_id, number), "") for number in range(SLABS)]
     if any(slabs):
-        label, level = slabs[index * SLABS // len(record.images)], SLAB_LEVEL
+        label, level = slabs[slab], SLAB_LEVEL
+        shown = [drawn for n, drawn in enumerate(record.lesion) if n * SLABS // count == slab]
     else:
         label, level = table.labels.get((volume_id, None), ""), STUDY_LEVEL
+        shown = record.lesion
+    # A label map that shows a lesion is right, and a label that means none is wrong.
+    if label in names.free and any(shown):
+        label = ""
     return label, level if label else ""
