@@ -90,8 +90,8 @@ def slice_label(
     """Look up the label of a slice and its level.
 
     A label that follows from a label map is known without it only if the table has it too, perhaps
-    as that of the slab. Where the table has slabs of the volume, a slab without a label is unknown. A lesion-free label of a
-    volume or slab does not count where its label map shows a lesion.
+    as that of the slab. Where the table has slabs of the volume, a slab without a label is unknown.
+    A lesion-free label of a volume or slab does not count where its label map shows a lesion.
 
     Args:
         volume_id: Id of the volume.
