@@ -56,14 +56,14 @@ def at(spacing: Any, **data: Any) -> RunConfig:
 
 def test_auto_is_the_median_of_the_dataset(spaced: Dataset) -> None:
     """Of 39 images, 20 have pixels of 2 mm."""
-    assert target_spacing(spaced, at("auto")) == (2.0, 2.0)
-    assert target_spacing(spaced, at((0.5, 0.7))) == (0.5, 0.7)
-    assert target_spacing(spaced, at(None)) is None
+    assert target_spacing(spaced, "auto") == (2.0, 2.0)
+    assert target_spacing(spaced, (0.5, 0.7)) == (0.5, 0.7)
+    assert target_spacing(spaced, None) is None
     cases = spaced.cases
     # Slices of one volume count once: of 20 coarse images, 19 are of one.
     coarse = cases.index[cases["spacing_y"].eq(2.0)]
     cases.loc[coarse[1:], "volume_id"] = "v"
-    assert target_spacing(spaced, at("auto")) == (1.0, 1.0)
+    assert target_spacing(spaced, "auto") == (1.0, 1.0)
 
 
 def test_auto_is_the_same_whichever_images_are_trained_on(spaced: Dataset) -> None:
@@ -79,7 +79,7 @@ def test_auto_is_the_same_whichever_images_are_trained_on(spaced: Dataset) -> No
 
 def test_auto_without_any_spacing_is_refused(disks: Path) -> None:
     with pytest.raises(DxsegError, match=r"cases\.csv: no image has a spacing in mm"):
-        target_spacing(Dataset.load(disks), at("auto"))
+        target_spacing(Dataset.load(disks), "auto")
 
 
 @pytest.mark.parametrize("wrong", ["median", 1.5, (1.0,), (0.0, 1.0), (1.0, -2.0)])

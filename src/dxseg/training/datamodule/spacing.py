@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -18,15 +19,15 @@ MAX_IMAGES = 200
 """The sizes of as many images are looked at, evenly spaced in the table."""
 
 
-def target_spacing(dataset: Dataset, config: RunConfig) -> Spacing | None:
+def target_spacing(dataset: Dataset, wanted: Spacing | Literal["auto"] | None) -> Spacing | None:
     """Find the spacing that images are brought to.
 
     Args:
         dataset: the cases.
-        config: of the run; `auto` is the median of all cases along each axis, where a volume counts
-            once, as in the fingerprint of nnU-Net (Isensee et al. 2021). It is read from the table,
-            not from pixels, and is the same for every split: models of several folds can be one
-            ensemble.
+        wanted: as `data.spacing` has it; `auto` is the median of all cases along each axis, where a
+            volume counts once, as in the fingerprint of nnU-Net (Isensee et al. 2021). It is read
+            from the table, not from pixels, and is the same for every split: models of several
+            folds can be one ensemble.
 
     Returns:
         None if they are not brought to any.
@@ -34,7 +35,6 @@ def target_spacing(dataset: Dataset, config: RunConfig) -> Spacing | None:
     Raises:
         DxsegError: `auto`, and no image has a spacing.
     """
-    wanted = config.data.spacing
     if wanted != "auto":
         return wanted
     rows = dataset.cases
