@@ -127,7 +127,9 @@ def united(folder: Any) -> None:
 IMAGE, MASK = "c3.png", "c3_mask.png"
 
 
-def test_lost_detail_is_that_of_the_input_that_is_asked_for(folder: Any, codes: Any) -> None:
+def test_lost_detail_is_that_of_the_input_that_is_asked_for(
+    folder: Any, codes: Any, cli: Callable[..., Any]
+) -> None:
     big_and_small(folder)
     folder.spec |= {"spacing_unit": "mm"}
     folder.table[["spacing_y", "spacing_x"]] = 1.0
@@ -137,6 +139,9 @@ def test_lost_detail_is_that_of_the_input_that_is_asked_for(folder: Any, codes: 
         assert "mask-detail" not in codes(folder.check(image_size=480, spacing=spacing))
     [found] = codes(folder.check(image_size=480, spacing=(4.0, 4.0)))["mask-detail"].details
     assert found == "a lesion at best 0.00 at 480 px"
+    words = ("check", folder.root, "--image-size", "480", "--spacing")
+    assert "mask-detail" in cli(*words, "[4, 4]").output
+    assert "mask-detail" not in cli(*words, "auto").output
     with pytest.raises(UsageError, match=r"data\.image_size"):
         folder.check(image_size=5)
 

@@ -51,7 +51,9 @@ def test_a_large_lesion_hides_no_small_one(tmp_path: Path) -> None:
     mask = np.ones((512, 512), np.uint8)
     mask[100:160, 100:160] = mask[300, 300:303] = 2
     Image.fromarray(mask).save(tmp_path / "m.png")
-    spec = DatasetSpec(name="x", labels=[], mask_classes=["liver", "tumor"], lesion_classes=["tumor"])
+    spec = DatasetSpec(
+        name="x", labels=[], mask_classes=["liver", "tumor"], lesion_classes=["tumor"]
+    )
     cases = pd.DataFrame({"case_id": ["a"], "image": ["a.png"], "mask": ["m.png"]})
     splits = pd.DataFrame({"split": ["train"], "use_mask": [True]})
     lost = measure_lost_detail(Dataset(tmp_path, spec, cases), splits, 128)
