@@ -105,7 +105,7 @@ def test_scores_follow_what_the_table_knows(tmp_path: Path) -> None:
 
 
 def test_volumes_are_suggested_once_and_counted_as_one(tmp_path: Path) -> None:
-    """Of a volume that is annotated no slice is left; of the others the highest slice stands."""
+    """Of a volume its slice with the highest score stands, of those whose mask is unknown."""
     lesions = {"a1": 8, "b0": 6, "b2": 20, "c1": 14}
     names = [f"{volume}{index}" for volume in "abc" for index in range(3)] + ["alone"]
     pictures = {
@@ -116,6 +116,7 @@ def test_volumes_are_suggested_once_and_counted_as_one(tmp_path: Path) -> None:
         tmp_path,
         pictures,
         mask=["", "m.png", *[""] * 8],
+        label=["normal", "", "normal", *[""] * 7],
         volume_id=[*"aaabbbccc", ""],
         slice_index=["0", "1", "2"] * 3 + [""],
         patient_id=[*"aaabbbcccd"],
@@ -133,6 +134,20 @@ def test_volumes_are_suggested_once_and_counted_as_one(tmp_path: Path) -> None:
             own = [score for name, score in scores.items() if name[0] == row["volume_id"]]
             assert scores[row["case_id"]] == max(own)
     assert len(rank_candidates(pool, 2, seed=0)) == 2
+
+
+def test_unmarked_slices_of_a_partly_annotated_volume_are_candidates(tmp_path: Path) -> None:
+    data = make(
+        tmp_path,
+        dict.fromkeys(["drawn", "empty", "unlabelled", "unknown", "held out"], DARK),
+        mask=["m.png", "", "", "", ""],
+        label=["bright", "normal", "", "bright", ""],
+        volume_id=[*"aaaab"],
+        slice_index=[*"01230"],
+        split=["train"] * 4 + ["test"],
+    )
+    rows = select_rows(data, None)
+    assert rows["case_id"][~rows["annotated"]].tolist() == ["unlabelled", "unknown"]
 
 
 def test_near_duplicates_are_suggested_once(

@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dxseg.data.geometry import Geometry, attainable_dice, fit_geometry, zoom_to
+from dxseg.data.geometry import (
+    Geometry,
+    attainable_by_lesion,
+    attainable_dice,
+    fit_geometry,
+    zoom_to,
+)
 from dxseg.data.preprocessing import (
     Preprocessing,
     cut_mask,
@@ -257,6 +263,14 @@ def test_a_lesion_of_one_pixel_vanishes_and_native_size_loses_nothing() -> None:
     mask[100, 100] = 1
     assert attainable_dice(mask, 64) == 0
     assert attainable_dice(mask, 256) == 1
+    mask[98:103, 103:120] = 1
+    areas, dice = attainable_by_lesion(mask > 0, 64)
+    assert areas.tolist() == [85, 1]
+    assert dice[0] > 0.6
+    assert dice[1] == 0
+    assert (attainable_by_lesion(mask > 0, 256)[1] == 1).all()
+    alone = attainable_by_lesion(mask[:, 102:] > 0, 256)[1]
+    assert alone == attainable_dice(mask[:, 102:], 256)
 
 
 class TestSpacing:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dxseg.data.readers.masks import inspect_mask, write_mask
-from dxseg.errors import DxsegError
+from dxseg.errors import DxsegError, UsageError
 from dxseg.quality.case_inspection import (
     BORDER_PIXELS,
     CaseFiles,
@@ -100,6 +100,18 @@ def color(folder: Any) -> Any:
     return np.dstack([folder.disc(), folder.disc() * 0, folder.disc() * 0])
 
 
+def big_and_small(folder: Any) -> None:
+    """Three lesions in an image of 480 x 480: the Dice of the whole mask hides the small ones."""
+    folder.image("c3.png", np.asarray(Image.fromarray(folder.scene(3)).resize((480, 480))))
+    mask = np.zeros((480, 480), np.uint8)
+    mask[100:160, 100:160] = mask[300, 300:303] = mask[350:352, 400:402] = 255
+    folder.image("c3_mask.png", mask)
+
+
+def case_files(image: Path, mask: Path | None) -> CaseFiles:
+    return CaseFiles(image, mask, 1, 1, (1,), 128, None)
+
+
 def thin_line(folder: Any) -> None:
     """A lesion of 3 x 100 pixels in an image of 1200 x 1200."""
     folder.image("c3.png", np.asarray(Image.fromarray(folder.scene(3)).resize((1200, 1200))))
@@ -113,6 +125,25 @@ def united(folder: Any) -> None:
 
 
 IMAGE, MASK = "c3.png", "c3_mask.png"
+
+
+def test_lost_detail_is_that_of_the_input_that_is_asked_for(
+    folder: Any, codes: Any, cli: Callable[..., Any]
+) -> None:
+    big_and_small(folder)
+    folder.spec |= {"spacing_unit": "mm"}
+    folder.table[["spacing_y", "spacing_x"]] = 1.0
+    assert "mask-detail" in codes(folder.check())
+    assert "mask-detail" not in codes(folder.check(image_size=480))
+    for spacing in ("auto", (1.0, 1.0)):
+        assert "mask-detail" not in codes(folder.check(image_size=480, spacing=spacing))
+    [found] = codes(folder.check(image_size=480, spacing=(4.0, 4.0)))["mask-detail"].details
+    assert found == "a lesion at best 0.00 at 480 px"
+    words = ("check", folder.root, "--image-size", "480", "--spacing")
+    assert "mask-detail" in cli(*words, "[4, 4]").output
+    assert "mask-detail" not in cli(*words, "auto").output
+    with pytest.raises(UsageError, match=r"data\.image_size"):
+        folder.check(image_size=5)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +172,8 @@ IMAGE, MASK = "c3.png", "c3_mask.png"
         ("mask-on-lesion-free", lambda f: f.set("c3", label="normal"), "pixels"),
         ("mask-empty", replaced(MASK, lambda f: f.disc() * 0), ""),
         ("mask-nearly-empty", replaced(MASK, lambda f: f.disc(1.1)), "5 pixels"),
-        ("mask-detail", thin_line, "at best 0.00"),
+        ("mask-detail", thin_line, "at best 0.00 at 128 px"),
+        ("mask-detail", big_and_small, "a lesion at best 0.00"),
         ("mask-border", replaced(MASK, lambda f: 255 - f.disc()), ""),
         ("mask-left-out", lambda f: f.image("c3_mask_1.png", f.disc()), "c3_mask_1.png"),
         ("mask-repaired", replaced(MASK, soft_edges), "edges"),
@@ -307,7 +339,7 @@ def test_a_damaged_tiff_without_pixels_is_unreadable(tmp_path: Path) -> None:
     content = bytearray(file.read_bytes())
     content[12] = 0  # the type of the tag that holds the width
     file.write_bytes(content)
-    assert unpack(inspect_case(CaseFiles(file, None, 1, 1)))[2].image_code == "image-unreadable"
+    assert unpack(inspect_case(case_files(file, None)))[2].image_code == "image-unreadable"
 
 
 @given(
@@ -327,7 +359,7 @@ def test_no_damage_stops_an_inspection(
     for place, value in changes:
         content[int(place * (len(content) - 1))] = value
     file.write_bytes(content[: round(length * len(content))])
-    _, strip, facts = unpack(inspect_case(CaseFiles(file, file, 1, 1)))
+    _, strip, facts = unpack(inspect_case(case_files(file, file)))
     assert (facts.height > 0) == (facts.image_code != "image-unreadable")
     assert facts.image_code == "" or facts.image_problem
     assert facts.mask_code == "" or facts.mask_problem

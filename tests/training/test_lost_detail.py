@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
-from dxseg.data.table.dataset import Dataset
+from dxseg.data.table.dataset import Dataset, DatasetSpec
 from dxseg.training.lost_detail import LostDetail, measure_lost_detail
 
 
@@ -43,3 +44,20 @@ def test_it_is_measured_on_the_training_masks_that_may_be_used(disks: Path) -> N
     assert (sizes[1].dice < 1).all()
     assert sizes[1].dice.min() > 0.9
     assert (np.diff(sizes[0].areas) >= 0).all()
+
+
+def test_a_large_lesion_hides_no_small_one(tmp_path: Path) -> None:
+    """Of a liver (value 1) with two lesions: the Dice of the whole mask would be 0.98 and more."""
+    mask = np.ones((512, 512), np.uint8)
+    mask[100:160, 100:160] = mask[300, 300:303] = 2
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    spec = DatasetSpec(
+        name="x", labels=[], mask_classes=["liver", "tumor"], lesion_classes=["tumor"]
+    )
+    cases = pd.DataFrame({"case_id": ["a"], "image": ["a.png"], "mask": ["m.png"]})
+    splits = pd.DataFrame({"split": ["train"], "use_mask": [True]})
+    lost = measure_lost_detail(Dataset(tmp_path, spec, cases), splits, 128)
+    assert lost.areas.tolist() == [3, 3600]
+    assert lost.dice[0] == 0
+    assert lost.dice[1] > 0.98
+    assert "1 of 2 would vanish" in lost.warning()

@@ -1,4 +1,4 @@
-"""Runs at a spacing: chosen from the training images, the same wherever the network is used."""
+"""Runs at a spacing: chosen from the dataset, the same wherever the network is used."""
 
 from __future__ import annotations
 
@@ -54,25 +54,32 @@ def at(spacing: Any, **data: Any) -> RunConfig:
     return load_config("cpu", "unet-scratch", {"data": values})
 
 
-def test_auto_is_the_median_of_the_training_images(spaced: Dataset) -> None:
-    splits = splits_of(spaced)
-    assert target_spacing(spaced, splits, at("auto")) == (1.5, 1.5)
-    assert target_spacing(spaced, splits, at((0.5, 0.7))) == (0.5, 0.7)
-    assert target_spacing(spaced, splits, at(None)) is None
-    train = splits["split"].eq("train").to_numpy()
+def test_auto_is_the_median_of_the_dataset(spaced: Dataset) -> None:
+    """Of 39 images, 20 have pixels of 2 mm."""
+    assert target_spacing(spaced, "auto") == (2.0, 2.0)
+    assert target_spacing(spaced, (0.5, 0.7)) == (0.5, 0.7)
+    assert target_spacing(spaced, None) is None
     cases = spaced.cases
-    cases.loc[~train, ["spacing_y", "spacing_x"]] = 99.0
-    # Slices of one volume count once: of 12 fine images, 11 are of one.
-    fine = cases.index[train & cases["spacing_y"].eq(1.0).to_numpy()]
-    cases.loc[fine[1:], "volume_id"] = "v"
-    cases.loc[fine, "spacing_x"] = 0.25
-    assert target_spacing(spaced, splits, at("auto")) == (2.0, 2.0)
+    # Slices of one volume count once: of 20 coarse images, 19 are of one.
+    coarse = cases.index[cases["spacing_y"].eq(2.0)]
+    cases.loc[coarse[1:], "volume_id"] = "v"
+    assert target_spacing(spaced, "auto") == (1.0, 1.0)
+
+
+def test_auto_is_the_same_whichever_images_are_trained_on(spaced: Dataset) -> None:
+    """Of the training images of one fold the pixels are fine, of those of the other coarse."""
+    fine = spaced.cases["spacing_y"].eq(1.0).to_numpy()
+    found = []
+    for chosen in (fine, ~fine):
+        splits = splits_of(spaced).assign(split=np.where(chosen, "train", "validation"))
+        data = prepare_training_data(spaced, splits, at("auto"), STATISTICS)
+        found.append(data.preprocessing.spacing)
+    assert found == [(2.0, 2.0)] * 2
 
 
 def test_auto_without_any_spacing_is_refused(disks: Path) -> None:
-    dataset = Dataset.load(disks)
-    with pytest.raises(DxsegError, match=r"cases\.csv: no training image has a spacing in mm"):
-        target_spacing(dataset, splits_of(dataset), at("auto"))
+    with pytest.raises(DxsegError, match=r"cases\.csv: no image has a spacing in mm"):
+        target_spacing(Dataset.load(disks), "auto")
 
 
 @pytest.mark.parametrize("wrong", ["median", 1.5, (1.0,), (0.0, 1.0), (1.0, -2.0)])
@@ -132,7 +139,7 @@ def test_prediction_evaluation_and_the_exported_network_use_it(
     spaced: Dataset, train: Callable[..., Path], tmp_path: Path
 ) -> None:
     run = train(dataset=spaced.root, data={"spacing": "auto"})
-    assert read_info(run / "model").preprocessing.spacing == (1.5, 1.5)
+    assert read_info(run / "model").preprocessing.spacing == (2.0, 2.0)
     evaluate(run)
     export_onnx(run / "model", output=tmp_path / "model.onnx")
     rows = [row for row in spaced.cases.itertuples() if row.split == "test"]
@@ -158,6 +165,6 @@ def test_prediction_evaluation_and_the_exported_network_use_it(
 def test_a_spacing_that_cannot_be_chosen_leaves_no_folder_behind(
     disks: Path, configure: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
-    with pytest.raises(DxsegError, match="no training image has a spacing"):
+    with pytest.raises(DxsegError, match="no image has a spacing"):
         train_run(disks, tmp_path / "run", configure("unet-scratch", data={"spacing": "auto"}))
     assert not (tmp_path / "run" / "config.yaml").exists()

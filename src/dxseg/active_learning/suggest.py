@@ -119,9 +119,6 @@ def select_rows(
         selected &= table["split"].eq("train").to_numpy()
         if "use_mask" in table:
             annotated = annotated & table["use_mask"].to_numpy()
-    # A volume is annotated as a whole: without a lesion, a slice of it has no mask file.
-    volumes = data.cases["volume_id"]
-    selected &= annotated | ~volumes.isin(set(volumes[annotated]) - {""}).to_numpy()
     _check_any(selected & ~annotated, data)
     rows = data.cases.assign(group=groups, label=labeled.image_labels, annotated=annotated)
     return rows[selected]

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from dxseg.commands.options import BudgetUnit, LabelUnit, MaskBudget, OutputPath, StrPath
+from dxseg.commands.options import (
+    BudgetUnit,
+    InputSpacing,
+    LabelUnit,
+    MaskBudget,
+    OutputPath,
+    StrPath,
+)
 from dxseg.commands.results import Facts, SplitTable
 from dxseg.errors import UsageError
 
@@ -23,6 +30,8 @@ def check(
     output: OutputPath | None = None,
     splits: StrPath | None = None,
     fix: StrPath | None = None,
+    image_size: int | None = None,
+    spacing: InputSpacing | None = None,
     workers: int | None = None,
 ) -> CheckReport:
     """Check a dataset: files, masks, duplicates, patients, shortcuts.
@@ -36,16 +45,22 @@ def check(
         output: Folder for the report; default: `check` in the dataset's folder.
         splits: A `splits.csv` to check; default: the column `split` of `cases.csv`, if filled.
         fix: Folder for a repaired copy, new or empty; the dataset itself is never changed.
+        image_size: Input size at which lesions must keep their detail, as `data.image_size`;
+            default: 128, that of the default preset.
+        spacing: Height and width of a pixel that images are brought to first, in mm, or `auto`, as
+            `data.spacing`; default: as `image_size` makes it.
         workers: Worker processes; default: number of cores.
 
     Returns:
         The content of `check.json`; `valid` is False if a finding is an error.
 
     Raises:
+        UsageError: `image_size` or `spacing` is out of range.
         DxsegError: `dataset.yaml`, `cases.csv` or the splits cannot be read, or `fix` is not empty.
     """
     from collections import Counter
 
+    from dxseg.config.presets import load_config
     from dxseg.data.splits.groups import link_groups
     from dxseg.data.splits.split_table import parse_splits
     from dxseg.data.table.dataset import Dataset
@@ -62,16 +77,28 @@ def check(
     from dxseg.quality.repair import prepare_destination, write_repaired
     from dxseg.quality.row_findings import to_findings
     from dxseg.quality.scan import scan_dataset
+    from dxseg.training.datamodule.spacing import target_spacing
 
+    options = {"image_size": image_size, "spacing": spacing}
+    given = {key: value for key, value in options.items() if value is not None}
+    size = load_config(overrides={"data": given}).data
     data = Dataset.load(dataset)
+    target = target_spacing(data, size.spacing)
     count_workers(workers)
-    given = data.cases["split"] if splits is None else parse_splits(splits, data)["split"]
+    split = data.cases["split"] if splits is None else parse_splits(splits, data)["split"]
     if fix is not None:
         prepare_destination(data, Path(fix))
     folder = data.root / "check" if output is None else Path(output)
     with SqliteCache(folder / "cache.sqlite") as store:
         with reporting(console, "Reading files") as progress:
-            scan = scan_dataset(data, store, workers=workers, progress=progress)
+            scan = scan_dataset(
+                data,
+                store,
+                image_size=size.image_size,
+                spacing=target,
+                workers=workers,
+                progress=progress,
+            )
         with reporting(console, "Looking for near-duplicates") as progress:
             near = cross_case.group_near_duplicates(scan, progress=progress)
         groups = link_groups(data.cases, near)
@@ -80,7 +107,7 @@ def check(
     found = [
         *file_findings(scan),
         *cross_case.duplicate_findings(scan, near),
-        *(cross_case.split_findings(scan, near, given) if given.ne("").all() else []),
+        *(cross_case.split_findings(scan, near, split) if split.ne("").all() else []),
         *cross_case.rare_label_findings(scan, groups),
         *shortcut_findings(scan, probes),
     ]

@@ -30,6 +30,7 @@ def import_nnunet(
     labels: StrPath | None = None,
     lesion_free: LesionFree = (),
     lesion_classes: LesionClasses = (),
+    slice_labels_known: bool = False,
     patients: PatientTable | None = None,
     patient_pattern: PatientPattern | None = None,
     name: str | None = None,
@@ -45,7 +46,8 @@ def import_nnunet(
     Images of `imagesTr` get their mask from `labelsTr`, those of `imagesTs` from `labelsTs` if
     there is one. Channels in separate files are stacked into one TIFF; other images are not copied.
     A mask with the value `ignore` is left out, its image is kept. No split is taken over. Volumes
-    become slices; their channels are sequences, named as in `dataset.json`.
+    become slices; their channels are sequences, named as in `dataset.json`. The masks of slices
+    with the value `ignore` are unknown.
 
     Args:
         source: Folder `DatasetXXX_Name` with `dataset.json`.
@@ -54,6 +56,8 @@ def import_nnunet(
         lesion_free: A label whose images have no lesion, so that their masks are empty. May be
             repeated.
         lesion_classes: A mask class that is a lesion (volumes only); default: all. May be repeated.
+        slice_labels_known: The labels of slices are known without the label maps (volumes only);
+            default: of a volume whose label map is hidden only its own label is known.
         patients: Table of patients: the columns `patient_id` and `image`, or `folder`; default:
             those of `labels`, else derived from names and `sub-*`, which is a guess.
         patient_pattern: Regular expression that is searched in the path of an image or the name of
@@ -97,9 +101,10 @@ def import_nnunet(
         "licence": licence,
     }
     skipped = LeftOut()
+    classes, ignore = class_names(description.labels, folder / DESCRIPTION_FILE)
     if description.file_ending in VOLUME_FORMATS:
         rule = make_slicing(sequences=nnunet.channel_suffixes(description), **slicing)
-        volumes, values = nnunet.find_raw_volumes(folder, description, skipped)
+        volumes = nnunet.find_raw_volumes(folder, description, skipped)
         cases = [volume.volume_id for volume in volumes]
         nnunet.note_unused_masks(folder, description.file_ending, cases, skipped)
         with reporting(console, "Importing") as progress:
@@ -108,9 +113,11 @@ def import_nnunet(
                 destination,
                 fields,
                 slicing=rule,
-                mask_values=values,
+                mask_values=dict(enumerate(classes, 1)),
                 lesion_classes=lesion_classes,
                 lesion_free=lesion_free,
+                slice_labels_known=slice_labels_known,
+                ignore_value=ignore,
                 labels=labels,
                 label_columns={"volume_id": "case_id"},
                 patients=rules,
@@ -118,9 +125,11 @@ def import_nnunet(
                 overwrite=overwrite,
                 progress=progress,
             )
-    if slicing or lesion_classes:
-        raise UsageError(f"{folder}: contains images; slicing and lesion classes are for volumes")
-    classes, ignore = class_names(description.labels, folder / DESCRIPTION_FILE)
+    if slicing or lesion_classes or slice_labels_known:
+        raise UsageError(
+            f"{folder}: contains images; slicing, lesion classes and labels of slices are for "
+            "volumes; leave these options out"
+        )
     images = nnunet.find_raw_images(folder, description, skipped)
     cases = [plain_name(case.values["case_id"]) for case in images]
     nnunet.note_unused_masks(folder, description.file_ending, cases, skipped)

@@ -84,6 +84,12 @@ def _overrides(_: Any, tokens: Sequence[Token]) -> dict[str, Any]:
     return parse_overrides([token.value for token in tokens])
 
 
+def _input_spacing(_: Any, tokens: Sequence[Token]) -> Any:
+    from dxseg.io.yaml import parse_yaml
+
+    return parse_yaml(tokens[0].value, "--spacing", UsageError)
+
+
 # `str` first: the command line takes the first type that fits, and an address such as s3://bucket
 # must not become a Path.
 StrPath = Annotated[str | Path, Parameter(metavar="PATH")]
@@ -141,6 +147,14 @@ Replacement = Annotated[
 ]
 Overrides = Annotated[Mapping[str, Any], _repeated(_overrides, "--set", "SECTION.KEY=VALUE")]
 """Nested values of the configuration."""
+
+InputSpacing = Annotated[
+    Literal["auto"] | tuple[float, float],
+    Parameter(
+        converter=_input_spacing, n_tokens=1, accepts_keys=False, metavar="auto|[HEIGHT, WIDTH]"
+    ),
+]
+"""As `data.spacing` of the configuration."""
 
 BudgetUnit = Literal["volume", "slice"]
 LabelUnit = Literal["slice", "slab", "volume"]

@@ -27,7 +27,7 @@ class DataConfig(StrictConfig):
         patch_size: side of the patches of it that masks are learnt from, pixels, a multiple of 32;
             labels are of whole images. Default: whole images.
         spacing: height and width of a pixel at which images are seen, mm; `auto`: the median of
-            the training images. Default: as image_size makes it.
+            all cases of the dataset. Default: as image_size makes it.
         soft_masks: whether targets are how much of a pixel a lesion covers, from 0 to 1, where
             masks are resized; else they are cut at one half.
         batch_size: images per optimizer step, over all processes.

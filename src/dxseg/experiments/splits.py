@@ -12,7 +12,7 @@ from dxseg.data.splits.holdout import make_splits
 from dxseg.data.splits.mask_budget import choose_masks
 from dxseg.data.splits.split_table import read_splits, without_masks, write_splits
 from dxseg.data.table.dataset import Dataset
-from dxseg.data.table.volumes import MASK_LEVEL
+from dxseg.data.table.volumes import MASK_LEVELS
 from dxseg.errors import UsageError
 from dxseg.experiments.experiment import Experiment
 from dxseg.experiments.plan import Job, list_folds, select_runs
@@ -81,7 +81,7 @@ def check_budgets(dataset: Dataset, jobs: Sequence[Job], splits: dict[str, pd.Da
             from masks, and the experiment leaves open what is known where these are hidden.
     """
     runs = select_runs(jobs)
-    derived = dataset.cases["label_level"].eq(MASK_LEVEL).any()
+    derived = dataset.cases["label_level"].isin(MASK_LEVELS).any()
     if derived and any(job.config.split.label_unit is None for job in runs):
         raise UsageError(
             f"{dataset.root}: labels of slices follow from masks; say what is known where masks "

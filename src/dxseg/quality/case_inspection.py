@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel
 
-from dxseg.config.schema import DataConfig
-from dxseg.data.geometry import attainable_dice
+from dxseg.data.geometry import Zoom, attainable_by_lesion
 from dxseg.data.readers.images import decode, read_image, to_channels
 from dxseg.data.readers.masks import inspect_mask
 from dxseg.data.readers.orientation import UPRIGHT
@@ -24,11 +23,8 @@ from dxseg.io.atomic import sha256_file
 BORDER_SIDE, BORDER_WIDTH = 64, 8
 BORDER_PIXELS = BORDER_SIDE**2 - (BORDER_SIDE - 2 * BORDER_WIDTH) ** 2
 
-FORMAT = "check 4"
+FORMAT = "check 5"
 """Part of every cache key: increase it when an inspection would find something else."""
-
-INPUT_SIZE = DataConfig().image_size
-"""Input size for which the loss of detail is measured: that of the default preset."""
 
 _VALUES_AT_ONCE = 1 << 22
 _KINDS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".tiff": "tiff"} | {
@@ -45,12 +41,18 @@ class CaseFiles:
         mask: Mask file; None if there is none.
         channels: Number of channels of the dataset.
         classes: Number of mask classes.
+        lesions: Mask values of lesions.
+        image_size: Side of the square for which the loss of detail is measured, pixels.
+        zoom: That brings the image to the spacing at which it is measured, if there is one.
     """
 
     image: Path
     mask: Path | None
     channels: int
     classes: int
+    lesions: tuple[int, ...]
+    image_size: int
+    zoom: Zoom | None
 
 
 class CaseFacts(BaseModel):
@@ -75,8 +77,8 @@ class CaseFacts(BaseModel):
         mask_code: Code of the mask's finding; "" for none.
         mask_problem: The same as text.
         mask_area: Number of lesion pixels.
-        mask_attainable: Dice that a perfect network could reach at an input of `INPUT_SIZE` pixels;
-            1 without a lesion.
+        mask_attainable: Lowest Dice of a lesion that a perfect network could reach at the input
+            size; 1 without a lesion.
         mask_sides: Number of sides of the image that the lesion touches.
         mask_repair: How the mask was converted; "" for a plain one.
         mask_layout: As in `MaskReading`.
@@ -136,7 +138,7 @@ def inspect_case(files: CaseFiles) -> bytes:
         named = "" if str(files.image) in str(error) else f"{files.image}: "
         facts.image_problem = f"{named}{error}"
     if files.mask is not None:
-        _measure_mask(files.mask, files.classes, facts)
+        _measure_mask(files.mask, files, facts)
     return arrays + facts.model_dump_json().encode()
 
 
@@ -184,9 +186,9 @@ def _actual_format(path: Path) -> str:
     return kind or "" if kind != expected else ""
 
 
-def _measure_mask(path: Path, classes: int, facts: CaseFacts) -> None:
+def _measure_mask(path: Path, files: CaseFiles, facts: CaseFacts) -> None:
     try:
-        reading = inspect_mask(path, classes)
+        reading = inspect_mask(path, files.classes)
     except DxsegError as error:
         facts.mask_code, facts.mask_problem = _mask_error_code(path), str(error)
         return
@@ -194,8 +196,10 @@ def _measure_mask(path: Path, classes: int, facts: CaseFacts) -> None:
     facts.mask_repair, facts.mask_layout = reading.repair, reading.layout
     facts.mask_merged = reading.merged_count
     facts.mask_area = int(np.count_nonzero(mask))
-    if facts.mask_area:
-        facts.mask_attainable = attainable_dice(mask, INPUT_SIZE)
+    lesions = np.isin(mask, files.lesions)
+    if lesions.any():
+        _, dice = attainable_by_lesion(lesions, files.image_size, files.zoom)
+        facts.mask_attainable = float(dice.min())
     facts.mask_sides = sum(
         bool(side.any()) for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1])
     )

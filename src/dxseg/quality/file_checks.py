@@ -64,7 +64,8 @@ def _mask_findings(scan: Scan) -> Iterator[RowFinding]:
     yield from flag_rows("mask-empty", readable & area.eq(0) & labeled)
     few = np.maximum(FEW_PIXELS, FEW_FRACTION * facts["height"] * facts["width"])
     yield from flag_rows("mask-nearly-empty", drawn & area.lt(few), pixels)
-    reached = "at best " + facts["mask_attainable"].map("{:.2f}".format)
+    best = facts["mask_attainable"].map("{:.2f}".format)
+    reached = "a lesion at best " + best + f" at {scan.image_size} px"
     yield from flag_rows("mask-detail", drawn & facts["mask_attainable"].lt(ATTAINABLE), reached)
     # Exchanging height and width would have changed the shape of the mask.
     same = facts["orientation"].between(2, 4) | facts["height"].eq(facts["width"])

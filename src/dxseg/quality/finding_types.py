@@ -119,8 +119,8 @@ FINDING_TYPES: dict[str, FindingType] = {
         ),
         (
             "mask-detail",
-            "lesions that no network with an input of 128 px, the default, can predict with a Dice "
-            "of 0.8 or more",
+            "masks with a lesion that no network with the input of --image-size and --spacing can "
+            "predict with a Dice of 0.8 or more",
             "train with a larger data.image_size; data.patch_size and model.coarse_reduction keep "
             "its cost down (docs/training.md)",
         ),

@@ -13,7 +13,7 @@ from dxseg.data.importers.destination import UNFINISHED, open_destination
 from dxseg.data.readers.masks import read_masks_merged, write_mask
 from dxseg.data.splits.groups import IDENTITIES, contradicting, link_groups
 from dxseg.data.table.dataset import Dataset
-from dxseg.data.table.volumes import BAG_LEVELS, MASK_LEVEL
+from dxseg.data.table.volumes import BAG_LEVELS, MASK_LEVELS
 from dxseg.errors import DxsegError, UsageError
 from dxseg.io.atomic import write_text_atomic
 from dxseg.quality.cross_case_checks import group_exact_duplicates
@@ -127,7 +127,7 @@ class _RepairedTable:
             rows = rows[self.keep[rows]]
             self._note("remove-mask", rows, FINDING_TYPES[code].title)
             self.cases.loc[rows, "mask"] = ""
-            derived = rows[self.cases.loc[rows, "label_level"].eq(MASK_LEVEL)]
+            derived = rows[self.cases.loc[rows, "label_level"].isin(MASK_LEVELS)]
             self._note("remove-mask", derived, "their labels too, which followed from the mask")
             self.cases.loc[derived, ["label", "label_level"]] = ""
             self.fixed.add(code)

@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dxseg.data.geometry import Spacing, zoom_to
 from dxseg.data.readers.images import READERS
 from dxseg.data.splits.perceptual_hash import BYTES, ImageHashes, stack_hashes
+from dxseg.data.table.cases import spacing_of
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.io.parallel import parallel_map
@@ -31,11 +33,13 @@ class Scan:
         dataset: The dataset, N cases.
         facts: The fields of `CaseFacts`, one row per case.
         unlisted_masks: For each case, mask files next to its mask that are not in the table.
+        image_size: Input size for which the loss of detail was measured, pixels.
     """
 
     dataset: Dataset
     facts: pd.DataFrame
     unlisted_masks: dict[int, list[Path]]
+    image_size: int
     _store: SqliteCache
     _keys: list[str]
 
@@ -59,6 +63,8 @@ def scan_dataset(
     dataset: Dataset,
     store: SqliteCache,
     *,
+    image_size: int,
+    spacing: Spacing | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Scan:
@@ -69,10 +75,12 @@ def scan_dataset(
     Args:
         dataset: The cases.
         store: Cache; unchanged files are not read again.
+        image_size: Side of the square for which the loss of detail is measured, pixels.
+        spacing: That images are brought to first, if they are.
         workers: Number of processes; default: one per core.
         progress: Called with the number of cases done and their total.
     """
-    cases = [_locate_files(dataset, row) for row in dataset.cases.itertuples()]
+    cases = [_locate_files(dataset, row, image_size, spacing) for row in dataset.cases.itertuples()]
     existing = [case for case in cases if case.files is not None]
     waiting = [existing[position] for position in store.missing([case.key for case in existing])]
     done = len(cases) - len(waiting)
@@ -85,7 +93,8 @@ def scan_dataset(
         if progress is not None:
             progress(done, len(cases))
     keys = [case.key for case in cases]
-    return Scan(dataset, _read_facts(cases, store), _find_unlisted_masks(cases), store, keys)
+    facts, unlisted = _read_facts(cases, store), _find_unlisted_masks(cases)
+    return Scan(dataset, facts, unlisted, image_size, store, keys)
 
 
 @dataclass
@@ -98,22 +107,25 @@ class _CasePaths:
     mask_problem: str = ""
 
 
-def _locate_files(dataset: Dataset, row: Any) -> _CasePaths:
-    kind = (FORMAT, dataset.spec.channels, len(dataset.spec.mask_classes))
+def _locate_files(
+    dataset: Dataset, row: Any, image_size: int, spacing: Spacing | None
+) -> _CasePaths:
+    spec = dataset.spec
+    kind = (spec.channels, len(spec.mask_classes))
+    lesions, zoom = tuple(spec.lesion_values), zoom_to(spacing, spacing_of(row, spec))
     mask, mask_key, mask_problem = None, "", ""
     try:
         image = dataset.image_path(row)
-        image_key = file_key(image, *kind)
+        image_key = file_key(image, FORMAT, *kind)
     except (DxsegError, OSError) as error:
         return _CasePaths("", None, image_problem=str(error))
     try:
         mask = dataset.mask_path(row)
-        mask_key = "" if mask is None else file_key(mask)
+        mask_key = "" if mask is None else file_key(mask, lesions, image_size, zoom)
     except (DxsegError, OSError) as error:
         mask_problem = str(error)
-    return _CasePaths(
-        f"{image_key}||{mask_key}", CaseFiles(image, mask, *kind[1:]), "", mask_problem
-    )
+    files = CaseFiles(image, mask, *kind, lesions, image_size, zoom)
+    return _CasePaths(f"{image_key}||{mask_key}", files, "", mask_problem)
 
 
 def _read_facts(cases: Sequence[_CasePaths], store: SqliteCache) -> pd.DataFrame:

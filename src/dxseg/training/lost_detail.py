@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dxseg.data.geometry import Spacing, attainable_dice, zoom_to, zoomed_size
+from dxseg.data.geometry import Spacing, attainable_by_lesion, zoom_to, zoomed_size
 from dxseg.data.table.cases import TRAIN, spacing_of
 from dxseg.data.table.dataset import Dataset
 
@@ -21,7 +21,7 @@ SUFFICIENT = 0.9
 
 @dataclass(frozen=True)
 class LostDetail:
-    """What a perfect network could reach at an input size; see `attainable_dice`.
+    """What a perfect network could reach at an input size; see `attainable_by_lesion`.
 
     Attributes:
         image_size: The input size, pixels.
@@ -67,7 +67,7 @@ def measure_lost_detail(
     *,
     soft: bool = False,
 ) -> LostDetail:
-    """Measure it on the training masks that may be used.
+    """Measure it on each lesion of the training masks that may be used.
 
     Args:
         dataset: The cases.
@@ -79,13 +79,16 @@ def measure_lost_detail(
     usable = splits["split"].eq(TRAIN).to_numpy() & splits["use_mask"].to_numpy(dtype=bool)
     rows = dataset.cases[usable & dataset.cases["mask"].ne("").to_numpy()]
     step = max(1, -(-len(rows) // MAX_MASKS))
-    measured: list[tuple[int, float, int]] = []
+    measured: list[tuple[int, float]] = []
+    sides: list[int] = []
     for row in rows.iloc[::step].itertuples():
         mask, zoom = dataset.read_mask(row), zoom_to(spacing, spacing_of(row, dataset.spec))
-        if mask is not None and mask.any():
-            native = max(zoomed_size(mask.shape[0], mask.shape[1], zoom or (1.0, 1.0)))
-            reached = attainable_dice(mask, image_size, zoom, soft=soft)
-            measured.append((int(np.count_nonzero(mask)), reached, native))
-    areas, dice, sides = np.array(sorted(measured), dtype=np.float64).reshape(-1, 3).T
+        assert mask is not None, "the table has a file for it"
+        lesions = np.isin(mask, dataset.spec.lesion_values)
+        if lesions.any():
+            sides.append(max(zoomed_size(mask.shape[0], mask.shape[1], zoom or (1.0, 1.0))))
+            reached = attainable_by_lesion(lesions, image_size, zoom, soft=soft)
+            measured.extend(zip(*reached, strict=True))
+    areas, dice = np.array(sorted(measured), dtype=np.float64).reshape(-1, 2).T
     side = int(np.median(sides)) if len(sides) else image_size
     return LostDetail(image_size, side, areas.astype(np.int64), dice)

@@ -57,7 +57,7 @@ def check_trainable(
         raise DxsegError(
             "\n  ".join([f"{dataset.root}: too little to train {config.method} on:", *problems])
         )
-    target_spacing(dataset, splits, config)
+    target_spacing(dataset, config.data.spacing)
 
 
 def _needs_labels(model: ModelConfig) -> bool:

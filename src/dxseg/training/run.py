@@ -179,7 +179,7 @@ def _prepare(
     splits = run_splits(dataset, output, config, splits_path, check)
     check_encoder_weights(output, config)
     if fabric.is_global_zero:
-        spacing = target_spacing(dataset, splits, config)
+        spacing = target_spacing(dataset, config.data.spacing)
         size, soft = config.data.image_size, config.data.soft_masks
         lost = measure_lost_detail(dataset, splits, size, spacing, soft=soft)
         for text in filter(None, [lost.warning(), *spacing_warnings(dataset, config, spacing)]):

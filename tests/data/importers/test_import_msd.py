@@ -137,11 +137,20 @@ def test_links_out_of_a_raw_dataset_are_left_out(raw: Path, tmp_path: Path) -> N
     assert any("outside" in reason for _, reason in report.skipped)
 
 
-def test_volumes_that_are_not_read_are_refused(raw: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("known", "level"), [(False, "mask"), (True, "image")])
+def test_slices_with_the_ignore_label_are_unknown(
+    raw: Path, tmp_path: Path, known: bool, level: str
+) -> None:
     labels = {"background": 0, "liver": 1, "ignore": 2}
     (raw / "dataset.json").write_text(json.dumps({**RAW, "labels": labels}))
-    with pytest.raises(DxsegError, match="are not supported"):
-        import_nnunet(raw, tmp_path / "out")
+    report = import_nnunet(raw, tmp_path / "out", slice_labels_known=known)
+    dataset = Dataset.load(tmp_path / "out")
+    cases = dataset.cases[:4]
+    assert dataset.spec.mask_classes == ["liver"]
+    assert cases["label"].tolist() == ["no liver", "liver", "", "no liver"]
+    assert cases["label_level"].tolist() == [level, level, "", level]
+    assert cases["mask"].ne("").tolist() == [False, True, False, False]
+    assert not any("DROPPED" in note for note in report.notes)
 
 
 @pytest.mark.parametrize("source", ["task", "raw"])
@@ -164,8 +173,9 @@ def test_patients_of_volumes_come_from_a_pattern_or_a_table(
 
 def test_options_of_volumes_are_refused_for_images(raw: Path, tmp_path: Path) -> None:
     (raw / "dataset.json").write_text(json.dumps({**RAW, "file_ending": ".png"}))
-    with pytest.raises(UsageError, match="for volumes"):
-        import_nnunet(raw, tmp_path / "out", lesion_classes=["cancer"])
+    for option in ({"lesion_classes": ["cancer"]}, {"slice_labels_known": True}):
+        with pytest.raises(UsageError, match="for volumes"):
+            import_nnunet(raw, tmp_path / "out", **option)
 
 
 def test_the_commands(task: Path, raw: Path, tmp_path: Path, cli: Callable[..., Any]) -> None:

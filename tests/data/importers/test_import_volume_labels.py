@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from dxseg.data.importers.volume_dataset import write_volumes
 from dxseg.data.readers.slicing import Slicing
 from dxseg.data.readers.volume import FoundVolume
+from dxseg.data.splits.known_labels import known_labels
+from dxseg.data.splits.mask_budget import choose_masks
+from dxseg.data.splits.split_table import read_splits, write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from volume_import import bring
@@ -68,6 +72,31 @@ def test_slabs_without_a_label_map_take_labels_from_the_table(lits: Path, tmp_pa
     told = list(zip(cases["label"], cases["label_level"], strict=True))
     lower, middle = ("no tumour", "slab"), ("tumour", "slab")
     assert told == [lower] * 4 + [middle, ("no tumour", "image"), middle] + [("", "")] * 3
+
+
+def test_labels_of_slabs_are_known_where_the_label_map_is_hidden(
+    lits: Path, tmp_path: Path
+) -> None:
+    """Volume 0 has lesions in slices 4 to 6, the second slab; the table leaves out the third."""
+    text = "volume_id,slab,label\nvolume-0,0,no tumour\nvolume-0,1,tumour\n"
+    bring(lits, tmp_path / "out", labels=table(tmp_path, text))
+    dataset = Dataset.load(tmp_path / "out")
+    first = dataset.cases["volume_id"].eq("volume-0")
+    levels = dataset.cases["label_level"][first]
+    assert levels.tolist() == ["slab-mask"] * 7 + ["mask"] * 3
+    assert dataset.image_labels[first].tolist()[3:7] == ["no tumour"] + ["tumour"] * 3
+
+    splits = pd.DataFrame({"case_id": dataset.cases["case_id"], "group": 0, "split": "train"})
+    splits["fold"] = pd.array([0] * len(splits), dtype="Int64")
+    budget = {"train_masks": 0, "validation_masks": 0, "seed": 0}
+    write_splits(tmp_path / "splits.csv", choose_masks(dataset, splits, **budget))
+    known = known_labels(dataset, read_splits(tmp_path / "splits.csv", dataset))
+    assert known.cases["label"][first].tolist() == ["no tumour"] * 4 + ["tumour"] * 3 + [""] * 3
+    assert known.study_labels[first].tolist()[4:7] == ["tumour"] * 3
+    assert (known.study_labels[~first][:10] == "tumour").all(), "its table has no slabs"
+
+    every = known_labels(dataset, choose_masks(dataset, splits, **budget, label_unit="slab"))
+    assert every.cases["label"][first].tolist()[7:] == ["no tumour"] * 3
 
 
 def test_label_maps_that_disagree_with_the_table_are_told(lits: Path, tmp_path: Path) -> None:
@@ -159,6 +188,18 @@ def test_slices_that_nobody_annotated_are_unknown_and_not_empty(lits: Path, tmp_
     assert f"{(~known).sum()} slices are not annotated throughout" in "\n".join(report.notes)
     whole = bring(lits, tmp_path / "whole")
     assert not any("not annotated throughout" in note for note in whole.notes)
+
+
+@pytest.mark.parametrize(("slab", "known"), [("", ""), ("1", ""), ("2", "789")])
+def test_a_label_map_with_a_lesion_outweighs_a_lesion_free_label(
+    lits: Path, tmp_path: Path, slab: str, known: str
+) -> None:
+    """The label map has lesions in slices 4 to 6, the second slab; nobody marked 4 to 9."""
+    text = f"volume_id,slab,annotated_slices,label\nvolume-0,{slab},0-3,no tumour\n"
+    bring(lits, tmp_path / "out", labels=table(tmp_path, text))
+    dataset = Dataset.load(tmp_path / "out")
+    rows = dataset.cases[dataset.has_mask & dataset.cases["volume_id"].eq("volume-0")]
+    assert "".join(map(str, rows["slice_index"])) == f"0123{known}"
 
 
 @pytest.mark.parametrize(

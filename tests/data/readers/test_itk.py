@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import tracemalloc
 from contextlib import suppress
 from pathlib import Path
@@ -99,6 +100,16 @@ def test_a_nrrd_without_a_space_is_told(tmp_path: Path) -> None:
     assert volume.notes == ("its header has no orientation; LPS is assumed",)
 
 
+def test_a_segmentation_of_3d_slicer_has_long_lines(tmp_path: Path) -> None:
+    parameters = "".join(
+        f"Parameter {n}|{n / 7}|{'What the parameter means. ' * 2}&" for n in range(16)
+    )
+    segments = "".join(f"Segment{n}_Tags:={'TerminologyEntry:' * 50}\n" for n in range(104))
+    added = f"Segmentation_ConversionParameters:={parameters}\n{segments}"
+    (tmp_path / "a.seg.nrrd").write_bytes(NRRD[:-1] + added.encode() + b"\n" + PIXELS)
+    assert read_volume_file(tmp_path / "a.seg.nrrd").voxels.max() == 23
+
+
 @pytest.mark.parametrize(("suffix", "written"), [(".nrrd", ".nrrd"), (".mhd", ".mha")])
 def test_a_label_map_lies_as_its_source_and_names_nobody(
     tmp_path: Path, suffix: str, written: str
@@ -112,6 +123,24 @@ def test_a_label_map_lies_as_its_source_and_names_nobody(
     np.testing.assert_array_equal(back.affine, read_volume_file(source).affine)
     assert b"Jane" not in target.read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"in", target.name}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        pytest.param("a.mha", b"\n" * 2**18, "no header of MetaImage", id="empty lines"),
+        pytest.param("a.mha", b"a" + b" " * 2**17 + b"b\n" + META, "longer than 1000", id="blanks"),
+        pytest.param("a.nrrd", NRRD[:-1] + b"a:=" * 2**17, "no header of NRRD", id="no end"),
+    ],
+)
+def test_long_headers_are_refused_at_once(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    began = time.process_time()
+    with pytest.raises(DxsegError, match=message):
+        read_volume_file(tmp_path / name)
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,7 @@ from typing import Any
 import pandas as pd
 
 from dxseg.data.exporters.nnunet_format import (
-    DESCRIPTION_FILE,
     Description,
-    class_names,
     distinct,
     find_channel_files,
 )
@@ -33,29 +31,14 @@ LABEL_COLUMNS = ("case_id", "label", "patient_id")
 _FOLDERS = (("imagesTr", "labelsTr"), ("imagesTs", "labelsTs"))
 
 
-def find_raw_volumes(
-    folder: Path, description: Description, skipped: Skipped
-) -> tuple[list[FoundVolume], dict[int, str]]:
+def find_raw_volumes(folder: Path, description: Description, skipped: Skipped) -> list[FoundVolume]:
     """Find the NIfTI volumes of a raw dataset and their label maps.
 
     Args:
         folder: The raw dataset; resolved.
         description: Its `dataset.json`.
         skipped: List to which files left out are added.
-
-    Returns:
-        The volumes, and the mask class of each value of the label maps.
-
-    Raises:
-        DxsegError: There is an ignore label.
     """
-    listing = folder / DESCRIPTION_FILE
-    classes, ignore = class_names(description.labels, listing)
-    if ignore is not None:
-        raise DxsegError(
-            f"{listing}: volumes with an ignore label are not supported; import completed label "
-            "maps with `dxseg import volumes`"
-        )
     expected = len(description.channel_names)
     found: dict[str, FoundVolume] = {}
     for images, masks in _FOLDERS:
@@ -68,7 +51,7 @@ def find_raw_volumes(
             elif not _leads_outside(folder, [*channels, mask], skipped):
                 own = mask if mask.is_file() else None
                 found.setdefault(case_id, volume_of_files(case_id, tuple(channels), own))
-    return list(found.values()), dict(enumerate(classes, 1))
+    return list(found.values())
 
 
 def channel_suffixes(description: Description) -> dict[str, str] | None:

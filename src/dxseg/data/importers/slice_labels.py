@@ -6,7 +6,13 @@ from collections.abc import Sequence
 
 from dxseg.data.importers.volume_labels import JoinedLabels
 from dxseg.data.importers.volume_slices import SliceRecord, SliceRules
-from dxseg.data.table.volumes import MASK_LEVEL, SLAB_LEVEL, SLABS, STUDY_LEVEL
+from dxseg.data.table.volumes import (
+    MASK_LEVEL,
+    SLAB_LEVEL,
+    SLAB_MASK_LEVEL,
+    SLABS,
+    STUDY_LEVEL,
+)
 from dxseg.errors import DxsegError, UsageError
 
 
@@ -14,7 +20,7 @@ class SliceLabels:
     """Names of the labels of slices, and which of them mean lesion-free.
 
     Attributes:
-        level: Level of labels that follow from a label map.
+        known: Whether labels that follow from a label map are known without it.
     """
 
     def __init__(
@@ -37,7 +43,7 @@ class SliceLabels:
         Raises:
             UsageError: A label means both.
         """
-        self.level = "image" if known else MASK_LEVEL
+        self.known = known
         single = rules.lesion_classes[0] if len(rules.lesion_classes) == 1 else "lesion"
         self.lesion = lesion_label or single
         self.free = list(lesion_free) or [f"no {self.lesion}"]
@@ -83,8 +89,9 @@ def slice_label(
 ) -> tuple[str, str]:
     """Look up the label of a slice and its level.
 
-    A label that follows from a label map is known without it only if the table has it too. Where
-    the table has slabs of the volume, a slab without a label is unknown.
+    A label that follows from a label map is known without it only if the table has it too, perhaps
+    as that of the slab. Where the table has slabs of the volume, a slab without a label is unknown.
+    A lesion-free label of a volume or slab does not count where its label map shows a lesion.
 
     Args:
         volume_id: Id of the volume.
@@ -94,15 +101,24 @@ def slice_label(
         names: Names of the labels.
     """
     given = table.labels.get((volume_id, index), "")
+    count = len(record.images)
+    slab = index * SLABS // count
+    slabs = [table.slabs.get((volume_id, number), "") for number in range(SLABS)]
     known = index not in record.unknown and is_annotated(volume_id, index, record, table)
     if record.masks is not None and known:
         label = names.lesion if record.lesion[index] else names.free[0]
-        return label, "image" if label == given else names.level
+        if names.known or label == given:
+            return label, "image"
+        return label, SLAB_MASK_LEVEL if slabs[slab] else MASK_LEVEL
     if given:
         return given, "image"
-    slabs = [table.slabs.get((volume_id, number), "") for number in range(SLABS)]
     if any(slabs):
-        label, level = slabs[index * SLABS // len(record.images)], SLAB_LEVEL
+        label, level = slabs[slab], SLAB_LEVEL
+        shown = [drawn for n, drawn in enumerate(record.lesion) if n * SLABS // count == slab]
     else:
         label, level = table.labels.get((volume_id, None), ""), STUDY_LEVEL
+        shown = record.lesion
+    # A label map that shows a lesion is right, and a label that means none is wrong.
+    if label in names.free and any(shown):
+        label = ""
     return label, level if label else ""

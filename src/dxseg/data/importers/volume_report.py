@@ -15,7 +15,7 @@ from dxseg.data.readers.regular_grid import oblique_degrees
 from dxseg.data.readers.slicing import Slicing
 from dxseg.data.readers.volume import FoundVolume
 from dxseg.data.table.dataset import Dataset
-from dxseg.data.table.volumes import MASK_LEVEL, STUDY_LEVEL
+from dxseg.data.table.volumes import STUDY_LEVEL
 
 _LISTED = 10
 _LOST = 0.2
@@ -170,7 +170,7 @@ def _note_oblique(
 
 def _known_labels(names: SliceLabels, with_map: int) -> str:
     """What is known of a volume whose label map is hidden."""
-    if not with_map or names.level != MASK_LEVEL:
+    if not with_map or names.known:
         return ""
     return ", and are known with it only (--slice-labels-known if they are known without)"
 

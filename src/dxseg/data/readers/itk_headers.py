@@ -11,8 +11,9 @@ from dxseg.errors import DxsegError
 
 NRRD_SUFFIXES, META_SUFFIXES = (".nrrd", ".nhdr"), (".mha", ".mhd")
 
-_HEADER_LIMIT = 2**16
-_LINE_LIMIT = 1000
+_HEADER_LIMIT = 2**18
+"""Bytes; a segmentation of 3D Slicer has about 1000 for each segment."""
+_META_LINE_LIMIT = 1000
 """MetaIO copies lines into arrays of a fixed length."""
 _NRRD_LINE = re.compile(r"([^:#][^:]*):[ =]\s*(.*)")
 _META_LINE = re.compile(r"([^=]+?)\s*=\s*(.*)")
@@ -69,7 +70,7 @@ def _nrrd_header(text: bytes, path: Path) -> ItkHeader:
     if not text.startswith(b"NRRD000"):
         raise _no_header(path)
     end = re.search(rb"\r?\n\r?\n", text)
-    fields = _fields(text[: end.start()] if end else text, _NRRD_LINE, path)
+    fields = _fields(text[: end.start()] if end else text, _NRRD_LINE, _HEADER_LIMIT, path)
     encoding = fields.get("encoding", "").lower()
     skips = {"line skip", "lineskip", "byte skip", "byteskip"} & fields.keys()
     if encoding not in _NRRD_ENCODINGS or (encoding in _GZIP and skips):
@@ -91,10 +92,10 @@ def _nrrd_header(text: bytes, path: Path) -> ItkHeader:
 
 def _meta_header(text: bytes, path: Path) -> ItkHeader:
     # The last line of the header names the file of the voxels, which follow if it is LOCAL.
-    end = re.search(rb"^\s*ElementDataFile\s*=[^\n]*\n?", text, re.MULTILINE)
+    end = re.search(rb"^[ \t]*ElementDataFile[ \t]*=[^\n]*\n?", text, re.MULTILINE)
     if end is None:
         raise _no_header(path)
-    fields = _fields(text[: end.end()], _META_LINE, path)
+    fields = _fields(text[: end.end()], _META_LINE, _META_LINE_LIMIT, path)
     name = fields["elementdatafile"]
     is_local = name.lower() == "local"
     header = ItkHeader(
@@ -144,13 +145,14 @@ def _beside(path: Path, name: str) -> Path:
     return data
 
 
-def _fields(header: bytes, line: re.Pattern[str], path: Path) -> dict[str, str]:
+def _fields(header: bytes, line: re.Pattern[str], limit: int, path: Path) -> dict[str, str]:
+    """Read the fields of a header whose lines have at most `limit` characters."""
     fields: dict[str, str] = {}
     for row in header.decode("latin-1").splitlines():
-        match = line.fullmatch(row.strip())
-        if len(row) > _LINE_LIMIT or (match and match[1].lower() in fields):
+        match = line.fullmatch(row.strip()) if len(row) <= limit else None
+        if len(row) > limit or (match and match[1].lower() in fields):
             raise DxsegError(
-                f"{path}: a line of its header is repeated or longer than {_LINE_LIMIT} "
+                f"{path}: a line of its header is repeated or longer than {limit} "
                 f"characters ({row[:60]!r}); write it again without"
             )
         if match:

@@ -1,7 +1,8 @@
 """The labels that are known where masks are hidden: of slices, of slabs, or of volumes only.
 
 Labels of slices that follow from a label map are known as long as the map is. Where the map is
-hidden, so are they: what a hospital knows of such a volume is its study-level label.
+hidden, so are they: what a hospital knows of such a volume is its study-level label, or the labels
+of those of its slabs that a table names.
 """
 
 from __future__ import annotations
@@ -14,11 +15,22 @@ from numpy.typing import NDArray
 
 from dxseg.data.table.cases import CASES_FILE, split_labels
 from dxseg.data.table.dataset import Dataset
-from dxseg.data.table.volumes import MASK_LEVEL, SLAB_LEVEL, STUDY_LEVEL, bag_names
+from dxseg.data.table.volumes import (
+    BAG_LEVELS,
+    MASK_LEVEL,
+    SLAB_LEVEL,
+    SLAB_MASK_LEVEL,
+    STUDY_LEVEL,
+    bag_names,
+)
 from dxseg.errors import DxsegError, UsageError
 
 LabelUnit = Literal["slice", "slab", "volume"]
 Levels = NDArray[np.object_]
+
+_UNKNOWN = "unknown"
+HIDDEN_LEVELS = (*BAG_LEVELS, _UNKNOWN)
+"""What may be left of a label that is hidden."""
 
 
 def hidden_levels(dataset: Dataset, unit: LabelUnit | None) -> Levels:
@@ -26,10 +38,11 @@ def hidden_levels(dataset: Dataset, unit: LabelUnit | None) -> Levels:
 
     Args:
         dataset: The table of cases.
-        unit: What labels are of; None: as the table says, where level `mask` becomes `study`.
+        unit: What labels are of; None: as the table says, where level `mask` becomes `study` (in
+            volumes of whose slabs some are known, `unknown`) and `slab-mask` becomes `slab`.
 
     Returns:
-        (N,) `study` or `slab`; "" where the label stays as it is.
+        (N,) of `HIDDEN_LEVELS`; "" where the label stays as it is.
 
     Raises:
         UsageError: The table has no volumes, or no slice_index for slabs.
@@ -37,7 +50,11 @@ def hidden_levels(dataset: Dataset, unit: LabelUnit | None) -> Levels:
     cases = dataset.cases
     levels = np.full(len(cases), "", dtype=object)
     if unit is None:
-        levels[cases["label_level"].eq(MASK_LEVEL).to_numpy()] = STUDY_LEVEL
+        of_slab = cases["label_level"].eq(SLAB_MASK_LEVEL)
+        in_others = ~cases["volume_id"].isin(set(cases["volume_id"][of_slab]))
+        derived = cases["label_level"].eq(MASK_LEVEL)
+        levels[derived] = np.where(in_others[derived], STUDY_LEVEL, _UNKNOWN)
+        levels[of_slab] = SLAB_LEVEL
     if unit in (None, "slice"):
         return levels
     in_volume = cases["volume_id"].ne("").to_numpy()
@@ -75,7 +92,7 @@ def coarsen_labels(dataset: Dataset, levels: Levels) -> Dataset:
 
     Args:
         dataset: The table of cases.
-        levels: (N,) `study` or `slab` for slices of volumes; "" leaves a label as it is.
+        levels: (N,) of `HIDDEN_LEVELS` for slices of volumes; "" leaves a label as it is.
 
     Raises:
         DxsegError: Slices of one volume or slab have different lesion labels, so that it has none.
@@ -92,7 +109,7 @@ def coarsen_labels(dataset: Dataset, levels: Levels) -> Dataset:
         str(unit): _label_of(dataset, str(unit), rows)
         for unit, rows in known.groupby(units[known.index])
     }
-    own = units[hidden].map(labels)
+    own = units[hidden].map(labels).where(levels[hidden] != _UNKNOWN, "")
     cases.loc[hidden, "label"] = own
     cases.loc[hidden, "label_level"] = np.where(own.eq(""), "", levels[hidden])
     return Dataset(dataset.root, dataset.spec, cases)

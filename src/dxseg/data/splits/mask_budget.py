@@ -53,7 +53,8 @@ def choose_masks(
     Returns:
         A copy of `splits` with the bool column use_mask. In the test split it is True wherever
         there is a mask, for evaluation only. Where labels are hidden, also with label_level:
-        `study` or `slab` where the label of the case may be used only as that, else "".
+        `study` or `slab` where the label of the case may be used only as that, `unknown` where it
+        may not be used, else "".
 
     Raises:
         UsageError: A budget is out of range or exceeds the number of masks.

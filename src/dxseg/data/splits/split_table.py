@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from dxseg.data.splits.known_labels import HIDDEN_LEVELS
 from dxseg.data.table.cases import SPLITS
 from dxseg.data.table.dataset import Dataset
-from dxseg.data.table.volumes import BAG_LEVELS
 from dxseg.errors import DxsegError
 from dxseg.io.atomic import write_text_atomic
 from dxseg.io.csv_io import read_table
@@ -81,7 +81,7 @@ def parse_splits(path: str | Path, dataset: Dataset) -> pd.DataFrame:
         _check_values(table, "use_mask", ("True", "False"), str(path))
         result["use_mask"] = table["use_mask"].eq("True").astype(bool)
     if "label_level" in table:
-        _check_values(table, "label_level", ("", *BAG_LEVELS), str(path))
+        _check_values(table, "label_level", ("", *HIDDEN_LEVELS), str(path))
         result["label_level"] = table["label_level"]
     return result.set_index("case_id").loc[dataset.cases["case_id"]].reset_index()
 

@@ -116,6 +116,12 @@ class DatasetSpec(BaseModel):
             )
         return self
 
+    @property
+    def lesion_values(self) -> list[int]:
+        """The mask values of lesions."""
+        lesions = self.mask_classes if self.lesion_classes is None else self.lesion_classes
+        return [value for value, name in enumerate(self.mask_classes, 1) if name in lesions]
+
 
 def read_spec(path: Path) -> DatasetSpec:
     """Read and validate a `dataset.yaml`.

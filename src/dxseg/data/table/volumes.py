@@ -10,10 +10,12 @@ import pandas as pd
 
 from dxseg.data.table.case_errors import CaseErrors
 
-SLAB_LEVEL, STUDY_LEVEL, MASK_LEVEL = "slab", "study", "mask"
-LABEL_LEVELS = ("image", SLAB_LEVEL, STUDY_LEVEL, MASK_LEVEL)
+SLAB_LEVEL, STUDY_LEVEL, MASK_LEVEL, SLAB_MASK_LEVEL = "slab", "study", "mask", "slab-mask"
+LABEL_LEVELS = ("image", SLAB_LEVEL, STUDY_LEVEL, MASK_LEVEL, SLAB_MASK_LEVEL)
 BAG_LEVELS = (SLAB_LEVEL, STUDY_LEVEL)
 """Levels of labels that several images share: one of them at least shows what the label names."""
+MASK_LEVELS = (MASK_LEVEL, SLAB_MASK_LEVEL)
+"""Levels of labels that follow from the mask; without it, the label of the slab may be known."""
 SLABS = 3
 """Slabs of a volume: consecutive slices, of which a label of level slab holds."""
 GRID = ("spacing_y", "spacing_x", "spacing_z")
@@ -137,7 +139,7 @@ def check_levels(cases: pd.DataFrame, lesion_free: list[str], problems: CaseErro
     advice = "needs volume_id and slice_index; give both, or another label_level"
     problems.add(unplaced.to_numpy(), "label_level", advice)
     maskless = cases["mask"].eq("") & ~cases["label"].isin(lesion_free)
-    groundless = level.eq(MASK_LEVEL) & (cases["volume_id"].eq("") | unlabeled | maskless)
+    groundless = level.isin(MASK_LEVELS) & (cases["volume_id"].eq("") | unlabeled | maskless)
     advice = "needs volume_id, a label and, unless that means lesion-free, a mask; give all"
     problems.add(groundless.to_numpy(), "label_level", advice)
     unit = bag_names(cases, slab.to_numpy())

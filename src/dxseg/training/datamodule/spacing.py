@@ -1,8 +1,9 @@
-"""The spacing at which a network sees its images: chosen from those it is trained on."""
+"""The spacing at which a network sees its images: chosen from those of the dataset."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pandas as pd
 from dxseg.config.schema import RunConfig
 from dxseg.data.geometry import Spacing, Zoom, zoomed_size
 from dxseg.data.readers.images import image_size
-from dxseg.data.table.cases import TRAIN, spacing_of
+from dxseg.data.table.cases import spacing_of
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 
@@ -18,31 +19,31 @@ MAX_IMAGES = 200
 """The sizes of as many images are looked at, evenly spaced in the table."""
 
 
-def target_spacing(dataset: Dataset, splits: pd.DataFrame, config: RunConfig) -> Spacing | None:
+def target_spacing(dataset: Dataset, wanted: Spacing | Literal["auto"] | None) -> Spacing | None:
     """Find the spacing that images are brought to.
 
     Args:
         dataset: the cases.
-        splits: in the order of the cases.
-        config: of the run; `auto` is the median of the training images, along each axis, where a
-            volume counts once, as in nnU-Net (Isensee et al. 2021).
+        wanted: as `data.spacing` has it; `auto` is the median of all cases along each axis, where a
+            volume counts once, as in the fingerprint of nnU-Net (Isensee et al. 2021). It is read
+            from the table, not from pixels, and is the same for every split: models of several
+            folds can be one ensemble.
 
     Returns:
         None if they are not brought to any.
 
     Raises:
-        DxsegError: `auto`, and no training image has a spacing.
+        DxsegError: `auto`, and no image has a spacing.
     """
-    wanted = config.data.spacing
     if wanted != "auto":
         return wanted
-    rows = dataset.cases[splits["split"].eq(TRAIN).to_numpy()]
+    rows = dataset.cases
     unit = rows["volume_id"].where(rows["volume_id"].ne(""), rows["case_id"])
     spacings = [spacing_of(row, dataset.spec) for row in rows[~unit.duplicated()].itertuples()]
     known = [spacing for spacing in spacings if spacing is not None]
     if not known:
         raise DxsegError(
-            f"{dataset.root / 'cases.csv'}: no training image has a spacing in mm, of which "
+            f"{dataset.root / 'cases.csv'}: no image has a spacing in mm, of which "
             "data.spacing=auto is the median; give spacing_y and spacing_x, with spacing_unit: mm "
             "in dataset.yaml, or set data.spacing=null"
         )

@@ -90,7 +90,7 @@ def prepare_training_data(
     train, masked = split == "train", splits["use_mask"].to_numpy(dtype=bool)[used]
     lesion_free = dataset.lesion_free.to_numpy(dtype=bool)[used]
 
-    spacing = target_spacing(dataset, splits, config)
+    spacing = target_spacing(dataset, config.data.spacing)
     zooms = zooms_of(dataset, rows, spacing)
     images = cached_images(dataset, rows, size, folder, report, zooms)
     coarse_images = images
