@@ -81,7 +81,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             for way in arguments.ways:
                 backend, precision, _ = WAYS[way]
                 loaded, info = load_backend(chosen(kinds, way), backend, "cpu", precision)
-                pipeline = InferencePipeline(loaded, info, BATCH, sliding_window=False)
+                pipeline = InferencePipeline(loaded, info, BATCH)
                 rounds = [
                     one_round(files, pipeline, folder / "mask.png")
                     for _ in range(arguments.rounds + 1)

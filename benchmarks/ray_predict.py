@@ -110,7 +110,7 @@ def run_side(
             ticks.append((perf_counter(), processor.seconds(), done))
 
     if workers:
-        options = {"precision": "float32", "flip": False, "sliding_window": False}
+        options = {"precision": "float32", "flip": False}
         summary = predict_archive(
             model_folder, options, [images], output, workers=workers, progress=note
         )

@@ -64,6 +64,7 @@ class Maker:
         slicing: Slicing | None = None,
         smoothing_mm: float = 0.0,
         components: ComponentFilter | None = None,
+        sliding_window: bool = False,
         digest: str = "ab" * 32,
         **options: Any,
     ) -> Predictor:
@@ -86,6 +87,7 @@ class Maker:
             slicing=slicing,
             smoothing_mm=smoothing_mm,
             components=components,
+            sliding_window=sliding_window,
             mask_classes=[f"class{index}" for index in range(classes)],
             threshold=threshold,
             weights_sha256=digest,

@@ -19,9 +19,12 @@ SMALL = {"backbone": "test_efficientnet", "decoder_channels": [8, 8, 4, 4, 4]}
 LABELS = ["normal", "benign", "malignant"]
 
 
-def make_model_folder(folder: Path, method: str, *, size: int = 64, **changes: Any) -> Path:
+def make_model_folder(
+    folder: Path, method: str, *, size: int = 64, coarse_reduction: int = 1, **changes: Any
+) -> Path:
     """Write a model folder of random weights whose masks are neither empty nor full."""
-    model = load_config("cpu", method, {"model": SMALL}).model
+    overrides = {"model": {**SMALL, "coarse_reduction": coarse_reduction}}
+    model = load_config("cpu", method, overrides).model
     info = ModelInfo.model_validate(
         {
             "model": model,

@@ -81,6 +81,12 @@ def test_a_second_method_shares_stage_1_and_is_compared_and_reported(
     assert not (other / "stage1").exists()
     assert (other / "splits.csv").read_bytes() == splits.read_bytes()
     assert cli("evaluate", other).exit_code == 0
+    assert cli("evaluate", other, "--sliding-window").exit_code == 2
+    assert cli("evaluate", other, "--no-sliding-window").exit_code == 2
+    windows = tmp_path / "windows"
+    assert cli("evaluate", other, "--sliding-window", "--out", windows).exit_code == 0
+    for folder, cut in ((other, False), (windows, True)):
+        assert json.loads((folder / "evaluation.json").read_text())["sliding_window"] is cut
 
     compared = cli("compare", trained, other, "--out", tmp_path / "tables")
     assert compared.exit_code == 0, compared.output

@@ -40,6 +40,7 @@ class BrightIsLesion:
             lesion_free=["normal"],
             multi_label=False,
             threshold=0.5,
+            sliding_window=False,
             weights_sha256="0" * 64,
         )
         self.lose: str | None = None

@@ -161,6 +161,19 @@ def test_what_stage1_does_not_see_does_not_divide_it() -> None:
     assert len([job for job in jobs if job.is_stage1]) == 2  # one a fold
 
 
+def test_the_sliding_window_does_not_divide_stage1() -> None:
+    methods = [
+        {
+            "name": f"windows-{on}",
+            "base_method": "sks-evidence-selftrained",
+            "set": {"data": {"spacing": [1.0, 1.0], "sliding_window": on}},
+        }
+        for on in (True, False)
+    ]
+    jobs = plan(self_trained(methods, reference="windows-True"))
+    assert len([job for job in jobs if job.is_stage1]) == 2  # one a fold
+
+
 def with_students(methods: list[Any], **more: Any) -> Experiment:
     return Experiment.model_validate(
         {

@@ -131,6 +131,7 @@ def test_thresholds_of_an_ensemble() -> None:
             {"preprocessing": Preprocessing(image_size=96, channels=1, mean=(0,), std=(1,))},
             "image size 96, but a has 64",
         ),
+        ({"sliding_window": True}, "sliding window True, but a has False"),
         ({"slicing": Slicing()}, "slicing axis='through-plane'"),
         ({}, "a model is given twice"),
     ],

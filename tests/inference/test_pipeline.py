@@ -32,7 +32,7 @@ def test_flip_averages_probabilities_not_logits(
     sliding_window: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = Maker()
-    plain = make()
+    plain = make(sliding_window=sliding_window)
     network = make.networks[-1]
     predict = type(network)._forward_padded
 
@@ -44,9 +44,8 @@ def test_flip_averages_probabilities_not_logits(
     monkeypatch.setattr(type(network), "_forward_padded", lopsided)
     image = bright_square(32, 32)
     mirrored = np.ascontiguousarray(image[:, ::-1])
-    options = {"sliding_window": sliding_window}
-    flipping = Predictor(network, plain.info, flip=True, **options)  # type: ignore[arg-type]
-    one, other = Predictor(network, plain.info, **options).predict([image, mirrored])  # type: ignore[arg-type]
+    flipping = Predictor(network, plain.info, flip=True)
+    one, other = Predictor(network, plain.info).predict([image, mirrored])
     mean = (one.probabilities + other.probabilities[..., ::-1]) / 2
     [found] = flipping.predict([image])
     np.testing.assert_allclose(found.probabilities, mean, atol=1e-6)

@@ -43,6 +43,19 @@ def test_features_of_a_patch_are_those_of_its_place(stride: int, reduction: int)
     torch.testing.assert_close(placed[0, 1, :, 0], (96 + centers) / height)
 
 
+def test_corners_are_not_rounded_where_features_are() -> None:
+    whole, features = torch.zeros(1, 1, 64, 2048), torch.rand(1, 3, 32, 1024).bfloat16()
+    view = WholeView(whole, 1, torch.tensor([[1002, 0]]), (64, 64))
+    assert torch.equal(view.place(features), features[..., 501:533])
+
+
+def test_one_whole_image_stands_for_all_patches_of_it() -> None:
+    features, corners = torch.rand(1, 3, 32, 32), torch.tensor([[0, 0], [10, 20], [64, 64]])
+    one = WholeView(torch.zeros(1, 1, 128, 128), 1, corners, (64, 64)).place(features)
+    each = WholeView(torch.zeros(3, 1, 128, 128), 1, corners, (64, 64))
+    torch.testing.assert_close(one, each.place(features.repeat(3, 1, 1, 1)))
+
+
 @pytest.mark.parametrize("reduction", [1, 2])
 def test_a_patch_of_the_whole_image_is_the_image(reduction: int) -> None:
     images = torch.randn(2, 1, 64, 64)

@@ -275,6 +275,7 @@ class TestRefusals:
             ({"model": {"backbone": "resnet18"}}, "model: a student has"),
             ({"seed": 5}, "seed: a student has"),
             ({"data": {"image_size": 32}}, r"data\.image_size: a student has"),
+            ({"data": {"sliding_window": True}}, r"data\.sliding_window: a student has"),
             ({"student": {"steps": 0}}, r"student\.steps"),
             ({"stage2": {"steps": 5}}, "stage2: a student has"),
         ],

@@ -22,6 +22,7 @@ from dxseg.inference.model_folder import read_info
 from dxseg.inference.predictor import Predictor
 from dxseg.training.datamodule.spacing import spacing_warnings, target_spacing
 from dxseg.training.datamodule.training_data import prepare_training_data
+from dxseg.training.preconditions import check_trainable
 from dxseg.training.run import train_run
 
 STATISTICS = ((0.5,), (0.25,))
@@ -101,6 +102,23 @@ def test_images_that_are_not_at_the_spacing_are_named(spaced: Dataset) -> None:
     assert "data.image_size=128 holds all" in larger
 
 
+def test_windows_need_training_and_validation_images_that_fit(spaced: Dataset) -> None:
+    splits = splits_of(spaced).assign(group=range(len(spaced)))
+    config = at((1.0, 1.0), sliding_window=True)
+    largest = splits.index[splits["split"].eq("test")][0]
+    spaced.cases.loc[largest, ["spacing_y", "spacing_x"]] = 4.0
+    check_trainable(spaced, splits, config)
+    splits.loc[largest, "split"] = "validation"
+    with pytest.raises(DxsegError, match=r"data\.sliding_window: 1 of \d+ images of training and"):
+        check_trainable(spaced, splits, config)
+    check_trainable(spaced, splits, at((1.0, 1.0)))
+
+
+def test_windows_without_a_spacing_are_refused() -> None:
+    with pytest.raises(UsageError, match="sliding_window true: without a spacing"):
+        at(None, sliding_window=True)
+
+
 def test_images_masks_and_reduced_images_are_at_the_spacing(spaced: Dataset) -> None:
     """Of 64 mm, each: 32 px at 2 mm, and 16 px reduced."""
     config = load_config(
@@ -138,8 +156,9 @@ def test_voxels_of_slices_are_those_that_the_network_sees(
 def test_prediction_evaluation_and_the_exported_network_use_it(
     spaced: Dataset, train: Callable[..., Path], tmp_path: Path
 ) -> None:
-    run = train(dataset=spaced.root, data={"spacing": "auto"})
+    run = train(dataset=spaced.root, data={"spacing": "auto", "sliding_window": True})
     assert read_info(run / "model").preprocessing.spacing == (2.0, 2.0)
+    assert read_info(run / "model").sliding_window
     evaluate(run)
     export_onnx(run / "model", output=tmp_path / "model.onnx")
     rows = [row for row in spaced.cases.itertuples() if row.split == "test"]

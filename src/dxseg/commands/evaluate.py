@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from dxseg.commands.options import Backend, OutputPath, Split, StrPath, StrPaths
+from dxseg.commands.options import Backend, OutputPath, SlidingWindow, Split, StrPath, StrPaths
 from dxseg.commands.results import EvaluationSummary, Report
 from dxseg.errors import UsageError
 
@@ -30,6 +30,7 @@ def evaluate(
     device: str = "cpu",
     batch_size: int = 8,
     backend: Backend | None = None,
+    sliding_window: SlidingWindow = None,
 ) -> EvaluationSummary:
     """Evaluate a run at native resolution; writes `evaluation.json` and tables per image.
 
@@ -44,12 +45,14 @@ def evaluate(
         device: Torch device: `cpu`, `cuda`, `cuda:1`, ...
         batch_size: Batch size.
         backend: Inference backend; default: `torch` for a folder, `onnxruntime` for `.onnx`.
+        sliding_window: Evaluate with or without windows, whatever the model records, with `output`;
+            as of `dxseg predict`.
 
     Returns:
         The content of `evaluation.json`.
 
     Raises:
-        UsageError: `model` is given without another folder for the results.
+        UsageError: `model` or `sliding_window` is given without another folder for the results.
         DxsegError: The run is not finished, the model does not fit the dataset, or a file cannot
             be read.
     """
@@ -57,12 +60,20 @@ def evaluate(
     from dxseg.io.progress import console, reporting
 
     folder = Path(run)
-    if model is not None and (output is None or Path(output).resolve() == folder.resolve()):
+    other = model is not None or sliding_window is not None
+    if other and (output is None or Path(output).resolve() == folder.resolve()):
         raise UsageError(
-            f"{model}: the evaluation of another model must not replace that of {run}; give --out"
+            f"{run}: its evaluation must not be replaced by that of another model or with another "
+            "sliding window; give --out"
         )
     data, predictor = open_run(
-        folder, dataset, model, device=device, batch_size=batch_size, backend=backend
+        folder,
+        dataset,
+        model,
+        device=device,
+        batch_size=batch_size,
+        backend=backend,
+        sliding_window=sliding_window,
     )
     with reporting(console, f"Evaluating on {split}") as progress:
         evaluation = evaluate_run(

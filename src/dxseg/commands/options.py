@@ -125,6 +125,7 @@ LesionClasses = Annotated[Sequence[str], Parameter(name="--lesion-class", metava
 MaskClasses = Annotated[
     Sequence[str], Parameter(name="--mask-class", metavar="CLASS|VALUE=CLASS|STRUCTURE=CLASS")
 ]
+SlidingWindow = Annotated[bool | None, Parameter(negative="--no-sliding-window")]
 Suffix = Annotated[str, Parameter(allow_leading_hyphen=True, metavar="TEXT")]
 
 

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from dxseg.commands.options import Backend, Channels, LabelTable, OutputPath, StrPath, StrPaths
+from dxseg.commands.options import (
+    Backend,
+    Channels,
+    LabelTable,
+    OutputPath,
+    SlidingWindow,
+    StrPath,
+    StrPaths,
+)
 from dxseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +40,7 @@ def predict(
     backend: Backend | None = None,
     precision: Literal["float32", "bfloat16"] = "float32",
     flip: bool = False,
-    sliding_window: bool = False,
+    sliding_window: SlidingWindow = None,
     dicom_seg: bool = False,
     resample: bool = False,
     engine: Literal["local", "ray"] = "local",
@@ -63,7 +71,8 @@ def predict(
         backend: Inference backend; default: `torch` for a folder, `onnxruntime` for `.onnx`.
         precision: Number format of the network; `bfloat16` for `torch` and `openvino` only.
         flip: Test-time augmentation: average with the horizontal flip (2x slower).
-        sliding_window: Sliding-window inference for images larger than the input size.
+        sliding_window: Sliding-window inference for images larger than the input size; default: as
+            the model records (`data.sliding_window`).
         dicom_seg: Also write DICOM SEG for DICOM inputs (contains patient identity).
         resample: Bring volumes of a tilted gantry, of uneven gaps or of oblique slices onto a
             regular grid along the patient's axes, and masks back; default: as at the import.

@@ -28,6 +28,8 @@ class DataConfig(StrictConfig):
             labels are of whole images. Default: whole images.
         spacing: height and width of a pixel at which images are seen, mm; `auto`: the median of
             all cases of the dataset. Default: as image_size makes it.
+        sliding_window: whether images that are larger than image_size at the spacing are predicted
+            in overlapping windows instead of being reduced; training and validation have none.
         soft_masks: whether targets are how much of a pixel a lesion covers, from 0 to 1, where
             masks are resized; else they are cut at one half.
         batch_size: images per optimizer step, over all processes.
@@ -44,6 +46,7 @@ class DataConfig(StrictConfig):
     batch_size: PositiveInt = 16
     bag_size: PositiveInt = 8
     spacing: Literal["auto"] | tuple[Millimeters, Millimeters] | None = None
+    sliding_window: bool = False
     soft_masks: bool = False
     lesion_free_fraction: float = Field(default=0.125, ge=0.0, lt=1.0)
     label_prompt_prob: float = Field(default=0.5, ge=0.0, le=1.0)
@@ -56,6 +59,15 @@ class DataConfig(StrictConfig):
             raise ValueError(
                 f"patch_size {self.patch_size} is larger than the images it is cut from: choose at "
                 f"most {self.image_size} (image_size), or a larger image_size"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _windows_have_a_scale(self) -> DataConfig:
+        if self.sliding_window and self.spacing is None:
+            raise ValueError(
+                "sliding_window true: without a spacing, windows would show images at another "
+                "scale than training does: set spacing, such as auto, or sliding_window to false"
             )
         return self
 

@@ -83,17 +83,19 @@ class Preprocessing(BaseModel):
             )
         return fit_image(image, self.image_size, zoom_to(self.spacing, spacing))
 
+    def size_at_spacing(self, image: Image, spacing: Spacing | None) -> tuple[int, int]:
+        """Compute the size of an image (H, W, C) at `spacing`, whatever fits; else its own."""
+        zoom = zoom_to(self.spacing, spacing) or (1.0, 1.0)
+        return zoomed_size(image.shape[0], image.shape[1], zoom)
+
     def resample(self, image: Image, spacing: Spacing | None) -> Image:
         """Bring an image (H, W, C) to `spacing`, whatever its size; without one it is left alone.
 
         Raises:
             DxsegError: It would be too large.
         """
-        zoom = zoom_to(self.spacing, spacing)
-        if zoom is None:
-            return image
-        size = zoomed_size(image.shape[0], image.shape[1], zoom)
-        if max(size) > LONGEST_SIDE:
+        size = self.size_at_spacing(image, spacing)
+        if self.spacing is not None and max(size) > LONGEST_SIDE:
             raise DxsegError(
                 f"an image of {spacing} mm would have {size[0]} x {size[1]} pixels at the "
                 f"{self.spacing} mm of the network; correct its spacing"

@@ -272,6 +272,7 @@ def evaluate_run(
             "splits_sha256": sha256_file(path),
             "weights_sha256": info.weights_sha256,
             "threshold": info.threshold,
+            "sliding_window": info.sliding_window,
             "equal_rules": {
                 "false_positive_rate": FALSE_POSITIVE_RATE,
                 "decision_threshold": limit,

@@ -30,7 +30,10 @@ _STAGE2_OPTIONS = {
         "label_head",
         "classifier",
     ),
-    "data": ("lesion_free_fraction", "label_prompt_prob", "patch_size", "soft_masks"),
+    "data": (
+        *("lesion_free_fraction", "label_prompt_prob", "patch_size", "soft_masks"),
+        "sliding_window",
+    ),
 }
 _LATER_OPTIONS = (
     *(("split", "budget_unit"), ("split", "label_unit")),

@@ -22,6 +22,9 @@ from dxseg.models.coarse_branch import EVIDENCE_STRIDE
 from dxseg.models.encoder import pad_to_multiple
 from dxseg.models.onnx_export import INPUT, KNOWN
 from dxseg.models.segmentation_model import STRIDE, SegmentationModel, SegmenterOutput, crop_output
+from dxseg.models.segmenter_with_classifier import without_classifier
+from dxseg.models.sks import SKS
+from dxseg.models.whole_view import WholeView
 
 BACKENDS = ("torch", "onnxruntime", "openvino")
 Inputs = dict[str, NDArray[Any]]
@@ -37,12 +40,16 @@ class Backend(Protocol):
 
     device: torch.device
 
-    def forward(self, images: Tensor, label_prompt: Tensor | None = None) -> SegmenterOutput:
+    def forward(
+        self, images: Tensor, label_prompt: Tensor | None = None, whole: WholeView | None = None
+    ) -> SegmenterOutput:
         """Run the network; see `SegmentationModel.forward`.
 
         Args:
             images: (B, C, H, W) float32, normalized, on `device`.
             label_prompt: Of the batch, on any device; None without label prompts.
+            whole: The whole image, not reduced, if `images` are windows of it, whose masks alone
+                are wanted.
 
         Raises:
             DxsegError: The network cannot be run on them, or its outputs have other shapes than the
@@ -78,13 +85,19 @@ class TorchBackend:
         self._reduced = precision == "bfloat16"
 
     @torch.inference_mode()
-    def forward(self, images: Tensor, label_prompt: Tensor | None = None) -> SegmenterOutput:
+    def forward(
+        self, images: Tensor, label_prompt: Tensor | None = None, whole: WholeView | None = None
+    ) -> SegmenterOutput:
         """See `Backend.forward`."""
         images = images.contiguous(memory_format=torch.channels_last)
         if label_prompt is not None:
             label_prompt = label_prompt.to(self.device)
+        if whole is not None:
+            # In other networks, nothing of the whole image enters the masks.
+            prompted = isinstance(without_classifier(self.network), SKS)
+            whole = self.network.reduce(whole) if prompted else None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._reduced):
-            output: SegmenterOutput = self.network(images, label_prompt)
+            output: SegmenterOutput = self.network(images, label_prompt, whole)
         return output
 
 
@@ -102,8 +115,16 @@ class OnnxBackend:
         self._path = model.path
         self._classes, self._labels = len(model.info.mask_classes), len(model.info.labels)
 
-    def forward(self, images: Tensor, label_prompt: Tensor | None = None) -> SegmenterOutput:
+    def forward(
+        self, images: Tensor, label_prompt: Tensor | None = None, whole: WholeView | None = None
+    ) -> SegmenterOutput:
         """See `Backend.forward`."""
+        if whole is not None and self._info.model.architecture == "sks":
+            raise DxsegError(
+                f"{self._path}: the image is larger than the input and is cut into windows, but "
+                "the coarse branch of an exported network sees no more than its window; use the "
+                "model folder (backend torch), or no sliding window, which reduces the image"
+            )
         padded = pad_to_multiple(images, STRIDE)
         inputs = graph_inputs(self._info, padded, label_prompt)
         try:

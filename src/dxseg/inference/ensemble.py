@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from dxseg.inference.components import ComponentFilter
 from dxseg.inference.load import load_backend
 from dxseg.inference.model_folder import ModelInfo
 from dxseg.models.segmentation_model import SegmenterOutput
+from dxseg.models.whole_view import WholeView
 
 _EPS = 1e-7
 """Keeps logits of mean probabilities finite."""
@@ -39,13 +41,14 @@ class EnsembleBackend:
         self._members, self._info = members, info
 
     @torch.inference_mode()
-    def forward(self, images: Tensor, label_prompt: Tensor | None = None) -> SegmenterOutput:
+    def forward(
+        self, images: Tensor, label_prompt: Tensor | None = None, whole: WholeView | None = None
+    ) -> SegmenterOutput:
         """See `Backend.forward`; there are no features, which differ between networks."""
-        preprocessing = self._info.preprocessing
-        stored = images * (preprocessing.high - preprocessing.low) + preprocessing.low
         masks, labels, evidence = [], [], []
         for backend, info in self._members:
-            output = backend.forward(info.preprocessing.normalize(stored), label_prompt)
+            view = whole and replace(whole, image=self._normalize(whole.image, info))
+            output = backend.forward(self._normalize(images, info), label_prompt, view)
             masks.append((output.mask_logits.float() / info.mask_temperature).sigmoid())
             if output.label_logits is not None:
                 tempered = output.label_logits.float() / info.label_temperature
@@ -58,6 +61,12 @@ class EnsembleBackend:
             self._label_logits(torch.stack(labels).mean(0)) if len(labels) == count else None,
             torch.stack(evidence).mean(0) if len(evidence) == count else None,
         )
+
+    def _normalize(self, images: Tensor, info: ModelInfo) -> Tensor:
+        """Make a member's input of that of the ensemble."""
+        preprocessing = self._info.preprocessing
+        stored = images * (preprocessing.high - preprocessing.low) + preprocessing.low
+        return info.preprocessing.normalize(stored)
 
     def _label_logits(self, probabilities: Tensor) -> Tensor:
         if self._info.multi_label:
@@ -160,6 +169,7 @@ def _contract(info: ModelInfo) -> dict[str, Any]:
         "spacing": info.preprocessing.spacing,
         "channels": info.preprocessing.channels,
         "type of images": info.preprocessing.dtype,
+        "sliding window": info.sliding_window,
         "slicing": info.slicing,
     }
 

@@ -63,6 +63,8 @@ class ModelInfo(BaseModel):
             after it.
         smoothing_mm: Standard deviation, millimeters, of the Gaussian that averages mask
             probabilities along the axis of a volume, before all thresholds; 0: slices alone.
+        sliding_window: Whether images larger than the input are cut into overlapping windows
+            instead of being reduced; see `dxseg.inference.sliding_window`.
         components: Which components of a mask are removed, after all thresholds; None: none.
         slicing: How training volumes were sliced; None for a network trained on images, which
             cannot predict volumes.
@@ -87,6 +89,7 @@ class ModelInfo(BaseModel):
     mask_temperature: float = Field(default=1.0, ge=TEMPERATURES[0], le=TEMPERATURES[1])
     label_temperature: float = Field(default=1.0, ge=TEMPERATURES[0], le=TEMPERATURES[1])
     smoothing_mm: float = Field(default=0.0, ge=0, le=1000)
+    sliding_window: bool = False
     components: ComponentFilter | None = None
     slicing: Slicing | None = None
     training: dict[str, Any] = {}

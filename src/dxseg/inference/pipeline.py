@@ -25,6 +25,8 @@ from dxseg.inference.postprocess import apply_thresholds
 from dxseg.inference.sliding_window import pad_to_window, predict_windows
 from dxseg.metrics.calibration import temper_sigmoid
 from dxseg.metrics.image_level import lesion_probability
+from dxseg.models.segmentation_model import STRIDE
+from dxseg.models.whole_view import WholeView
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 """A decoded image, (H, W, C)."""
@@ -50,6 +52,8 @@ class Prediction:
         label_prompt: The label prompt that was used, in the notation of `cases.csv`; "" for none.
         features: (F,) the encoder's deepest level, averaged over the image. None from an exported
             network.
+        reduced: Whether the image was reduced further than to the network's spacing, at which it
+            is larger than the network's input.
     """
 
     probabilities: NDArray[np.float32]
@@ -60,6 +64,7 @@ class Prediction:
     image: Pixels | None = None
     label_prompt: str = ""
     features: NDArray[np.float32] | None = None
+    reduced: bool = False
 
     @property
     def confidence(self) -> float:
@@ -85,6 +90,7 @@ class PreprocessedImage:
         label_prompt: The label prompt; empty for none.
         image: The decoded image (H, W, C), where it is kept.
         large: The image (H, W, C), where it is cut into windows, at the spacing of the network.
+        reduced: See `Prediction.reduced`.
     """
 
     square: Pixels
@@ -92,6 +98,7 @@ class PreprocessedImage:
     label_prompt: LabelNames
     image: Pixels | None = None
     large: Pixels | None = None
+    reduced: bool = False
 
     @property
     def mask_geometry(self) -> Geometry:
@@ -122,28 +129,20 @@ class InferencePipeline:
     """A network with its preprocessing and postprocessing."""
 
     def __init__(
-        self,
-        backend: Backend,
-        info: ModelInfo,
-        batch_size: int = 8,
-        *,
-        flip: bool = False,
-        sliding_window: bool = False,
+        self, backend: Backend, info: ModelInfo, batch_size: int = 8, *, flip: bool = False
     ) -> None:
         """Combine a network with the rest of its model.
 
         Args:
             backend: The network.
-            info: Preprocessing, labels and thresholds.
+            info: Preprocessing, labels, thresholds, and whether large images are cut into windows.
             batch_size: Windows per forward pass.
             flip: Whether to average with the prediction for the mirrored image.
-            sliding_window: Whether to cut images larger than the network's input into windows.
         """
         self.backend = backend
         self.info = info
         self.batch_size = batch_size
         self.flip = flip
-        self.sliding_window = sliding_window
 
     def preprocess(
         self,
@@ -174,10 +173,11 @@ class InferencePipeline:
         pixels = to_channels(image, preprocessing.channels)
         square, geometry = preprocessing.fit(pixels, spacing)
         kept, large = image if keep_image else None, None
-        if self.sliding_window:
+        exceeds = max(preprocessing.size_at_spacing(pixels, spacing)) > preprocessing.image_size
+        if exceeds and self.info.sliding_window:
             large = preprocessing.resample(pixels, spacing)
-            large = large if max(large.shape[:2]) > preprocessing.image_size else None
-        return PreprocessedImage(square, geometry, label_prompt, kept, large)
+        reduced = exceeds and large is None and preprocessing.spacing is not None
+        return PreprocessedImage(square, geometry, label_prompt, kept, large, reduced)
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[PreprocessedImage]) -> list[NetworkOutput]:
@@ -247,6 +247,7 @@ class InferencePipeline:
             item.image,
             format_label_prompt(item.label_prompt),
             None if features is None else features.mean(axis=(1, 2)),
+            item.reduced,
         )
 
     def normalize(self, images: Sequence[Pixels]) -> Tensor:
@@ -258,14 +259,15 @@ class InferencePipeline:
         """Mask probabilities (K, H, W) of an image that is cut into windows."""
         assert item.large is not None, "the caller has checked"
         height, width, _ = item.large.shape
-        side = self.info.preprocessing.image_size
+        side = -(-self.info.preprocessing.image_size // STRIDE) * STRIDE
         prompt = encode_label_prompts([item.label_prompt], self.info)
 
-        def network(windows: Tensor) -> Tensor:
-            prompts = None if prompt is None else prompt.repeat_interleave(len(windows), 0)
-            return self.backend.forward(windows, prompts).mask_logits.float()
-
         def predict(images: Tensor) -> list[Tensor | None]:
+            def network(windows: Tensor, corners: Tensor) -> Tensor:
+                prompts = None if prompt is None else prompt.repeat_interleave(len(windows), 0)
+                whole = WholeView(images, corners=corners, patch_size=(side, side))
+                return self.backend.forward(windows, prompts, whole).mask_logits.float()
+
             return [predict_windows(images, side, network, self.batch_size).sigmoid()]
 
         padded = self.normalize([pad_to_window(item.large, side)])

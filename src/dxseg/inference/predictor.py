@@ -47,19 +47,16 @@ class Predictor:
         batch_size: int = 8,
         *,
         flip: bool = False,
-        sliding_window: bool = False,
     ) -> None:
         """Prepare a network.
 
         Args:
             network: Matches `info`; one in PyTorch is put into evaluation mode and moved to the
                 device.
-            info: Preprocessing, labels and thresholds.
+            info: Preprocessing, labels, thresholds, and whether large images are cut into windows.
             device: Torch device string, such as "cpu" or "cuda:0"; a backend has its own.
             batch_size: Images per forward pass; it changes results by rounding only.
             flip: Test-time augmentation: average with the horizontal flip.
-            sliding_window: Whether images larger than the network's input are cut into overlapping
-                windows instead of being resized; see `dxseg.inference.sliding_window`.
 
         Raises:
             UsageError: The device does not exist, or the batch size is below one.
@@ -73,10 +70,7 @@ class Predictor:
         )
         self.backend: Backend = backend
         self.flip = flip
-        self.sliding_window = sliding_window
-        self._pipeline = InferencePipeline(
-            backend, info, batch_size, flip=flip, sliding_window=sliding_window
-        )
+        self._pipeline = InferencePipeline(backend, info, batch_size, flip=flip)
 
     @classmethod
     def from_folder(
@@ -88,7 +82,7 @@ class Predictor:
         backend: str | None = None,
         precision: str = "float32",
         flip: bool = False,
-        sliding_window: bool = False,
+        sliding_window: bool | None = None,
     ) -> Predictor:
         """Load a model folder, such as a run's `model/`, or an exported .onnx file.
 
@@ -100,7 +94,9 @@ class Predictor:
                 .onnx file.
             precision: float32, or bfloat16 for torch and openvino.
             flip: Test-time augmentation: average with the horizontal flip.
-            sliding_window: Whether larger images are cut into windows.
+            sliding_window: Whether images larger than the network's input are cut into overlapping
+                windows instead of being resized; default: as the model records. See
+                `dxseg.inference.sliding_window`.
 
         Raises:
             UsageError: A setting is unknown or not supported for this model.
@@ -111,7 +107,9 @@ class Predictor:
             loaded, info = load_backend(paths[0], backend, device, precision)
         else:
             loaded, info = load_ensemble(paths, backend, device, precision)
-        return cls(loaded, info, batch_size=batch_size, flip=flip, sliding_window=sliding_window)
+        if sliding_window is not None:
+            info = info.model_copy(update={"sliding_window": sliding_window})
+        return cls(loaded, info, batch_size=batch_size, flip=flip)
 
     def predict(
         self,
@@ -295,6 +293,8 @@ class Predictor:
         try:
             return [*self._pipeline.forward(batch)]
         except Exception as error:  # noqa: BLE001 - such as too large for the memory
+            if len(batch) == 1 and isinstance(error, DxsegError):
+                return [error]
             if len(batch) == 1:
                 return [unexpected_error("the network failed on this image", error)]
         return [output for item in batch for output in self._forward([item])]

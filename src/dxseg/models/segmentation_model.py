@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 from torch.export import register_dataclass
 
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.encoder import pad_to_multiple
-from dxseg.models.whole_view import WholeView
+from dxseg.models.whole_view import WholeView, reduce_image
 
 STRIDE = 32
 """Deepest stride of the encoders: inputs are padded to a multiple of it."""
@@ -62,14 +62,20 @@ class SegmentationModel(nn.Module):
             label_prompt: Image-level labels that are known beforehand: (B,) int64 label
                 positions, -1 where unknown, or for multi-label (B, L) of 0, 1 and NaN (unknown).
                 None: all unknown. Networks without a label branch ignore it.
-            whole: The whole images, if `x` are patches of them, with sides that are multiples of
-                32. None: `x` are whole images.
+            whole: From `reduce`: the whole images, if `x` are patches of them, with sides that
+                are multiples of 32. None: `x` are whole images.
         """
         if whole is not None:
             return self._forward_padded(x, label_prompt, whole)
         padded = pad_to_multiple(x, STRIDE * self.coarse_reduction)
         whole = WholeView.of(padded, self.coarse_reduction)
         return crop_output(self._forward_padded(padded, label_prompt, whole), x, padded)
+
+    def reduce(self, whole: WholeView) -> WholeView:
+        """Reduce whole images of any size, which are not reduced yet, to what is classified."""
+        padded = pad_to_multiple(whole.image, STRIDE * self.coarse_reduction)
+        image = reduce_image(padded, self.coarse_reduction)
+        return replace(whole, image=image, reduction=self.coarse_reduction)
 
     def load_encoder(self, classifier: CoarseBranch) -> None:
         """Copy the encoder of a trained stage 1, on the same backbone, into `encoder`."""

@@ -21,7 +21,8 @@ class WholeView:
     """Whole images, reduced, and where in them the images of a batch lie.
 
     Attributes:
-        image: (B, C, h, w) whole images, averaged over blocks of `reduction` x `reduction` pixels.
+        image: (B, C, h, w) whole images, averaged over blocks of `reduction` x `reduction` pixels;
+            (1, C, h, w) if all patches are of one image.
         reduction: Side of these blocks.
         corners: (B, 2) x and y of the upper left corner of each patch in its whole image, in pixels
             before the reduction; None if the batch holds whole images.
@@ -44,8 +45,8 @@ class WholeView:
         """Run a coarse branch on the whole images.
 
         Returns:
-            Its output and its evidence. Logits are of the whole images; maps are placed, see
-            `place`.
+            Its output and its evidence. Logits are of the whole images, one row of one image; maps
+            are placed, see `place`.
         """
         output: CoarseOutput = coarse(self.image)
         evidence = self.place(coarse.evidence(output, label_prompt))
@@ -60,7 +61,7 @@ class WholeView:
         """Crop and enlarge features of `image` to what the batch shows, at the same stride.
 
         Args:
-            features: (B, F, h / s, w / s), at a stride s of `image`.
+            features: (B, F, h / s, w / s), or of one image for all, at a stride s of `image`.
 
         Returns:
             (B, F, H / s, W / s), at the stride s of the batch's images (B, C, H, W).
@@ -76,15 +77,18 @@ class WholeView:
     def _crop(self, features: Tensor, corners: Tensor) -> Tensor:
         """Bilinear samples at the pixel centers of each patch."""
         stride = self.image.shape[-1] // features.shape[-1]
+        # bfloat16 would round a corner at 1001 px to 1000.
+        maps = features.float().expand(len(corners), -1, -1, -1)
         # x before y, as in affine_grid and in corners.
-        whole = features.new_tensor([self.image.shape[-1], self.image.shape[-2]]) * self.reduction
-        patch = features.new_tensor([self.patch_size[1], self.patch_size[0]])
-        centers = (2 * corners.to(features) + patch) / whole - 1
+        whole = maps.new_tensor([self.image.shape[-1], self.image.shape[-2]]) * self.reduction
+        patch = maps.new_tensor([self.patch_size[1], self.patch_size[0]])
+        centers = (2 * corners.to(maps) + patch) / whole - 1
         scale = torch.diag_embed((patch / whole).expand_as(centers))
         theta = torch.cat([scale, centers[:, :, None]], dim=2)
         size = [side // stride for side in self.patch_size]
-        grid = F.affine_grid(theta, [*features.shape[:2], *size], align_corners=False)
-        return F.grid_sample(features, grid, padding_mode="border", align_corners=False)
+        grid = F.affine_grid(theta, [*maps.shape[:2], *size], align_corners=False)
+        placed = F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
+        return placed.to(features.dtype)
 
 
 def reduce_image(images: Tensor, reduction: int) -> Tensor:

@@ -50,7 +50,7 @@ FREE_SECTIONS = (
     *("student", "augment", "device", "data", "method"),
     *("rule_out_sensitivity", "rule_in_specificity"),
 )
-"""What may differ from the teacher's configuration; of `data`, all but the size and the spacing of
+"""What may differ from the teacher's configuration; of `data`, all but size, spacing and windows of
 the image."""
 
 
@@ -66,7 +66,7 @@ def student_config(teacher: RunConfig, overrides: dict[str, Any]) -> RunConfig:
     """
     bound = [key for key in overrides if key not in FREE_SECTIONS]
     data = overrides.get("data") or {}
-    bound += [f"data.{key}" for key in ("image_size", "spacing") if key in data]
+    bound += [f"data.{key}" for key in ("image_size", "spacing", "sliding_window") if key in data]
     if bound:
         raise UsageError(
             f"{', '.join(bound)}: a student has these of its teacher; of the others "

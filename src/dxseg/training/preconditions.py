@@ -16,7 +16,7 @@ from dxseg.data.splits.known_labels import known_labels
 from dxseg.data.table.cases import TEST, TRAIN, VALIDATION
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
-from dxseg.training.datamodule.spacing import target_spacing
+from dxseg.training.datamodule.spacing import check_sliding_window, target_spacing
 
 
 def check_trainable(
@@ -42,7 +42,8 @@ def check_trainable(
     Raises:
         DxsegError: Fewer than two labels to tell apart (of images, for a label head), one patient,
             no lesion in any mask, or no validation or test case; names all of these, and the
-            methods that work. Or there is no spacing to choose one from.
+            methods that work. Or there is no spacing to choose one from, or an image is larger than
+            the input although there is a sliding window.
     """
     dataset = known_labels(dataset, splits)
     train = splits["split"].eq(TRAIN).to_numpy()
@@ -57,7 +58,7 @@ def check_trainable(
         raise DxsegError(
             "\n  ".join([f"{dataset.root}: too little to train {config.method} on:", *problems])
         )
-    target_spacing(dataset, config.data.spacing)
+    check_sliding_window(dataset, splits, config, target_spacing(dataset, config.data.spacing))
 
 
 def _needs_labels(model: ModelConfig) -> bool:

@@ -159,6 +159,25 @@ def test_images_without_spacing_are_named_where_the_network_has_one(
     assert summary.of_unknown_spacing == []
 
 
+def test_inputs_that_were_reduced_below_the_spacing_are_named(tmp_path: Path, use: Any) -> None:
+    pixels = np.full((40, 20), 10, np.uint8)
+    for name, spacing in (("small", 0.5), ("large", 1.0)):
+        save(make_image(pixels, PixelSpacing=[spacing, spacing]), tmp_path / f"in/{name}.dcm")
+    for number, ds in enumerate(make_series(HOUNSFIELD[:3])):
+        save(ds, tmp_path / "in/series" / f"{number}.dcm")
+    slicing = Slicing(window=(100.0, 200.0))
+    use(spacing=(1.0, 1.0), slicing=slicing)
+    summary = predict("model_folder", tmp_path / "in", output=tmp_path / "out")
+    assert summary.failed == []
+    assert summary.reduced == ["large.dcm"]
+    assert "reduced further: 1 (large.dcm)" in str(summary)
+    use(spacing=(0.1, 0.1), slicing=slicing)
+    summary = predict("model_folder", tmp_path / "in", output=tmp_path / "finer")
+    assert sorted(summary.reduced) == ["large.dcm", "series", "small.dcm"]
+    use(spacing=(0.1, 0.1), slicing=slicing, sliding_window=True)
+    assert predict("model_folder", tmp_path / "in", output=tmp_path / "cut").reduced == []
+
+
 RADIUS = 14.0
 
 

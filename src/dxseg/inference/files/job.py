@@ -47,6 +47,8 @@ from dxseg.inference.predictor import Predictor
 from dxseg.io.atomic import write_bytes_atomic
 
 _WRITERS, _WRITES_AHEAD = 2, 16
+_Result = tuple[Row, bool]
+"""The cells of an input's row, and whether it was reduced further than to the network's spacing."""
 
 
 @dataclass
@@ -86,7 +88,7 @@ class PredictionJob:
         """Write results in threads while the network runs; rows keep the order of the images."""
         sources = ((item.name, item.source) for item in images)
         results = self.predictor.stream(sources, keep_images=self.overlays, labels=self.labels)
-        writing: deque[tuple[PredictionInput, Future[Row]]] = deque()
+        writing: deque[tuple[PredictionInput, Future[_Result]]] = deque()
 
         def record_next() -> None:
             item, future = writing.popleft()
@@ -104,7 +106,7 @@ class PredictionJob:
                 results.close()
                 pool.shutdown(cancel_futures=True)
 
-    def _write_image(self, item: PredictionInput, result: Prediction | DxsegError) -> Row:
+    def _write_image(self, item: PredictionInput, result: Prediction | DxsegError) -> _Result:
         """Write the files of an image; the mask last, then a SEG."""
         if isinstance(result, DxsegError):
             raise result
@@ -122,9 +124,9 @@ class PredictionJob:
         if self.dicom_seg and item.is_dicom:
             make = partial(image_segmentation, item.source, result.mask, self.info)
             row["error"] = self._write_segmentation(item, make)
-        return row
+        return row, result.reduced
 
-    def _predict_volume(self, item: PredictionInput) -> Row:
+    def _predict_volume(self, item: PredictionInput) -> _Result:
         path = self.folder.path(MASKS, item)
         begun = self.steps
         try:
@@ -149,7 +151,7 @@ class PredictionJob:
         if self.dicom_seg and stack is not None:
             make = partial(series_segmentation, stack, result.mask, self.info)
             row["error"] = self._write_segmentation(item, make)
-        return row
+        return row, result.reduced
 
     def _write_segmentation(self, item: PredictionInput, make: Callable[[], bytes]) -> str:
         """Write a DICOM SEG; return why there is none: the mask stays all the same."""
@@ -161,7 +163,7 @@ class PredictionJob:
             return f"the mask is written, but no DICOM SEG: {error}"
         return ""
 
-    def _record(self, item: PredictionInput, weight: int, work: Callable[[], Row]) -> None:
+    def _record(self, item: PredictionInput, weight: int, work: Callable[[], _Result]) -> None:
         """Append the row of an input once `work` has written its files, and count it."""
         row = dict.fromkeys(self.table.columns, "")
         row |= {
@@ -170,7 +172,9 @@ class PredictionJob:
             "model": self.model,
         }
         try:
-            row |= {"status": "ok", **work()}
+            values, reduced = work()
+            row |= {"status": "ok", **values}
+            self.summary.reduced += [item.name] if reduced else []
         except Exception as error:  # noqa: BLE001 - one input never ends the others
             known = isinstance(error, (DxsegError, OSError))
             reason = str(error if known else unexpected_error(item.source, error))

@@ -27,6 +27,8 @@ class PredictSummary:
         failed: Name and reason of each one without a mask, or without the DICOM SEG of its mask.
         turned: Number of images with an EXIF orientation; their masks are of the picture as shown.
         of_unknown_spacing: Images without a spacing, where the network was trained at one.
+        reduced: Images and volumes that at the network's spacing are larger than its input, and
+            were reduced further.
         label_prompts: Number of all of them with a label prompt.
         passed_over: Files that are no images, and are not predicted.
         of_no_sequence: Volumes that are none of the model's sequences, and are not predicted.
@@ -39,6 +41,7 @@ class PredictSummary:
     failed: list[tuple[str, str]] = field(default_factory=list)
     turned: int = 0
     of_unknown_spacing: list[str] = field(default_factory=list)
+    reduced: list[str] = field(default_factory=list)
     label_prompts: int = 0
     passed_over: list[str] = field(default_factory=list)
     of_no_sequence: list[str] = field(default_factory=list)
@@ -57,6 +60,7 @@ class PredictSummary:
             )
         listed = {
             "Of unknown spacing, taken to be the network's": self.of_unknown_spacing,
+            "Larger than the network's input at its spacing, so reduced further": self.reduced,
             "Not images": self.passed_over,
             "Of no sequence": self.of_no_sequence,
         }

@@ -48,13 +48,13 @@ def model_name(info: ModelInfo) -> str:
 
 
 def deciding(info: ModelInfo) -> dict[str, Any]:
-    """What of `model.json` predictions depend on, beside the weights."""
-    return info.model_dump(mode="json", exclude={"training", "dxseg_version"})
+    """What of `model.json` predictions depend on, beside the weights and the sliding window."""
+    return info.model_dump(mode="json", exclude={"training", "dxseg_version", "sliding_window"})
 
 
 def settings_name(predictor: Predictor) -> str:
     """The model's name, and the first digits of the digest of all else that its masks depend on."""
-    settings = [deciding(predictor.info), predictor.flip, predictor.sliding_window]
+    settings = [deciding(predictor.info), predictor.flip, predictor.info.sliding_window]
     digest = sha256_json(settings)
     return f"{model_name(predictor.info)}-{digest[:8]}"
 

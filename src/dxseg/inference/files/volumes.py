@@ -49,6 +49,7 @@ class VolumePrediction:
             `dxseg.models.mil_pooling`).
         confidence: 0 to 1, as `Prediction.confidence`, over all voxels.
         label_prompt: The label prompt that was used, in the notation of `cases.csv`; "" for none.
+        reduced: As `Prediction.reduced`.
     """
 
     mask: NDArray[np.uint8]
@@ -57,6 +58,7 @@ class VolumePrediction:
     label_probabilities: dict[str, float] | None
     confidence: float
     label_prompt: str = ""
+    reduced: bool = False
 
 
 def predict_volume(
@@ -131,6 +133,7 @@ def predict_volume(
         label_probabilities=pooled,
         confidence=accumulator.confidence,
         label_prompt=format_label_prompt(names),
+        reduced=accumulator.reduced,
     )
 
 
@@ -260,10 +263,12 @@ class _VolumeAccumulator:
 
     def __init__(self) -> None:
         self.labels: list[dict[str, float]] = []
+        self.reduced = False
         self._pixels, self._sum, self._empty = 0, 0.0, 1.0
         self._peaks: list[float] = []
 
     def add(self, prediction: Prediction) -> None:
+        self.reduced |= prediction.reduced
         self._peaks.append(float(prediction.probabilities.max()))
         if prediction.label_probabilities is not None:
             self.labels.append(prediction.label_probabilities)

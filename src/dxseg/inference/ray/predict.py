@@ -59,7 +59,7 @@ def predict_archive(
 
     Args:
         model: A model that `Predictor.from_folder` loads, with its `options`.
-        options: `precision`, `flip` and `sliding_window`, and perhaps others.
+        options: `precision` and `flip`, and perhaps others.
         inputs: See `dxseg.inference.ray.inputs.archive_items`.
         output: The folder to write to, created if needed.
         workers: Worker processes; default: cores / 2.
@@ -83,9 +83,12 @@ def predict_archive(
     items = archive_items(inputs, skip=[root], passed_over=passed_over)
     joined = LabelJoin() if labels is None else join_labels(labels, items, info)
     wanted = {item.name: (str(item.source), joined.by_name.get(item.name, "")) for item in items}
-    settings = {name: options[name] for name in ("precision", "flip", "sliding_window")}
     manifest = ArchiveManifest(
-        model=info.weights_sha256, info=sha256_json(deciding(info)), **settings
+        model=info.weights_sha256,
+        info=sha256_json(deciding(info)),
+        precision=options["precision"],
+        flip=options["flip"],
+        sliding_window=info.sliding_window,
     )
     summary = PredictSummary(label_prompts=len(joined.by_name), unmatched_labels=joined.unmatched)
     with exclusive_lock(root, "archive"):

@@ -11,7 +11,7 @@ import pandas as pd
 from dxseg.config.schema import RunConfig
 from dxseg.data.geometry import Spacing, Zoom, zoomed_size
 from dxseg.data.readers.images import image_size
-from dxseg.data.table.cases import spacing_of
+from dxseg.data.table.cases import TRAIN, VALIDATION, spacing_of
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 
@@ -79,7 +79,6 @@ def spacing_warnings(dataset: Dataset, config: RunConfig, target: Spacing | None
     """
     if target is None:
         return
-    shown = f"{target[0]:.4g} x {target[1]:.4g} mm"
     unknown = [
         str(row.case_id)
         for row in dataset.cases.itertuples()
@@ -89,19 +88,56 @@ def spacing_warnings(dataset: Dataset, config: RunConfig, target: Spacing | None
         more = ", ..." if len(unknown) > 5 else ""
         yield (
             f"{len(unknown)} of {len(dataset)} images have no spacing ({', '.join(unknown[:5])}"
-            f"{more}): they are taken to have {shown}, as data.spacing has it"
+            f"{more}): they are taken to have {_shown(target)}, as data.spacing has it"
         )
     rows = dataset.cases.iloc[:: -(-len(dataset) // MAX_IMAGES)]
+    yield from filter(None, [_larger_than_input("images", dataset, rows, config, target)])
+
+
+def check_sliding_window(
+    dataset: Dataset, splits: pd.DataFrame, config: RunConfig, target: Spacing | None
+) -> None:
+    """Refuse windows where training, and what validation chooses, would see images reduced.
+
+    Args:
+        dataset: the cases.
+        splits: in the order of the cases.
+        config: of the run.
+        target: from `target_spacing`.
+
+    Raises:
+        DxsegError: a training or validation image is larger than the input at the spacing.
+    """
+    if not config.data.sliding_window or target is None:
+        return
+    rows = dataset.cases[splits["split"].isin([TRAIN, VALIDATION]).to_numpy()]
+    which = "images of training and validation"
+    if text := _larger_than_input(which, dataset, rows, config, target):
+        raise DxsegError(
+            f"data.sliding_window: {text}, or leave data.sliding_window out: with it, prediction "
+            "would not reduce such images"
+        )
+
+
+def _larger_than_input(
+    which: str, dataset: Dataset, rows: pd.DataFrame, config: RunConfig, target: Spacing
+) -> str:
+    """Say how many images are larger than the input at the spacing; empty if none is."""
     zooms = zooms_of(dataset, rows, target) or []
     sizes = [
         max(zoomed_size(*image_size(dataset.image_path(row)), zoom))
         for row, zoom in zip(rows.itertuples(), zooms, strict=True)
     ]
     larger = sum(size > config.data.image_size for size in sizes)
-    if larger:
-        step = 32 * config.model.coarse_reduction
-        yield (
-            f"{larger} of {len(sizes)} images are larger than data.image_size = "
-            f"{config.data.image_size} at {shown} and are reduced further; --set "
-            f"data.image_size={-(-max(sizes) // step) * step} holds all of them"
-        )
+    step = 32 * config.model.coarse_reduction
+    if not larger:
+        return ""
+    return (
+        f"{larger} of {len(sizes)} {which} are larger than data.image_size = "
+        f"{config.data.image_size} at {_shown(target)} and are reduced further; --set "
+        f"data.image_size={-(-max(sizes) // step) * step} holds all of them"
+    )
+
+
+def _shown(spacing: Spacing) -> str:
+    return f"{spacing[0]:.4g} x {spacing[1]:.4g} mm"

@@ -10,9 +10,8 @@ from torchmetrics import MeanMetric
 from dxseg.config.network import ModelConfig
 from dxseg.config.stages import StageConfig
 from dxseg.data.batches.batches import Batch
-from dxseg.models.encoder import pad_to_multiple
-from dxseg.models.segmentation_model import STRIDE, SegmentationModel
-from dxseg.models.whole_view import WholeView, reduce_image
+from dxseg.models.segmentation_model import SegmentationModel
+from dxseg.models.whole_view import WholeView
 from dxseg.training.losses import MaskLoss
 from dxseg.training.optim import average_weights, build_optimizer
 
@@ -55,10 +54,9 @@ class SegmentationModule(pl.LightningModule):
         if "whole" not in batch:
             return None
         chosen = slice(None) if rows is None else rows
-        whole, corner = batch["whole"][chosen], batch["corner"][chosen]
-        reduction = self.segmenter.coarse_reduction
-        image = pad_to_multiple(reduce_image(whole, reduction), STRIDE)
-        return WholeView(image, reduction, corner, _sides(batch["image"]))
+        whole, corners = batch["whole"][chosen], batch["corner"][chosen]
+        view = WholeView(whole, corners=corners, patch_size=_sides(batch["image"]))
+        return self.segmenter.reduce(view)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """Dice plus binary cross-entropy; some labels are prompts."""
