@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dxseg import distill
+from dxseg import distill, evaluate
 from dxseg.config.presets import read_config
 from dxseg.config.schema import RunConfig
 from dxseg.data.splits.split_table import read_splits, write_splits
@@ -222,6 +222,9 @@ class TestMethodsWithAStudent:
         _, teacher = load_model_folder(tmp_path / "whole" / "stage2" / "model")
         _, info = load_model_folder(tmp_path / "whole" / "model")
         assert (teacher.model.label_head, info.model.label_head) == (False, True)
+        kept = tmp_path / "whole" / "stage2" / "model"
+        of_teacher = evaluate(tmp_path / "whole", model=kept, output=tmp_path / "teacher")
+        assert of_teacher["weights_sha256"] == teacher.weights_sha256
         assert not list((tmp_path / "whole").rglob("*.npy"))
         plain = configure("unet-stage1", stage1=STAGE, stage2=STAGE, split={"masks": 4})
         train_run(disks, tmp_path / "plain", plain)
