@@ -13,7 +13,7 @@ import pytest
 
 import dicom_phantom
 import volume_phantom
-from dxseg.data.readers.slicing import Slicing
+from dxseg.data.readers.slicing import Slicing, make_slicing
 from dxseg.inference.components import ComponentFilter
 from dxseg.server.settings import Settings
 
@@ -193,6 +193,29 @@ def test_what_is_no_volume_is_refused_by_name(
     assert says in answer.json()["detail"]
     assert name not in answer.text
     assert "/tmp" not in answer.text
+
+
+def test_sequences_are_the_fourth_dimension_of_one_file(make_client: Any, tmp_path: Path) -> None:
+    """Uploads have no names by which files could be told apart; the error gives the remedy."""
+    rule = make_slicing(sequences={"post": "_post", "flair": "_flair"}, window="100,200")
+    client = make_client(slicing=rule, channels=2, classes=2, size=32)
+    hounsfield, _ = volume_phantom.ct()
+    one = volume_phantom.save(tmp_path / "P1_post.nii", hounsfield)
+    other = volume_phantom.save(tmp_path / "P1_flair.nii", -hounsfield)
+    dicom = dicom_phantom.save(dicom_phantom.make_series(hounsfield[:5])[0], tmp_path / "a.dcm")
+    for paths in ([one, other], [one], [dicom]):
+        files = [("files", ("image", path.read_bytes())) for path in paths]
+        refused = client.post("/v1/volumes", files=files)
+        assert refused.status_code == 422
+        assert "nibabel.concat_images" in refused.json()["detail"]
+    assert "post, flair" in refused.json()["detail"]
+    joined = nibabel.concat_images([one, other])
+    joined.to_filename(tmp_path / "joined.nii")
+    told = opened(client, tmp_path / "joined.nii")
+    assert (told["slices"], told["height"], told["width"]) == (10, 24, 32)
+    _, labels = labels_of(client, told["volume"], {}, tmp_path)
+    assert labels.shape == hounsfield.shape
+    assert np.array_equal(np.asarray(labels.dataobj) == 1, hounsfield > 100)
 
 
 def test_a_volume_needs_a_model_of_slices(make_client: Any, tmp_path: Path) -> None:

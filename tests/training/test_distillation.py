@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dxseg import distill
+from dxseg import distill, evaluate
 from dxseg.config.presets import read_config
 from dxseg.config.schema import RunConfig
 from dxseg.data.splits.split_table import read_splits, write_splits
@@ -21,7 +21,7 @@ from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.evaluation.evaluate import evaluate_run, open_run
 from dxseg.inference.model_folder import load_model_folder, read_info
-from dxseg.training import distillation, pseudo_labels, run_folder
+from dxseg.training import distillation, pseudo_labels, run_folder, sequence
 from dxseg.training.modules.student import StudentModule
 from dxseg.training.run import read_run, train_run
 
@@ -222,6 +222,9 @@ class TestMethodsWithAStudent:
         _, teacher = load_model_folder(tmp_path / "whole" / "stage2" / "model")
         _, info = load_model_folder(tmp_path / "whole" / "model")
         assert (teacher.model.label_head, info.model.label_head) == (False, True)
+        kept = tmp_path / "whole" / "stage2" / "model"
+        of_teacher = evaluate(tmp_path / "whole", model=kept, output=tmp_path / "teacher")
+        assert of_teacher["weights_sha256"] == teacher.weights_sha256
         assert not list((tmp_path / "whole").rglob("*.npy"))
         plain = configure("unet-stage1", stage1=STAGE, stage2=STAGE, split={"masks": 4})
         train_run(disks, tmp_path / "plain", plain)
@@ -316,6 +319,27 @@ class TestRefusals:
         (other / "run.json").write_text(json.dumps({**run, "splits_sha256": "0"}))
         with pytest.raises(UsageError, match="has another split"):
             distill([teacher, other], output=tmp_path / "leak", overrides=QUICK)
+
+    def test_each_teacher_of_an_ensemble_brings_what_it_sees(
+        self, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Networks on different backbones were trained with other statistics."""
+        other, seen = tmp_path / "other", []
+        shutil.copytree(teacher, other)
+        network, info = load_model_folder(other / "model")
+        next(network.parameters()).data.add_(0.1)
+        changed = info.preprocessing.model_copy(update={"mean": (0.449,), "std": (0.226,)})
+        update = {"preprocessing": changed, "mask_temperature": 2.0}
+        run_folder.save_model_folder(other / "model", network, info.model_copy(update=update))
+
+        def stop(teachers: list[pseudo_labels.Teacher], *_: Any, **__: Any) -> None:
+            seen.extend((one.preprocessing, one.mask_temperature) for one in teachers)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(sequence, "make_pseudo_labels", stop)
+        with pytest.raises(KeyboardInterrupt):
+            distill([teacher, other], output=tmp_path / "student", overrides=QUICK)
+        assert seen == [(info.preprocessing, info.mask_temperature), (changed, 2.0)]
 
     def test_a_dataset_that_has_changed(self, teacher: Path, disks: Path, tmp_path: Path) -> None:
         copied = tmp_path / "copied"

@@ -18,7 +18,7 @@ from dxseg.data.table.dataset import Dataset
 from dxseg.models.segmentation_model import SegmenterOutput
 from dxseg.training import pseudo_labels
 from dxseg.training.datamodule.training_data import TrainingData, prepare_training_data
-from dxseg.training.pseudo_labels import make_pseudo_labels, predict_averaged
+from dxseg.training.pseudo_labels import Teacher, make_pseudo_labels, predict_averaged
 
 Configure = Callable[..., RunConfig]
 
@@ -54,8 +54,13 @@ def taught(
     network: Brightness, data: TrainingData, path: Path, **options: Any
 ) -> pseudo_labels.PseudoLabels:
     options = {"peak": None, "label_prompts": False, "report": lambda *_: None} | options
-    teacher: Any = network
-    return make_pseudo_labels([teacher], data, path / "masks.npy", **options)
+    return make_pseudo_labels([of(network, data)], data, path / "masks.npy", **options)
+
+
+def of(network: Any, data: TrainingData, temperature: float = 1.0, **statistics: Any) -> Teacher:
+    """A teacher with statistics of its images other than those of the run."""
+    preprocessing = data.preprocessing.model_copy(update=statistics)
+    return Teacher(network, preprocessing, temperature)
 
 
 class TestPseudoLabels:
@@ -138,17 +143,50 @@ class TestPseudoLabels:
     def test_masks_of_several_teachers_are_averaged(
         self, data: TrainingData, tmp_path: Path
     ) -> None:
-        teachers: Any = [Brightness(1.2), Brightness(1.6)]
-        path = tmp_path / "both.npy"
-        options: Any = {"peak": None, "label_prompts": False}
-        both = make_pseudo_labels(teachers, data, path, lambda *_: None, **options)
-        row = int(np.flatnonzero(data.label_train.labels == 1)[-1])
-        pixels = data.preprocessing.normalize(
-            torch.from_numpy(data.label_train.image(row)).permute(2, 0, 1)[None]
-        )
-        mean = torch.stack([predict_averaged(t, pixels, None)[0] for t in teachers]).mean(dim=0)
-        stored = torch.from_numpy(np.array(both.cases.masks[row])) / 255  # type: ignore[index]
+        networks: Any = [Brightness(1.2), Brightness(1.6)]
+        stored, pixels = self.mask([of(one, data) for one in networks], data, tmp_path)
+        images = data.preprocessing.normalize(pixels)
+        mean = torch.stack([predict_averaged(t, images, None)[0] for t in networks]).mean(dim=0)
         assert torch.allclose(stored, mean, atol=0.5 / 255 + 1e-4)
+
+    def test_each_teacher_sees_images_as_in_its_own_training(
+        self, data: TrainingData, tmp_path: Path
+    ) -> None:
+        """Two backbones differ in the statistics of their pretraining."""
+        first, second = Brightness(1.2), Brightness(1.2)
+        other = {"mean": (0.449,), "std": (0.226,)}
+        stored, pixels = self.mask([of(first, data), of(second, data, **other)], data, tmp_path)
+        logits = [(pixels / 255 - 0.5) / 0.25 - 1.2, (pixels / 255 - 0.449) / 0.226 - 1.2]
+        mean = torch.stack([(8 * one[0]).sigmoid() for one in logits]).mean(dim=0)
+        assert torch.allclose(stored, mean, atol=0.5 / 255 + 1e-4)
+
+    def test_one_that_is_far_too_sure_does_not_outvote_the_first(
+        self, data: TrainingData, tmp_path: Path
+    ) -> None:
+        """A teacher alone, and one of the same temperature as the first, stay as they are."""
+        sure: Any = Brightness(1.2)
+        sure.scale = 40.0
+        alone, _ = self.mask([of(sure, data, 5.0)], data, tmp_path)
+        equal, _ = self.mask([of(sure, data, 5.0)] * 2, data, tmp_path)
+        plain, _ = self.mask([of(sure, data)], data, tmp_path)
+        assert torch.equal(alone, plain)
+        assert torch.equal(equal, plain)
+        calm, _ = self.mask([of(Brightness(1.2), data)], data, tmp_path)
+        both, _ = self.mask([of(Brightness(1.2), data), of(sure, data, 5.0)], data, tmp_path)
+        assert torch.allclose(both, calm, atol=1 / 255)
+        assert not torch.allclose(plain, calm, atol=0.1)
+
+    def mask(
+        self, teachers: list[Teacher], data: TrainingData, folder: Path
+    ) -> tuple[Tensor, Tensor]:
+        """The pseudo-label (K, S, S) of an image with a bright disk, and its stored pixels."""
+        path = folder / "masks.npy"
+        path.unlink(missing_ok=True)
+        options: Any = {"peak": None, "label_prompts": False}
+        labels = make_pseudo_labels(teachers, data, path, lambda *_: None, **options)
+        row = int(np.flatnonzero(data.label_train.labels == 1)[-1])
+        stored = torch.from_numpy(np.array(labels.cases.masks[row])) / 255  # type: ignore[index]
+        return stored, torch.from_numpy(data.label_train.image(row)).permute(2, 0, 1)[None]
 
     def test_masks_stay_soft_in_a_batch(self, data: TrainingData, tmp_path: Path) -> None:
         labels = taught(Brightness(1.2), data, tmp_path)

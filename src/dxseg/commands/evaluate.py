@@ -41,7 +41,8 @@ def evaluate(
         label_prompts: Use the true image-level labels as label prompts; the files end in
             `_label_prompts`.
         dataset: Folder of the dataset, if it has moved since.
-        model: An exported `.onnx` file to evaluate in place of the run's model, with `output`.
+        model: An exported `.onnx` file, or a model folder such as the teacher's `stage2/model`, to
+            evaluate in place of the run's model, with `output`.
         device: Torch device: `cpu`, `cuda`, `cuda:1`, ...
         batch_size: Batch size.
         backend: Inference backend; default: `torch` for a folder, `onnxruntime` for `.onnx`.

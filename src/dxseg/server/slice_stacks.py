@@ -155,9 +155,12 @@ def read_slices(paths: Sequence[Path], info: ModelInfo, max_bytes: int) -> Slice
 
     Raises:
         TooLargeError: It has more.
-        DxsegError: It cannot be read, is no volume, or the model predicts no volumes.
+        DxsegError: It cannot be read, is no volume, the model predicts no volumes, or reads several
+            sequences, which only a NIfTI file holds.
     """
     first = paths[0]
+    if info.slicing is not None and len(info.slicing.windows) > 1:
+        _check_sequences(paths, info.slicing)
     if len(paths) == 1 and not (is_volume_file(first) or first.suffix == ".dcm"):
         raise DxsegError(f"{NAME}: no volume; expected NIfTI, MetaImage, NRRD, or DICOM slices")
     if len(paths) == 1 and first.suffix != ".dcm":
@@ -176,6 +179,17 @@ def read_slices(paths: Sequence[Path], info: ModelInfo, max_bytes: int) -> Slice
             return Frames(first)
     headers = [read_header(path, f"file {number}") for number, path in enumerate(paths, 1)]
     return _read_series(headers, info, max_bytes)
+
+
+def _check_sequences(paths: Sequence[Path], slicing: Slicing) -> None:
+    # Files have no names here, by which `dxseg predict` finds the sequence of each.
+    if len(paths) > 1 or not is_nifti(paths[0]):
+        names = ", ".join(one.name for one in slicing.sequences or ())
+        raise DxsegError(
+            f"{NAME}: {len(paths)} file(s) for a model of the sequences {names}; expected one "
+            "NIfTI file with these in this order as its fourth dimension; join the files (such as "
+            "with `nibabel.concat_images`), or use `dxseg predict`"
+        )
 
 
 def _read_file(path: Path, info: ModelInfo, max_bytes: int) -> SliceStack:

@@ -20,13 +20,15 @@ from dxseg.data.splits.split_table import read_splits, write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.ensemble import require_one_input
-from dxseg.inference.model_folder import WEIGHTS_FILE, load_model_folder, read_info
+from dxseg.inference.model_folder import WEIGHTS_FILE, ModelInfo, load_model_folder
 from dxseg.io.atomic import sha256_file, write_text_atomic
 from dxseg.io.progress import console, reporting
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.segmentation_model import SegmentationModel
+from dxseg.models.segmenter_with_classifier import without_classifier
 from dxseg.training.datamodule.training_data import prepare_training_data
 from dxseg.training.preconditions import check_label_head
+from dxseg.training.pseudo_labels import Teacher
 from dxseg.training.run import finish
 from dxseg.training.run_folder import (
     check_encoder_weights,
@@ -89,7 +91,8 @@ def distill_run(
     """Train a student of finished runs; the same call again continues an interrupted one.
 
     Several teachers are an ensemble of runs that differ at most in seed and network: the student
-    learns from the mean of their masks. The first is the teacher in all else.
+    learns from the mean of their masks, each of which is of the image as its network was trained
+    to see it. The first is the teacher in all else.
 
     The student gets the teacher's split and masks, and the pseudo-labels of
     `dxseg.training.pseudo_labels.make_pseudo_labels`. Its encoder and its label head start from the
@@ -125,7 +128,7 @@ def distill_run(
     teacher, *others = teachers
     record, source = read_run(teacher), stage1_run or teacher
     network, info = load_model_folder(teacher / "model")
-    networks = [network, *_load_others(teacher, others)]
+    loaded = [(network, info), *_load_others(teacher, info, others)]
     builds_on_stage1 = config.model.requires_stage1
     kept = info.model.keeps_stage1
     coarse: CoarseBranch | None = getattr(network, "coarse", None) if kept else None
@@ -175,7 +178,7 @@ def distill_run(
             for one, digest in zip(teachers, digests, strict=True)
         )
         students = [name for name in config.stages if name.startswith("student")]
-        trained = train_stages(work, students, Trained(networks), stage1)
+        trained = train_stages(work, students, Trained(teachers=_teachers(loaded)), stage1)
         return finish(
             work,
             trained,
@@ -184,7 +187,9 @@ def distill_run(
         )
 
 
-def _load_others(teacher: Path, others: Sequence[Path]) -> list[SegmentationModel]:
+def _load_others(
+    teacher: Path, info: ModelInfo, others: Sequence[Path]
+) -> list[tuple[SegmentationModel, ModelInfo]]:
     """Load the other teachers of an ensemble, and check that they are of the same experiment.
 
     Raises:
@@ -200,9 +205,16 @@ def _load_others(teacher: Path, others: Sequence[Path]) -> list[SegmentationMode
                 "the student is validated on; give runs of one splits.csv"
             )
     if others:
-        infos = [read_info(teacher / "model"), *(info for _, info in loaded)]
+        infos = [info, *(info for _, info in loaded)]
         require_one_input(infos, [str(run) for run in (teacher, *others)])
-    return [network for network, _ in loaded]
+    return loaded
+
+
+def _teachers(loaded: Sequence[tuple[SegmentationModel, ModelInfo]]) -> list[Teacher]:
+    return [
+        Teacher(without_classifier(network), info.preprocessing, info.mask_temperature)
+        for network, info in loaded
+    ]
 
 
 def _check_encoder_weights(teacher: Path, record: dict[str, Any], config: RunConfig) -> None:

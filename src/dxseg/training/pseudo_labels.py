@@ -15,7 +15,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from dxseg.data.batches.batches import SoftLabelDataset
-from dxseg.data.preprocessing import FULL
+from dxseg.data.preprocessing import FULL, Preprocessing
 from dxseg.inference.pipeline import flip_average
 from dxseg.io.atomic import atomic_path, preallocate
 from dxseg.io.progress import Report
@@ -31,6 +31,22 @@ CONFIDENCE = 0.6
 image has a lesion, or that it has none."""
 
 _BATCH = 8
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained network, and what it sees of an image.
+
+    Attributes:
+        network: makes the masks.
+        preprocessing: that it was trained with: networks differ in the mean and the standard
+            deviation of their images.
+        mask_temperature: divides the logits of the pixels where its masks are averaged with others.
+    """
+
+    network: SegmentationModel
+    preprocessing: Preprocessing
+    mask_temperature: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +67,7 @@ class PseudoLabels:
 
 
 def make_pseudo_labels(
-    teachers: Sequence[SegmentationModel],
+    teachers: Sequence[Teacher],
     data: TrainingData,
     path: Path,
     report: Report,
@@ -70,7 +86,8 @@ def make_pseudo_labels(
     of none (`CONFIDENCE`).
 
     Args:
-        teachers: trained networks.
+        teachers: of one task and input size; the masks of the others are brought to the temperature
+            of the first, so that one that is far too sure does not outvote it.
         data: of the run that they were trained in.
         path: file of the masks while they are needed, a memory map of (N, K, S, S); one that an
             earlier attempt has finished is used again.
@@ -161,7 +178,7 @@ def _with_true_masks(
 
 
 def _predict_soft_masks(
-    teachers: Sequence[SegmentationModel],
+    teachers: Sequence[Teacher],
     data: TrainingData,
     rows: NDArray[np.int64],
     label_prompts: bool,
@@ -171,22 +188,37 @@ def _predict_soft_masks(
     train = data.label_train
     # One layout, whether a network was trained just now or loaded: its sums round alike.
     layout: Any = {"device": device, "memory_format": torch.channels_last}
-    teachers = [teacher.eval().to(**layout) for teacher in teachers]
+    for teacher in teachers:
+        teacher.network.eval().to(**layout)
     for start in range(0, len(rows), _BATCH):
         cases = rows[start : start + _BATCH]
         stored = np.stack([train.image(case) for case in cases])
         pixels = torch.from_numpy(stored).permute(0, 3, 1, 2).to(device)
         labels = torch.from_numpy(train.labels[cases]).to(device) if label_prompts else None
-        images = data.preprocessing.normalize(pixels)
         with torch.inference_mode():
-            masks = [predict_averaged(teacher, images, labels) for teacher in teachers]
+            masks = [
+                predict_averaged(
+                    teacher.network,
+                    teacher.preprocessing.normalize(pixels),
+                    labels,
+                    teacher.mask_temperature / teachers[0].mask_temperature,
+                )
+                for teacher in teachers
+            ]
         yield from torch.stack(masks).mean(dim=0).cpu()
 
 
 def predict_averaged(
-    teacher: SegmentationModel, images: Tensor, label_prompt: Tensor | None
+    network: SegmentationModel,
+    images: Tensor,
+    label_prompt: Tensor | None,
+    temperature: float = 1.0,
 ) -> Tensor:
     """Mask probabilities (B, K, H, W) of normalized images, averaged with the horizontal flip."""
-    [masks] = flip_average(lambda x: [teacher(x, label_prompt).mask_logits.sigmoid()], images)
+
+    def predict(x: Tensor) -> list[Tensor | None]:
+        return [(network(x, label_prompt).mask_logits / temperature).sigmoid()]
+
+    [masks] = flip_average(predict, images)
     assert masks is not None, "every network has masks"
     return masks

@@ -152,14 +152,14 @@ def finish(
     """
     work.fabric.barrier()  # until all have read the checkpoints
     if work.fabric.is_global_zero:
-        [segmenter] = trained.networks
+        assert trained.network is not None, "the last stage leaves one"
         further |= {
             **{key: None if run is None else str(run.resolve()) for key, run in sources.items()},
             **trained.record,
             "seconds": {name: round(value, 1) for name, value in trained.seconds.items()},
         }
         finish_run(
-            work.output, segmenter, work.config, work.dataset, work.splits, work.data, further
+            work.output, trained.network, work.config, work.dataset, work.splits, work.data, further
         )
     work.fabric.barrier()
     return read_run(work.output)
@@ -199,7 +199,7 @@ def _stage2_of(run: Path, work: Work) -> Trained:
     """
     check_stage2(run, work.output, work.config, work.dataset)
     network, _ = load_model_folder(run / "model")
-    return Trained([network], {"stage2": read_run(run)["stage2"]}, {"stage2": 0.0})
+    return Trained(network, record={"stage2": read_run(run)["stage2"]}, seconds={"stage2": 0.0})
 
 
 def _stage1_for(work: Work, trained: Trained, other: Path | None) -> CoarseBranch | None:
@@ -209,10 +209,10 @@ def _stage1_for(work: Work, trained: Trained, other: Path | None) -> CoarseBranc
     changed it.
     """
     config = work.config
-    if not config.model.requires_stage1 or (trained.networks and config.student is None):
+    if not config.model.requires_stage1 or (trained.network is not None and config.student is None):
         return None
-    if trained.networks and config.model.keeps_stage1:
-        coarse: CoarseBranch = trained.networks[0].coarse  # type: ignore[assignment]
+    if trained.network is not None and config.model.keeps_stage1:
+        coarse: CoarseBranch = trained.network.coarse  # type: ignore[assignment]
         return coarse
     if other is not None:
         return load_stage1_of(other, work.splits, config, work.data)

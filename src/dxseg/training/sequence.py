@@ -21,7 +21,12 @@ from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.models.segmenter_with_classifier import SegmenterWithClassifier, without_classifier
 from dxseg.training.datamodule.training_data import TrainingData
-from dxseg.training.pseudo_labels import PSEUDO_LABELS_FILE, PseudoLabels, make_pseudo_labels
+from dxseg.training.pseudo_labels import (
+    PSEUDO_LABELS_FILE,
+    PseudoLabels,
+    Teacher,
+    make_pseudo_labels,
+)
 from dxseg.training.run_folder import model_info
 from dxseg.training.stages import self_train, train_stage2, train_student
 from dxseg.training.trainer import TrainerSettings
@@ -45,12 +50,14 @@ class Trained:
     """What the stages of a run have led to.
 
     Attributes:
-        networks: of the last stage; several only as teachers from other runs.
+        network: of the last stage.
+        teachers: from other runs, in the place of a network of this one.
         record: the last metrics of each stage, and the images that a student learnt from.
         seconds: that each stage took here; 0 if it was finished before.
     """
 
-    networks: Sequence[SegmentationModel] = ()
+    network: SegmentationModel | None = None
+    teachers: Sequence[Teacher] = ()
     record: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -76,32 +83,32 @@ def train_stages(
             network, info = load_model_folder(finished)
             trained.record[name] = info.training[name]
         else:
-            network, record = _train_stage(work, name, trained.networks, stage1)
+            network, record = _train_stage(work, name, trained, stage1)
             trained.record |= record
             if name != stages[-1]:
                 _keep_network(work, name, network, trained.record)
-        trained.networks = [network]
+        trained.network, trained.teachers = network, ()
         trained.seconds[name] = monotonic() - started
     return trained
 
 
 def _train_stage(
-    work: Work,
-    name: str,
-    networks: Sequence[SegmentationModel],
-    stage1: CoarseBranch | None,
+    work: Work, name: str, before: Trained, stage1: CoarseBranch | None
 ) -> tuple[SegmentationModel, dict[str, Any]]:
     data, config, folder, settings = work.data, work.config, work.output / name, work.settings
     if name == "stage2":
         network, metrics = train_stage2(data, config, folder, settings, stage1)
         return _with_classifier(network, stage1, config.model), {name: metrics}
-    segmenters = [without_classifier(network) for network in networks]
     if name == "self_training":
-        [before], [network] = networks, segmenters
-        network, metrics = self_train(data, config, folder, settings, network)
-        classifier = getattr(before, "coarse", None)
+        assert before.network is not None, "self-training follows stage 2"
+        segmenter = without_classifier(before.network)
+        network, metrics = self_train(data, config, folder, settings, segmenter)
+        classifier = getattr(before.network, "coarse", None)
         return _with_classifier(network, classifier, config.model), {name: metrics}
-    labels = _pseudo_labels(work, folder / PSEUDO_LABELS_FILE, segmenters)
+    teachers = before.teachers
+    if before.network is not None:
+        teachers = [Teacher(without_classifier(before.network), data.preprocessing)]
+    labels = _pseudo_labels(work, folder / PSEUDO_LABELS_FILE, teachers)
     network, metrics = train_student(data, config, folder, settings, labels, stage1)
     network = _with_classifier(network, stage1, config.model.student)
     return network, {name: metrics, "training_images": labels.counts}
@@ -117,7 +124,7 @@ def _with_classifier(
     return SegmenterWithClassifier(segmenter, classifier)
 
 
-def _pseudo_labels(work: Work, path: Path, teachers: Sequence[SegmentationModel]) -> PseudoLabels:
+def _pseudo_labels(work: Work, path: Path, teachers: Sequence[Teacher]) -> PseudoLabels:
     """The pseudo-labels of a student, made by the first process for all."""
     config = work.config
     assert config.student is not None, "a stage with pseudo-labels is that of a student"
@@ -132,7 +139,7 @@ def _pseudo_labels(work: Work, path: Path, teachers: Sequence[SegmentationModel]
             device=_device(config.device),
         )
     for teacher in teachers:
-        teacher.to("cpu")
+        teacher.network.to("cpu")
     return labels
 
 

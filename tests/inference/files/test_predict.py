@@ -161,18 +161,19 @@ def test_every_readable_format_of_images_is_predicted(tmp_path, use, suffix):
     assert not mask[16:].any()
 
 
-def test_an_unforeseen_exception_costs_one_row(tmp_path, use, write_image, monkeypatch):
+@pytest.mark.parametrize("step", ["write_mask_png", "image_orientation"])
+def test_an_unforeseen_exception_costs_one_row(tmp_path, use, write_image, monkeypatch, step):
     use()
     for name in ("a", "b", "c"):
         write_image(tmp_path / f"in/{name}.png")
-    write = job_module.write_mask_png
+    original = getattr(job_module, step)
 
     def fail(path, *args):
         if path.name == "b.png":
             raise KeyError("no field of name db_name")
-        write(path, *args)
+        return original(path, *args)
 
-    monkeypatch.setattr(job_module, "write_mask_png", fail)
+    monkeypatch.setattr(job_module, step, fail)
     summary = predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     assert summary.done == 2
     [(name, reason)] = summary.failed

@@ -19,6 +19,7 @@ from dxseg.data.readers.masks import read_mask
 from dxseg.data.readers.slicing import Slicing
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
+from dxseg.inference.files import volumes
 from dxseg.inference.files.volumes import predict_volume
 from dxseg.inference.model_folder import load_model_folder, read_info, save_model_folder
 from dxseg.inference.predictor import Predictor
@@ -73,6 +74,35 @@ def test_every_order_of_axes_comes_back_as_it_came(tmp_path: Path, use: Any) -> 
         assert row["lesion_area_px"] == ""
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"masks", "predictions.csv"}, "no overlays, no slices"
+
+
+def test_an_unforeseen_exception_costs_one_row(
+    tmp_path: Path, use: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where slices are counted, before the first volume is predicted."""
+    use()
+    for name in ("a.nii", "b.nii"):
+        save(tmp_path / "in" / name, HOUNSFIELD)
+
+    def failing(original: Callable[..., Any]) -> Callable[..., Any]:
+        def fail(source: Any, count: int) -> Any:
+            if "a.nii" in str(source):
+                raise KeyError("no such field")
+            return original(source, count)
+
+        return fail
+
+    monkeypatch.setattr(volumes, "volume_grid", failing(volumes.volume_grid))
+    monkeypatch.setattr(volumes, "read_sequences", failing(volumes.read_sequences))
+    summary = predict("model_folder", tmp_path / "in", output=tmp_path / "out")
+    assert summary.done == 1
+    [(name, reason)] = summary.failed
+    assert name == "a.nii"
+    assert "KeyError: 'no such field'" in reason
+    assert {name: row["status"] for name, row in table(tmp_path / "out").items()} == {
+        "a.nii": "failed",
+        "b.nii": "ok",
+    }
 
 
 @pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])

@@ -160,8 +160,11 @@ class TestSteps:
         }
 
     def gradients(self, batch: Any, **options: Any) -> Tensor:
-        """Of the loss, by pixel of what the student sees (strong views)."""
-        batch["strong_views"].requires_grad_()
+        """Of the loss, by pixel of what the student sees: darker than what its teacher sees.
+
+        Of the same view, soft pseudo-labels would be learned already.
+        """
+        batch["strong_views"] = (batch["strong_views"] - 1).requires_grad_()
         module(Constant(), **options).training_step(batch, 0).backward()
         return cast(Tensor, batch["strong_views"].grad)[:, 0, 0]
 
@@ -281,6 +284,16 @@ class TestTeacher:
         assert training.segmenter.training
         assert not training.teacher.training
         assert not any(p.requires_grad for p in training.teacher.parameters())
+
+
+@pytest.mark.parametrize(("hard", "best"), [(False, "as it is"), (True, "rounded")])
+def test_pseudo_labels_that_are_probabilities_are_learnt_as_they_are(hard: bool, best: str) -> None:
+    """Plain Dice would rather have them rounded; those that are cut need no other form."""
+    target = torch.tensor([[0.9, 0.6], [0.3, 0.1]])[None, None]
+    rounded = (target > 0.5).float() * 0.98 + 0.01
+    dice = module(Constant(), hard_pseudo_labels=hard).loss.dice
+    losses = {"as it is": float(dice(target, target)), "rounded": float(dice(rounded, target))}
+    assert min(losses, key=lambda name: losses[name]) == best
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")

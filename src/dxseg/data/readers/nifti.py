@@ -174,7 +174,8 @@ def _shape(image: Any, path: Path, sequences: int) -> tuple[int, int, int]:
             "three dimensions; split it into one file per time point or channel (such as with "
             "`nibabel.four_to_three`)"
             if sequences == 1
-            else f"a fourth dimension of {sequences} sequences"
+            else f"a fourth dimension of {sequences} sequences; join the files in their order "
+            "(such as with `nibabel.concat_images`)"
         )
         raise DxsegError(f"{path}: {times(shape)} voxels; expected {expected}")
     return shape[0], shape[1], shape[2]

@@ -174,6 +174,8 @@ class PredictionJob:
         try:
             values, reduced = work()
             row |= {"status": "ok", **values}
+            if not (item.is_volume or row["error"]):
+                self._count_image(item)
             self.summary.reduced += [item.name] if reduced else []
         except Exception as error:  # noqa: BLE001 - one input never ends the others
             known = isinstance(error, (DxsegError, OSError))
@@ -185,11 +187,12 @@ class PredictionJob:
             self.summary.failed.append((item.name, row["error"]))
         else:
             self.summary.done += 1
-            if not item.is_volume:
-                self.summary.turned += image_orientation(item.source) != UPRIGHT
-                if self.info.preprocessing.spacing and image_spacing(item.source) is None:
-                    self.summary.of_unknown_spacing.append(item.name)
         # Last: a row promises that its files exist.
         self.table.append(row)
         self.steps += weight
         self.progress(self.steps, self.total)
+
+    def _count_image(self, item: PredictionInput) -> None:
+        self.summary.turned += image_orientation(item.source) != UPRIGHT
+        if self.info.preprocessing.spacing and image_spacing(item.source) is None:
+            self.summary.of_unknown_spacing.append(item.name)

@@ -69,9 +69,11 @@ class SelfTrainingModule(SegmentationModule):
             prompt_teacher: whether the teacher gets all labels as prompts, since its images are
                 training images; the student gets those of the batch.
             label_loss: of the label head, if the network has one of its own.
-            soft_targets: see `MaskLoss`.
+            soft_targets: whether true masks may lie between 0 and 1, see `MaskLoss`; pseudo-labels
+                do, unless they are cut.
         """
-        super().__init__(segmenter, model, config, soft_targets=soft_targets)
+        soft = soft_targets or not config.hard_pseudo_labels
+        super().__init__(segmenter, model, config, soft_targets=soft)
         self.options = config
         self.task = task
         self.prompt_teacher = prompt_teacher
