@@ -111,6 +111,31 @@ def test_the_label_head_is_scored_by_its_lesion_probability():
     assert evaluation.summary["ece_label"] == pytest.approx((0.1 - 0.05 + 0.2 + 0.95) / 3, abs=0.06)
 
 
+def test_an_image_with_organs_only_and_no_mask_counts_as_lesion_free():
+    organ = square(25, 25)
+    cases = [
+        case("lesion", square(5, 5, value=2), square(5, 5, value=2), lesion_free=False),
+        case("masked", organ, organ, lesion_free=False, organs_only=True),
+        case("quiet", None, organ, lesion_free=False, organs_only=True),
+        case("marked", None, square(5, 5, value=2), lesion_free=False, organs_only=True),
+    ]
+    cases = [
+        replace(one, prediction=predict(one.prediction.mask, classes=2, normal=normal))
+        for one, normal in zip(cases, [0.1, 0.9, 0.8, 0.6], strict=True)
+    ]
+    protocol = EvaluationProtocol(
+        ["liver", "tumor"], lesion_free_labels=["normal"], lesion_classes=["tumor"]
+    )
+    summary = evaluate_cases(cases, protocol=protocol, resamples=20).summary
+    assert (summary["sensitivity"], summary["specificity"]) == (1, pytest.approx(2 / 3))
+    assert summary["auroc_label"] == 1
+    assert summary["counts"]["lesion_free_images"] == 3
+    assert summary["counts"]["lesion_labels_with_empty_mask"] == 0
+    contradiction = [replace(cases[1], organs_only=False)]
+    counts = evaluate_cases(contradiction, protocol=protocol, resamples=20).summary["counts"]
+    assert counts["lesion_labels_with_empty_mask"] == 1, "a liver is no lesion"
+
+
 def test_means_by_patient_weigh_patients_alike():
     cases = [
         case("1", LESION, LESION, "p"),

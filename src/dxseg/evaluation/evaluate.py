@@ -138,7 +138,8 @@ def evaluate_cases(
         truth = known_truth(case)
         if truth is not None:
             _calibrate(histogram, truth, case.prediction)
-            lesion_label_empty_mask += case.lesion_free is False and not truth.any()
+            lesion_label = case.lesion_free is False and not case.organs_only
+            lesion_label_empty_mask += lesion_label and not protocol.lesions(truth).any()
     if not rows:
         raise DxsegError("there is no case to evaluate; check the split")
 
@@ -235,15 +236,15 @@ def evaluate_run(
     rows, left_out = split_rows(data, splits, split, path)
     labels = dict(zip(rows["case_id"], rows["label"], strict=True)) if label_prompts else None
     by_patient = bool(rows["patient_id"].ne("").all())
-    evidence = EvidenceQuality(info)
     protocol = EvaluationProtocol(
         info.mask_classes,
-        info.lesion_free,
+        info.without_lesion,
         info.multi_label,
         tolerance,
         info.threshold,
         lesion_classes=data.spec.lesion_classes,
     )
+    evidence = EvidenceQuality(info.labels, protocol)
     # With the true labels as prompts, lesion-free images have no mask: there is nothing to decide.
     scores = [] if label_prompts else validation_scores(predictor, data, splits, protocol)
     limit = lowest_threshold(scores, FALSE_POSITIVE_RATE)

@@ -64,7 +64,7 @@ def labels_imply_lesion(names: LabelNames, info: ModelInfo) -> bool | None:
     As in a dataset, labels mean lesion-free if all of them do. Without a lesion, organs may still
     have masks: such labels imply neither.
     """
-    if set(names) <= {*info.lesion_free, *(info.organs_only or ())}:
+    if set(names) <= set(info.without_lesion):
         return False if names and set(names) <= set(info.lesion_free) else None
     return True
 

@@ -93,6 +93,11 @@ class ModelInfo(BaseModel):
     weights_sha256: str = ""
 
     @property
+    def without_lesion(self) -> list[str]:
+        """The labels of images without a lesion, whether or not organs have masks there."""
+        return [*self.lesion_free, *(self.organs_only or ())]
+
+    @property
     def joins_slices(self) -> bool:
         """Whether the prediction of a slice depends on the others of its volume."""
         by_volume = self.components is not None and self.components.by_volume
