@@ -170,7 +170,10 @@ class PredictionJob:
             "model": self.model,
         }
         try:
-            row |= {"status": "ok", **work()}
+            values = work()
+            turned = not item.is_volume and image_orientation(item.source) != UPRIGHT
+            unspaced = not item.is_volume and self._lacks_spacing(item)
+            row |= {"status": "ok", **values}
         except Exception as error:  # noqa: BLE001 - one input never ends the others
             known = isinstance(error, (DxsegError, OSError))
             reason = str(error if known else unexpected_error(item.source, error))
@@ -181,11 +184,14 @@ class PredictionJob:
             self.summary.failed.append((item.name, row["error"]))
         else:
             self.summary.done += 1
-            if not item.is_volume:
-                self.summary.turned += image_orientation(item.source) != UPRIGHT
-                if self.info.preprocessing.spacing and image_spacing(item.source) is None:
-                    self.summary.of_unknown_spacing.append(item.name)
+            self.summary.turned += turned
+            if unspaced:
+                self.summary.of_unknown_spacing.append(item.name)
         # Last: a row promises that its files exist.
         self.table.append(row)
         self.steps += weight
         self.progress(self.steps, self.total)
+
+    def _lacks_spacing(self, item: PredictionInput) -> bool:
+        """Whether an image has no spacing although the network was trained at one."""
+        return bool(self.info.preprocessing.spacing) and image_spacing(item.source) is None
