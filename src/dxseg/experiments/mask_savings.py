@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dxseg.evaluation.summary import CONFIDENCE, ENDPOINTS, weighting
 from dxseg.experiments.aggregate import PooledRuns, count_draws
 from dxseg.experiments.plan import Fold
-from dxseg.metrics.statistics import mean_by, resampled_means
+from dxseg.metrics.statistics import keep_shared, mean_by, resampled_means
 
 COLUMNS = (
     *("experiment", "dataset", "method", "masks", "reference", "metric", "value"),
@@ -61,9 +61,10 @@ def compute_masks_saved(pooled: PooledRuns) -> pd.DataFrame:
 
     Returns:
         `COLUMNS`. equal_at, low and high are strings: an integer, or `<15`, `>560` beyond the
-        smallest and the largest budget of the reference. For the interval, method and reference are
-        resampled together, by group and draw. No row where the reference has fewer than two
-        budgets, or where runs of earlier versions lack the endpoint.
+        smallest and the largest budget of the reference. Cases count where all budgets of the
+        reference have a value too. For the interval, method and reference are resampled together,
+        by group and draw. No row where the reference has fewer than two budgets, or where runs of
+        earlier versions lack the endpoint.
     """
     reference = pooled.experiment.reference
     budgets = [cell for cell in pooled.cells if cell[0] == reference]
@@ -72,12 +73,8 @@ def compute_masks_saved(pooled: PooledRuns) -> pd.DataFrame:
         folds = pooled.folds(cell, *budgets) if len(budgets) > 1 else []
         if cell[0] == reference or not folds:
             continue
-        rows += [
-            row
-            for metric in ENDPOINTS
-            for row in [_row(pooled, cell, budgets, folds, metric)]
-            if not np.isnan(row["value"])
-        ]
+        for metric in ENDPOINTS:
+            rows += _row(pooled, cell, budgets, folds, metric)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -87,22 +84,25 @@ def _row(
     budgets: list[tuple[str, Any]],
     folds: list[Fold],
     metric: str,
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
+    """The row of an endpoint; none where no case has a value in all of the cells."""
     train_masks = np.array([_train_masks(pooled, budget, folds) for budget in budgets])
     ascending = np.argsort(train_masks)
     chosen = [cell, *(budgets[index] for index in ascending)]
     cases = [pooled.cases(one, metric, folds) for one in chosen]
-    values = np.stack([one.values for one in cases], axis=1)
+    values = keep_shared(*(one.values for one in cases))
+    if np.isnan(values).all():
+        return []
     groups = cases[0].groups
     weigh = weighting(pooled.runs[0].averaged_by)
     draws = resampled_means(
-        values,
+        np.moveaxis(values, 0, 1),
         groups,
         folds=cases[0].folds,
         weighting=weigh,
         resamples=pooled.experiment.resamples,
     )
-    point = np.array([[mean_by(one.values, groups, weighting=weigh) for one in cases]])
+    point = np.array([[mean_by(one, groups, weighting=weigh) for one in values]])
     masks = train_masks[ascending]
     equal_at = masks_needed(masks, point[:, 1:], point[:, 0])
     spread = masks_needed(masks, draws[:, 1:], draws[:, 0])
@@ -112,7 +112,7 @@ def _row(
         np.quantile(spread, tails, method="inverted_cdf") if len(spread) else (np.nan, np.nan)
     )
     main = [m for one, m in zip(chosen[1:], point[0, 1:], strict=True) if one[1] == cell[1]]
-    return {
+    row = {
         "experiment": pooled.experiment.name,
         "dataset": pooled.results[0].row["dataset"],
         "method": cell[0],
@@ -127,6 +127,7 @@ def _row(
         "folds": count_draws(folds)[0],
         "added_later": pooled.added_later(cell),
     }
+    return [row]
 
 
 def _train_masks(pooled: PooledRuns, cell: tuple[str, Any], folds: list[Fold]) -> float:
