@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from dxseg.errors import DxsegError
+from dxseg.evaluation import evaluate as evaluate_module
 from dxseg.evaluation.cases import COLUMNS, EQUAL_RULES_COLUMNS, EvaluatedCase, EvaluationProtocol
 from dxseg.evaluation.evaluate import evaluate_cases
 from dxseg.evaluation.summary import read_per_image
@@ -307,3 +308,17 @@ def test_a_label_that_says_lesion_beside_an_empty_mask_is_counted():
     summary = evaluate_cases(cases, resamples=10).summary
     assert summary["counts"]["lesion_labels_with_empty_mask"] == 1
     assert summary["counts"]["lesion_free_images"] == 3
+
+
+def test_a_summary_never_stays_beside_other_tables(tmp_path, monkeypatch):
+    evaluation = evaluate_cases(FOUR_CELLS, resamples=20)
+    evaluation.write(tmp_path)
+    assert (tmp_path / "evaluation.json").is_file()
+
+    def killed(path, _text):
+        raise KeyboardInterrupt(path)
+
+    monkeypatch.setattr(evaluate_module, "write_text_atomic", killed)
+    with pytest.raises(KeyboardInterrupt):
+        evaluation.write(tmp_path)
+    assert not (tmp_path / "evaluation.json").exists()
