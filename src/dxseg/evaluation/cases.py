@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dxseg.errors import DxsegError
 from dxseg.metrics.image_level import decision_score, lesion_probability
 from dxseg.metrics.lesions import LesionCounts, match_lesions
-from dxseg.metrics.overlap import dice, iou
+from dxseg.metrics.overlap import dice, iou, mean_dice
 from dxseg.metrics.surface import DEFAULT_TOLERANCE, Spacing, hd95, nsd
 
 if TYPE_CHECKING:
@@ -221,8 +221,7 @@ def _equal_rules(
     _, mask = apply_thresholds(
         case.prediction.network_probabilities, threshold=protocol.threshold, known_lesion=True
     )
-    pairs = [(truth == k, mask == k) for k in range(1, len(protocol.mask_classes) + 1)]
-    known = float(np.mean([dice(*pair) for pair in pairs if pair[0].any() or pair[1].any()]))
+    known = mean_dice(truth, mask, len(protocol.mask_classes))
     return {"dice_known": known, "dice_fp10": known * marked}
 
 
