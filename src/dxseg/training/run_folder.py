@@ -272,6 +272,7 @@ def model_info(config: RunConfig, dataset: Dataset, data: TrainingData, *, stage
         organs_only=spec.organs_only,
         multi_label=spec.multi_label,
         mask_classes=spec.mask_classes,
+        lesion_classes=spec.lesion_classes,
         slicing=spec.slicing,
         training={"method": config.method, "seed": config.seed, "dataset": spec.name},
     )
