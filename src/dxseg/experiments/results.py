@@ -196,7 +196,7 @@ def _evaluated(folder: Path, split: str) -> EvaluatedRun | None:
     )
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=None)
 def _load(folder: Path, split: str, _modified: int) -> EvaluatedRun:
     """Read an evaluation once: the results are collected again whenever a run ends."""
     return load_run(folder, split)
