@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +196,7 @@ def _evaluated(folder: Path, split: str) -> EvaluatedRun | None:
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _load(folder: Path, split: str, _modified: int) -> EvaluatedRun:
     """Read an evaluation once: the results are collected again whenever a run ends."""
     return load_run(folder, split)
