@@ -121,6 +121,33 @@ def test_swapping_the_reference_flips_the_difference(tmp_path):
     assert one["low"] == pytest.approx(-other["high"])
 
 
+@pytest.mark.parametrize("own_cases", [False, True])
+def test_a_seed_without_an_endpoint_counts_in_neither_method(tmp_path, own_cases):
+    """An evaluation of an earlier version; the gain of the seed that is left is 0.05."""
+    runs = []
+    for method, seed, gain in (("c1", 0, 0), ("c1", 1, 0), ("sks", 0, 0.3), ("sks", 1, 0.05)):
+        dice = 0.5 + gain + np.arange(CASES) / 1000
+        known = np.nan if (method, seed) == ("c1", 0) else dice
+        columns = {"dice_known": np.where(np.arange(CASES) < 45, known, np.nan)}
+        if own_cases:  # the second half is of the other seed's test cases too
+            columns["case_id"] = [f"{n + 30 * seed:03d}" for n in range(CASES)]
+            columns["group"] = [str((n + 30 * seed) // 2) for n in range(CASES)]
+        runs.append(make_run(tmp_path, method, seed, columns=columns))
+    rows = compare_runs(runs).differences.set_index("metric")
+    assert rows.loc["dice_lesion_known", "difference"] == pytest.approx(0.05)
+    assert rows.loc["dice_lesion_known", "images"] == 45
+
+
+def test_one_group_has_no_interval(tmp_path):
+    runs = [
+        make_run(tmp_path, method, 0, gain, columns={"group": "all"})
+        for method, gain in (("c1", 0.0), ("sks", 0.05))
+    ]
+    comparison = compare_runs(runs)
+    assert "nan" not in comparison.markdown
+    assert "| sks | dice_lesion | +0.0" in comparison.markdown
+
+
 def test_seeds_with_test_sets_of_their_own_are_averaged_case_by_case(tmp_path):
     def half(seed: int) -> dict[str, list[str]]:
         return {

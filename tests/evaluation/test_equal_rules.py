@@ -161,7 +161,8 @@ class ByBrightness:
             yield name, predicted([value], None)
 
 
-def test_the_threshold_comes_from_lesion_free_validation_images_only(tmp_path: Path):
+@pytest.mark.parametrize("meaning", ["lesion_free", "organs_only"])
+def test_the_threshold_comes_from_lesion_free_validation_images_only(tmp_path: Path, meaning: str):
     """Of validation: lesion-free labels and usable empty masks; nothing of the test images."""
     cases = [  # label, true mask, use_mask, split
         ("normal", "", False, "validation", 10),
@@ -182,7 +183,7 @@ def test_the_threshold_comes_from_lesion_free_validation_images_only(tmp_path: P
         Image.fromarray(np.full((1, 1), value, np.uint8)).save(tmp_path / f"{number}.png")
         rows.append((str(number), f"{number}.png", mask and f"masks/{mask}.png", label))
     table = pd.DataFrame(rows, columns=["case_id", "image", "mask", "label"])
-    spec = DatasetSpec(name="d", labels=["normal", "benign"], lesion_free=["normal"])
+    spec = DatasetSpec(name="d", labels=["normal", "benign"], **{meaning: ["normal"]})
     data = Dataset.create(tmp_path, spec, table)
     splits = pd.DataFrame(
         {

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from dxseg.errors import DxsegError
+from dxseg.evaluation import evaluate as evaluate_module
 from dxseg.evaluation.cases import COLUMNS, EQUAL_RULES_COLUMNS, EvaluatedCase, EvaluationProtocol
 from dxseg.evaluation.evaluate import evaluate_cases
 from dxseg.evaluation.summary import read_per_image
@@ -109,6 +110,31 @@ def test_the_label_head_is_scored_by_its_lesion_probability():
     assert evaluation.per_image["lesion_probability"].tolist() == pytest.approx([0.9, 0.2, 0.95])
     assert evaluation.summary["auroc_label"] == 0.5
     assert evaluation.summary["ece_label"] == pytest.approx((0.1 - 0.05 + 0.2 + 0.95) / 3, abs=0.06)
+
+
+def test_an_image_with_organs_only_and_no_mask_counts_as_lesion_free():
+    organ = square(25, 25)
+    cases = [
+        case("lesion", square(5, 5, value=2), square(5, 5, value=2), lesion_free=False),
+        case("masked", organ, organ, lesion_free=False, organs_only=True),
+        case("quiet", None, organ, lesion_free=False, organs_only=True),
+        case("marked", None, square(5, 5, value=2), lesion_free=False, organs_only=True),
+    ]
+    cases = [
+        replace(one, prediction=predict(one.prediction.mask, classes=2, normal=normal))
+        for one, normal in zip(cases, [0.1, 0.9, 0.8, 0.6], strict=True)
+    ]
+    protocol = EvaluationProtocol(
+        ["liver", "tumor"], lesion_free_labels=["normal"], lesion_classes=["tumor"]
+    )
+    summary = evaluate_cases(cases, protocol=protocol, resamples=20).summary
+    assert (summary["sensitivity"], summary["specificity"]) == (1, pytest.approx(2 / 3))
+    assert summary["auroc_label"] == 1
+    assert summary["counts"]["lesion_free_images"] == 3
+    assert summary["counts"]["lesion_labels_with_empty_mask"] == 0
+    contradiction = [replace(cases[1], organs_only=False)]
+    counts = evaluate_cases(contradiction, protocol=protocol, resamples=20).summary["counts"]
+    assert counts["lesion_labels_with_empty_mask"] == 1, "a liver is no lesion"
 
 
 def test_means_by_patient_weigh_patients_alike():
@@ -282,3 +308,17 @@ def test_a_label_that_says_lesion_beside_an_empty_mask_is_counted():
     summary = evaluate_cases(cases, resamples=10).summary
     assert summary["counts"]["lesion_labels_with_empty_mask"] == 1
     assert summary["counts"]["lesion_free_images"] == 3
+
+
+def test_a_summary_never_stays_beside_other_tables(tmp_path, monkeypatch):
+    evaluation = evaluate_cases(FOUR_CELLS, resamples=20)
+    evaluation.write(tmp_path)
+    assert (tmp_path / "evaluation.json").is_file()
+
+    def killed(path, _text):
+        raise KeyboardInterrupt(path)
+
+    monkeypatch.setattr(evaluate_module, "write_text_atomic", killed)
+    with pytest.raises(KeyboardInterrupt):
+        evaluation.write(tmp_path)
+    assert not (tmp_path / "evaluation.json").exists()

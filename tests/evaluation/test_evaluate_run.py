@@ -37,7 +37,8 @@ class BrightIsLesion:
         self.info = SimpleNamespace(
             mask_classes=list(mask_classes),
             joins_slices=False,
-            lesion_free=["normal"],
+            labels=["normal", "benign"],
+            without_lesion=["normal"],
             multi_label=False,
             threshold=0.5,
             sliding_window=False,

@@ -16,6 +16,7 @@ from PIL import Image
 from dxseg.data.splits.split_table import write_splits
 from dxseg.data.table.dataset import Dataset, DatasetSpec
 from dxseg.errors import DxsegError
+from dxseg.evaluation.cases import EvaluationProtocol
 from dxseg.evaluation.evaluate import evaluate_run, open_run
 from dxseg.evaluation.evidence import CUTS, EvidenceQuality
 from dxseg.inference.predictor import Predictor
@@ -36,11 +37,11 @@ class Predicted:
         return self.probabilities
 
 
-def info(multi_label: bool = False) -> Any:
+def info() -> Any:
     return SimpleNamespace(
         labels=LABELS,
-        lesion_free=["normal"],
-        multi_label=multi_label,
+        without_lesion=["normal"],
+        multi_label=False,
         mask_classes=["lesion"],
         threshold=0.5,
         weights_sha256="0" * 64,
@@ -73,7 +74,8 @@ def ramp(down: bool = True) -> np.ndarray:
 
 
 def quality(*evidence: np.ndarray, multi_label: bool = False) -> EvidenceQuality:
-    gathered = EvidenceQuality(info(multi_label))
+    protocol = EvaluationProtocol(lesion_free_labels=["normal"], multi_label=multi_label)
+    gathered = EvidenceQuality(LABELS, protocol)
     for one in evidence:
         gathered.add(lesion(), predicted(one))
     return gathered
@@ -129,7 +131,7 @@ def test_labels_that_do_not_exclude_each_other_are_not_added_up() -> None:
 
 
 def test_small_maps_are_interpolated_to_the_image() -> None:
-    found = EvidenceQuality(info())
+    found = quality()
     small = ramp().reshape(5, 4, 5, 4).mean(axis=(1, 3))
     found.add(lesion(), predicted(small))
     summary = found.summary(found)
@@ -148,10 +150,25 @@ def test_small_maps_are_interpolated_to_the_image() -> None:
     ],
 )
 def test_what_says_nothing_of_evidence_is_left_out(truth: Any, prediction: Predicted) -> None:
-    found = EvidenceQuality(info())
+    found = quality()
     found.add(truth, prediction)
     assert found.images == 0
     assert found.summary(found) is None
+
+
+def test_organs_are_no_lesions() -> None:
+    """The liver is 1 and fills the last rows, where the evidence is lowest."""
+    protocol = EvaluationProtocol(
+        ["liver", "tumor"], lesion_free_labels=["normal"], lesion_classes=["tumor"]
+    )
+    found = EvidenceQuality(LABELS, protocol)
+    liver = lesion()[::-1]
+    found.add(liver, predicted(ramp()))
+    assert found.images == 0, "no lesion"
+    found.add(liver + 2 * lesion(), predicted(ramp()))
+    summary = found.summary(found)
+    assert summary is not None
+    assert (summary["images"], summary["pixel_auroc"], summary["dice"]) == (1, 1, 1)
 
 
 def test_dice_at_every_cut_by_counting() -> None:

@@ -133,6 +133,47 @@ def test_failed_runs_are_counted_and_left_out_on_both_sides(
     assert table.loc["sks-evidence", "images"] == 90
 
 
+@pytest.mark.parametrize(
+    ("protocol", "images"), [({"folds": 3}, 60), ({"folds": None, "seeds": [0, 1, 2]}, 30)]
+)
+def test_cases_without_a_value_in_one_method_count_in_neither(
+    make_experiment: Make, make_results: MakeResults, protocol: dict[str, Any], images: int
+) -> None:
+    """As of a run whose evaluation is of an earlier version."""
+    experiment = make_experiment(masks=[15], **protocol)
+    results = make_results(experiment, dice)
+    lacking = next(r for r in results if r.job.method == "unet")
+    assert lacking.evaluated is not None
+    lacking.evaluated.table["dice_fp10"] = np.nan
+    table = compute_differences(PooledRuns(experiment, results), quiet)
+    rows = table[table["metric"] == "dice_lesion_fp10"].set_index("method")
+    assert rows["images"].tolist() == [images] * 2
+    assert rows.loc["sks-evidence", "difference"] == pytest.approx(0.08, abs=0.015)
+
+
+def test_a_hypothesis_without_runs_is_not_met_and_counts_in_the_adjustment(
+    make_experiment: Make, make_results: MakeResults
+) -> None:
+    stated = [
+        {"method": method, "against": "unet", "margin": 0.0}
+        for method in ("sks-evidence", "unet-stage1")
+    ]
+    experiment = make_experiment(masks=[15], hypotheses=stated)
+
+    def failing(method: str, masks: Any) -> float | None:
+        return None if method == "unet-stage1" else dice(method, masks)
+
+    table = compute_differences(PooledRuns(experiment, make_results(experiment, failing)), quiet)
+    tested, untested = table[table["kind"] == "hypothesis"].to_dict("records")
+    assert tested["met"]
+    assert tested["p_holm"] == pytest.approx(2 * tested["p_value"])
+    assert not untested["met"]
+    assert (untested["images"], untested["folds"], untested["draws"]) == (0, 0, 0)
+    assert np.isnan([untested["difference"], untested["p_holm"]]).all()
+    nothing = make_results(experiment, lambda *_: None)
+    assert len(compute_differences(PooledRuns(experiment, nothing), quiet)) == 2
+
+
 def test_nothing_finished_gives_empty_tables(
     make_experiment: Make, make_results: MakeResults
 ) -> None:

@@ -90,6 +90,25 @@ def test_where_budgets_count_volumes_so_do_masks_saved(
     assert rows.loc[("sks-evidence", 3), "equal_at"] == ">12"
 
 
+def test_an_endpoint_that_runs_lack_ends_nothing(
+    make_experiment: Callable[..., Experiment], make_results: Callable[..., list[RunResult]]
+) -> None:
+    """Evaluations of earlier versions have no Dice at 10% false positives."""
+    experiment = make_experiment()
+
+    def saved(*lacking: int) -> list[str]:
+        results = make_results(experiment, lambda _, masks: 0.4 + masks / 1000, noise=0.0)
+        for result in results:
+            if result.job.method == "unet" and result.job.fold.number in lacking:
+                assert result.evaluated is not None
+                result.evaluated.table["dice_fp10"] = np.nan
+        return list(compute_masks_saved(PooledRuns(experiment, results))["metric"])
+
+    others = [name for name in ENDPOINTS if name != "dice_lesion_fp10"]
+    assert saved(0, 1, 2) == others * 4
+    assert saved(1) == [*ENDPOINTS] * 4, "the other folds count"
+
+
 def test_one_budget_has_no_curve_to_read(
     make_experiment: Callable[..., Experiment], make_results: Callable[..., list[RunResult]]
 ) -> None:

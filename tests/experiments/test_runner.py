@@ -142,6 +142,18 @@ def test_the_same_call_again_trains_nothing(
     )
 
 
+def test_a_damaged_run_has_failed_and_the_others_count(
+    experiment_file: Path, finished: ExperimentOutcome
+) -> None:
+    copy = experiment_file.parent / "damaged"
+    shutil.copytree(finished.report.parent, copy)
+    (copy / "runs" / "unet" / "4-masks" / "fold-1" / "per_image.csv").write_text("")
+    found = experiment(experiment_file, output=copy, jobs=0)
+    assert "not a table" in found.failures["unet/4-masks/fold-1"]
+    assert found.results["status"].value_counts()["done"] == 5
+    assert "not a table" in found.markdown
+
+
 def test_evaluated_runs_may_lose_everything_but_their_figures(
     experiment_file: Path, finished: ExperimentOutcome
 ) -> None:

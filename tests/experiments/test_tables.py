@@ -164,9 +164,11 @@ def test_an_experiment_of_failures_only_still_writes_its_page(
     phantoms: Path,
     tmp_path: Path,
 ) -> None:
-    experiment = make_experiment()
+    hypothesis = {"method": "sks-evidence", "against": "unet", "margin": 0.0}
+    experiment = make_experiment(hypotheses=[hypothesis])
     results = make_results(experiment, lambda *_: None)
     markdown = write(experiment, results, phantoms, tmp_path, "validation")
+    assert re.search(r"^\| sks-evidence at 15 .*\| not tested \|$", markdown, re.MULTILINE)
     alike = {(result.job.method, result.job.masks) for result in results}
     assert markdown.count("| 0, 1, 2 | failed | diverged |") == len(alike) < len(results)
     assert "failed" in (tmp_path / "report_validation.html").read_text()

@@ -166,6 +166,14 @@ def test_what_does_not_fit_is_refused_and_nothing_written(copied, tmp_path, file
     assert not (tmp_path / "out").exists()
 
 
+def test_volumes_that_were_left_out_are_counts_too(copied, tmp_path):
+    counts = json.loads((copied / "evaluation.json").read_text())["counts"]
+    left_out = {"volumes_left_out": {"slices of different size": 1}}
+    change(copied / "evaluation.json", counts=counts | left_out)
+    export_hub(copied, tmp_path / "out")
+    assert (tmp_path / "out" / "README.md").is_file()
+
+
 def test_a_run_that_is_not_evaluated_is_told_what_to_do(cli, copied, tmp_path):
     (copied / "evaluation.json").unlink()
     result = cli("export", "hub", copied, tmp_path / "out")

@@ -173,6 +173,11 @@ def test_the_loss_is_what_dice_says(monkeypatch):
     assert compared([empty] * 2, [empty, strip(0, 4)], [free] * 2).dice_loss == 1.0
 
 
+def test_absent_classes_do_not_hide_a_loss():
+    unknown = CalibrationCase(SpacedImage(Path("a.png"), None), None, lesion_free=False, classes=4)
+    assert compared([strip(0, 4)], [strip(2, 6)], [unknown]).dice_loss == 0.5
+
+
 def test_a_check_that_would_say_nothing_is_refused():
     free = CalibrationCase(SpacedImage(Path("b.png"), None), None, lesion_free=True, classes=1)
     with pytest.raises(DxsegError, match="nothing can be compared"):

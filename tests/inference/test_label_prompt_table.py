@@ -142,3 +142,9 @@ def test_a_wrong_table_leaves_no_output_behind(tmp_path, make_predictor, monkeyp
     with pytest.raises(UsageError):
         predict("model_folder", tmp_path / "in", output=tmp_path / "out", labels=path)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_whose_label_is_none_has_none(tmp_path, info):
+    files = items(tmp_path, "a.png", "b.png")
+    joined = join_labels({"a.png": None, "b.png": "benign"}, files, info)
+    assert joined.by_name == {"b.png": "benign"}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from pydantic import ValidationError
 
 from dxseg.config.network import ModelConfig, SkipsConfig
 from dxseg.data.preprocessing import Preprocessing
@@ -207,3 +208,12 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     with pytest.raises(DxsegError, match=r"head\.bias is not finite"):
         save_model_folder(tmp_path / "model", segmenter, info_for(TINY))
     assert not (tmp_path / "model").exists()
+
+
+def test_lesion_classes_are_mask_classes():
+    info = info_for(TINY, mask_classes=["liver", "tumor"])
+    assert info.lesion_names == ["liver", "tumor"], "as in models of earlier versions"
+    values = info.model_dump() | {"lesion_classes": ["tumor"]}
+    assert ModelInfo.model_validate(values).lesion_names == ["tumor"]
+    with pytest.raises(ValidationError, match="lesion_classes names"):
+        ModelInfo.model_validate(values | {"lesion_classes": ["cyst"]})

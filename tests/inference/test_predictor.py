@@ -324,3 +324,8 @@ def test_a_stream_takes_the_spacing_that_is_given_or_that_of_the_file(make_predi
     }
     found = {name: bool(result.mask.any()) for name, result in predictor.stream(items.items())}
     assert found == {"of the file": False, "given": True, "unknown": True, "pixels": False}
+
+
+def test_an_image_without_channels_is_refused(make_predictor):
+    with pytest.raises(UsageError, match=r"image 1: .*\(32, 32\); expected .*channels"):
+        make_predictor().predict([square(32, 32), square(32, 32)[:, :, 0]])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import f1_score, jaccard_score
 
-from dxseg.metrics.overlap import dice, iou
+from dxseg.metrics.overlap import dice, iou, mean_dice
 
 SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 12))
 PAIRS = SHAPES.flatmap(lambda shape: st.tuples(arrays(bool, shape), arrays(bool, shape)))
@@ -79,3 +79,10 @@ def test_refuses_masks_that_cannot_be_compared(first, second):
     for metric in (dice, iou):
         with pytest.raises(ValueError, match="masks of one non-empty shape"):
             metric(np.zeros(first), np.zeros(second))
+
+
+def test_absent_classes_do_not_raise_the_mean():
+    truth = np.array([[1, 1, 0, 0]], np.uint8)
+    assert mean_dice(truth, np.array([[1, 0, 0, 0]], np.uint8), 3) == pytest.approx(2 / 3)
+    assert mean_dice(truth, np.array([[1, 1, 2, 0]], np.uint8), 3) == 0.5
+    assert mean_dice(0 * truth, 0 * truth, 3) == 1

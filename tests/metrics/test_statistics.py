@@ -9,6 +9,7 @@ from scipy import stats
 from dxseg.metrics.statistics import (
     bootstrap_mean,
     holm,
+    keep_shared,
     mean_by,
     paired_bootstrap,
     resampled_means,
@@ -228,3 +229,14 @@ def test_holm_leaves_out_what_could_not_be_compared(p_values):
 def test_holm_refuses_what_is_no_p_value():
     with pytest.raises(ValueError, match="between 0 and 1"):
         holm([0.5, 1.5])
+
+
+def test_planned_comparisons_count_although_they_could_not_be_made():
+    assert holm([0.01, float("nan"), 0.02], family=3)[[0, 2]] == pytest.approx([0.03, 0.04])
+    assert holm([0.01, float("nan"), 0.02])[[0, 2]] == pytest.approx([0.02, 0.02])
+
+
+def test_only_values_that_all_methods_have_are_kept():
+    nan = float("nan")
+    kept = keep_shared([[1, 2], [3, nan]], [[5, nan], [6, 7]])
+    assert np.array_equal(kept, [[[1, nan], [3, nan]], [[5, nan], [6, nan]]], equal_nan=True)

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from dxseg.commands.evaluate import report as report_command
 from dxseg.errors import DxsegError
 from dxseg.reports.html import build_report
 
@@ -251,3 +252,10 @@ def test_a_moved_dataset_can_be_named(make_run, tmp_path):
     with pytest.raises(DxsegError, match="gone"):
         build_report(run)
     assert build_report(run, dataset=Path(data)).is_file()
+
+
+def test_the_command_takes_a_moved_dataset(make_run, tmp_path):
+    run = make_run(seed=13)
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(record | {"dataset": str(tmp_path / "gone")}))
+    assert report_command(run, dataset=record["dataset"]).path.is_file()

@@ -126,12 +126,14 @@ def report(
     run: StrPath,
     *,
     compared: Annotated[Sequence[str | Path], Parameter(name="--with", metavar="PATH")] = (),
+    dataset: StrPath | None = None,
 ) -> Report:
     """Write `report.html` into a run: a verdict in words, overlays, results, failures.
 
     Args:
         run: Folder of an evaluated run.
         compared: Another evaluated run, shown beside it. May be repeated.
+        dataset: Folder of the dataset, if it has moved since.
 
     Returns:
         The path of the page.
@@ -141,7 +143,8 @@ def report(
     """
     from dxseg.reports.html import build_report
 
-    return Report(build_report(Path(run), compared=[Path(other) for other in compared]))
+    others = [Path(other) for other in compared]
+    return Report(build_report(Path(run), compared=others, dataset=dataset))
 
 
 def reproduce(

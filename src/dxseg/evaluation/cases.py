@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dxseg.errors import DxsegError
 from dxseg.metrics.image_level import decision_score, lesion_probability
 from dxseg.metrics.lesions import LesionCounts, match_lesions
-from dxseg.metrics.overlap import dice, iou
+from dxseg.metrics.overlap import dice, iou, mean_dice
 from dxseg.metrics.surface import DEFAULT_TOLERANCE, Spacing, hd95, nsd
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ class EvaluatedCase:
         prediction: Of the model.
         spacing: Millimeters per pixel along y and x; None where unknown.
         place: Where in its volume the image is; None for an image that is no slice.
+        organs_only: Whether its label means that there is no lesion, although organs may be
+            outlined: without a mask, such an image is not lesion-free but counts as one.
     """
 
     case_id: str
@@ -85,6 +87,7 @@ class EvaluatedCase:
     prediction: Prediction
     spacing: Spacing | None = None
     place: SlicePlace | None = None
+    organs_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class EvaluationProtocol:
 
     Attributes:
         mask_classes: Names of the mask values 1, 2, ...
-        lesion_free_labels: The labels that mean "no lesion".
+        lesion_free_labels: The labels that mean "no lesion", also those of images with organs only.
         multi_label: Whether labels are independent instead of exclusive.
         tolerance: Of the normalized surface Dice, in the unit of the spacing.
         threshold: Probability from which a pixel is lesion.
@@ -157,7 +160,8 @@ def score_case(case: EvaluatedCase, protocol: EvaluationProtocol) -> Row:
     truth, found = known_truth(case), protocol.lesions(case.prediction.mask)
     lesion = None if truth is None else protocol.lesions(truth)
     pixel = case.spacing[0] * case.spacing[1] if case.spacing else 1.0
-    lesion_free = bool(case.lesion_free) if lesion is None else not lesion.any()
+    labeled_free = bool(case.lesion_free) or case.organs_only
+    lesion_free = labeled_free if lesion is None else not lesion.any()
     row: Row = dict.fromkeys((*COLUMNS, *EQUAL_RULES_COLUMNS), float("nan"))
     row |= {
         "case_id": case.case_id,
@@ -217,8 +221,7 @@ def _equal_rules(
     _, mask = apply_thresholds(
         case.prediction.network_probabilities, threshold=protocol.threshold, known_lesion=True
     )
-    pairs = [(truth == k, mask == k) for k in range(1, len(protocol.mask_classes) + 1)]
-    known = float(np.mean([dice(*pair) for pair in pairs if pair[0].any() or pair[1].any()]))
+    known = mean_dice(truth, mask, len(protocol.mask_classes))
     return {"dice_known": known, "dice_fp10": known * marked}
 
 

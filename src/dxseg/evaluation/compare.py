@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from dxseg.evaluation.volume_summary import (
     estimate_volumes,
 )
 from dxseg.io.atomic import write_json_atomic, write_text_atomic
-from dxseg.metrics.statistics import RESAMPLES, holm, paired_bootstrap
+from dxseg.metrics.statistics import RESAMPLES, holm, keep_shared, paired_bootstrap
 
 FIGURES = (
     *ENDPOINTS,
@@ -103,9 +103,9 @@ def compare_runs(
 ) -> Comparison:
     """Compare methods that were evaluated on the same cases.
 
-    For a difference, each case's value is averaged over the seeds of a method. Whole patients or
-    groups of cases are resampled; and the seeds too, if all test the same cases. p-values are
-    adjusted by Holm over the methods, for each figure.
+    For a difference, each case's value is averaged over the seeds in which both methods have one.
+    Whole patients or groups of cases are resampled; and the seeds too, if all test the same cases.
+    p-values are adjusted by Holm over the methods, for each figure.
 
     Args:
         runs: Run folders with run.json (keys `method` and `seed`) and an evaluation on test.
@@ -185,17 +185,18 @@ def _differences(
     rows: list[dict[str, Any]] = []
     for metric in tested:
         values, groups = _per_case(runs, metric)
-        found = [
-            paired_bootstrap(
-                _draws(values, method, resampled),
-                _draws(values, reference, resampled),
+        found = []
+        for method in others:
+            own, other = _paired(values, method, reference, by_seed="seed" in resampled)
+            difference = paired_bootstrap(
+                own,
+                other,
                 groups,
                 weighting=weighting(runs[0].averaged_by),
                 confidence=CONFIDENCE,
                 resamples=resamples,
             )
-            for method in others
-        ]
+            found.append(difference)
         adjusted = holm([difference.p_value for difference in found])
         rows += [
             {
@@ -221,10 +222,12 @@ def _resampled(runs: list[EvaluatedRun]) -> list[str]:
     return ["group", "seed"] if several and len(cases) == 1 else ["group"]
 
 
-def _draws(values: pd.DataFrame, method: str, resampled: list[str]) -> NDArray[np.float64]:
-    """Values of a method's cases by seed, or their means where seeds are not resampled."""
-    own = values.loc[:, [method]]
-    return (own if "seed" in resampled else own.mean(axis=1)).to_numpy()
+def _paired(
+    values: pd.DataFrame, method: str, reference: str, *, by_seed: bool
+) -> list[NDArray[np.float64]]:
+    """Values of both methods' cases by seed, or means over the seeds in which both have one."""
+    shared = keep_shared(values[method], values[reference])
+    return [one if by_seed else pd.DataFrame(one).mean(axis=1).to_numpy() for one in shared]
 
 
 def _per_case(runs: list[EvaluatedRun], metric: str) -> tuple[pd.DataFrame, pd.Series[str]]:
@@ -261,12 +264,28 @@ def _markdown(
             "|---|---|---|---|---|---|",
         ]
         lines += [
-            f"| {row['method']} | {row['metric']} | {row['difference']:+.3f} | "
-            f"{row['low']:+.3f} to {row['high']:+.3f} | {row['p_value']:.4f} | "
-            f"{row['p_holm']:.4f} |"
+            f"| {row['method']} | {row['metric']} | {_signed(row['difference'])} | "
+            f"{signed_interval(row) or '-'} | {_p(row['p_value'])} | {_p(row['p_holm'])} |"
             for row in differences.to_dict("records")
         ]
     return "\n".join(lines) + "\n"
+
+
+def signed_interval(row: Mapping[Any, Any]) -> str:
+    """Format the interval of a difference; "" where it is undefined, as with one group.
+
+    Args:
+        row: With low and high.
+    """
+    return "" if np.isnan(row["low"]) else f"{row['low']:+.3f} to {row['high']:+.3f}"
+
+
+def _signed(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:+.3f}"
+
+
+def _p(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.4f}"
 
 
 def _figure_table(methods: pd.DataFrame, titles: dict[str, str]) -> list[str]:

@@ -37,7 +37,7 @@ def validation_scores(
         DxsegError: An image or mask of the validation images is missing or unreadable.
     """
     rows, _ = known_rows(data, splits, "validation")
-    by_label = rows["label"].ne("") & rows["label_lesion_free"]
+    by_label = rows["label"].ne("") & (rows["label_lesion_free"] | rows["label_organs_only"])
     by_mask = rows["label"].eq("") & rows["use_truth"]
     rows = rows[by_label | by_mask].reset_index(drop=True)
     stream = predict_rows(predictor, data, rows)

@@ -39,7 +39,6 @@ from dxseg.io.atomic import sha256_file, write_json_atomic, write_text_atomic
 from dxseg.metrics.calibration import CalibrationHistogram
 from dxseg.metrics.image_level import lowest_threshold
 from dxseg.metrics.statistics import RESAMPLES
-from dxseg.metrics.surface import DEFAULT_TOLERANCE
 from dxseg.training.run_record import read_run
 
 
@@ -69,6 +68,9 @@ class Evaluation:
             folder: The folder to write to.
             suffix: Added to each file's stem.
         """
+        summary = folder / f"evaluation{suffix}.json"
+        # First removed and last written, so that a summary never belongs to other tables.
+        summary.unlink(missing_ok=True)
         tables = {"per_image": self.per_image, "per_patient": self.per_patient}
         if len(self.per_volume):
             tables["per_volume"] = self.per_volume
@@ -76,8 +78,7 @@ class Evaluation:
             (folder / f"per_volume{suffix}.csv").unlink(missing_ok=True)
         for name, table in tables.items():
             write_text_atomic(folder / f"{name}{suffix}.csv", table.to_csv(index=False))
-        # Last, so that a summary never belongs to other tables.
-        write_json_atomic(folder / f"evaluation{suffix}.json", self.summary)
+        write_json_atomic(summary, self.summary)
 
 
 def evaluate_cases(
@@ -138,7 +139,8 @@ def evaluate_cases(
         truth = known_truth(case)
         if truth is not None:
             _calibrate(histogram, truth, case.prediction)
-            lesion_label_empty_mask += case.lesion_free is False and not truth.any()
+            lesion_label = case.lesion_free is False and not case.organs_only
+            lesion_label_empty_mask += lesion_label and not protocol.lesions(truth).any()
     if not rows:
         raise DxsegError("there is no case to evaluate; check the split")
 
@@ -201,7 +203,6 @@ def evaluate_run(
     split: str = "test",
     label_prompts: bool = False,
     output: Path | None = None,
-    tolerance: float = DEFAULT_TOLERANCE,
     resamples: int = RESAMPLES,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -223,7 +224,6 @@ def evaluate_run(
         output: Folder for evaluation.json, per_image.csv, per_patient.csv, and per_volume.csv of
             slices; default: the run. For other splits than test the names end in `_<split>`, with
             label prompts in `_label_prompts`.
-        tolerance: Of the normalized surface Dice, millimeters or pixels.
         resamples: Number of bootstrap samples.
         progress: Called with the number of images done and of all.
 
@@ -238,15 +238,14 @@ def evaluate_run(
     rows, left_out = split_rows(data, splits, split, path)
     labels = dict(zip(rows["case_id"], rows["label"], strict=True)) if label_prompts else None
     by_patient = bool(rows["patient_id"].ne("").all())
-    evidence = EvidenceQuality(info)
     protocol = EvaluationProtocol(
         info.mask_classes,
-        info.lesion_free,
+        info.without_lesion,
         info.multi_label,
-        tolerance,
-        info.threshold,
+        threshold=info.threshold,
         lesion_classes=data.spec.lesion_classes,
     )
+    evidence = EvidenceQuality(info.labels, protocol)
     # With the true labels as prompts, lesion-free images have no mask: there is nothing to decide.
     scores = [] if label_prompts else validation_scores(predictor, data, splits, protocol)
     limit = lowest_threshold(scores, FALSE_POSITIVE_RATE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
-from dxseg.evaluation.cases import EvaluatedCase
+from dxseg.evaluation.cases import EvaluatedCase, EvaluationProtocol
 from dxseg.evaluation.stream import by_volume, predict_rows
 from dxseg.evaluation.summary import without_nan
 from dxseg.metrics.image_level import auroc
 
 if TYPE_CHECKING:
-    from dxseg.inference.model_folder import ModelInfo
     from dxseg.inference.predictor import Predictor
 
 TOP, LOWEST = 0.002, 0.7
@@ -29,13 +28,18 @@ CUTS = np.linspace(0.02, 0.98, 49)
 class EvidenceQuality:
     """Accumulates figures of evidence against masks, in constant memory.
 
-    The evidence of a lesion is the sum over all labels that are not lesion-free, or for
-    multi-label models the maximum; interpolated to the size of the image.
+    The evidence of a lesion is the sum over all labels that mean one, or for multi-label models the
+    maximum; interpolated to the size of the image.
     """
 
-    def __init__(self, info: ModelInfo) -> None:
-        """Start with no images; `info` has the labels of the evidence maps."""
-        self._info = info
+    def __init__(self, labels: Sequence[str], protocol: EvaluationProtocol) -> None:
+        """Start with no images.
+
+        Args:
+            labels: Of the evidence maps, in their order.
+            protocol: Which labels and mask classes are lesions.
+        """
+        self.labels, self.protocol = labels, protocol
         self.images = 0
         self._sums = {"pixel_auroc": 0.0, "top_on_lesion": 0.0, "lowest_on_lesion": 0.0}
         self._dice = np.zeros(len(CUTS))
@@ -51,9 +55,12 @@ class EvidenceQuality:
         # A network that was not trained on labels has maps, but they mean nothing.
         if maps is None or prediction.label_probabilities is None:
             return
-        if truth is None or not truth.any() or truth.all():
+        if truth is None:
             return
-        on_lesion, values = truth.ravel() > 0, self._evidence(maps, truth.shape).ravel()
+        on_lesion = self.protocol.lesions(truth).ravel()
+        if not on_lesion.any() or on_lesion.all():
+            return
+        values = self._evidence(maps, truth.shape).ravel()
         order = np.argsort(values)
         top, lowest = max(1, round(TOP * len(values))), max(1, round(LOWEST * len(values)))
         self.images += 1
@@ -63,9 +70,9 @@ class EvidenceQuality:
         self._dice += _dice_by_cut(on_lesion, values)
 
     def _evidence(self, maps: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
-        lesion = [name not in self._info.lesion_free for name in self._info.labels]
+        lesion = [name not in self.protocol.lesion_free_labels for name in self.labels]
         enlarged = _enlarge(maps[lesion], size)
-        combine = np.max if self._info.multi_label else np.sum
+        combine = np.max if self.protocol.multi_label else np.sum
         return np.asarray(combine(enlarged, axis=0), np.float32).clip(0, 1)
 
     def accumulate(self, cases: Iterable[EvaluatedCase]) -> Iterator[EvaluatedCase]:
@@ -119,34 +126,24 @@ def summarize_evidence(
     """
     if not measured.images or split == "validation":
         return measured.summary(measured)
-    return measured.summary(measure_evidence(predictor, data, splits, "validation"))
+    validation = EvidenceQuality(measured.labels, measured.protocol)
+    _add_validation(validation, predictor, data, splits)
+    return measured.summary(validation)
 
 
-def measure_evidence(
-    predictor: Predictor, data: Dataset, splits: pd.DataFrame, split: str
-) -> EvidenceQuality:
-    """Predict the images of a split whose mask may be used, and accumulate their evidence.
-
-    Args:
-        predictor: Of a trained run.
-        data: Its dataset.
-        splits: Its splits, in the order of the dataset.
-        split: The split.
-
-    Raises:
-        DxsegError: An image or mask is missing or unreadable.
-    """
-    usable = splits["split"].eq(split).to_numpy() & data.cases["mask"].ne("").to_numpy()
+def _add_validation(
+    quality: EvidenceQuality, predictor: Predictor, data: Dataset, splits: pd.DataFrame
+) -> None:
+    """Predict the validation images whose mask may be used, and add their evidence."""
+    usable = splits["split"].eq("validation").to_numpy() & data.cases["mask"].ne("").to_numpy()
     if "use_mask" in splits:
         usable &= splits["use_mask"].to_numpy(dtype=bool)
     rows = by_volume(data.cases[usable])
-    quality = EvidenceQuality(predictor.info)
     stream = predict_rows(predictor, data, rows)
     for row, (name, prediction) in zip(rows.itertuples(), stream, strict=True):
         if isinstance(prediction, DxsegError):
             raise DxsegError(f"case {name!r}: {prediction}") from prediction
         quality.add(data.read_mask(row), prediction)
-    return quality
 
 
 def _enlarge(maps: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:

@@ -40,9 +40,10 @@ def split_rows(
 
     Returns:
         The dataset's columns, `label` without labels of study level; and group_name,
-        label_lesion_free, use_truth, physical (whether distances are in millimeters, the same for
-        all rows), volume_slices (how many slices its volume has). Slices of a volume come together,
-        in their order. And the number of cases left out because they have neither mask nor label.
+        label_lesion_free, label_organs_only, use_truth, physical (whether distances are in
+        millimeters, the same for all rows), volume_slices (how many slices its volume has). Slices
+        of a volume come together, in their order. And the number of cases left out because they
+        have neither mask nor label.
 
     Raises:
         UsageError: The split is empty.
@@ -70,6 +71,7 @@ def known_rows(data: Dataset, splits: pd.DataFrame, split: str) -> tuple[pd.Data
         group=splits["group"].to_numpy(),
         label=labeled.image_labels,
         label_lesion_free=labeled.lesion_free.to_numpy(),
+        label_organs_only=(labeled.without_lesion & ~labeled.lesion_free).to_numpy(),
         use_truth=data.cases["mask"].ne("").to_numpy() & ~np.asarray(hidden),
     )
     # Over the whole dataset, so that runs on other splits of it use the same names.
@@ -180,6 +182,7 @@ def predicted_cases(
             prediction=prediction,
             spacing=spacing_of(row, data.spec) if row.physical else None,
             place=_place(row),
+            organs_only=bool(row.label_organs_only),
         )
         if progress is not None:
             progress(done, len(rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from dxseg.experiments.results import COST, METRICS, RunResult
 from dxseg.metrics.statistics import (
     PairedDifference,
     bootstrap_mean,
+    keep_shared,
     mean_by,
     paired_bootstrap,
 )
@@ -133,12 +135,18 @@ class PooledRuns:
     def difference(
         self, first: tuple[str, Budget], second: tuple[str, Budget], metric: str
     ) -> PairedDifference:
-        """Compare first minus second over the cases of the folds or seeds that both have."""
+        """Compare first minus second over the cases of the folds or seeds that both have.
+
+        Cases without a value in one of both count in neither. NaN where nothing is shared.
+        """
         folds = self.folds(first, second)
+        if not folds:
+            return PairedDifference(math.nan, math.nan, math.nan, 0, 0, 0, math.nan)
         one, other = (self.cases(cell, metric, folds) for cell in (first, second))
+        values, reference = keep_shared(one.values, other.values)
         return paired_bootstrap(
-            one.values,
-            other.values,
+            values,
+            reference,
             one.groups,
             folds=one.folds,
             weighting=weighting(self.runs[0].averaged_by),
@@ -223,7 +231,7 @@ def select_complete(table: pd.DataFrame) -> pd.DataFrame:
 def count_draws(folds: Sequence[Fold]) -> tuple[int, int]:
     """Number of folds, and the smallest number of draws of one; each seed is a draw of one fold."""
     draws = Counter(fold.number for fold in folds)
-    return len(draws), min(draws.values())
+    return len(draws), min(draws.values(), default=0)
 
 
 def _cell(result: RunResult) -> tuple[str, Budget]:

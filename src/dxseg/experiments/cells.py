@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from dxseg.evaluation.compare import signed_interval
 from dxseg.reports.metric_columns import MISSING, format_number
 from dxseg.reports.tables import Cell
 
@@ -38,4 +39,4 @@ def difference_cell(row: Mapping[Any, Any] | None, *, with_p: bool = False) -> C
     if row is None or pd.isna(row["difference"]):
         return Cell(MISSING)
     p = f", p (Holm) {row['p_holm']:.4f}" if with_p and not pd.isna(row["p_holm"]) else ""
-    return Cell(f"{row['difference']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}{p}")
+    return Cell(f"{row['difference']:+.3f}", f"{signed_interval(row)}{p}")

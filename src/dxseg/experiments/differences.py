@@ -24,7 +24,7 @@ def compute_differences(pooled: PooledRuns, report: Report) -> pd.DataFrame:
     """Compare every method with the reference at the same budget, then test the hypotheses.
 
     Holm's adjustment is over the methods for each budget and metric separately, and over all
-    hypotheses together.
+    hypotheses together, those that cannot be tested included.
 
     Args:
         pooled: The runs.
@@ -33,6 +33,7 @@ def compute_differences(pooled: PooledRuns, report: Report) -> pd.DataFrame:
     Returns:
         `DIFFERENCE_COLUMNS`; margin and met (difference at least the margin and the interval above
         0, or above a negative margin; signs reversed where lower is better) for hypotheses only.
+        A hypothesis without runs has no difference and is not met.
     """
     reference = pooled.experiment.reference
     pairs = [
@@ -51,10 +52,9 @@ def compute_differences(pooled: PooledRuns, report: Report) -> pd.DataFrame:
     tests = []
     for hypothesis in pooled.experiment.hypotheses:
         first, second = _hypothesis_cells(pooled.experiment, hypothesis)
-        if pooled.folds(first, second):
-            row = _row(pooled, "hypothesis", first, second, hypothesis.metric)
-            tests.append(row | {"margin": hypothesis.margin} | _test_hypothesis(row, hypothesis))
-    rows += _adjust_p_values(tests)
+        row = _row(pooled, "hypothesis", first, second, hypothesis.metric)
+        tests.append(row | {"margin": hypothesis.margin} | _test_hypothesis(row, hypothesis))
+    rows += _adjust_p_values(tests, family=len(tests))
     report(total, total)
     return pd.DataFrame(rows, columns=list(DIFFERENCE_COLUMNS))
 
@@ -95,9 +95,9 @@ def _row(
     }
 
 
-def _adjust_p_values(family: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    adjusted = holm([row["p_value"] for row in family])
-    return [row | {"p_holm": float(p)} for row, p in zip(family, adjusted, strict=True)]
+def _adjust_p_values(rows: list[dict[str, Any]], family: int | None = None) -> list[dict[str, Any]]:
+    adjusted = holm([row["p_value"] for row in rows], family=family)
+    return [row | {"p_holm": float(p)} for row, p in zip(rows, adjusted, strict=True)]
 
 
 def _test_hypothesis(row: dict[str, Any], hypothesis: Hypothesis) -> dict[str, bool]:

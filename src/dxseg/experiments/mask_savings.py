@@ -15,7 +15,7 @@ from dxseg.evaluation.summary import CONFIDENCE, ENDPOINTS, weighting
 from dxseg.experiments.aggregate import PooledRuns, count_draws
 from dxseg.experiments.plan import Fold
 from dxseg.experiments.results import budget_unit, make_results_table
-from dxseg.metrics.statistics import mean_by, resampled_means
+from dxseg.metrics.statistics import keep_shared, mean_by, resampled_means
 
 VOLUME_DICE = "volume_dice"
 """The endpoint beside `ENDPOINTS` where budgets count volumes."""
@@ -64,9 +64,10 @@ def compute_masks_saved(pooled: PooledRuns) -> pd.DataFrame:
 
     Returns:
         `COLUMNS`. equal_at, low and high are strings: an integer, or `<15`, `>560` beyond the
-        smallest and the largest budget of the reference. For the interval, method and reference are
-        resampled together, by group and draw. No row where the reference has fewer than two
-        budgets, or where runs of earlier versions lack the endpoint.
+        smallest and the largest budget of the reference. Cases count where all budgets of the
+        reference have a value too. For the interval, method and reference are resampled together,
+        by group and draw. No row where the reference has fewer than two budgets, or where runs of
+        earlier versions lack the endpoint.
     """
     reference = pooled.experiment.reference
     budgets = [cell for cell in pooled.cells if cell[0] == reference]
@@ -77,12 +78,8 @@ def compute_masks_saved(pooled: PooledRuns) -> pd.DataFrame:
         folds = pooled.folds(cell, *budgets) if len(budgets) > 1 else []
         if cell[0] == reference or not folds:
             continue
-        rows += [
-            row
-            for metric in endpoints
-            for row in [_row(pooled, cell, budgets, folds, metric)]
-            if not np.isnan(row["value"])
-        ]
+        for metric in endpoints:
+            rows += _row(pooled, cell, budgets, folds, metric)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -92,22 +89,25 @@ def _row(
     budgets: list[tuple[str, Any]],
     folds: list[Fold],
     metric: str,
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
+    """The row of an endpoint; none where no case has a value in all of the cells."""
     train_masks = np.array([_train_masks(pooled, budget, folds) for budget in budgets])
     ascending = np.argsort(train_masks)
     chosen = [cell, *(budgets[index] for index in ascending)]
     cases = [pooled.cases(one, metric, folds) for one in chosen]
-    values = np.stack([one.values for one in cases], axis=1)
+    values = keep_shared(*(one.values for one in cases))
+    if np.isnan(values).all():
+        return []
     groups = cases[0].groups
     weigh = weighting(pooled.runs[0].averaged_by)
     draws = resampled_means(
-        values,
+        np.moveaxis(values, 0, 1),
         groups,
         folds=cases[0].folds,
         weighting=weigh,
         resamples=pooled.experiment.resamples,
     )
-    point = np.array([[mean_by(one.values, groups, weighting=weigh) for one in cases]])
+    point = np.array([[mean_by(one, groups, weighting=weigh) for one in values]])
     masks = train_masks[ascending]
     equal_at = masks_needed(masks, point[:, 1:], point[:, 0])
     spread = masks_needed(masks, draws[:, 1:], draws[:, 0])
@@ -117,7 +117,7 @@ def _row(
         np.quantile(spread, tails, method="inverted_cdf") if len(spread) else (np.nan, np.nan)
     )
     main = [m for one, m in zip(chosen[1:], point[0, 1:], strict=True) if one[1] == cell[1]]
-    return {
+    row = {
         "experiment": pooled.experiment.name,
         "dataset": pooled.results[0].row["dataset"],
         "method": cell[0],
@@ -132,6 +132,7 @@ def _row(
         "folds": count_draws(folds)[0],
         "added_later": pooled.added_later(cell),
     }
+    return [row]
 
 
 def _train_masks(pooled: PooledRuns, cell: tuple[str, Any], folds: list[Fold]) -> float:

@@ -12,11 +12,13 @@ from typing import Any
 import pandas as pd
 
 from dxseg.data.table.dataset import Dataset
+from dxseg.evaluation.compare import signed_interval
 from dxseg.experiments.aggregate import select_complete
 from dxseg.experiments.experiment import Experiment
 from dxseg.experiments.preregistration import Registration
 from dxseg.experiments.results import DONE, budget_unit, strip_paths
 from dxseg.io.atomic import write_text_atomic
+from dxseg.reports.metric_columns import MISSING
 from dxseg.reports.page import png_uri, render
 from dxseg.reports.plots import efficiency_curves
 from dxseg.reports.tables import Table
@@ -97,8 +99,8 @@ def _rows(differences: pd.DataFrame) -> list[dict[str, Any]]:
         {
             **{name: row[name] for name in ("method", "masks", "metric", "images")},
             "difference": f"{row['difference']:+.3f}",
-            "interval": f"{row['low']:+.3f} to {row['high']:+.3f}",
-            "p": f"{row['p_holm']:.4f}",
+            "interval": signed_interval(row) or MISSING,
+            "p": MISSING if pd.isna(row["p_holm"]) else f"{row['p_holm']:.4f}",
         }
         for row in shown.to_dict("records")
     ]

@@ -6,13 +6,15 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from dxseg.data.table.dataset import Dataset
-from dxseg.evaluation.runs import EvaluatedRun, is_evaluated, load_run
+from dxseg.errors import DxsegError
+from dxseg.evaluation.runs import EvaluatedRun, file_suffix, is_evaluated, load_run
 from dxseg.evaluation.summary import INTERVALS, MEANS
 from dxseg.evaluation.volume_summary import GLOBAL_DICE, VOLUME_MEANS
 from dxseg.experiments.experiment import Experiment
@@ -111,7 +113,7 @@ def collect_results(
     failures: Mapping[str, str],
     costs: Mapping[str, Mapping[str, Any]],
 ) -> list[RunResult]:
-    """Collect the result of every run.
+    """Collect the result of every run; one whose files are damaged has failed.
 
     Args:
         experiment: The experiment.
@@ -134,9 +136,16 @@ def collect_results(
         if job.is_stage1:
             continue
         assert job.method is not None
-        folder = context.runs / job.name
-        error = strip_paths(failures.get(job.name, ""))
-        evaluated = load_run(folder, context.split) if is_evaluated(folder, context.split) else None
+        error = failures.get(job.name, "")
+        evaluated, found = None, {}
+        try:
+            evaluated = _evaluated(context.runs / job.name, context.split)
+            if evaluated is not None:
+                found = _metrics(evaluated) | _record(job, context) | {"status": DONE, "error": ""}
+                found |= costs.get(job.method, {})
+        except (DxsegError, OSError) as damage:
+            evaluated, error = None, str(damage)
+        error = strip_paths(error)
         row: dict[str, Any] = dict.fromkeys(COLUMNS)
         row |= {
             "experiment": experiment.name,
@@ -153,10 +162,7 @@ def collect_results(
             "added_later": job.name in context.added,
             "experiment_sha256": context.experiment_sha256,
         }
-        if evaluated is not None:
-            row |= {"status": DONE, "error": ""} | _metrics(evaluated) | _record(job, context)
-            row |= costs.get(job.method, {})
-        results.append(RunResult(job, error, evaluated, row))
+        results.append(RunResult(job, error, evaluated, row | found))
     return results
 
 
@@ -190,6 +196,20 @@ def strip_paths(text: str) -> str:
         text: Text of the error.
     """
     return _PATH.sub(r"\1", text)
+
+
+def _evaluated(folder: Path, split: str) -> EvaluatedRun | None:
+    if not is_evaluated(folder, split):
+        return None
+    return _load(
+        folder, split, (folder / f"evaluation{file_suffix(split)}.json").stat().st_mtime_ns
+    )
+
+
+@cache
+def _load(folder: Path, split: str, _modified: int) -> EvaluatedRun:
+    """Read an evaluation once: the results are collected again whenever a run ends."""
+    return load_run(folder, split)
 
 
 def _metrics(evaluated: EvaluatedRun) -> dict[str, Any]:

@@ -94,6 +94,7 @@ def run_planned(
     with reporting(console, "Measuring the cost") as report:
         costs = measure_costs(models, output / COST_FILE, report)
     results = collect_results(experiment, planned, context, failures, costs)
+    failures = {one.job.name: one.error for one in results if one.error} | failures
     markdown = write_outputs(
         experiment, context.dataset, registration, results, output, context.split
     )

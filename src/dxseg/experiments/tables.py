@@ -161,7 +161,7 @@ def _hypotheses(differences: pd.DataFrame) -> Table:
             difference_cell(row),
             Cell(_p(row["p_holm"])),
             Cell(f"{row['margin']:+.3f}"),
-            Cell("yes" if row["met"] else "no"),
+            Cell("not tested" if pd.isna(row["difference"]) else "yes" if row["met"] else "no"),
         ]
         for row in differences[differences["kind"] == "hypothesis"].to_dict("records")
     ]

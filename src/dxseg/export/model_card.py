@@ -71,7 +71,7 @@ class _Evaluation(BaseModel):
     split: str
     label_prompts: bool
     averaged_by: str
-    counts: dict[str, int]
+    counts: dict[str, Any]
     units: dict[str, str | float]
     splits_sha256: _Digest
     weights_sha256: _Digest

@@ -19,7 +19,7 @@ from dxseg.inference.label_prompt import encode_label_prompts
 from dxseg.inference.onnx_file import OnnxModel, pack, parse_onnx
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
-from dxseg.metrics.overlap import dice
+from dxseg.metrics.overlap import mean_dice
 from dxseg.models.encoder import pad_to_multiple
 from dxseg.models.segmentation_model import STRIDE
 
@@ -40,7 +40,7 @@ class QuantizationReport(BaseModel):
         images: Calibration images.
         masks: Number of them with a known true mask; lesion-free images count.
         agreement: Mean Dice, 0 to 1, of the int8 model's masks and the PyTorch model's, over images
-            where either has one.
+            where either has one; with several classes, over those that either has.
         dice_float32: Mean Dice of the PyTorch model against true masks; 1 where both are empty.
             None without true masks.
         dice_int8: The same of the int8 model.
@@ -192,15 +192,16 @@ def _compare(
 ) -> QuantizationReport:
     items = [(str(index), case.image) for index, case in enumerate(cases)]
     agreements: list[float] = []
-    scores: list[tuple[float, float]] = []
+    scores: list[tuple[float, ...]] = []
     streams = zip(reference.stream(items), quantized.stream(items), strict=True)
     for done, (case, ((_, one), (_, other))) in enumerate(zip(cases, streams, strict=True), 1):
         first, second = (_mask(prediction) for prediction in (one, other))
         if first.any() or second.any():
-            agreements.append(_dice(first, second, case.classes))
+            agreements.append(mean_dice(first, second, case.classes))
         truth = case.truth((first.shape[0], first.shape[1]))
         if truth is not None:
-            scores.append((_dice(truth, first, case.classes), _dice(truth, second, case.classes)))
+            found = (mean_dice(truth, mask, case.classes) for mask in (first, second))
+            scores.append(tuple(found))
         progress(done)
     if not agreements:
         raise DxsegError(
@@ -223,8 +224,3 @@ def _mask(prediction: Prediction | DxsegError) -> NDArray[np.uint8]:
     if isinstance(prediction, DxsegError):
         raise prediction
     return prediction.mask
-
-
-def _dice(truth: NDArray[np.uint8], mask: NDArray[np.uint8], classes: int) -> float:
-    """Mean over classes."""
-    return float(np.mean([dice(truth == k, mask == k) for k in range(1, classes + 1)]))

@@ -164,6 +164,7 @@ def _contract(info: ModelInfo) -> dict[str, Any]:
         "organs_only": info.organs_only,
         "multi_label": info.multi_label,
         "mask classes": info.mask_classes,
+        "lesion classes": info.lesion_names,
         "predicts labels": info.model.predicts_labels,
         "image size": info.preprocessing.image_size,
         "spacing": info.preprocessing.spacing,

@@ -64,7 +64,7 @@ def labels_imply_lesion(names: LabelNames, info: ModelInfo) -> bool | None:
     As in a dataset, labels mean lesion-free if all of them do. Without a lesion, organs may still
     have masks: such labels imply neither.
     """
-    if set(names) <= {*info.lesion_free, *(info.organs_only or ())}:
+    if set(names) <= set(info.without_lesion):
         return False if names and set(names) <= set(info.lesion_free) else None
     return True
 
@@ -115,7 +115,7 @@ class _Row:
 
 
 def join_labels(
-    labels: str | Path | Mapping[str, str], items: Sequence[PredictionInput], info: ModelInfo
+    labels: str | Path | Mapping[str, str | None], items: Sequence[PredictionInput], info: ModelInfo
 ) -> LabelJoin:
     """Join labels to input files.
 
@@ -126,7 +126,8 @@ def join_labels(
 
     Args:
         labels: A CSV with comma, semicolon or tab, one of the columns `KEYS`, the column label and
-            perhaps label_level, such as a dataset's `cases.csv`; or the labels by file.
+            perhaps label_level, such as a dataset's `cases.csv`; or the labels by file, None or ""
+            where one is not known.
         items: The images and volumes.
         info: Of the model.
 
@@ -137,7 +138,7 @@ def join_labels(
     """
     if isinstance(labels, Mapping):
         source, folder = "labels", Path.cwd()
-        rows = [_Row(repr(key), key, label) for key, label in labels.items()]
+        rows = [_Row(repr(key), key, label or "") for key, label in labels.items()]
     else:
         source, folder = str(labels), Path(labels).parent
         rows = _read_rows(Path(labels))

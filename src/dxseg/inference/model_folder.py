@@ -53,6 +53,7 @@ class ModelInfo(BaseModel):
             none.
         multi_label: Whether an image may have several labels.
         mask_classes: Names of mask values 1, 2, ...
+        lesion_classes: Those of them that are lesions, where others are organs; None: all.
         threshold: Probability from which a pixel is lesion, in (0, 1).
         rule_out_threshold: Lesion probability, by the label head, below which the mask is empty;
             None switches it off. See `dxseg.inference.postprocess` for both.
@@ -83,6 +84,7 @@ class ModelInfo(BaseModel):
     organs_only: list[_Name] | None = None
     multi_label: bool = False
     mask_classes: list[_Name] = Field(default=["lesion"], min_length=1, max_length=255)
+    lesion_classes: list[_Name] | None = None
     threshold: float = Field(default=0.5, gt=0, lt=1)
     rule_out_threshold: float | None = Field(default=None, ge=0, le=1)
     rule_in_threshold: float | None = Field(default=None, ge=0, le=1)
@@ -94,6 +96,16 @@ class ModelInfo(BaseModel):
     slicing: Slicing | None = None
     training: dict[str, Any] = {}
     weights_sha256: str = ""
+
+    @property
+    def without_lesion(self) -> list[str]:
+        """The labels of images without a lesion, whether or not organs have masks there."""
+        return [*self.lesion_free, *(self.organs_only or ())]
+
+    @property
+    def lesion_names(self) -> list[str]:
+        """The mask classes that are lesions."""
+        return self.mask_classes if self.lesion_classes is None else self.lesion_classes
 
     @property
     def joins_slices(self) -> bool:
@@ -112,11 +124,14 @@ class ModelInfo(BaseModel):
         return names
 
     @model_validator(mode="after")
-    def _lesion_free_are_labels(self) -> ModelInfo:
+    def _names_are_listed(self) -> ModelInfo:
         for field in ("lesion_free", "organs_only"):
             unexpected = sorted(set(getattr(self, field) or ()) - set(self.labels))
             if unexpected:
                 raise ValueError(f"{field} names {unexpected}, which labels does not list")
+        unexpected = sorted(set(self.lesion_names) - set(self.mask_classes))
+        if unexpected:
+            raise ValueError(f"lesion_classes names {unexpected}, which mask_classes does not list")
         return self
 
     @model_validator(mode="after")

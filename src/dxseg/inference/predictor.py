@@ -127,10 +127,16 @@ class Predictor:
                 at a spacing; None where they are not known.
 
         Raises:
-            UsageError: `labels` or `spacings` has not one entry per image, or the model does not
-                have a label.
+            UsageError: An image is not (H, W, C), `labels` or `spacings` has not one entry per
+                image, or the model does not have a label.
             DxsegError: The network was trained on other channels or another bit depth.
         """
+        for number, image in enumerate(images):
+            if image.ndim != 3:
+                raise UsageError(
+                    f"image {number}: its shape is {image.shape}; expected (height, width, "
+                    "channels): give image[:, :, None] for a single channel"
+                )
         nothing = [None] * len(images)
         for name, given in (("labels", labels), ("spacings", spacings)):
             if given is not None and len(given) != len(images):

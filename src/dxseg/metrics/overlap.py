@@ -79,6 +79,25 @@ def dice(truth: ArrayLike, prediction: ArrayLike) -> float:
     return 2 * int((first & second).sum()) / total if total else 1.0
 
 
+def mean_dice(truth: NDArray[np.uint8], prediction: NDArray[np.uint8], classes: int) -> float:
+    """Compute the mean Dice of the classes that either label map has.
+
+    Args:
+        truth: (H, W) or (D, H, W), values 0..K.
+        prediction: The same shape.
+        classes: K.
+
+    Returns:
+        Mean Dice, 1 where both label maps are empty.
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    pairs = [(truth == value, prediction == value) for value in range(1, classes + 1)]
+    scores = [dice(*pair) for pair in pairs if pair[0].any() or pair[1].any()]
+    return float(np.mean(scores)) if scores else 1.0
+
+
 def iou(truth: ArrayLike, prediction: ArrayLike) -> float:
     """Compute the intersection over union |A∩B| / |A∪B|, 0 to 1; empty masks: see the module.
 

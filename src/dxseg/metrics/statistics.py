@@ -200,6 +200,19 @@ def paired_bootstrap(
     return PairedDifference(**vars(interval), p_value=p_value)
 
 
+def keep_shared(*values: ArrayLike) -> NDArray[np.float64]:
+    """Keep the values that all methods have.
+
+    Args:
+        values: Of each method, of one shape: (N,) per image, or (N, D) per image and draw.
+
+    Returns:
+        (M, ...) the values; NaN in all methods where one of them has none.
+    """
+    table = np.stack([np.asarray(one, dtype=np.float64) for one in values])
+    return np.where(np.isnan(table).any(axis=0), np.nan, table)
+
+
 def resampled_means(
     values: ArrayLike,
     groups: ArrayLike,
@@ -237,12 +250,13 @@ def resampled_means(
     return np.asarray(resample(terms, 0.95, resamples, seed).bootstrap_distribution.T)
 
 
-def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+def holm(p_values: ArrayLike, *, family: int | None = None) -> NDArray[np.float64]:
     """Holm's step-down adjustment for several comparisons (Scand. J. Statist. 6:65, 1979).
 
     Args:
-        p_values: (M,) values from 0 to 1; NaN marks a comparison that could not be made and does
-            not count towards M.
+        p_values: (M,) values from 0 to 1; NaN marks a comparison that could not be made.
+        family: How many comparisons were planned, at least as many as could be made; default: those
+            that could.
 
     Returns:
         (M,) adjusted p-values in the given order, NaN where NaN came in.
@@ -255,7 +269,7 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     if np.any((values[known] < 0) | (values[known] > 1)):
         raise ValueError("p-values must lie between 0 and 1")
     order = np.argsort(values[known], kind="stable")
-    factors = np.arange(len(order), 0, -1)
+    factors = (family or len(order)) - np.arange(len(order))
     stepped = np.minimum(np.maximum.accumulate(values[known][order] * factors), 1.0)
     unsorted = np.empty(len(order))
     unsorted[order] = stepped

@@ -6,7 +6,6 @@ fail, and what exactly was done.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +57,9 @@ class _Run:
     table: pd.DataFrame
 
 
-def build_report(run: Path, *, compared: Sequence[Path] = (), dataset: Path | None = None) -> Path:
+def build_report(
+    run: Path, *, compared: Sequence[Path] = (), dataset: str | Path | None = None
+) -> Path:
     """Write `report.html` into a run folder.
 
     Case ids and file paths are left out: they can identify patients.
@@ -117,7 +118,7 @@ def build_report(run: Path, *, compared: Sequence[Path] = (), dataset: Path | No
 
 def _load(path: Path) -> _Run:
     loaded = load_run(path)
-    evaluation = json.loads((path / "evaluation.json").read_text(encoding="utf-8"))
+    evaluation = loaded.summary
     if not isinstance(evaluation.get("counts"), dict):
         raise DxsegError(f"{path / 'evaluation.json'}: has no counts; run `dxseg evaluate` again")
     name = f"{loaded.method}, seed {loaded.seed}"

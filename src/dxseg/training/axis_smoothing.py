@@ -19,11 +19,11 @@ from dxseg.errors import DxsegError
 from dxseg.inference.along_axis import smooth_along_axis
 from dxseg.inference.model_folder import ModelInfo
 from dxseg.inference.predictor import Predictor
+from dxseg.metrics.overlap import mean_dice
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.validation_predictions import (
     MIN_GAIN,
     MIN_VOLUMES,
-    mean_dice,
     measured_units,
     true_masks,
 )

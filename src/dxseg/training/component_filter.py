@@ -19,13 +19,13 @@ from scipy import ndimage
 from dxseg.data.batches.batches import CaseDataset
 from dxseg.inference.components import ComponentFilter
 from dxseg.inference.model_folder import ModelInfo
+from dxseg.metrics.overlap import mean_dice
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.validation_predictions import (
     MIN_GAIN,
     MIN_LESIONS,
     MIN_VOLUMES,
     is_slice,
-    mean_dice,
     measured_units,
     predicted_masks,
     true_masks,

@@ -273,6 +273,7 @@ def model_info(config: RunConfig, dataset: Dataset, data: TrainingData, *, stage
         multi_label=spec.multi_label,
         mask_classes=spec.mask_classes,
         sliding_window=config.data.sliding_window,
+        lesion_classes=spec.lesion_classes,
         slicing=spec.slicing,
         training={"method": config.method, "seed": config.seed, "dataset": spec.name},
     )

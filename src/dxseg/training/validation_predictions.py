@@ -14,7 +14,6 @@ from dxseg.errors import DxsegError
 from dxseg.inference.model_folder import ModelInfo
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
-from dxseg.metrics.overlap import dice
 from dxseg.models.segmentation_model import SegmentationModel
 
 MIN_LESIONS = 5
@@ -121,10 +120,3 @@ def predicted_masks(
 def true_masks(cases: CaseDataset, unit: NDArray[np.int64]) -> NDArray[np.uint8]:
     """The masks (D, S, S) of a unit."""
     return np.stack([cases.label_map(row) for row in unit])
-
-
-def mean_dice(truth: NDArray[np.uint8], mask: NDArray[np.uint8], classes: int) -> float:
-    """Mean Dice of the classes that either label map has; 1 where both are empty."""
-    pairs = [(truth == value, mask == value) for value in range(1, classes + 1)]
-    scores = [dice(*pair) for pair in pairs if pair[0].any() or pair[1].any()]
-    return float(np.mean(scores)) if scores else 1.0

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from dxseg.data.readers.slicing import Slicing
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.files import dicom_seg
 from dxseg.inference.files.dicom_seg import STATEMENT, image_segmentation, series_segmentation
+from dxseg.inference.files.table import _sizes, deciding
 from dxseg.inference.predictor import Predictor
 
 highdicom = pytest.importorskip("highdicom")
@@ -367,3 +369,23 @@ def test_without_its_segmentation_the_mask_stays(tmp_path: Path, use: Any, kind:
     assert "no DICOM SEG" in row
     again = predict("model_folder", tmp_path / "in", output=tmp_path / "out")
     assert (again.skipped, again.failed) == (1, [])
+
+
+def test_organs_are_no_lesions(tmp_path: Path, make_predictor: Any) -> None:
+    """Neither in a SEG nor in the table; in models of earlier versions all classes are lesions."""
+    info = make_predictor(classes=2, channels=2).info
+    marked = info.model_copy(update={"lesion_classes": ["class1"]})
+    path = tmp_path / "a.dcm"
+    save(make_image(bright(), **PATIENT), path)
+    mask = np.zeros((40, 56), np.uint8)
+    mask[:4], mask[4:6] = 1, 2
+    for model, types, area in (
+        (info, ["Lesion", "Lesion"], 336),
+        (marked, ["Organ", "Lesion"], 112),
+    ):
+        seg = pydicom.dcmread(BytesIO(image_segmentation(path, mask, model)))
+        found = [one.SegmentedPropertyTypeCodeSequence[0] for one in seg.SegmentSequence]
+        assert [one.CodeMeaning for one in found] == types
+        sizes = _sizes("lesion_area_px", mask, model)
+        assert list(sizes.values()) == [area, 224, 112]
+    assert deciding(info) == deciding(marked), "results of earlier versions can be continued"

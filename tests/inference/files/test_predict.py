@@ -47,6 +47,27 @@ def test_results_of_a_folder(tmp_path, use, write_image):
     assert "lesion_area_mm2" not in row, "a PNG has no spacing"
 
 
+def test_an_image_that_vanishes_after_it_was_read_does_not_end_the_others(
+    tmp_path, use, write_image, monkeypatch
+):
+    use()
+    for name in ("a", "b", "c"):
+        write_image(tmp_path / f"in/{name}.png")
+    write = job_module.write_mask_png
+
+    def vanish(path, *mask):
+        write(path, *mask)
+        if path.name == "b.png":
+            (tmp_path / "in/b.png").unlink()
+
+    monkeypatch.setattr(job_module, "write_mask_png", vanish)
+    summary = predict("model_folder", tmp_path / "in", output=tmp_path / "out")
+    assert (summary.done, [name for name, _ in summary.failed]) == (2, ["b.png"])
+    assert not (tmp_path / "out/masks/b.png").exists()
+    statuses = {name: row["status"] for name, row in table(tmp_path / "out").items()}
+    assert statuses == {"a.png": "ok", "b.png": "failed", "c.png": "ok"}
+
+
 def test_several_classes_have_an_area_each(tmp_path, use, write_image):
     use(channels=3, classes=2, labels=())
     image = np.full((32, 32, 3), 10, np.uint8)

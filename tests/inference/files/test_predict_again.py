@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -116,6 +117,20 @@ def test_another_file_of_the_same_name_is_no_skip_and_no_overwriting(tmp_path, u
         predict("model_folder", tmp_path / "p2", output=tmp_path / "out")
     assert (tmp_path / "out/masks/a.png").read_bytes() == before
     assert len(table(tmp_path / "out")) == 1
+
+
+def test_an_image_that_was_replaced_is_predicted_again(tmp_path, use, write_image):
+    read = use()
+    path = write_image(tmp_path / "in/a.png")
+    other = write_image(tmp_path / "new/a.png", np.zeros((9, 9, 1), np.uint8))
+    os.utime(other, (0, 0))  # moved with its old time, as by rsync or from an archive
+    predict("model_folder", tmp_path / "in", output=tmp_path / "out")
+    read.clear()
+    other.replace(path)
+    for _ in range(2):
+        predict("model_folder", tmp_path / "in", output=tmp_path / "out")
+    assert read == ["a.png"]
+    assert pixels(tmp_path / "out/masks/a.png").shape == (9, 9)
 
 
 def test_rows_of_other_inputs_stay(tmp_path, use, write_image):

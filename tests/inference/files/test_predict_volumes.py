@@ -20,6 +20,8 @@ from dxseg.data.readers.slicing import Slicing
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
 from dxseg.inference.files import volumes
+from dxseg.inference.files.inputs import PredictionInput
+from dxseg.inference.files.predict import predict_files
 from dxseg.inference.files.volumes import predict_volume
 from dxseg.inference.model_folder import load_model_folder, read_info, save_model_folder
 from dxseg.inference.predictor import Predictor
@@ -176,6 +178,31 @@ def test_overlays_of_slices_are_written_where_asked_for(tmp_path: Path, use: Any
     plain = (drawn == drawn[:, :, :1]).all(axis=2)
     assert 0 < (~plain).sum() < 100, "an outline"
     np.testing.assert_array_equal(drawn[plain][:, 0], gray[plain])
+
+
+def test_overlays_of_slices_are_made_for_volumes_that_are_done(tmp_path: Path, use: Any) -> None:
+    """Only volumes with a lesion have such overlays: the dark one is predicted once."""
+    use()
+    save(tmp_path / "in/a.nii", HOUNSFIELD)
+    save(tmp_path / "in/dark.nii", np.where(BRIGHT, 90, HOUNSFIELD).astype(np.int16))
+    predict("model_folder", tmp_path / "in", output=tmp_path / "out")
+    done = []
+    for _ in range(2):
+        summary = predict(
+            "model_folder", tmp_path / "in", output=tmp_path / "out", slice_overlays=True
+        )
+        done.append(summary.done)
+    assert done == [1, 0]
+    assert any((tmp_path / "out/overlays/a.nii").iterdir())
+
+
+def test_a_series_is_as_new_as_its_newest_slice(tmp_path: Path) -> None:
+    (tmp_path / "series").mkdir()
+    (tmp_path / "series" / "1.dcm").touch()
+    series = PredictionInput("series", tmp_path / "series", is_series=True)
+    assert set(series.files) == {tmp_path / "series", tmp_path / "series/1.dcm"}
+    two = PredictionInput("v", tmp_path / "a.nii", sequences=(None, tmp_path / "a.nii"))
+    assert two.files == [tmp_path / "a.nii"]
 
 
 def test_what_is_done_is_skipped(tmp_path: Path, use: Any) -> None:
@@ -406,3 +433,15 @@ def test_slices_are_seen_at_the_spacing_of_the_network(tmp_path: Path, use: Any)
         output = tmp_path / f"out{scale}"
         predict("model_folder", tmp_path / "in", output=output)
         np.testing.assert_array_equal(label_map(output / "masks/a.nii.gz"), expected)
+
+
+def test_resampling_for_one_call_leaves_the_predictor_as_it_was(
+    tmp_path: Path, make_predictor: Any
+) -> None:
+    predictor = make_predictor(slicing=RULE)
+    before = predictor.info
+    predict_files(
+        predictor, [save(tmp_path / "a.nii", HOUNSFIELD)], tmp_path / "out", resample=True
+    )
+    assert predictor.info == before
+    assert not before.slicing.resample

@@ -162,6 +162,30 @@ def test_another_known_label_or_file_replaces_the_row(
     assert results(out).set_index("name").loc["a/1.png", "source"] == str(images / "b" / "9.png")
 
 
+def test_an_image_that_was_replaced_is_predicted_again(
+    here: Here, images: Path, tmp_path: Path, write_image: Callable[..., Path]
+) -> None:
+    """Also where its part was rewritten in the meantime, for another image."""
+    here()
+    out = tmp_path / "out"
+    predict("model", images / "a", output=out, workers=1, engine="ray")
+    for name in ("0.png", "1.png"):  # of one part
+        write_image(images / "a" / name, np.zeros((9, 9, 1), np.uint8))
+    assert predict("model", images / "a/1.png", output=out, engine="ray").done == 1
+    summary = predict("model", images / "a", output=out, engine="ray")
+    assert (summary.done, summary.skipped) == (1, 4)
+    assert set(results(out).set_index("name").loc[["0.png", "1.png"], "height"]) == {9}
+
+
+def test_results_of_a_model_without_labels_are_continued(
+    here: Here, images: Path, tmp_path: Path
+) -> None:
+    here(labels=())
+    predict("model", images, output=tmp_path / "out", engine="ray")
+    again = predict("model", images, output=tmp_path / "out", engine="ray")
+    assert again == PredictSummary(skipped=10)
+
+
 def test_a_result_that_is_there_twice_is_there_once_afterwards(
     here: Here, images: Path, tmp_path: Path
 ) -> None:

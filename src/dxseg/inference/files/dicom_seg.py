@@ -168,11 +168,12 @@ def _segment(number: int, name: str, info: ModelInfo) -> Any:
         family=codes.DCM.ArtificialIntelligence,
         parameters={"model_sha256": info.weights_sha256, "purpose": STATEMENT},
     )
+    lesion = codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Lesion
+    organ = codes.SCT.AnatomicalStructure, codes.SCT.Organ
     return SegmentDescription(
         number,
         name[:_LONG_STRING],
-        codes.SCT.MorphologicallyAbnormalStructure,
-        codes.SCT.Lesion,
+        *(lesion if name in info.lesion_names else organ),
         "AUTOMATIC",
         algorithm,
     )

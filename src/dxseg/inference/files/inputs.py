@@ -48,6 +48,13 @@ class PredictionInput:
         return self.is_series or is_volume_file(self.source)
 
     @property
+    def files(self) -> list[Path]:
+        """All its files, those of a series with their folder."""
+        if self.is_series:
+            return [self.source, *self.source.iterdir()]
+        return [path for path in self.sequences if path is not None] or [self.source]
+
+    @property
     def mask_suffix(self) -> str:
         """Suffix of its mask; a volume's is of its own format, of DICOM in NIfTI."""
         if not self.is_volume:

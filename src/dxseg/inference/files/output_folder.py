@@ -11,7 +11,7 @@ from dxseg.data.readers.dicom.objects import is_dicom
 from dxseg.data.readers.images import is_image_name
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.files.inputs import PredictionInput
-from dxseg.inference.files.table import LABEL_PROMPT, Row
+from dxseg.inference.files.table import LABEL_PROMPT, VOLUME, Row
 
 TABLE_FILE = "predictions.csv"
 MASKS, OVERLAYS, SEGMENTATIONS = FOLDERS = "masks", "overlays", "segmentations"
@@ -173,6 +173,7 @@ class ResumeState:
         model: Name of the model and its settings in the table.
         labels: Label prompts by `PredictionInput.name`.
         overlays: Whether images need an overlay.
+        slice_overlays: Whether volumes with a mask need overlays of slices.
         dicom_seg: Whether DICOM inputs need a SEG.
         done: Names of the inputs with a valid row; filled by `is_still_valid`.
     """
@@ -182,6 +183,7 @@ class ResumeState:
     model: str
     labels: Mapping[str, str]
     overlays: bool
+    slice_overlays: bool
     dicom_seg: bool
     done: set[str] = field(default_factory=set)
 
@@ -205,18 +207,45 @@ class ResumeState:
                 f"{item.name}, which is now {item.source}; choose another output folder, or "
                 "overwrite"
             )
+        label = self.labels.get(item.name, "")
+        if (row["model"], row.get(LABEL_PROMPT, "")) != (self.model, label):
+            return False
+        if not self._has_results(item, row):
+            return False
+        self.done.add(item.name)
+        return True
+
+    def _has_results(self, item: PredictionInput, row: Row) -> bool:
+        """Whether the files of a row exist, and its input has not changed since."""
         kinds = [MASKS]
         if self.overlays and not item.is_volume:
             kinds.append(OVERLAYS)
         if self.dicom_seg and item.is_dicom:
             kinds.append(SEGMENTATIONS)
-        label = self.labels.get(item.name, "")
-        if (row["model"], row.get(LABEL_PROMPT, "")) != (self.model, label):
-            return False
         if not all(_exists_nonempty(self.folder.path(kind, item)) for kind in kinds):
             return False
-        self.done.add(item.name)
-        return True
+        sliced = self.slice_overlays and item.is_volume and _has_mask(row)
+        if sliced and not self.folder.slice_folder(item).is_dir():
+            return False
+        written = self.folder.path(MASKS, item).stat().st_mtime
+        return all(last_change(path) <= written for path in item.files)
+
+
+def last_change(path: Path) -> float:
+    """When a file became what it is, seconds; 0 if it is absent: reading it says so.
+
+    Files that are moved or copied here may keep an old time of modification, but not of the change.
+    """
+    try:
+        state = path.stat()
+    except OSError:
+        return 0.0
+    return max(state.st_mtime, state.st_ctime)
+
+
+def _has_mask(row: Row) -> bool:
+    """Whether the row of a volume has a volume above 0, of any class."""
+    return any(float(value) > 0 for name, value in row.items() if name.startswith(VOLUME))
 
 
 def _exists_nonempty(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 
 from dxseg.data.readers.slicing import Slicing
@@ -54,8 +55,8 @@ def predict_files(
     volume too: its label map is `masks/sub/series.nii.gz`.
 
     `predictions.csv` has one row per input; `docs/evaluation.md` lists its columns. A later call
-    skips inputs with a row that is ok, of the same file, model and label prompt, whose files exist;
-    failed inputs are predicted again.
+    skips inputs with a row that is ok, of the same file, model and label prompt, whose results
+    exist and are newer than the file; failed inputs are predicted again.
 
     Args:
         predictor: The model.
@@ -81,8 +82,10 @@ def predict_files(
         DxsegError: The output folder cannot be written.
     """
     folder = OutputFolder(output)
-    if resample and predictor.info.slicing is not None:
-        slicing = predictor.info.slicing.model_copy(update={"resample": True})
+    rule = predictor.info.slicing
+    if resample and rule is not None:
+        predictor = copy(predictor)  # the caller's keeps the model's rule
+        slicing = rule.model_copy(update={"resample": True})
         predictor.info = predictor.info.model_copy(update={"slicing": slicing})
     info = predictor.info
     results = [folder.root / kind for kind in FOLDERS]
@@ -104,7 +107,13 @@ def predict_files(
     table = PredictionTable(folder.table, columns(info))
     named = {item.name: item for item in items}
     resume = ResumeState(
-        folder, named, settings_name(predictor), joined.by_name, overlays, dicom_seg
+        folder,
+        named,
+        settings_name(predictor),
+        joined.by_name,
+        overlays,
+        slice_overlays,
+        dicom_seg,
     )
     try:
         folder.prepare(overwrite)

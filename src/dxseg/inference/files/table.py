@@ -48,8 +48,9 @@ def model_name(info: ModelInfo) -> str:
 
 
 def deciding(info: ModelInfo) -> dict[str, Any]:
-    """What of `model.json` predictions depend on, beside the weights and the sliding window."""
-    return info.model_dump(mode="json", exclude={"training", "dxseg_version", "sliding_window"})
+    """What of `model.json` masks depend on, beside the weights and the sliding window."""
+    without = {"training", "dxseg_version", "sliding_window", "lesion_classes"}
+    return info.model_dump(mode="json", exclude=without)
 
 
 def settings_name(predictor: Predictor) -> str:
@@ -96,15 +97,15 @@ def _label_prompt(text: str, info: ModelInfo) -> Row:
 
 
 def _sizes(column: str, mask: NDArray[np.uint8], info: ModelInfo) -> dict[str, int]:
-    """Number of pixels or voxels of all classes, and of each where there are several."""
+    """Number of pixels or voxels of all lesions, and of each class where there are several."""
     # Class by class: numpy's bincount converts every pixel to int64 first.
-    numbers = range(1, len(info.mask_classes) + 1)
-    counts = [int(np.count_nonzero(mask == number)) for number in numbers]
-    sizes = {column: sum(counts)}
+    counts = {
+        name: int(np.count_nonzero(mask == number))
+        for number, name in enumerate(info.mask_classes, 1)
+    }
+    sizes = {column: sum(counts[name] for name in info.lesion_names)}
     if len(counts) > 1:
-        sizes |= {
-            f"{column}_{name}": count for name, count in zip(info.mask_classes, counts, strict=True)
-        }
+        sizes |= {f"{column}_{name}": count for name, count in counts.items()}
     return sizes
 
 

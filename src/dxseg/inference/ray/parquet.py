@@ -6,6 +6,7 @@ Ten million masks are a few thousand files this way. A part is written once, as 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dxseg.errors import DxsegError, UsageError
+from dxseg.inference.files.output_folder import last_change
 from dxseg.inference.files.table import AREA, LABEL_PROMPT, columns
 from dxseg.inference.model_folder import ModelInfo
 from dxseg.io.atomic import atomic_path, write_json_atomic
@@ -132,8 +134,8 @@ def finished(folder: Path, wanted: Mapping[str, tuple[str, str]]) -> set[str]:
     """Find the images with a valid result; invalid rows are removed from their part files.
 
     A result is valid if its image is not among those wanted, or is the same file with the same
-    label prompt. Of two results of one image, which only a worker could write that outlived its
-    killed parent, one is valid.
+    label prompt, and has not changed since. Of two results of one image, which only a worker could
+    write that outlived its killed parent, one is valid.
 
     Args:
         folder: Of the part files.
@@ -147,9 +149,12 @@ def finished(folder: Path, wanted: Mapping[str, tuple[str, str]]) -> set[str]:
     """
     seen: set[str] = set()
     for path in sorted(folder.glob("*.parquet")):
-        valid = []
+        valid, written = [], path.stat().st_mtime
         for name, *found in _keys(path).itertuples(index=False):
-            valid.append(name not in seen and wanted.get(name, tuple(found)) == tuple(found))
+            unchanged = wanted.get(name, tuple(found)) == tuple(found) and (
+                name not in wanted or last_change(Path(found[0])) <= written
+            )
+            valid.append(name not in seen and unchanged)
             if valid[-1]:
                 seen.add(name)
         if not all(valid):
@@ -158,21 +163,24 @@ def finished(folder: Path, wanted: Mapping[str, tuple[str, str]]) -> set[str]:
 
 
 def _keys(path: Path) -> pd.DataFrame:
-    """Name, source and label prompt of each row."""
+    """Name, source and label prompt of each row, "" where a model has no labels."""
     try:
-        table: pd.DataFrame = pq.read_table(path, columns=list(_KEY)).to_pandas()
+        present = [name for name in _KEY if name in pq.read_schema(path).names]
+        table: pd.DataFrame = pq.read_table(path, columns=present).to_pandas()
     except (pa.ArrowException, OSError) as error:
         raise DxsegError(
             f"{path}: not readable as Parquet ({error}); remove it, then its images are predicted "
             "again"
         ) from error
-    return table.reindex(columns=list(_KEY)).fillna("")
+    return table.reindex(columns=list(_KEY), fill_value="").fillna("")
 
 
 def _filter_rows(path: Path, rows: Sequence[bool]) -> None:
     if not any(rows):
         path.unlink()
         return
-    table = pq.read_table(path).filter(pa.array(rows))
+    table, state = pq.read_table(path).filter(pa.array(rows)), path.stat()
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+        # The rows that stay are as old as they were: `finished` compares their images with it.
+        os.utime(temporary, ns=(state.st_atime_ns, state.st_mtime_ns))
