@@ -46,6 +46,7 @@ def info() -> Any:
         threshold=0.5,
         weights_sha256="0" * 64,
         joins_slices=False,
+        sliding_window=False,
     )
 
 
