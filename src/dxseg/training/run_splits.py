@@ -12,7 +12,7 @@ from dxseg.data.splits.holdout import make_splits
 from dxseg.data.splits.mask_budget import budget_units, choose_masks, lesion_cases
 from dxseg.data.splits.split_table import read_splits, without_masks, write_splits
 from dxseg.data.table.dataset import Dataset
-from dxseg.errors import DxsegError, UsageError
+from dxseg.errors import DxsegError, refuse_unused
 from dxseg.io.csv_io import read_table
 from dxseg.io.progress import Report, console, reporting
 from dxseg.training.run_folder import start_folder
@@ -67,11 +67,8 @@ def check_split_options(given: Path, split: SplitConfig) -> None:
     unused = {"fractions", "split_seed"}
     if split.masks is None and "use_mask" in read_table(given):
         unused |= {"budget_unit", "label_unit", "validation_masks"}
-    if names := sorted(f"split.{name}" for name in unused & split.model_fields_set):
-        raise UsageError(
-            f"{given}: is used as it is, so that {', '.join(names)} would have no effect; leave "
-            "that out, or choose masks anew with --masks, or draw the splits without --splits"
-        )
+    reason = f"{given}: is used as it is, except that --masks chooses masks anew"
+    refuse_unused(reason, {f"split.{one}": True for one in sorted(unused & split.model_fields_set)})
 
 
 def resolve_splits(
