@@ -103,6 +103,18 @@ def test_the_command_has_the_defaults_of_the_function(
     assert served[0]["settings"] == Settings()
 
 
+@pytest.mark.parametrize("value", ["inf", "nan"])
+@pytest.mark.parametrize(
+    "option", ["--max-megabytes", "--max-megapixels", "--upload-timeout", "--timeout"]
+)
+def test_limits_are_finite(
+    option: str, value: str, cli: Cli, served: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    result = cli("serve", tmp_path, option, value)
+    assert (result.exit_code, served) == (2, [])
+    assert f"{value}: expected a finite number" in result.output
+
+
 def test_beyond_loopback_it_does_not_start_without_a_token(
     cli: Cli, served: list[dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -78,6 +79,15 @@ def serve(
         raise UsageError("train without a dataset; give its folder too (--dataset)")
     if train_after is not None and not train:
         raise UsageError(f"train_after {train_after} without training; add --train")
+    limits = {
+        "max_megabytes": max_megabytes,
+        "max_megapixels": max_megapixels,
+        "upload_timeout": upload_timeout,
+        "timeout": timeout,
+    }
+    for name, limit in limits.items():
+        if not math.isfinite(limit):
+            raise UsageError(f"{name} {limit}: expected a finite number above 0")
     token = None if token_file is None else read_token(token_file)
     fragment = ""
     if dataset is not None and token is None:
