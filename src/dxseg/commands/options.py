@@ -144,7 +144,6 @@ Overrides = Annotated[Mapping[str, Any], _repeated(_overrides, "--set", "SECTION
 
 BudgetUnit = Literal["volume", "slice"]
 LabelUnit = Literal["slice", "slab", "volume"]
-Preset = Literal["cpu", "cpu-thorough", "paper"]
 Split = Literal["test", "validation", "train"]
 Backend = Literal["torch", "onnxruntime", "openvino"]
 

@@ -13,11 +13,11 @@ from dxseg.commands.options import (
     MaskBudget,
     OutputPath,
     Overrides,
-    Preset,
     StrPath,
     StrPaths,
 )
 from dxseg.commands.results import Methods, TrainedRun
+from dxseg.config import DEFAULT_METHOD, Preset
 from dxseg.errors import DxsegError, UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def train(
     masks: MaskBudget | None = None,
     budget_unit: BudgetUnit | None = None,
     label_unit: LabelUnit | None = None,
-    method: str = "unet-stage1-student",
+    method: str = DEFAULT_METHOD,
     preset: Preset = "cpu",
     seed: int = 0,
     splits: StrPath | None = None,

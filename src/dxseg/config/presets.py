@@ -7,18 +7,17 @@ from difflib import get_close_matches
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
-from dxseg.config import DEFAULT_METHOD
+from dxseg.config import DEFAULT_METHOD, Preset
 from dxseg.config.schema import RunConfig
 from dxseg.errors import DxsegError, UsageError
 from dxseg.io.progress import console
 from dxseg.io.yaml import parse_yaml, read_small_text
 
-Preset = Literal["cpu", "cpu-thorough", "paper"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 
 OPTIONAL_STAGES = ("self_training", "student")
