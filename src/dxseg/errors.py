@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 SHOWN = 80
 """Characters of a wrong value in a message at most."""
 
@@ -39,6 +41,20 @@ def unexpected_error(where: object, error: Exception) -> UnexpectedError:
 
 class TerminatedError(KeyboardInterrupt):
     """SIGTERM was received, for example from a scheduler; handled like Ctrl-C."""
+
+
+def refuse_unused(reason: str, options: Mapping[str, object]) -> None:
+    """Refuse options that would have no effect.
+
+    Args:
+        reason: Why, as the beginning of the message.
+        options: Value of each option; false or empty: it is not set.
+
+    Raises:
+        UsageError: One is set.
+    """
+    if given := [name for name, value in options.items() if value]:
+        raise UsageError(f"{reason}: {', '.join(given)} would have no effect; leave that out")
 
 
 def quote(text: str) -> str:

@@ -83,3 +83,24 @@ def test_counts_and_fractions(text: str, budget: int | float) -> None:
 def test_other_values_are_refused(value: object) -> None:
     with pytest.raises(UsageError, match=r"masks .*: expected a count"):
         parse_mask_budget(value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--label-unit", "volume"),
+        ("--budget-unit", "slice"),
+        ("--set", "split.validation_masks=3"),
+        ("--set", "split.split_seed=1"),
+    ],
+)
+def test_options_without_effect_on_given_splits(
+    option: str, value: str, phantoms: Path, tmp_path: Path
+) -> None:
+    """A file that chooses the masks is used as it is."""
+    splits, out = tmp_path / "splits.csv", tmp_path / "out"
+    dxseg.split(phantoms, output=splits, masks=4)
+    ended = call("train", phantoms, "--out", out, "--splits", splits, option, value)
+    assert ended.exit_code == 2, ended.output
+    assert "would have no effect" in ended.stderr
+    assert not out.exists()

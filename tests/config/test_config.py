@@ -258,6 +258,9 @@ def test_the_length_of_stage1_follows_the_labelled_images() -> None:
         ("model.architecture=vnet", "model.architecture"),
         ("model.coarse_learning_rate_scale=2", "model.coarse_learning_rate_scale"),
         ("device.precision=8", "device.precision"),
+        ("device.devices=0", "device.devices"),
+        ("device.devices=-1", "device.devices"),
+        ("method=unet", "--method unet"),
     ],
 )
 def test_unknown_keys_and_values_out_of_range_are_named(change: str, named: str) -> None:

@@ -6,13 +6,15 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from brightness import Maker
 from dxseg.inference.predictor import Predictor
-from dxseg.server import uvicorn_server
+from dxseg.server import case_queue, uvicorn_server
+from dxseg.server.retraining import models, trainer
 from dxseg.server.settings import Settings
 from serving import TOKEN
 
@@ -24,11 +26,21 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What would have been served."""
     calls: list[dict[str, Any]] = []
 
-    def serve_model(model_folder: Path, settings: Settings, **more: Any) -> None:
-        more.pop("ready")("http://127.0.0.1:1")
-        calls.append({"model_folder": model_folder, "settings": settings, **more})
+    def load(folder: Path, **options: Any) -> Any:
+        return SimpleNamespace(info=None, loaded={"folder": folder, **options})
 
-    monkeypatch.setattr(uvicorn_server, "serve_model", serve_model)
+    def run_server(predictor: Any, settings: Settings, **more: Any) -> None:
+        more.pop("ready")("http://127.0.0.1:1")
+        calls.append({**predictor.loaded, "settings": settings, **more})
+
+    def train(_cases: Any, run: Path, _load: Any, after: int | None) -> Any:
+        return SimpleNamespace(run=run, after=after)
+
+    monkeypatch.setattr(uvicorn_server, "run_server", run_server)
+    monkeypatch.setattr(Predictor, "from_folder", load)
+    monkeypatch.setattr(case_queue, "CaseQueue", lambda root, _info, table: (root, table))
+    monkeypatch.setattr(trainer, "Trainer", train)
+    monkeypatch.setattr(models, "find_run", lambda folder: folder)
     return calls
 
 
@@ -44,16 +56,14 @@ def test_options_become_settings(cli: Cli, served: list[dict[str, Any]], tmp_pat
     assert TOKEN not in result.output
     assert served == [
         {
-            "model_folder": tmp_path / "run/model",
+            "folder": tmp_path / "run/model",
             "settings": Settings("0.0.0.0", TOKEN, 3, 2**20, 2**19, 4.0, 5.0),
             "port": 7,
             "device": "cpu",
             "batch_size": 2,
             "backend": "openvino",
-            "dataset": None,
-            "suggestions": None,
-            "train": False,
-            "train_after": None,
+            "cases": None,
+            "trainer": None,
         }
     ]
 
@@ -66,7 +76,7 @@ def test_with_a_dataset_a_token_is_made_up_and_only_shown(
     token = served[0]["settings"].token
     assert len(token) > 40
     assert f"http://127.0.0.1:1/#token={token} " in result.output
-    assert (served[0]["dataset"], served[0]["suggestions"]) == (tmp_path / "data", Path("s.csv"))
+    assert served[0]["cases"] == (str(tmp_path / "data"), Path("s.csv"))
     cli("serve", tmp_path, "--dataset", tmp_path / "data")
     assert served[1]["settings"].token != token
 
@@ -89,7 +99,8 @@ def test_training_needs_a_dataset_and_its_number_needs_training(
     assert (
         cli("serve", tmp_path, "--dataset", tmp_path, "--train", "--train-after", 20).exit_code == 0
     )
-    assert (served[0]["train"], served[0]["train_after"]) == (True, 20)
+    assert served[0]["trainer"].after == 20
+    assert served[0]["folder"] == served[0]["trainer"].run / "model"
 
 
 def test_the_command_has_the_defaults_of_the_function(
@@ -101,6 +112,18 @@ def test_the_command_has_the_defaults_of_the_function(
     dxseg.serve(tmp_path)
     assert served[0] == served[1]
     assert served[0]["settings"] == Settings()
+
+
+@pytest.mark.parametrize("value", ["inf", "nan"])
+@pytest.mark.parametrize(
+    "option", ["--max-megabytes", "--max-megapixels", "--upload-timeout", "--timeout"]
+)
+def test_limits_are_finite(
+    option: str, value: str, cli: Cli, served: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    result = cli("serve", tmp_path, option, value)
+    assert (result.exit_code, served) == (2, [])
+    assert f"{value}: expected a finite number" in result.output
 
 
 def test_beyond_loopback_it_does_not_start_without_a_token(

@@ -55,17 +55,15 @@ SERVER = """
 import sys, time
 sys.path.insert(0, {tests!r})
 from brightness import Maker
-from dxseg.server.uvicorn_server import serve_model
+from dxseg.server.uvicorn_server import run_server
 from dxseg.server.settings import Settings
-from dxseg.inference.predictor import Predictor
 predictor = Maker()(batch_size=2)
 outputs = predictor.backend.forward
 def slow(*arguments):
     time.sleep(0.5)
     return outputs(*arguments)
 predictor.backend.forward = slow
-Predictor.from_folder = lambda *_args, **_options: predictor
-serve_model("model_folder", Settings(), port=0, ready=lambda url: print(url, flush=True))
+run_server(predictor, Settings(), port=0, ready=lambda url: print(url, flush=True))
 print("ended", flush=True)
 """
 

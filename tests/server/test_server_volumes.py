@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel
@@ -16,6 +17,7 @@ import volume_phantom
 from dxseg.data.readers.slicing import Slicing, make_slicing
 from dxseg.inference.components import ComponentFilter
 from dxseg.server.settings import Settings
+from dxseg.server.volume_store import OpenVolume
 
 SLICING = Slicing(axis="axial", window=(0.0, 200.0))
 BRIGHT = 90
@@ -247,6 +249,22 @@ def test_the_oldest_volume_is_closed_and_said_to_be(make_client: Any, tmp_path: 
     gone = slice_of(client, first["volume"], 0)
     assert gone.status_code == 404
     assert "send it again" in gone.json()["detail"]
+
+
+def test_masks_are_kept_while_others_are_read() -> None:
+    """A label map is begun in one thread while another keeps the mask of a slice."""
+    opened = OpenVolume("key", SimpleNamespace(), Path(), None)  # type: ignore[arg-type]
+
+    class Model(str):
+        def __eq__(self, other: object) -> bool:
+            opened.predicted[str(other), 1] = np.ones((2, 2), np.uint8)
+            return str(self) == other
+
+        __hash__ = str.__hash__
+
+    opened.predicted[Model("first"), 0] = np.zeros((2, 2), np.uint8)
+    assert list(opened.kept("first")) == [0]
+    assert list(opened.kept("first")) == [0, 1]
 
 
 def test_wrong_slices_and_masks_are_refused(client: Any, tmp_path: Path) -> None:

@@ -176,6 +176,10 @@ def test_one_branch_may_teach_where_its_stage_1_is_known(
     if not keeps:
         with pytest.raises(UsageError, match="contains no classifier"):
             distill(borrowing, output=tmp_path / "none", overrides=QUICK)
+        weights = first / "stage1" / "coarse.safetensors"
+        weights.write_bytes(weights.read_bytes() + b"trained again")
+        with pytest.raises(DxsegError, match="started from other weights than"):  # it is finished
+            distill(borrowing, output=tmp_path / "lent", overrides=QUICK, stage1=first)
 
 
 def test_the_student_of_c1_with_the_classifier_keeps_it_beside(

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from dxseg import distill
 from dxseg.config.schema import RunConfig
-from dxseg.errors import DxsegError
+from dxseg.errors import DxsegError, UsageError
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.training import distillation, run
 from dxseg.training.run import train_run, train_stage1_run
@@ -76,3 +76,41 @@ def test_a_run_goes_on_from_the_weights_that_it_was_started_with(
     for source in (tmp_path / "other", None):
         with pytest.raises(DxsegError, match="started from other weights than"):
             train_run(disks, tmp_path / "run", config, stage1_run=source)
+
+
+def test_a_finished_run_is_of_the_weights_that_it_was_started_from(
+    disks: Path, configure: Configure, tmp_path: Path
+) -> None:
+    config = configure("unet-stage1")
+    train_stage1_run(disks, tmp_path / "source", config)
+    shutil.copytree(tmp_path / "source", tmp_path / "other")
+    weights = tmp_path / "other" / "stage1" / "coarse.safetensors"
+    weights.write_bytes(weights.read_bytes() + b"trained again")
+    first = train_run(disks, tmp_path / "run", config, stage1_run=tmp_path / "source")
+    assert train_run(disks, tmp_path / "run", config, stage1_run=tmp_path / "source") == first
+    for source in (tmp_path / "other", None):
+        with pytest.raises(DxsegError, match="started from other weights than"):
+            train_run(disks, tmp_path / "run", config, stage1_run=source)
+
+
+@pytest.mark.parametrize(
+    ("method", "stage2"),
+    [
+        ("unet", None),
+        ("unet-student", None),
+        ("unet-stage1-selftrained", Path("stage2")),  # its model has the classifier beside it
+        ("sks-student", Path("stage2")),
+    ],
+)
+def test_a_stage_1_that_no_stage_starts_from_is_refused(
+    method: str, stage2: Path | None, disks: Path, configure: Configure, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="no stage of this run would start from that stage 1"):
+        train_run(
+            disks,
+            tmp_path / "run",
+            configure(method),
+            stage1_run=Path("/nowhere"),
+            stage2_run=stage2,
+        )
+    assert not (tmp_path / "run").exists()

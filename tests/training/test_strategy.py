@@ -132,6 +132,28 @@ class TestDevices:
         assert options == {"devices": 1, "num_nodes": 1}
         assert join_processes(device).world_size == 1
 
+    @pytest.mark.parametrize(
+        ("device", "expected"),
+        [
+            ({"accelerator": "foo"}, "Available names are"),
+            ({"accelerator": "cuda"}, "is not available"),
+            ({"accelerator": "gpu", "devices": 2}, "No supported gpu backend"),
+        ],
+    )
+    def test_devices_that_the_machine_lacks_leave_no_folder(
+        self,
+        device: dict[str, Any],
+        expected: str,
+        disks: Path,
+        configure: Callable[..., RunConfig],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+        with pytest.raises(UsageError, match=rf"device\.accelerator .*{expected}.*Leave both out"):
+            train_run(disks, tmp_path / "run", configure("unet-scratch", device=device))
+        assert not (tmp_path / "run").exists()
+
     def test_several_machines_need_a_launcher(self) -> None:
         device = DeviceConfig(accelerator="cpu", num_nodes=2)
         with pytest.raises(UsageError, match=r"device\.num_nodes 2: .*torchrun or srun"):

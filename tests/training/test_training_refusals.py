@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from dxseg.config.schema import RunConfig
@@ -14,9 +15,12 @@ from dxseg.data.splits.holdout import make_splits
 from dxseg.data.splits.split_table import read_splits, write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
+from dxseg.training.run import train_run
 from dxseg.training.run_record import read_run
 from dxseg.training.run_splits import resolve_splits
 from trained_runs import same_weights
+
+SCRATCH = "unet-scratch"
 
 
 class TestRefusals:
@@ -127,6 +131,18 @@ class TestRefusals:
         dataset.save()
         with pytest.raises(DxsegError, match="stage1: checkpoint 'best'"):
             train("sks", dataset=copied, stage1={"checkpoint": "best"})
+
+    def test_other_splits_than_those_of_a_finished_run(
+        self, disks: Path, configure: Callable[..., RunConfig], train: Callable[..., Path]
+    ) -> None:
+        run = train()
+        table = pd.read_csv(run / "splits.csv")
+        write_splits(run.parent / "same.csv", table)
+        train_run(disks, run, configure(SCRATCH), splits_path=run.parent / "same.csv")
+        other = table.assign(split=table["split"].replace({"validation": "test"}))
+        write_splits(run.parent / "other.csv", other)
+        with pytest.raises(DxsegError, match=r"was started on other splits than .*other\.csv"):
+            train_run(disks, run, configure(SCRATCH), splits_path=run.parent / "other.csv")
 
     def test_splits_that_use_a_mask_that_no_case_has(
         self, copied: Path, configure: Callable[..., RunConfig], tmp_path: Path

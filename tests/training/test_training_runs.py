@@ -120,10 +120,8 @@ def segmenter_task(info: Any) -> Any:
 
 @pytest.mark.parametrize("method", method_names())
 def test_every_method_trains(method: str, train: Callable[..., Path], finished: Path) -> None:
-    config = read_config(finished / "config.yaml")
-    stage1 = finished if "stage1" in (config.model.encoder_init, config.model.coarse_init) else None
     plain = load_config("cpu", method)
-    run = train(method, stage1_run=stage1)
+    run = train(method, stage1_run=finished if plain.model.requires_stage1 else None)
     segmenter, info = load_model_folder(run / "model")
     deployed = plain.model if plain.student is None else plain.model.student
     assert info.model.architecture == deployed.architecture

@@ -24,7 +24,7 @@ def with_dry_run(
     """Make an importer obey its parameter `dry_run`: its report is all that stays.
 
     Args:
-        importer: A command with the parameters `destination` and `dry_run`; it ignores the latter.
+        importer: A command with the parameters `destination` and `dry_run`.
     """
     signature = inspect.signature(importer)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dxseg.commands.dry_run import with_dry_run
 from dxseg.commands.options import LesionFree, PatientPattern, PatientTable, Regions, StrPath
-from dxseg.errors import DxsegError
+from dxseg.errors import DxsegError, UsageError
 
 if TYPE_CHECKING:
     from dxseg.data.importers.report import ImportReport
@@ -58,7 +58,8 @@ def import_annotations(
         dry_run: Import into a temporary folder and report, with five examples; nothing stays.
 
     Raises:
-        UsageError: There are no annotations, a label does not occur, or a package is missing.
+        UsageError: There are no annotations, a label does not occur, `lesion_free` names several,
+            or a package is missing.
         DxsegError: The file is damaged, no shape can be drawn, or the destination has other files.
     """
     from dxseg.data.importers.annotations.masks import (
@@ -73,6 +74,11 @@ def import_annotations(
     from dxseg.data.importers.patients import PatientRules, fill_patients
     from dxseg.io.progress import console, reporting
 
+    if len(lesion_free) > 1:
+        raise UsageError(
+            f"--lesion-free {', '.join(lesion_free)}: images without a shape get one label; give "
+            "only that"
+        )
     path, target = Path(source).resolve(), Path(destination).resolve()
     root = Path(images_root).resolve() if images_root else path if path.is_dir() else path.parent
     if not root.is_dir():

@@ -17,7 +17,7 @@ from dxseg.commands.options import (
     SlicingOptions,
     StrPath,
 )
-from dxseg.errors import UsageError
+from dxseg.errors import UsageError, refuse_unused
 
 if TYPE_CHECKING:
     from dxseg.data.importers.report import ImportReport
@@ -46,7 +46,7 @@ def import_dicom(
     provenance: str = "",
     licence: str = "",
     overwrite: bool = False,
-    dry_run: bool = False,  # noqa: ARG001 - with_dry_run obeys it
+    dry_run: bool = False,
     **slicing: Unpack[SlicingOptions],
 ) -> ImportReport:
     """Import a PACS export: images, CT and MR series, and their masks; patients become pseudonyms.
@@ -103,7 +103,9 @@ def import_dicom(
     rule = make_slicing(**slicing)
     target = Path(destination).resolve()
     folder = open_export(source, target)
-    key = target.with_name(f"{target.name}.key") if key is None else Path(key)
+    if key is None or (dry_run and not Path(key).exists()):  # a new one would stay
+        key = target.with_name(f"{target.name}.key")
+    key = Path(key)
     pseudonyms = Pseudonyms(open_key(key, target))
     with reporting(console, "Importing DICOM") as progress:
         export = read_export(folder, modalities, volumes_only, regions or {}, progress)
@@ -143,6 +145,15 @@ def import_dicom(
                 progress=progress,
             )
         else:
+            refuse_unused(
+                f"{source}: images, which no volume is made of",
+                {
+                    "--lesion-class": lesion_classes,
+                    "--lesion-label": lesion_label,
+                    "--slice-labels-known": slice_labels_known,
+                    **{f"--{name}": value for name, value in slicing.items()},
+                },
+            )
             fields |= {"mask_classes": export.mask_classes, "lesion_free": list(lesion_free)}
             report = write_images(
                 name_images(export.chosen, pseudonyms),

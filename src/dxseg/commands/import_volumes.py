@@ -21,7 +21,7 @@ from dxseg.commands.options import (
     StrPath,
     Suffix,
 )
-from dxseg.errors import UsageError
+from dxseg.errors import UsageError, refuse_unused
 
 if TYPE_CHECKING:
     from dxseg.data.importers.report import ImportReport
@@ -141,8 +141,21 @@ def import_volumes(
         masks_by_voxel=masks_by_voxel,
     )
     if not found.volumes:
-        if patients is not None or patient_pattern is not None:
-            raise UsageError(f"{source}: DICOM files name their patients; leave the option out")
+        refuse_unused(
+            f"{source}: of DICOM series each is a volume, its masks are SEG or RTSTRUCT objects "
+            "beside it, and its patient and modality are named (dcm2niix converts series)",
+            {
+                "--channel": channels,
+                "--masks-root": masks_root,
+                "--mask-suffix": mask_suffix,
+                "--mask-replace": mask_replace,
+                "--masks-by-voxel": masks_by_voxel,
+                "--ignore-value": ignore_value is not None,
+                "--modality": modality != "unknown",
+                "--patients": patients,
+                "--patient-pattern": patient_pattern,
+            },
+        )
         named = {str(value): name for value, name in (mask_values or {}).items()}
         return import_dicom(
             source,

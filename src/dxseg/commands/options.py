@@ -159,7 +159,6 @@ InputSpacing = Annotated[
 
 BudgetUnit = Literal["volume", "slice"]
 LabelUnit = Literal["slice", "slab", "volume"]
-Preset = Literal["cpu", "cpu-thorough", "paper"]
 Split = Literal["test", "validation", "train"]
 Backend = Literal["torch", "onnxruntime", "openvino"]
 

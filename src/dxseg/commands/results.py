@@ -184,7 +184,7 @@ class Methods(dict[str, "RunConfig"]):
         for name, config in self.items():
             model, training = config.model, config.self_training
             filters = training is not None and training.label_filter
-            learns = model.requires_stage1 or model.label_head or config.student is not None
+            learns = model.learns_labels or config.student is not None
             table.add_row(
                 f"{name} (default)" if name == DEFAULT_METHOD else name,
                 model.architecture,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -64,12 +66,16 @@ def serve(
         DxsegError: The model, the dataset or the suggestions cannot be read, or the port is in use.
     """
     try:
-        from dxseg.server.uvicorn_server import serve_model
+        from dxseg.server.uvicorn_server import run_server
     except ModuleNotFoundError as error:
         raise UsageError(
             f"the server needs {error.name}, which is not installed; pip install 'dxseg[serve]'"
         ) from error
     from dxseg.inference.model_folder import find_model_folder
+    from dxseg.inference.predictor import Predictor
+    from dxseg.server.case_queue import CaseQueue
+    from dxseg.server.retraining.models import find_run
+    from dxseg.server.retraining.trainer import Trainer
     from dxseg.server.settings import Settings, read_token
 
     if suggestions is not None and dataset is None:
@@ -94,22 +100,32 @@ def serve(
         host=host,
         token=token,
         queue=queue,
-        max_bytes=int(max_megabytes * 2**20),
-        max_pixels=int(max_megapixels * 2**20),
+        max_bytes=_times_2_to_20("max_megabytes", max_megabytes),
+        max_pixels=_times_2_to_20("max_megapixels", max_megapixels),
         upload_seconds=upload_timeout,
         seconds=timeout,
     )
-    announce = ready or print_address
-    serve_model(
-        find_model_folder(model),
+    folder, announce = find_model_folder(model), ready or print_address
+    load = partial(Predictor.from_folder, device=device, batch_size=batch_size, backend=backend)
+    predictor, cases, trainer = load(folder), None, None
+    if dataset is not None:
+        table = None if suggestions is None else Path(suggestions)
+        cases = CaseQueue(dataset, predictor.info, table)
+        if train:
+            trainer = Trainer(cases, find_run(folder), load, train_after)
+            predictor = load(trainer.run / "model")  # that was last chosen on the page, if any
+    run_server(
+        predictor,
         settings,
         port=port,
-        device=device,
-        backend=backend,
-        batch_size=batch_size,
-        dataset=None if dataset is None else Path(dataset),
-        suggestions=None if suggestions is None else Path(suggestions),
-        train=train,
-        train_after=train_after,
+        cases=cases,
+        trainer=trainer,
         ready=lambda url: announce(url + fragment),
     )
+
+
+def _times_2_to_20(name: str, limit: float) -> int:
+    """A limit in bytes or pixels, of one in megabytes or megapixels."""
+    if not math.isfinite(limit):
+        raise UsageError(f"{name} {limit}: expected a finite number above 0")
+    return int(limit * 2**20)

@@ -13,11 +13,11 @@ from dxseg.commands.options import (
     MaskBudget,
     OutputPath,
     Overrides,
-    Preset,
     StrPath,
     StrPaths,
 )
 from dxseg.commands.results import Methods, TrainedRun
+from dxseg.config import DEFAULT_METHOD, Preset
 from dxseg.errors import DxsegError, UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def train(
     masks: MaskBudget | None = None,
     budget_unit: BudgetUnit | None = None,
     label_unit: LabelUnit | None = None,
-    method: str = "unet-stage1-student",
+    method: str = DEFAULT_METHOD,
     preset: Preset = "cpu",
     seed: int = 0,
     splits: StrPath | None = None,
@@ -74,17 +74,20 @@ def train(
         The content of the run's `run.json`.
 
     Raises:
-        UsageError: A name is unknown or a value out of range, or a budget exceeds the masks of the
-            dataset.
+        UsageError: A name is unknown or a value out of range, a budget exceeds the masks of the
+            dataset, or an option would have no effect.
         DxsegError: The dataset, the folder or another run cannot be used.
     """
     from dxseg.config.presets import load_config, merge
     from dxseg.training.run import train_run
+    from dxseg.training.run_splits import check_split_options
 
     chosen: dict[str, Any] = {"seed": seed}
     known = {"masks": masks, "budget_unit": budget_unit, "label_unit": label_unit}
     chosen["split"] = {name: value for name, value in known.items() if value is not None}
     config = load_config(preset, method, merge(chosen, dict(overrides or {})))
+    if splits is not None:
+        check_split_options(Path(splits), config.split)
     record = train_run(
         Path(dataset),
         Path(output),

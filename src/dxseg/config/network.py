@@ -140,6 +140,11 @@ class ModelConfig(StrictConfig):
         return self.encoder_init == "stage1" or self.prompted or self.classifier
 
     @property
+    def learns_labels(self) -> bool:
+        """Whether this method learns from image-level labels: by a stage 1, or a label head."""
+        return self.requires_stage1 or self.label_head
+
+    @property
     def has_label_head(self) -> bool:
         """Whether the network that masks train predicts labels that it was trained on."""
         return self.label_head or self.prompted

@@ -7,18 +7,17 @@ from difflib import get_close_matches
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
-from dxseg.config import DEFAULT_METHOD
+from dxseg.config import DEFAULT_METHOD, Preset
 from dxseg.config.schema import RunConfig
 from dxseg.errors import DxsegError, UsageError
 from dxseg.io.progress import console
 from dxseg.io.yaml import parse_yaml, read_small_text
 
-Preset = Literal["cpu", "cpu-thorough", "paper"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 
 OPTIONAL_STAGES = ("self_training", "student")
@@ -97,7 +96,8 @@ def load_config(
     """Build the configuration of a preset and a method, with overrides.
 
     Raises:
-        UsageError: an unknown preset, method or key, or a value out of its range.
+        UsageError: an unknown preset, method or key, a value out of its range, or an override that
+            gives the run the name of another method.
     """
     if preset not in PRESETS:
         raise UsageError(f"preset {preset!r} is unknown; choose one of {', '.join(PRESETS)}")
@@ -105,6 +105,12 @@ def load_config(
     if method not in methods:
         raise UsageError(f"method {method!r} is unknown; choose one of {', '.join(methods)}")
     chosen = merge(methods[method], {"method": method}, overrides or {})
+    name = chosen["method"]
+    if name != method and name in method_names():
+        raise UsageError(
+            f"--set method={name} only names the run, which would stay {method!r}; choose the "
+            f"method with --method {name}"
+        )
     values = {
         section: value
         for section, value in _recipe(preset).items()

@@ -129,7 +129,7 @@ class DeviceConfig(StrictConfig):
     """
 
     accelerator: str = "auto"
-    devices: int | Literal["auto"] = "auto"
+    devices: PositiveInt | Literal["auto"] = "auto"
     num_nodes: PositiveInt = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     deterministic: bool = False

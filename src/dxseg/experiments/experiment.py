@@ -15,9 +15,10 @@ from pydantic import (
     model_validator,
 )
 
+from dxseg.config import Preset
 from dxseg.config.mask_budget import parse_mask_budget
 from dxseg.config.network import StrictConfig
-from dxseg.config.presets import Preset, load_config, merge
+from dxseg.config.presets import load_config, merge
 from dxseg.config.schema import RunConfig
 from dxseg.errors import UsageError
 from dxseg.evaluation.summary import MEANS

@@ -14,9 +14,7 @@ from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
 from dxseg.inference.sources import SpacedImage
 from dxseg.server.case_queue import CaseQueue, FoundCase
-from dxseg.server.service import Service
-
-_IMAGE = "the image"  # in messages: the name of a file may contain a patient's
+from dxseg.server.service import IMAGE, Service
 
 
 async def predict_case(
@@ -44,7 +42,7 @@ async def predict_case(
     rows, positions = _neighborhood(dataset, case, model.info.smoothing_mm)
     if len(rows) < 2:
         image = SpacedImage(case.image, case.spacing)
-        return await service.predict(model, image, label_prompt, _IMAGE, return_image=return_image)
+        return await service.predict(model, image, label_prompt, IMAGE, return_image=return_image)
     parse_label_prompt(label_prompt, model.info)
 
     def run() -> Prediction | DxsegError:

@@ -27,6 +27,9 @@ from dxseg.server.telemetry import Metrics
 from dxseg.server.uploads import Upload, UploadDir, check_pixels, inspect_upload, save_upload
 from dxseg.server.worker import QueueFullError, StoppingError, Worker
 
+DATASET, IMAGE = "the dataset", "the image"
+"""Names of a folder and a file in messages: their own may contain a patient's name."""
+
 _T = TypeVar("_T")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,11 +42,12 @@ class Settings:
         """Check the limits, and that a server on a network has a token.
 
         Raises:
-            UsageError: A limit is not positive, or an address other than loopback has no token.
+            UsageError: A limit is not positive or not finite, or an address other than loopback
+                has no token.
         """
         for name in ("queue", "max_bytes", "max_pixels", "upload_seconds", "seconds"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name} {getattr(self, name)}: expected more than 0")
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(f"{name} {getattr(self, name)}: expected a finite number above 0")
         if self.token is None and not self.is_loopback:
             raise UsageError(
                 f"host {self.host}: other machines can reach it, so a token is needed; give a "

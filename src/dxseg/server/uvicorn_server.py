@@ -7,8 +7,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -18,7 +16,6 @@ from dxseg.errors import DxsegError
 from dxseg.inference.predictor import Predictor
 from dxseg.server.app import create_app
 from dxseg.server.case_queue import CaseQueue
-from dxseg.server.retraining.models import find_run
 from dxseg.server.retraining.trainer import Trainer
 from dxseg.server.settings import Settings
 from dxseg.server.telemetry import LOG_CONFIG
@@ -31,49 +28,28 @@ _LAST_SECONDS = 1.0
 """Time in which a server that stops still reads requests, to answer them with 503."""
 
 
-def serve_model(
-    model: str | Path,
+def run_server(
+    predictor: Predictor,
     settings: Settings,
     *,
-    port: int = 8000,
-    device: str = "cpu",
-    backend: str | None = None,
-    batch_size: int = 8,
-    dataset: str | Path | None = None,
-    suggestions: str | Path | None = None,
-    train: bool = False,
-    train_after: int | None = None,
-    ready: Callable[[str], None] = lambda _url: None,
+    port: int,
+    cases: CaseQueue | None = None,
+    trainer: Trainer | None = None,
+    ready: Callable[[str], None],
 ) -> None:
     """Serve a model until SIGTERM or SIGINT; requests accepted by then are handled.
 
     Args:
-        model: The model folder, or an exported .onnx file.
+        predictor: Of the model.
         settings: Address, token and limits.
         port: To listen on; 0 for any that is free.
-        device: Torch device string.
-        backend: See `dxseg.inference.load.load_backend`.
-        batch_size: Images per forward pass.
-        dataset: Folder of the dataset that masks are saved into.
-        suggestions: Table of `dxseg suggest`: the order of the cases without a mask.
-        train: Train on the dataset, on request; `model` is then a finished run. The model that was
-            last chosen on the page is served, if any.
-        train_after: New masks after which a training starts by itself; default: never.
+        cases: See `make_server`.
+        trainer: See `make_server`.
         ready: Called with the server's address once it accepts connections.
 
     Raises:
-        UsageError: The backend is unknown, not installed or does not support the model; to train,
-            the model is no run or there is no dataset, or another server trains on it.
-        DxsegError: The model or the dataset is bad, or the address cannot be listened on.
+        DxsegError: The address cannot be listened on.
     """
-    load = partial(Predictor.from_folder, device=device, batch_size=batch_size, backend=backend)
-    predictor, cases, trainer = load(model), None, None
-    if dataset is not None:
-        table = None if suggestions is None else Path(suggestions)
-        cases = CaseQueue(dataset, predictor.info, table)
-        if train:
-            trainer = Trainer(cases, find_run(Path(model)), load, train_after)
-            predictor = load(trainer.run / "model")
     listening = listen(settings.host, port)
     server = make_server(predictor, settings, cases=cases, trainer=trainer, log_config=LOG_CONFIG)
     ready(address(listening))

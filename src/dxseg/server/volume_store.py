@@ -58,6 +58,15 @@ class OpenVolume:
             self.predicted.clear()
         self.predicted[model, index] = mask
 
+    def kept(self, model: str) -> dict[int, NDArray[np.uint8]]:
+        """Masks of a model by slice.
+
+        Args:
+            model: Its name.
+        """
+        now = list(self.predicted.items())  # at once: other threads keep masks meanwhile
+        return {index: mask for (name, index), mask in now if name == model}
+
 
 class VolumeStore:
     """Keeps volumes by random names; threads may share one."""

@@ -154,6 +154,10 @@ def distill_run(
             _start_student_folder(teacher, output, config, dataset, " ".join(digests))
             if config.model.student.encoder_init == "pretrained":
                 check_encoder_weights(output, config)
+            sources = (
+                [source / "stage1" / STAGE1_WEIGHTS] if builds_on_stage1 and coarse is None else []
+            )
+            check_source(output, sources)
             if (output / RUN_FILE).is_file():
                 return read_run(output)
             splits = read_splits(output / "splits.csv", dataset)
@@ -161,10 +165,6 @@ def distill_run(
             with reporting(console, "Reading images") as report:
                 data = prepare_training_data(dataset, splits, config, statistics, report)
             validate_selection(data, config)
-            sources = (
-                [source / "stage1" / STAGE1_WEIGHTS] if builds_on_stage1 and coarse is None else []
-            )
-            check_source(output, sources)
         work = Work(dataset, splits, data, config, output, settings, fabric)
         stage1 = coarse
         if coarse is not None:

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dxseg.config.network import ModelConfig
 from dxseg.config.presets import load_config, method_names
 from dxseg.config.schema import RunConfig
 from dxseg.data.splits.groups import label_sets
@@ -61,16 +60,12 @@ def check_trainable(
     check_sliding_window(dataset, splits, config, target_spacing(dataset, config.data.spacing))
 
 
-def _needs_labels(model: ModelConfig) -> bool:
-    return model.requires_stage1 or model.label_head
-
-
 def _too_few_labels(dataset: Dataset, train: NDArray[np.bool_], config: RunConfig) -> Iterator[str]:
     own = [*dataset.image_labels[train], *dataset.study_labels[train & (dataset.studies >= 0)]]
     known = {labels for labels in label_sets(dataset, pd.Series(own, dtype=str)) if labels}
     if len(known) > 1:
         return
-    plain = [name for name in method_names() if not _needs_labels(load_config("cpu", name).model)]
+    plain = [one for one in method_names() if not load_config("cpu", one).model.learns_labels]
     methods = f"train a method that learns from masks alone (--method NAME: {', '.join(plain)})"
     if not known:
         yield (

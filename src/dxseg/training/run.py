@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 
 from dxseg.config.schema import RunConfig
 from dxseg.data.table.dataset import Dataset
+from dxseg.errors import UsageError
 from dxseg.inference.model_folder import WEIGHTS_FILE, load_model_folder
 from dxseg.io.progress import console, reporting
 from dxseg.models.coarse_branch import CoarseBranch
@@ -33,7 +34,7 @@ from dxseg.training.run_folder import (
     record_source,
 )
 from dxseg.training.run_record import RUN_FILE, STAGE1_WEIGHTS, has_stage1, read_run
-from dxseg.training.run_splits import run_splits
+from dxseg.training.run_splits import recorded_splits, run_splits
 from dxseg.training.sequence import Trained, Work, train_stages
 from dxseg.training.stage1_folder import load_stage1, load_stage1_of, save_stage1
 from dxseg.training.stages import train_stage1, validate_selection
@@ -71,12 +72,18 @@ def train_run(
         The content of `run.json`.
 
     Raises:
-        DxsegError: the folder holds a run of another configuration or dataset, or one that started
-            from another run; the given stage 1 does not fit, was trained on validation or test
-            cases, or selected on test cases; the given stage 2 is of another
-            configuration or split; files are damaged; another process trains this run.
+        UsageError: no stage would start from the given stage 1.
+        DxsegError: the folder holds a run of another configuration, dataset or split, or one that
+            started from another run; the given stage 1 does not fit, was trained on validation or
+            test cases, or selected on test cases; the given stage 2 is of another configuration or
+            split; files are damaged; another process trains this run.
         KeyboardInterrupt: the user stopped the run.
     """
+    if stage1_run is not None and not _loads_stage1(config, after_stage2=stage2_run is not None):
+        raise UsageError(
+            f"{stage1_run}: no stage of this run would start from that stage 1 (method "
+            f"{config.method!r}); leave --stage1 out, or choose a method that builds on a stage 1"
+        )
     fabric = join_processes(config.device)
     settings = TrainerSettings(config.device, config.seed, logger, callbacks)
     dataset = Dataset.load(dataset_path)
@@ -85,14 +92,15 @@ def train_run(
     with lock_folder(output, fabric):
         with fabric.rank_zero_first():
             check_folder(output, config, dataset)
+            check_source(output, sources)
             if (output / RUN_FILE).is_file():
+                recorded_splits(dataset, output, config, splits_path)
                 return read_run(output)
             labels = config.model.label_head or (
                 config.model.requires_stage1 and stage1_run is None and stage2_run is None
             )
             check = partial(check_trainable, labels=labels)
             work = _prepare(dataset, output, config, splits_path, settings, fabric, check)
-            check_source(output, sources)
         trained = Trained() if stage2_run is None else _stage2_of(stage2_run, work)
         started = monotonic()
         stage1 = _stage1_for(work, trained, stage1_run or stage2_run)
@@ -202,18 +210,23 @@ def _stage2_of(run: Path, work: Work) -> Trained:
     return Trained(network, record={"stage2": read_run(run)["stage2"]}, seconds={"stage2": 0.0})
 
 
-def _stage1_for(work: Work, trained: Trained, other: Path | None) -> CoarseBranch | None:
-    """The classifier that the stages which are left start from, if they need one.
+def _loads_stage1(config: RunConfig, *, after_stage2: bool) -> bool:
+    """Whether a stage that is left starts from a classifier which no network brings along.
 
-    A network of two branches, or with a classifier beside it, brings it along, unless masks have
-    changed it.
+    A network of two branches, or with a classifier beside it, does, unless masks have changed it.
     """
-    config = work.config
-    if not config.model.requires_stage1 or (trained.network is not None and config.student is None):
+    left = not after_stage2 or (config.student is not None and not config.model.keeps_stage1)
+    return left and config.model.requires_stage1
+
+
+def _stage1_for(work: Work, trained: Trained, other: Path | None) -> CoarseBranch | None:
+    """The classifier that the stages which are left start from, if they need one."""
+    config, after_stage2 = work.config, trained.network is not None
+    if after_stage2 and config.model.keeps_stage1:
+        kept: CoarseBranch = trained.network.coarse  # type: ignore[assignment]
+        return kept
+    if not _loads_stage1(config, after_stage2=after_stage2):
         return None
-    if trained.network is not None and config.model.keeps_stage1:
-        coarse: CoarseBranch = trained.network.coarse  # type: ignore[assignment]
-        return coarse
     if other is not None:
         return load_stage1_of(other, work.splits, config, work.data)
     coarse, trained.record["stage1"] = _stage1(work)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from dxseg.config.schema import RunConfig
+from dxseg.config.schema import RunConfig, SplitConfig
 from dxseg.data.splits.holdout import make_splits
 from dxseg.data.splits.mask_budget import budget_units, choose_masks, lesion_cases
 from dxseg.data.splits.split_table import read_splits, without_masks, write_splits
 from dxseg.data.table.dataset import Dataset
-from dxseg.errors import DxsegError
+from dxseg.errors import DxsegError, refuse_unused
+from dxseg.io.csv_io import read_table
 from dxseg.io.progress import Report, console, reporting
 from dxseg.training.run_folder import start_folder
 
@@ -38,12 +39,36 @@ def run_splits(
         start_folder(output, config, dataset)
         write_splits(path, splits)
         return splits
-    recorded = read_splits(path, dataset)
+    return recorded_splits(dataset, output, config, given)
+
+
+def recorded_splits(
+    dataset: Dataset, output: Path, config: RunConfig, given: Path | None
+) -> pd.DataFrame:
+    """The splits that a run was started on.
+
+    Raises:
+        DxsegError: others are given.
+    """
+    recorded = read_splits(output / "splits.csv", dataset)
     if given is not None and not resolve_splits(dataset, config, given).equals(recorded):
         raise DxsegError(
             f"{output}: was started on other splits than {given}; choose another folder with --out"
         )
     return recorded
+
+
+def check_split_options(given: Path, split: SplitConfig) -> None:
+    """Refuse options that have no effect on splits which are given.
+
+    Raises:
+        UsageError: one was set.
+    """
+    unused = {"fractions", "split_seed"}
+    if split.masks is None and "use_mask" in read_table(given):
+        unused |= {"budget_unit", "label_unit", "validation_masks"}
+    reason = f"{given}: is used as it is, except that --masks chooses masks anew"
+    refuse_unused(reason, {f"split.{one}": True for one in sorted(unused & split.model_fields_set)})
 
 
 def resolve_splits(

@@ -14,12 +14,13 @@ from dxseg.config.stages import StageConfig
 from dxseg.data.batches.augment import StrongAugmentation
 from dxseg.errors import DxsegError
 from dxseg.models.coarse_branch import CoarseBranch
-from dxseg.models.factory import build_coarse_branch, build_segmenter
+from dxseg.models.factory import Task, build_coarse_branch, build_segmenter
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.datamodule.stage_data import (
     NO_LABELS_MESSAGE,
     LabelBatches,
     StageData,
+    StratifiedBatches,
     label_batches,
     mask_batches,
     self_training_batches,
@@ -95,9 +96,10 @@ def train_stage2(
     segmenter = build_segmenter(config.model, task, stage1=stage1)
     masks = mask_batches(data, config, stage)
     if config.model.label_head:
-        loss = _label_loss(data, stage)
+        labels = label_batches(data, config, stage)
+        loss = _label_loss(labels, task, stage)
         module: SegmentationModule = MultitaskModule(segmenter, loss, config.model, stage)
-        train: Any = {"masks": masks, "labels": label_batches(data, config, stage)}
+        train: Any = {"masks": masks, "labels": labels}
     else:
         soft = config.data.soft_masks
         module = SegmentationModule(segmenter, config.model, stage, soft_targets=soft)
@@ -148,19 +150,20 @@ def self_train(
         raise ValueError("the configuration has no self-training")
     torch.manual_seed(config.seed)
     prompts = config.model.has_label_head and config.data.label_prompt_prob > 0
+    train = self_training_batches(data, config, stage)
     module = SelfTrainingModule(
         segmenter,
         config.model,
         stage,
         data.task,
         prompt_teacher=prompts,
-        label_loss=_label_loss(data, stage) if config.model.label_head else None,
+        label_loss=_label_loss(train, data.task, stage) if config.model.label_head else None,
         soft_targets=config.data.soft_masks,
     )
     batches = StageData(
         data,
         config,
-        self_training_batches(data, config, stage),
+        train,
         data.mask_validation,
         patch_size=config.data.patch_size,
         strong=StrongAugmentation(stage),
@@ -206,15 +209,15 @@ def train_student(
     torch.manual_seed(config.seed)
     task, model = data.task, config.model.student
     segmenter = build_segmenter(model, task, stage1=stage1)
-    balance = label_balance(labels.cases.labels, task.labels, task.multi_label)
-    label_loss = LabelLoss(balance, task.multi_label, stage.label_smoothing)
+    train = student_batches(labels, config, stage)
+    label_loss = _label_loss(train, task, stage)
     module = StudentModule(segmenter, label_loss, task, model, stage)
     metrics = fit_stage(
         _to_channels_last(module),
         StageData(
             data,
             config,
-            student_batches(labels, config, stage),
+            train,
             data.mask_validation,
             patch_size=config.data.patch_size,
         ),
@@ -254,10 +257,11 @@ def validate_selection(data: TrainingData, config: RunConfig) -> None:
             )
 
 
-def _label_loss(data: TrainingData, stage: StageConfig) -> LabelLoss:
-    """Of a label head that goes on learning beside the masks."""
-    task = data.task
-    balance = label_balance(data.label_train.labels, task.labels, task.multi_label)
+def _label_loss(train: StratifiedBatches, task: Task, stage: StageConfig) -> LabelLoss:
+    """Of a label head that learns beside the masks, balanced over what these batches draw."""
+    cases, sampler = train
+    draws = sampler.draws(len(cases))
+    balance = label_balance(cases.labels, task.labels, task.multi_label, draws)
     return LabelLoss(balance, task.multi_label, stage.label_smoothing)
 
 

@@ -17,6 +17,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.strategies.ddp import DDPStrategy as FabricDDP
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from lightning.pytorch.strategies import DDPStrategy
 from timm.layers.norm_act import convert_sync_batchnorm
@@ -42,7 +43,8 @@ def join_processes(device: DeviceConfig) -> Fabric:
         Without a launcher this process is the only one.
 
     Raises:
-        UsageError: several machines are requested without a launcher.
+        UsageError: several machines are requested without a launcher, or devices that this machine
+            does not have.
     """
     launched = _launched()
     if launched is None:
@@ -52,17 +54,29 @@ def join_processes(device: DeviceConfig) -> Fabric:
                 "launcher; start one process per device with torchrun or srun "
                 "(docs/how-to/cluster.md) and leave device.num_nodes out"
             )
+        _fabric(device, device.devices)  # refuses here what Trainer.fit would refuse later
         return Fabric(accelerator="cpu", devices=1)
     devices, num_nodes = launched
-    fabric = Fabric(
-        accelerator=device.accelerator,
-        devices=devices,
-        num_nodes=num_nodes,
-        strategy=FabricDDP(timeout=_TIMEOUT),
-    )
+    strategy = FabricDDP(timeout=_TIMEOUT)
+    fabric = _fabric(device, devices, num_nodes=num_nodes, strategy=strategy)
     fabric.launch()
     console.quiet = not fabric.is_global_zero
     return fabric
+
+
+def _fabric(device: DeviceConfig, devices: int | str, **options: Any) -> Fabric:
+    """Lightning's processes on these devices.
+
+    Raises:
+        UsageError: this machine does not have them.
+    """
+    try:
+        return Fabric(accelerator=device.accelerator, devices=devices, **options)
+    except (ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
+        raise UsageError(
+            f"device.accelerator {device.accelerator!r}, device.devices {devices!r}: {error} "
+            "Leave both out to use what this machine has"
+        ) from error
 
 
 def trainer_options(device: DeviceConfig, *, find_unused_parameters: bool) -> dict[str, Any]:

@@ -351,6 +351,8 @@ def test_images_listed_without_a_shape_are_lesion_free_only_on_request(tmp_path:
     assert told(report, "1 images listed without a shape")
     _, dataset = imported(tmp_path, content, lesion_free=["normal"], overwrite=True)
     assert dataset.cases["label"].tolist() == ["polyp", "normal"]
+    with pytest.raises(UsageError, match="--lesion-free normal, none: images without a shape"):
+        imported(tmp_path, content, lesion_free=["normal", "none"], overwrite=True)
 
 
 @pytest.mark.parametrize("orientation", [3, 6])

@@ -235,10 +235,50 @@ def test_import_volumes_takes_the_series_of_an_export(
     assert (report.volumes, report.images) == (1, 6)
     labels = Images.load(tmp_path / "data").cases["label"].tolist()
     assert labels == ["no tumour"] * 4 + ["tumour", "no tumour"]
-    with pytest.raises(UsageError, match="masks are SEG or RTSTRUCT objects"):
-        import_volumes(folder, tmp_path / "other", mask_replace=("a", "b"))
     with pytest.raises(DxsegError, match="no readable DICOM slice of a volume"):
         import_volumes(store(ultrasound, "US only"), tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("channels", {"ct": "_ct"}),
+        ("masks_root", "."),
+        ("mask_suffix", "_outline"),
+        ("mask_replace", ("a", "b")),
+        ("masks_by_voxel", True),
+        ("ignore_value", 0),
+        ("modality", "CT"),
+        ("patient_pattern", "P."),
+    ],
+)
+def test_options_of_files_of_volumes_are_refused_for_dicom(
+    option: str, value: Any, series: Make, store: Store, tmp_path: Path, phantom: Any
+) -> None:
+    folder, name = store(series(phantom)), option.replace("channels", "channel").replace("_", "-")
+    with pytest.raises(UsageError, match=f"SEG or RTSTRUCT objects .*: --{name} would have no"):
+        import_volumes(folder, tmp_path / "data", **{option: folder if value == "." else value})
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("window", "liver"),
+        ("axis", "axial"),
+        ("neighbours", 1),
+        ("lesion_classes", ["tumour"]),
+        ("lesion_label", "tumour"),
+        ("slice_labels_known", True),
+    ],
+)
+def test_options_of_volumes_are_refused_for_images(
+    option: str, value: Any, ultrasound: list[Dataset], store: Store, tmp_path: Path
+) -> None:
+    name = option.replace("classes", "class").replace("_", "-")
+    with pytest.raises(UsageError, match=f"--{name} would have no effect"):
+        import_dicom(store(ultrasound), tmp_path / "data", **{option: value})
+    assert not (tmp_path / "data").exists()
 
 
 def test_modalities_are_chosen_when_there_are_several(
@@ -295,6 +335,16 @@ def test_the_same_key_gives_the_same_pseudonyms(
     assert tables[0].equals(tables[1])
     assert not set(tables[0]["patient_id"]) & set(tables[2]["patient_id"])
     assert (tmp_path / "three.key").exists()
+
+
+def test_a_dry_run_makes_no_key(ultrasound: list[Dataset], store: Store, tmp_path: Path) -> None:
+    folder, key = store(ultrasound), tmp_path / "hospital.key"
+    for _ in range(2):
+        before = sorted(tmp_path.rglob("*"))
+        report = import_dicom(folder, tmp_path / "data", key=key, dry_run=True)
+        assert report.images == 4
+        assert sorted(tmp_path.rglob("*")) == before
+        import_dicom(folder, tmp_path / "data", key=key, overwrite=True)  # now there is one
 
 
 def test_an_interrupted_import_leaves_no_dataset_and_may_be_started_again(

@@ -50,6 +50,13 @@ class StratifiedBatchSampler(EpochSampler):
     def __len__(self) -> int:
         return self.batches
 
+    def draws(self, count: int) -> NDArray[np.float64]:
+        """How often a batch draws each of `count` rows, on average: (count,)."""
+        draws = np.zeros(count)
+        for rows, drawn in self.pools:
+            draws[rows] = drawn / len(rows)
+        return draws
+
     def __iter__(self) -> Iterator[list[SampleIndex]]:
         # The last number has no meaning any more; without it every run would draw otherwise.
         generator = np.random.default_rng([self.seed, self.epoch, 0])

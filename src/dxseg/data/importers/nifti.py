@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from dxseg.data.importers.folder import note_pairing
 from dxseg.data.importers.mask_owner import MaskNaming
@@ -30,7 +29,7 @@ from dxseg.data.readers.volume_files import (
     volume_grid,
     volume_stem,
 )
-from dxseg.errors import DxsegError, UsageError
+from dxseg.errors import DxsegError
 from dxseg.io.atomic import sha256_file, sha256_json
 
 _EXPECTED = ", ".join(VOLUME_FORMATS)
@@ -82,8 +81,7 @@ def find_volumes(
         masks_by_voxel: As `by_voxel` of `read_label_map`.
 
     Raises:
-        UsageError: The naming is given for DICOM series, a structure does not exist, or none of
-            several is known to be a lesion.
+        UsageError: A structure does not exist, or none of several is known to be a lesion.
         DxsegError: A folder is missing, there is no volume, or two have the same name.
     """
     source = _folder(source)
@@ -92,8 +90,8 @@ def find_volumes(
     others = LeftOut()
     files = list(_walk(source, exclude, others))
     if not files:
-        given = {"--channel": suffixes, "--masks-by-voxel": masks_by_voxel}
-        _check_dicom(source, {**given, "naming of masks": tree or not naming.any_word})
+        if not any(is_dicom(path) for path in source.rglob("*")):
+            raise DxsegError(f"{source}: no volume; expected {_EXPECTED} or DICOM slices")
         return FoundVolumes([], {}, [], [])
     found = find_files(files, suffixes or {}, source, left_out)
     if tree is not None:
@@ -136,18 +134,6 @@ def find_volumes(
         volumes.append(replace(one, path=relative.as_posix(), is_asked=is_asked))
     classes = dict(enumerate(structures.classes, 1))
     return FoundVolumes(volumes, classes, structures.lesions, notes)
-
-
-def _check_dicom(source: Path, given: Mapping[str, Any]) -> None:
-    """Check that a folder without volumes in files of their own has DICOM series."""
-    if not any(is_dicom(path) for path in source.rglob("*")):
-        raise DxsegError(f"{source}: no volume; expected {_EXPECTED} or DICOM slices")
-    for option in (option for option, value in given.items() if value):
-        raise UsageError(
-            f"{source}: {option} is not for DICOM: each series is a volume, and masks are SEG or "
-            "RTSTRUCT objects beside them; leave it out, or convert the series (such as with "
-            "dcm2niix)"
-        )
 
 
 def _volume(

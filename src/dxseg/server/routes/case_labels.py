@@ -19,10 +19,9 @@ from dxseg.data.table.annotations import find_case
 from dxseg.errors import DxsegError, UsageError, quote
 from dxseg.server.case_queue import CaseQueue
 from dxseg.server.middleware import CASE_LABELS
-from dxseg.server.routes.cases import DATASET
 from dxseg.server.routes.masks import label_map
 from dxseg.server.schemas import CaseId, CocoRLE
-from dxseg.server.service import Service, problems
+from dxseg.server.service import DATASET, Service, problems
 from dxseg.server.volume_grids import read_volume_grid
 
 _Masks = dict[CaseId, dict[str, CocoRLE]]

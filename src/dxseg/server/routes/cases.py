@@ -22,11 +22,8 @@ from dxseg.server.schemas import (
     with_shown_slice,
 )
 from dxseg.server.schemas import describe_prediction as describe
-from dxseg.server.service import Service, problems
+from dxseg.server.service import DATASET, IMAGE, Service, problems
 from dxseg.server.work_list import STATES, CaseFilter, CaseState, ListedCase, next_case
-
-# Names of a folder and a file in messages: their own may contain a patient's name.
-DATASET, _IMAGE = "the dataset", "the image"
 
 
 class ListedCaseOut(BaseModel):
@@ -178,12 +175,12 @@ def add_case_routes(app: FastAPI, service: Service, cases: CaseQueue, claims: Cl
                 # Of a volume all slices: its entry is what others see.
                 entry = await asyncio.to_thread(cases.entry_of, sent.case_id)
                 claims.claim(sent.reader, entry)
-                await service.inspect_image(case.image, _IMAGE)
+                await service.inspect_image(case.image, IMAGE)
                 found = await predict_with_neighbors(
                     service, model, cases, case, sent.label_prompt, return_image=True
                 )
                 prediction = with_shown_slice(found, model.info.slicing)
-                values = await service.viewer_values(case.image, _IMAGE, prediction)
+                values = await service.viewer_values(case.image, IMAGE, prediction)
             return await asyncio.to_thread(
                 describe,
                 prediction,

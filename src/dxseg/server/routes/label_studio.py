@@ -21,10 +21,9 @@ from dxseg.inference.predictor import Predictor
 from dxseg.server.case_prediction import predict_case
 from dxseg.server.case_queue import CaseQueue
 from dxseg.server.middleware import LABEL_STUDIO_HEALTH, LABEL_STUDIO_PREDICT, LABEL_STUDIO_SETUP
-from dxseg.server.service import Service, problems
+from dxseg.server.service import DATASET, IMAGE, Service, problems
 from dxseg.server.telemetry import LOGGER
 
-_DATASET, _IMAGE = "the dataset", "the image"
 _TASKS = 1000
 _CONFIG = 2**16
 _WAIT = 0.02
@@ -167,11 +166,11 @@ async def _predict_case(
         raise UsageError(
             "case_id: missing in a task's data; make tasks with `dxseg export label-studio`"
         )
-    with alias_in_errors(cases.root, _DATASET):
+    with alias_in_errors(cases.root, DATASET):
         case = await asyncio.to_thread(cases.find, case_id)
         label = "" if case.row["label_level"] in BAG_LEVELS else case.row["label"]
         await _wait_for_place(service)
-        await service.inspect_image(case.image, _IMAGE)
+        await service.inspect_image(case.image, IMAGE)
         await _wait_for_place(service)
         return await predict_case(service, model, cases, case, label, return_image=False)
 

@@ -19,7 +19,6 @@ from dxseg.inference.label_prompt import parse_label_prompt
 from dxseg.server.case_queue import CaseQueue
 from dxseg.server.claims import Claims
 from dxseg.server.middleware import MASK
-from dxseg.server.routes.cases import DATASET
 from dxseg.server.schemas import (
     CaseId,
     CaseResponse,
@@ -29,7 +28,7 @@ from dxseg.server.schemas import (
     describe_case,
     run_lengths,
 )
-from dxseg.server.service import Service, problems
+from dxseg.server.service import DATASET, Service, problems
 from dxseg.server.uploads import check_pixels
 
 

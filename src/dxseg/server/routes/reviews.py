@@ -15,9 +15,8 @@ from dxseg.data.table.reviews import Review, ReviewKind, save_review
 from dxseg.server.case_queue import CaseQueue
 from dxseg.server.claims import Claims
 from dxseg.server.middleware import HISTORY, REVIEW
-from dxseg.server.routes.cases import DATASET
 from dxseg.server.schemas import CaseId, MaskPath, Reader
-from dxseg.server.service import Service, problems
+from dxseg.server.service import DATASET, Service, problems
 
 
 class ReviewRequest(BaseModel):

@@ -13,8 +13,7 @@ from dxseg.data.readers.dicom.headers import alias_in_errors
 from dxseg.inference.predictor import Predictor
 from dxseg.server.middleware import TRAINING, TRAINING_MODEL
 from dxseg.server.retraining.trainer import Trainer
-from dxseg.server.routes.cases import DATASET
-from dxseg.server.service import Service, problems
+from dxseg.server.service import DATASET, Service, problems
 
 
 class TrainedModel(BaseModel):

@@ -193,8 +193,7 @@ class _Volumes:
         """Make a NIfTI file of masks that are given, and predicted ones where none is."""
         async with self.combining:
             masks = np.zeros(opened.slices.shape, np.uint8)
-            name = model_name(model.info)
-            known = {i: mask for (key, i), mask in opened.predicted.items() if key == name}
+            known = opened.kept(model_name(model.info))
             for index in range(len(masks)):
                 if index in given:
                     masks[index] = await asyncio.to_thread(self._mask, given[index], index, opened)

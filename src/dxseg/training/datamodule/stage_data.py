@@ -37,6 +37,9 @@ NO_LABELS_MESSAGE = (
 Batches = tuple[CaseDataset, EpochSampler]
 """Cases, and which of them are in each batch."""
 
+StratifiedBatches = tuple[CaseDataset, StratifiedBatchSampler]
+"""The same, from pools of single cases."""
+
 
 class StageData(pl.LightningDataModule):
     """Augmented training batches, and every validation case once.
@@ -195,7 +198,7 @@ def mask_batches(data: TrainingData, config: RunConfig, stage: StageConfig) -> B
     return data.mask_train, sampler
 
 
-def label_batches(data: TrainingData, config: RunConfig, stage: StageConfig) -> Batches:
+def label_batches(data: TrainingData, config: RunConfig, stage: StageConfig) -> StratifiedBatches:
     """Batches of images that have a label, whether or not they have a mask."""
     rows = np.flatnonzero(has_label(data.label_train.labels))
     if not len(rows):
@@ -205,7 +208,9 @@ def label_batches(data: TrainingData, config: RunConfig, stage: StageConfig) -> 
     return data.label_train, sampler
 
 
-def student_batches(labels: PseudoLabels, config: RunConfig, stage: StudentConfig) -> Batches:
+def student_batches(
+    labels: PseudoLabels, config: RunConfig, stage: StudentConfig
+) -> StratifiedBatches:
     """Batches of images with a mask or a pseudo-label."""
     pools = mask_pools(labels.lesion_free, stage.lesion_free_fraction, config.data.batch_size)
     return labels.cases, StratifiedBatchSampler(pools, _batches_per_epoch(stage), config.seed)
@@ -213,7 +218,7 @@ def student_batches(labels: PseudoLabels, config: RunConfig, stage: StudentConfi
 
 def self_training_batches(
     data: TrainingData, config: RunConfig, stage: SelfTrainingConfig
-) -> Batches:
+) -> StratifiedBatches:
     """Batches of images with a mask and images without, if there are any."""
     masked = data.label_train.mask_rows >= 0
     rows, unmasked = np.flatnonzero(masked), np.flatnonzero(~masked)
