@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from browsing import Picture
+from dxseg.io.csv_io import read_table
 from serving import TOKEN, squares, until, volumes
 
 pytestmark = pytest.mark.slow  # test_page is always run
@@ -163,3 +164,33 @@ def test_the_dice_of_a_comparison_follows_what_is_drawn(cases: Picture) -> None:
     assert "1.000" not in page.inner_text("#dice")
     page.click("#undo")
     assert "1.000" in page.inner_text("#dice")
+
+
+def test_a_draft_brings_its_diagnosis_back(cases: Picture, tmp_path: Path) -> None:
+    page = cases.page
+    page.check("#label-prompt input[value=bright]")
+    cases.says("Predicted")
+    draw(cases)
+    reopen_draft(cases)
+    assert page.is_checked("#label-prompt input[value=bright]")
+    page.get_by_role("group", name="Draft").get_by_text("Continue").click()
+    page.select_option("#role", "trainee")
+    page.click("#save")
+    cases.says("Saved as")
+    assert read_table(tmp_path / "data/annotations.csv")["known"].tolist() == ["bright"]
+
+
+def test_a_draft_brings_it_back_to_a_case_of_the_work_list(cases: Picture) -> None:
+    page = cases.page
+    page.check("#label-prompt input[value=bright]")
+    cases.says("Predicted")
+    drawn = draw(cases)
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.reload()
+    page.click("#queue [data-case=case0]")
+    cases.says("Predicted")
+    assert page.is_checked("#label-prompt input[value='']")
+    page.get_by_role("group", name="Draft").get_by_text("Continue").click()
+    cases.says("Predicted again")
+    assert page.is_checked("#label-prompt input[value=bright]")
+    assert cases.area() == drawn
