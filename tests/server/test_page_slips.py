@@ -194,3 +194,33 @@ def test_a_draft_brings_it_back_to_a_case_of_the_work_list(cases: Picture) -> No
     cases.says("Predicted again")
     assert page.is_checked("#label-prompt input[value=bright]")
     assert cases.area() == drawn
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("mask.other = mask.class0; delete mask.class0", "of the classes other"),
+        ("mask.other = mask.class0", "of the classes class0, other"),
+        ("mask.class0.size = [24, 32]", "32 x 24 pixels does not fit"),
+    ],
+)
+def test_a_draft_that_does_not_fit_is_kept(cases: Picture, change: str, told: str) -> None:
+    page = cases.page
+    draw(cases)
+    reopen_draft(cases)
+    page.evaluate(
+        f"""() => {{
+            const key = Object.keys(localStorage).find((one) => one.startsWith("dxseg-draft"));
+            const draft = JSON.parse(localStorage.getItem(key));
+            const {{ mask }} = draft;
+            {change};
+            localStorage.setItem(key, JSON.stringify(draft));
+        }}"""
+    )
+    page.click("#queue [data-case=case1]")
+    cases.says("Predicted")
+    page.click("#queue [data-case=case0]")
+    page.get_by_role("group", name="Draft").get_by_text("Continue").click()
+    page.get_by_role("alert").get_by_text(told).wait_for()
+    draw(cases, 40)
+    assert drafts(cases) == 2

@@ -203,8 +203,15 @@ export class Saving {
     const { open, editor, opening } = this.page;
     const draft = open?.draft;
     if (!draft) return;
+    let labels;
+    try {
+      labels = decode(draft.mask, this.model.mask_classes, open.mask);
+    } catch (error) { // the model or the image is another than when it was drawn
+      this.page.problem(new Error(`The draft cannot be continued; it is kept until you discard it. ${error.message}`));
+      return;
+    }
     this.#decided(open, false);
-    editor.step("take", "Draft", decode(draft.mask, this.model.mask_classes, open.mask));
+    editor.step("take", "Draft", labels);
     this.offerDraft(open);
     if (draft.labelPrompt === open.labelPrompt) return;
     setLabelPrompt(draft.labelPrompt); // the one that it was drawn with
