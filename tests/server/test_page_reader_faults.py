@@ -166,3 +166,24 @@ def test_an_error_of_the_list_goes_when_the_server_is_back(picture: Picture) -> 
     page.unroute("**/v1/cases?*")
     page.fill("#search", "case1")
     until(lambda: page.wait_for_timeout(20) or page.locator("#problem").inner_text() == "")
+
+
+def test_a_review_does_not_skip_the_case_that_was_opened_meanwhile(
+    picture: Picture, root: Path
+) -> None:
+    page = picture.page
+    page.select_option("#role", "radiologist")
+    open_case(picture, "case0")
+    waiting: list[Any] = []
+    page.route("**/v1/cases/review", lambda route: waiting.append(route))
+    page.locator("#view").focus()
+    page.keyboard.press("x")
+    until(lambda: bool(waiting or page.wait_for_timeout(20)))
+    page.keyboard.press("n")
+    page.locator("#name").get_by_text("Case case1").wait_for()
+    with page.expect_response("**/v1/cases?*"):
+        waiting[0].continue_()
+    page.wait_for_timeout(300)
+    assert page.inner_text("#name") == "Case case1"
+    assert read_table(root / "reviews.csv")["case_id"].tolist() == ["case0"]
+    assert "Mine today: 1" in page.inner_text("#mine")

@@ -224,3 +224,23 @@ def test_a_draft_that_does_not_fit_is_kept(cases: Picture, change: str, told: st
     page.get_by_role("alert").get_by_text(told).wait_for()
     draw(cases, 40)
     assert drafts(cases) == 2
+
+
+def test_a_review_that_is_stored_while_a_volume_opens_is_no_error(slices: Picture) -> None:
+    page = slices.page
+    page.select_option("#role", "trainee")
+    reviews: list[Any] = []
+    opening: list[Any] = []
+    page.route("**/v1/cases/review", lambda route: reviews.append(route))
+    page.route("**/v1/cases/volume?*", lambda route: opening.append(route))
+    page.locator("#view").focus()
+    page.keyboard.press("x")
+    until(lambda: page.wait_for_timeout(20) or bool(reviews))
+    page.keyboard.press("n")
+    until(lambda: page.wait_for_timeout(20) or bool(opening))
+    with page.expect_response("**/v1/cases?*"):
+        reviews[0].continue_()
+    page.wait_for_timeout(100)
+    assert page.inner_text("#problem") == ""
+    opening[0].continue_()
+    on_slice(slices, 4)
