@@ -187,3 +187,21 @@ def test_a_review_does_not_skip_the_case_that_was_opened_meanwhile(
     assert page.inner_text("#name") == "Case case1"
     assert read_table(root / "reviews.csv")["case_id"].tolist() == ["case0"]
     assert "Mine today: 1" in page.inner_text("#mine")
+
+
+def test_a_saved_case_is_left_although_its_history_cannot_be_read(
+    picture: Picture, root: Path
+) -> None:
+    page = picture.page
+    open_case(picture, "case0")
+    page.select_option("#role", "radiologist")
+    page.route("**/v1/cases/history?*", lambda route: route.abort())
+    page.click("#save")
+    page.get_by_role("alert").get_by_text("cannot be reached").wait_for()
+    picture.says("Saved as")
+    page.unroute("**/v1/cases/history?*")
+    open_case(picture, "case1")
+    page.route("**/v1/cases/history?*case1*", lambda route: route.abort())
+    page.click("#save-next")
+    page.locator("#name").get_by_text("Case case2").wait_for()
+    assert (Dataset.load(root).cases["mask"] != "").tolist() == [True, True, False, False]

@@ -36,11 +36,15 @@ export class Review {
     byId("review").disabled = !open?.prediction?.case;
     this.#fillCompare([]);
     if (!open?.prediction?.case) return;
-    const { entries } = await getHistory(open.caseId);
-    if (request !== this.#request) return;
-    byId("confirm").disabled = !open.previous;
-    byId("history").replaceChildren(...entries.map((entry) => this.#entry(entry)));
-    this.#fillCompare(entries.filter(({ kind }) => kind === "mask").map(({ mask }) => mask));
+    try {
+      const { entries } = await getHistory(open.caseId);
+      if (request !== this.#request) return;
+      byId("confirm").disabled = !open.previous;
+      byId("history").replaceChildren(...entries.map((entry) => this.#entry(entry)));
+      this.#fillCompare(entries.filter(({ kind }) => kind === "mask").map(({ mask }) => mask));
+    } catch (error) {
+      if (request === this.#request) this.page.problem(error);
+    }
   }
 
   /** Store a review of the open case. */
