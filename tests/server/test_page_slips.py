@@ -226,6 +226,26 @@ def test_a_draft_that_does_not_fit_is_kept(cases: Picture, change: str, told: st
     assert drafts(cases) == 2
 
 
+def test_a_key_that_is_released_with_shift_or_elsewhere_shows_the_mask_again(
+    cases: Picture,
+) -> None:
+    page = cases.page
+    outline = cases.color(37.5, 10)
+
+    def hide() -> None:
+        page.keyboard.down("h")
+        assert cases.color(37.5, 10) != outline
+
+    hide()
+    page.keyboard.down("Shift")
+    page.keyboard.up("H")
+    page.keyboard.up("Shift")
+    assert cases.color(37.5, 10) == outline
+    hide()
+    page.evaluate("dispatchEvent(new Event('blur'))")
+    assert cases.color(37.5, 10) == outline
+
+
 def test_a_review_that_is_stored_while_a_volume_opens_is_no_error(slices: Picture) -> None:
     page = slices.page
     page.select_option("#role", "trainee")
