@@ -10,7 +10,7 @@ import pytest
 
 from browsing import PATIENCE, Picture
 from retrained import FIRST, SECOND, Loop
-from serving import TOKEN
+from serving import TOKEN, until
 
 pytestmark = pytest.mark.slow  # test_page is always run
 
@@ -99,6 +99,36 @@ def test_a_training_is_cancelled_only_when_that_is_confirmed_and_continued_after
     page.click("#question-yes")
     holds(picture, "#train-state", "1 new mask since.")
     assert list(loop.folder.glob("0*")) == []
+
+
+def test_an_error_of_a_poll_goes_when_the_server_is_back(open_page: Any) -> None:
+    picture = open_page()
+    holds(picture, "#train-state", "1 new mask since.")
+    poll = "document.dispatchEvent(new Event('visibilitychange'))"
+    picture.page.route("**/v1/training", lambda route: route.abort())
+    picture.page.evaluate(poll)
+    holds(picture, "#problem", "cannot be reached")
+    picture.page.unroute("**/v1/training")
+    picture.page.evaluate(poll)
+    until(lambda: picture.page.wait_for_timeout(20) or not picture.page.inner_text("#problem"))
+
+
+def test_what_a_click_is_refused_for_stays_after_a_poll_has_failed(
+    open_page: Any, loop: Loop
+) -> None:
+    picture = open_page()
+    page = picture.page
+    holds(picture, "#train-state", "1 new mask since.")
+    page.route("**/v1/training", lambda route: route.abort())
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    holds(picture, "#problem", "cannot be reached")
+    page.unroute("**/v1/training")
+    open_page().page.click("#train")
+    until(lambda: bool(loop.starts()))
+    with page.expect_response(lambda response: response.request.method == "GET"):
+        page.click("#train")
+    holds(picture, "#train-state", "Training with 2 masks")
+    holds(picture, "#problem", "a training is running")
 
 
 def test_a_server_that_does_not_train_shows_nothing_of_it(picture: Picture) -> None:
