@@ -131,6 +131,29 @@ def test_what_a_click_is_refused_for_stays_after_a_poll_has_failed(
     holds(picture, "#problem", "a training is running")
 
 
+@pytest.mark.parametrize(
+    ("phase", "told"),
+    [
+        ("self_training", "pseudo-labels"),
+        ("student", "student network"),
+        ("student2", "student network 2"),
+    ],
+)
+def test_each_stage_has_a_name(open_page: Any, phase: str, told: str) -> None:
+    picture = open_page()
+    holds(picture, "#train-state", "1 new mask since.")
+    progress = {"phase": phase, "step": 5, "steps": 50, "fraction": 0.5}
+
+    def run(route: Any) -> None:
+        status = route.fetch().json()
+        route.fulfill(json=status | {"state": "running", "masks": 2, "progress": progress})
+
+    picture.page.route("**/v1/training", run)
+    picture.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    holds(picture, "#train-state", f"Training with 2 masks: {told}, step 5 of 50")
+    picture.page.unroute_all(behavior="wait")
+
+
 def test_a_server_that_does_not_train_shows_nothing_of_it(picture: Picture) -> None:
     picture.page.locator("#queue button").first.wait_for()
     assert picture.page.locator("#training").is_hidden()

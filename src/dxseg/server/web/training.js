@@ -92,7 +92,7 @@ export class Training {
 function describe({ state, new_masks, train_after, masks, progress, seconds_left, problem }) {
   const fresh = `${new_masks} new ${new_masks === 1 ? "mask" : "masks"}`;
   if (state === "running") {
-    const phase = PHASES[progress.phase] ?? progress.phase;
+    const phase = PHASES[progress.phase] ?? progress.phase.replace(/^student/, "student network ").trim(); // rounds: student2, student3
     const left = seconds_left === null ? "" : `, about ${duration(seconds_left)} left`;
     return `Training with ${masks} masks: ${phase}, step ${progress.step} of ${progress.steps}${left}.`;
   }
