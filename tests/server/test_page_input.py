@@ -14,6 +14,7 @@ from PIL import Image
 from browsing import Picture
 from dicom_phantom import make_image
 from dicom_phantom import save as save_dicom
+from dxseg.config.network import ModelConfig
 from dxseg.data.readers.masks import read_mask
 from dxseg.data.table.dataset import Dataset, DatasetSpec
 from serving import TOKEN
@@ -89,6 +90,20 @@ def test_dicom_of_any_name_is_shown_and_segmented(
     assert max(picture.color(10, 40)) < 60
     assert "Doe" not in picture.page.content()
     picture.page.close()
+
+
+def test_a_model_without_evidence_maps_offers_none(
+    browser: Any, start_server: Callable[..., Any]
+) -> None:
+    student = ModelConfig(architecture="unet", encoder_init="stage1", label_head=True)
+    picture = Picture.open(browser, start_server(model={"model": student}).url)
+    page = picture.page
+    page.locator("#labels").wait_for()
+    assert page.is_visible("#label-prompt")
+    assert page.is_hidden("#evidence")
+    page.keyboard.press("o")
+    picture.says("no class activation maps")
+    picture.close()
 
 
 def test_each_class_has_its_outline_and_is_painted(two: Picture, root: Path) -> None:

@@ -166,3 +166,41 @@ def test_an_error_of_the_list_goes_when_the_server_is_back(picture: Picture) -> 
     page.unroute("**/v1/cases?*")
     page.fill("#search", "case1")
     until(lambda: page.wait_for_timeout(20) or page.locator("#problem").inner_text() == "")
+
+
+def test_a_review_does_not_skip_the_case_that_was_opened_meanwhile(
+    picture: Picture, root: Path
+) -> None:
+    page = picture.page
+    page.select_option("#role", "radiologist")
+    open_case(picture, "case0")
+    waiting: list[Any] = []
+    page.route("**/v1/cases/review", lambda route: waiting.append(route))
+    page.locator("#view").focus()
+    page.keyboard.press("x")
+    until(lambda: bool(waiting or page.wait_for_timeout(20)))
+    page.keyboard.press("n")
+    page.locator("#name").get_by_text("Case case1").wait_for()
+    waiting[0].continue_()
+    page.get_by_text("Mine today: 1").wait_for()
+    page.wait_for_timeout(300)
+    assert page.inner_text("#name") == "Case case1"
+    assert read_table(root / "reviews.csv")["case_id"].tolist() == ["case0"]
+
+
+def test_a_saved_case_is_left_although_its_history_cannot_be_read(
+    picture: Picture, root: Path
+) -> None:
+    page = picture.page
+    open_case(picture, "case0")
+    page.select_option("#role", "radiologist")
+    page.route("**/v1/cases/history?*", lambda route: route.abort())
+    page.click("#save")
+    page.get_by_role("alert").get_by_text("cannot be reached").wait_for()
+    picture.says("Saved as")
+    page.unroute("**/v1/cases/history?*")
+    open_case(picture, "case1")
+    page.route("**/v1/cases/history?*case1*", lambda route: route.abort())
+    page.click("#save-next")
+    page.locator("#name").get_by_text("Case case2").wait_for()
+    assert (Dataset.load(root).cases["mask"] != "").tolist() == [True, True, False, False]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from browsing import Picture
+from dxseg.io.csv_io import read_table
 from serving import TOKEN, squares, until, volumes
 
 pytestmark = pytest.mark.slow  # test_page is always run
@@ -163,3 +164,103 @@ def test_the_dice_of_a_comparison_follows_what_is_drawn(cases: Picture) -> None:
     assert "1.000" not in page.inner_text("#dice")
     page.click("#undo")
     assert "1.000" in page.inner_text("#dice")
+
+
+def test_a_draft_brings_its_diagnosis_back(cases: Picture, tmp_path: Path) -> None:
+    page = cases.page
+    page.check("#label-prompt input[value=bright]")
+    cases.says("Predicted")
+    draw(cases)
+    reopen_draft(cases)
+    assert page.is_checked("#label-prompt input[value=bright]")
+    page.get_by_role("group", name="Draft").get_by_text("Continue").click()
+    page.select_option("#role", "trainee")
+    page.click("#save")
+    cases.says("Saved as")
+    assert read_table(tmp_path / "data/annotations.csv")["known"].tolist() == ["bright"]
+
+
+def test_a_draft_brings_it_back_to_a_case_of_the_work_list(cases: Picture) -> None:
+    page = cases.page
+    page.check("#label-prompt input[value=bright]")
+    cases.says("Predicted")
+    drawn = draw(cases)
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.reload()
+    page.click("#queue [data-case=case0]")
+    cases.says("Predicted")
+    assert page.is_checked("#label-prompt input[value='']")
+    page.get_by_role("group", name="Draft").get_by_text("Continue").click()
+    cases.says("Predicted again")
+    assert page.is_checked("#label-prompt input[value=bright]")
+    assert cases.area() == drawn
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("mask.other = mask.class0; delete mask.class0", "of the classes other"),
+        ("mask.other = mask.class0", "of the classes class0, other"),
+        ("mask.class0.size = [24, 32]", "32 x 24 pixels does not fit"),
+    ],
+)
+def test_a_draft_that_does_not_fit_is_kept(cases: Picture, change: str, told: str) -> None:
+    page = cases.page
+    draw(cases)
+    reopen_draft(cases)
+    page.evaluate(
+        f"""() => {{
+            const key = Object.keys(localStorage).find((one) => one.startsWith("dxseg-draft"));
+            const draft = JSON.parse(localStorage.getItem(key));
+            const {{ mask }} = draft;
+            {change};
+            localStorage.setItem(key, JSON.stringify(draft));
+        }}"""
+    )
+    page.click("#queue [data-case=case1]")
+    cases.says("Predicted")
+    page.click("#queue [data-case=case0]")
+    page.get_by_role("group", name="Draft").get_by_text("Continue").click()
+    page.get_by_role("alert").get_by_text(told).wait_for()
+    draw(cases, 40)
+    assert drafts(cases) == 2
+
+
+def test_a_key_that_is_released_with_shift_or_elsewhere_shows_the_mask_again(
+    cases: Picture,
+) -> None:
+    page = cases.page
+    outline = cases.color(37.5, 10)
+
+    def hide() -> None:
+        page.keyboard.down("h")
+        assert cases.color(37.5, 10) != outline
+
+    hide()
+    page.keyboard.down("Shift")
+    page.keyboard.up("H")
+    page.keyboard.up("Shift")
+    assert cases.color(37.5, 10) == outline
+    hide()
+    page.evaluate("dispatchEvent(new Event('blur'))")
+    assert cases.color(37.5, 10) == outline
+
+
+def test_a_review_that_is_stored_while_a_volume_opens_is_no_error(slices: Picture) -> None:
+    page = slices.page
+    page.select_option("#role", "trainee")
+    reviews: list[Any] = []
+    opening: list[Any] = []
+    page.route("**/v1/cases/review", lambda route: reviews.append(route))
+    page.route("**/v1/cases/volume?*", lambda route: opening.append(route))
+    page.locator("#view").focus()
+    page.keyboard.press("x")
+    until(lambda: page.wait_for_timeout(20) or bool(reviews))
+    page.keyboard.press("n")
+    until(lambda: page.wait_for_timeout(20) or bool(opening))
+    with page.expect_response("**/v1/cases?*"):
+        reviews[0].continue_()
+    page.wait_for_timeout(100)
+    assert page.inner_text("#problem") == ""
+    opening[0].continue_()
+    on_slice(slices, 4)

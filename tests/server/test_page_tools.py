@@ -115,6 +115,24 @@ def test_holes_are_filled_and_the_largest_part_stays(picture: Picture) -> None:
     assert picture.area() == holed
 
 
+def test_the_largest_part_of_320000_is_found(picture: Picture) -> None:
+    """A checkerboard, whose parts are pixels; two of one row are joined."""
+    kept = picture.page.evaluate(
+        """async () => {
+            const { keepLargest } = await import("./raster.js");
+            const side = 800;
+            const board = new Uint8Array(side * side);
+            for (let place = 0; place < board.length; place++) {
+                board[place] = (place + Math.floor(place / side)) % 2;
+            }
+            board[2] = 1;
+            const rest = keepLargest(board, { width: side, height: side }, 1);
+            return [...rest.keys()].filter((place) => rest[place]);
+        }"""
+    )
+    assert kept == [1, 2, 3, 802]
+
+
 def test_zoom_stays_when_the_window_changes_and_ends_with_the_case(picture: Picture) -> None:
     page = picture.page
     open_next(picture)

@@ -10,7 +10,7 @@ import pytest
 
 from browsing import PATIENCE, Picture
 from retrained import FIRST, SECOND, Loop
-from serving import TOKEN
+from serving import TOKEN, until
 
 pytestmark = pytest.mark.slow  # test_page is always run
 
@@ -99,6 +99,59 @@ def test_a_training_is_cancelled_only_when_that_is_confirmed_and_continued_after
     page.click("#question-yes")
     holds(picture, "#train-state", "1 new mask since.")
     assert list(loop.folder.glob("0*")) == []
+
+
+def test_an_error_of_a_poll_goes_when_the_server_is_back(open_page: Any) -> None:
+    picture = open_page()
+    holds(picture, "#train-state", "1 new mask since.")
+    poll = "document.dispatchEvent(new Event('visibilitychange'))"
+    picture.page.route("**/v1/training", lambda route: route.abort())
+    picture.page.evaluate(poll)
+    holds(picture, "#problem", "cannot be reached")
+    picture.page.unroute("**/v1/training")
+    picture.page.evaluate(poll)
+    until(lambda: picture.page.wait_for_timeout(20) or not picture.page.inner_text("#problem"))
+
+
+def test_what_a_click_is_refused_for_stays_after_a_poll_has_failed(
+    open_page: Any, loop: Loop
+) -> None:
+    picture = open_page()
+    page = picture.page
+    holds(picture, "#train-state", "1 new mask since.")
+    page.route("**/v1/training", lambda route: route.abort())
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    holds(picture, "#problem", "cannot be reached")
+    page.unroute("**/v1/training")
+    open_page().page.click("#train")
+    until(lambda: bool(loop.starts()))
+    with page.expect_response(lambda response: response.request.method == "GET"):
+        page.click("#train")
+    holds(picture, "#train-state", "Training with 2 masks")
+    holds(picture, "#problem", "a training is running")
+
+
+@pytest.mark.parametrize(
+    ("phase", "told"),
+    [
+        ("self_training", "pseudo-labels"),
+        ("student", "student network"),
+        ("student2", "student network 2"),
+    ],
+)
+def test_each_stage_has_a_name(open_page: Any, phase: str, told: str) -> None:
+    picture = open_page()
+    holds(picture, "#train-state", "1 new mask since.")
+    progress = {"phase": phase, "step": 5, "steps": 50, "fraction": 0.5}
+
+    def run(route: Any) -> None:
+        status = route.fetch().json()
+        route.fulfill(json=status | {"state": "running", "masks": 2, "progress": progress})
+
+    picture.page.route("**/v1/training", run)
+    picture.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    holds(picture, "#train-state", f"Training with 2 masks: {told}, step 5 of 50")
+    picture.page.unroute_all(behavior="wait")
 
 
 def test_a_server_that_does_not_train_shows_nothing_of_it(picture: Picture) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dxseg.config.network import ModelConfig
 from dxseg.errors import UsageError
 from dxseg.server.middleware import _SECRET
 from dxseg.server.routes import predict
@@ -116,6 +117,23 @@ def test_the_model_tells_labels_and_limits_and_not_its_training(make_client: Any
     assert (told["limits"]["queue"], told["image_size"], told["dtype"]) == (3, 32, "uint8")
     assert told["training"] is False, "whether the server trains, not what the model learned from"
     assert "not a medical device" in told["notice"]
+
+
+@pytest.mark.parametrize(
+    ("values", "evidence"),
+    [
+        ({"architecture": "sks", "coarse_init": "stage1"}, True),
+        ({"architecture": "sks", "coarse_init": "pretrained"}, False),
+        ({"architecture": "unet", "encoder_init": "pretrained", "classifier": True}, True),
+        ({"architecture": "unet", "encoder_init": "stage1", "label_head": True}, False),
+    ],
+)
+def test_the_model_tells_whether_its_evidence_maps_mean_something(
+    make_client: Any, values: dict[str, Any], evidence: bool
+) -> None:
+    """Those of a coarse branch that was not trained on labels do not."""
+    model = ModelConfig.model_validate(values)
+    assert make_client(model=model).get("/v1/model").json()["evidence"] is evidence
 
 
 @pytest.mark.parametrize(

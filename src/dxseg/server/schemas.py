@@ -127,6 +127,9 @@ class ModelResponse(BaseModel):
     labels: list[str]
     lesion_free: list[str] = Field(description="Labels that mean an empty mask.")
     multi_label: bool = Field(description="Whether an image may have several labels.")
+    evidence: bool = Field(
+        description="Whether it gives class activation maps that were trained on labels."
+    )
     mask_classes: list[str]
     threshold: float = Field(description="Probability from which a pixel is lesion.")
     rule_out_threshold: float | None = Field(
@@ -185,6 +188,7 @@ def describe_model(
         image_size=info.preprocessing.image_size,
         channels=info.preprocessing.channels,
         dtype=info.preprocessing.dtype,
+        evidence=info.model.contains_stage1,
         limits=limits,
         dataset=dataset,
         training=training,

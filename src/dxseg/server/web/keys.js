@@ -15,7 +15,8 @@ export class Keys {
       list.append(term, Object.assign(document.createElement("dd"), { textContent: text }));
     }
     addEventListener("keydown", (event) => this.#pressed(event));
-    addEventListener("keyup", (event) => this.#find(event)?.released?.());
+    addEventListener("keyup", ({ key }) => this.#release(({ keys }) => keys.includes(typed({ key })))); // whatever Shift and Ctrl do by then
+    addEventListener("blur", () => this.#release()); // another window gets the release
   }
 
   #pressed(event) {
@@ -25,6 +26,10 @@ export class Keys {
     if (!action) return;
     event.preventDefault();
     action.run(typed(event), event);
+  }
+
+  #release(wanted = () => true) {
+    for (const action of this.#actions.filter(wanted)) action.released?.();
   }
 
   #find(event) {

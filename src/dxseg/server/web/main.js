@@ -50,7 +50,7 @@ class Page {
     results.showChoices(this.model, () => this.open && this.opening.predict());
     if (this.model.dataset !== null) {
       this.list = new WorkList((one) => this.opening.openCase(one), (error) => this.problem(error));
-      this.review = new Review(this, this.model, (kind) => this.#reviewed(kind));
+      this.review = new Review(this, this.model, (kind, open) => this.#reviewed(kind, open));
     }
     if (this.model.training) {
       this.training = new Training(askTraining, (model) => this.#modelChanged(model), (error) => this.problem(error));
@@ -111,13 +111,14 @@ class Page {
     this.say(`Model ${model} is in use from the next case on.`);
   }
 
-  async #reviewed(kind) {
+  async #reviewed(kind, open) {
     if (kind === "label" || kind === "reopen") {
       await this.list.refresh();
       return;
     }
-    note("", (Date.now() - this.open.opened) / 1000);
+    note("", (Date.now() - open.opened) / 1000);
     await this.list.refresh();
+    if (open !== this.open) return; // the reader has gone on already
     if (this.volume) this.opening.scroll(1);
     else await this.list.openNext();
   }

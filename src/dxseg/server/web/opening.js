@@ -173,7 +173,7 @@ export class Opening {
     else if (follow) editor.step("replace", "Predicted", open.proposal);
     this.page.display.setEvidence(evidence, results.showProbabilities(prediction.label_probabilities));
     this.page.saving.show();
-    this.page.review?.show(open).catch((error) => this.page.problem(error));
+    this.page.review?.show(open);
     if (open.saved && first) this.page.say(`The saved mask: ${editor.areas()}. The proposal can be compared.`);
     else if (first || follow) this.page.say(`Predicted: ${editor.areas()}.`);
     else if (enters) this.page.say(`As you left it: ${editor.areas()}.`);

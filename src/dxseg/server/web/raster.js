@@ -125,7 +125,7 @@ export function keepLargest(part, box, value) {
     }
     sizes.push(size);
   }
-  const largest = sizes.indexOf(Math.max(...sizes));
+  const largest = sizes.reduce((best, size, number) => (size > sizes[best] ? number : best), 0);
   return part.map((own, place) => (own === value && numbers[place] !== largest ? 0 : own));
 }
 

@@ -14,7 +14,8 @@ export function showModel(model) {
   fillOptions(byId("class"), model.mask_classes);
   byId("classes").hidden = model.mask_classes.length < 2;
   fillOptions(byId("heat-label"), model.labels);
-  byId("evidence").hidden = byId("label-prompt").hidden = byId("labels").hidden = !model.labels.length;
+  byId("label-prompt").hidden = byId("labels").hidden = !model.labels.length;
+  byId("evidence").hidden = !model.evidence;
 }
 
 /** Radio buttons, or check boxes where an image may have several labels. */

@@ -16,7 +16,7 @@ export class Review {
   #request = 0;
   #compared = null; // label map that what is drawn is compared with
 
-  /** `page` has the view, and callbacks for messages; `done(kind)` is called after a review was stored. */
+  /** `page` has the view, and callbacks for messages; `done(kind, open)` is called after a review was stored. */
   constructor(page, model, done) {
     Object.assign(this, { page, model, done });
     byId("review").hidden = false;
@@ -36,11 +36,15 @@ export class Review {
     byId("review").disabled = !open?.prediction?.case;
     this.#fillCompare([]);
     if (!open?.prediction?.case) return;
-    const { entries } = await getHistory(open.caseId);
-    if (request !== this.#request) return;
-    byId("confirm").disabled = !open.previous;
-    byId("history").replaceChildren(...entries.map((entry) => this.#entry(entry)));
-    this.#fillCompare(entries.filter(({ kind }) => kind === "mask").map(({ mask }) => mask));
+    try {
+      const { entries } = await getHistory(open.caseId);
+      if (request !== this.#request) return;
+      byId("confirm").disabled = !open.previous;
+      byId("history").replaceChildren(...entries.map((entry) => this.#entry(entry)));
+      this.#fillCompare(entries.filter(({ kind }) => kind === "mask").map(({ mask }) => mask));
+    } catch (error) {
+      if (request === this.#request) this.page.problem(error);
+    }
   }
 
   /** Store a review of the open case. */
@@ -53,7 +57,7 @@ export class Review {
       await saveReview({ case_id: open.caseId, role, kind, mask: open.previous, label });
       this.page.say(`${WHAT[kind]}: ${open.caseId}.`);
       if (this.#open === open) await this.show(open);
-      await this.done(kind);
+      await this.done(kind, open);
     } catch (error) {
       this.page.problem(error);
     }

@@ -7,8 +7,12 @@ export function encode(mask, classes) {
   return Object.fromEntries(classes.map((name, place) => [name, encodeClass(mask, place + 1)]));
 }
 
-/** The label map of runs by class name. */
+/** The label map of runs by class name; throws an Error where classes or size are others. */
 export function decode(runs, classes, { width, height }) {
+  const found = Object.keys(runs);
+  if (found.length !== classes.length || !classes.every((name) => found.includes(name))) {
+    throw new Error(`A mask of the classes ${found.join(", ")} does not fit a model of ${classes.join(", ")}.`);
+  }
   for (const name of classes) {
     const [high, wide] = runs[name].size;
     if (high !== height || wide !== width) throw new Error(`A mask of ${wide} x ${high} pixels does not fit the image of ${width} x ${height}.`);

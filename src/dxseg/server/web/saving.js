@@ -5,6 +5,7 @@ import { note } from "./day.js";
 import { ask } from "./dialogs.js";
 import { Drafts } from "./drafts.js";
 import { togglePanel } from "./panels.js";
+import { setLabelPrompt } from "./results.js";
 import { decode, encode } from "./runs.js";
 import { showSlices } from "./slices.js";
 
@@ -199,12 +200,22 @@ export class Saving {
   }
 
   continueDraft() {
-    const { open, editor } = this.page;
+    const { open, editor, opening } = this.page;
     const draft = open?.draft;
     if (!draft) return;
+    let labels;
+    try {
+      labels = decode(draft.mask, this.model.mask_classes, open.mask);
+    } catch (error) { // the model or the image is another than when it was drawn
+      this.page.problem(new Error(`The draft cannot be continued; it is kept until you discard it. ${error.message}`));
+      return;
+    }
     this.#decided(open, false);
-    editor.step("take", "Draft", decode(draft.mask, this.model.mask_classes, open.mask));
+    editor.step("take", "Draft", labels);
     this.offerDraft(open);
+    if (draft.labelPrompt === open.labelPrompt) return;
+    setLabelPrompt(draft.labelPrompt); // the one that it was drawn with
+    opening.predict();
   }
 
   discardDraft() {
@@ -223,9 +234,9 @@ export class Saving {
   }
 
   #showDrafts() {
-    const buttons = this.drafts.list.map(({ caseId, volumeId }) => {
+    const buttons = this.drafts.list.map(({ caseId, volumeId, labelPrompt }) => {
       const button = Object.assign(document.createElement("button"), { textContent: caseId });
-      button.addEventListener("click", () => this.page.opening.openCase({ case_id: caseId, volume_id: volumeId }));
+      button.addEventListener("click", () => this.page.opening.openCase({ case_id: caseId, volume_id: volumeId, label_prompt: labelPrompt }));
       return button;
     });
     byId("drafts").hidden = !buttons.length;

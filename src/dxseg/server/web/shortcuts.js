@@ -10,6 +10,10 @@ const TOOLS = { m: "move", b: "brush", e: "eraser", p: "polygon", g: "region", y
 /** Obey the keys of a page, and list them. */
 export function listenToKeys(page) {
   const { editor, tools, view, display, saving } = page;
+  const toggleEvidence = () => {
+    if (page.model.evidence) display.toggle("show-heat");
+    else page.say("This model has no class activation maps.");
+  };
   const cancel = () => {
     tools.cancel();
     page.say("Cancelled.");
@@ -47,7 +51,7 @@ export function listenToKeys(page) {
       run: () => editor.showMask(false), released: () => editor.showMask(),
     },
     { keys: ["i"], shown: "i", text: "smooth or exact pixels", run: () => display.toggle("smooth") },
-    { keys: ["o"], shown: "o", text: "class activation map", run: () => display.toggle("show-heat") },
+    { keys: ["o"], shown: "o", text: "class activation map", run: toggleEvidence },
     { keys: ["t"], shown: "t", text: "dark or light", run: toggleTheme },
     { keys: ["a"], shown: "a", text: "take the proposal, or the saved mask again", run: () => page.swap() },
     { keys: ["k"], shown: "k", text: "label map of the volume", run: () => page.volume && byId("label-map").click() },

@@ -10,6 +10,7 @@ const PHASES = { preparing: "reading images", stage1: "labels", stage2: "masks",
 export class Training {
   #timer = 0;
   #acting = false;
+  #failing = false; // whether the last look failed, and the page says so
 
   /** `send(method, path, content)` asks the server; `changed` is called when another model is served, `failed` with errors. */
   constructor(send, changed, failed) {
@@ -27,7 +28,10 @@ export class Training {
     clearTimeout(this.#timer);
     try {
       if (!this.#acting) this.#show(await this.send("GET", "v1/training"));
+      if (this.#failing) this.failed(null); // the server is back
+      this.#failing = false;
     } catch (error) {
+      this.#failing = true;
       this.failed(error);
     }
     clearTimeout(this.#timer);
@@ -46,7 +50,7 @@ export class Training {
     } catch (error) {
       this.failed(error);
     }
-    this.#acting = false;
+    this.#acting = this.#failing = false; // what is said now is of the action
     await this.refresh();
   }
 
@@ -88,7 +92,7 @@ export class Training {
 function describe({ state, new_masks, train_after, masks, progress, seconds_left, problem }) {
   const fresh = `${new_masks} new ${new_masks === 1 ? "mask" : "masks"}`;
   if (state === "running") {
-    const phase = PHASES[progress.phase] ?? progress.phase;
+    const phase = PHASES[progress.phase] ?? progress.phase.replace(/^student/, "student network ").trim(); // rounds: student2, student3
     const left = seconds_left === null ? "" : `, about ${duration(seconds_left)} left`;
     return `Training with ${masks} masks: ${phase}, step ${progress.step} of ${progress.steps}${left}.`;
   }
