@@ -221,11 +221,11 @@ def _loads_stage1(config: RunConfig, *, after_stage2: bool) -> bool:
 
 def _stage1_for(work: Work, trained: Trained, other: Path | None) -> CoarseBranch | None:
     """The classifier that the stages which are left start from, if they need one."""
-    config, after_stage2 = work.config, trained.network is not None
-    if after_stage2 and config.model.keeps_stage1:
+    config = work.config
+    if trained.network is not None and config.model.keeps_stage1:
         kept: CoarseBranch = trained.network.coarse  # type: ignore[assignment]
         return kept
-    if not _loads_stage1(config, after_stage2=after_stage2):
+    if not _loads_stage1(config, after_stage2=trained.network is not None):
         return None
     if other is not None:
         return load_stage1_of(other, work.splits, config, work.data)
