@@ -107,7 +107,8 @@ def test_methods_lists_the_method_and_its_controls(cli: Cli) -> None:
     assert result.exit_code == 0
     for name in method_names():
         assert re.search(rf"\b{name}\b", result.stdout), name
-    rows = {line.split()[1]: line for line in result.stdout.splitlines() if line.startswith("│")}
+    lines = [line for line in result.stdout.splitlines() if re.search(r"│ (yes|no) ", line)]
+    rows = {line.split()[1]: line for line in lines}
     assert [name for name, line in rows.items() if "(default)" in line] == [DEFAULT_METHOD]
     uses_labels = {name: re.search(r"│ (yes|no) ", line)[1] for name, line in rows.items()}
     assert uses_labels["unet-selftrained"] == uses_labels["unet-student"] == "yes"

@@ -68,11 +68,11 @@ def test_a_training_from_its_button_to_the_model_in_use_and_back(
     loop.order("finish")
     holds(first, "#train-offer", f"New model: {SECOND[:12]}")
     holds(first, "#train-offer", "+0.100 (\N{MINUS SIGN}0.100 to +0.300) on the same 2 images")
+    holds(second, "#train-offer", f"New model: {SECOND[:12]}")
     page.click("#train-use")
     holds(first, "#train-model", SECOND[:12])
     holds(first, "#model", SECOND[:12])
     first.says("is in use from the next case on")
-    holds(second, "#train-offer", f"New model: {SECOND[:12]}")
     second.page.click("#train-use")  # taken in the other tab already
     holds(second, "#problem", "neither offered nor the previous one")
     holds(second, "#train-model", SECOND[:12])
