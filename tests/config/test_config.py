@@ -259,7 +259,7 @@ def test_the_length_of_stage1_follows_the_labelled_images() -> None:
         ("model.coarse_learning_rate_scale=2", "model.coarse_learning_rate_scale"),
         ("device.precision=8", "device.precision"),
         ("device.devices=0", "device.devices"),
-        ("device.devices=-1", "device.devices"),
+        ("device.devices=-2", "device.devices"),
         ("method=unet", "--method unet"),
     ],
 )
@@ -354,3 +354,7 @@ def test_every_renamed_key_has_become_one_that_there_is() -> None:
     keys = set(tree) | {key for part in tree.values() if isinstance(part, dict) for key in part}
     assert set(RENAMED.values()) <= keys
     assert not set(RENAMED) & keys
+
+
+def test_all_devices_as_earlier_versions_recorded_them() -> None:
+    assert load_config("cpu", "unet", {"device": {"devices": -1}}).device.devices == "auto"

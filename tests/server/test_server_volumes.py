@@ -97,6 +97,27 @@ def test_the_smallest_volume_of_a_label_map_is_in_cubic_millimeters(
     assert np.argwhere(np.asarray(labels.dataobj)).tolist() == [[10, 10, 4], [10, 10, 5]]
 
 
+@pytest.mark.parametrize(("windows", "stays"), [(False, False), (True, True)])
+def test_a_slice_in_windows_is_not_reduced(
+    make_client: Any, tmp_path: Path, windows: bool, stays: bool
+) -> None:
+    """A lesion of 4 native pixels: one of the network's, or 4 where slices are cut."""
+    client = make_client(
+        slicing=SLICING,
+        size=32,
+        spacing=(1.0, 1.0),
+        components=ComponentFilter(by_volume=True, min_area=2),
+        sliding_window=windows,
+    )
+    hounsfield = np.full((64, 64, 6), -1000, np.int16)
+    hounsfield[20:22, 20:22, 3] = 190
+    path = tmp_path / "ct.nii"
+    nibabel.save(nibabel.Nifti1Image(hounsfield, np.diag([1.0, 1.0, 3.0, 1.0])), path)
+    told = opened(client, path)
+    _, labels = labels_of(client, told["volume"], {}, tmp_path)
+    assert np.asarray(labels.dataobj).any() == stays
+
+
 @pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
 def test_metaimage_and_nrrd_are_volumes_too(client: Any, tmp_path: Path, suffix: str) -> None:
     sitk = pytest.importorskip("SimpleITK")

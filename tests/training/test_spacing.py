@@ -20,7 +20,7 @@ from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.model_folder import read_info
 from dxseg.inference.predictor import Predictor
-from dxseg.training.datamodule.spacing import spacing_warnings, target_spacing
+from dxseg.training.datamodule.spacing import require_spacing, spacing_warnings, target_spacing
 from dxseg.training.datamodule.training_data import prepare_training_data
 from dxseg.training.preconditions import check_trainable
 from dxseg.training.run import train_run
@@ -78,6 +78,14 @@ def test_auto_is_the_same_whichever_images_are_trained_on(spaced: Dataset) -> No
     assert found == [(2.0, 2.0)] * 2
 
 
+def test_a_network_of_another_spacing_teaches_nothing(tmp_path: Path) -> None:
+    """`auto` of earlier versions was the median of other images."""
+    require_spacing(tmp_path, (2.0, 2.0), (2.0, 2.0))
+    require_spacing(tmp_path, None, None)
+    with pytest.raises(DxsegError, match=r"trained at a spacing of 1 x 1 mm.* 2 x 2 mm"):
+        require_spacing(tmp_path, (1.0, 1.0), (2.0, 2.0))
+
+
 def test_auto_without_any_spacing_is_refused(disks: Path) -> None:
     with pytest.raises(DxsegError, match=r"cases\.csv: no image has a spacing in mm"):
         target_spacing(Dataset.load(disks), "auto")
@@ -100,6 +108,8 @@ def test_images_that_are_not_at_the_spacing_are_named(spaced: Dataset) -> None:
     )
     assert "37 of 39 images are larger than data.image_size = 64 at 0.5 x 0.5 mm" in larger
     assert "data.image_size=128 holds all" in larger
+    # Windows reduce nothing.
+    assert [*spacing_warnings(spaced, at((0.5, 0.5), sliding_window=True), (0.5, 0.5))] == [unknown]
 
 
 def test_windows_need_training_and_validation_images_that_fit(spaced: Dataset) -> None:

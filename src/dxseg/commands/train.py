@@ -86,7 +86,7 @@ def train(
     known = {"masks": masks, "budget_unit": budget_unit, "label_unit": label_unit}
     chosen["split"] = {name: value for name, value in known.items() if value is not None}
     config = load_config(preset, method, merge(chosen, dict(overrides or {})))
-    if splits is not None:
+    if splits is not None and not (Path(output) / "config.yaml").is_file():
         check_split_options(Path(splits), config.split)
     record = train_run(
         Path(dataset),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
     BeforeValidator,
     Field,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
@@ -133,6 +134,12 @@ class DeviceConfig(StrictConfig):
     num_nodes: PositiveInt = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     deterministic: bool = False
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _all_of_them(cls, value: Any) -> Any:
+        """Lightning's -1, as earlier versions recorded it."""
+        return "auto" if value == -1 else value
 
 
 class RunConfig(StrictConfig):

@@ -21,7 +21,7 @@ from dxseg.inference.model_folder import WEIGHTS_FILE
 from dxseg.io.atomic import write_json_atomic
 from dxseg.io.progress import console, reporting
 from dxseg.training.distillation import distill_run
-from dxseg.training.run import train_run
+from dxseg.training.run import loads_stage1, train_run
 from dxseg.training.run_record import machine, read_run, teacher_sources, versions
 
 RESULT_FILE = "reproduction.json"
@@ -175,6 +175,8 @@ def _train(
         return distill_run(teachers, output, config, stage1_run=stage1, dataset_path=dataset)
     splits = run / "splits.csv"
     stages = {key: record.get(f"{key}_from") for key in ("stage1", "stage2")}
+    if not loads_stage1(config, after_stage2=stages["stage2"] is not None):
+        stages["stage1"] = None  # recorded by earlier versions, without effect
     return train_run(
         dataset,
         output,

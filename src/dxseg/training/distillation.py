@@ -26,6 +26,7 @@ from dxseg.io.progress import console, reporting
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.models.segmenter_with_classifier import without_classifier
+from dxseg.training.datamodule.spacing import require_spacing
 from dxseg.training.datamodule.training_data import prepare_training_data
 from dxseg.training.preconditions import check_label_head
 from dxseg.training.pseudo_labels import Teacher
@@ -164,6 +165,7 @@ def distill_run(
             statistics = (info.preprocessing.mean, info.preprocessing.std)
             with reporting(console, "Reading images") as report:
                 data = prepare_training_data(dataset, splits, config, statistics, report)
+            require_spacing(teacher, info.preprocessing.spacing, data.preprocessing.spacing)
             validate_selection(data, config)
         work = Work(dataset, splits, data, config, output, settings, fabric)
         stage1 = coarse

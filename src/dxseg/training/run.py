@@ -19,7 +19,7 @@ from dxseg.inference.model_folder import WEIGHTS_FILE, load_model_folder
 from dxseg.io.progress import console, reporting
 from dxseg.models.coarse_branch import CoarseBranch
 from dxseg.models.encoder import PyramidEncoder
-from dxseg.training.datamodule.spacing import spacing_warnings, target_spacing
+from dxseg.training.datamodule.spacing import require_spacing, spacing_warnings, target_spacing
 from dxseg.training.datamodule.training_data import prepare_training_data
 from dxseg.training.lost_detail import measure_lost_detail
 from dxseg.training.preconditions import check_trainable
@@ -79,7 +79,9 @@ def train_run(
             split; files are damaged; another process trains this run.
         KeyboardInterrupt: the user stopped the run.
     """
-    if stage1_run is not None and not _loads_stage1(config, after_stage2=stage2_run is not None):
+    without_effect = not loads_stage1(config, after_stage2=stage2_run is not None)
+    # Earlier versions recorded such a run, which the same command still has to continue.
+    if stage1_run is not None and without_effect and not (output / "config.yaml").is_file():
         raise UsageError(
             f"{stage1_run}: no stage of this run would start from that stage 1 (method "
             f"{config.method!r}); leave --stage1 out, or choose a method that builds on a stage 1"
@@ -206,11 +208,12 @@ def _stage2_of(run: Path, work: Work) -> Trained:
         DxsegError: it is not what this run's stage 2 would end with.
     """
     check_stage2(run, work.output, work.config, work.dataset)
-    network, _ = load_model_folder(run / "model")
+    network, info = load_model_folder(run / "model")
+    require_spacing(run, info.preprocessing.spacing, work.data.preprocessing.spacing)
     return Trained(network, record={"stage2": read_run(run)["stage2"]}, seconds={"stage2": 0.0})
 
 
-def _loads_stage1(config: RunConfig, *, after_stage2: bool) -> bool:
+def loads_stage1(config: RunConfig, *, after_stage2: bool) -> bool:
     """Whether a stage that is left starts from a classifier which no network brings along.
 
     A network of two branches, or with a classifier beside it, does, unless masks have changed it.
@@ -225,7 +228,7 @@ def _stage1_for(work: Work, trained: Trained, other: Path | None) -> CoarseBranc
     if trained.network is not None and config.model.keeps_stage1:
         kept: CoarseBranch = trained.network.coarse  # type: ignore[assignment]
         return kept
-    if not _loads_stage1(config, after_stage2=trained.network is not None):
+    if not loads_stage1(config, after_stage2=trained.network is not None):
         return None
     if other is not None:
         return load_stage1_of(other, work.splits, config, work.data)

@@ -24,6 +24,7 @@ from dxseg.data.readers.dicom.masks import draw_on_stack, read_mask_object
 from dxseg.data.readers.dicom.series import series_in
 from dxseg.data.readers.slicing import Slicing
 from dxseg.errors import DxsegError, UsageError
+from dxseg.inference.components import ComponentFilter
 from dxseg.inference.files import dicom_seg
 from dxseg.inference.files.dicom_seg import STATEMENT, image_segmentation, series_segmentation
 from dxseg.inference.files.table import _sizes, deciding
@@ -389,3 +390,6 @@ def test_organs_are_no_lesions(tmp_path: Path, make_predictor: Any) -> None:
         sizes = _sizes("lesion_area_px", mask, model)
         assert list(sizes.values()) == [area, 224, 112]
     assert deciding(info) == deciding(marked), "results of earlier versions can be continued"
+    pixels = marked.model_copy(update={"components": ComponentFilter(min_area=4)})
+    kept = {"largest_only", "min_area", "by_volume"}
+    assert set(deciding(pixels)["components"]) == kept, "as before there were cubic millimeters"

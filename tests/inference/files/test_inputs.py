@@ -118,3 +118,5 @@ def test_the_voxels_of_a_header_are_no_file_of_their_own(tmp_path):
     found = find_images([tmp_path], passed_over=passed_over)
     assert [item.name for item in found] == ["ct.mhd", "damaged.mhd"]
     assert [path.name for path in passed_over] == ["other.raw"]
+    parts = [{path.name for path in item.files} for item in found]
+    assert parts == [{"ct.mhd", "ct.raw"}, {"damaged.mhd"}], "which are looked at for changes"

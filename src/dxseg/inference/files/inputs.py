@@ -49,10 +49,11 @@ class PredictionInput:
 
     @property
     def files(self) -> list[Path]:
-        """All its files, those of a series with their folder."""
+        """All its files, those of a series with their folder, of a header with its voxels."""
         if self.is_series:
             return [self.source, *self.source.iterdir()]
-        return [path for path in self.sequences if path is not None] or [self.source]
+        named = [path for path in self.sequences if path is not None] or [self.source]
+        return [part for path in named for part in _files_of(path)]
 
     @property
     def mask_suffix(self) -> str:
@@ -133,7 +134,7 @@ def find_images(
         bases.append(base)
         found.update(dict.fromkeys(kept))
     if passed_over:
-        parts = {part for path in found if is_volume_file(path) for part in _files_of(path)}
+        parts = {part for path in found for part in _files_of(path)}
         passed_over[:] = [path for path in passed_over if path not in parts]
     if not found:
         raise UsageError("no input; give a file, a folder or a quoted pattern")
@@ -215,7 +216,9 @@ def _is_image(path: Path) -> bool:
 
 
 def _files_of(path: Path) -> list[Path]:
-    """All files of a volume; of a damaged one itself, which the prediction reports."""
+    """All files of an image or volume; of a damaged one itself, which the prediction reports."""
+    if not is_volume_file(path):
+        return [path]
     try:
         return volume_format(path).files(path)
     except DxsegError:

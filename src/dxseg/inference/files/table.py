@@ -50,7 +50,10 @@ def model_name(info: ModelInfo) -> str:
 def deciding(info: ModelInfo) -> dict[str, Any]:
     """What of `model.json` masks depend on, beside the weights and the sliding window."""
     without = {"training", "dxseg_version", "sliding_window", "lesion_classes"}
-    return info.model_dump(mode="json", exclude=without)
+    values = info.model_dump(mode="json", exclude=without)
+    if values["components"] and not values["components"]["min_volume_mm3"]:
+        del values["components"]["min_volume_mm3"]  # as before it existed
+    return values
 
 
 def settings_name(predictor: Predictor) -> str:

@@ -16,7 +16,7 @@ from fastapi import FastAPI, File, Request, UploadFile
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, NonNegativeInt
 
-from dxseg.data.geometry import Spacing, fit_geometry, voxel_volume, zoom_to
+from dxseg.data.geometry import Spacing, fit_geometry, voxel_volume, zoom_to, zoomed_size
 from dxseg.data.readers.budget import decode_budget
 from dxseg.errors import UsageError
 from dxseg.inference.files.table import model_name
@@ -256,7 +256,10 @@ def _finish(
     if distance is not None and info.components is not None and info.components.by_volume:
         _, height, width = masks.shape
         zoom = zoom_to(info.preprocessing.spacing, spacing)
-        scale = fit_geometry(height, width, info.preprocessing.image_size, zoom).area_scale
+        size = info.preprocessing.image_size
+        if info.sliding_window:  # what is larger is cut, not reduced
+            size = max(size, *zoomed_size(height, width, zoom or (1.0, 1.0)))
+        scale = fit_geometry(height, width, size, zoom).area_scale
         voxel = voxel_volume(spacing, distance)
         filtered = info.components.apply(masks, scale=scale, voxel_mm3=voxel)
         filtered[given] = masks[given]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -90,6 +91,8 @@ def spacing_warnings(dataset: Dataset, config: RunConfig, target: Spacing | None
             f"{len(unknown)} of {len(dataset)} images have no spacing ({', '.join(unknown[:5])}"
             f"{more}): they are taken to have {_shown(target)}, as data.spacing has it"
         )
+    if config.data.sliding_window:
+        return
     rows = dataset.cases.iloc[:: -(-len(dataset) // MAX_IMAGES)]
     yield from filter(None, [_larger_than_input("images", dataset, rows, config, target)])
 
@@ -139,5 +142,23 @@ def _larger_than_input(
     )
 
 
-def _shown(spacing: Spacing) -> str:
-    return f"{spacing[0]:.4g} x {spacing[1]:.4g} mm"
+def _shown(spacing: Spacing | None) -> str:
+    return "none" if spacing is None else f"{spacing[0]:.4g} x {spacing[1]:.4g} mm"
+
+
+def require_spacing(run: Path, trained: Spacing | None, now: Spacing | None) -> None:
+    """Check that images are still seen at the spacing that another run's network was trained at.
+
+    Args:
+        run: the other run.
+        trained: what its `model.json` records.
+        now: from `target_spacing`.
+
+    Raises:
+        DxsegError: they differ, as where an earlier version chose `auto` by other images.
+    """
+    if trained != now:
+        raise DxsegError(
+            f"{run}: was trained at a spacing of {_shown(trained)}, but data.spacing is "
+            f"{_shown(now)} of these images now; train that run again, or set data.spacing"
+        )
