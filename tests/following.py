@@ -89,10 +89,20 @@ def follow(
                 others.append(shlex.join(words))
                 continue
             if words[1] == "train":
-                words += train_options if "--method" in words else [*train_options, *SHORT]
+                words += _shortened(words, train_options)
             result = cli(*words[1:])
             assert result.exit_code == 0, f"{page.name}: {shlex.join(words)}\n{result.output}"
     return others
+
+
+def _shortened(words: list[str], train_options: list[str]) -> list[str]:
+    """What makes a training short, without another backbone where the page names one."""
+    options = train_options if "--method" in words else [*train_options, *SHORT]
+    if not any(word.startswith("model.backbone=") for word in words):
+        return options
+    pairs = zip(options[::2], options[1::2], strict=True)
+    network = ("model.backbone=", "model.encoder_weights=")
+    return [word for pair in pairs if not pair[1].startswith(network) for word in pair]
 
 
 def change(root: Path, block: Block) -> Path:
