@@ -231,7 +231,7 @@ def test_processes_change_nothing(
     )
     many = Dataset.create(root, DatasetSpec(name="m", labels=["a"]), table)
     monkeypatch.setattr(pixel_cache, "MIN_IMAGES_PER_PROCESS", 20)
-    monkeypatch.setattr(pixel_cache, "FILES_WORTH_A_PROCESS", 20)
+    monkeypatch.setattr(pixel_cache, "MIN_FILES_PER_PROCESS", 20)
     monkeypatch.setattr(
         pixel_cache, "read_image", refuse
     )  # in this process; others import their own
