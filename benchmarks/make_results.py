@@ -112,16 +112,11 @@ def _fill_page(text: str, tables: dict[str, str]) -> str:
 def summary_of(results: Path) -> str:
     """Make the table for readers in a hurry: Dice under one rule, and what the intervals say."""
     found = equal_rules(results)
-    lines = [
-        "| Dice on lesion images, 35 masks | " + " | ".join(HEADLINE.values()) + " |",
-        "|---" * (len(HEADLINE) + 1) + "|",
-    ]
+    lines = _head("Dice on lesion images, 35 masks")
     for method, title in METHODS.items():
         cells = [_dice(found[name], method) for name in HEADLINE]
         lines.append(f"| {title} (`{method}`) | " + " | ".join(cells) + " |")
-    lines += ["", "What the 95% intervals say of the differences:", ""]
-    lines += ["| difference | " + " | ".join(HEADLINE.values()) + " |"]
-    lines += ["|---" * (len(HEADLINE) + 1) + "|"]
+    lines += ["", "What the 95% intervals say of the differences:", "", *_head("difference")]
     gains = [(method, "unet", method, "gain") for method in METHODS if method != "unet"]
     for one, other, row, name in (*gains, (PRIMARY, ONE_BRANCH, ONE_BRANCH, "difference")):
         cells = [
@@ -138,10 +133,7 @@ def summary_of(results: Path) -> str:
 
 def shared_classifier_of(results: Path) -> str:
     """Make the table of Dice as used, before and after every method decides by one classifier."""
-    lines = [
-        "| method | " + " | ".join(HEADLINE.values()) + " |",
-        "|---" * (len(HEADLINE) + 1) + "|",
-    ]
+    lines = _head("method")
     before, after = (_rows_of(results, rule) for rule in (AS_USED, SHARED.replace("-", "_")))
     for method in before[0].index.intersection(after[0].index, sort=False):
         cells = [
@@ -156,6 +148,14 @@ def shared_classifier_of(results: Path) -> str:
         ]
         lines.append(f"| `{PRIMARY}` minus `{method}` | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _head(title: str) -> list[str]:
+    """The first two lines of a table with a column for each experiment of `HEADLINE`."""
+    return [
+        f"| {title} | " + " | ".join(HEADLINE.values()) + " |",
+        "|---" * (len(HEADLINE) + 1) + "|",
+    ]
 
 
 def _rows_of(results: Path, rule: str) -> list[pd.DataFrame]:

@@ -231,6 +231,7 @@ def test_decisions_are_those_of_evaluation(
     assert text.count("| sks-evidence |") == 1 + 1 + 5
     found = table.xs("shared_classifier", level="rule")["dice_lesion"]
     own = table.loc[("sks-evidence", "rule_out_rule_in"), "dice_lesion"]
+    # Of faint images the rule takes a larger mask than the rule-in threshold gives.
     assert found["sks-evidence"] == pytest.approx(own, abs=0.01), "the classifier is its own"
     assert found["unet"] != table.loc[("unet", "plain"), "dice_lesion"], "which kept none"
 

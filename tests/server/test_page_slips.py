@@ -197,14 +197,14 @@ def test_a_draft_brings_it_back_to_a_case_of_the_work_list(cases: Picture) -> No
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ("mask.other = mask.class0; delete mask.class0", "of the classes other"),
         ("mask.other = mask.class0", "of the classes class0, other"),
         ("mask.class0.size = [24, 32]", "32 x 24 pixels does not fit"),
     ],
 )
-def test_a_draft_that_does_not_fit_is_kept(cases: Picture, change: str, told: str) -> None:
+def test_a_draft_that_does_not_fit_is_kept(cases: Picture, change: str, message: str) -> None:
     page = cases.page
     draw(cases)
     reopen_draft(cases)
@@ -221,7 +221,7 @@ def test_a_draft_that_does_not_fit_is_kept(cases: Picture, change: str, told: st
     cases.says("Predicted")
     page.click("#queue [data-case=case0]")
     page.get_by_role("group", name="Draft").get_by_text("Continue").click()
-    page.get_by_role("alert").get_by_text(told).wait_for()
+    page.get_by_role("alert").get_by_text(message).wait_for()
     draw(cases, 40)
     assert drafts(cases) == 2
 

@@ -132,14 +132,14 @@ def test_what_a_click_is_refused_for_stays_after_a_poll_has_failed(
 
 
 @pytest.mark.parametrize(
-    ("phase", "told"),
+    ("phase", "name"),
     [
         ("self_training", "pseudo-labels"),
         ("student", "student network"),
         ("student2", "student network 2"),
     ],
 )
-def test_each_stage_has_a_name(open_page: Any, phase: str, told: str) -> None:
+def test_each_stage_has_a_name(open_page: Any, phase: str, name: str) -> None:
     picture = open_page()
     holds(picture, "#train-state", "1 new mask since.")
     progress = {"phase": phase, "step": 5, "steps": 50, "fraction": 0.5}
@@ -150,7 +150,7 @@ def test_each_stage_has_a_name(open_page: Any, phase: str, told: str) -> None:
 
     picture.page.route("**/v1/training", run)
     picture.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    holds(picture, "#train-state", f"Training with 2 masks: {told}, step 5 of 50")
+    holds(picture, "#train-state", f"Training with 2 masks: {name}, step 5 of 50")
     picture.page.unroute_all(behavior="wait")
 
 

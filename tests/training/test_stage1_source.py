@@ -57,14 +57,19 @@ def test_a_branch_that_masks_have_changed_is_no_stage_1(
     assert len(started) == 2
 
 
+def make_sources(disks: Path, folder: Path, config: RunConfig) -> None:
+    """A stage 1 in `source`, and one with other weights in `other`."""
+    train_stage1_run(disks, folder / "source", config)
+    shutil.copytree(folder / "source", folder / "other")
+    weights = folder / "other" / "stage1" / "coarse.safetensors"
+    weights.write_bytes(weights.read_bytes() + b"trained again")
+
+
 def test_a_run_goes_on_from_the_weights_that_it_was_started_with(
     disks: Path, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configure("unet-stage1")
-    train_stage1_run(disks, tmp_path / "source", config)
-    shutil.copytree(tmp_path / "source", tmp_path / "other")
-    weights = tmp_path / "other" / "stage1" / "coarse.safetensors"
-    weights.write_bytes(weights.read_bytes() + b"trained again")
+    make_sources(disks, tmp_path, config)
 
     def stop(*_: Any) -> None:
         raise StoppedError
@@ -82,10 +87,7 @@ def test_a_finished_run_is_of_the_weights_that_it_was_started_from(
     disks: Path, configure: Configure, tmp_path: Path
 ) -> None:
     config = configure("unet-stage1")
-    train_stage1_run(disks, tmp_path / "source", config)
-    shutil.copytree(tmp_path / "source", tmp_path / "other")
-    weights = tmp_path / "other" / "stage1" / "coarse.safetensors"
-    weights.write_bytes(weights.read_bytes() + b"trained again")
+    make_sources(disks, tmp_path, config)
     first = train_run(disks, tmp_path / "run", config, stage1_run=tmp_path / "source")
     assert train_run(disks, tmp_path / "run", config, stage1_run=tmp_path / "source") == first
     for source in (tmp_path / "other", None):

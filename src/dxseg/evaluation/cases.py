@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dxseg.data.table.spec import lesion_values
 from dxseg.errors import DxsegError
 from dxseg.metrics.image_level import decision_score, lesion_probability
 from dxseg.metrics.lesions import LesionCounts, match_lesions
@@ -117,8 +118,7 @@ class EvaluationProtocol:
     @property
     def lesion_values(self) -> list[int]:
         """The mask values of lesions."""
-        lesions = self.mask_classes if self.lesion_classes is None else self.lesion_classes
-        return [value for value, name in enumerate(self.mask_classes, 1) if name in lesions]
+        return lesion_values(self.mask_classes, self.lesion_classes)
 
     def lesions(self, mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Where a label map shows a lesion."""

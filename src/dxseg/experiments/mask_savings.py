@@ -79,11 +79,11 @@ def compute_masks_saved(pooled: PooledRuns) -> pd.DataFrame:
         if cell[0] == reference or not folds:
             continue
         for metric in endpoints:
-            rows += _row(pooled, cell, budgets, folds, metric)
+            rows += _rows(pooled, cell, budgets, folds, metric)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _row(
+def _rows(
     pooled: PooledRuns,
     cell: tuple[str, Any],
     budgets: list[tuple[str, Any]],

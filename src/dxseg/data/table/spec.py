@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -119,8 +120,7 @@ class DatasetSpec(BaseModel):
     @property
     def lesion_values(self) -> list[int]:
         """The mask values of lesions."""
-        lesions = self.mask_classes if self.lesion_classes is None else self.lesion_classes
-        return [value for value, name in enumerate(self.mask_classes, 1) if name in lesions]
+        return lesion_values(self.mask_classes, self.lesion_classes)
 
 
 def read_spec(path: Path) -> DatasetSpec:
@@ -194,3 +194,14 @@ def _explain(error: ValidationError) -> str:
         given = "" if problem["type"] == "missing" else f", value {_shown(problem['input'])}"
         lines.append(f"field {field}{given}: {advice}")
     return "\n  ".join(lines)
+
+
+def lesion_values(mask_classes: Sequence[str], lesion_classes: Sequence[str] | None) -> list[int]:
+    """List the mask values of lesions.
+
+    Args:
+        mask_classes: Names of the mask values 1, 2, ...
+        lesion_classes: Those of them that are lesions, where others are organs; None: all.
+    """
+    lesions = mask_classes if lesion_classes is None else lesion_classes
+    return [value for value, name in enumerate(mask_classes, 1) if name in lesions]

@@ -16,7 +16,7 @@ from fastapi import FastAPI, File, Request, UploadFile
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, NonNegativeInt
 
-from dxseg.data.geometry import Spacing, fit_geometry, voxel_volume, zoom_to, zoomed_size
+from dxseg.data.geometry import Spacing, fit_geometry, voxel_volume, zoom_to
 from dxseg.data.readers.budget import decode_budget
 from dxseg.errors import UsageError
 from dxseg.inference.files.table import model_name
@@ -258,7 +258,7 @@ def _finish(
         zoom = zoom_to(info.preprocessing.spacing, spacing)
         size = info.preprocessing.image_size
         if info.sliding_window:  # what is larger is cut, not reduced
-            size = max(size, *zoomed_size(height, width, zoom or (1.0, 1.0)))
+            size = max(size, *info.preprocessing.size_at_spacing(masks[0], spacing))
         scale = fit_geometry(height, width, size, zoom).area_scale
         voxel = voxel_volume(spacing, distance)
         filtered = info.components.apply(masks, scale=scale, voxel_mm3=voxel)
