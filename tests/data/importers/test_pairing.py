@@ -179,6 +179,14 @@ def test_draws_and_masks_without_image_are_named(tmp_path: Path) -> None:
         assert pairs(root, suffix=suffix)[0]["b.png"] == expected
 
 
+def test_a_mask_named_after_two_images_is_of_none(tmp_path: Path) -> None:
+    masks, _, left_out = pairs(write(tmp_path, "lesion_1.png", "mask.png", "*mask_lesion_1.png"))
+    assert masks == {"lesion_1.png": [], "mask.png": []}
+    assert left_out == {
+        "mask_lesion_1.png": "mask fits 2 images (lesion_1.png, mask.png); rename it"
+    }
+
+
 def test_exit_code_1_when_no_mask_is_used(tmp_path: Path) -> None:
     root = write(tmp_path / "s", "x/a.png", "*x/b_mask.png")
     assert run(["import", "folder", str(root), str(tmp_path / "o1")]) == 1

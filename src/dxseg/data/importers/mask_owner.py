@@ -156,7 +156,13 @@ class ImageIndex:
         if not best:
             return f"mask without its image: {_ELSEWHERE if elsewhere else _NONE}", 0
         (owner, first), *others = sorted(best.items(), key=lambda pair: pair[1])
-        rivals = [file for file, rank in others if rank == first or _takes_number(file, mask)]
+        rivals = [
+            file
+            for file, rank in others
+            if rank == first
+            or _takes_number(file, mask)
+            or (rank[0] == first[0] and _is_another_part(file, owner, mask))
+        ]
         if rivals:
             shown = ", ".join(sorted(file.path.name for file in [owner, *rivals])[:3])
             return f"mask fits {len(rivals) + 1} images ({shown}); rename it", 0
@@ -241,3 +247,8 @@ def _takes_number(image: File, mask: File) -> bool:
     if image.name in mask.name:
         return False
     return core(image.stem) in names.mask_cores(mask.stem)
+
+
+def _is_another_part(image: File, owner: File, mask: File) -> bool:
+    """Whether a mask's name has two names in it: `mask_lesion_1` those of `mask` and `lesion_1`."""
+    return image.name in mask.name and image.name not in owner.name
