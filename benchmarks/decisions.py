@@ -47,7 +47,8 @@ from dxseg.evaluation.stream import predict_rows, predicted_cases, split_rows
 from dxseg.evaluation.summary import weighting
 from dxseg.experiments.experiment import Experiment, parse_experiment, read_experiment_text
 from dxseg.experiments.plan import plan, select_runs
-from dxseg.inference.model_folder import ModelInfo, load_model_folder
+from dxseg.inference.model_folder import load_model_folder
+from dxseg.inference.model_info import ModelInfo
 from dxseg.inference.postprocess import apply_thresholds, is_ruled_in, is_ruled_out
 from dxseg.inference.predictor import Predictor
 from dxseg.io.atomic import write_text_atomic

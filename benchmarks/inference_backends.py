@@ -46,7 +46,8 @@ from dxseg.data.preprocessing import Preprocessing
 from dxseg.data.table.dataset import Dataset
 from dxseg.inference.files.predict import predict_files
 from dxseg.inference.load import load_backend
-from dxseg.inference.model_folder import ModelInfo, save_model_folder
+from dxseg.inference.model_folder import save_model_folder
+from dxseg.inference.model_info import ModelInfo
 from dxseg.inference.predictor import Predictor
 from dxseg.models.encoder import PyramidEncoder
 from dxseg.models.factory import Task, build_model

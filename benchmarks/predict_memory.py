@@ -37,7 +37,8 @@ from dxseg.config.presets import load_config
 from dxseg.data.preprocessing import Preprocessing
 from dxseg.data.readers.slicing import WINDOWS, Slicing
 from dxseg.inference.files.predict import predict_files
-from dxseg.inference.model_folder import ModelInfo, find_model_folder, save_model_folder
+from dxseg.inference.model_folder import find_model_folder, save_model_folder
+from dxseg.inference.model_info import ModelInfo
 from dxseg.inference.predictor import Predictor
 from dxseg.models.factory import Task, build_model
 from dxseg.models.heads import LESION_PRIOR

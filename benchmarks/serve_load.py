@@ -29,7 +29,8 @@ from rich.table import Table
 
 from dxseg.config.presets import load_config
 from dxseg.data.preprocessing import Preprocessing
-from dxseg.inference.model_folder import ModelInfo, save_model_folder
+from dxseg.inference.model_folder import save_model_folder
+from dxseg.inference.model_info import ModelInfo
 from dxseg.models.factory import Task, build_model
 from dxseg.models.heads import LESION_PRIOR
 from dxseg.phantoms.ultrasound import make_phantoms

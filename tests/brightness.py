@@ -12,7 +12,7 @@ from dxseg.config.network import ModelConfig
 from dxseg.data.preprocessing import Preprocessing
 from dxseg.data.readers.slicing import Slicing
 from dxseg.inference.components import ComponentFilter
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.model_info import ModelInfo
 from dxseg.inference.predictor import Predictor
 from dxseg.models.segmentation_model import STRIDE, SegmentationModel, SegmenterOutput
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from dxseg.config.presets import load_config
 from dxseg.data.preprocessing import Preprocessing
-from dxseg.inference.model_folder import ModelInfo, save_model_folder
+from dxseg.inference.model_folder import save_model_folder
+from dxseg.inference.model_info import ModelInfo
 from dxseg.models.factory import Task, build_model
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.models.segmenter_with_classifier import without_classifier

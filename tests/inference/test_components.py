@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from dxseg.inference.components import ComponentFilter
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.model_info import ModelInfo
 
 MASK = np.zeros((20, 20), np.uint8)
 MASK[1:5, 1:5] = 1

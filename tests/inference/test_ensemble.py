@@ -19,7 +19,8 @@ from dxseg.data.readers.slicing import Slicing
 from dxseg.errors import UsageError
 from dxseg.inference.components import ComponentFilter
 from dxseg.inference.ensemble import ensemble_info
-from dxseg.inference.model_folder import ModelInfo, save_model_folder
+from dxseg.inference.model_folder import save_model_folder
+from dxseg.inference.model_info import ModelInfo
 from dxseg.inference.predictor import Predictor
 from dxseg.models.factory import Task, build_model
 

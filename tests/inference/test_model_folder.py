@@ -16,10 +16,10 @@ from dxseg.inference.model_folder import (
     INFO_FILE,
     INFO_LIMIT,
     WEIGHTS_FILE,
-    ModelInfo,
     load_model_folder,
     save_model_folder,
 )
+from dxseg.inference.model_info import ModelInfo
 from dxseg.models.factory import Task, build_model
 from dxseg.models.segmentation_model import SegmentationModel
 

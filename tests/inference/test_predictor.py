@@ -13,7 +13,8 @@ from dicom_phantom import make_image, save
 from dxseg.config.network import ModelConfig
 from dxseg.data.preprocessing import Preprocessing
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.model_folder import ModelInfo, save_model_folder
+from dxseg.inference.model_folder import save_model_folder
+from dxseg.inference.model_info import ModelInfo
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.postprocess import to_mask
 from dxseg.inference.predictor import Predictor

@@ -15,7 +15,8 @@ from dxseg.config.network import ModelConfig
 from dxseg.config.presets import load_config, method_names
 from dxseg.data.preprocessing import Preprocessing
 from dxseg.errors import UsageError
-from dxseg.inference.model_folder import ModelInfo, load_model_folder, save_model_folder
+from dxseg.inference.model_folder import load_model_folder, save_model_folder
+from dxseg.inference.model_info import ModelInfo
 from dxseg.models import SKS, EvidencePrompt, FeatureFusion, LongSkip, create_model
 from dxseg.models.baselines import BaselineModel
 from dxseg.models.factory import Task, build_coarse_branch, build_model

@@ -17,7 +17,8 @@ from dxseg.data.preprocessing import Preprocessing
 from dxseg.data.splits.split_table import write_splits
 from dxseg.data.table.dataset import Dataset, DatasetSpec
 from dxseg.evaluation.evaluate import evaluate_run, open_run
-from dxseg.inference.model_folder import ModelInfo, save_model_folder
+from dxseg.inference.model_folder import save_model_folder
+from dxseg.inference.model_info import ModelInfo
 from dxseg.io.atomic import write_json_atomic
 from dxseg.models.factory import Task, build_model
 

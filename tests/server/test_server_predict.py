@@ -19,7 +19,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from brightness import Maker, bright_square
 from dicom_phantom import make_image
-from dxseg.inference.model_folder import NOTICE
+from dxseg.inference.model_info import NOTICE
 from dxseg.server.schemas import run_lengths
 from dxseg.server.settings import Settings
 from dxseg.server.uploads import UploadDir

@@ -14,7 +14,7 @@ from dxseg.data.batches.batches import CaseDataset
 from dxseg.data.preprocessing import Preprocessing
 from dxseg.data.table.volumes import SlicePosition
 from dxseg.inference.components import ComponentFilter
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.model_info import ModelInfo
 from dxseg.training.axis_smoothing import choose_smoothing
 from dxseg.training.component_filter import choose_components
 from dxseg.training.validation_predictions import predictions

@@ -14,7 +14,7 @@ from dxseg.config.network import ModelConfig
 from dxseg.config.presets import load_config
 from dxseg.data.batches.batches import CaseDataset
 from dxseg.data.preprocessing import Preprocessing
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.model_info import ModelInfo
 from dxseg.inference.postprocess import MAX_RULE_OUT, RELATIVE_THRESHOLD, is_ruled_in, is_ruled_out
 from dxseg.inference.predictor import Predictor
 from dxseg.metrics.image_level import lesion_probability

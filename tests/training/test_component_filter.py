@@ -11,7 +11,7 @@ from dxseg.config.network import ModelConfig
 from dxseg.data.batches.batches import CaseDataset
 from dxseg.data.preprocessing import Preprocessing
 from dxseg.inference.components import ComponentFilter
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.model_info import ModelInfo
 from dxseg.training.component_filter import choose_components
 
 SIZE = 64

@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.model_folder import NOTICE, ModelInfo
+from dxseg.inference.model_info import NOTICE, ModelInfo
 from dxseg.reports.metric_columns import (
     IMAGE_METRICS,
     MASK_METRICS,

@@ -20,7 +20,7 @@ from dxseg.data.table.volumes import SlicePosition
 from dxseg.errors import DxsegError
 from dxseg.inference.components import ComponentFilter
 from dxseg.inference.label_prompt import labels_imply_lesion
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.model_info import ModelInfo
 from dxseg.inference.pipeline import NetworkOutput, Prediction, PreprocessedImage
 
 TRUNCATE = 3.0

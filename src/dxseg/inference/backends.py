@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.model_info import ModelInfo
 from dxseg.inference.onnx_file import OnnxModel, input_names, output_names
 from dxseg.models.coarse_branch import EVIDENCE_STRIDE
 from dxseg.models.encoder import pad_to_multiple

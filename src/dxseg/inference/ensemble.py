@@ -15,7 +15,7 @@ from dxseg.errors import UsageError
 from dxseg.inference.backends import Backend
 from dxseg.inference.components import ComponentFilter
 from dxseg.inference.load import load_backend
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.model_info import ModelInfo
 from dxseg.models.segmentation_model import SegmenterOutput
 from dxseg.models.whole_view import WholeView
 

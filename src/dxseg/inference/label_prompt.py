@@ -14,7 +14,7 @@ from torch import Tensor
 from dxseg.data.table.volumes import BAG_LEVELS
 from dxseg.data.table.words import is_missing
 from dxseg.errors import UsageError, quote
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.model_info import ModelInfo
 from dxseg.io.user_tables import read_user_table
 
 if TYPE_CHECKING:

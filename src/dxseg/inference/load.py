@@ -15,7 +15,8 @@ from dxseg.inference.backends import (
     TorchBackend,
 )
 from dxseg.inference.label_prompt import encode_label_prompts
-from dxseg.inference.model_folder import ModelInfo, find_model_folder, load_model_folder
+from dxseg.inference.model_folder import find_model_folder, load_model_folder
+from dxseg.inference.model_info import ModelInfo
 from dxseg.inference.onnx_file import OnnxModel, pack, parse_onnx, read_onnx
 from dxseg.inference.onnx_suffix import is_onnx
 from dxseg.models.onnx_export import onnx_graph

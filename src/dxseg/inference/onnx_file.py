@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.model_folder import INFO_LIMIT, ModelInfo, parse_info, read_limited
+from dxseg.inference.model_folder import INFO_LIMIT, read_limited
+from dxseg.inference.model_info import ModelInfo, parse_info
 from dxseg.models.onnx_export import INPUT, KNOWN, OUTPUTS
 
 NumberFormat = Literal["float32", "int8"]

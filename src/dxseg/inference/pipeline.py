@@ -20,7 +20,7 @@ from dxseg.inference.label_prompt import (
     format_label_prompt,
     labels_imply_lesion,
 )
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.model_info import ModelInfo
 from dxseg.inference.postprocess import apply_thresholds
 from dxseg.inference.sliding_window import pad_to_window, predict_windows
 from dxseg.metrics.calibration import temper_sigmoid

@@ -19,7 +19,7 @@ from dxseg.inference.backends import Backend, TorchBackend
 from dxseg.inference.ensemble import load_ensemble
 from dxseg.inference.label_prompt import LabelNames, parse_label_prompt
 from dxseg.inference.load import load_backend
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.model_info import ModelInfo
 from dxseg.inference.pipeline import (
     InferencePipeline,
     NetworkOutput,

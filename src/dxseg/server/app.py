@@ -13,7 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from dxseg.errors import UsageError
-from dxseg.inference.model_folder import DXSEG_VERSION
+from dxseg.inference.model_info import DXSEG_VERSION
 from dxseg.inference.predictor import Predictor
 from dxseg.server.case_queue import CaseQueue
 from dxseg.server.claims import Claims

@@ -25,7 +25,7 @@ from dxseg.data.table.dataset import Dataset
 from dxseg.data.table.records import read_records
 from dxseg.data.table.reviews import REVIEWS_FILE, Review
 from dxseg.errors import DxsegError, UsageError, quote
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.model_info import ModelInfo
 from dxseg.io.atomic import sha256_file
 from dxseg.io.csv_io import read_table
 from dxseg.server.work_list import ListedCase, join_slices, list_cases

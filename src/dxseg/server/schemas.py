@@ -17,7 +17,7 @@ from dxseg.data.readers.slicing import Slicing, shown_slice
 from dxseg.inference.files.overlay import display_rgb
 from dxseg.inference.files.png import encode_png, mask_levels
 from dxseg.inference.files.table import model_name
-from dxseg.inference.model_folder import NOTICE, ModelInfo
+from dxseg.inference.model_info import NOTICE, ModelInfo
 from dxseg.inference.pipeline import Prediction
 from dxseg.server.stored_values import StoredValues
 

@@ -22,7 +22,7 @@ from dxseg.data.readers.slicing import Slicing, shown_slice
 from dxseg.data.readers.volume import Volume
 from dxseg.data.readers.volume_files import is_volume_file, read_volume_file, volume_grid
 from dxseg.errors import DxsegError
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.model_info import ModelInfo
 from dxseg.server.stored_values import StoredValues, pack_values
 from dxseg.server.uploads import NAME, count_frames
 

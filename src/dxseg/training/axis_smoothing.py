@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dxseg.data.batches.batches import CaseDataset
 from dxseg.errors import DxsegError
 from dxseg.inference.along_axis import smooth_along_axis
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.model_info import ModelInfo
 from dxseg.inference.predictor import Predictor
 from dxseg.metrics.overlap import mean_dice
 from dxseg.models.segmentation_model import SegmentationModel

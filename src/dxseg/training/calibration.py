@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dxseg.data.batches.batches import CaseDataset
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.model_info import ModelInfo
 from dxseg.inference.postprocess import is_ruled_out
 from dxseg.metrics.calibration import (
     expected_calibration_error,

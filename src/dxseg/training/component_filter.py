@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from dxseg.data.batches.batches import CaseDataset
 from dxseg.inference.components import ComponentFilter
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.model_info import ModelInfo
 from dxseg.metrics.overlap import mean_dice
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.validation_predictions import (

@@ -20,7 +20,8 @@ from dxseg.data.splits.split_table import read_splits, write_splits
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.ensemble import require_one_input
-from dxseg.inference.model_folder import WEIGHTS_FILE, ModelInfo, load_model_folder
+from dxseg.inference.model_folder import WEIGHTS_FILE, load_model_folder
+from dxseg.inference.model_info import ModelInfo
 from dxseg.io.atomic import sha256_file, write_text_atomic
 from dxseg.io.progress import console, reporting
 from dxseg.models.coarse_branch import CoarseBranch

@@ -18,7 +18,8 @@ from dxseg.data.splits.known_labels import known_labels
 from dxseg.data.splits.mask_budget import budget_units, resolve_budget_unit
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
-from dxseg.inference.model_folder import ModelInfo, save_model_folder
+from dxseg.inference.model_folder import save_model_folder
+from dxseg.inference.model_info import ModelInfo
 from dxseg.io.atomic import sha256_file, write_json_atomic, write_text_atomic
 from dxseg.io.file_lock import exclusive_lock
 from dxseg.models.segmentation_model import SegmentationModel

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.model_info import ModelInfo
 from dxseg.inference.postprocess import choose_rule_in_threshold, choose_rule_out_threshold
 from dxseg.metrics.image_level import lesion_probability
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dxseg.data.batches.batches import CaseDataset
 from dxseg.errors import DxsegError
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.model_info import ModelInfo
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
 from dxseg.models.segmentation_model import SegmentationModel

@@ -26,7 +26,7 @@ from dxseg.data.readers.dicom.objects import open_object, pixel_layout
 from dxseg.data.readers.dicom.series import Stack
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.files.table import model_name
-from dxseg.inference.model_folder import DXSEG_VERSION, ModelInfo
+from dxseg.inference.model_info import DXSEG_VERSION, ModelInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

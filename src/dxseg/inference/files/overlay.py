@@ -14,7 +14,7 @@ from dxseg.errors import DxsegError
 from dxseg.inference.files.png import write_png
 
 if TYPE_CHECKING:  # `dxseg check` draws without a network
-    from dxseg.inference.model_folder import ModelInfo
+    from dxseg.inference.model_info import ModelInfo
     from dxseg.inference.pipeline import Prediction
 
 # Orange, green, purple, ... against sky blue for the reference: color-blind readers can tell them

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dxseg.errors import DxsegError
 from dxseg.inference.files.volumes import VolumePrediction
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.model_info import ModelInfo
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
 from dxseg.io.atomic import atomic_path, sha256_json

@@ -27,7 +27,7 @@ from dxseg.inference.label_prompt import (
     labels_imply_lesion,
     parse_label_prompt,
 )
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.model_info import ModelInfo
 from dxseg.inference.pipeline import Pixels, Prediction
 from dxseg.inference.predictor import Predictor
 from dxseg.inference.sources import SpacedImage

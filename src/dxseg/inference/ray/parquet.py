@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.files.output_folder import last_change
 from dxseg.inference.files.table import AREA, LABEL_PROMPT, columns
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.model_info import ModelInfo
 from dxseg.io.atomic import atomic_path, write_json_atomic
 
 RESULTS = "results"

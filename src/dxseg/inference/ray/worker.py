@@ -12,7 +12,7 @@ import torch
 from dxseg.errors import DxsegError
 from dxseg.inference.files.png import encode_png, mask_levels
 from dxseg.inference.files.table import image_values, settings_name
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.model_info import ModelInfo
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
 from dxseg.inference.ray.parquet import MASK, part_name, write_part

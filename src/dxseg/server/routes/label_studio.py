@@ -15,7 +15,7 @@ from dxseg.data.readers.dicom.headers import alias_in_errors
 from dxseg.data.table.volumes import BAG_LEVELS
 from dxseg.errors import DxsegError, UsageError
 from dxseg.inference.files.table import model_name
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.model_info import ModelInfo
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
 from dxseg.server.case_prediction import predict_case

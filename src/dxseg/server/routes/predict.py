@@ -11,7 +11,7 @@ from dxseg.data.geometry import Spacing
 from dxseg.data.readers.dicom.headers import alias_in_errors
 from dxseg.errors import UsageError
 from dxseg.inference.files.dicom_seg import image_segmentation
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.model_info import ModelInfo
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.sources import SpacedImage
 from dxseg.server.case_queue import CaseQueue

@@ -22,7 +22,7 @@ from dxseg.errors import UsageError
 from dxseg.inference.files.table import model_name
 from dxseg.inference.files.volumes import predict_slices
 from dxseg.inference.label_prompt import parse_label_prompt
-from dxseg.inference.model_folder import ModelInfo
+from dxseg.inference.model_info import ModelInfo
 from dxseg.inference.pipeline import Prediction
 from dxseg.inference.predictor import Predictor
 from dxseg.server.middleware import VOLUME_LABELS, VOLUME_SLICE, VOLUMES
