@@ -5,11 +5,12 @@
 
 An experiment is a folder `results/NAME` with experiment.yaml, results.csv, curves.csv,
 differences.csv, masks_saved.csv and retraining.csv, copied from the output of `dxseg experiment`,
-and decisions.csv if benchmarks/decisions.py was run. Its tables are written into one of the pages
-between the lines `<!-- begin NAME -->` and `<!-- end NAME -->`; the text around them is kept. A
-folder with curve.csv is a simulation of benchmarks/suggest.py instead. Between lines for a folder
-with neither is "Not run yet." Between the lines for `summary` is the table for readers in a hurry,
-and between those for `shared-classifier` what the decision rules give by themselves, of `HEADLINE`.
+with decisions.csv and against.csv if benchmarks/decisions.py and against.py were run. Its tables
+are written into one of the pages between the lines `<!-- begin NAME -->` and `<!-- end NAME -->`;
+the text around them is kept. A folder with curve.csv is a simulation of benchmarks/suggest.py
+instead. Between lines for a folder with neither is "Not run yet." Between the lines for `summary`
+is the table for readers in a hurry, and between those for `shared-classifier` what the decision
+rules give by themselves, of `HEADLINE`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from dxseg.experiments.experiment import parse_experiment, read_experiment_text
 from dxseg.experiments.retraining import COLUMNS
 from dxseg.experiments.tables import make_tables
 from dxseg.io.atomic import write_text_atomic
+from dxseg.reports.metric_columns import VOLUME_METRICS
 from dxseg.reports.tables import to_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -188,8 +190,34 @@ def tables_of(folder: Path) -> str:
     path = folder / "retraining.csv"  # which results of earlier versions do not have
     retraining = read(path) if path.is_file() else pd.DataFrame(columns=list(COLUMNS))
     text = to_markdown(make_tables(experiment, results, curves, differences, saved, retraining))
-    decisions = folder / "decisions.csv"
-    return text + decisions_of(decisions) if decisions.is_file() else text
+    further = {"decisions.csv": decisions_of, "against.csv": against_of}
+    return text + "".join(
+        make(folder / name) for name, make in further.items() if (folder / name).is_file()
+    )
+
+
+def against_of(path: Path) -> str:
+    """Make the table of benchmarks/against.py."""
+    table = pd.read_csv(path)
+    columns = [one for one in VOLUME_METRICS if one.key in set(table["metric"])]
+    lines = [
+        *("", "Each method, and minus itself in the other experiment, paired by volume:", ""),
+        "| method | masks | volumes | " + " | ".join(one.title for one in columns) + " |",
+        "|---" * (len(columns) + 3) + "|",
+    ]
+    for (method, masks), rows in table.groupby(["method", "masks"], sort=False):
+        found = rows.set_index("metric")
+        cells = [_against_cell(found.loc[one.key], one.decimals) for one in columns]
+        lines.append(
+            f"| {method} | {masks} | {found['volumes'].max()} | " + " | ".join(cells) + " |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _against_cell(row: pd.Series[Any], decimals: int) -> str:
+    names = ("difference", "low", "high")
+    difference, low, high = (f"{row[name]:+.{decimals}f}" for name in names)
+    return f"{row['value']:.{decimals}f}; {difference} ({low} to {high})"
 
 
 def decisions_of(path: Path) -> str:
