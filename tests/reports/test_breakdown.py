@@ -41,7 +41,9 @@ def test_labels_are_counted_apart() -> None:
 
 
 def test_decisions_count_every_image_once() -> None:
-    assert decisions(ROWS).rows == [["with a lesion", "5", "1"], ["without a lesion", "1", "1"]]
+    rows = decisions({"one": ROWS, "other": ROWS}).rows
+    assert rows[:2] == [["one", "with a lesion", "5", "1"], ["one", "without a lesion", "1", "1"]]
+    assert [["one", *row[1:]] for row in rows[2:]] == rows[:2]
 
 
 def test_calibration_compares_what_was_predicted_with_what_is_true() -> None:

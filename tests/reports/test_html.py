@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
 from dxseg.commands.evaluate import report as report_command
@@ -213,6 +214,11 @@ def test_compared_runs_have_a_row_each_and_paired_differences(run, make_run):
     assert float(low) <= float(value) <= float(high)
     assert f"{value} ({low} to {high})" in short[2][2]
     assert "Against unet. Better: " in parsed.text
+    decided = table_of(parsed, "With a mask")[1:]
+    assert [row[0].strip() for row in decided] == [
+        *["sks-evidence, seed 0"] * 2,
+        *["unet, seed 0"] * 2,
+    ]
 
 
 def test_a_run_without_a_control_is_told_how_to_get_one(report):
@@ -259,3 +265,40 @@ def test_the_command_takes_a_moved_dataset(make_run, tmp_path):
     record = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(record | {"dataset": str(tmp_path / "gone")}))
     assert report_command(run, dataset=record["dataset"]).path.is_file()
+
+
+def curves_height(text: str) -> int:
+    """Height of the picture of the curves: a row per stage."""
+    [source] = [
+        str(attributes["src"])
+        for attributes in Page(text).all("img")
+        if str(attributes["alt"]).startswith("Loss at the left")
+    ]
+    return Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).height
+
+
+def test_stages_after_stage_2_are_shown(make_run):
+    """Curves and lengths are those of every stage, the student's of the default method too."""
+    run = make_run()
+    before = build_report(run).read_text(encoding="utf-8")
+    (run / "student").mkdir()
+    (run / "student" / "metrics.csv").write_text((run / "stage2" / "metrics.csv").read_text())
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump(config | {"student": {"steps": 450}}))
+    record = json.loads((run / "run.json").read_text())
+    record["seconds"] |= {"student": 3.0}
+    record |= {"stage2": {"step": 152.0}, "student_from": None}
+    (run / "run.json").write_text(json.dumps(record))
+    after = build_report(run).read_text(encoding="utf-8")
+    assert "Student" not in before
+    assert "Stage 2: 152 steps, Student: 450 steps; batches of " in after
+    assert curves_height(after) * 2 == curves_height(before) * 3
+
+
+def test_a_stage_of_another_run_has_no_length(make_run):
+    run = make_run()
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(record | {"stage2_from": "/elsewhere"}))
+    text = build_report(run).read_text(encoding="utf-8")
+    assert "Stage 2: of another run" in text
+    assert "elsewhere" not in text

@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from dxseg.config import DEFAULT_METHOD
+from dxseg.config import DEFAULT_METHOD, stage_title
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,7 +144,7 @@ class TrainedRun(dict[str, Any]):
             if self.get(f"{name}_from") is None and "step" in metrics:
                 # A stage that an earlier call finished took no time in the last one.
                 seconds = _duration(max(spent, metrics.get("seconds", 0.0)))
-                lines.append(f"{_stage_title(name)}: {metrics['step']:.0f} steps, {seconds}")
+                lines.append(f"{stage_title(name)}: {metrics['step']:.0f} steps, {seconds}")
         return lines
 
     def _deployed(self) -> str:
@@ -155,17 +155,9 @@ class TrainedRun(dict[str, Any]):
         runs = [one["run"] for one in teachers]
         for name in before:
             runs.append(self.get(f"{name}_from") or self.folder / name)
-        text = f"the network after {_stage_title(last).lower()}"
+        text = f"the network after {stage_title(last).lower()}"
         kept = ", ".join(str(Path(run) / "model") for run in runs)
         return f"{text}; those before it: {kept}" if kept else text
-
-
-def _stage_title(name: str) -> str:
-    """`stage1` as "Stage 1", `self_training` as "Self-training", `student2` as "Student 2"."""
-    if name == "self_training":
-        return "Self-training"
-    word = name.rstrip("0123456789")
-    return f"{word.capitalize()} {name[len(word) :]}".strip()
 
 
 def _duration(seconds: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,19 +61,18 @@ def by_label(per_image: pd.DataFrame) -> SmallTable:
     return SmallTable("By label", ["Label", *_OUTCOME], rows)
 
 
-def decisions(per_image: pd.DataFrame) -> SmallTable:
+def decisions(per_image: Mapping[str, pd.DataFrame]) -> SmallTable:
     """Which images got a mask, by whether they have a lesion.
 
     Args:
-        per_image: The table of `dxseg.evaluation`.
+        per_image: Name of each run to its table of `dxseg.evaluation`.
     """
-    found = per_image["predicted_area"] > 0
-    free = per_image["lesion_free"].astype(bool)
-    rows = [
-        [title, *map(str, (int(part.sum()), int((~part).sum())))]
-        for title, part in (("with a lesion", found[~free]), ("without a lesion", found[free]))
-    ]
-    return SmallTable("Images by decision", ["Images", "got a mask", "got none"], rows)
+    rows = []
+    for name, table in per_image.items():
+        found, free = table["predicted_area"] > 0, table["lesion_free"].astype(bool)
+        for title, part in (("with a lesion", found[~free]), ("without a lesion", found[free])):
+            rows.append([name, title, str(int(part.sum())), str(int((~part).sum()))])
+    return SmallTable("Images by decision", ["Run", "Images", "With a mask", "Without"], rows)
 
 
 def calibration(per_image: pd.DataFrame) -> SmallTable:

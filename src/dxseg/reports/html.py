@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dxseg.config import stage_title
 from dxseg.config.presets import read_config
 from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError
@@ -84,6 +85,7 @@ def build_report(
     area = units.get("area", "px")
     differences = _differences(runs, units)
     evidence = _evidence(runs, differences)
+    config = read_config(run / "config.yaml")
     context = {
         "title": f"dxseg report: {main.name}",
         "dataset": data.spec.name,
@@ -97,8 +99,9 @@ def build_report(
         "gallery": _gallery(main, data, area),
         "gallery_rule": RULE.format(count=_GALLERY_COUNT),
         "failures": [by_size(main.table, area), by_label(main.table)],
-        "decisions": decisions(main.table),
+        "decisions": decisions({run.name: run.table for run in runs}),
         "thresholds": _thresholds(main.record),
+        "decided_alike": len({_thresholds(run.record) for run in runs}) == 1,
         "calibration": calibration(main.table),
         "tables": [
             *_volumes(runs, units),
@@ -107,10 +110,8 @@ def build_report(
         ],
         "differences": differences,
         "reference": str(main.record["method"]),
-        "curves": png_uri(_curves(run)),
-        "protocol": protocol(
-            main.record, main.evaluation, data.spec, read_config(run / "config.yaml")
-        ),
+        "curves": png_uri(_curves(run, ["stage1", *config.stages])),
+        "protocol": protocol(main.record, main.evaluation, data.spec, config),
     }
     write_text_atomic(run / REPORT_FILE, render("reports/report.html.jinja", context))
     return run / REPORT_FILE
@@ -241,14 +242,9 @@ def _dice_of(runs: Sequence[_Run]) -> dict[str, Any]:
     return {run.name: run.table.loc[run.table["true_area"] > 0, "dice"].to_numpy() for run in runs}
 
 
-def _curves(run: Path) -> bytes:
-    stages = {
-        "Stage 1, image-level labels": "stage1",
-        "Stage 2, masks": "stage2",
-        "Self-training": "self_training",
-    }
+def _curves(run: Path, stages: Sequence[str]) -> bytes:
     return training_curves(
-        {title: read_metrics(run / folder / "metrics.csv") for title, folder in stages.items()}
+        {stage_title(name): read_metrics(run / name / "metrics.csv") for name in stages}
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from dxseg.config import stage_title
 from dxseg.config.schema import RunConfig
+from dxseg.config.stages import StageConfig
 from dxseg.data.table.spec import DatasetSpec
 from dxseg.reports.metric_columns import MISSING
 
@@ -39,7 +41,7 @@ def protocol(
         ("Network", f"{model.architecture} on {model.backbone}, {config.data.image_size} px"),
         ("Skips", ", ".join(skips).replace("_", " ") if model.architecture == "sks" else ""),
         ("Parameters", f"{record['parameters']:,}" if "parameters" in record else ""),
-        ("Length of training", _training_length(config)),
+        ("Length of training", _training_length(record, config)),
         ("Training time", ", ".join(f"{key}: {value:.0f} s" for key, value in seconds.items())),
         ("Seed", f"{config.seed}; of the split: {config.split.split_seed}"),
         ("Threshold", str(evaluation.get("threshold", ""))),
@@ -50,11 +52,19 @@ def protocol(
     return [(key, value) for key, value in rows if value]
 
 
-def _training_length(config: RunConfig) -> str:
-    stage1, self_training = config.stage1, config.self_training
-    length = f"{stage1.steps} steps" if stage1.steps else f"{stage1.epochs:g} epochs of the labels"
-    parts = [f"{length} in stage 1" if config.model.requires_stage1 else "no stage 1"]
-    parts.append(f"{config.stage2.steps} steps in stage 2")
-    if self_training is not None:
-        parts.append(f"{self_training.steps} steps in self-training")
-    return f"{', '.join(parts)}; batches of {config.data.batch_size}"
+def _training_length(record: dict[str, Any], config: RunConfig) -> str:
+    trained = [name for name in record.get("seconds", {}) if name != "stage1"]
+    names = ["stage1", *trained] if config.model.requires_stage1 else trained
+    parts = [f"{stage_title(name)}: {_steps(record, config, name)}" for name in names]
+    return f"{', '.join(parts)}; batches of {config.data.batch_size}" if parts else ""
+
+
+def _steps(record: dict[str, Any], config: RunConfig, name: str) -> str:
+    """The steps that a stage took, as recorded; else those that were set."""
+    if record.get(f"{name}_from") is not None:
+        return "of another run"
+    recorded = record.get(name, {}).get("step")
+    if recorded is not None:
+        return f"{recorded:.0f} steps"
+    stage: StageConfig = getattr(config, name.rstrip("0123456789") if "student" in name else name)
+    return f"{stage.steps} steps" if stage.steps else f"{config.stage1.epochs:g} epochs"

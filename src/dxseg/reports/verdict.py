@@ -76,9 +76,9 @@ def headline(evidence: Evidence) -> str:
     if evidence.lesion_groups < ENOUGH_GROUPS:
         return "Too few test lesions to conclude anything."
     if not evidence.differences:
-        return "No control beside it: what the method is worth is not known."
+        return "No control: without a baseline, the value of the method is unknown."
     if evidence.seeds < ENOUGH_SEEDS:
-        return "A first result, not a conclusion: it is of too few trainings."
+        return "A first result, not a conclusion: too few training runs."
     return "Enough tests and trainings for a conclusion about images like these."
 
 
@@ -112,7 +112,7 @@ def _tests(evidence: Evidence) -> str:
     )
     if evidence.lesion_groups < ENOUGH_GROUPS:
         return f"{text} At least {ENOUGH_GROUPS} patients or groups with a lesion are needed."
-    return f"{text} That is enough for an estimate; its interval says how good a one."
+    return f"{text} That is enough for an estimate; the interval shows how precise it is."
 
 
 def _trainings(seeds: int) -> str:
