@@ -1,4 +1,4 @@
-"""Train the method on phantoms: many diagnoses, 24 masks."""
+"""Train the default method on phantoms: many diagnoses, 24 masks."""
 
 from __future__ import annotations
 

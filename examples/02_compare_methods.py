@@ -1,4 +1,4 @@
-"""Compare the paper's two branches with their rivals: one split, the same masks, stage 1 shared."""
+"""Compare the paper's two branches with two baselines: the same split and masks, one stage 1."""
 
 from __future__ import annotations
 

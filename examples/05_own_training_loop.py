@@ -1,4 +1,4 @@
-"""The method in a plain PyTorch loop: train both stages on tensors, export, load; nothing else.
+"""The paper's two branches in a plain PyTorch loop: train on tensors, export, load; nothing else.
 
 The steps take 204 seconds of processor time: 0.8 each of stage 1, 1.24 each of stage 2.
 """

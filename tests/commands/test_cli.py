@@ -107,10 +107,12 @@ def test_methods_lists_the_method_and_its_controls(cli: Cli) -> None:
     assert result.exit_code == 0
     for name in method_names():
         assert re.search(rf"\b{name}\b", result.stdout), name
-    lines = [line for line in result.stdout.splitlines() if re.search(r"│ (yes|no) ", line)]
-    rows = {line.split()[1]: line for line in lines}
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    lines = [line for line in result.stdout.splitlines() if re.search(r" (yes|no)\b", line)]
+    rows = {line.split()[0]: line for line in lines}
+    assert list(rows) == method_names()
     assert [name for name, line in rows.items() if "(default)" in line] == [DEFAULT_METHOD]
-    uses_labels = {name: re.search(r"│ (yes|no) ", line)[1] for name, line in rows.items()}
+    uses_labels = {name: re.search(r" (yes|no)\b", line)[1] for name, line in rows.items()}
     assert uses_labels["unet-selftrained"] == uses_labels["unet-student"] == "yes"
     assert uses_labels["unet"] == uses_labels["unet-bcp"] == "no"
 

@@ -233,7 +233,7 @@ def test_a_network_that_learnt_no_labels_has_no_gate_and_its_pixels_are_calibrat
         None,
         1,
     )
-    assert "learnt no labels" in record["labels"]["note"]
+    assert "learned no labels" in record["labels"]["note"]
     assert found.mask_temperature == pytest.approx(3, rel=0.05)
 
 

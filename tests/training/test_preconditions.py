@@ -41,7 +41,7 @@ def test_one_label_names_the_methods_that_work(
     message = refuse(
         train, tmp_path / "run", method, dataset=change(copied, label=label, mask=masks)
     )
-    assert "all labelled training cases have the label 'dark'" in message
+    assert "all labeled training cases have the label 'dark'" in message
     named = message.rpartition("--method NAME: ")[2].rstrip(")").split(", ")
     assert {"unet", "unet-scratch", "sks-no-labels", "unet-selftrained"} <= set(named)
     assert not {"sks", "sks-selftrained", "unet-stage1", "unet-multitask"} & set(named)

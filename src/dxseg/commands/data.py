@@ -150,7 +150,7 @@ def split(
 ) -> SplitTable:
     """Split a dataset by patient, or where none is named by volume or near-duplicate images.
 
-    The result says when its unit is a guess: where patients are not named, or derived from names.
+    A note warns where patients are missing or derived from names.
 
     Args:
         dataset: Folder with `dataset.yaml` and `cases.csv`.

@@ -109,7 +109,7 @@ def demo(
     seed: int = 0,
     overrides: Overrides | None = None,
 ) -> DemoResult:
-    """Train the method and its control on ultrasound phantoms, and write a report.
+    """Train two methods on ultrasound phantoms, with and without labels, and write a report.
 
     Phantoms are simulated: results on them are not evidence about patients. The same command
     continues an interrupted demo.

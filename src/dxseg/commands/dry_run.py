@@ -49,7 +49,7 @@ def _without_dataset(report: ImportReport, destination: Path) -> ImportReport:
     masked = cases[cases["mask"].ne("")]
     rows = (masked if len(masked) else cases).head(_EXAMPLES)
     examples = [
-        f"  {image} <- {mask or 'no mask'}, {label or 'unlabelled'}"
+        f"  {image} <- {mask or 'no mask'}, {label or 'unlabeled'}"
         for image, mask, label in rows[["image", "mask", "label"]].to_numpy().tolist()
     ]
     notes = [*report.notes, f"examples, of {len(cases)} images:", *examples]

@@ -42,12 +42,12 @@ def evaluate(
             `_label_prompts`.
         dataset: Folder of the dataset, if it has moved since.
         model: An exported `.onnx` file, or a model folder such as the teacher's `stage2/model`, to
-            evaluate in place of the run's model, with `output`.
+            evaluate in place of the run's model; needs `--out` (`output`).
         device: Torch device: `cpu`, `cuda`, `cuda:1`, ...
         batch_size: Batch size.
         backend: Inference backend; default: `torch` for a folder, `onnxruntime` for `.onnx`.
-        sliding_window: Evaluate with or without windows, whatever the model records, with `output`;
-            as of `dxseg predict`.
+        sliding_window: Evaluate with or without windows, as in `dxseg predict`, whatever the model
+            records; needs `--out` (`output`).
 
     Returns:
         The content of `evaluation.json`.

@@ -79,7 +79,7 @@ def import_csv(
         label_separator: Text between the labels of a list; default: the one that the column uses.
         one_hot: Columns that are labels, with 1 where an image has it, as in the tables of ISIC and
             CheXpert; without a name all columns that hold only 0, 1, -1 (uncertain: the image is
-            then unlabelled) and nothing.
+            then unlabeled) and nothing.
         missing: A word that means nothing, besides the usual ones. May be repeated.
         patients: Table of patients: the columns `patient_id` and `image`, or `folder`; default:
             the column that is mapped, else derived from folders and `sub-*`, which is a guess.

@@ -175,7 +175,7 @@ class SlicingOptions(TypedDict, total=False):
         resample: Bring volumes of a tilted gantry, of uneven gaps or of oblique slices onto a
             regular grid along the patient's axes; default: tilted and uneven DICOM series are
             refused, others sliced as they are stored.
-        neighbours: Neighbouring slices added as channels on each side (2.5D); default: 0.
+        neighbours: Neighboring slices added as channels on each side (2.5D); default: 0.
         bits: Bit depth of the slice images; default: 8.
     """
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -169,7 +170,14 @@ class Methods(dict[str, "RunConfig"]):
     """The named methods and their configurations; shown as a table."""
 
     def __rich__(self) -> Table:
-        table = Table("method", "network", "encoder from", "uses labels", "after stage 2")
+        # 80 characters are enough without lines between the columns and at the edges.
+        table = Table(
+            *("method", "network", "encoder", "labels", "then"),
+            box=box.SIMPLE,
+            show_edge=False,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+        )
         table.columns[0].no_wrap = True  # a name that is cut cannot be copied
         for column in table.columns:
             column.overflow = "fold"
@@ -177,12 +185,13 @@ class Methods(dict[str, "RunConfig"]):
             model, training = config.model, config.self_training
             filters = training is not None and training.label_filter
             learns = model.learns_labels or config.student is not None
+            start = "ImageNet" if model.encoder_init == "pretrained" else model.encoder_init
             table.add_row(
                 f"{name} (default)" if name == DEFAULT_METHOD else name,
                 model.architecture,
-                model.encoder_init,
+                start,
                 "yes" if learns or filters else "no",
-                ", ".join(config.stages[1:]),
+                ", ".join(config.stages[1:]).replace("_", "-"),
             )
         return table
 

@@ -45,8 +45,8 @@ def serve(
         token_file: File with the bearer token of the clients; default: with a dataset, a new one.
         dataset: Dataset that masks are saved into from the page; default: nothing is saved.
         suggestions: Table of `dxseg suggest`: the order of the cases.
-        train: Offer training with the saved masks on the page, beside predictions, and the new
-            model once it is compared with the one in use; needs a finished run as model.
+        train: Allow training with the saved masks from the page while predictions continue; the
+            new model is compared with the current one, then offered. Needs a finished run as model.
         train_after: Number of new masks after which a training starts by itself; default: never.
         queue: Maximum number of images in flight; beyond it requests get 429.
         batch_size: Batch size.

@@ -158,6 +158,9 @@ def distill(
 def methods() -> Methods:
     """List the named methods: the default, the paper's two branches and the controls.
 
+    Columns: the network, the initial weights of its encoder, whether it uses image-level labels,
+    and the stage after the training with masks.
+
     Returns:
         The configuration of each method, by name, with the preset `cpu`.
     """

@@ -25,7 +25,7 @@ class DataConfig(StrictConfig):
 
     Attributes:
         image_size: side of the square that images are fitted into, pixels.
-        patch_size: side of the patches of it that masks are learnt from, pixels, a multiple of 32;
+        patch_size: side of the patches of it that masks are learned from, pixels, a multiple of 32;
             labels are of whole images. Default: whole images.
         spacing: height and width of a pixel at which images are seen, mm; `auto`: the median of
             all cases of the dataset. Default: as image_size makes it.

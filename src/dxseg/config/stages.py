@@ -67,18 +67,18 @@ MIN_STEPS, MAX_STEPS = 300, 3000
 
 
 class Stage1Config(StageConfig):
-    """Optimization of stage 1; its length follows the number of labelled images.
+    """Optimization of stage 1; its length follows the number of labeled images.
 
     Attributes:
         steps: as of any stage. Default: from `epochs`.
-        epochs: passes over the labelled images, but at least 300 and at most 3000 steps.
+        epochs: passes over the labeled images, but at least 300 and at most 3000 steps.
     """
 
     steps: PositiveInt | None = None  # type: ignore[assignment]  # set by for_images
     epochs: float = Field(default=8.0, gt=0)
 
     def for_images(self, count: int, batch_size: int) -> StageConfig:
-        """The stage for `count` labelled images, with `steps` set."""
+        """The stage for `count` labeled images, with `steps` set."""
         wanted = math.ceil(self.epochs * count / (batch_size * self.accumulate_grad_batches))
         steps = self.steps or min(max(wanted, MIN_STEPS), MAX_STEPS)
         return StageConfig.model_validate(self.model_dump(exclude={"epochs"}) | {"steps": steps})
@@ -142,7 +142,7 @@ class SelfTrainingConfig(StageConfig):
 
 
 class StudentConfig(StageConfig):
-    """A student after the other stages: it learns from all labelled images, and is deployed.
+    """A student after the other stages: it learns from all labeled images, and is deployed.
 
     Attributes:
         rounds: students in a row; each learns from the one before, the first from the teacher.

@@ -32,7 +32,7 @@ def masks_needed(
     """Find the smallest number of masks at which a curve reaches a value.
 
     The curve is linear in the logarithm of the number of masks between its points. Where it falls
-    with more masks, the first crossing counts, which favours the method least.
+    with more masks, the first crossing counts, which favors the method least.
 
     Args:
         masks: (B,) numbers of masks, ascending, positive.

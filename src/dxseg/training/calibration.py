@@ -31,7 +31,7 @@ from dxseg.training.thresholds import validation_thresholds
 from dxseg.training.validation_predictions import MIN_LESIONS, masked_rows, predictions
 
 MIN_IMAGES = 20
-"""Label logits are not calibrated with fewer labelled validation images."""
+"""Label logits are not calibrated with fewer labeled validation images."""
 
 PIXELS = 1 << 19
 """Number of pixels times classes to fit on, sampled evenly from all images."""
@@ -132,9 +132,9 @@ def _label_temperature(
     probabilities: NDArray[np.float64], labels: NDArray[Any], info: ModelInfo
 ) -> tuple[float, Record]:
     if not info.model.predicts_labels:
-        return 1.0, _record(None, 0, "the model has learnt no labels")
+        return 1.0, _record(None, 0, "the model has learned no labels")
     if len(labels) < MIN_IMAGES:
-        return 1.0, _record(None, len(labels), f"fewer than {MIN_IMAGES} labelled images")
+        return 1.0, _record(None, len(labels), f"fewer than {MIN_IMAGES} labeled images")
     fitted = fit_temperature(probabilities, labels)
 
     def error(temperature: float) -> float:

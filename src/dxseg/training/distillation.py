@@ -196,7 +196,7 @@ def _load_others(
     """Load the other teachers of an ensemble, and check that they are of the same experiment.
 
     Raises:
-        UsageError: one has another split, so that it may have learnt what the student is validated
+        UsageError: one has another split, so that it may have learned what the student is validated
             on; or other labels, classes or inputs.
     """
     loaded = [load_model_folder(run / "model") for run in others]
@@ -204,7 +204,7 @@ def _load_others(
     for run in others:
         if read_run(run).get("splits_sha256") != split:
             raise UsageError(
-                f"{run}: has another split or other masks than {teacher}: it may have learnt what "
+                f"{run}: has another split or other masks than {teacher}: it may have learned what "
                 "the student is validated on; give runs of one splits.csv"
             )
     if others:

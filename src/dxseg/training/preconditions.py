@@ -75,7 +75,7 @@ def _too_few_labels(dataset: Dataset, train: NDArray[np.bool_], config: RunConfi
         return
     label = ";".join(sorted(next(iter(known))))
     yield (
-        f"all labelled training cases have the label {label!r}, and {config.method} learns to tell "
+        f"all labeled training cases have the label {label!r}, and {config.method} learns to tell "
         f"labels apart; add images with another label, such as lesion-free ones, or {methods}"
     )
 

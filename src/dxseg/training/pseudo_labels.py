@@ -94,7 +94,7 @@ def make_pseudo_labels(
         report: called with (done, total).
         peak: probability to which the highest one of a mask is raised if the label means a lesion.
         label_prompts: whether the teachers get the labels of the images as prompts, if they have
-            learnt labels: these are training images.
+            learned labels: these are training images.
         device: torch device string on which the teachers compute.
     """
     train, masked, lesion_free = data.label_train, data.mask_train, data.lesion_free

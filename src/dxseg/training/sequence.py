@@ -52,7 +52,7 @@ class Trained:
     Attributes:
         network: of the last stage.
         teachers: from other runs, in the place of a network of this one.
-        record: the last metrics of each stage, and the images that a student learnt from.
+        record: the last metrics of each stage, and the images that a student learned from.
         seconds: that each stage took here; 0 if it was finished before.
     """
 

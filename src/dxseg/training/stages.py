@@ -190,7 +190,7 @@ def train_student(
     labels: PseudoLabels,
     stage1: CoarseBranch | None,
 ) -> tuple[SegmentationModel, dict[str, float]]:
-    """Train a network of one branch on masks, pseudo-labels and labels of all labelled images.
+    """Train a network of one branch on masks, pseudo-labels and labels of all labeled images.
 
     Args:
         data: pixels, masks and labels.

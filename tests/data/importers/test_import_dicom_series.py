@@ -78,7 +78,7 @@ def test_another_mask_that_cannot_be_read_leaves_empty_slices_unlabelled(
     )
     cases = Dataset.load(tmp_path / "data").cases
     assert cases["label"].tolist() == ["", "", "lesion", "", "", ""]
-    assert any("are unlabelled" in note for note in report.notes)
+    assert any("are unlabeled" in note for note in report.notes)
 
 
 @pytest.mark.parametrize("background", [0, -1024])

@@ -221,7 +221,7 @@ def test_the_command_tells_what_it_did(raw: Path, tmp_path: Path, cli: Callable[
     words = ["--labels", table, "--lesion-free", "healthy", "--name", "thyroid"]
     result = cli("import", "nnunet", raw, tmp_path / "out", *words)
     assert result.exit_code == 0, result.output
-    assert "3 images (2 unlabelled, 1 healthy), 2 with a mask file" in result.output
+    assert "3 images (2 unlabeled, 1 healthy), 2 with a mask file" in result.output
     assert Dataset.load(tmp_path / "out").spec.name == "thyroid"
 
 

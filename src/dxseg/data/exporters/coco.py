@@ -69,7 +69,7 @@ def write_coco(
     unknown: int,
     progress: Progress | None = None,
 ) -> CocoExport:
-    """Write masks as one COCO file; lesions are connected regions (8 neighbours) of a class.
+    """Write masks as one COCO file; lesions are connected regions (8 neighbors) of a class.
 
     Images are as viewers show them: an EXIF orientation is applied. An image without an annotation
     has no lesion.

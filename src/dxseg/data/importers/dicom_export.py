@@ -273,8 +273,7 @@ def _draw(masks: Sequence[ChosenMask], stack: Stack, unread: Sequence[Header]) -
     if faults:
         unknown.append(np.broadcast_to(np.True_, stack.shape))
         notes.extend(
-            f"{fault}; slices on which no other mask has a lesion are unlabelled"
-            for fault in faults
+            f"{fault}; slices on which no other mask has a lesion are unlabeled" for fault in faults
         )
     return VolumeLabels(
         np.maximum.reduce([labels.values for labels in drawn]),

@@ -195,7 +195,7 @@ def _find_labels(
     labels = {path: by_folder[name] for path, name in folders.items()}
     counts = Counter(labels.values())
     if len(counts) >= _CASE_FOLDERS and set(counts.values()) == {1}:
-        notes.append(f"{len(counts)} folders of one image each are cases, not labels: unlabelled")
+        notes.append(f"{len(counts)} folders of one image each are cases, not labels: unlabeled")
         return dict.fromkeys(images, "")
     names = sorted(set(counts) - {""}, key=natural_key)
     if known_patients(names) and set(names).isdisjoint(known):
@@ -207,7 +207,7 @@ def _find_labels(
     elif len(counts) == 1 and _is_of_images(images[0], source):
         labels = dict.fromkeys(images, "")
     if set(labels.values()) == {""}:
-        notes.append("no folder is a label: all images are unlabelled")
+        notes.append("no folder is a label: all images are unlabeled")
     else:
         for path in [path for path, name in folders.items() if name == str(source)]:
             left_out.image(path, "outside the label folders")

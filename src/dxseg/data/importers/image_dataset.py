@@ -297,7 +297,7 @@ def _first(skipped: Iterable[tuple[str, str]]) -> str:
 
 
 def _notes(report: ImportReport, color_note: str, work: _Import, found: Sequence[str]) -> list[str]:
-    counts = ", ".join(f"{count} {label or 'unlabelled'}" for label, count in report.labels.items())
+    counts = ", ".join(f"{count} {label or 'unlabeled'}" for label, count in report.labels.items())
     notes = [
         f"{report.images} images ({counts}), {report.masks} with a mask file",
         *found,

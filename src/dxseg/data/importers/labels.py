@@ -82,7 +82,7 @@ def check_lesion_free(labels: Sequence[str], lesion_free: Sequence[str]) -> None
     """
     unknown = [name for name in lesion_free if name not in labels]
     if unknown:
-        shown = ", ".join(map(repr, labels[:_LISTED])) or "absent: all images are unlabelled"
+        shown = ", ".join(map(repr, labels[:_LISTED])) or "absent: all images are unlabeled"
         raise DxsegError(
             f"--lesion-free {unknown[0]!r}: no image has this label; labels are {shown}"
         )

@@ -98,7 +98,7 @@ def _describe_folder(path: Path, target: str, found: dict[str, int]) -> Layout:
     left_out = LeftOut()
     images = find_in_folders(path, None, MaskNaming(), target, left_out)
     masked = [case for case in images.cases if case.masks]
-    labels = ", ".join(images.labels[:20]) or "none: images are unlabelled"
+    labels = ", ".join(images.labels[:20]) or "none: images are unlabeled"
     notes = [
         f"{len(images.cases)} images, {len(masked)} with a mask; labels: {labels}",
         *images.notes,

@@ -130,7 +130,7 @@ def assign_labels(
     """Assign the labels and patients of a table to images.
 
     Args:
-        found: The images; those that are not in the table stay unlabelled.
+        found: The images; those that are not in the table stay unlabeled.
         labels: CSV file with the columns case_id and label, optionally patient_id.
         fields: Fields of `DatasetSpec`, without the labels.
 

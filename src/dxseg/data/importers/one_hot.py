@@ -110,12 +110,12 @@ def _combine(codes: pd.DataFrame) -> OneHotLabels:
     notes = [f"columns read as labels: {', '.join(names)}"]
     if uncertain.any():
         notes.append(
-            f"{int(uncertain.sum())} rows have an uncertain label (-1) and are unlabelled; write 0 "
+            f"{int(uncertain.sum())} rows have an uncertain label (-1) and are unlabeled; write 0 "
             "or 1 to decide"
         )
     if none:
         notes.append(
-            f"{none} rows have no label (no 1) and are unlabelled; if they are lesion-free, give "
+            f"{none} rows have no label (no 1) and are unlabeled; if they are lesion-free, give "
             "them a column of their own, such as 'no finding'"
         )
     if empty := int(np.isinf(values[~uncertain & labels.ne("")]).sum()):

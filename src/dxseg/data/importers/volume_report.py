@@ -57,7 +57,7 @@ def volume_report(
     cases, slicing = dataset.cases, dataset.spec.slicing
     assert slicing is not None, "write_volumes has set it"
     counts = {str(name): int(count) for name, count in Counter(cases["label"]).items()}
-    labels = ", ".join(f"{count} {name or 'unlabelled'}" for name, count in sorted(counts.items()))
+    labels = ", ".join(f"{count} {name or 'unlabeled'}" for name, count in sorted(counts.items()))
     study = int(cases["label_level"].eq(STUDY_LEVEL).sum())
     with_map = sum(record.masks is not None for _, record in records)
     notes = [

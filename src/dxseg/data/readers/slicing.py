@@ -67,7 +67,7 @@ class Slicing(BaseModel):
             the lowest value if only it is below -1024 and 1% of the voxels have it, as in CT.
         resample: Whether volumes that are no regular grid along the patient's axes are brought onto
             one (`dxseg.data.readers.regular_grid`); None: slices are taken as they are stored.
-        neighbours: Neighbouring slices on each side that are added as channels (2.5D).
+        neighbours: Neighboring slices on each side that are added as channels (2.5D).
         bits: Bit depth of the gray values.
         sequences: Those of which a volume consists, in the order of the channels, each with its own
             window; None: a volume is one file.
@@ -102,7 +102,7 @@ class Slicing(BaseModel):
 
     @property
     def channels(self) -> int:
-        """Number of channels of the images: each sequence of the slice and its neighbours."""
+        """Number of channels of the images: each sequence of the slice and its neighbors."""
         return (2 * self.neighbours + 1) * len(self.windows)
 
     @property

@@ -111,7 +111,7 @@ class DatasetSpec(BaseModel):
             )
         if self.slicing is not None and self.slicing.channels != self.channels:
             raise ValueError(
-                f"slicing with {self.slicing.neighbours} neighbours and "
+                f"slicing with {self.slicing.neighbours} neighbors and "
                 f"{len(self.slicing.windows)} sequences makes {self.slicing.channels} channels, "
                 f"but channels is {self.channels}; set both to the same number"
             )

@@ -86,7 +86,7 @@ class LabelledLogits(Metric):
 class ClassificationModule(pl.LightningModule):
     """Lightning module of stage 1: both image-level heads of the coarse branch have one target.
 
-    Labels of studies are learnt by multiple-instance pooling (`dxseg.models.mil_pooling`): the
+    Labels of studies are learned by multiple-instance pooling (`dxseg.models.mil_pooling`): the
     images of a study in a batch count as one, with the study's label.
     """
 
