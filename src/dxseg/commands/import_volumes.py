@@ -138,6 +138,7 @@ def import_volumes(
         suffixes=rule.suffixes,
         regions=regions,
         lesion_classes=lesion_classes,
+        ignore_value=ignore_value,
         keep_mask_like=keep_mask_like,
         masks_by_voxel=masks_by_voxel,
     )
