@@ -63,3 +63,16 @@ def test_the_ignore_value_in_the_file_of_a_structure_is_no_structure(tmp_path: P
     assert cases.loc[["s0_ct_0003", "s0_ct_0005"], ["mask", "label"]].eq("").all(axis=None)
     assert cases["label"].eq("").sum() == 2
     assert cases.loc["s0_ct_0004", "label"] == "liver_tumor"
+
+
+def test_pairs_of_bids_are_no_structures_but_that_of_the_label(tmp_path: Path) -> None:
+    for name in ("sub-1", "sub-2"):
+        voxels, labels = ct()
+        save(tmp_path / f"in/{name}_T1w.nii.gz", voxels)
+        for value, structure in ((1, "edema"), (2, "lesion")):
+            drawn = (labels == value).astype(np.uint8)
+            save(tmp_path / f"in/{name}_space-orig_label-{structure}_mask.nii.gz", drawn)
+    report = import_volumes(tmp_path / "in", tmp_path / "out")
+    assert (report.volumes, report.skipped) == (2, [])
+    spec = Dataset.load(tmp_path / "out").spec
+    assert (spec.mask_classes, spec.lesion_classes) == (["edema", "lesion"], None)
