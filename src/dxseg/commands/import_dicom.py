@@ -68,7 +68,8 @@ def import_dicom(
         regions: Mask class of a segment or region, by its number or label, such as `1=tumour`;
             needed if a mask has several. May be repeated. In Python a mapping.
         lesion_classes: A mask class that is a lesion; default: all. May be repeated.
-        lesion_label: Label of slices whose mask shows a lesion; default: the lesion class.
+        lesion_label: Label of slices whose mask shows a lesion, where the table of labels has none;
+            default: the lesion class.
         lesion_free: A label that means "no lesion". May be repeated.
         slice_labels_known: The labels of slices, which follow from their masks, are known without
             these; default: of a volume whose masks are hidden only its own label is known.

@@ -90,15 +90,16 @@ def import_volumes(
             each is one. May be repeated. In Python a mapping.
         lesion_classes: A mask class that is a lesion; default: all, but of structures those whose
             names are lesions. May be repeated.
-        lesion_label: Label of slices whose mask shows a lesion; default: the lesion class.
+        lesion_label: Label of slices whose mask shows a lesion, where the table of labels has none;
+            default: the lesion class.
         lesion_free: Label of slices without a lesion; default: `no LESION_LABEL`. May be repeated.
         slice_labels_known: The labels of slices, which follow from the label maps, are known
             without these; default: of a volume whose label map is hidden only its own label is.
         ignore_value: Value of the label maps for voxels that nobody has judged, such as 255: the
             masks of slices with such voxels are unknown, not empty.
-        labels: Table of labels, for volumes without a label map: of a `slice_index`, of a `slab`
-            (0, 1 or 2: a third of the slices) or of all slices; and of `annotated_slices`, such as
-            `3-7;12`: the masks of the other slices are unknown, not empty.
+        labels: Table of labels: of a `slice_index`, of a `slab` (0, 1 or 2: a third of the slices)
+            or of all slices; and of `annotated_slices`, such as `3-7;12`: the masks of the other
+            slices are unknown, not empty.
         label_columns: Column of that table for a field, such as `label=diagnosis`. May be repeated.
             In Python a mapping.
         patients: Table of patients: the columns `patient_id` and `image`, or `folder`; default:
@@ -137,6 +138,7 @@ def import_volumes(
         suffixes=rule.suffixes,
         regions=regions,
         lesion_classes=lesion_classes,
+        ignore_value=ignore_value,
         keep_mask_like=keep_mask_like,
         masks_by_voxel=masks_by_voxel,
     )

@@ -137,6 +137,16 @@ def test_links_out_of_a_raw_dataset_are_left_out(raw: Path, tmp_path: Path) -> N
     assert any("outside" in reason for _, reason in report.skipped)
 
 
+def test_volumes_without_a_label_map_and_repeated_ones_are_told(raw: Path, tmp_path: Path) -> None:
+    (raw / "labelsTr/liver_1.nii.gz").unlink()
+    save(raw / "imagesTs/liver_1_0000.nii.gz", voxels())
+    report = import_nnunet(raw, tmp_path / "out")
+    assert report.volumes == 2
+    reasons = {Path(file).parent.name: reason for file, reason in report.skipped}
+    assert "imported without it" in reasons["labelsTr"]
+    assert reasons["imagesTs"] == "case liver_1 is in imagesTr too"
+
+
 @pytest.mark.parametrize(("known", "level"), [(False, "mask"), (True, "image")])
 def test_slices_with_the_ignore_label_are_unknown(
     raw: Path, tmp_path: Path, known: bool, level: str

@@ -31,7 +31,7 @@ def test_volumes_without_a_label_map_take_labels_from_the_table(lits: Path, tmp_
     csv = table(
         tmp_path,
         "volume;finding;slice;who\n"
-        "volume-0;free of tumour;;P1\n"
+        "volume-0;no tumour;;P1\n"
         "volume-1;tumour;;P2\n"
         "volume-1;no tumour;0;\n"
         "volume-2;no tumour;;\n"
@@ -106,6 +106,48 @@ def test_label_maps_that_disagree_with_the_table_are_told(lits: Path, tmp_path: 
     [told] = [note for note in report.notes if "disagree" in note]
     assert told.endswith("is used: volume-0")
     assert report.labels == {"no tumour": 24, "tumour": 6}
+
+
+def test_labels_of_slices_and_slabs_that_disagree_with_the_label_map_are_told(
+    lits: Path, tmp_path: Path
+) -> None:
+    """Volume 0 has lesions in slices 4 to 6, the second slab; nobody has judged its slice 7."""
+    rows = ["0,,5,no tumour,", "0,,4,tumour,", "0,,3,tumour,", "0,1,,no tumour,", "0,0,,tumour,"]
+    rows += ["0,2,,tumour,", "0,,7,tumour,", "0,,,,0-6;8-9"]
+    text = "volume_id,slab,slice_index,label,annotated_slices\n"
+    csv = table(tmp_path, text + "".join(f"volume-{row}\n" for row in rows))
+    report = bring(lits, tmp_path / "out", labels=csv)
+    told = [note.split(": ")[1] for note in report.notes if "disagree" in note]
+    assert told == [
+        "volume-0 slab 0, volume-0 slab 1",
+        "volume-0 slice 3, volume-0 slice 5",
+    ]
+
+
+def test_a_lesion_in_a_label_map_has_the_diagnosis_of_the_table(lits: Path, tmp_path: Path) -> None:
+    """Volumes 0 and 1 have lesions in slices 4 to 6; that of volume 2 has no label map."""
+    (lits / "segmentation-2.nii.gz").unlink()
+    rows = ["0,,benign", "1,,malignant", "1,0,normal", "1,4,malignant", "2,,malignant"]
+    text = "volume_id,slice_index,label\n" + "".join(f"volume-{row}\n" for row in rows)
+    bring(lits, tmp_path / "out", labels=table(tmp_path, text), lesion_free=["normal"])
+    dataset = Dataset.load(tmp_path / "out")
+    assert dataset.spec.labels == ["normal", "benign", "malignant"], "none that means a label map"
+    cases = dataset.cases.groupby("volume_id")["label"].agg(list).to_dict()
+    assert cases["volume-0"] == ["normal"] * 4 + ["benign"] * 3 + ["normal"] * 3
+    assert cases["volume-1"] == ["normal"] * 4 + ["malignant"] * 3 + ["normal"] * 3
+    own = dataset.cases.loc[dataset.cases["label_level"].eq("image"), "case_id"].tolist()
+    assert own == ["volume-1_0000", "volume-1_0004"]
+
+    splits = pd.DataFrame({"case_id": dataset.cases["case_id"], "group": 0, "split": "train"})
+    splits["fold"] = pd.array([0] * len(splits), dtype="Int64")
+    hidden = choose_masks(dataset, splits, train_masks=0, validation_masks=0, seed=0)
+    known = known_labels(dataset, hidden)
+    study = known.cases.assign(study=known.study_labels).groupby("volume_id")["study"].unique()
+    assert study.map(list).to_dict() == {
+        "volume-0": ["benign"],
+        "volume-1": ["", "malignant"],
+        "volume-2": ["malignant"],
+    }
 
 
 def test_rows_join_on_whatever_keys_they_fill_in(tmp_path: Path) -> None:

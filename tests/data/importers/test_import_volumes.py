@@ -208,44 +208,6 @@ def test_the_command(cli: Callable[..., Any], lits: Path, tmp_path: Path) -> Non
         assert (result.exit_code, told in result.output) == (2, True), result.output
 
 
-def total_segmentator(root: Path, *structures: str) -> Path:
-    """Cases of one volume each, with the liver and its tumour as files of their own."""
-    for number in range(2):
-        voxels, labels = ct(number)
-        save(root / f"s{number}/ct.nii.gz", voxels)
-        for name in structures:
-            drawn = {"liver": labels > 0, "liver_tumor": labels == 2}.get(name, labels > 9)
-            save(root / f"s{number}/segmentations/{name}.nii.gz", drawn.astype(np.uint8))
-    return root
-
-
-def test_one_file_per_structure(tmp_path: Path) -> None:
-    source = total_segmentator(tmp_path / "ts", "liver_tumor", "vessels", "liver")
-    report = import_volumes(source, tmp_path / "out")
-    dataset = Dataset.load(tmp_path / "out")
-    assert (report.volumes, report.failed) == (2, [])
-    assert dataset.spec.mask_classes == ["liver", "vessels", "liver_tumor"]
-    assert dataset.cases["volume_id"].unique().tolist() == ["s0_ct", "s1_ct"]
-    assert any("lesions, by their names: liver_tumor" in note for note in report.notes)
-    assert any("in several structures" in note for note in report.notes)
-    for row in dataset.cases.itertuples():
-        labels = ct(int(row.volume_id[1]))[1][::-1, ::-1, row.slice_index].T
-        shown = read_mask(dataset.mask_path(row), 3)
-        np.testing.assert_array_equal(shown, np.where(labels == 2, 3, labels))
-        assert row.label == ("liver_tumor" if 2 in labels else "no liver_tumor")
-    only = {"liver_tumor": "tumour"}
-    import_volumes(source, tmp_path / "chosen", regions=only)
-    chosen = Dataset.load(tmp_path / "chosen")
-    assert (chosen.spec.mask_classes, chosen.spec.labels) == (["tumour"], ["no tumour", "tumour"])
-    with pytest.raises(
-        UsageError, match="no label map is of it; there are liver, liver_tumor, vessels"
-    ):
-        import_volumes(source, tmp_path / "wrong", regions={"spleen": "spleen"})
-    organs = total_segmentator(tmp_path / "organs", "liver", "spleen")
-    with pytest.raises(UsageError, match="--lesion-class"):
-        import_volumes(organs, tmp_path / "wrong")
-
-
 def test_volumes_that_look_like_label_maps_are_asked_about(tmp_path: Path) -> None:
     voxels, labels = ct()
     save(tmp_path / "in/a.nii", voxels)

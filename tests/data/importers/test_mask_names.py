@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from dxseg.data.importers.bids_names import structure
 from dxseg.data.importers.mask_names import core, has_mask_word
 
 
@@ -31,3 +32,20 @@ def test_a_word_marks_a_mask(name: str) -> None:
 @pytest.mark.parametrize("name", ["dermask", "unmasked", "lightground", "segovia", "heroin", "a"])
 def test_a_part_of_a_word_marks_none(name: str) -> None:
     assert not has_mask_word(name)
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        ("sub-1_space-orig_label-lesion_mask", "lesion"),
+        ("sub-1_space-orig_res-2mm_label-enhancingTumor_mask", "enhancing_tumor"),
+        ("sub-1_space-MNI_label-L_desc-T1lesion_mask", "lesion"),
+        ("sub-1_desc-edema_mask", "edema"),
+        ("sub-1_desc-preproc_mask", ""),
+        ("sub-1_desc-manual_mask", ""),
+        ("sub-1_hemi-L_den-32k_mask", ""),
+        ("case-1_label-lesion_mask", ""),
+    ],
+)
+def test_a_name_of_bids_says_what_a_mask_shows(mask: str, expected: str) -> None:
+    assert structure(mask, "sub-1_desc-preproc_T1w") == expected

@@ -134,6 +134,33 @@ LAYOUTS = {
         {f"IMD00{n}/a.png": [f"IMD00{n}/a_mask.png"] for n in "123"},
         [],
     ),
+    "ATLAS": (
+        [
+            f"sub-r1_ses-1_space-MNI{end}"
+            for end in ("_desc-T1_T1w.png", "_label-L_desc-T1lesion_mask.png")
+        ],
+        {
+            "sub-r1_ses-1_space-MNI_desc-T1_T1w.png": [
+                "sub-r1_ses-1_space-MNI_label-L_desc-T1lesion_mask.png"
+            ]
+        },
+        [],
+    ),
+    "BIDS in two spaces": (
+        [
+            *("sub-1_T1w.png", "sub-1_space-MNI_T1w.png", "sub-2_T1w.png", "sub-2_T2w.png"),
+            *("*sub-1_space-MNI_label-lesion_mask.png", "*sub-1_space-orig_desc-lesion_mask.png"),
+            "*sub-2_T2w_label-lesion_msk.png",
+        ],
+        {
+            "sub-1_T1w.png": ["sub-1_space-orig_desc-lesion_mask.png"],
+            "sub-1_space-MNI_T1w.png": ["sub-1_space-MNI_label-lesion_mask.png"],
+            "sub-2_T1w.png": [],
+            "sub-2_T2w.png": ["sub-2_T2w_label-lesion_msk.png"],
+        },
+        [],
+    ),
+    "ISLES": (["sub-1_dwi.png", "*sub-1_msk.png"], {"sub-1_dwi.png": ["sub-1_msk.png"]}, []),
     "words of masks in names of images": (
         ["lesion_1.png", "*lesion_1_mask.png", "roi_2.png"],
         {"lesion_1.png": ["lesion_1_mask.png"], "roi_2.png": []},

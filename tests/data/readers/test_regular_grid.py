@@ -186,6 +186,15 @@ def test_a_giant_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         RegularGrid(make(rotated()))
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (0, 2, 1)])
+def test_the_distance_of_sheared_slices_is_that_across_them(order: tuple[int, int, int]) -> None:
+    """Whichever axis of the file the slices are along, they are as far apart."""
+    affine = tilted()[:, [*order, 3]]
+    shape = tuple(SHAPE[axis] for axis in order)
+    grid = RegularGrid(Volume(np.zeros(shape, np.int16), affine))
+    np.testing.assert_allclose(grid.affine.diagonal()[:3], SPACING)
+
+
 def test_one_slice_has_its_thickness() -> None:
     affine = rotated()
     volume = Volume(np.ones((30, 30, 1), np.float32), affine)

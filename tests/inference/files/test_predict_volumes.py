@@ -196,6 +196,18 @@ def test_overlays_of_slices_are_made_for_volumes_that_are_done(tmp_path: Path, u
     assert any((tmp_path / "out/overlays/a.nii").iterdir())
 
 
+def test_overlays_of_slices_do_not_outlive_their_volume(tmp_path: Path, use: Any) -> None:
+    use()
+    for name in ("a", "b"):
+        save(tmp_path / f"in/{name}.nii", HOUNSFIELD)
+    options = {"output": tmp_path / "out", "slice_overlays": True}
+    predict("model_folder", tmp_path / "in", **options)
+    (tmp_path / "in/a.nii").write_bytes(b"cut short")
+    summary = predict("model_folder", tmp_path / "in", **options)
+    assert [name for name, _ in summary.failed] == ["a.nii"]
+    assert [folder.name for folder in (tmp_path / "out/overlays").iterdir()] == ["b.nii"]
+
+
 def test_a_series_is_as_new_as_its_newest_slice(tmp_path: Path) -> None:
     (tmp_path / "series").mkdir()
     (tmp_path / "series" / "1.dcm").touch()

@@ -13,12 +13,12 @@ from functools import lru_cache
 from pathlib import Path
 
 _STRONG_WORDS = """
-mask masks seg segs segm segmentation segmentations segmented segmentationclass segmentationobject
-gt gts groundtruth groundtruths label labels labelmap lbl annotation annotations anno annot annots
-manual delineation delineations
+mask masks seg segs segm dseg segmentation segmentations segmented segmentationclass
+segmentationobject gt gts groundtruth groundtruths label labels labelmap lbl annotation annotations
+anno annot annots manual delineation delineations
 """
 # Words that are diagnoses and contents of images too: they mark a file, never a folder alone.
-_WEAK_WORDS = "lesion lesions roi rois contour contours outline outlines"
+_WEAK_WORDS = "lesion lesions roi rois contour contours outline outlines msk"
 _IMAGE_WORDS = """
 image images imaging img imgs im input inputs orig original originals photo photos picture pictures
 pic pics jpegimages raw frame frames scan scans volume volumes vol vols data slice slices

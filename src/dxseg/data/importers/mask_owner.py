@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from dxseg.data.importers import bids_names
 from dxseg.data.importers import mask_names as names
 from dxseg.data.importers.mask_names import core, fold
 from dxseg.errors import UsageError
@@ -135,10 +136,12 @@ class ImageIndex:
     def __init__(self, files: Sequence[File]) -> None:
         self.by_stem: dict[str, list[File]] = defaultdict(list)
         self.by_core: dict[str, list[File]] = defaultdict(list)
+        self.by_bids: dict[str, list[File]] = defaultdict(list)
         self.by_place: dict[tuple[str, ...], list[File]] = defaultdict(list)
         for file in files:
             self.by_stem[file.name].append(file)
             self.by_core[core(file.stem)].append(file)
+            self.by_bids[bids_names.image_core(file.stem)].append(file)
             self.by_place[file.place].append(file)
         alone = [found[0] for found in self.by_place.values() if len(found) == 1]
         self.named_by_folder = {file.path for file in alone if _has_name_of_folder(file)}
@@ -188,6 +191,15 @@ class ImageIndex:
             yield from self._by_words(mask)
 
     def _by_words(self, mask: File) -> Iterator[tuple[int, int, File]]:
+        if bids_names.is_described(mask.stem):
+            kinds = bids_names.kinds(mask.stem)
+            yield from (
+                (REWORDED, len(rest), file)
+                for rest in bids_names.mask_cores(mask.stem)
+                for file in self.by_bids.get(rest, ())
+                if kinds <= bids_names.kinds(file.stem)
+            )
+            return
         for start in names.prefixes(mask.name):
             for file in self.by_stem.get(start, ()):
                 fit = _fit(mask.stem[len(start) :], mask)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from dxseg.data.importers.names import natural_key, plain_name
 from dxseg.data.importers.pairing import Mask
 from dxseg.data.importers.report import LeftOut
 from dxseg.data.importers.sequences import Files, find_files, note_sequences
-from dxseg.data.importers.structures import Structures, choose_structures, merge_structures
+from dxseg.data.importers.structures import choose_structures, merge_structures
 from dxseg.data.readers.dicom.objects import is_dicom
 from dxseg.data.readers.label_maps import read_label_map
 from dxseg.data.readers.mask_like import is_mask_like
@@ -63,6 +63,7 @@ def find_volumes(
     suffixes: Mapping[str, str] | None = None,
     regions: Mapping[str, str] | None = None,
     lesion_classes: Sequence[str] = (),
+    ignore_value: int | None = None,
     keep_mask_like: bool = False,
     masks_by_voxel: bool = False,
 ) -> FoundVolumes:
@@ -77,6 +78,7 @@ def find_volumes(
         suffixes: End of the name of the file of each sequence; None: a volume is one file.
         regions: Mask class of a structure that has its own file; None: each is one.
         lesion_classes: Those of them that are lesions; default: those whose names are lesions.
+        ignore_value: Value for voxels that nobody has judged, in the file of a structure too.
         keep_mask_like: Whether a volume that looks like a label map, but is not named so, is one.
         masks_by_voxel: As `by_voxel` of `read_label_map`.
 
@@ -121,6 +123,8 @@ def find_volumes(
     if structures.lesions and not lesion_classes:
         notes.append(f"lesions, by their names: {', '.join(structures.lesions)}; --lesion-class")
     ids: dict[Path, Path] = {}
+    read = partial(read_label_map, by_voxel=masks_by_voxel)
+    merge = partial(merge_structures, read=read, ignore_value=ignore_value)
     volumes = []
     for path, masks in pairing.masks.items():
         relative = path.relative_to(source)
@@ -129,7 +133,9 @@ def find_volumes(
             raise DxsegError(f"{path} and {other}: have the name of the same volume; move one away")
         ids[name] = path
         images = found.volumes.get(path, (path,))
-        one = _volume(name.as_posix(), images, masks, structures, by_voxel=masks_by_voxel)
+        one = _volume(
+            name.as_posix(), images, masks, structures.values, merge, by_voxel=masks_by_voxel
+        )
         is_asked = not masks and not keep_mask_like
         volumes.append(replace(one, path=relative.as_posix(), is_asked=is_asked))
     classes = dict(enumerate(structures.classes, 1))
@@ -137,22 +143,22 @@ def find_volumes(
 
 
 def _volume(
-    name: str, images: Files, masks: Sequence[Mask], structures: Structures, *, by_voxel: bool
+    name: str,
+    images: Files,
+    masks: Sequence[Mask],
+    values: Mapping[str, int],
+    merge: Callable[[Grid, Sequence[tuple[Path, int]]], VolumeLabels],
+    *,
+    by_voxel: bool,
 ) -> FoundVolume:
     if not masks or (len(masks) == 1 and not masks[0].structure):
         mask = masks[0].path if masks else None
         return volume_of_files(name, images, mask, by_voxel=by_voxel)
-    values = structures.values
     chosen = [(mask.path, values[mask.structure]) for mask in masks if mask.structure in values]
     files = [*images, *(path for path, _ in chosen)]
-    read = partial(read_label_map, by_voxel=by_voxel)
-
-    def merge() -> VolumeLabels:
-        return merge_structures(volume_grid(images[0]), chosen, read)
-
     return replace(
         volume_of_files(name, images, None),
-        load_labels=merge if chosen else None,
+        load_labels=(lambda: merge(volume_grid(images[0]), chosen)) if chosen else None,
         digest=lambda: sha256_json([_digests(files, by_voxel), [n for _, n in chosen]]),
     )
 

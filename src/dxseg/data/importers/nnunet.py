@@ -48,9 +48,13 @@ def find_raw_volumes(folder: Path, description: Description, skipped: Skipped) -
             if len(channels) != expected:
                 reason = f"case {case_id} has {len(channels)} channel(s); expected {expected}"
                 skipped.append((str(channels[0]), reason))
+            elif case_id in found:
+                skipped.append((str(channels[0]), f"case {case_id} is in imagesTr too"))
             elif not _leads_outside(folder, [*channels, mask], skipped):
+                if not mask.is_file() and masks == "labelsTr":
+                    skipped.append((str(mask), "no such mask; its image is imported without it"))
                 own = mask if mask.is_file() else None
-                found.setdefault(case_id, volume_of_files(case_id, tuple(channels), own))
+                found[case_id] = volume_of_files(case_id, tuple(channels), own)
     return list(found.values())
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dxseg.data.importers import bids_names
 from dxseg.data.importers import mask_names as names
 from dxseg.data.importers.mask_owner import (
     ONLY_ONE,
@@ -88,6 +89,8 @@ def pair_masks(
 
 
 def _structure(mask: File, image: File, fit: int) -> str:
+    if said := bids_names.structure(mask.stem, image.stem):
+        return said
     folders = [name for name in mask.below if not within(names.folder_core(name), image.place)]
     if folders:
         return " ".join(names.plain_folder(name) for name in folders)

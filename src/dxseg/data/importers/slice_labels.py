@@ -35,8 +35,8 @@ class SliceLabels:
 
         Args:
             rules: Rules of the import.
-            lesion_label: Label of slices with a lesion; default: the only lesion class, or
-                "lesion".
+            lesion_label: Label of slices with a lesion of which the table has no diagnosis;
+                default: the only lesion class, or "lesion".
             lesion_free: Labels that mean lesion-free; default: "no " and the lesion label.
             known: Whether labels of slices are known without their label maps.
 
@@ -57,6 +57,9 @@ class SliceLabels:
     def fields(self, masked: bool, occurring: set[str]) -> dict[str, list[str] | None]:
         """Make the fields of the dataset that list labels, from the labels of slices."""
         derived = [self.free[0], self.lesion] if masked else []
+        # Beside the diagnoses of a table, a label that nothing has is none to learn.
+        if self.lesion not in occurring and occurring - set(self.free):
+            derived = derived[:1]
         labels = [*derived, *sorted(occurring - set(derived))]
         unknown = sorted(set(self._given) - set(labels))
         if unknown:
@@ -89,9 +92,11 @@ def slice_label(
 ) -> tuple[str, str]:
     """Look up the label of a slice and its level.
 
-    A label that follows from a label map is known without it only if the table has it too, perhaps
-    as that of the slab. Where the table has slabs of the volume, a slab without a label is unknown.
-    A lesion-free label of a volume or slab does not count where its label map shows a lesion.
+    A label map says whether the slice shows a lesion, and the table which: its label of the slice,
+    of the slab or of the volume, the first that does not contradict the map. A label that follows
+    from a label map is known without it only if the table has it too, perhaps as that of the slab.
+    Where the table has slabs of the volume, a slab without a label is unknown. A lesion-free
+    label of a volume or slab does not count where its label map shows a lesion.
 
     Args:
         volume_id: Id of the volume.
@@ -104,9 +109,16 @@ def slice_label(
     count = len(record.images)
     slab = index * SLABS // count
     slabs = [table.slabs.get((volume_id, number), "") for number in range(SLABS)]
+    of_study = table.labels.get((volume_id, None), "")
     known = index not in record.unknown and is_annotated(volume_id, index, record, table)
     if record.masks is not None and known:
-        label = names.lesion if record.lesion[index] else names.free[0]
+        drawn = record.lesion[index]
+        fitting = [
+            label
+            for label in (given, slabs[slab], of_study)
+            if label and (label not in names.free) == drawn
+        ]
+        label = [*fitting, names.lesion if drawn else names.free[0]][0]
         if names.known or label == given:
             return label, "image"
         return label, SLAB_MASK_LEVEL if slabs[slab] else MASK_LEVEL
@@ -116,7 +128,7 @@ def slice_label(
         label, level = slabs[slab], SLAB_LEVEL
         shown = [drawn for n, drawn in enumerate(record.lesion) if n * SLABS // count == slab]
     else:
-        label, level = table.labels.get((volume_id, None), ""), STUDY_LEVEL
+        label, level = of_study, STUDY_LEVEL
         shown = record.lesion
     # A label map that shows a lesion is right, and a label that means none is wrong.
     if label in names.free and any(shown):

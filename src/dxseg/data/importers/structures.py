@@ -81,7 +81,10 @@ def _guess_lesions(structures: Sequence[str]) -> list[str]:
 
 
 def merge_structures(
-    grid: Grid, structures: Sequence[tuple[Path, int]], read: ReadLabels
+    grid: Grid,
+    structures: Sequence[tuple[Path, int]],
+    read: ReadLabels,
+    ignore_value: int | None = None,
 ) -> VolumeLabels:
     """Read label maps of one structure each; where they overlap, the last one is kept.
 
@@ -89,16 +92,22 @@ def merge_structures(
         grid: Of their volume.
         structures: File and value of each.
         read: Reads one of them.
+        ignore_value: Value for voxels that nobody has judged: those of any structure.
     """
     merged = np.zeros(grid[1], np.uint16)
+    ignored = np.zeros(grid[1], np.bool_)
     notes: list[str] = []
     overlap = 0
     for path, value in sorted(structures, key=lambda pair: pair[1]):
         labels = read(path, grid)
         notes.extend(labels.notes)
-        inside = labels.values > 0
+        unjudged = labels.values == ignore_value
+        ignored |= unjudged
+        inside = (labels.values > 0) & ~unjudged
         overlap += int((inside & (merged > 0) & (merged != value)).sum())
         merged[inside] = value
+    if ignore_value is not None:
+        merged[ignored] = ignore_value
     if overlap:
         notes.append(
             f"label maps: {overlap} voxels are in several structures; a lesion or the last is kept"

@@ -55,9 +55,9 @@ def write_volumes(
 ) -> ImportReport:
     """Slice volumes into images in the dataset's folder, and write the dataset.
 
-    If a volume has a label map, the labels of its slices are derived from it. Labels of other
-    volumes come from the table, if there is one: a row with a slice_index labels that slice, a row
-    without labels the study. One volume is in memory at a time. An interrupted import leaves no
+    If a volume has a label map, that says which of its slices show a lesion. Labels come from the
+    table, if there is one: a row with a slice_index labels that slice, a row without labels the
+    study. One volume is in memory at a time. An interrupted import leaves no
     dataset; the same call continues with the remaining volumes.
 
     Args:
@@ -68,8 +68,8 @@ def write_volumes(
         mask_values: Mask class of each value of the label maps; voxels of other values are
             background, and reported.
         lesion_classes: Mask classes that are lesions, if others are organs; default: all.
-        lesion_label: Label of slices with a lesion; default: the lesion class, or "lesion" if
-            there are several.
+        lesion_label: Label of slices with a lesion of which the table has no diagnosis; default:
+            the lesion class, or "lesion" if there are several.
         lesion_free: Labels that mean lesion-free; slices without a lesion get the first. Default:
             "no " and the lesion label.
         slice_labels_known: Whether labels of slices are known without their label maps; else they

@@ -15,7 +15,7 @@ from dxseg.data.readers.regular_grid import oblique_degrees
 from dxseg.data.readers.slicing import Slicing
 from dxseg.data.readers.volume import FoundVolume
 from dxseg.data.table.dataset import Dataset
-from dxseg.data.table.volumes import STUDY_LEVEL
+from dxseg.data.table.volumes import SLABS, STUDY_LEVEL
 
 _LISTED = 10
 _LOST = 0.2
@@ -62,7 +62,7 @@ def volume_report(
     with_map = sum(record.masks is not None for _, record in records)
     notes = [
         f"{len(records)} volumes, {len(cases)} slices ({labels})",
-        f"{with_map} volumes with a label map; their slices' labels come from it"
+        f"{with_map} volumes with a label map; which slices show a lesion comes from it"
         f"{_known_labels(names, with_map)}",
         *found,
         f"axis {slicing.axis}, {_describe_windows(slicing)}, {slicing.channels} channels",
@@ -178,15 +178,33 @@ def _known_labels(names: SliceLabels, with_map: int) -> str:
 def _disagreements(
     records: Sequence[tuple[FoundVolume, SliceRecord]], table: JoinedLabels, names: SliceLabels
 ) -> list[str]:
-    """Find volumes whose label map contradicts their study-level label."""
-    differing = []
+    """Find the labels of a table that say other than the label map whether there is a lesion."""
+    differing: dict[str, list[str]] = {"volumes": [], "slabs": [], "slices": []}
     for volume, record in records:
-        label = table.labels.get((volume.volume_id, None))
-        if record.masks is not None and label and any(record.lesion) == (label in names.free):
-            differing.append(volume.volume_id)
-    if not differing:
-        return []
+        if record.masks is None:
+            continue
+        name, count = volume.volume_id, len(record.images)
+        judged = [
+            index not in record.unknown and is_annotated(name, index, record, table)
+            for index in range(count)
+        ]
+        parts = [("volumes", name, table.labels.get((name, None)), range(count))]
+        for slab in range(SLABS):
+            # Slices n with n * SLABS // count == slab.
+            first, end = (-(-number * count // SLABS) for number in (slab, slab + 1))
+            label = table.slabs.get((name, slab))
+            parts.append(("slabs", f"{name} slab {slab}", label, range(first, end)))
+        for index in range(count):
+            label = table.labels.get((name, index)) if judged[index] else None
+            parts.append(("slices", f"{name} slice {index}", label, range(index, index + 1)))
+        for kind, part, label, slices in parts:
+            drawn = any(record.lesion[index] for index in slices)
+            known = drawn or all(judged[index] for index in slices)
+            if label and known and drawn == (label in names.free):
+                differing[kind].append(part)
     return [
-        f"{len(differing)} volumes whose label map and label in the table disagree; the label map "
-        f"is used: {_listed(differing)}"
+        f"{len(parts)} {kind} whose label map and label in the table disagree; the label map is "
+        f"used: {_listed(parts)}"
+        for kind, parts in differing.items()
+        if parts
     ]

@@ -23,7 +23,7 @@ from dxseg.io.atomic import atomic_path, sha256_file, sha256_json, write_text_at
 
 IMAGES, MASKS, RECORDS = "images", "masks", ".volumes"
 
-_FORMAT = 4
+_FORMAT = 5
 """Part of every record: raise it when slicing changes what is written."""
 _VALUES = 2**16
 _Row = tuple[float, float, float, float]

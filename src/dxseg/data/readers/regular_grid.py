@@ -31,7 +31,7 @@ class RegularGrid:
     """A grid along the patient's axes over all of a volume.
 
     Its spacing is that of the volume's axis that is closest to each of the patient's; between
-    slices, the median of their distances.
+    slices, which are across the coarsest axis, the median of their distances.
 
     Attributes:
         affine: (4, 4), from voxel indices to millimeters in RAS+.
@@ -58,9 +58,17 @@ class RegularGrid:
         self._corners = affine[:3, 3] + numbers * affine[:3, 2] if own is None else own
         self._heights = self._corners @ self._across
         self._gaps = np.diff(self._heights) if len(numbers) > 1 else [affine[:3, 2] @ self._across]
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        if own is None:
+            # The way to the next slice of a sheared volume is longer than their distance.
+            coarsest = lengths.argmax()
+            plane = np.delete(affine[:3, :3], coarsest, axis=1)
+            area = np.linalg.norm(np.cross(*plane.T))
+            lengths[coarsest] = abs(np.linalg.det(affine[:3, :3])) / area
+        else:
+            lengths[2] = np.median(self._gaps)
         spacing = np.empty(3)
-        axes = io_orientation(affine)[:, 0].astype(int)
-        spacing[axes] = *np.linalg.norm(self._in_plane, axis=0), np.median(self._gaps)
+        spacing[io_orientation(affine)[:, 0].astype(int)] = lengths
         ends = np.array([length - 1 for length in self._shape[:2]])
         spread = [self._corners + self._in_plane @ (ends * at) for at in np.ndindex(2, 2)]
         low, high = np.min(spread, axis=(0, 1)), np.max(spread, axis=(0, 1))

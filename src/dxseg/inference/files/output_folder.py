@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -161,6 +162,10 @@ class OutputFolder:
                 path = self.path(kind, item)
                 if path.is_file():
                     path.unlink()
+        if item.is_volume:
+            with suppress(DxsegError):
+                # A link in its place stays, and ends nothing.
+                shutil.rmtree(self.slice_folder(item), ignore_errors=True)
 
 
 @dataclass
