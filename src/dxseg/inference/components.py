@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ class ComponentFilter(BaseModel):
         *,
         scale: float = 1.0,
         voxel_mm3: float | None = None,
-        keep_one: bool = False,
+        keep_one_of: Sequence[int] = (),
     ) -> NDArray[np.uint8]:
         """Remove components from a mask.
 
@@ -44,7 +45,8 @@ class ComponentFilter(BaseModel):
             mask: (H, W) or (D, H, W) label map.
             scale: Pixels of the mask per pixel of the network's input, as areas.
             voxel_mm3: Volume of a voxel of the mask; None where unknown.
-            keep_one: Whether the largest stays, however small, as where a lesion is known.
+            keep_one_of: Values of which the largest component stays, however small, if no other
+                does, as where a lesion is known.
 
         Returns:
             A copy; of equally large components the first stays.
@@ -72,9 +74,9 @@ class ComponentFilter(BaseModel):
                 stays &= np.arange(len(sizes)) == first
             for plane, numbers in zip(kept[box], numbered, strict=True):
                 plane[stays[numbers]] = value
-            if keep_one and sizes[first] > largest[0]:
+            if value in keep_one_of and sizes[first] > largest[0]:
                 largest = int(sizes[first]), (box, numbered == first, value)
-        if keep_one and largest[0] and not kept.any():
+        if largest[0] and not np.isin(kept, keep_one_of).any():
             box, inside, value = largest[1]
             kept[box][inside] = value
         return kept
