@@ -65,6 +65,15 @@ def test_an_organ_that_stays_is_no_lesion() -> None:
     assert (np.count_nonzero(kept == 1), np.count_nonzero(kept == 2)) == (21, 3)
 
 
+def test_more_components_than_two_bytes_can_number() -> None:
+    mask = np.zeros((520, 520), np.uint8)
+    mask[::2, ::2] = 1
+    mask[:2, :2] = 1
+    assert np.count_nonzero(mask) - 3 > np.iinfo(np.uint16).max
+    np.testing.assert_array_equal(ComponentFilter(min_area=1).apply(mask), mask)
+    assert np.argwhere(ComponentFilter(largest_only=True).apply(mask)).max() == 2
+
+
 @given(arrays(np.uint8, (9, 9), elements=st.integers(0, 2)), st.booleans(), st.floats(0, 20))
 def test_nothing_is_added_and_a_second_time_changes_nothing(
     mask: Any, largest_only: bool, min_area: float
