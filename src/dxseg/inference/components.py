@@ -86,6 +86,7 @@ def _label(inside: NDArray[Any]) -> tuple[NDArray[Any], int]:
     neighbors = np.ones((3,) * inside.ndim, bool)
     try:
         # Two bytes a voxel instead of four: of a volume these are most of the memory.
-        return ndimage.label(inside, neighbors, np.uint16)
+        numbered, count = ndimage.label(inside, neighbors, np.uint16)
     except RuntimeError:  # more components than it can number
-        return ndimage.label(inside, neighbors)
+        numbered, count = ndimage.label(inside, neighbors)
+    return numbered, count
