@@ -53,8 +53,25 @@ def test_volumes_are_of_known_voxels() -> None:
 def test_a_known_lesion_stays() -> None:
     filter_ = ComponentFilter(min_area=100)
     assert not filter_.apply(MASK).any()
-    assert np.count_nonzero(filter_.apply(MASK, keep_one=True)) == 16
-    assert not filter_.apply(np.zeros_like(MASK), keep_one=True).any()
+    assert np.count_nonzero(filter_.apply(MASK, keep_one_of=[1, 2])) == 16
+    assert not filter_.apply(np.zeros_like(MASK), keep_one_of=[1, 2]).any()
+
+
+def test_an_organ_that_stays_is_no_lesion() -> None:
+    """Class 1 is the organ; of class 2 the largest component stays, too."""
+    filter_ = ComponentFilter(min_area=4)
+    assert set(np.unique(filter_.apply(MASK))) == {0, 1}
+    kept = filter_.apply(MASK, keep_one_of=[2])
+    assert (np.count_nonzero(kept == 1), np.count_nonzero(kept == 2)) == (21, 3)
+
+
+def test_more_components_than_two_bytes_can_number() -> None:
+    mask = np.zeros((520, 520), np.uint8)
+    mask[::2, ::2] = 1
+    mask[:2, :2] = 1
+    assert np.count_nonzero(mask) - 3 > np.iinfo(np.uint16).max
+    np.testing.assert_array_equal(ComponentFilter(min_area=1).apply(mask), mask)
+    assert np.argwhere(ComponentFilter(largest_only=True).apply(mask)).max() == 2
 
 
 @given(arrays(np.uint8, (9, 9), elements=st.integers(0, 2)), st.booleans(), st.floats(0, 20))

@@ -102,6 +102,21 @@ def test_a_classifier_that_errs_does_not_mark_what_the_network_sees_as_next_to_n
     assert not apply_thresholds(faint, **chances)[1].any()
 
 
+@pytest.mark.parametrize(("known", "lowest"), [(True, 0.0), (None, MIN_THRESHOLD)])
+@given(PROBABILITIES, st.floats(0.06, 0.95))
+def test_a_lesion_is_found_beside_organs_which_keep_their_threshold(
+    known, lowest, probabilities, threshold
+):
+    """Class 1 is the organ, class 2 the lesion."""
+    chances = {"rule_in_threshold": 0.5, "lesion_probability": 0.9, "known_lesion": known}
+    _, mask = apply_thresholds(probabilities, threshold=threshold, lesion_values=[2], **chances)
+    organ, lesion = probabilities
+    peak = float(lesion.max())
+    limit = min(threshold, max(RELATIVE_THRESHOLD * peak, lowest)) if peak else threshold
+    assert np.array_equal(mask == 2, lesion >= limit)
+    assert np.array_equal(mask == 1, (organ >= threshold) & (lesion < limit))
+
+
 @given(PROBABILITIES)
 def test_what_lesion_free_does_to_a_mask(probabilities):
     kept, mask = apply_thresholds(probabilities, threshold=0.5, known_lesion=False)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dxseg.data.readers.masks import inspect_mask, write_mask
+from dxseg.data.table.dataset import Dataset
 from dxseg.errors import DxsegError, UsageError
 from dxseg.quality.case_inspection import (
     BORDER_PIXELS,
@@ -25,6 +26,7 @@ from dxseg.quality.case_inspection import (
     inspect_case,
     unpack,
 )
+from dxseg.training.datamodule.spacing import target_spacing
 
 Spoil = Callable[[Any], None]
 
@@ -253,6 +255,20 @@ def test_millimeters_without_spacing(folder: Any, codes: Any) -> None:
     report = folder.check()
     assert codes(report)["spacing-missing"].case_ids == ["c3"]
     assert report.statistics.spacing_x.median == 0.2
+
+
+def test_a_volume_counts_once_in_the_spacings(folder: Any) -> None:
+    """As in `data.spacing=auto`; by slices, the median would be that of the volume."""
+    folder.spec["spacing_unit"] = "mm"
+    for number, case in enumerate(("c0", "c1", "c2", "c3")):
+        folder.set(case, volume_id="v", patient_id="p", slice_index=str(number))
+        folder.set(case, spacing_y="1", spacing_x="1", spacing_z="5")
+    for case in ("c4", "c5"):
+        folder.set(case, spacing_y="0.5", spacing_x="0.25")
+    statistics = folder.check().statistics
+    assert (statistics.spacing_y.median, statistics.spacing_x.median) == (0.5, 0.25)
+    assert statistics.spacing_z.median == 5
+    assert target_spacing(Dataset.load(folder.root), "auto") == (0.5, 0.25)
 
 
 def test_a_spacing_that_is_no_number_is_the_tables_error(folder: Any) -> None:

@@ -97,7 +97,7 @@ class TestPseudoLabels:
             "teacher_mask": len(labels.cases) - 12,
             "left_out": dark_left_out,
         }
-        assert labels.lesion_free.tolist() == (known == 0).tolist()
+        assert labels.without_lesion.tolist() == (known == 0).tolist()
         assert reports[-1] == (12, 12)  # neither true nor lesion-free
 
     def test_a_lesion_that_the_teacher_misses_is_raised(
@@ -116,15 +116,16 @@ class TestPseudoLabels:
         self, data: TrainingData, tmp_path: Path
     ) -> None:
         silent = replace(data.label_train, labels=np.full(24, -1))
-        unlabeled = replace(data, label_train=silent, lesion_free=np.zeros(24, dtype=bool))
+        none = np.zeros(24, dtype=bool)
+        unlabeled = replace(data, label_train=silent, lesion_free=none, without_lesion=none)
         everywhere = taught(Brightness(-9), unlabeled, tmp_path)
         assert (everywhere.counts["teacher_mask"], everywhere.counts["left_out"]) == (20, 0)
         undecided = Brightness(-9)
         undecided.scale = 0.0
-        assert not everywhere.lesion_free.any()
+        assert not everywhere.without_lesion.any()
         (tmp_path / "masks.npy").unlink()
         empty = taught(Brightness(99), unlabeled, tmp_path)
-        assert empty.lesion_free.sum() == empty.counts["teacher_mask"] == 20
+        assert empty.without_lesion.sum() == empty.counts["teacher_mask"] == 20
         (tmp_path / "masks.npy").unlink()
         nowhere = taught(undecided, unlabeled, tmp_path)
         assert (nowhere.counts["teacher_mask"], nowhere.counts["left_out"]) == (0, 20)

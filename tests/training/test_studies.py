@@ -180,7 +180,7 @@ def test_an_empty_mask_in_an_ill_volume_is_a_lesion_free_image(
     data = data_of(volumes, config)
     masks = data.mask_train
     empty = [not masks.mask(case).any() for case in range(len(masks))]
-    assert data.lesion_free_train.tolist() == empty
+    assert data.without_lesion_masks.tolist() == empty
     assert np.count_nonzero(np.logical_not(empty)) == 6
     cases = Dataset.load(volumes).cases
     nothing = cases["mask"].where(_lesions_only(volumes).eq(""), "")

@@ -219,7 +219,10 @@ def _equal_rules(
     if truth is None:
         return {}
     _, mask = apply_thresholds(
-        case.prediction.network_probabilities, threshold=protocol.threshold, known_lesion=True
+        case.prediction.network_probabilities,
+        threshold=protocol.threshold,
+        lesion_values=protocol.lesion_values,
+        known_lesion=True,
     )
     known = mean_dice(truth, mask, len(protocol.mask_classes))
     return {"dice_known": known, "dice_fp10": known * marked}

@@ -178,6 +178,8 @@ def _filter(
     voxel_mm3 = positions[found[0]].voxel_mm3
     kept = components.apply(stack, scale=scale, voxel_mm3=voxel_mm3)
     for index in (positions[name].index - first for name in known):
-        # Where a slice is known to have a lesion, its mask is never empty.
-        kept[index] = kept[index] if kept[index].any() else stack[index]
+        # Where a slice is known to have a lesion, its mask is never without one.
+        lesion = np.isin(stack[index], info.lesion_values)
+        if not kept[index][lesion].any():
+            kept[index][lesion] = stack[index][lesion]
     return {name: kept[positions[name].index - first] for name in found}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ class ComponentFilter(BaseModel):
         *,
         scale: float = 1.0,
         voxel_mm3: float | None = None,
-        keep_one: bool = False,
+        keep_one_of: Sequence[int] = (),
     ) -> NDArray[np.uint8]:
         """Remove components from a mask.
 
@@ -44,13 +45,13 @@ class ComponentFilter(BaseModel):
             mask: (H, W) or (D, H, W) label map.
             scale: Pixels of the mask per pixel of the network's input, as areas.
             voxel_mm3: Volume of a voxel of the mask; None where unknown.
-            keep_one: Whether the largest stays, however small, as where a lesion is known.
+            keep_one_of: Values of which the largest component stays, however small, if no other
+                does, as where a lesion is known.
 
         Returns:
             A copy; of equally large components the first stays.
         """
         kept = np.zeros_like(mask)
-        neighbors = np.ones((3,) * mask.ndim, bool)
         largest: tuple[int, Any] = (0, None)
         boxes = ndimage.find_objects(mask)
         for value, box in enumerate(boxes, start=1):
@@ -58,7 +59,7 @@ class ComponentFilter(BaseModel):
                 continue
             # Of one class no copy is needed.
             inside = mask[box] if len(boxes) == 1 else mask[box] == value
-            numbered, count = ndimage.label(inside, neighbors)
+            numbered, count = _label(inside)
             # Plane by plane, for the memory: bincount makes integers of 8 bytes of what it counts.
             sizes = np.zeros(count + 1, np.int64)
             for plane in numbered:
@@ -72,9 +73,20 @@ class ComponentFilter(BaseModel):
                 stays &= np.arange(len(sizes)) == first
             for plane, numbers in zip(kept[box], numbered, strict=True):
                 plane[stays[numbers]] = value
-            if keep_one and sizes[first] > largest[0]:
+            if value in keep_one_of and sizes[first] > largest[0]:
                 largest = int(sizes[first]), (box, numbered == first, value)
-        if keep_one and largest[0] and not kept.any():
+        if largest[0] and not np.isin(kept, keep_one_of).any():
             box, inside, value = largest[1]
             kept[box][inside] = value
         return kept
+
+
+def _label(inside: NDArray[Any]) -> tuple[NDArray[Any], int]:
+    """Number the connected components, diagonals included, from 1."""
+    neighbors = np.ones((3,) * inside.ndim, bool)
+    try:
+        # Two bytes a voxel instead of four: of a volume these are most of the memory.
+        numbered, count = ndimage.label(inside, neighbors, np.uint16)
+    except RuntimeError:  # more components than it can number
+        numbered, count = ndimage.label(inside, neighbors)
+    return numbered, count

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from dxseg.config.network import ModelConfig
 from dxseg.data.preprocessing import Preprocessing
 from dxseg.data.readers.slicing import Slicing
+from dxseg.data.table.spec import lesion_values
 from dxseg.errors import DxsegError
 from dxseg.inference.components import ComponentFilter
 from dxseg.io.csv_io import is_formula
@@ -72,7 +73,7 @@ class ModelInfo(BaseModel):
     organs_only: list[_Name] | None = None
     multi_label: bool = False
     mask_classes: list[_Name] = Field(default=["lesion"], min_length=1, max_length=255)
-    lesion_classes: list[_Name] | None = None
+    lesion_classes: list[_Name] | None = Field(default=None, min_length=1)
     threshold: float = Field(default=0.5, gt=0, lt=1)
     rule_out_threshold: float | None = Field(default=None, ge=0, le=1)
     rule_in_threshold: float | None = Field(default=None, ge=0, le=1)
@@ -94,6 +95,11 @@ class ModelInfo(BaseModel):
     def lesion_names(self) -> list[str]:
         """The mask classes that are lesions."""
         return self.mask_classes if self.lesion_classes is None else self.lesion_classes
+
+    @property
+    def lesion_values(self) -> list[int]:
+        """The mask values of lesions."""
+        return lesion_values(self.mask_classes, self.lesion_classes)
 
     @property
     def joins_slices(self) -> bool:

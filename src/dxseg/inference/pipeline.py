@@ -228,6 +228,7 @@ class InferencePipeline:
         probabilities, mask = apply_thresholds(
             network_probabilities,
             threshold=self.info.threshold,
+            lesion_values=self.info.lesion_values,
             rule_out_threshold=self.info.rule_out_threshold,
             rule_in_threshold=self.info.rule_in_threshold,
             lesion_probability=lesion_probability(
@@ -237,7 +238,8 @@ class InferencePipeline:
         )
         if self.info.components is not None and not self.info.components.by_volume:
             scale = item.mask_geometry.area_scale
-            mask = self.info.components.apply(mask, scale=scale, keep_one=bool(known_lesion))
+            known = self.info.lesion_values if known_lesion else ()
+            mask = self.info.components.apply(mask, scale=scale, keep_one_of=known)
         return Prediction(
             probabilities,
             mask,

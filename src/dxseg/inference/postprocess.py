@@ -40,6 +40,7 @@ def apply_thresholds(
     probabilities: NDArray[np.float32],
     *,
     threshold: float,
+    lesion_values: Sequence[int] | None = None,
     rule_out_threshold: float | None = None,
     rule_in_threshold: float | None = None,
     lesion_probability: float = float("nan"),
@@ -48,13 +49,15 @@ def apply_thresholds(
     """Choose the mask of an image.
 
     A label prompt is a rule, not one more probability to weigh: a lesion-free label gives an empty
-    mask; a lesion label switches the rule-out threshold off, and lowers the pixel threshold until
-    something is found. Without a label prompt, a classifier that is sure enough lowers the pixel
-    threshold too, but not below `MIN_THRESHOLD`.
+    mask; a lesion label switches the rule-out threshold off, and lowers the pixel threshold of
+    lesions until one is found. Without a label prompt, a classifier that is sure enough lowers it
+    too, but not below `MIN_THRESHOLD`. Organs keep their threshold and give way: where a lesion is,
+    the organ around it may be the likelier class.
 
     Args:
         probabilities: (K, H, W) in 0..1.
         threshold: A pixel whose highest probability is below it is background.
+        lesion_values: The mask values of lesions, where others are organs; None: all.
         rule_out_threshold: Lesion probability below which the mask is empty; None switches it off.
         rule_in_threshold: Lesion probability above which the pixel threshold is lowered; None
             switches it off.
@@ -62,20 +65,26 @@ def apply_thresholds(
         known_lesion: Whether the label prompt implies a lesion; None without a label prompt.
 
     Returns:
-        The probabilities, capped by the lesion probability of a ruled-out image, and the mask of
-        `to_mask`.
+        The probabilities, capped by the lesion probability of a ruled-out image, and the mask, a
+        label map (H, W).
     """
     empty = np.zeros(probabilities.shape[1:], np.uint8)
     if known_lesion is False:
         return cap(probabilities, 0.0), empty
     if known_lesion is None and is_ruled_out(rule_out_threshold, lesion_probability):
         return cap(probabilities, lesion_probability), empty
-    relative = RELATIVE_THRESHOLD * float(probabilities.max())
-    if known_lesion and relative > 0:  # where every probability is 0 there is nothing to find
-        threshold = min(threshold, relative)
-    elif known_lesion is None and is_ruled_in(rule_in_threshold, lesion_probability):
-        threshold = min(threshold, max(relative, MIN_THRESHOLD))
-    return probabilities, to_mask(probabilities, threshold)
+    mask = to_mask(probabilities, threshold)
+    if not known_lesion and not is_ruled_in(rule_in_threshold, lesion_probability):
+        return probabilities, mask
+    values = np.array([0, *(lesion_values or range(1, len(probabilities) + 1))], np.uint8)
+    lesions = probabilities[values[1:] - 1]
+    lowered = RELATIVE_THRESHOLD * float(lesions.max())
+    if not known_lesion:
+        lowered = max(lowered, MIN_THRESHOLD)
+    if lowered > 0:  # where every probability is 0 there is nothing to find
+        found = to_mask(lesions, min(threshold, lowered))
+        mask = np.where(found > 0, values[found], mask)
+    return probabilities, mask
 
 
 def to_mask(probabilities: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:

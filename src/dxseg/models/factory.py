@@ -81,6 +81,7 @@ class Task:
         multi_label: Whether an image can have several labels at once.
         lesion_free: Positions of the labels that mean: no lesion.
         organs_only: Positions of those that mean: no lesion, but organs may be outlined.
+        organs: Channels of the mask that are organs and not lesions.
     """
 
     channels: int
@@ -89,6 +90,12 @@ class Task:
     multi_label: bool = False
     lesion_free: tuple[int, ...] = ()
     organs_only: tuple[int, ...] = ()
+    organs: tuple[int, ...] = ()
+
+    @property
+    def lesion_channels(self) -> list[int]:
+        """Channels of the mask that are lesions."""
+        return [channel for channel in range(self.mask_classes) if channel not in self.organs]
 
     @property
     def without_lesion(self) -> tuple[int, ...]:

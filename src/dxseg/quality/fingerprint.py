@@ -10,6 +10,7 @@ import pandas as pd
 from pydantic import BaseModel
 
 from dxseg.data.table.cases import split_labels
+from dxseg.data.table.volumes import one_per_volume
 from dxseg.quality.scan import Scan
 
 
@@ -53,9 +54,9 @@ class Statistics(BaseModel):
         sizes: Number of distinct sizes.
         channels: Number of cases of each number of channels.
         bits: Number of cases of each bit depth.
-        spacing_z: Between slices, in millimeters.
-        spacing_y: In the dataset's unit.
-        spacing_x: In the dataset's unit.
+        spacing_z: Between slices, in millimeters; a volume counts once.
+        spacing_y: In the dataset's unit, likewise.
+        spacing_x: In the dataset's unit, likewise.
         intensity_mean: Mean of each image, 0 to 1 of the range of its bit depth.
         intensity_deviation: Standard deviation of each image, likewise.
         darkest_fraction: Fraction of each image's pixels that have its lowest value.
@@ -117,12 +118,12 @@ def fingerprint(scan: Scan) -> Statistics:
     """Summarize the table and the files of a dataset.
 
     Args:
-        scan: The scanned files.
+        scan: The units files.
     """
     dataset = scan.dataset
     cases, facts = dataset.cases, scan.facts[scan.readable]
     lesion = scan.facts["mask_area"].gt(0) & scan.facts["mask_code"].eq("") & scan.readable
-    lesions = scan.facts[lesion]
+    lesions, units = scan.facts[lesion], one_per_volume(cases)
     return Statistics(
         labels=_labels(scan),
         patients=int(cases["patient_id"][cases["patient_id"].ne("")].nunique()),
@@ -136,9 +137,9 @@ def fingerprint(scan: Scan) -> Statistics:
         sizes=len(facts[["height", "width"]].drop_duplicates()),
         channels=_counts(facts["channels"]),
         bits=_counts(facts["bits"]),
-        spacing_z=_quantiles(cases["spacing_z"].dropna()),
-        spacing_y=_quantiles(cases["spacing_y"].dropna()),
-        spacing_x=_quantiles(cases["spacing_x"].dropna()),
+        spacing_z=_quantiles(units["spacing_z"].dropna()),
+        spacing_y=_quantiles(units["spacing_y"].dropna()),
+        spacing_x=_quantiles(units["spacing_x"].dropna()),
         intensity_mean=_quantiles(facts["mean"]),
         intensity_deviation=_quantiles(facts["deviation"]),
         darkest_fraction=_quantiles(facts["darkest_fraction"]),

@@ -55,13 +55,15 @@ def choose_smoothing(
     distance = float(np.median([_spacing(validation, unit) for unit in volumes]))
     sigmas = [round(candidate * distance, 6) for candidate in CANDIDATES]
     predictor = Predictor(segmenter, info)
-    scores = np.array([_scores(predictor, validation, unit, sigmas) for unit in volumes])
-    lesions = sum(true_masks(validation, unit).any() for unit in volumes)
+    measured = np.array([_scores(predictor, validation, unit, sigmas) for unit in volumes])
+    scores, of_lesions = measured[:, :, 0], measured[:, :, 1]
+    masks = (true_masks(validation, unit) for unit in volumes)
+    lesions = sum(np.isin(mask, info.lesion_values).any() for mask in masks)
     means, gains = scores.mean(axis=0), scores - scores[:, :1]
     record |= {"dice_before": round(float(means[0]), 6)}
     if lesions < MIN_VOLUMES:
         return 0.0, record | {"note": f"off: fewer than {MIN_VOLUMES} volumes with a lesion"}
-    lost = ((scores == 0) & (scores[:, :1] > 0)).any(axis=0)
+    lost = ((of_lesions == 0) & (of_lesions[:, :1] > 0)).any(axis=0)
     error = gains.std(axis=0, ddof=1) / np.sqrt(len(volumes))
     gain = gains.mean(axis=0)
     # Where one of three volumes gains and the others do not, both are equal but for rounding.
@@ -84,13 +86,13 @@ def _spacing(cases: CaseDataset | None, unit: NDArray[np.int64]) -> float | None
 
 def _scores(
     predictor: Predictor, cases: CaseDataset, unit: NDArray[np.int64], sigmas: list[float]
-) -> list[float]:
-    """Dice of a volume under each smoothing."""
+) -> list[list[float]]:
+    """Dice of a volume under each smoothing, of all classes and of those that are lesions."""
     assert cases.positions is not None, "volumes have positions"
     positions = {str(row): cases.positions[row] for row in unit}
     items = [(str(row), partial(cases.image, row)) for row in unit]
     outputs = list(predictor.outputs(items))
-    truth, scores = true_masks(cases, unit), []
+    truth, values, scores = true_masks(cases, unit), predictor.info.lesion_values, []
     for sigma in sigmas:
         masks = []
         for one in smooth_along_axis(outputs, positions, sigma):
@@ -98,5 +100,7 @@ def _scores(
             if isinstance(found, DxsegError):
                 raise found
             masks.append(found.mask)
-        scores.append(mean_dice(truth, np.stack(masks), cases.mask_classes))
+        mask = np.stack(masks)
+        pairs = (truth, mask), (truth * np.isin(truth, values), mask * np.isin(mask, values))
+        scores.append([mean_dice(one, other, cases.mask_classes) for one, other in pairs])
     return scores

@@ -162,7 +162,7 @@ def _mask_temperature(
         if is_ruled_out(info.rule_out_threshold, lesion):
             continue
         mask = validation.label_map(row).ravel()
-        lesions += bool(mask.any())
+        lesions += bool(np.isin(mask, info.lesion_values).any())
         chosen = generator.choice(mask.size, min(budget, mask.size), replace=False, shuffle=False)
         values.append(one.probabilities.reshape(len(classes), -1)[:, chosen].ravel())
         truths.append((mask[chosen] == classes).ravel())

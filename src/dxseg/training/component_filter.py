@@ -72,14 +72,16 @@ def choose_components(
     lesions = lesion_units = 0
     for unit, found in zip(units, predicted_masks(segmenter, info, validation, units), strict=True):
         truth = true_masks(validation, unit)
-        lesions += int(truth.any(axis=(1, 2)).sum())
-        lesion_units += bool(truth.any())
+        lesion = np.isin(truth, info.lesion_values)
+        lesions += int(lesion.any(axis=(1, 2)).sum())
+        lesion_units += bool(lesion.any())
         scores[0] += mean_dice(truth, found, len(info.mask_classes))
-        before = _count_found(truth, found)
+        numbered, _ = ndimage.label(lesion, np.ones((3, 3, 3), bool))
+        before = _count_found(numbered, truth, found)
         for number, candidate in enumerate(candidates):
             mask = candidate.apply(found, voxel_mm3=voxel_mm3(validation, unit))
             scores[number + 1] += mean_dice(truth, mask, len(info.mask_classes))
-            lost[number] |= _count_found(truth, mask) < before
+            lost[number] |= _count_found(numbered, truth, mask) < before
     unfiltered, *filtered = scores / len(units)
     allowed = np.where(lost, -1.0, filtered)
     best = int(allowed.argmax())
@@ -123,7 +125,8 @@ def _that_keep(known: Iterable[_Unit], candidates: list[ComponentFilter]) -> lis
     return candidates
 
 
-def _count_found(truth: NDArray[np.uint8], mask: NDArray[np.uint8]) -> int:
-    """How many lesions of the truth a mask touches."""
-    numbered, _ = ndimage.label(truth > 0, np.ones((3,) * truth.ndim, bool))
-    return len(np.unique(numbered[(truth > 0) & (mask == truth)]))
+def _count_found(
+    numbered: NDArray[np.int32], truth: NDArray[np.uint8], mask: NDArray[np.uint8]
+) -> int:
+    """How many lesions a mask touches; `numbered` has the number of each in the truth, else 0."""
+    return len(np.unique(numbered[(numbered > 0) & (mask == truth)]))

@@ -55,14 +55,14 @@ class PseudoLabels:
 
     Attributes:
         cases: with their masks, true ones or the teacher's.
-        lesion_free: (N,) whether each of them is lesion-free, by its label, or by an empty mask
+        without_lesion: (N,) whether each of them shows no lesion, by its label, or by its mask
             where no label means a lesion.
         counts: how many have a `true_mask`, are `lesion_free`, have a `teacher_mask`, and how many
             training images are `left_out`.
     """
 
     cases: SoftLabelDataset
-    lesion_free: NDArray[np.bool_]
+    without_lesion: NDArray[np.bool_]
     counts: dict[str, int]
 
 
@@ -81,9 +81,9 @@ def make_pseudo_labels(
     A mask that may be used takes precedence over the teachers'. A lesion-free image gets an empty
     mask. Every other image gets the mean of the teachers' masks. If its label means a lesion, the
     mask is raised to show one (`raise_peak`), or, with `peak` None, left out unless it shows one:
-    some pixel above one half. It is also left out if no probability reaches that of an untrained
-    network: there is nothing to raise. Without a label, the teachers must be certain of a lesion or
-    of none (`CONFIDENCE`).
+    some pixel of a lesion class above one half. It is also left out if no probability of a lesion
+    reaches that of an untrained network: there is nothing to raise. Without a label, the teachers
+    must be certain of a lesion or of none (`CONFIDENCE`).
 
     Args:
         teachers: of one task and input size; the masks of the others are brought to the temperature
@@ -102,6 +102,7 @@ def make_pseudo_labels(
     # Both are in the order of the table, and an image has one row.
     true_row[np.searchsorted(train.image_rows, masked.image_rows)] = np.arange(len(masked))
     lesion = implies_lesion(train.labels, data.task.without_lesion)
+    channels = data.task.lesion_channels
     unmasked = (true_row < 0) & ~lesion_free
     if not path.is_file():
         with atomic_path(path) as temporary:
@@ -110,12 +111,12 @@ def make_pseudo_labels(
             predicted = _predict_soft_masks(teachers, data, rows, label_prompts, device)
             for done, (row, mask) in enumerate(zip(rows, predicted, strict=True), start=1):
                 if lesion[row] and peak is not None:
-                    mask = raise_peak(mask, peak)
+                    mask[channels] = raise_peak(mask[channels], peak)
                 masks[row] = (mask * FULL).round().to(torch.uint8).numpy()
                 report(done, len(rows))
             masks.flush()
     masks = np.load(path, mmap_mode="r", allow_pickle=False)
-    highest = np.array([mask.max() / FULL for mask in masks])
+    highest = np.array([mask[channels].max() / FULL for mask in masks])
     certain = (highest > CONFIDENCE) | (highest < 1 - CONFIDENCE)
     is_true = (true_row >= 0) & ~lesion_free
     is_pseudo = unmasked & np.where(lesion, highest > 0.5, certain)
@@ -129,18 +130,18 @@ def make_pseudo_labels(
         "teacher_mask": int(is_pseudo.sum()),
         "left_out": len(train) - len(kept),
     }
-    empty = is_pseudo & ~lesion & (highest < 0.5)
-    return PseudoLabels(cases, (lesion_free | empty)[kept], counts)
+    nothing = is_pseudo & ~lesion & (highest < 0.5)
+    return PseudoLabels(cases, (data.without_lesion | nothing)[kept], counts)
 
 
 def raise_peak(probabilities: Tensor, peak: float) -> Tensor:
-    """Raise a mask's highest probability to `peak`, and all others by the same number of logits.
+    """Raise a lesion's highest probability to `peak`, and all others by the same number of logits.
 
     A mask whose highest probability is above one half shows a lesion and stays as it is; so does
     one that stays below the probability of an untrained network.
 
     Args:
-        probabilities: (K, H, W), 0 to 1.
+        probabilities: (K, H, W) of the lesion classes, 0 to 1.
         peak: probability, above one half and below 1.
     """
     highest = float(probabilities.max())

@@ -26,7 +26,7 @@ def test_a_patch_lies_in_its_image(
     target = torch.zeros(1, height, width)
     if lesion:
         target[0, torch.randint(height, ()), torch.randint(width, ())] = 1
-    sampler = PatchSampler(size)
+    sampler = PatchSampler(size, [0])
 
     x, y = sampler.draw(target)
 
@@ -39,7 +39,7 @@ def test_most_patches_show_a_lesion_and_all_places_are_drawn() -> None:
     torch.manual_seed(0)
     target = torch.zeros(2, 100, 100)
     target[1, 90, 5] = 1  # one pixel, at the edge
-    sampler = PatchSampler(10)
+    sampler = PatchSampler(10, [0, 1])
     corners = [sampler.draw(target) for _ in range(3000)]
 
     shown = np.mean([bool(sampler.cut(target, corner).any()) for corner in corners])
@@ -50,6 +50,24 @@ def test_most_patches_show_a_lesion_and_all_places_are_drawn() -> None:
     # The lesion is not always in the middle of its patch.
     around = {(x, y) for x, y in corners if sampler.cut(target, (x, y)).any()}
     assert len(around) > 20
+
+
+def test_patches_are_drawn_for_lesions_and_not_for_the_organ_around_them() -> None:
+    torch.manual_seed(0)
+    target = torch.zeros(2, 100, 100)
+    target[0, 10:90, 10:90] = 1
+    target[:, 50, 50] = torch.tensor([0, 1])
+    sampler = PatchSampler(10, [1])
+
+    corners = [sampler.draw(target) for _ in range(2000)]
+    shown = np.mean([bool(sampler.cut(target[1], corner).any()) for corner in corners])
+
+    anywhere = 10 * 10 / 91**2
+    expected = LESION_FRACTION + (1 - LESION_FRACTION) * anywhere
+    assert shown == pytest.approx(expected, abs=0.04)
+    target[1] = 0
+    corners = [sampler.draw(target) for _ in range(2000)]
+    assert np.mean([x == 0 for x, _ in corners]) == pytest.approx(1 / 91, abs=0.01)
 
 
 def test_image_mask_and_corner_of_a_patch_belong_together() -> None:
@@ -67,7 +85,7 @@ def test_image_mask_and_corner_of_a_patch_belong_together() -> None:
     preprocessing = Preprocessing(image_size=96, channels=1, mean=(0.0,), std=(1.0,))
     plain = AugmentConfig(brightness=0, contrast=0, gamma=0, noise=0)
     batches = BatchDataset(
-        cases, preprocessing, build_augmentation(plain), patches=PatchSampler(32)
+        cases, preprocessing, build_augmentation(plain), patches=PatchSampler(32, [0])
     )
 
     batch = batches[[(0, 1), (1, 2), (2, 3)]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -96,6 +97,16 @@ class TestProposals:
         proposals, keep = module(Constant()).make_pseudo_labels(images, torch.tensor([label]))
         assert keep.tolist() == [kept]
         torch.testing.assert_close(proposals, torch.full((1, 1, 32, 32), probability))
+
+    @pytest.mark.parametrize(("lesion", "kept"), [(0.9, True), (0.5, False), (0.01, False)])
+    def test_an_organ_that_is_found_is_not_the_lesion_of_a_label(
+        self, lesion: float, kept: bool
+    ) -> None:
+        training = module(Constant())
+        training.task = replace(TASK, mask_classes=2, organs=(0,))
+        images = torch.cat([flat(0.9), flat(lesion)])[None]
+        _, keep = training.make_pseudo_labels(images, torch.tensor([BENIGN]))
+        assert keep.tolist() == [kept]
 
     def test_no_image_without_a_mask(self) -> None:
         proposals, keep = module(Constant()).make_pseudo_labels(

@@ -49,9 +49,15 @@ class TestMaskLabelLoss:
         none.backward()
         assert float(none.detach()) == 0
 
-    def test_organs_only_is_neither_a_lesion_nor_an_empty_mask(self) -> None:
-        organs = replace(TASK, lesion_free=(), organs_only=(0,))
-        assert float(mask_label_loss(logits(3.0, 1.0), torch.tensor([0]), organs)) == 0
+    @pytest.mark.parametrize(("label", "target"), [(0, 0.0), (1, 1.0)])
+    def test_an_organ_is_neither_the_lesion_of_a_label_nor_against_one_without(
+        self, label: int, target: float
+    ) -> None:
+        organs = replace(TASK, mask_classes=2, organs=(0,), lesion_free=(), organs_only=(0,))
+        both = torch.cat([logits(9.0, 9.0), logits(3.0, 1.0)], dim=1)
+        wanted = F.binary_cross_entropy_with_logits(torch.tensor(2.0), torch.tensor(target))
+        loss = mask_label_loss(both, torch.tensor([label]), organs)
+        assert float(loss) == pytest.approx(float(wanted), rel=1e-6)
         assert implies_lesion(np.array([0, 1]), organs.without_lesion).tolist() == [False, True]
 
     def test_several_labels_at_once(self) -> None:
@@ -65,7 +71,7 @@ class TestMaskLabelLoss:
 
     def test_any_class_may_be_the_lesion(self) -> None:
         two = torch.cat([logits(-4.0), logits(3.0, 3.0)], dim=1)
-        loss = mask_label_loss(two, torch.tensor([1]), TASK)
+        loss = mask_label_loss(two, torch.tensor([1]), replace(TASK, mask_classes=2))
         assert float(loss) == pytest.approx(math.log1p(math.exp(-3)), rel=1e-5)
 
     def test_a_lesion_that_is_missed_pulls_the_likeliest_pixels_up(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,19 +20,21 @@ class PatchSampler:
 
     Attributes:
         size: Side of the patches, pixels.
+        lesion_channels: Channels of the target that are lesions, where others are organs.
     """
 
     size: int
+    lesion_channels: Sequence[int]
 
     def draw(self, target: Tensor) -> tuple[int, int]:
         """Draw the x and y of a patch's upper left corner, from PyTorch's global generator.
 
         Args:
-            target: (K, H, W), 0 to 1; pixels above one half are of a lesion. H and W are at least
-                `size`.
+            target: (K, H, W), 0 to 1; pixels above one half are of their class. H and W are at
+                least `size`.
         """
         height, width = target.shape[-2:]
-        lesion = (target > 0.5).any(dim=0).nonzero()
+        lesion = (target[list(self.lesion_channels)] > 0.5).any(dim=0).nonzero()
         x, y = (int(torch.randint(side - self.size + 1, ())) for side in (width, height))
         if not len(lesion) or torch.rand(()).item() >= LESION_FRACTION:
             return x, y

@@ -56,7 +56,7 @@ class DatasetSpec(BaseModel):
     organs_only: list[_Name] | None = None
     multi_label: bool = False
     mask_classes: list[_Name] = Field(default=["lesion"], min_length=1, max_length=255)
-    lesion_classes: list[_Name] | None = None
+    lesion_classes: list[_Name] | None = Field(default=None, min_length=1)
     channels: int = Field(default=1, ge=1, le=1024)
     spacing_unit: Literal["mm", "pixel"] = "pixel"
     provenance: str = ""

@@ -60,6 +60,12 @@ def slice_positions(cases: pd.DataFrame, *, physical: bool) -> list[SlicePositio
     ]
 
 
+def one_per_volume(cases: pd.DataFrame) -> pd.DataFrame:
+    """The first slice of each volume, and every image of none."""
+    unit = cases["volume_id"].where(cases["volume_id"].ne(""), cases["case_id"])
+    return cases[~unit.duplicated()]
+
+
 def slab_numbers(cases: pd.DataFrame) -> npt.NDArray[np.int64]:
     """Number the slab of each slice within its volume, from 0; -1 without volume or slice_index.
 

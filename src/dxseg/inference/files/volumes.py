@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -71,8 +71,8 @@ def predict_volume(
     """Slice a volume as the network's training data were, predict, and stack the masks.
 
     A label prompt is of the whole volume. A lesion-free one applies to every slice. A lesion is in
-    some slice, unknown which: the slices are predicted without a label prompt, and only if all
-    masks are empty, the slice with the highest probability is predicted again with it.
+    some slice, unknown which: the slices are predicted without a label prompt, and only if no mask
+    shows one, the slice with the highest probability of one is predicted again with it.
 
     Args:
         predictor: Of a model that was trained on slices.
@@ -94,7 +94,7 @@ def predict_volume(
     lesion = labels_imply_lesion(names, info)
     sliced = SlicedVolume(volume, info.slicing)
     masks = np.zeros(sliced.shape, np.uint8)
-    accumulator = _VolumeAccumulator()
+    accumulator = _VolumeAccumulator(info.lesion_values)
 
     every = range(len(sliced))
     prompts = dict.fromkeys(every, label) if lesion is False else {}
@@ -121,7 +121,7 @@ def predict_volume(
             lesion_free=info.lesion_free,
             multi_label=info.multi_label,
         )
-    if lesion and not masks.any():
+    if lesion and not accumulator.shows_lesion:
         likeliest = accumulator.likeliest
         [result] = predictor.predict([sliced.image(likeliest)], [label], [spacing])
         masks[likeliest] = result.mask
@@ -261,15 +261,17 @@ def write_slice_overlays(
 class _VolumeAccumulator:
     """Figures of a volume from those of its slices."""
 
-    def __init__(self) -> None:
+    def __init__(self, lesion_values: Sequence[int]) -> None:
         self.labels: list[dict[str, float]] = []
-        self.reduced = False
+        self.reduced = self.shows_lesion = False
+        self._values = np.array(lesion_values)
         self._pixels, self._sum, self._empty = 0, 0.0, 1.0
         self._peaks: list[float] = []
 
     def add(self, prediction: Prediction) -> None:
         self.reduced |= prediction.reduced
-        self._peaks.append(float(prediction.probabilities.max()))
+        self.shows_lesion |= bool(np.isin(prediction.mask, self._values).any())
+        self._peaks.append(float(prediction.probabilities[self._values - 1].max()))
         if prediction.label_probabilities is not None:
             self.labels.append(prediction.label_probabilities)
         pixels = int((prediction.mask > 0).sum())
@@ -281,7 +283,7 @@ class _VolumeAccumulator:
 
     @property
     def likeliest(self) -> int:
-        """Index of the slice with the highest probability, in the order of adding."""
+        """Index of the slice with the highest probability of a lesion, in the order of adding."""
         return int(np.argmax(self._peaks))
 
     @property

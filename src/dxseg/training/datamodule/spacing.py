@@ -14,6 +14,7 @@ from dxseg.data.geometry import Spacing, Zoom, zoomed_size
 from dxseg.data.readers.images import image_size
 from dxseg.data.table.cases import TRAIN, VALIDATION, spacing_of
 from dxseg.data.table.dataset import Dataset
+from dxseg.data.table.volumes import one_per_volume
 from dxseg.errors import DxsegError
 
 MAX_IMAGES = 200
@@ -38,9 +39,8 @@ def target_spacing(dataset: Dataset, wanted: Spacing | Literal["auto"] | None) -
     """
     if wanted != "auto":
         return wanted
-    rows = dataset.cases
-    unit = rows["volume_id"].where(rows["volume_id"].ne(""), rows["case_id"])
-    spacings = [spacing_of(row, dataset.spec) for row in rows[~unit.duplicated()].itertuples()]
+    rows = one_per_volume(dataset.cases)
+    spacings = [spacing_of(row, dataset.spec) for row in rows.itertuples()]
     known = [spacing for spacing in spacings if spacing is not None]
     if not known:
         raise DxsegError(

@@ -76,7 +76,8 @@ class StageData(pl.LightningDataModule):
         self.config = config
         self.train = train
         self.validation = validation
-        self.patches = None if patch_size is None else PatchSampler(patch_size)
+        lesions = data.task.lesion_channels
+        self.patches = None if patch_size is None else PatchSampler(patch_size, lesions)
         self.strong = strong
         self.label_prompt_prob = config.data.label_prompt_prob if label_prompts else 0.0
 
@@ -189,10 +190,10 @@ class LabelBatches:
 
 
 def mask_batches(data: TrainingData, config: RunConfig, stage: StageConfig) -> Batches:
-    """Batches of images with a mask, a fixed fraction of them lesion-free."""
+    """Batches of images with a mask, a fixed fraction of them without a lesion."""
     data_config = config.data
     pools = mask_pools(
-        data.lesion_free_train, data_config.lesion_free_fraction, data_config.batch_size
+        data.without_lesion_masks, data_config.lesion_free_fraction, data_config.batch_size
     )
     sampler = StratifiedBatchSampler(pools, _batches_per_epoch(stage), config.seed)
     return data.mask_train, sampler
@@ -212,7 +213,7 @@ def student_batches(
     labels: PseudoLabels, config: RunConfig, stage: StudentConfig
 ) -> StratifiedBatches:
     """Batches of images with a mask or a pseudo-label."""
-    pools = mask_pools(labels.lesion_free, stage.lesion_free_fraction, config.data.batch_size)
+    pools = mask_pools(labels.without_lesion, stage.lesion_free_fraction, config.data.batch_size)
     return labels.cases, StratifiedBatchSampler(pools, _batches_per_epoch(stage), config.seed)
 
 
@@ -226,7 +227,7 @@ def self_training_batches(
     unlabeled = max(1, round(size * stage.unlabeled_fraction)) if len(unmasked) else 0
     unlabeled = min(unlabeled, size - 1)
     masked_pools = mask_pools(
-        data.lesion_free_train, config.data.lesion_free_fraction, size - unlabeled
+        data.without_lesion_masks, config.data.lesion_free_fraction, size - unlabeled
     )
     pools = [
         *((rows[cases], count) for cases, count in masked_pools),
@@ -237,13 +238,13 @@ def self_training_batches(
 
 
 def mask_pools(
-    lesion_free: NDArray[np.bool_], fraction: float, size: int
+    without_lesion: NDArray[np.bool_], fraction: float, size: int
 ) -> list[tuple[NDArray[np.int64], int]]:
     """Positions with a lesion and positions without, with their numbers in `size` images."""
-    free = np.flatnonzero(lesion_free)
+    free = np.flatnonzero(without_lesion)
     free_count = round(size * fraction) if len(free) else 0
     free_count = min(free_count, size - 1)  # without a lesion, a batch teaches nothing about masks
-    return [(np.flatnonzero(~lesion_free), size - free_count), (free, free_count)]
+    return [(np.flatnonzero(~without_lesion), size - free_count), (free, free_count)]
 
 
 def _batches_per_epoch(stage: StageConfig) -> int:

@@ -38,9 +38,9 @@ class TrainingData:
         label_validation: the same of all validation images, or None.
         mask_train: training images whose mask may be used.
         mask_validation: validation images whose mask may be used, or None.
-        lesion_free: (N,) whether each of `label_train` is lesion-free, by its label, or by its mask
-            if the image has no label of its own.
-        lesion_free_train: (N,) the same of each of `mask_train`.
+        lesion_free: (N,) whether the mask of each of `label_train` is empty, by its label, or by
+            the mask if the image has no label of its own.
+        without_lesion: (N,) whether each of them shows no lesion, likewise: organs may be outlined.
         coarse_images: the images at the size that stage 1 learns from, row for row.
         labels_sha256: of the labels of the training images and of their studies.
         pixels_sha256: of the files of all these images and masks, and of their size here.
@@ -53,10 +53,15 @@ class TrainingData:
     mask_train: CaseDataset
     mask_validation: CaseDataset | None
     lesion_free: NDArray[np.bool_]
-    lesion_free_train: NDArray[np.bool_]
+    without_lesion: NDArray[np.bool_]
     coarse_images: NDArray[Any]
     labels_sha256: str
     pixels_sha256: str
+
+    @property
+    def without_lesion_masks(self) -> NDArray[np.bool_]:
+        """(M,) `without_lesion` of each of `mask_train`."""
+        return self.without_lesion[self.label_train.mask_rows >= 0]
 
     def for_stage1(self, cases: CaseDataset) -> CaseDataset:
         """The same cases with the images and labels that stage 1 learns from."""
@@ -89,6 +94,7 @@ def prepare_training_data(
     rows, split = dataset.cases.iloc[used], splits["split"].to_numpy()[used]
     train, masked = split == "train", splits["use_mask"].to_numpy(dtype=bool)[used]
     lesion_free = dataset.lesion_free.to_numpy(dtype=bool)[used]
+    without_lesion = dataset.without_lesion.to_numpy(dtype=bool)[used]
 
     spacing = target_spacing(dataset, config.data.spacing)
     zooms = zooms_of(dataset, rows, spacing)
@@ -97,14 +103,19 @@ def prepare_training_data(
     if config.coarse_size != size:
         zooms = zooms_of(dataset, rows, spacing, config.model.coarse_reduction)
         coarse_images = cached_images(dataset, rows, config.coarse_size, folder, report, zooms)
-    _check_lesion_masks(dataset, lesion_free[train & masked])
+    _check_lesion_masks(dataset, without_lesion[train & masked])
     zooms = zooms_of(dataset, rows[masked], spacing)
     soft = config.data.soft_masks
     masks = cached_masks(dataset, rows[masked], size, folder, zooms, soft=soft)
+    task, values = task_of(dataset), dataset.spec.lesion_values
     # A study's lesion is not in each slice: an image without a label of its own has its mask's.
     unlabeled = dataset.image_labels.eq("").to_numpy()[used]
-    lesion_free[masked] |= unlabeled[masked] & np.array([not mask.any() for mask in masks])
-    _check_lesion_masks(dataset, lesion_free[train & masked])
+    for row, mask in zip(np.flatnonzero(masked), masks, strict=True):
+        if unlabeled[row]:
+            lesion_free[row] |= not mask.any()
+            lesions = mask[task.lesion_channels] if soft else np.isin(mask, values)
+            without_lesion[row] |= not lesions.any()
+    _check_lesion_masks(dataset, without_lesion[train & masked])
 
     cases = (SoftLabelDataset if soft else CaseDataset)(
         images=images,
@@ -118,14 +129,14 @@ def prepare_training_data(
     )
     validation, masked_validation = ~train, ~train & masked
     return TrainingData(
-        task=task_of(dataset),
+        task=task,
         preprocessing=_preprocessing(images, train, dataset.spec.channels, statistics, spacing),
         label_train=cases.subset(train),
         label_validation=cases.subset(validation) if validation.any() else None,
         mask_train=cases.subset(train & masked),
         mask_validation=cases.subset(masked_validation) if masked_validation.any() else None,
         lesion_free=lesion_free[train],
-        lesion_free_train=lesion_free[train & masked],
+        without_lesion=without_lesion[train],
         coarse_images=coarse_images,
         labels_sha256=_labels_sha256(dataset, used[train]),
         pixels_sha256=sha256_json([_cache_name(images), _cache_name(masks)]),
@@ -177,6 +188,7 @@ def task_of(dataset: Dataset) -> Task:
         spec.multi_label,
         tuple(spec.labels.index(label) for label in spec.lesion_free),
         tuple(spec.labels.index(label) for label in spec.organs_only or ()),
+        tuple(set(range(len(spec.mask_classes))) - {value - 1 for value in spec.lesion_values}),
     )
 
 

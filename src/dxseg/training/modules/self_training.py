@@ -185,9 +185,9 @@ class SelfTrainingModule(SegmentationModule):
     ) -> tuple[Tensor, Tensor]:
         """Masks for images that have none, and which of them may be used.
 
-        If the label means a lesion, one must be found; without a label, with the filter off, and in
-        a patch, which may show another part of the image, a pseudo-label must be certain either
-        way. Lesion-free images need none: their mask is known.
+        If the label means a lesion, one must be found, not an organ alone; without a label, with
+        the filter off, and in a patch, which may show another part of the image, a pseudo-label
+        must be certain either way. Lesion-free images need none: their mask is known.
 
         Args:
             images: (B, C, H, W), without strong augmentation.
@@ -206,7 +206,7 @@ class SelfTrainingModule(SegmentationModule):
         probabilities = _product_of_experts(
             output, self.task, self.options.evidence_weight
         ).sigmoid()
-        peak = probabilities.flatten(1).amax(dim=1)
+        peak = probabilities[:, self.task.lesion_channels].flatten(1).amax(dim=1)
         usable = peak > self.options.confidence
         certain_of_none = peak < 1 - self.options.confidence
         if self.options.label_filter and whole is None:

@@ -23,8 +23,8 @@ class StudentModule(SegmentationModule):
     """Lightning module of a student: three losses on the same images.
 
     Masks, true ones and pseudo-labels, teach where a lesion is. Labels teach the label head, if
-    there is one, and also the mask: a lesion-free image must have no mask, one with a lesion must
-    have some, whatever its pseudo-label shows.
+    there is one, and also the mask: an image without a lesion must show none, one with a lesion
+    must show some, whatever its pseudo-label shows.
     """
 
     def __init__(
@@ -56,7 +56,8 @@ class StudentModule(SegmentationModule):
         if output.label_logits is not None:
             losses["label"] = self.label_loss(output.label_logits, batch["label"])
         # A patch need not show the lesion of its image: there the target says whether it does.
-        shown = (batch["mask"].flatten(1).amax(1) > 0.5) if "whole" in batch else None
+        lesions = batch["mask"][:, self.task.lesion_channels]
+        shown = (lesions.flatten(1).amax(1) > 0.5) if "whole" in batch else None
         losses["mask_label"] = mask_label_loss(output.mask_logits, batch["label"], self.task, shown)
         total = sum(self.weights.get(name, 1.0) * loss for name, loss in losses.items())
         figures = {f"train_{name}_loss": loss for name, loss in losses.items()}
@@ -82,18 +83,18 @@ def mask_label_loss(
     Args:
         logits: (B, K, H, W) of the mask.
         label: as in `dxseg.data.batches.batches.Batch`.
-        task: which labels mean: no lesion.
+        task: which labels mean no lesion, and which classes are lesions.
         shown: (B,) whether each image shows the lesion that its label means, if it has one; those
             that do not are left out. None: all do.
 
     Returns:
-        The mean over the images whose label means a lesion or an empty mask; 0 if there is none.
+        The mean over the images whose label means a lesion or none; 0 if there is no such image.
     """
-    pixels = logits.amax(dim=1).flatten(1)
+    pixels = logits[:, task.lesion_channels].amax(dim=1).flatten(1)
     pooled = pixels.topk(max(1, round(LESION_AREA * pixels.shape[1])), dim=1).values.mean(dim=1)
     labels = label.cpu().numpy()
     lesion = implies_lesion(labels, task.without_lesion)
-    none = implies_no_lesion(labels, task.lesion_free)  # organs are masks, too
+    none = implies_no_lesion(labels, task.without_lesion)
     with_lesion = torch.from_numpy(lesion).to(pooled.device)
     known = torch.from_numpy(none).to(pooled.device) | (
         with_lesion if shown is None else with_lesion & shown
