@@ -202,7 +202,7 @@ def against_of(path: Path) -> str:
     columns = [one for one in VOLUME_METRICS if one.key in set(table["metric"])]
     lines = [
         *("", "Each method, and minus itself in the other experiment, paired by volume:", ""),
-        "| method | masks | volumes | " + " | ".join(one.title for one in columns) + " |",
+        "| method | budget | test volumes | " + " | ".join(one.title for one in columns) + " |",
         "|---" * (len(columns) + 3) + "|",
     ]
     for (method, masks), rows in table.groupby(["method", "masks"], sort=False):
