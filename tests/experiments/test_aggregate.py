@@ -10,7 +10,7 @@ import pytest
 
 from dxseg.evaluation.runs import check_comparable
 from dxseg.experiments.aggregate import PooledRuns, compute_curves
-from dxseg.experiments.differences import compute_differences
+from dxseg.experiments.differences import compute_differences, is_met
 from dxseg.experiments.experiment import Experiment
 from dxseg.experiments.results import RunResult
 from dxseg.metrics.statistics import holm, paired_bootstrap, resampled_means
@@ -85,6 +85,24 @@ def test_hypotheses_are_met_or_not(make_experiment: Make, make_results: MakeResu
     assert rows["met"].tolist() == [True, False, False, False, False, True]
     assert rows["difference"].tolist()[3] == pytest.approx(-0.02, abs=0.01)
     assert rows["p_holm"].tolist() == pytest.approx(holm(rows["p_value"]))
+
+
+@pytest.mark.parametrize(
+    ("margin", "low", "p_holm", "met"),
+    [
+        (0.02, 0.01, 0.049, True),
+        (0.02, 0.01, 0.05, False),
+        (0.02, 0.0, 0.01, False),
+        (0.04, 0.01, 0.01, False),
+        (-0.02, -0.01, 0.5, True),
+        (-0.02, -0.03, 0.01, False),
+    ],
+)
+def test_a_gain_must_hold_among_all_hypotheses_but_no_loss_need_not_differ_from_0(
+    margin: float, low: float, p_holm: float, met: bool
+) -> None:
+    row = {"metric": "dice_lesion", "difference": 0.03, "low": low, "high": 0.09}
+    assert is_met(row | {"margin": margin, "p_holm": p_holm}) is met
 
 
 def test_where_lower_is_better_the_margin_is_turned(

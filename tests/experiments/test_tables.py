@@ -38,7 +38,10 @@ def test_everything_is_written_consistently(
     experiment = make_experiment(
         methods=["unet", "sks-evidence", {"name": "odd_100%", "base_method": "sks", "masks": [15]}],
         primary="sks-evidence",
-        hypotheses=[{"method": "sks-evidence", "against": "unet", "margin": 0.05}],
+        hypotheses=[
+            {"method": method, "against": "unet", "margin": 0.05}
+            for method in ("sks-evidence", "odd_100%")
+        ],
     )
     results = make_results(
         experiment,
@@ -59,6 +62,8 @@ def test_everything_is_written_consistently(
     assert re.search(r"^\| sks-evidence \(primary\) \| \*\*0\.[45]\d\d\*\* \(", main, re.MULTILINE)
     assert "| odd_100%† |" in main
     assert "| sks-evidence at 15 − unet at 15 | dice_lesion |" in markdown
+    [unfinished] = re.findall(r"^\| (.*) at .*\(so far, runs are missing\) \|$", markdown, re.M)
+    assert unfinished.startswith("odd_100%")
     assert (
         "| odd_100% | 15 | 0 | failed | &lt;script>alert(1)&lt;/script> \\| diverged |" in markdown
     )

@@ -237,10 +237,12 @@ def test_a_network_that_learnt_no_labels_has_no_gate_and_its_pixels_are_calibrat
     assert found.mask_temperature == pytest.approx(3, rel=0.05)
 
 
-def test_images_that_the_gate_closes_do_not_count_for_pixels():
+def test_pixels_of_ruled_out_images_count_like_those_of_others():
+    """So that networks with and without a classifier are calibrated on the same images."""
     arrays, task = made(60)
     given = data_of(arrays, task)
+    every, _ = calibrate(Overconfident(3.0, 1.0), info(given), given, None)
     found, record = calibrate(Overconfident(3.0, 1.0), info(given), given, 0.5)
     assert found.rule_out_threshold is not None
-    assert record["masks"]["images"] < 60
-    assert found.mask_temperature == pytest.approx(3, rel=0.05)
+    assert record["masks"]["images"] == 60
+    assert found.mask_temperature == every.mask_temperature == pytest.approx(3, rel=0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,9 @@ from dxseg.experiments.aggregate import LOWER_IS_BETTER, PooledRuns, count_draws
 from dxseg.experiments.experiment import Budget, Experiment, Hypothesis
 from dxseg.io.progress import Report
 from dxseg.metrics.statistics import holm
+
+SIGNIFICANCE = 0.05
+"""Largest adjusted p-value of a hypothesis that is met."""
 
 DIFFERENCE_COLUMNS = (
     *("experiment", "dataset", "kind", "method", "masks", "against", "against_masks", "metric"),
@@ -31,8 +35,7 @@ def compute_differences(pooled: PooledRuns, report: Report) -> pd.DataFrame:
         report: Called with the number of comparisons done and their total.
 
     Returns:
-        `DIFFERENCE_COLUMNS`; margin and met (difference at least the margin and the interval above
-        0, or above a negative margin; signs reversed where lower is better) for hypotheses only.
+        `DIFFERENCE_COLUMNS`; margin and met (`is_met`) for hypotheses only.
         A hypothesis without runs has no difference and is not met.
     """
     reference = pooled.experiment.reference
@@ -53,8 +56,9 @@ def compute_differences(pooled: PooledRuns, report: Report) -> pd.DataFrame:
     for hypothesis in pooled.experiment.hypotheses:
         first, second = _hypothesis_cells(pooled.experiment, hypothesis)
         row = _row(pooled, "hypothesis", first, second, hypothesis.metric)
-        tests.append(row | {"margin": hypothesis.margin} | _test_hypothesis(row, hypothesis))
-    rows += _adjust_p_values(tests, family=len(tests))
+        tests.append(row | {"margin": hypothesis.margin})
+    tests = _adjust_p_values(tests, family=len(tests))
+    rows += [row | {"met": is_met(row)} for row in tests]
     report(total, total)
     return pd.DataFrame(rows, columns=list(DIFFERENCE_COLUMNS))
 
@@ -100,8 +104,18 @@ def _adjust_p_values(rows: list[dict[str, Any]], family: int | None = None) -> l
     return [row | {"p_holm": float(p)} for row, p in zip(rows, adjusted, strict=True)]
 
 
-def _test_hypothesis(row: dict[str, Any], hypothesis: Hypothesis) -> dict[str, bool]:
-    gain, low = row["difference"], row["low"]
-    if hypothesis.metric in LOWER_IS_BETTER:
+def is_met(row: Mapping[str, Any]) -> bool:
+    """Whether a hypothesis holds; signs are reversed where lower is better.
+
+    The difference is at least the margin. Its interval is above 0, and its p-value below 0.05
+    after the adjustment; with a negative margin, which claims no gain, its interval is above that.
+
+    Args:
+        row: Of a hypothesis, with its margin and adjusted p-value.
+    """
+    gain, low, margin = row["difference"], row["low"], row["margin"]
+    if row["metric"] in LOWER_IS_BETTER:
         gain, low = -gain, -row["high"]
-    return {"met": bool(gain >= hypothesis.margin and low > min(0.0, hypothesis.margin))}
+    if margin < 0:
+        return bool(gain >= margin and low > margin)
+    return bool(gain >= margin and low > 0 and row["p_holm"] < SIGNIFICANCE)

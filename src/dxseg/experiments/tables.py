@@ -43,7 +43,7 @@ def make_tables(
     tables = [
         _main(experiment, results, curves, differences),
         make_volume_table(curves, differences, experiment.masks, experiment.reference, unit),
-        _hypotheses(differences),
+        _hypotheses(curves, differences),
         _retraining(experiment, retraining),
         *(_efficiency(experiment, curves, endpoint, unit) for endpoint in ENDPOINTS),
         _saved(experiment, saved, unit),
@@ -66,6 +66,7 @@ def _main(
         *(f"Dice, {way}" for way in ENDPOINTS.values()),
         "Dice, all images",
         "lesion-free images with a mask",
+        "at 10%",
         "HD95",
         *(
             column
@@ -88,6 +89,7 @@ def _main(
             *(metric_cell(row, endpoint, best) for endpoint in ENDPOINTS),
             metric_cell(row, "dice_all", best),
             metric_cell(row, "false_positive_rate", best),
+            metric_cell(row, "false_positive_rate_fp10"),
             metric_cell(row, "hd95_lesion", best, 1),
             *(cell for endpoint in compared for cell in _paired(against, row["method"], endpoint)),
             Cell(format_number(row["parameters"] / 1e6, 1)),
@@ -125,16 +127,17 @@ def _title(experiment: Experiment, results: pd.DataFrame, masks: Any) -> str:
 def _main_note(experiment: Experiment, results: pd.DataFrame, rows: pd.DataFrame) -> str:
     if not len(rows):
         return ""
-    protocol = (
-        f"{experiment.folds}-fold grouped cross-validation"
-        if experiment.folds is not None
-        else f"{len(experiment.seeds or ())} seeds on one split"
-    )
+    protocol = f"{len(experiment.seeds or ())} seeds on one split"
+    if experiment.folds is not None:
+        tested = results.loc[results["status"] == DONE, "fold"].nunique()
+        part = "" if tested == experiment.folds else f", {tested} of the folds"
+        protocol = f"{experiment.folds}-fold grouped cross-validation{part}"
     largest = rows.sort_values("images").iloc[-1]
     note = (
         f"{protocol}; {largest['images']} images in {largest['groups']} groups. Dice of lesion "
         "images in three ways (docs/evaluation.md): as used; with the diagnosis known; where at "
-        "most 10% of the lesion-free validation images get a mask. Intervals: 95%, bootstrap of "
+        "most 10% of the lesion-free validation images get a mask (at 10%: how many of the test "
+        "images that were). Intervals: 95%, bootstrap of "
         f"{_resampled(rows)}. Bold: best of the column among methods on all images."
     )
     if (results["split"] != "test").any():
@@ -152,8 +155,10 @@ def _resampled(rows: pd.DataFrame) -> str:
     return "whole groups; other trainings are not covered"
 
 
-def _hypotheses(differences: pd.DataFrame) -> Table:
+def _hypotheses(curves: pd.DataFrame, differences: pd.DataFrame) -> Table:
     columns = ("hypothesis", "metric", "difference", "p (Holm)", "margin", "met")
+    short = curves[curves["runs"] < curves["planned"]]
+    incomplete = set(zip(short["method"], short["masks"].astype(str), strict=True))
     rows = [
         [
             Cell(f"{_at(row, 'method', 'masks')} − {_at(row, 'against', 'against_masks')}"),
@@ -161,16 +166,25 @@ def _hypotheses(differences: pd.DataFrame) -> Table:
             difference_cell(row),
             Cell(_p(row["p_holm"])),
             Cell(f"{row['margin']:+.3f}"),
-            Cell("not tested" if pd.isna(row["difference"]) else "yes" if row["met"] else "no"),
+            _verdict(row, incomplete),
         ]
         for row in differences[differences["kind"] == "hypothesis"].to_dict("records")
     ]
     note = (
         "Stated in the experiment file before the runs. Met: the difference is at least the "
-        "margin and its interval is above 0, or above the margin where that is negative; reversed "
-        "for metrics of which lower is better."
+        "margin, its interval is above 0 and p (Holm) below 0.05; where the margin is negative, "
+        "its interval is above that; reversed for metrics of which lower is better."
     )
     return Table("Hypotheses", columns, rows, note)
+
+
+def _verdict(row: dict[Any, Any], incomplete: set[tuple[str, str]]) -> Cell:
+    if pd.isna(row["difference"]):
+        return Cell("not tested")
+    sides = {(row["method"], str(row["masks"])), (row["against"], str(row["against_masks"]))}
+    return Cell(
+        "yes" if row["met"] else "no", "so far, runs are missing" * bool(sides & incomplete)
+    )
 
 
 def _retraining(experiment: Experiment, retraining: pd.DataFrame) -> Table:

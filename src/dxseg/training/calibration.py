@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 
 from dxseg.data.batches.batches import CaseDataset
 from dxseg.inference.model_info import ModelInfo
-from dxseg.inference.postprocess import is_ruled_out
 from dxseg.metrics.calibration import (
     expected_calibration_error,
     fit_temperature,
     temper_labels,
     temper_sigmoid,
 )
-from dxseg.metrics.image_level import lesion_probability
 from dxseg.models.mil_pooling import study_probabilities
 from dxseg.models.segmentation_model import SegmentationModel
 from dxseg.training.axis_smoothing import choose_smoothing
@@ -149,7 +147,7 @@ def _label_temperature(
 def _mask_temperature(
     segmenter: SegmentationModel, info: ModelInfo, validation: CaseDataset | None
 ) -> tuple[float, Record]:
-    """Fit on images that are not ruled out; others have no probabilities of their own."""
+    """Fit on the same images for every network, whether or not its classifier rules them out."""
     rows = masked_rows(validation)
     if validation is None or not len(rows):
         return 1.0, _record(None, 0, "no validation mask")
@@ -158,13 +156,11 @@ def _mask_temperature(
     values, truths, lesions = [], [], 0
     classes = np.arange(1, validation.mask_classes + 1)[:, None]
     for row, one in predictions(segmenter, info, validation, rows):
-        lesion = lesion_probability(one.label_probabilities, info.lesion_free, info.multi_label)
-        if is_ruled_out(info.rule_out_threshold, lesion):
-            continue
         mask = validation.label_map(row).ravel()
         lesions += bool(np.isin(mask, info.lesion_values).any())
         chosen = generator.choice(mask.size, min(budget, mask.size), replace=False, shuffle=False)
-        values.append(one.probabilities.reshape(len(classes), -1)[:, chosen].ravel())
+        pixels = one.network_probabilities.reshape(len(classes), -1)[:, chosen]
+        values.append(pixels.ravel())
         truths.append((mask[chosen] == classes).ravel())
     if lesions < MIN_LESIONS:
         return 1.0, _record(None, len(values), f"fewer than {MIN_LESIONS} masks with a lesion")

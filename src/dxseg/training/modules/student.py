@@ -16,7 +16,8 @@ from dxseg.training.modules.segmentation import SegmentationModule
 from dxseg.training.thresholds import implies_lesion, implies_no_lesion
 
 LESION_AREA = 0.005
-"""Fraction of the pixels that decide whether a mask shows a lesion: those of the highest logits."""
+"""Fraction of the pixels that decide whether a mask shows a lesion, those of the highest logits; of
+a smaller lesion, as many as it covers."""
 
 
 class StudentModule(SegmentationModule):
@@ -55,10 +56,9 @@ class StudentModule(SegmentationModule):
         losses = {"mask": self.loss(output.mask_logits, batch["mask"])}
         if output.label_logits is not None:
             losses["label"] = self.label_loss(output.label_logits, batch["label"])
-        # A patch need not show the lesion of its image: there the target says whether it does.
-        lesions = batch["mask"][:, self.task.lesion_channels]
-        shown = (lesions.flatten(1).amax(1) > 0.5) if "whole" in batch else None
-        losses["mask_label"] = mask_label_loss(output.mask_logits, batch["label"], self.task, shown)
+        losses["mask_label"] = mask_label_loss(
+            output.mask_logits, batch["mask"], batch["label"], self.task
+        )
         total = sum(self.weights.get(name, 1.0) * loss for name, loss in losses.items())
         figures = {f"train_{name}_loss": loss for name, loss in losses.items()}
         self.log_dict(
@@ -72,33 +72,40 @@ class StudentModule(SegmentationModule):
         return total
 
 
-def mask_label_loss(
-    logits: Tensor, label: Tensor, task: Task, shown: Tensor | None = None
-) -> Tensor:
+def mask_label_loss(logits: Tensor, target: Tensor, label: Tensor, task: Task) -> Tensor:
     """Binary cross-entropy between what a label says of a lesion and what a mask shows of one.
 
-    The image-level logit of a mask is the mean of its highest logits, over a fraction `LESION_AREA`
-    of the pixels (multiple-instance pooling by the top instances).
+    The image-level logit of a mask is the mean of its highest logits (multiple-instance pooling by
+    the top instances), over a fraction `LESION_AREA` of the pixels, or over as many as the target
+    covers if these are fewer. An image whose target shows no lesion although its label means one is
+    left out: it is a patch beside the lesion, or augmentation has moved the lesion out.
 
     Args:
         logits: (B, K, H, W) of the mask.
+        target: (B, K, H, W), the mask or pseudo-label, 0 to 1.
         label: as in `dxseg.data.batches.batches.Batch`.
         task: which labels mean no lesion, and which classes are lesions.
-        shown: (B,) whether each image shows the lesion that its label means, if it has one; those
-            that do not are left out. None: all do.
 
     Returns:
-        The mean over the images whose label means a lesion or none; 0 if there is no such image.
+        The mean over the images whose label means a lesion or none, in which both kinds have the
+        same weight; 0 if there is no such image.
     """
     pixels = logits[:, task.lesion_channels].amax(dim=1).flatten(1)
-    pooled = pixels.topk(max(1, round(LESION_AREA * pixels.shape[1])), dim=1).values.mean(dim=1)
+    covered = (target[:, task.lesion_channels].amax(dim=1).flatten(1) > 0.5).sum(dim=1)
     labels = label.cpu().numpy()
-    lesion = implies_lesion(labels, task.without_lesion)
-    none = implies_no_lesion(labels, task.without_lesion)
-    with_lesion = torch.from_numpy(lesion).to(pooled.device)
-    known = torch.from_numpy(none).to(pooled.device) | (
-        with_lesion if shown is None else with_lesion & shown
-    )
+    lesion = torch.from_numpy(implies_lesion(labels, task.without_lesion)).to(pixels.device)
+    lesion = lesion & (covered > 0)
+    none = torch.from_numpy(implies_no_lesion(labels, task.without_lesion)).to(pixels.device)
+    known = lesion | none
     if not known.any():
         return logits.sum() * 0.0
-    return F.binary_cross_entropy_with_logits(pooled[known], with_lesion[known].to(pooled))
+    most = max(1, round(LESION_AREA * pixels.shape[1]))
+    count = torch.where(lesion, covered.clamp(1, most), most)
+    highest = pixels.topk(most, dim=1).values
+    chosen = torch.arange(most, device=pixels.device) < count[:, None]
+    pooled = (highest * chosen).sum(dim=1) / count
+    weight = torch.where(lesion, 1 / lesion.sum().clamp(min=1), 1 / none.sum().clamp(min=1))[known]
+    loss = F.binary_cross_entropy_with_logits(
+        pooled[known], lesion[known].to(pooled), weight, reduction="sum"
+    )
+    return loss / weight.sum()
