@@ -63,7 +63,7 @@ def start(images: Path, model: Path) -> Iterator[Callable[[Path], subprocess.Pop
     started: list[subprocess.Popen[str]] = []
 
     def begin(output: Path) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", RUN, str(images), str(model), str(output)]
+        command = [sys.executable, "-c", RUN, str(model), str(images), str(output)]
         started.append(
             subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
         )
@@ -115,7 +115,7 @@ def results(output: Path) -> pd.DataFrame:
 def undisturbed(images: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     output = tmp_path_factory.mktemp("undisturbed") / "out"
     done = subprocess.run(
-        [sys.executable, "-c", RUN, str(images), str(model), str(output)],
+        [sys.executable, "-c", RUN, str(model), str(images), str(output)],
         capture_output=True,
         text=True,
         check=False,

@@ -23,7 +23,9 @@ export class Saving {
     });
     if (model.dataset === null) return;
     this.drafts = new Drafts(model.dataset, model.mask_classes, (text) => page.problem(new Error(text)));
-    byId("role").value = localStorage.getItem(ROLE) ?? "";
+    const role = byId("role");
+    role.value ||= localStorage.getItem(ROLE) ?? ""; // it may have been chosen while the page was loading
+    localStorage.setItem(ROLE, role.value);
     this.#showDrafts();
     const on = (id, event, handle) => byId(id).addEventListener(event, handle);
     on("save", "click", () => this.save());

@@ -14,6 +14,7 @@ export class WorkList {
   #current = "";
   #labels = null;
   #requests = 0;
+  #nexts = 0;
   #failing = false; // whether the last refresh failed, and the page says so
 
   /** `open` is called with the chosen case, `failed` with errors. */
@@ -55,8 +56,10 @@ export class WorkList {
 
   /** Open the case after the last one that was open. */
   async openNext() {
+    const request = ++this.#nexts;
     try {
       const { case: found } = await getNext({ ...this.#filter, after: this.#current });
+      if (request !== this.#nexts) return; // it was asked for again meanwhile
       if (found) await this.open(found);
       else byId("count").textContent = "No other case matches.";
     } catch (error) {
