@@ -4,7 +4,7 @@ python benchmarks/demo_seeds.py OUT [--seeds 10]
 
 The same command goes on after an interruption. One row per seed: Dice on lesion images of the
 method and of masks only, their difference with its interval, and the difference if both are told
-the label of each image. Kept in results/demo/seeds.csv, and as a table in
+the diagnosis of each image. Kept in results/demo/seeds.csv, and as a table in
 docs/explanation/phantoms.md.
 """
 
@@ -40,7 +40,7 @@ def page_with(page: str, table: pd.DataFrame) -> str:
     """The page with the table as Markdown between its markers, and how often the method leads."""
     method, control = table.columns[1:3]
     lines = [
-        f"| seed | `{method}` | `{control}` | difference | with the label known |",
+        f"| seed | `{method}` | `{control}` | difference | with the diagnosis known |",
         "|---|---|---|---|---|",
     ]
     for row in table.to_dict("records"):
@@ -55,8 +55,8 @@ def page_with(page: str, table: pd.DataFrame) -> str:
     ahead, known_ahead = (int((table[name] > 0).sum()) for name in ("low", "known_low"))
     lines += [
         "",
-        f"The interval is above 0 for {ahead} of {len(table)} seeds, and with the label known for "
-        f"{known_ahead}.",
+        f"The interval is above 0 for {ahead} of {len(table)} seeds, and with the diagnosis "
+        f"known for {known_ahead}.",
     ]
     text = "\n".join(lines)
     return re.sub(f"{BEGIN}.*{END}", f"{BEGIN}\n\n{text}\n\n{END}", page, flags=re.DOTALL)

@@ -97,7 +97,7 @@ def follow(
 
 def _shortened(words: list[str], train_options: list[str]) -> list[str]:
     """What makes a training short, without another backbone where the page names one."""
-    options = train_options if "--method" in words else [*train_options, *SHORT]
+    options = train_options if "--method" in words else [*SHORT, *train_options]
     if not any(word.startswith("model.backbone=") for word in words):
         return options
     pairs = zip(options[::2], options[1::2], strict=True)
