@@ -6,7 +6,9 @@
 OUT is the folder of `dxseg experiment --out`. Kept are its tables and `runs.tar.xz`: of each run
 the configuration and the metrics, image by image and epoch by epoch, without models and without
 paths of the machine. `--restore` unpacks that into an empty OUT; then
-`dxseg experiment results/busi/experiment.yaml --out OUT` trains only the missing runs.
+`dxseg experiment results/busi/experiment.yaml --out OUT` trains only the missing runs. A restored
+run has no model: where one that continues it is missing, such as its student, remove its folder,
+and it is trained again.
 """
 
 from __future__ import annotations

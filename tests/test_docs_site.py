@@ -28,10 +28,6 @@ from plain_backbone import plain_convolutions
 DOCS = ROOT / "docs"
 SMALL_SET = {"images=300, size=128": "images=24, size=64"}
 SMALL_SPLIT = {"--masks 24 --validation-masks 8": "--masks 6 --validation-masks 2"}
-SHORT = {
-    " --set stage1.steps=120 --set stage2.steps=120": "",
-    " --set stage2.steps=120": "",
-}
 
 TINY = {
     "data": {"image_size": 64, "batch_size": 4},
@@ -58,7 +54,7 @@ def do(cli: Any, tiny: Any, here: Path) -> Follow:
 
 
 def test_the_tutorial(do: Follow, here: Path) -> None:
-    assert do("tutorial/phantoms.md", smaller=SMALL_SET | SMALL_SPLIT | SHORT) == []
+    assert do("tutorial/phantoms.md", smaller=SMALL_SET | SMALL_SPLIT) == []
     assert (here / "runs" / "method" / "report.html").is_file()
     assert len(list((here / "predictions" / "masks").glob("*.png"))) == 24
 
@@ -157,7 +153,7 @@ def test_lits_to_a_prediction(do: Follow, here: Path) -> None:
 @pytest.mark.slow
 def test_how_to_predict_an_archive(do: Follow, here: Path) -> None:
     need_ray()
-    smaller = SMALL_SET | {"--masks 24": "--masks 6", " --set stage2.steps=120": ""}
+    smaller = SMALL_SET | {"--masks 24": "--masks 6"}
     assert do("how-to/archive.md", smaller=smaller) == []
     table = pd.read_parquet(here / "results" / "results")
     assert len(table) == table["name"].nunique() == 24

@@ -1,7 +1,7 @@
 """Write the tutorial as a notebook, docs/tutorial/phantoms-notebook.ipynb, from phantoms.md.
 
 python docs/tutorial/notebook.py            # new prose; outputs stay, as long as no code changes
-python docs/tutorial/notebook.py --execute  # run all of it, about ten minutes
+python docs/tutorial/notebook.py --execute  # run all of it, about twelve minutes
 
 The page is the source: tests run its commands and its Python. The site shows the notebook with what
 its cells printed.

@@ -226,7 +226,8 @@ FINDING_TYPES: dict[str, FindingType] = {
         (
             "unused",
             "cases with neither label nor mask",
-            "add either: they are not used in training",
+            "add either: students and self-training use them where their teacher is certain, "
+            "stages 1 and 2 do not",
         ),
     ),
 }

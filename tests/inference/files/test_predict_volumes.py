@@ -414,7 +414,10 @@ def test_every_format_of_volumes_is_predicted(
     np.testing.assert_array_equal(written.affine, source.affine)
 
 
-@pytest.mark.parametrize(("suffix", "written"), [(".nrrd", ".nrrd"), (".mhd", ".mha")])
+@pytest.mark.parametrize(
+    ("suffix", "written"),
+    [(".nrrd", ".nrrd"), (".nhdr", ".nrrd"), (".mhd", ".mha"), (".mha", ".mha")],
+)
 def test_itk_formats_come_back_in_their_own(
     tmp_path: Path, use: Any, suffix: str, written: str
 ) -> None:
