@@ -33,7 +33,7 @@ IMAGES = 48
 RUN = """
 import sys
 from dxseg import predict
-print(predict(*sys.argv[1:3], output=sys.argv[3], engine="ray", workers=2))
+print(repr(predict(*sys.argv[1:3], output=sys.argv[3], engine="ray", workers=2)))
 """
 
 
