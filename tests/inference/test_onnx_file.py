@@ -146,6 +146,13 @@ def test_channels_must_be_those_of_the_model(proto):
     refuse(proto, "float32")
 
 
+def test_operators_whose_names_are_no_text_are_refused(proto):
+    proto.opset_import.add(domain="zzzz", version=1)
+    content = proto.SerializeToString().replace(b"zzzz", b"\xff\xfe\xff\xfe")
+    with pytest.raises(DxsegError, match=r"m\.onnx: has operators of .*not of ONNX"):
+        parse_onnx(content, Path("m.onnx"))
+
+
 def test_files_that_are_too_large_are_not_read(content, tmp_path, monkeypatch):
     (tmp_path / "m.onnx").write_bytes(content)
     monkeypatch.setattr(onnx_file, "FILE_LIMIT", len(content) - 1)

@@ -163,7 +163,8 @@ def _refuse_hazards(proto: Any, path: Path) -> None:
     unexpected = {entry.domain for entry in proto.opset_import} - set(_DOMAINS)
     unexpected |= {node.domain for node in proto.graph.node} - set(_DOMAINS)
     if unexpected:
-        names = ", ".join(sorted(name[:80] for name in unexpected))
+        # Names that are not UTF-8 come as bytes.
+        names = ", ".join(sorted(str(name)[:80] for name in unexpected))
         raise DxsegError(f"{path}: has operators of {names}, which are not of ONNX; refused")
     if proto.functions or proto.training_info:
         raise DxsegError(f"{path}: defines functions or training, which no export has; refused")

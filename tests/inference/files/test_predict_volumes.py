@@ -340,7 +340,7 @@ def volume_run(
         save(folder / f"in/{number}_mask.nii.gz", labels, TURNS[7 * number])
     options = {"window": "50,400", "neighbours": 1, "mask_values": {2: "tumour"}}
     import_volumes(folder / "in", folder / "data", **options)
-    changes = tiny("model.encoder_init=random", "model.encoder_weights=null", "data.image_size=32")
+    changes = tiny("model.encoder_init=random", "data.image_size=32")
     result = cli(
         "train", folder / "data", "--out", folder / "run", "--method", "sks-evidence", *changes
     )
