@@ -96,16 +96,11 @@ def mask_label_loss(logits: Tensor, target: Tensor, label: Tensor, task: Task) -
     lesion = torch.from_numpy(implies_lesion(labels, task.without_lesion)).to(pixels.device)
     lesion = lesion & (covered > 0)
     none = torch.from_numpy(implies_no_lesion(labels, task.without_lesion)).to(pixels.device)
-    known = lesion | none
-    if not known.any():
-        return logits.sum() * 0.0
     most = max(1, round(LESION_AREA * pixels.shape[1]))
     count = torch.where(lesion, covered.clamp(1, most), most)
     highest = pixels.topk(most, dim=1).values
     chosen = torch.arange(most, device=pixels.device) < count[:, None]
     pooled = (highest * chosen).sum(dim=1) / count
-    weight = torch.where(lesion, 1 / lesion.sum().clamp(min=1), 1 / none.sum().clamp(min=1))[known]
-    loss = F.binary_cross_entropy_with_logits(
-        pooled[known], lesion[known].to(pooled), weight, reduction="sum"
-    )
-    return loss / weight.sum()
+    loss = F.binary_cross_entropy_with_logits(pooled, lesion.to(pooled), reduction="none")
+    kinds = [loss[kind].mean() for kind in (lesion, none) if kind.any()]
+    return torch.stack(kinds).mean() if kinds else logits.sum() * 0.0
